@@ -1,0 +1,51 @@
+# Each target creates what it needs (the virtual environment .venv included) and is quick the second
+# time: a stamp file in .venv says what is installed, and pyproject.toml makes it stale.
+#
+#   make demo     the chat of examples/chat, on http://127.0.0.1:8000/
+#   make test     the test suite, against the add-on installed from this tree
+#   make lint     ruff and mypy
+#   make bench    the benchmarks, side by side with Channels 4 and a bare ASGI 3 application
+#
+# PYTHON chooses the interpreter of .venv, PORT the port of the demo, TESTS the tests to run:
+#   make test TESTS="channels_tests.test_runserver" PYTHON=python3.12 VENV=.venv-3.12
+
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 8000
+TESTS ?=
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+help:
+	@sed -n 's/^#   make /make /p' Makefile
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.7 or newer is needed: make PYTHON=python3.11" if sys.version_info < (3, 7) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade pip
+
+# One stamp for each extra; the add-on itself is installed editable, so that edits take effect at once.
+$(VENV)/.installed-%: pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --editable '.[$*]'
+	@touch $@
+
+demo: $(VENV)/.installed-daphne
+	cd examples/chat && $(abspath $(BIN)/python) manage.py migrate --verbosity 0
+	cd examples/chat && $(abspath $(BIN)/python) manage.py runserver $(PORT)
+
+test: $(VENV)/.installed-test
+	$(BIN)/python tests/runtests_addon.py $(TESTS)
+
+lint: $(VENV)/.installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,178 @@
+#!/usr/bin/env python
+"""Runs tests/channels_tests against the installed add-on, the package `channels`.
+
+    python tests/runtests_addon.py [-v 2] [--failfast] [channels_tests.test_routing ...]
+
+The tests import `django.channels`, as in the patched Django, where Django's own runtests.py runs them.
+Here, and nowhere else, that name is an alias: the same module objects under a second name.
+The last line is `N passed, N failed, N skipped`; the exit status is 1 if anything failed or nothing ran.
+"""
+
+import argparse
+import faulthandler
+import importlib
+import importlib.abc
+import importlib.util
+import os
+import sys
+import time
+import unittest
+import warnings
+
+TESTS_DIR = os.path.dirname(os.path.abspath(__file__))
+ALIAS, REAL = "django.channels", "channels"
+
+
+class AliasFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports `django.channels` and everything below it as `channels`: one set of module objects."""
+
+    def __init__(self):
+        self.specs = {}
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname != ALIAS and not fullname.startswith(ALIAS + "."):
+            return None
+        real = REAL + fullname[len(ALIAS) :]
+        try:
+            found = importlib.util.find_spec(real)
+        except ModuleNotFoundError:
+            found = None
+        if found is None:
+            return None
+        is_package = found.submodule_search_locations is not None
+        return importlib.util.spec_from_loader(fullname, self, is_package=is_package)
+
+    def create_module(self, spec):
+        module = importlib.import_module(REAL + spec.name[len(ALIAS) :])
+        # The import system is about to put the alias' spec on the module: exec_module puts this back.
+        self.specs[spec.name] = module.__spec__
+        return module
+
+    def exec_module(self, module):
+        alias = ALIAS + module.__name__[len(REAL) :]
+        module.__spec__ = self.specs.pop(alias)
+
+
+class CountingResult(unittest.TextTestResult):
+    """Counts tests, not reports: a test with three failing subtests failed once."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.outcomes = {"passed": set(), "failed": set(), "skipped": set()}
+
+    def _count(self, outcome, test):
+        self.outcomes[outcome].add(test.id())
+
+    def addSuccess(self, test):
+        super().addSuccess(test)
+        self._count("passed", test)
+
+    def addExpectedFailure(self, test, err):
+        super().addExpectedFailure(test, err)
+        self._count("passed", test)
+
+    def addSkip(self, test, reason):
+        super().addSkip(test, reason)
+        self._count("skipped", test)
+
+    def addFailure(self, test, err):
+        super().addFailure(test, err)
+        self._count("failed", test)
+
+    def addError(self, test, err):
+        super().addError(test, err)
+        self._count("failed", test)
+
+    def addUnexpectedSuccess(self, test):
+        super().addUnexpectedSuccess(test)
+        self._count("failed", test)
+
+    def addSubTest(self, test, subtest, err):
+        super().addSubTest(test, subtest, err)
+        if err is not None:
+            self._count("failed", test)
+
+    def counts(self):
+        """(passed, failed, skipped): a test is counted once, under the worst that it reported."""
+        failed = self.outcomes["failed"]
+        passed = self.outcomes["passed"] - failed
+        skipped = self.outcomes["skipped"] - failed - passed
+        return len(passed), len(failed), len(skipped)
+
+
+def check_addon():
+    """Exits with the remedy if the package `channels` is missing or is somebody else's."""
+    remedy = "Run `make test`, or `pip install -e '.[test]'` in the repository, then this again."
+    try:
+        ours = importlib.util.find_spec(REAL + ".asgi")
+    except ModuleNotFoundError:
+        sys.exit("The package `channels` is not installed. " + remedy)
+    if ours is None:
+        sys.exit("The package `channels` that is installed is another one (Channels 2 to 4). " + remedy)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("labels", nargs="*", default=["channels_tests"], help="tests to run; all")
+    parser.add_argument("-v", "--verbosity", type=int, choices=[0, 1, 2, 3], default=1)
+    parser.add_argument("--failfast", action="store_true", help="stop at the first failure")
+    parser.add_argument(
+        "--timeout",
+        type=int,
+        default=900,
+        metavar="SECONDS",
+        help="a run that takes longer shows where every thread is, and exits (default: 900)",
+    )
+    options = parser.parse_args()
+
+    faulthandler.enable()
+    faulthandler.dump_traceback_later(options.timeout, exit=True)
+    warnings.simplefilter("default", ResourceWarning)
+    check_addon()
+    sys.path.insert(0, TESTS_DIR)
+    sys.meta_path.insert(0, AliasFinder())
+    os.environ["DJANGO_SETTINGS_MODULE"] = "addon_settings"
+
+    import django
+
+    django.setup()
+    addon = importlib.import_module(ALIAS)
+    print(
+        "Python {}, Django {}, channels {} from {}".format(
+            sys.version.split()[0],
+            django.get_version(),
+            addon.__version__,
+            os.path.dirname(os.path.abspath(addon.__file__)),
+        )
+    )
+    sys.stdout.flush()
+
+    from django.test.runner import DiscoverRunner
+
+    results = []
+
+    class Runner(DiscoverRunner):
+        def get_resultclass(self):
+            return CountingResult
+
+        def suite_result(self, suite, result, **kwargs):
+            results.append(result)
+            return super().suite_result(suite, result, **kwargs)
+
+    started = time.monotonic()
+    runner = Runner(verbosity=options.verbosity, interactive=False, failfast=options.failfast)
+    runner.run_tests(options.labels)
+    faulthandler.cancel_dump_traceback_later()
+
+    passed, failed, skipped = results[0].counts() if results else (0, 0, 0)
+    sys.stderr.flush()
+    print("\n{:.0f} seconds".format(time.monotonic() - started))
+    if not passed and not failed:
+        print("no test ran")
+    print(f"{passed} passed, {failed} failed, {skipped} skipped")
+    sys.stdout.flush()
+    sys.exit(1 if failed or not passed else 0)
+
+
+if __name__ == "__main__":
+    main()
