@@ -1,0 +1,119 @@
+"""
+What this package finds itself beside: the versions of Python and Django, and a Django with channels in it.
+
+`django.channels` and `channels` run this before anything else of theirs, on whatever they are installed;
+so this file stays readable to every Python that Django 1.10 ran on.
+"""
+
+import importlib
+import os
+import sys
+import warnings
+
+PYTHON_FLOOR = (3, 7)
+DJANGO_FLOOR = (1, 8)
+DJANGO_CEILING = (6, 0)
+
+# What the add-on is called, and the names that its modules have inside the patched Django.
+ADDON = "channels"
+IN_DJANGO = {ADDON: "django.channels", ADDON + ".handlers": "django.core.handlers"}
+
+
+def settle(package):
+    """Check the versions; and if `package` is the add-on beside the patched Django, make it an alias.
+
+    Raises ImproperlyConfigured on a Python or a Django that is too old, and warns (RuntimeWarning) about
+    a Django newer than this version of channels knows.
+    """
+    import django
+
+    require_versions(sys.version_info, django.VERSION)
+    if package == ADDON and has_channels(django):
+        become_alias()
+
+
+def require_versions(python, django):
+    """Raise ImproperlyConfigured, or warn, unless these versions (tuples) are supported."""
+    from django.core.exceptions import ImproperlyConfigured
+
+    if python[:2] < PYTHON_FLOOR:
+        raise ImproperlyConfigured(
+            "Channels needs Python %s or newer, and this is Python %s. Use a newer one, or remove "
+            "channels from INSTALLED_APPS." % (_dotted(PYTHON_FLOOR), _dotted(python))
+        )
+    if django[:2] < DJANGO_FLOOR:
+        raise ImproperlyConfigured(
+            "Channels supports Django %s to %s, and this is Django %s. Install a supported one: "
+            "pip install 'Django>=%s'"
+            % (
+                _dotted(DJANGO_FLOOR),
+                _dotted(DJANGO_CEILING),
+                _dotted(django),
+                _dotted(DJANGO_FLOOR),
+            )
+        )
+    if django[:2] > DJANGO_CEILING:
+        warnings.warn(
+            "This version of channels supports Django %s to %s, and this is Django %s. Look for a newer "
+            "version of channels." % (_dotted(DJANGO_FLOOR), _dotted(DJANGO_CEILING), _dotted(django)),
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+def _dotted(version):
+    return ".".join(str(part) for part in version[:2])
+
+
+def has_channels(django):
+    """Whether the Django that is installed (the module) is the patched one: it has a `channels` of its own.
+
+    Looks for the file: a name alone can be an alias, as it is where the tests run against the add-on.
+    """
+    here = os.path.realpath(os.path.dirname(__file__))
+    return any(
+        os.path.isfile(os.path.join(folder, "channels", "__init__.py"))
+        and os.path.realpath(os.path.join(folder, "channels")) != here
+        for folder in django.__path__
+    )
+
+
+def name_in_django(name):
+    """Return the patched Django's name for the add-on's module `name`, or None if it is not the add-on's."""
+    for ours in sorted(IN_DJANGO, key=len, reverse=True):
+        if name == ours or name.startswith(ours + "."):
+            return IN_DJANGO[ours] + name[len(ours) :]
+    return None
+
+
+def become_alias():
+    """Make `channels` and all below it second names for the modules of `django.channels`.
+
+    One set of module objects under two names: signals, layers and models exist once, and either name in
+    INSTALLED_APPS gives the one app.
+    """
+    sys.meta_path.insert(0, AliasFinder())
+    for name in list(sys.modules):
+        if name.startswith(ADDON + "."):
+            del sys.modules[name]
+    # The import system returns what stands here once the package's own code has run.
+    sys.modules[ADDON] = importlib.import_module(IN_DJANGO[ADDON])
+
+
+class AliasFinder(object):
+    """Finder and loader (PEP 451) of the add-on's names: each loads Django's module in its place."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        from importlib.util import find_spec, spec_from_loader
+
+        real = name_in_django(fullname)
+        if real is None or find_spec(real) is None:
+            return None
+        return spec_from_loader(fullname, self)
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        # Not by create_module: the import system would put the alias' spec on Django's module.
+        sys.modules[module.__name__] = importlib.import_module(name_in_django(module.__name__))
