@@ -1,0 +1,108 @@
+"""The lines that `runserver` logs: one for each HTTP request, WebSocket opened, refused and closed.
+
+They go to Django's own logger "django.server", whose formatter colours them by status.
+"""
+
+import logging
+import time
+
+import django
+from django.core.management.color import color_style
+
+logger = logging.getLogger("django.server")
+
+#: Beside the status, what the line of a WebSocket event says.
+_WEBSOCKET_EVENTS = {
+    "connected": ("OPEN", 101),
+    "rejected": ("REFUSED", 403),
+    "disconnected": ("CLOSE", None),
+}
+
+
+class ActionLog:
+    """
+    What daphne's Server calls as `action_logger(protocol, action, details)`.
+
+    Durations are in seconds: of a request; of a WebSocket's handshake (OPEN, REFUSED), of its life (CLOSE).
+    """
+
+    def __init__(self, clock=time.monotonic):
+        self._clock = clock
+        self._since = {}  # client address of an open WebSocket, to the time of its last event
+
+    def __call__(self, protocol, action, details):
+        if protocol == "http" and action == "complete":
+            self._http(details)
+        elif protocol == "websocket":
+            self._websocket(action, details)
+
+    def _http(self, details):
+        status = details["status"]
+        logger.log(
+            _level(status),
+            "HTTP %s %s %s %s [%.3f s, %s]",
+            details["method"],
+            details["path"],
+            status,
+            details["size"],
+            details["time_taken"],
+            details["client"],
+            extra={"status_code": status},
+        )
+
+    def _websocket(self, action, details):
+        client, now = details["client"], self._clock()
+        if action == "connecting":
+            self._since[client] = now
+        # A refused handshake is followed by "disconnected", which says nothing new.
+        if action not in _WEBSOCKET_EVENTS or client not in self._since:
+            return
+        since = self._since.pop(client)
+        if action == "connected":
+            self._since[client] = now
+        event, status = _WEBSOCKET_EVENTS[action]
+        logger.log(
+            _level(status),
+            "WebSocket %s %s%s [%.3f s, %s]",
+            event,
+            details["path"],
+            " %d" % status if status else "",
+            now - since,
+            client,
+            extra={"status_code": status},
+        )
+
+
+def _level(status):
+    if not status or status < 400:
+        return logging.INFO
+    return logging.WARNING if status < 500 else logging.ERROR
+
+
+class _ServerFormatter(logging.Formatter):
+    """What Django's formatter for "django.server" does since 1.10."""
+
+    STYLES = {1: "HTTP_INFO", 2: "HTTP_SUCCESS", 3: "HTTP_REDIRECT", 5: "HTTP_SERVER_ERROR"}
+
+    def __init__(self):
+        super().__init__("[%(asctime)s] %(message)s", "%d/%b/%Y %H:%M:%S")
+        self.style = color_style()
+
+    def format(self, record):
+        text = super().format(record)
+        status = getattr(record, "status_code", None)
+        if not status:
+            return text
+        name = self.STYLES.get(status // 100, "HTTP_BAD_REQUEST")
+        name = {304: "HTTP_NOT_MODIFIED", 404: "HTTP_NOT_FOUND"}.get(status, name)
+        return getattr(self.style, name)(text)
+
+
+def configure():
+    """Gives "django.server" a handler where Django (before 1.10) has none and the project gave none."""
+    if django.VERSION < (1, 10) and not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(_ServerFormatter())
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False

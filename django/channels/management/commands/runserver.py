@@ -1,0 +1,195 @@
+"""`manage.py runserver`: Daphne in front of the channel layer, worker threads, autoreload, static files.
+
+`--noasgi` leaves all of it to Django's WSGI server. Put this app above django.contrib.staticfiles in
+INSTALLED_APPS: of two `runserver` commands Django takes the first.
+"""
+
+import datetime
+import errno
+import os
+import sys
+from importlib import import_module
+
+import django
+from django.apps import apps
+from django.conf import settings
+from django.core.management.base import CommandError
+from django.utils import autoreload
+
+from ...asgi import DEFAULT_LAYER_ALIAS, channel_layers
+from ...log import ActionLog, configure
+from ...routing import Router
+from ...worker import WorkerGroup
+
+if apps.is_installed("django.contrib.staticfiles"):
+    from django.contrib.staticfiles.management.commands.runserver import Command as WSGICommand
+else:
+    from django.core.management.commands.runserver import Command as WSGICommand
+
+PACKAGE = __name__.rpartition(".management.")[0]
+
+#: What Django's own runserver says of an address that it cannot have.
+LISTEN_ERRORS = {
+    errno.EACCES: "You don't have permission to access that port.",
+    errno.EADDRINUSE: "That port is already in use.",
+    errno.EADDRNOTAVAIL: "That IP address can't be assigned to.",
+}
+
+
+class Command(WSGICommand):
+    help = "Starts Daphne and worker threads for development; with --noasgi, the WSGI server."
+
+    def add_arguments(self, parser):
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--noasgi",
+            action="store_false",
+            dest="asgi",
+            default=True,
+            help="Runs Django's WSGI server instead: no WebSockets, no channels.",
+        )
+        parser.add_argument(
+            "--noworker",
+            action="store_false",
+            dest="run_worker",
+            default=True,
+            help="Runs no worker threads: consumers run in `manage.py runworker`.",
+        )
+        parser.add_argument(
+            "--layer",
+            default=DEFAULT_LAYER_ALIAS,
+            help="Alias of the channel layer in CHANNEL_LAYERS (default: %(default)s).",
+        )
+
+    def handle(self, *args, **options):
+        if options["asgi"]:
+            # Before the autoreloader starts, so that what is wrong is said once and the command ends.
+            import_daphne()
+            layer = get_layer(options["layer"])
+            if not options["run_worker"] and not layer.crosses_processes:
+                raise CommandError(
+                    "--noworker: no other process can work on the channel layer %s, which lives in "
+                    "this one. Leave --noworker out, or choose a layer that crosses processes in "
+                    "CHANNEL_LAYERS." % layer
+                )
+        return super().handle(*args, **options)
+
+    def inner_run(self, *args, **options):
+        if not options["asgi"]:
+            return super().inner_run(*args, **options)
+        # An error that stopped the previous start: the autoreloader shows it and waits for the mend.
+        autoreload.raise_last_exception()
+        self.check_project(options)
+        configure()
+        layer = get_layer(options["layer"])
+        self.serve_static(layer, options)
+        threads = 4 if options["use_threading"] else 1
+        worker = None
+        if not layer.crosses_processes:
+            layer.threads = threads  # the gateway starts them, with the first connection
+        elif options["run_worker"]:
+            worker = WorkerGroup(layer, threads)
+        try:
+            if worker is not None:
+                worker.start()
+            self.serve(layer, options)
+        finally:
+            if worker is not None:
+                worker.stop()
+
+    def check_project(self, options):
+        """System checks and the warning of unapplied migrations, as Django's own server does them."""
+        if not options.get("skip_checks"):
+            self.stdout.write("Performing system checks...\n\n")
+            self.check(display_num_errors=True)
+        self.check_migrations()
+
+    def serve_static(self, layer, options):
+        """Puts the static files in front of the views, where Django's own server would do so."""
+        if not options.get("use_static_handler") or not (
+            settings.DEBUG or options.get("insecure_serving")
+        ):
+            return
+        consumer = import_module(PACKAGE + ".staticfiles").StaticFilesConsumer()
+        layer.router = Router(layer.routing or [])
+        layer.router.check_default(http_consumer=consumer)
+
+    def serve(self, layer, options):
+        """Runs Daphne until Ctrl-C or SIGTERM."""
+        daphne = import_daphne()
+        endpoints = import_module("daphne.endpoints").build_endpoint_description_strings(
+            host=self.addr, port=int(self.port)
+        )
+        command = self
+
+        class Server(daphne.Server):
+            def listen_success(self, port):
+                command.announce(layer, port.getHost().port, options)
+
+            def listen_error(self, failure):
+                command.cannot_listen(failure.value)
+
+        Server(
+            application=layer,
+            endpoints=endpoints,
+            # In the autoreloader this is not the main thread, and signals are the reloader's.
+            signal_handlers=not options["use_reloader"],
+            action_logger=ActionLog(),
+            verbosity=0,
+        ).run()
+        if options.get("shutdown_message"):
+            self.stdout.write(options["shutdown_message"])
+
+    def announce(self, layer, port, options):
+        """The lines that Django's own server writes, once the socket is open."""
+        quit_key = "CTRL-BREAK" if sys.platform == "win32" else "CONTROL-C"
+        address = "[%s]" % self.addr if self._raw_ipv6 else self.addr
+        workers = "" if options["run_worker"] else ", and no worker"
+        self.stdout.write(
+            "%s\n"
+            "Django version %s, using settings %r\n"
+            "Starting Daphne development server at http://%s:%s/\n"
+            "Channel layer %s%s\n"
+            "Quit the server with %s.\n"
+            % (
+                datetime.datetime.now().strftime("%B %d, %Y - %X"),
+                django.get_version(),
+                settings.SETTINGS_MODULE,
+                address,
+                port,
+                layer,
+                workers,
+                quit_key,
+            )
+        )
+        self.stdout.flush()
+
+    def cannot_listen(self, error):
+        """Says why, and ends the process: in a thread of the autoreloader, SystemExit would not."""
+        cause = getattr(error, "socketError", error)
+        text = LISTEN_ERRORS.get(getattr(cause, "errno", None), str(cause))
+        self.stderr.write("Error: %s" % text)
+        self.stdout.flush()
+        self.stderr.flush()
+        os._exit(1)
+
+
+def get_layer(alias):
+    """The channel layer `alias`. Raises CommandError if the settings name no such layer."""
+    if alias not in channel_layers:
+        raise CommandError(
+            "CHANNEL_LAYERS has no %r; it has: %s." % (alias, ", ".join(sorted(channel_layers)))
+        )
+    return channel_layers[alias]
+
+
+def import_daphne():
+    """The module daphne.server. Raises CommandError, with the remedy, if Daphne is not installed."""
+    try:
+        return import_module("daphne.server")
+    except ImportError as error:
+        raise CommandError(
+            "runserver needs Daphne, which cannot be imported (%s). Install it with:\n\n"
+            "    pip install channels[daphne]\n\n"
+            "or run Django's WSGI server, without WebSockets: manage.py runserver --noasgi" % error
+        ) from error

@@ -1,0 +1,80 @@
+"""`manage.py startasgi`: writes the asgi.py that `startproject` of the patched Django gives a project.
+
+Both use one template, django/conf/project_template/project_name/asgi.py-tpl.
+"""
+
+import os
+from importlib import import_module
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+PACKAGE = import_module(__name__.rpartition(".management.")[0])
+
+TEMPLATE = os.path.join("conf", "project_template", "project_name", "asgi.py-tpl")
+
+
+def template_path():
+    """Where asgi.py-tpl is: inside the package in an installed add-on, else beside it, in Django's tree."""
+    package_dir = os.path.dirname(os.path.abspath(PACKAGE.__file__))
+    inside = os.path.join(package_dir, TEMPLATE)
+    return inside if os.path.exists(inside) else os.path.join(os.path.dirname(package_dir), TEMPLATE)
+
+
+def render(project_name, settings_module):
+    """The text of asgi.py for a project whose settings are `settings_module` (a dotted path)."""
+    with open(template_path(), encoding="utf-8") as template:
+        text = template.read()
+    text = text.replace("{{ project_name }}.settings", settings_module)
+    text = text.replace("{{ project_name }}", project_name)
+    # The template is written for the patched Django; the add-on goes by a name of its own.
+    return text.replace("from django.channels.", "from %s." % PACKAGE.__name__)
+
+
+class Command(BaseCommand):
+    help = (
+        "Writes asgi.py, which gives the channel layer to protocol servers such as Daphne, "
+        "into the project's package."
+    )
+
+    requires_system_checks = []
+
+    def add_arguments(self, parser):
+        parser.add_argument(
+            "--force",
+            action="store_true",
+            default=False,
+            help="Replaces an asgi.py that exists, such as the one that Django 3.0 and later write.",
+        )
+
+    def handle(self, *args, **options):
+        name, path = self.destination()
+        text = render(name, settings.SETTINGS_MODULE)
+        if os.path.exists(path) and not options["force"]:
+            raise CommandError(
+                "%s exists already. Replace it with: manage.py startasgi --force, or add these "
+                "lines below those that set DJANGO_SETTINGS_MODULE:\n\n"
+                "from %s.asgi import get_channel_layer\n\n"
+                "channel_layer = get_channel_layer()" % (path, PACKAGE.__name__)
+            )
+        with open(path, "w", encoding="utf-8") as out:
+            out.write(text)
+        self.stdout.write("Wrote %s. Serve it with: daphne %s.asgi:channel_layer" % (path, name))
+
+    def destination(self):
+        """The project's package (its name) and the path of its asgi.py.
+
+        The package is the one of WSGI_APPLICATION, else of ROOT_URLCONF, else of the settings.
+        """
+        candidates = [settings.WSGI_APPLICATION, settings.ROOT_URLCONF, settings.SETTINGS_MODULE]
+        for dotted_path in candidates:
+            name = (dotted_path or "").partition(".")[0]
+            if name and "." in dotted_path and name != "django":
+                package = import_module(name)
+                if getattr(package, "__file__", None):
+                    directory = os.path.dirname(os.path.abspath(package.__file__))
+                    return name, os.path.join(directory, "asgi.py")
+        raise CommandError(
+            "There is no project package to write asgi.py into: none of WSGI_APPLICATION, "
+            "ROOT_URLCONF and DJANGO_SETTINGS_MODULE names a module inside a package."
+        )
