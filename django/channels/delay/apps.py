@@ -1,0 +1,11 @@
+"""The app of delayed messages, under the label "channels_delay"."""
+
+from django.apps import AppConfig
+
+
+class DelayConfig(AppConfig):
+    name = __package__
+    label = "channels_delay"
+    verbose_name = "Channels: delayed messages"
+    # Keeps one migration right on every Django, whatever the project's DEFAULT_AUTO_FIELD.
+    default_auto_field = "django.db.models.AutoField"

@@ -1,0 +1,54 @@
+"""`manage.py rundelay`: the process that keeps messages of `asgi.delay` until they are due."""
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db.utils import OperationalError, ProgrammingError
+
+from ....asgi import DEFAULT_LAYER_ALIAS, InvalidChannelLayerError, channel_layers
+from ...models import DelayedMessage
+from ...worker import Worker
+
+
+class Command(BaseCommand):
+    help = "Keeps messages that were sent to asgi.delay in the database, and sends them when due."
+    leave_locale_alone = True
+
+    def add_arguments(self, parser):
+        parser.add_argument(
+            "--layer",
+            dest="layer",
+            default=DEFAULT_LAYER_ALIAS,
+            help="Alias of the channel layer to serve (default: %(default)s).",
+        )
+        parser.add_argument(
+            "--sleep",
+            dest="sleep",
+            type=float,
+            default=1,
+            help="Seconds between two looks into the database (default: %(default)s).",
+        )
+
+    def handle(self, *args, **options):
+        try:
+            layer = channel_layers[options["layer"]]
+        except InvalidChannelLayerError as error:
+            raise CommandError(str(error)) from error
+        if options["sleep"] <= 0:
+            raise CommandError("--sleep takes a number of seconds above 0.")
+        if not layer.crosses_processes:
+            raise CommandError(
+                "The layer %s lives in one process, so this command would never see a message: "
+                "configure one that crosses processes, such as asgi_redis.RedisChannelLayer."
+                % layer
+            )
+        try:
+            DelayedMessage.objects.exists()
+        except (OperationalError, ProgrammingError) as error:
+            raise CommandError(
+                "The table of delayed messages cannot be read (%s): run manage.py migrate." % error
+            ) from error
+        if options["verbosity"] >= 1:
+            self.stdout.write(
+                "Delaying messages of %s on the layer %s; stop with CONTROL-C."
+                % ("asgi.delay", layer)
+            )
+        Worker(layer, database_sleep_duration=options["sleep"]).run()

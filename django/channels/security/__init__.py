@@ -1,0 +1,1 @@
+"""Checks that a connection passes before its consumer sees it."""
