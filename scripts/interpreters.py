@@ -48,9 +48,7 @@ def run(command, timeout=1800, **options):
         )
     output = done.stdout.decode("utf-8", "replace")
     if done.returncode:
-        raise CommandFailed(
-            f"Exit status {done.returncode}: {' '.join(command)}\n{output[-4000:]}"
-        )
+        raise CommandFailed(f"Exit status {done.returncode}: {' '.join(command)}\n{output[-4000:]}")
     return output
 
 

@@ -82,11 +82,16 @@ def unpack(source, target):
     else:
         folder = tempfile.mkdtemp(dir=os.path.dirname(target))
         try:
-            with tarfile.open(source) as archive:
-                if hasattr(tarfile, "data_filter"):
-                    archive.extractall(folder, filter="data")
-                else:
-                    archive.extractall(folder)
+            try:
+                with tarfile.open(source) as archive:
+                    if hasattr(tarfile, "data_filter"):
+                        archive.extractall(folder, filter="data")
+                    else:
+                        archive.extractall(folder)
+            except (OSError, tarfile.TarError) as error:
+                raise CannotPatch(
+                    f"{source} is not a source distribution (Django-{VERSION}.tar.gz): {error}"
+                )
             tops = os.listdir(folder)
             if len(tops) != 1:
                 raise CannotPatch(f"{source} is not a source distribution: it holds {tops}.")
@@ -250,6 +255,19 @@ def make(source=None):
     return diffs
 
 
+def build_wheel(python=sys.executable):
+    """Build a wheel of the patched tree with ``python`` into dist/patched-django; return its path."""
+    target = os.path.join(DIST, "patched-django")
+    shutil.rmtree(target, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="wheel-", dir=BUILD) as folder:
+        # From a copy: a build leaves its own files in the tree.
+        copy = os.path.join(folder, "django")
+        shutil.copytree(PATCHED_TREE, copy, symlinks=True)
+        run([python, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", target, copy])
+    (name,) = os.listdir(target)
+    return os.path.join(target, name)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
@@ -257,9 +275,13 @@ def main():
         nargs="?",
         help=f"Django {VERSION}'s source distribution, or its unpacked tree (default: from PyPI)",
     )
+    parser.add_argument(
+        "--wheel", action="store_true", help="also build a wheel, in dist/patched-django"
+    )
     options = parser.parse_args()
     try:
         diffs = make(options.source)
+        wheel = build_wheel() if options.wheel else None
     except (CannotPatch, CommandFailed) as error:
         sys.exit(f"patch_django: {error}")
     size = os.path.getsize(PATCH_FILE)
@@ -267,6 +289,8 @@ def main():
     print(f"Django {VERSION}: {count} files added, {len(diffs)} diffs applied ({', '.join(diffs)})")
     print(f"  {os.path.relpath(PATCHED_TREE, ROOT)}")
     print(f"  {os.path.relpath(PATCH_FILE, ROOT)}  {size} bytes; git apply: ok; patch -p1: ok")
+    if wheel:
+        print(f"  {os.path.relpath(wheel, ROOT)}")
 
 
 if __name__ == "__main__":

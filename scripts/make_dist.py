@@ -1,0 +1,66 @@
+"""Build the add-on's sdist and, from it, its wheel into dist/ (so the sdist is known to be whole)."""
+
+import glob
+import os
+import subprocess
+import sys
+import zipfile
+
+from interpreters import DIST, ROOT, CommandFailed, environment, python_of, run
+
+# The tree's folders that are packed, and what they are called in the wheel (see pyproject.toml).
+PACKED = {
+    "django/channels": "channels",
+    "django/core/handlers": "channels/handlers",
+    "django/conf": "channels/conf",
+}
+
+
+def make():
+    """Build both; return the wheel's path. Older ones of the same name are removed first."""
+    for path in glob.glob(os.path.join(DIST, "channels-*")):
+        os.remove(path)
+    version = "%d.%d" % sys.version_info[:2]
+    venv = environment("build", version, sys.executable, ["build", "setuptools>=64", "wheel"])
+    run([python_of(venv), "-m", "build", "--no-isolation", "--outdir", DIST, ROOT], timeout=600)
+    wheels = glob.glob(os.path.join(DIST, "channels-*.whl"))
+    if len(wheels) != 1:
+        raise CommandFailed(f"The build left {len(wheels)} wheels of channels in {DIST}, not one.")
+    missing = missing_from(wheels[0])
+    if missing:
+        raise CommandFailed(
+            f"The wheel lacks {', '.join(missing)}: add its package, or its suffix, to "
+            "[tool.setuptools] in pyproject.toml."
+        )
+    return wheels[0]
+
+
+def missing_from(wheel):
+    """Return the files of the tree (paths) that should be in the wheel and are not."""
+    with zipfile.ZipFile(wheel) as archive:
+        packed = set(archive.namelist())
+    missing = []
+    for top, package in PACKED.items():
+        for folder, folders, names in os.walk(os.path.join(ROOT, *top.split("/"))):
+            folders[:] = [name for name in folders if name != "__pycache__"]
+            inside = os.path.relpath(folder, os.path.join(ROOT, *top.split("/")))
+            for name in names:
+                if name.startswith(".") or name.endswith((".pyc", ".pyo")):
+                    continue
+                if os.path.normpath(os.path.join(package, inside, name)) not in packed:
+                    missing.append(os.path.normpath(os.path.join(top, inside, name)))
+    return sorted(missing)
+
+
+def main():
+    try:
+        wheel = make()
+    except (CommandFailed, subprocess.SubprocessError) as error:
+        sys.exit(f"make_dist: {error}")
+    for path in sorted(glob.glob(os.path.join(DIST, "channels-*"))):
+        print(f"{os.path.relpath(path, ROOT)}  {os.path.getsize(path)} bytes")
+    return wheel
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,359 @@
+"""Hold the patched Django against the pristine one: Django's own tests first, then ours, then a site.
+
+``python scripts/test_patch.py`` (after patch_django.py), on Python 3.7:
+
+1. Django's full suite on both trees; the failing tests are compared by name. The pristine
+   result is kept in .cache, by the digest of everything it depends on. A test that fails
+   only on the patched tree is run once more, alone, and reported if it passes then.
+2. tests/channels_tests with Django's runtests.py, in the patched tree.
+3. A project without the app: the same output and the same answers from both trees, to the byte.
+4. The wheel of the patched Django, in an environment of its own: startproject, runserver, Daphne.
+5. The add-on's wheel beside it: one set of modules, one app.
+"""
+
+import argparse
+import contextlib
+import glob
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import sys
+import tempfile
+import time
+
+import make_dist
+import patch_django
+from django_suite import SuiteCrashed, label_of, run_suite
+from interpreters import (
+    BUILD,
+    CACHE,
+    IN_CI,
+    ROOT,
+    CommandFailed,
+    environment,
+    find_python,
+    python_of,
+    run,
+)
+from smoke import ANSWER_TIMEOUT, START_TIMEOUT, Server, SmokeFailed, free_port, run_smoke
+
+PYTHON = "3.7"
+REQUIREMENTS = os.path.join(patch_django.PATCHES, "test-requirements.txt")
+LOGS = os.path.join(BUILD, "logs")
+
+
+class PatchFailed(Exception):
+    """The patched Django is not what it should be; the message says where."""
+
+
+def requirements():
+    """Return the requirements of the test environment, one string each."""
+    with open(REQUIREMENTS, encoding="utf-8") as stream:
+        lines = (line.split("#")[0].strip() for line in stream)
+        return [line for line in lines if line]
+
+
+def tests_environment():
+    """Return the path of Python in the environment with Django's test requirements."""
+    interpreter = find_python(PYTHON)
+    if interpreter is None:
+        raise PatchFailed(
+            f"Python {PYTHON} is needed, the newest that Django 1.10 is tested on here: neither "
+            f"PATH (python{PYTHON}) nor pyenv has it. Install it with: pyenv install {PYTHON}"
+        )
+    return python_of(environment("django-tests", PYTHON, interpreter, requirements()))
+
+
+def pristine_result(python, processes):
+    """Return the pristine tree's result, and whether it came from .cache."""
+    facts = [
+        patch_django.SHA256,
+        run([python, "-c", "import sys; print(sys.version)"]),
+        run([python, "-m", "pip", "freeze"]),
+        platform.platform(),
+        f"root={hasattr(os, 'geteuid') and os.geteuid() == 0}",
+    ]
+    digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
+    path = os.path.join(CACHE, "suites", f"django-{patch_django.VERSION}-{digest}.json")
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as stream:
+            return json.load(stream), True
+    result = run_suite(
+        python,
+        patch_django.PRISTINE_TREE,
+        processes=processes,
+        log=os.path.join(LOGS, "suite-pristine.log"),
+    )
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as stream:
+        json.dump(result, stream, indent=1)
+    return result, False
+
+
+@contextlib.contextmanager
+def tree_without_our_tests():
+    """A copy of the patched tree with the tests that Django itself has: the same set on both sides."""
+    copy = tempfile.mkdtemp(prefix="suite-", dir=BUILD)
+    try:
+        tree = os.path.join(copy, "django")
+        shutil.copytree(
+            patch_django.PATCHED_TREE,
+            tree,
+            symlinks=True,
+            ignore=shutil.ignore_patterns("channels_tests", "__pycache__"),
+        )
+        yield tree
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)
+
+
+def tell(name, result, note=""):
+    print(
+        f"  {name:9} {result['ran']} tests, {len(result['failing'])} failing: "
+        f"{result['summary']}  [{result['seconds']:.0f} s{note}]",
+        flush=True,
+    )
+
+
+def compare_suites(python, processes):
+    """Step 1. Raises `PatchFailed` if a test fails on the patched tree alone."""
+    pristine, cached = pristine_result(python, processes)
+    tell("pristine", pristine, ", from .cache" if cached else "")
+    with tree_without_our_tests() as tree:
+        log = os.path.join(LOGS, "suite-patched.log")
+        patched = run_suite(python, tree, processes=processes, log=log)
+        tell("patched", patched)
+        new = sorted(set(patched["failing"]) - set(pristine["failing"]))
+        unsteady = []
+        for name in new:
+            log = os.path.join(LOGS, "suite-again-" + re.sub(r"\W+", "-", name)[:80] + ".log")
+            again = run_suite(python, tree, [label_of(name)], log=log)
+            if again["ran"] and not again["failing"]:
+                unsteady.append(name)
+    for name in unsteady:
+        print(f"  unsteady: {name} failed in the full run, and passed when run again alone")
+    new = [name for name in new if name not in unsteady]
+    gone = sorted(set(pristine["failing"]) - set(patched["failing"]))
+    for name in gone:
+        print(f"  failed on the pristine tree only: {name}")
+    print(f"new failures: {len(new)}", flush=True)
+    if new:
+        raise PatchFailed("Only the patched Django fails:\n  " + "\n  ".join(new))
+    if patched["ran"] != pristine["ran"]:
+        raise PatchFailed(
+            f"The patched tree ran {patched['ran']} tests, the pristine one {pristine['ran']}."
+        )
+    if patched["unexpected_successes"] > pristine["unexpected_successes"]:
+        raise PatchFailed("The patched tree has new unexpected successes: see " + LOGS)
+
+
+def run_our_tests(python, labels):
+    """Step 2. Raises `PatchFailed` if one of tests/channels_tests fails in the patched tree."""
+    log = os.path.join(LOGS, "channels_tests.log")
+    result = run_suite(python, patch_django.PATCHED_TREE, labels, log=log)
+    tell("patched", result)
+    if not result["ran"] or result["failing"] or result["unexpected_successes"]:
+        raise PatchFailed(
+            f"channels_tests in the patched Django (see {log}):\n  "
+            + "\n  ".join(result["failing"] or [result["summary"]])
+        )
+
+
+def raw_answer(port, path):
+    """Return every byte of the answer to GET ``path``, but for the value of its Date header."""
+    with contextlib.closing(socket.create_connection(("127.0.0.1", port), ANSWER_TIMEOUT)) as sock:
+        sock.sendall(f"GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+        answer = b""
+        while True:
+            data = sock.recv(65536)
+            if not data:
+                return re.sub(rb"(?m)^Date: .*$", b"Date:", answer)
+            answer += data
+
+
+def behaviour_without_app(python, tree, project, port):
+    """Return what a project without the app says and answers on ``tree``, as text by name."""
+    # PYTHONPATH is how the tree is chosen; the environment has no Django of its own.
+    wrapper = [python, "-c"]
+    code = (
+        "import os, sys; sys.path[:0] = [{!r}, os.getcwd()]; sys.argv[0] = 'manage.py'; "
+        "os.environ['DJANGO_SETTINGS_MODULE'] = 'mysite.settings'; "
+        "from django.core.management import execute_from_command_line as main; main(sys.argv)"
+    ).format(tree)
+    seen = {}
+    for arguments in (
+        ["help"],
+        ["help", "runserver"],
+        ["check"],
+        ["diffsettings"],
+        ["showmigrations"],
+        ["sqlmigrate", "auth", "0001"],
+        ["startapp", "--help"],
+    ):
+        seen[" ".join(arguments)] = run(wrapper + [code] + arguments, cwd=project)
+    command = wrapper + [code, "runserver", "--noreload", f"127.0.0.1:{port}"]
+    with Server(command, project, os.path.join(project, "runserver.log")) as server:
+        server.get(port, "/", "", START_TIMEOUT)
+        for path in ("/", "/nowhere/?q=1", "/admin/login/", "/static/admin/css/base.css"):
+            answer = raw_answer(port, path)
+            # What is different in every answer of every Django: tokens, and times.
+            answer = re.sub(rb"(?i)csrf[\w]*(=|' value=')\w{64}", b"csrf", answer)
+            answer = re.sub(rb"(?i)expires=[^;]*", b"expires", answer)
+            seen["GET " + path] = answer.decode("utf-8", "replace").replace(tree, "<tree>")
+    return seen
+
+
+def compare_without_app(python, folder):
+    """Step 3. Raises `PatchFailed` if a project without the app notices the patch."""
+    code = "from django.core.management import execute_from_command_line as main; import sys; main(sys.argv)"
+    environ = dict(os.environ, PYTHONPATH=patch_django.PRISTINE_TREE)
+    run([python, "-c", code, "startproject", "mysite"], cwd=folder, env=environ)
+    project = os.path.join(folder, "mysite")
+    port = free_port()
+    seen = [
+        behaviour_without_app(python, tree, project, port)
+        for tree in (patch_django.PRISTINE_TREE, patch_django.PATCHED_TREE)
+    ]
+    different = [name for name in seen[0] if seen[0][name] != seen[1][name]]
+    if different:
+        for side, name in ((0, "pristine"), (1, "patched")):
+            with open(os.path.join(LOGS, f"without-app-{name}.log"), "w") as stream:
+                for what in different:
+                    stream.write(f"##### {what}\n{seen[side][what]}\n")
+        raise PatchFailed(
+            f"A project without the app is not as before (see {LOGS}): {', '.join(different)}"
+        )
+    print(f"  {len(seen[0])} commands and requests, all the same to the byte", flush=True)
+
+
+def smoke(python, package):
+    folder = tempfile.mkdtemp(prefix="smoke-")
+    try:
+        run_smoke(python, folder, package, lambda step: print(f"  {step}", flush=True))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+ALIAS_CHECK = """
+import importlib, pkgutil, sys
+import channels, django
+from django.conf import settings
+settings.configure(
+    INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "django.contrib.sessions", APP],
+    SECRET_KEY="check",
+)
+django.setup()
+import django.channels
+assert channels is django.channels, channels
+from channels import Channel, Group, route
+names = [info[1] for info in pkgutil.walk_packages(django.channels.__path__, "django.channels.")]
+assert len(names) > 20, names
+for name in names:
+    if name.endswith(".__main__"):
+        continue
+    try:
+        theirs = importlib.import_module(name)
+    except ImportError as error:
+        if str(getattr(error, "name", "")).startswith(("django", "channels")):
+            raise
+        continue  # an optional dependency that is not installed
+    ours = importlib.import_module(name[len("django."):])
+    assert ours is theirs, name
+    assert theirs.__spec__.name == name == theirs.__name__, theirs.__spec__
+import channels.handlers.asgi, django.core.handlers.asgi
+assert channels.handlers.asgi is django.core.handlers.asgi
+from django.apps import apps
+assert [app.name for app in apps.get_app_configs() if app.label == "channels"] == ["django.channels"]
+twice = [
+    name for name, module in sys.modules.items()
+    if name.split(".")[0] == "channels" and module is not None
+    and not module.__name__.startswith("django.")
+]
+assert not twice, twice
+print("%d modules, each once; one app" % len(names))
+"""
+
+
+def check_alias(python):
+    """Step 5. Raises `PatchFailed` if the add-on beside the patched Django brings a module twice."""
+    for app in ("channels", "django.channels"):
+        try:
+            said = run(
+                [python, "-W", "error::ImportWarning", "-c", f"APP = {app!r}\n{ALIAS_CHECK}"]
+            )
+        except CommandFailed as error:
+            raise PatchFailed(f"The add-on beside the patched Django, app {app!r}: {error}")
+        print(f"  INSTALLED_APPS has {app!r}: {said.strip()}", flush=True)
+
+
+def step(number, title, started):
+    print(f"{number}. {title}  [{time.monotonic() - started:.0f} s]", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--steps", default="12345", help="the steps to run, by number (default: all, 12345)"
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=min(2, os.cpu_count() or 1),
+        help="processes for Django's suite",
+    )
+    parser.add_argument("labels", nargs="*", default=["channels_tests"], help="labels for step 2")
+    options = parser.parse_args()
+    if IN_CI and options.steps != "12345":
+        parser.error("with CI=true every step runs: leave --steps out")
+    if not os.path.isdir(patch_django.PATCHED_TREE):
+        sys.exit("test_patch: there is no patched tree yet: run `make patch` first.")
+    os.makedirs(LOGS, exist_ok=True)
+    started = time.monotonic()
+    try:
+        python = tests_environment()
+        if "1" in options.steps:
+            step(1, f"Django {patch_django.VERSION}'s own suite, on both trees", started)
+            compare_suites(python, options.processes)
+        if "2" in options.steps:
+            step(2, "tests/channels_tests with Django's runtests.py", started)
+            run_our_tests(python, options.labels)
+        if "3" in options.steps:
+            step(3, "A project without the app, on both trees", started)
+            with tempfile.TemporaryDirectory(prefix="without-app-") as folder:
+                compare_without_app(python, folder)
+        if "4" in options.steps or "5" in options.steps:
+            with_wheel = patched_environment()
+        if "4" in options.steps:
+            step(4, "The wheel of the patched Django", started)
+            smoke(with_wheel, "django.channels")
+        if "5" in options.steps:
+            step(5, "The add-on's wheel beside it", started)
+            pip = [with_wheel, "-m", "pip", "install", "--quiet", "--no-deps"]
+            run(pip + ["--force-reinstall", make_dist.make()])
+            check_alias(with_wheel)
+            smoke(with_wheel, "channels")
+    except (PatchFailed, SuiteCrashed, SmokeFailed, CommandFailed) as error:
+        sys.exit(f"test_patch: {error}")
+    print(
+        f"The patch holds. {time.monotonic() - started:.0f} s; logs in {os.path.relpath(LOGS, ROOT)}"
+    )
+
+
+def patched_environment():
+    """Return the path of Python in an environment with nothing but the patched Django and Daphne."""
+    needed = [line for line in requirements() if re.match(r"daphne|twisted|pytz", line)]
+    venv = environment("django-patched", PYTHON, find_python(PYTHON), needed)
+    python = python_of(venv)
+    pip = [python, "-m", "pip"]
+    run(pip + ["uninstall", "--quiet", "--yes", "channels", "Django"])
+    wheel = patch_django.build_wheel(python)
+    run(pip + ["install", "--quiet", "--no-deps", wheel])
+    return python
+
+
+if __name__ == "__main__":
+    main()
