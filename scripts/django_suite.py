@@ -20,7 +20,7 @@ class SuiteCrashed(Exception):
 
 
 def parse(output):
-    """Return the result in ``output``, what runtests.py printed; `SuiteCrashed` if there is none."""
+    """Return the result in ``output`` (what runtests.py printed), or raise `SuiteCrashed`."""
     names = set()
     lines = output.splitlines()
     for before, line in zip(lines, lines[1:]):

@@ -45,7 +45,7 @@ def run(command, timeout=1800, **options):
         output = (error.output or b"").decode("utf-8", "replace")
         raise CommandFailed(
             f"Not finished after {timeout} seconds: {' '.join(command)}\n{output[-4000:]}"
-        )
+        ) from None
     output = done.stdout.decode("utf-8", "replace")
     if done.returncode:
         raise CommandFailed(f"Exit status {done.returncode}: {' '.join(command)}\n{output[-4000:]}")
@@ -64,6 +64,11 @@ def _runs(path, version):
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0 and done.stdout.decode().strip() == version
+
+
+def own_version():
+    """Return the version of the running interpreter, as in "3.11"."""
+    return ".".join(str(part) for part in sys.version_info[:2])
 
 
 def _of_pyenv(version):
@@ -90,7 +95,7 @@ def find_python(version):
     """Return the path of an interpreter of ``version`` ("3.7"), or None if there is none."""
     on_path = shutil.which("python" + version)
     candidates = [on_path] if on_path else []
-    if "%d.%d" % sys.version_info[:2] == version:
+    if own_version() == version:
         candidates.append(sys.executable)
     for candidate in candidates:
         if _runs(candidate, version):

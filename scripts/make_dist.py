@@ -1,4 +1,4 @@
-"""Build the add-on's sdist and, from it, its wheel into dist/ (so the sdist is known to be whole)."""
+"""Build the add-on's sdist and, from it, its wheel into dist/: so the sdist is whole."""
 
 import glob
 import os
@@ -6,7 +6,7 @@ import subprocess
 import sys
 import zipfile
 
-from interpreters import DIST, ROOT, CommandFailed, environment, python_of, run
+from interpreters import DIST, ROOT, CommandFailed, environment, own_version, python_of, run
 
 # The tree's folders that are packed, and what they are called in the wheel (see pyproject.toml).
 PACKED = {
@@ -20,8 +20,8 @@ def make():
     """Build both; return the wheel's path. Older ones of the same name are removed first."""
     for path in glob.glob(os.path.join(DIST, "channels-*")):
         os.remove(path)
-    version = "%d.%d" % sys.version_info[:2]
-    venv = environment("build", version, sys.executable, ["build", "setuptools>=64", "wheel"])
+    needed = ["build", "setuptools>=64", "wheel"]
+    venv = environment("build", own_version(), sys.executable, needed)
     run([python_of(venv), "-m", "build", "--no-isolation", "--outdir", DIST, ROOT], timeout=600)
     wheels = glob.glob(os.path.join(DIST, "channels-*.whl"))
     if len(wheels) != 1:

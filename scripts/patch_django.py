@@ -91,7 +91,7 @@ def unpack(source, target):
             except (OSError, tarfile.TarError) as error:
                 raise CannotPatch(
                     f"{source} is not a source distribution (Django-{VERSION}.tar.gz): {error}"
-                )
+                ) from error
             tops = os.listdir(folder)
             if len(tops) != 1:
                 raise CannotPatch(f"{source} is not a source distribution: it holds {tops}.")
@@ -149,8 +149,7 @@ def _git(arguments, folder, accept=(0,)):
         ["git", "-c", "core.autocrlf=false", "-c", "core.quotePath=false"] + arguments,
         cwd=folder,
         env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
     )
     if done.returncode not in accept:
         raise CannotPatch(
@@ -256,7 +255,7 @@ def make(source=None):
 
 
 def build_wheel(python=sys.executable):
-    """Build a wheel of the patched tree with ``python`` into dist/patched-django; return its path."""
+    """Build a wheel of the patched tree with ``python`` into dist/patched-django; return it."""
     target = os.path.join(DIST, "patched-django")
     shutil.rmtree(target, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="wheel-", dir=BUILD) as folder:
