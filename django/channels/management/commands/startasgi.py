@@ -18,7 +18,9 @@ def template_path():
     """Where asgi.py-tpl is: inside the package in an installed add-on, else beside it, in Django's tree."""
     package_dir = os.path.dirname(os.path.abspath(PACKAGE.__file__))
     inside = os.path.join(package_dir, TEMPLATE)
-    return inside if os.path.exists(inside) else os.path.join(os.path.dirname(package_dir), TEMPLATE)
+    return (
+        inside if os.path.exists(inside) else os.path.join(os.path.dirname(package_dir), TEMPLATE)
+    )
 
 
 def render(project_name, settings_module):

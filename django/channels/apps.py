@@ -1,0 +1,13 @@
+"""The app of channels, under the label "channels" in the patched Django and as the add-on."""
+
+from django.apps import AppConfig
+
+
+class ChannelsConfig(AppConfig):
+    name = __package__
+    label = "channels"
+    verbose_name = "Channels"
+
+    def ready(self):
+        from . import checks  # noqa: F401  (registers the system checks)
+        from . import signals  # noqa: F401  (connects the release of database connections)

@@ -1,0 +1,87 @@
+"""
+Channel and Group: how code sends.
+
+Inside a consumer a send is held until the consumer ends; elsewhere, or with `immediately=True`, it
+leaves at once.
+"""
+
+from .layers.names import check_channel_name, check_group_name
+from .message import outbox
+
+
+class _Target:
+    """What Channel and Group share: a name, a layer, and when a send leaves."""
+
+    def __init__(self, name, alias="default", channel_layer=None):
+        self.name = self._check(name)
+        if channel_layer is None:
+            from .asgi import channel_layers
+
+            channel_layer = channel_layers[alias]
+        self.channel_layer = channel_layer
+
+    def send(self, content, immediately=False, on_commit=False):
+        """
+        Send `content` (dict). A bad message raises here: see `BaseChannelLayer.send` for the errors.
+
+        It leaves when the consumer that runs in this thread ends; at once where there is none, or with
+        `immediately`. With `on_commit` it leaves when the default database's transaction commits, and never
+        if that rolls back (Django 1.9 or newer).
+        """
+        message = self.channel_layer.check_message(content)
+        if on_commit:
+            from django.db import transaction
+
+            transaction.on_commit(lambda: self._leave(message, immediately))
+        else:
+            self._leave(message, immediately)
+
+    def _leave(self, message, immediately):
+        if outbox.held is None or immediately:
+            self._deliver(self.name, message)
+        else:
+            outbox.held.append((self.channel_layer, self._kind, self.name, message))
+
+    def __str__(self):
+        return self.name
+
+    def __repr__(self):
+        return "<%s %s>" % (type(self).__name__, self.name)
+
+    def __eq__(self, other):
+        return type(other) is type(self) and other.name == self.name
+
+    def __hash__(self):
+        return hash(self.name)
+
+
+class Channel(_Target):
+    """A channel by name, on the layer of `alias` or on `channel_layer`."""
+
+    _kind = "send"
+    _check = staticmethod(check_channel_name)
+
+    def _deliver(self, name, message):
+        self.channel_layer.deliver(name, message)
+
+
+class Group(_Target):
+    """A group of channels by name: what is sent to it reaches each member."""
+
+    _kind = "group"
+    _check = staticmethod(check_group_name)
+
+    def add(self, channel):
+        """Add `channel` (a Channel or its name), at once."""
+        self.channel_layer.group_add(self.name, getattr(channel, "name", channel))
+
+    def discard(self, channel):
+        """Remove `channel` (a Channel or its name), at once."""
+        self.channel_layer.group_discard(self.name, getattr(channel, "name", channel))
+
+    def channels(self):
+        """The names of the members, in no particular order."""
+        return self.channel_layer.group_channels(self.name)
+
+    def _deliver(self, name, message):
+        self.channel_layer.deliver_group(name, message)

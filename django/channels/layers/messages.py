@@ -1,0 +1,94 @@
+"""
+What a message may hold. `clean` checks, copies and weighs in one pass; no I/O and no state.
+
+The types follow the ASGI 1.0 specification: text, bytes, signed 64-bit integers, floats, booleans,
+None, lists (a tuple becomes a list) and dicts with text keys.
+"""
+
+from ..exceptions import InvalidMessage, MessageTooLarge
+
+MAX_WEIGHT = 1024 * 1024
+
+_REMEDY = "; a message holds text, bytes, 64-bit integers, floats, booleans, None, lists and dicts."
+
+
+def clean(message, limit=MAX_WEIGHT):
+    """
+    Return a deep copy of `message` (dict) that shares nothing with the sender's.
+
+    Raises InvalidMessage, naming the key, for anything a layer does not carry, and MessageTooLarge
+    over `limit`, in bytes as JSON would weigh it (bytes count as they are; escapes are not counted).
+    """
+    if not isinstance(message, dict):
+        raise InvalidMessage("A message is a dict, not %s." % type(message).__name__)
+    copy, weight = _copy(message, "")
+    if weight > limit:
+        raise MessageTooLarge(
+            "The message weighs %d bytes, over the limit of %d: send it in parts, or store it and "
+            "send its key." % (weight, limit)
+        )
+    return copy
+
+
+def weigh(value):
+    """The weight in bytes of a text or bytes frame, as `clean` counts it."""
+    if isinstance(value, bytes) or value.isascii():
+        return len(value) + 2
+    return len(value.encode("utf-8", "surrogatepass")) + 2
+
+
+def _copy(value, where):
+    kind = type(value)
+    if kind is str:
+        if value.isascii():
+            return value, len(value) + 2
+        try:
+            return value, len(value.encode()) + 2
+        except UnicodeEncodeError:
+            raise InvalidMessage(
+                "%s is text with a lone surrogate, which has no UTF-8 form." % _name(where)
+            ) from None
+    if kind is bytes:
+        return value, len(value) + 2
+    if value is None or kind is bool:
+        return value, 5
+    if kind is int:
+        if not -(2**63) <= value < 2**63:
+            raise InvalidMessage("%s is an integer beyond 64 bits." % _name(where))
+        return value, 1 if -1 < value < 10 else len(str(value))
+    if kind is float:
+        return value, len(repr(value))
+    if kind is dict:
+        copy, total = {}, 2
+        for key, item in value.items():
+            if type(key) is not str:
+                if not isinstance(key, str):
+                    raise InvalidMessage(
+                        "%s has the key %r: keys are text." % (_name(where), key)
+                    )
+                key = str.__str__(key)
+            copy[key], weight = _copy(item, where + "." + key if where else key)
+            total += weight + len(key) + 4
+        return copy, total
+    if kind is list or kind is tuple:
+        copy, total = [], 2
+        for index, item in enumerate(value):
+            item, weight = _copy(item, "%s[%d]" % (where, index))
+            copy.append(item)
+            total += weight + 1
+        return copy, total
+    return _copy(_plain(value, where), where)
+
+
+def _plain(value, where):
+    """A subclass (SafeString, IntEnum, OrderedDict…) as its plain type."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    for kind in (bytes, int, float, dict, list, tuple):
+        if isinstance(value, kind):
+            return kind(value)
+    raise InvalidMessage("%s is a %s%s" % (_name(where), type(value).__name__, _REMEDY))
+
+
+def _name(where):
+    return "The message's %r" % where if where else "The message"

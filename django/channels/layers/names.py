@@ -1,0 +1,65 @@
+"""
+Names of channels and groups, and settings that go by name pattern. No I/O and no state.
+
+The alphabet and the length follow the ASGI 1.0 specification.
+"""
+
+import fnmatch
+import re
+from functools import lru_cache
+
+from ..exceptions import InvalidChannelName
+
+MAX_NAME_LENGTH = 99
+
+_CHANNEL = re.compile(r"[a-zA-Z0-9\-_.]+([!?][a-zA-Z0-9\-_.]*)?\Z")
+_GROUP = re.compile(r"[a-zA-Z0-9\-_.]+\Z")
+
+
+@lru_cache(maxsize=4096)
+def check_channel_name(name):
+    """Return `name` (text), or raise InvalidChannelName telling what a channel name looks like."""
+    if not isinstance(name, str) or len(name) > MAX_NAME_LENGTH or not _CHANNEL.match(name):
+        raise InvalidChannelName(
+            "%r is no channel name: use up to %d ASCII letters, digits, hyphens, underscores and "
+            "periods, with one '!' or '?' at the most." % (name, MAX_NAME_LENGTH)
+        )
+    return name
+
+
+@lru_cache(maxsize=4096)
+def check_group_name(name):
+    """Return `name` (text), or raise InvalidChannelName telling what a group name looks like."""
+    if not isinstance(name, str) or len(name) > MAX_NAME_LENGTH or not _GROUP.match(name):
+        raise InvalidChannelName(
+            "%r is no group name: use up to %d ASCII letters, digits, hyphens, underscores and "
+            "periods." % (name, MAX_NAME_LENGTH)
+        )
+    return name
+
+
+def inbox_of(channel):
+    """The inbox that a process-local channel belongs to ("gateway.a!" of "gateway.a!7"), or None."""
+    end = channel.find("!") + 1
+    return channel[:end] if end else None
+
+
+class ByName:
+    """
+    A number by channel name: `default`, or the first of `patterns` that matches.
+
+    `patterns` maps globs ("http.*", "gateway.*!*") or compiled regular expressions to numbers.
+    """
+
+    def __init__(self, default, patterns=None):
+        self.default = default
+        self._patterns = [
+            (re.compile(fnmatch.translate(pattern)) if isinstance(pattern, str) else pattern, number)
+            for pattern, number in (patterns or {}).items()
+        ]
+
+    def __getitem__(self, channel):
+        for pattern, number in self._patterns:
+            if pattern.match(channel):
+                return number
+        return self.default
