@@ -6,12 +6,11 @@
 #   make lint     ruff and mypy
 #   make bench    the benchmarks, side by side with Channels 4 and a bare ASGI 3 application
 #
-# PYTHON chooses the interpreter of .venv, PORT the port of the demo, TESTS the tests to run:
+# PYTHON chooses the interpreter of .venv, PORT the port of the demo (8000), TESTS the tests to run:
 #   make test TESTS="channels_tests.test_runserver" PYTHON=python3.12 VENV=.venv-3.12
 
 PYTHON ?= python3
 VENV ?= .venv
-PORT ?= 8000
 TESTS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -33,8 +32,7 @@ $(VENV)/.installed-%: pyproject.toml | $(BIN)/python
 	@touch $@
 
 demo: $(VENV)/.installed-daphne
-	cd examples/chat && $(abspath $(BIN)/python) manage.py migrate --verbosity 0
-	cd examples/chat && $(abspath $(BIN)/python) manage.py runserver $(PORT)
+	$(BIN)/python examples/chat/demo.py
 
 test: $(VENV)/.installed-test
 	$(BIN)/python tests/runtests_addon.py $(TESTS)

@@ -1,7 +1,7 @@
-"""Settings under which runtests_addon.py runs channels_tests: the same as Django's own test runner gives its tests.
+"""Settings under which runtests_addon.py runs channels_tests, as Django's own runner gives its tests.
 
-Inside the patched Django, Django's runtests.py takes this file's place. A test class that needs more
-than the applications of Django's runner says so: `@modify_settings(INSTALLED_APPS={"append": ...})`.
+Inside the patched Django, Django's runtests.py takes this file's place: a test class that needs
+another application than Django's runner installs appends it, with `@modify_settings`.
 """
 
 SECRET_KEY = "only for the tests"

@@ -108,7 +108,9 @@ def check_addon():
     except ModuleNotFoundError:
         sys.exit("The package `channels` is not installed. " + remedy)
     if ours is None:
-        sys.exit("The package `channels` that is installed is another one (Channels 2 to 4). " + remedy)
+        sys.exit(
+            "The package `channels` that is installed is another one (Channels 2 to 4). " + remedy
+        )
 
 
 def main():

@@ -1,4 +1,4 @@
-"""What a test needs beside Python: on a laptop its absence skips the test, in CI (CI=true) it fails it."""
+"""What a test needs beside Python: missing, it skips the test, or in CI (CI=true) fails it."""
 
 import importlib.util
 import os

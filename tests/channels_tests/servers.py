@@ -1,11 +1,12 @@
-"""Real processes for tests: a small Django project in a temporary directory, and servers in front of it.
+"""Real processes for tests: a Django project in a temporary directory, and servers in front of it.
 
     project = Project({"routing.py": "from {channels} import route\\n..."})
     with serve(project, "daphne") as server:          # or "uvicorn"
         urllib.request.urlopen(server.url("/"))
 
-`{channels}` in a file stands for the package under test: "channels", or "django.channels" when patched.
-A server is waited for until it accepts connections, is stopped by its pid, and what it wrote is kept.
+`{channels}` in a file stands for the package under test: "channels", or "django.channels" in the
+patched Django. A server is waited for until it accepts connections, is stopped by its pid, and what
+it wrote is kept.
 """
 
 import os
@@ -115,8 +116,8 @@ application = get_wsgi_application()
 class Project:
     """A Django project `mysite` in a temporary directory, which ends with `close()` or the context.
 
-    `files` (relative path: text) are added to, or replace, the defaults in FILES; `settings` is appended
-    to mysite/settings.py. A test case usually says `self.addCleanup(project.close)`.
+    `files` (relative path: text) are added to, or replace, the defaults in FILES; `settings` is
+    appended to mysite/settings.py. A test case usually says `self.addCleanup(project.close)`.
     """
 
     def __init__(self, files=None, settings=""):
@@ -193,7 +194,7 @@ class Process:
         return "".join(self.lines)
 
     def wait_for_output(self, pattern, start=0, timeout=TIMEOUT):
-        """Waits until the output from offset `start` on matches the regular expression; the match."""
+        """Waits until the output from `start` on matches the regular expression; the match."""
 
         def found():
             match = re.compile(pattern).search(self.output, start)
@@ -213,7 +214,7 @@ class Process:
         return "{}: {}\n--- its output ---\n{}".format(" ".join(self.command), what, self.output)
 
     def wait(self, timeout=TIMEOUT):
-        """Waits for the end of the process; its exit status (negative: the signal that killed it)."""
+        """Waits for the end of the process; its exit status (negative: the signal)."""
         try:
             status = self.popen.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -228,7 +229,7 @@ class Process:
         return self.wait(timeout)
 
     def interrupt(self, timeout=TIMEOUT):
-        """Ctrl-C: SIGINT to the process and its children, as a terminal sends it; its exit status."""
+        """Ctrl-C: SIGINT to the process and its children, as from a terminal; its exit status."""
         os.killpg(self.popen.pid, signal.SIGINT)
         return self.wait(timeout)
 
@@ -304,7 +305,7 @@ def free_port(host="127.0.0.1"):
 def serve(project, program="daphne", application="mysite.asgi:channel_layer", args=(), env=None):
     """Starts `program` ("daphne" or "uvicorn") in front of the project; a Server that listens.
 
-    Use it as a context, or call stop() and kill(). Skips (fails in CI) where the program is missing.
+    Use it as a context, or call stop() and kill(). Skips (in CI, fails) without the program.
     """
     require(program)
     port = free_port()

@@ -10,7 +10,7 @@ TIMEOUT = 10 * SCALE
 
 
 def wait_until(condition, message="the condition", timeout=TIMEOUT, interval=0.02):
-    """Returns the first true value of condition(); raises AssertionError after `timeout` seconds."""
+    """Returns the first true value of condition(); AssertionError after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
         value = condition()

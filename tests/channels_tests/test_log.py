@@ -1,0 +1,97 @@
+"""The log lines of runserver, without a server."""
+
+import logging
+
+from django.channels.log import ActionLog, _ServerFormatter
+from django.test import SimpleTestCase
+
+HTTP = {
+    "path": "/a%20b?x=1",
+    "status": 200,
+    "method": "GET",
+    "client": "127.0.0.1:5000",
+    "time_taken": 0.0124,
+    "size": 17,
+}
+SOCKET = {"path": "/chat/", "client": "127.0.0.1:5001"}
+
+
+class ActionLogTests(SimpleTestCase):
+    def setUp(self):
+        self.now = 100.0
+        self.log = ActionLog(clock=lambda: self.now)
+
+    def lines(self, *actions):
+        with self.assertLogs("django.server", "INFO") as logs:
+            for protocol, action, details in actions:
+                self.log(protocol, action, details)
+        return logs.records
+
+    def test_a_request(self):
+        (record,) = self.lines(("http", "complete", HTTP))
+        self.assertEqual(
+            record.getMessage(), "HTTP GET /a%20b?x=1 200 17 [0.012 s, 127.0.0.1:5000]"
+        )
+        self.assertEqual(record.status_code, 200)
+
+    def test_the_level_follows_the_status(self):
+        for status, level in [(304, "INFO"), (404, "WARNING"), (500, "ERROR")]:
+            (record,) = self.lines(("http", "complete", dict(HTTP, status=status)))
+            self.assertEqual(record.levelname, level)
+
+    def test_a_websocket(self):
+        self.log("websocket", "connecting", SOCKET)
+        self.now += 0.5
+        (opened,) = self.lines(("websocket", "connected", SOCKET))
+        self.assertEqual(opened.getMessage(), "WebSocket OPEN /chat/ 101 [0.500 s, 127.0.0.1:5001]")
+        self.now += 60
+        (closed,) = self.lines(("websocket", "disconnected", SOCKET))
+        self.assertEqual(closed.getMessage(), "WebSocket CLOSE /chat/ [60.000 s, 127.0.0.1:5001]")
+
+    def test_a_refused_websocket_has_one_line(self):
+        records = self.lines(
+            ("websocket", "connecting", SOCKET),
+            ("websocket", "rejected", SOCKET),
+            ("websocket", "disconnected", SOCKET),
+        )
+        self.assertEqual(
+            [record.getMessage() for record in records],
+            ["WebSocket REFUSED /chat/ 403 [0.000 s, 127.0.0.1:5001]"],
+        )
+        self.assertEqual(records[0].status_code, 403)
+
+    def test_nothing_is_kept_of_a_closed_socket(self):
+        for action in ("connecting", "connected", "disconnected"):
+            self.log("websocket", action, SOCKET)
+        self.log("websocket", "connecting", SOCKET)
+        self.log("websocket", "rejected", SOCKET)
+        self.log("websocket", "disconnected", SOCKET)
+        self.assertEqual(self.log._since, {})
+
+
+class FormatterTests(SimpleTestCase):
+    """The stand-in for the formatter that Django has since 1.10."""
+
+    def test_styles_by_status(self):
+        formatter = _ServerFormatter()
+
+        class Style:
+            def __getattr__(self, name):
+                return lambda text: name
+
+        formatter.style = Style()
+        for status, style in [
+            (101, "HTTP_INFO"),
+            (200, "HTTP_SUCCESS"),
+            (302, "HTTP_REDIRECT"),
+            (304, "HTTP_NOT_MODIFIED"),
+            (403, "HTTP_BAD_REQUEST"),
+            (404, "HTTP_NOT_FOUND"),
+            (500, "HTTP_SERVER_ERROR"),
+        ]:
+            record = logging.makeLogRecord({"msg": "x", "status_code": status})
+            self.assertEqual(formatter.format(record), style)
+
+    def test_no_status_no_style(self):
+        record = logging.makeLogRecord({"msg": "%s closed", "args": ("/",), "status_code": None})
+        self.assertRegex(_ServerFormatter().format(record), r"^\[.+\] / closed$")

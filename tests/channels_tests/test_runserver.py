@@ -1,0 +1,305 @@
+"""`manage.py runserver` as a real process: serving, autoreload, log, options, errors, end."""
+
+import contextlib
+import os
+import signal
+import socket
+import unittest
+from concurrent.futures import ThreadPoolExecutor
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
+
+from django.test import SimpleTestCase
+
+from .requirements import require
+from .servers import Project, can_connect, free_port
+from .timing import SCALE, TIMEOUT, wait_until
+
+STARTED = r"Starting Daphne development server at http://(\S+):(\d+)/"
+
+THREADED_VIEWS = """
+import threading
+from django.http import HttpResponse
+
+both = threading.Barrier(2)
+
+def index(request):
+    try:
+        both.wait(%r)
+    except threading.BrokenBarrierError:
+        return HttpResponse("alone")
+    return HttpResponse("together")
+"""
+
+# A layer that says it crosses processes, to see what the command makes of such layers.
+CROSSING_LAYER = """
+from {channels}.layers.memory import MemoryChannelLayer
+
+class CrossingLayer(MemoryChannelLayer):
+    crosses_processes = True
+"""
+CROSSING_SETTINGS = "CHANNEL_LAYERS['default']['BACKEND'] = 'mysite.layers.CrossingLayer'"
+
+STATIC_SETTINGS = """
+INSTALLED_APPS = ["{channels}", "django.contrib.staticfiles", "mysite"]
+"""
+
+
+def has_ipv6():
+    try:
+        free_port("::1")
+    except OSError:
+        return False
+    return True
+
+
+class RunserverTestCase(SimpleTestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        require("daphne", "websocket")
+
+    def start(self, *args, project=None, settings="", files=None, **env):
+        """Starts runserver in a new project; the process."""
+        if project is None:
+            project = Project(files, settings)
+            self.addCleanup(project.close)
+        process = project.manage("runserver", *args, **env)
+        self.addCleanup(process.kill)
+        return process
+
+    def serve(self, *args, **kwargs):
+        """Starts runserver on a free port and waits for it: (process, "host:port")."""
+        process = self.start("0", *args, **kwargs)
+        return process, self.address(process)
+
+    def address(self, process, start=0):
+        return "{}:{}".format(*process.wait_for_output(STARTED, start).groups())
+
+    def get(self, address, path="/"):
+        with urlopen(f"http://{address}{path}", timeout=TIMEOUT) as response:
+            return response.read().decode()
+
+    def status(self, address, path):
+        try:
+            with urlopen(f"http://{address}{path}", timeout=TIMEOUT) as response:
+                return response.status
+        except HTTPError as error:
+            error.close()
+            return error.code
+
+    @contextlib.contextmanager
+    def websocket(self, address, path="/"):
+        from websocket import create_connection
+
+        connection = create_connection(f"ws://{address}{path}", timeout=TIMEOUT)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+class ServingTests(RunserverTestCase):
+    def test_http_and_websocket_and_their_log_lines(self):
+        process, address = self.serve("--noreload")
+        self.assertEqual(self.get(address), "hello")
+        self.assertEqual(self.status(address, "/missing?a=b"), 404)
+        with self.websocket(address, "/echo") as connection:
+            connection.send("one")
+            self.assertEqual(connection.recv(), "echo: one")
+        process.wait_for_output(r"\] HTTP GET / 200 5 \[\d+\.\d{3} s, 127\.0\.0\.1:\d+\]")
+        process.wait_for_output(r"HTTP GET /missing\?a=b 404 \d+ \[")
+        process.wait_for_output(r"WebSocket OPEN /echo 101 \[\d+\.\d{3} s, ")
+        process.wait_for_output(r"WebSocket CLOSE /echo \[\d+\.\d{3} s, ")
+
+    def test_log_lines_have_djangos_colours(self):
+        process, address = self.serve("--noreload", "--force-color")
+        self.get(address)
+        self.status(address, "/missing")
+        process.wait_for_output("HTTP GET /missing 404")
+        self.assertIn("\x1b[", process.output)
+
+    def test_worker_threads_work_side_by_side(self):
+        views = THREADED_VIEWS % TIMEOUT
+        process, address = self.serve("--noreload", files={"mysite/views.py": views})
+        with ThreadPoolExecutor(2) as pool:
+            answers = list(pool.map(self.get, [address] * 2))
+        self.assertEqual(answers, ["together", "together"])
+
+    def test_nothreading_is_one_worker_thread(self):
+        views = THREADED_VIEWS % (0.5 * SCALE)
+        process, address = self.serve(
+            "--noreload", "--nothreading", files={"mysite/views.py": views}
+        )
+        with ThreadPoolExecutor(2) as pool:
+            answers = list(pool.map(self.get, [address] * 2))
+        self.assertEqual(answers, ["alone", "alone"])
+
+    @unittest.skipUnless(has_ipv6(), "this machine has no IPv6 loopback address")
+    def test_ipv6(self):
+        for args in (["-6", "0"], ["[::1]:0"]):
+            process = self.start("--noreload", *args)
+            address = self.address(process)
+            self.assertTrue(address.startswith("[::1]:"), address)
+            self.assertEqual(self.get(address), "hello")
+            self.assertEqual(process.interrupt(), 0, process.output)
+
+    def test_noasgi_is_the_wsgi_server(self):
+        port = free_port()
+        process = self.start(str(port), "--noasgi", "--noreload")
+        process.wait_for_output("Starting development server at")
+        wait_until(lambda: can_connect(port), "the WSGI server")
+        self.assertEqual(self.get(f"127.0.0.1:{port}"), "hello")
+        process.wait_for_output(r'"GET / HTTP/1.1" 200')
+        self.assertNotIn("Daphne", process.output)
+
+
+class StaticFilesTests(RunserverTestCase):
+    files = {"mysite/static/style.css": "body { color: teal }"}
+
+    def test_served_by_default(self):
+        process, address = self.serve("--noreload", files=self.files, settings=STATIC_SETTINGS)
+        self.assertEqual(self.get(address, "/static/style.css"), "body { color: teal }")
+        self.assertEqual(self.status(address, "/static/missing.css"), 404)
+        self.assertEqual(self.get(address), "hello")
+
+    def test_nostatic(self):
+        process, address = self.serve(
+            "--noreload", "--nostatic", files=self.files, settings=STATIC_SETTINGS
+        )
+        self.assertEqual(self.status(address, "/static/style.css"), 404)
+        self.assertEqual(self.get(address), "hello")
+
+    def test_without_debug_only_when_insecure(self):
+        settings = STATIC_SETTINGS + "\nDEBUG = False\n"
+        process, address = self.serve("--noreload", files=self.files, settings=settings)
+        self.assertEqual(self.status(address, "/static/style.css"), 404)
+        process, address = self.serve(
+            "--noreload", "--insecure", files=self.files, settings=settings
+        )
+        self.assertEqual(self.status(address, "/static/style.css"), 200)
+
+
+class AutoreloadTests(RunserverTestCase):
+    def test_a_changed_file_takes_effect(self):
+        with Project() as project:
+            process = self.start("0", project=project)
+            address = self.address(process)
+            self.assertEqual(self.get(address), "hello")
+            before = len(process.output)
+            with open(os.path.join(project.directory, "mysite/views.py")) as source:
+                project.write("mysite/views.py", source.read().replace("hello", "good-bye"))
+            address = self.address(process, before)
+            self.assertEqual(self.get(address), "good-bye")
+            process.interrupt()
+            process.kill()
+
+    def test_an_error_waits_for_its_mend(self):
+        with Project() as project:
+            with open(os.path.join(project.directory, "mysite/views.py")) as source:
+                good = source.read()
+            process = self.start("0", project=project)
+            self.address(process)
+            before = len(process.output)
+            project.write("mysite/views.py", "this is no Python\n" + good)
+            process.wait_for_output("SyntaxError", before)
+            before = len(process.output)
+            project.write("mysite/views.py", good + "\n")
+            self.assertEqual(self.get(self.address(process, before)), "hello")
+            process.interrupt()
+            process.kill()
+
+
+class EndTests(RunserverTestCase):
+    def assert_ended_well(self, process, status=0):
+        self.assertEqual(status, 0, process.output)
+        self.assertFalse(process.group_is_alive(), "a child was left behind")
+        self.assertNotIn("Traceback", process.output)
+
+    def test_ctrl_c(self):
+        process, address = self.serve("--noreload")
+        self.assertEqual(self.get(address), "hello")
+        self.assert_ended_well(process, process.interrupt())
+
+    def test_ctrl_c_with_an_open_websocket(self):
+        process, address = self.serve("--noreload")
+        with self.websocket(address) as connection:
+            connection.send("one")
+            connection.recv()
+            self.assert_ended_well(process, process.interrupt())
+
+    def test_ctrl_c_in_the_autoreloader(self):
+        process, address = self.serve()
+        self.assertEqual(self.get(address), "hello")
+        self.assert_ended_well(process, process.interrupt())
+
+    def test_sigterm(self):
+        process, address = self.serve("--noreload")
+        self.assertEqual(self.get(address), "hello")
+        self.assert_ended_well(process, process.stop(signal.SIGTERM))
+
+    def test_sigterm_in_the_autoreloader_leaves_no_child(self):
+        process, address = self.serve()
+        self.assertEqual(self.get(address), "hello")
+        process.stop(signal.SIGTERM)
+        wait_until(lambda: not process.group_is_alive(), "the child to end")
+        with self.assertRaises(URLError):
+            self.get(address)
+
+
+class ErrorTests(RunserverTestCase):
+    def run_to_end(self, *args, **kwargs):
+        process = self.start(*args, **kwargs)
+        return process.wait(), process.output
+
+    def test_address_in_use(self):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen(1)
+            port = str(taken.getsockname()[1])
+            for args in (["--noreload"], []):
+                status, output = self.run_to_end(port, *args)
+                self.assertEqual(status, 1, output)
+                self.assertIn("Error: That port is already in use.", output)
+                self.assertNotIn("Starting Daphne", output)
+
+    def test_daphne_missing(self):
+        blocker = (
+            "import sys\nsys.modules['daphne'] = None  # makes every import of it an ImportError\n"
+        )
+        status, output = self.run_to_end("0", files={"sitecustomize.py": blocker})
+        self.assertEqual(status, 1, output)
+        self.assertIn("pip install channels[daphne]", output)
+        self.assertIn("--noasgi", output)
+        self.assertNotIn("Traceback", output)
+
+    def test_unknown_layer(self):
+        status, output = self.run_to_end("0", "--layer", "chat")
+        self.assertEqual(status, 1, output)
+        self.assertIn("CHANNEL_LAYERS has no 'chat'; it has: default.", output)
+
+    def test_noworker_needs_a_layer_that_crosses_processes(self):
+        status, output = self.run_to_end("0", "--noworker")
+        self.assertEqual(status, 1, output)
+        self.assertIn("--noworker", output)
+        self.assertIn("lives in this one", output)
+
+
+class CrossingLayerTests(RunserverTestCase):
+    """With a layer that other processes see, worker threads are runserver's own matter."""
+
+    files = {"mysite/layers.py": CROSSING_LAYER}
+
+    def test_worker_threads_run(self):
+        process, address = self.serve("--noreload", files=self.files, settings=CROSSING_SETTINGS)
+        self.assertEqual(self.get(address), "hello")
+        self.assertEqual(process.interrupt(), 0, process.output)
+        self.assertFalse(process.group_is_alive())
+
+    def test_noworker(self):
+        process, address = self.serve(
+            "--noreload", "--noworker", files=self.files, settings=CROSSING_SETTINGS
+        )
+        self.assertIn("no worker", process.output)
+        with self.assertRaises(OSError):
+            urlopen(f"http://{address}/", timeout=0.5)
