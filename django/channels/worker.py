@@ -294,9 +294,9 @@ class _Answer:
         self._error = True
         self.ends_batch = True
         if message._channel_name == "http.request" and error is not None and self.exchange is not None:
-            from .handler import error_replies
+            from .handler import AsgiHandler
 
-            for reply in error_replies(message, error):
+            for reply in AsgiHandler.handle_uncaught(message, error):
                 outbox.held.append((self.layer, "send", self.reply_channel, reply))
 
     def put_back(self, channel, content):

@@ -125,6 +125,8 @@ class Request(Exchange):
             self._window_channel = message.get("window_channel")
             self._move("head")
             actions.append((WRITE, _start(message["status"], message.get("headers") or ()), None))
+        elif "status" in message:
+            return self._cut()  # an error page, in the middle of the response that it is about
         content, more = message.get("content", b""), bool(message.get("more_content"))
         if not isinstance(content, bytes):
             text = "The content of a reply to %s is of type %s; it must be bytes: the reply was cut."

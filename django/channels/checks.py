@@ -1,0 +1,78 @@
+"""System checks of CHANNEL_LAYERS: a wrong BACKEND or ROUTING is told by `manage.py check`, with its remedy."""
+
+from django.core.checks import Error, Warning, register
+from django.core.exceptions import ImproperlyConfigured
+
+TAG = "channels"
+
+
+def _layers():
+    from .asgi import channel_layers
+
+    return channel_layers.configs
+
+
+@register(TAG)
+def check_channel_layers(app_configs, **kwargs):
+    """channels.E001 (CHANNEL_LAYERS), E002 (BACKEND, CONFIG), E003 (ROUTING), W001 (no default)."""
+    from .asgi import import_backend
+    from .routing import Router
+
+    layers = _layers()
+    if not isinstance(layers, dict) or not all(isinstance(each, dict) for each in layers.values()):
+        return [
+            Error(
+                "CHANNEL_LAYERS is not a dict of dicts.",
+                hint='Write CHANNEL_LAYERS = {"default": {"BACKEND": "…", "ROUTING": "…"}}.',
+                id="channels.E001",
+            )
+        ]
+    problems = []
+    if "default" not in layers:
+        problems.append(
+            Warning(
+                "CHANNEL_LAYERS has no 'default'.",
+                hint="Channel and Group send on 'default' where no alias is given: add one.",
+                id="channels.W001",
+            )
+        )
+    for alias, entry in sorted(layers.items()):
+        try:
+            import_backend(alias, entry)
+        except ImproperlyConfigured as error:
+            problems.append(
+                Error(
+                    str(error),
+                    hint="BACKEND is the dotted path of a channel layer class.",
+                    id="channels.E002",
+                )
+            )
+        try:
+            Router(entry.get("ROUTING", []))
+        except ImproperlyConfigured as error:
+            problems.append(
+                Error(
+                    "CHANNEL_LAYERS[%r]: %s" % (alias, error),
+                    hint="ROUTING is the dotted path of a list of route() and include().",
+                    id="channels.E003",
+                )
+            )
+    return problems
+
+
+@register(TAG)
+def check_runserver(app_configs, **kwargs):
+    """channels.W002: which app's `runserver` is found first."""
+    from django.apps import apps
+
+    names = [config.name for config in apps.get_app_configs()]
+    ours, other = __package__, "django.contrib.staticfiles"
+    if other in names and ours in names and names.index(other) < names.index(ours):
+        return [
+            Warning(
+                "manage.py runserver is that of %r, which serves no WebSockets." % other,
+                hint="Put %r above %r in INSTALLED_APPS." % (ours, other),
+                id="channels.W002",
+            )
+        ]
+    return []
