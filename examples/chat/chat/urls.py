@@ -1,0 +1,14 @@
+"""The chat's pages."""
+
+from . import views
+
+try:
+    from django.urls import re_path
+except ImportError:  # Django 1.11
+    from django.conf.urls import url as re_path
+
+urlpatterns = [
+    re_path(r"^$", views.index, name="index"),
+    re_path(r"^nickname/$", views.nickname, name="nickname"),
+    re_path(r"^chat/(?P<name>[\w-]{1,50})/$", views.room, name="room"),
+]

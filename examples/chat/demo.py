@@ -1,0 +1,50 @@
+#!/usr/bin/env python
+"""Starts the chat: makes or updates its database, finds a free port, serves until Ctrl-C.
+
+`make demo` runs this. PORT in the environment asks for one port; without it, it is 8000, or another
+one where 8000 is taken. HOST is the address to listen on, 127.0.0.1 where it is not set.
+"""
+
+import os
+import socket
+import sys
+
+
+def free_port(host, wanted):
+    """The port `wanted` (0: any) if nothing listens there, else None."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, wanted))
+        except OSError:
+            return None
+        return listener.getsockname()[1]
+
+
+def choose_port(host, asked):
+    """The port to serve on, as a number; exits with the remedy where `asked` (text) will not do."""
+    if not asked:
+        return free_port(host, 8000) or free_port(host, 0)
+    if not asked.isdecimal() or int(asked) > 65535:
+        sys.exit(f"PORT is a number from 1 to 65535, as in PORT=8123, not {asked!r}.")
+    port = free_port(host, int(asked))
+    if port is None:
+        sys.exit(f"Port {asked} is taken, or not yours to use: choose another, as in PORT=8123.")
+    return port
+
+
+def main():
+    host = os.environ.get("HOST") or "127.0.0.1"
+    port = choose_port(host, os.environ.get("PORT"))
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")
+    from django.core.management import execute_from_command_line
+
+    execute_from_command_line(["manage.py", "migrate", "--verbosity", "0"])
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    print(f"The chat is at http://{address}/ (Ctrl-C stops it)", flush=True)
+    execute_from_command_line(["manage.py", "runserver", "--noreload", address])
+
+
+if __name__ == "__main__":
+    main()
