@@ -6,10 +6,13 @@ from django.test import SimpleTestCase
 
 from .servers import PACKAGE, Project
 
-# startasgi is run without an asgi.py of the test project's own.
-TRY_IT = (
-    "from mysite import asgi; print(asgi.application is asgi.channel_layer, asgi.channel_layer)"
-)
+# Without the variable of the test's environment, so that the file itself has to set it.
+TRY_IT = """
+import os
+del os.environ["DJANGO_SETTINGS_MODULE"]
+from mysite import asgi
+print(asgi.application is asgi.channel_layer, asgi.channel_layer)
+"""
 
 
 class StartasgiTests(SimpleTestCase):
@@ -33,12 +36,7 @@ class StartasgiTests(SimpleTestCase):
         self.assertIn(self.path, output)
         self.assertNotIn("{{", self.read())
         self.assertIn(f"from {PACKAGE}.asgi import get_channel_layer", self.read())
-        # Without the variable, so that the file itself has to set it.
-        status, output = self.run_to_end(
-            self.project.python(
-                "-c", "import os; del os.environ['DJANGO_SETTINGS_MODULE']; " + TRY_IT
-            )
-        )
+        status, output = self.run_to_end(self.project.python("-c", TRY_IT))
         self.assertEqual(status, 0, output)
         self.assertRegex(output, r"(?m)^True default \(.*MemoryChannelLayer\)")
 
@@ -59,12 +57,10 @@ class StartasgiTests(SimpleTestCase):
 
     def test_settings_in_a_package(self):
         os.remove(self.path)
-        self.project.write("mysite/settings_for/__init__.py", "")
-        self.project.write("mysite/settings_for/production.py", "from mysite.settings import *")
+        self.project.write("mysite/deploy/__init__.py", "")
+        self.project.write("mysite/deploy/live.py", "from mysite.settings import *")
         status, output = self.run_to_end(
-            self.project.manage(
-                "startasgi", DJANGO_SETTINGS_MODULE="mysite.settings_for.production"
-            )
+            self.project.manage("startasgi", DJANGO_SETTINGS_MODULE="mysite.deploy.live")
         )
         self.assertEqual(status, 0, output)
-        self.assertIn('"mysite.settings_for.production"', self.read())
+        self.assertIn('"mysite.deploy.live"', self.read())

@@ -1,7 +1,7 @@
-"""`manage.py runserver`: Daphne in front of the channel layer, worker threads, autoreload, static files.
+"""`manage.py runserver`: Daphne in front of the channel layer, worker threads, static files.
 
-`--noasgi` leaves all of it to Django's WSGI server. Put this app above django.contrib.staticfiles in
-INSTALLED_APPS: of two `runserver` commands Django takes the first.
+`--noasgi` leaves all of it to Django's WSGI server. Put this app above django.contrib.staticfiles
+in INSTALLED_APPS: of two `runserver` commands Django takes the first.
 """
 
 import datetime
@@ -16,10 +16,11 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from django.utils import autoreload
 
-from ...asgi import DEFAULT_LAYER_ALIAS, channel_layers
+from ...asgi import DEFAULT_LAYER_ALIAS
 from ...log import ActionLog, configure
 from ...routing import Router
 from ...worker import WorkerGroup
+from .runworker import get_layer
 
 if apps.is_installed("django.contrib.staticfiles"):
     from django.contrib.staticfiles.management.commands.runserver import Command as WSGICommand
@@ -63,7 +64,7 @@ class Command(WSGICommand):
 
     def handle(self, *args, **options):
         if options["asgi"]:
-            # Before the autoreloader starts, so that what is wrong is said once and the command ends.
+            # Before the autoreloader starts: what is wrong is said once, and the command ends.
             import_daphne()
             layer = get_layer(options["layer"])
             if not options["run_worker"] and not layer.crosses_processes:
@@ -77,7 +78,7 @@ class Command(WSGICommand):
     def inner_run(self, *args, **options):
         if not options["asgi"]:
             return super().inner_run(*args, **options)
-        # An error that stopped the previous start: the autoreloader shows it and waits for the mend.
+        # An error that stopped the start: the autoreloader shows it, and waits for the mend.
         autoreload.raise_last_exception()
         self.check_project(options)
         configure()
@@ -98,7 +99,7 @@ class Command(WSGICommand):
                 worker.stop()
 
     def check_project(self, options):
-        """System checks and the warning of unapplied migrations, as Django's own server does them."""
+        """System checks, and the warning of unapplied migrations, as in Django's own server."""
         if not options.get("skip_checks"):
             self.stdout.write("Performing system checks...\n\n")
             self.check(display_num_errors=True)
@@ -174,17 +175,8 @@ class Command(WSGICommand):
         os._exit(1)
 
 
-def get_layer(alias):
-    """The channel layer `alias`. Raises CommandError if the settings name no such layer."""
-    if alias not in channel_layers:
-        raise CommandError(
-            "CHANNEL_LAYERS has no %r; it has: %s." % (alias, ", ".join(sorted(channel_layers)))
-        )
-    return channel_layers[alias]
-
-
 def import_daphne():
-    """The module daphne.server. Raises CommandError, with the remedy, if Daphne is not installed."""
+    """The module daphne.server. Raises CommandError, with the remedy, without Daphne."""
     try:
         return import_module("daphne.server")
     except ImportError as error:

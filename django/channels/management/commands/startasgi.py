@@ -1,4 +1,4 @@
-"""`manage.py startasgi`: writes the asgi.py that `startproject` of the patched Django gives a project.
+"""`manage.py startasgi`: writes the asgi.py that `startproject` of the patched Django writes.
 
 Both use one template, django/conf/project_template/project_name/asgi.py-tpl.
 """
@@ -15,7 +15,7 @@ TEMPLATE = os.path.join("conf", "project_template", "project_name", "asgi.py-tpl
 
 
 def template_path():
-    """Where asgi.py-tpl is: inside the package in an installed add-on, else beside it, in Django's tree."""
+    """The path of asgi.py-tpl: in an installed add-on inside the package, else beside it."""
     package_dir = os.path.dirname(os.path.abspath(PACKAGE.__file__))
     inside = os.path.join(package_dir, TEMPLATE)
     return (
@@ -46,7 +46,7 @@ class Command(BaseCommand):
             "--force",
             action="store_true",
             default=False,
-            help="Replaces an asgi.py that exists, such as the one that Django 3.0 and later write.",
+            help="Replaces an asgi.py that exists, such as Django 3.0 and later write.",
         )
 
     def handle(self, *args, **options):
