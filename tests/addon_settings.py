@@ -1,4 +1,4 @@
-"""Settings under which runtests_addon.py runs channels_tests, as Django's own runner gives its tests.
+"""Settings under which runtests_addon.py runs channels_tests: those of Django's own runner.
 
 Inside the patched Django, Django's runtests.py takes this file's place: a test class that needs
 another application than Django's runner installs appends it, with `@modify_settings`.
@@ -21,6 +21,8 @@ PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 STATIC_URL = "/static/"
 
 INSTALLED_APPS = [
+    "django.channels",
+    "django.channels.delay",
     "django.contrib.contenttypes",
     "django.contrib.auth",
     "django.contrib.sites",
@@ -28,8 +30,6 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.admin.apps.SimpleAdminConfig",
     "django.contrib.staticfiles",
-    "django.channels",
-    "django.channels.delay",
     "channels_tests",
 ]
 SITE_ID = 1

@@ -3,9 +3,9 @@
 
     python tests/runtests_addon.py [-v 2] [--failfast] [channels_tests.test_routing ...]
 
-The tests import `django.channels`, as in the patched Django, where Django's own runtests.py runs them.
-Here, and nowhere else, that name is an alias: the same module objects under a second name.
-The last line is `N passed, N failed, N skipped`; the exit status is 1 if anything failed or nothing ran.
+The tests import `django.channels`, as in the patched Django, where Django's own runtests.py runs
+them. Here, and nowhere else, that name is an alias: the same module objects under a second name.
+The last line is `N passed, N failed, N skipped`; the exit status is 1 if any failed or none ran.
 """
 
 import argparse
@@ -24,7 +24,7 @@ ALIAS, REAL = "django.channels", "channels"
 
 
 class AliasFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Imports `django.channels` and everything below it as `channels`: one set of module objects."""
+    """Imports `django.channels` and all below it as `channels`: one set of module objects."""
 
     def __init__(self):
         self.specs = {}
@@ -44,7 +44,7 @@ class AliasFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def create_module(self, spec):
         module = importlib.import_module(REAL + spec.name[len(ALIAS) :])
-        # The import system is about to put the alias' spec on the module: exec_module puts this back.
+        # The import system is about to put the alias' spec there; exec_module puts this back.
         self.specs[spec.name] = module.__spec__
         return module
 
@@ -109,7 +109,7 @@ def check_addon():
         sys.exit("The package `channels` is not installed. " + remedy)
     if ours is None:
         sys.exit(
-            "The package `channels` that is installed is another one (Channels 2 to 4). " + remedy
+            "The installed package `channels` is another one (Channels 2 to 4). " + remedy
         )
 
 

@@ -23,7 +23,7 @@ class ActionLog:
     """
     What daphne's Server calls as `action_logger(protocol, action, details)`.
 
-    Durations are in seconds: of a request; of a WebSocket's handshake (OPEN, REFUSED), of its life (CLOSE).
+    Durations are in seconds: of a request, of a handshake (OPEN, REFUSED), of a connection (CLOSE).
     """
 
     def __init__(self, clock=time.monotonic):
@@ -47,7 +47,7 @@ class ActionLog:
             details["size"],
             details["time_taken"],
             details["client"],
-            extra={"status_code": status},
+            extra={"status_code": status, "server_time": _server_time()},
         )
 
     def _websocket(self, action, details):
@@ -69,8 +69,13 @@ class ActionLog:
             " %d" % status if status else "",
             now - since,
             client,
-            extra={"status_code": status},
+            extra={"status_code": status, "server_time": _server_time()},
         )
+
+
+def _server_time():
+    """The time as the lines of Django's own development server have it."""
+    return time.strftime("%d/%b/%Y %H:%M:%S")
 
 
 def _level(status):
@@ -85,21 +90,21 @@ class _ServerFormatter(logging.Formatter):
     STYLES = {1: "HTTP_INFO", 2: "HTTP_SUCCESS", 3: "HTTP_REDIRECT", 5: "HTTP_SERVER_ERROR"}
 
     def __init__(self):
-        super().__init__("[%(asctime)s] %(message)s", "%d/%b/%Y %H:%M:%S")
+        super().__init__()
         self.style = color_style()
 
     def format(self, record):
-        text = super().format(record)
+        text = record.getMessage()
         status = getattr(record, "status_code", None)
-        if not status:
-            return text
-        name = self.STYLES.get(status // 100, "HTTP_BAD_REQUEST")
-        name = {304: "HTTP_NOT_MODIFIED", 404: "HTTP_NOT_FOUND"}.get(status, name)
-        return getattr(self.style, name)(text)
+        if status:
+            name = self.STYLES.get(status // 100, "HTTP_BAD_REQUEST")
+            name = {304: "HTTP_NOT_MODIFIED", 404: "HTTP_NOT_FOUND"}.get(status, name)
+            text = getattr(self.style, name)(text)
+        return "[%s] %s" % (getattr(record, "server_time", _server_time()), text)
 
 
 def configure():
-    """Gives "django.server" a handler where Django (before 1.10) has none and the project gave none."""
+    """Gives "django.server" a handler where neither Django (before 1.10) nor the project did."""
     if django.VERSION < (1, 10) and not logger.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(_ServerFormatter())

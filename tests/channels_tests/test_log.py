@@ -61,11 +61,9 @@ class ActionLogTests(SimpleTestCase):
         self.assertEqual(records[0].status_code, 403)
 
     def test_nothing_is_kept_of_a_closed_socket(self):
-        for action in ("connecting", "connected", "disconnected"):
-            self.log("websocket", action, SOCKET)
-        self.log("websocket", "connecting", SOCKET)
-        self.log("websocket", "rejected", SOCKET)
-        self.log("websocket", "disconnected", SOCKET)
+        accepted = ["connecting", "connected", "disconnected"]
+        refused = ["connecting", "rejected", "disconnected"]
+        self.lines(*[("websocket", action, SOCKET) for action in accepted + refused])
         self.assertEqual(self.log._since, {})
 
 
@@ -89,9 +87,13 @@ class FormatterTests(SimpleTestCase):
             (404, "HTTP_NOT_FOUND"),
             (500, "HTTP_SERVER_ERROR"),
         ]:
-            record = logging.makeLogRecord({"msg": "x", "status_code": status})
-            self.assertEqual(formatter.format(record), style)
+            record = logging.makeLogRecord(
+                {"msg": "x", "status_code": status, "server_time": "now"}
+            )
+            self.assertEqual(formatter.format(record), "[now] " + style)
 
     def test_no_status_no_style(self):
-        record = logging.makeLogRecord({"msg": "%s closed", "args": ("/",), "status_code": None})
-        self.assertRegex(_ServerFormatter().format(record), r"^\[.+\] / closed$")
+        record = logging.makeLogRecord(
+            {"msg": "%s closed", "args": ("/",), "status_code": None, "server_time": "now"}
+        )
+        self.assertEqual(_ServerFormatter().format(record), "[now] / closed")

@@ -113,11 +113,17 @@ class ServingTests(RunserverTestCase):
         process.wait_for_output(r"WebSocket CLOSE /echo \[\d+\.\d{3} s, ")
 
     def test_log_lines_have_djangos_colours(self):
-        process, address = self.serve("--noreload", "--force-color")
+        # Django colours what goes to a terminal.
+        terminal = "import pty, sys; pty.spawn([sys.executable] + sys.argv[1:])"
+        project = Project()
+        self.addCleanup(project.close)
+        process = project.python("-c", terminal, "manage.py", "runserver", "0", "--noreload")
+        self.addCleanup(process.kill)
+        address = self.address(process)
         self.get(address)
         self.status(address, "/missing")
-        process.wait_for_output("HTTP GET /missing 404")
-        self.assertIn("\x1b[", process.output)
+        process.wait_for_output(r"HTTP GET / 200 ")  # success has no colour of its own
+        process.wait_for_output(r"\x1b\[[0-9;]+mHTTP GET /missing 404 .*\x1b\[0m")
 
     def test_worker_threads_work_side_by_side(self):
         views = THREADED_VIEWS % TIMEOUT
@@ -181,33 +187,36 @@ class StaticFilesTests(RunserverTestCase):
 
 
 class AutoreloadTests(RunserverTestCase):
+    def setUp(self):
+        self.project = Project()
+        self.addCleanup(self.project.close)
+        with open(os.path.join(self.project.directory, "mysite/views.py")) as source:
+            self.views = source.read()
+        self.process = self.start("0", project=self.project)
+        self.assertEqual(self.get(self.address(self.process)), "hello")
+
+    def change_views(self, text, pattern):
+        """Writes views.py until the process has written what matches `pattern`; the match.
+
+        Once may be too early: Django's reloader sees only what changes after its first look.
+        """
+        start = len(self.process.output)
+        for again in range(5):
+            self.project.write("mysite/views.py", text + "\n" * again)
+            try:
+                return self.process.wait_for_output(pattern, start, TIMEOUT / 2)
+            except AssertionError:
+                if again == 4:
+                    raise
+
     def test_a_changed_file_takes_effect(self):
-        with Project() as project:
-            process = self.start("0", project=project)
-            address = self.address(process)
-            self.assertEqual(self.get(address), "hello")
-            before = len(process.output)
-            with open(os.path.join(project.directory, "mysite/views.py")) as source:
-                project.write("mysite/views.py", source.read().replace("hello", "good-bye"))
-            address = self.address(process, before)
-            self.assertEqual(self.get(address), "good-bye")
-            process.interrupt()
-            process.kill()
+        started = self.change_views(self.views.replace("hello", "good-bye"), STARTED)
+        self.assertEqual(self.get("{}:{}".format(*started.groups())), "good-bye")
 
     def test_an_error_waits_for_its_mend(self):
-        with Project() as project:
-            with open(os.path.join(project.directory, "mysite/views.py")) as source:
-                good = source.read()
-            process = self.start("0", project=project)
-            self.address(process)
-            before = len(process.output)
-            project.write("mysite/views.py", "this is no Python\n" + good)
-            process.wait_for_output("SyntaxError", before)
-            before = len(process.output)
-            project.write("mysite/views.py", good + "\n")
-            self.assertEqual(self.get(self.address(process, before)), "hello")
-            process.interrupt()
-            process.kill()
+        self.change_views("this is no Python\n", "SyntaxError")
+        started = self.change_views(self.views, STARTED)
+        self.assertEqual(self.get("{}:{}".format(*started.groups())), "hello")
 
 
 class EndTests(RunserverTestCase):
