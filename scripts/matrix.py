@@ -1,0 +1,213 @@
+"""The add-on's wheel on every supported Django: tests/channels_tests, and a site made and served.
+
+``python scripts/matrix.py`` builds the wheel, makes an environment per row below (kept in
+.cache/venvs), and prints a table. Rows whose Python this machine does not have are named.
+``--table`` prints the README's table of supported versions, and runs nothing.
+"""
+
+import argparse
+import email
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections import OrderedDict
+
+import make_dist
+from interpreters import (
+    BUILD,
+    DAPHNE_FOR_OLD_PYTHON,
+    IN_CI,
+    ROOT,
+    CommandFailed,
+    environment,
+    find_python,
+    python_of,
+    run,
+)
+from smoke import SmokeFailed, run_smoke
+
+# Django, Python: what is supported is what is tested here.
+ROWS = (
+    ("1.8", "3.7"),
+    ("1.9", "3.7"),
+    ("1.10", "3.7"),
+    ("1.11", "3.7"),
+    ("2.2", "3.8"),
+    ("3.2", "3.9"),
+    ("4.2", "3.10"),
+    ("5.2", "3.11"),
+    ("5.2", "3.13"),
+    ("6.0", "3.12"),
+    ("6.0", "3.13"),
+)
+
+LOGS = os.path.join(BUILD, "logs")
+TESTS_TIMEOUT = 900
+TABLE_HEAD = "| Django | Tested on Python |\n|---|---|\n"
+
+
+def readme_table():
+    """Return the README's table of supported versions (Markdown), as ``ROWS`` has it."""
+    pythons = OrderedDict()
+    for django, python in ROWS:
+        pythons.setdefault(django, []).append(python)
+    lines = [f"| {django} | {', '.join(found)} |\n" for django, found in pythons.items()]
+    return TABLE_HEAD + "".join(lines)
+
+
+def test_requirements(wheel, python):
+    """Return what the extra ``test`` of ``wheel`` requires, for Python ``python``."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = email.message_from_bytes(archive.read(name))
+    found = []
+    for line in metadata.get_all("Requires-Dist", []):
+        requirement, _, marker = line.partition(";")
+        if re.search(r"""extra\s*==\s*["']test["']""", marker):
+            rest = re.sub(r"""(\s*and\s*)?\(?extra\s*==\s*["']test["']\)?""", "", marker).strip()
+            found.append(requirement.strip() + (f"; {rest}" if rest else ""))
+    return found + DAPHNE_FOR_OLD_PYTHON.get(python, [])
+
+
+def install(row, interpreter, wheel):
+    """Return the path of Python in the row's environment, with ``wheel`` freshly installed."""
+    django, python = row
+    needed = [f"Django~={django}.0"] + test_requirements(wheel, python)
+    path = python_of(environment(f"django-{django}", python, interpreter, needed))
+    pip = [path, "-m", "pip", "--disable-pip-version-check"]
+    run(pip + ["uninstall", "--quiet", "--yes", "channels"])
+    run(pip + ["install", "--quiet", wheel])
+    found = run([path, "-c", "import django; print(django.get_version())"]).strip()
+    if not found.startswith(django + "."):
+        raise CommandFailed(f"This row is for Django {django}, and pip left {found} installed.")
+    return path
+
+
+def run_tests(python, labels, log):
+    """Run tests/channels_tests with ``python``; return "N passed, …" and whether all is well."""
+    command = [python, os.path.join(ROOT, "tests", "runtests_addon.py")] + list(labels)
+    environ = dict(os.environ)
+    environ.pop("DJANGO_SETTINGS_MODULE", None)
+    environ.pop("PYTHONPATH", None)
+    try:
+        with open(log, "ab") as stream:
+            status = subprocess.call(
+                command,
+                cwd=os.path.join(ROOT, "tests"),
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                timeout=TESTS_TIMEOUT,
+            )
+    except subprocess.TimeoutExpired:
+        return f"not finished in {TESTS_TIMEOUT} s", False
+    with open(log, encoding="utf-8", errors="replace") as stream:
+        counts = re.findall(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", stream.read(), re.M)
+    if not counts:
+        return f"no result, status {status}", False
+    passed, failed, skipped = (int(number) for number in counts[-1])
+    good = status == 0 and passed > 0 and failed == 0
+    return f"{passed} passed, {failed} failed, {skipped} skipped", good
+
+
+def run_row(row, interpreter, wheel, labels, only):
+    """Run one row; return its cells (Django's version, tests, site), seconds, and success."""
+    started = time.monotonic()
+    log = os.path.join(LOGS, "matrix-django-{}-py{}.log".format(*row))
+    open(log, "w").close()
+    cells, good = ["", "-", "-"], True
+    try:
+        python = install(row, interpreter, wheel)
+        version = "import django, sys; print(django.get_version(), sys.version.split()[0])"
+        cells[0] = run([python, "-c", version]).strip()
+        if only in (None, "tests"):
+            cells[1], good = run_tests(python, labels, log)
+        if only in (None, "site"):
+            folder = tempfile.mkdtemp(prefix="matrix-")
+            steps = []
+            try:
+                run_smoke(python, folder, "channels", steps.append)
+                cells[2] = f"ok ({len(steps)} steps)"
+            except (SmokeFailed, subprocess.SubprocessError) as error:
+                cells[2], good = f"FAILED after {steps[-1] if steps else 'nothing'}", False
+                with open(log, "a", encoding="utf-8") as stream:
+                    stream.write(f"\nSite: {error}\n")
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    except CommandFailed as error:
+        cells[0], good = cells[0] or "NOT INSTALLED", False
+        with open(log, "a", encoding="utf-8") as stream:
+            stream.write(str(error))
+    return cells, time.monotonic() - started, good, log
+
+
+LINE = "{:8} {:8} {:16} {:38} {:30} {:>6}  {}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--table", action="store_true", help="print the README's table, and stop")
+    parser.add_argument("--only", choices=("tests", "site"), help="leave the other half out")
+    parser.add_argument(
+        "--rows", help="comma-separated Django versions, or Django:Python pairs (default: all)"
+    )
+    parser.add_argument("labels", nargs="*", help="tests to run (default: all)")
+    options = parser.parse_args()
+    if options.table:
+        sys.stdout.write(readme_table())
+        return
+
+    chosen = ROWS
+    if options.rows:
+        names = options.rows.split(",")
+        chosen = [row for row in ROWS if row[0] in names or ":".join(row) in names]
+        if not chosen:
+            parser.error(f"no row is called {options.rows}")
+    interpreters = {python: find_python(python) for _, python in ROWS}
+    runnable = [row for row in chosen if interpreters[row[1]]]
+    os.makedirs(LOGS, exist_ok=True)
+    try:
+        wheel = make_dist.make()
+    except CommandFailed as error:
+        sys.exit(f"matrix: {error}")
+
+    print(f"{os.path.basename(wheel)}; logs in {os.path.relpath(LOGS, ROOT)}")
+    print(LINE.format("Django", "Python", "exactly", "channels_tests", "site", "s", ""))
+    failed = []
+    for row in runnable:
+        cells, seconds, good, log = run_row(
+            row, interpreters[row[1]], wheel, options.labels, options.only
+        )
+        print(LINE.format(*row, *cells, round(seconds), "ok" if good else "FAILED"), flush=True)
+        if not good:
+            failed.append((row, log))
+
+    for row, log in failed:
+        print("\n===== Django {} on Python {}: {} =====".format(*row, os.path.relpath(log, ROOT)))
+        with open(log, encoding="utf-8", errors="replace") as stream:
+            print(stream.read()[-6000:])
+    absent = sorted({python for _, python in chosen if not interpreters[python]})
+    if absent:
+        print(
+            "Not on this machine, neither on PATH nor in pyenv, so their rows did not run: "
+            + ", ".join("Python " + python for python in absent)
+        )
+    skipped = [row for row in ROWS if interpreters[row[1]] and row not in runnable]
+    if skipped:
+        print("Left out: " + ", ".join("Django {} on Python {}".format(*row) for row in skipped))
+    print(f"{len(runnable) - len(failed)} of {len(runnable)} rows passed")
+    partial = skipped or options.labels or options.only
+    if IN_CI and partial:
+        print("With CI=true, every row that this machine can run has to run whole.")
+    if failed or not runnable or (IN_CI and partial):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
