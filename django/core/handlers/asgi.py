@@ -11,7 +11,7 @@ import asyncio
 import codecs
 import logging
 import sys
-from io import BytesIO
+from io import BufferedIOBase, BytesIO
 
 import django
 from django.conf import settings
@@ -114,7 +114,7 @@ def _well_formed(path):
     return path
 
 
-class BodyStream:
+class BodyStream(BufferedIOBase):
     """
     A request's body as a file to read from: the first chunk, then what the iterable of chunks
     gives.
@@ -137,6 +137,9 @@ class BodyStream:
             length if length is not None else sys.maxsize if chunks is not None else len(first)
         )
 
+    def readable(self):
+        return True
+
     def read(self, size=None):
         """`size` bytes, or all that is left without a size; fewer only at the end of the body."""
         if size is None or size < 0:
@@ -153,6 +156,11 @@ class BodyStream:
             searched = len(self._buffer)
             if end or searched >= limit or not self._fill(searched + 1):
                 return self._take(min(end or searched, limit))
+
+    def close(self):
+        """Nothing more will be read: drop what is held."""
+        self._chunks, self._buffer = None, b""
+        super().close()
 
     def exceeds(self, limit):
         """
@@ -230,7 +238,8 @@ class ASGIRequest(HttpRequest):
             # As under WSGI, what is no length is none; servers refuse such a request anyway.
             length = int(meta["CONTENT_LENGTH"]) if meta["CONTENT_LENGTH"].isdecimal() else 0
         self._query_string = message.get("query_string") or b""
-        self._stream = BodyStream(message.get("body") or b"", body, length)
+        # Django puts another stream in the place of one that it has read.
+        self._stream = self._incoming = BodyStream(message.get("body") or b"", body, length)
         self._read_started = False
         self._post_parse_error = False
 
@@ -281,6 +290,16 @@ class ASGIRequest(HttpRequest):
     def _get_scheme(self):
         return self.META["wsgi.url_scheme"]
 
+    @property
+    def encoding(self):
+        return self._encoding
+
+    @encoding.setter
+    def encoding(self, encoding):
+        HttpRequest.encoding.fset(self, encoding)
+        # Django before 1.11 keeps what it has parsed.
+        self.__dict__.pop("GET", None)
+
     @cached_property
     def GET(self):
         return QueryDict(self._query_string, encoding=self._encoding)
@@ -309,7 +328,7 @@ class ASGIRequest(HttpRequest):
 
     @property
     def body(self):
-        stream = self._stream
+        stream = self._incoming
         # Django compares the Content-Length with the limit; a chunked body has none to compare.
         if stream.length is None and not self._read_started and not hasattr(self, "_body"):
             limit = getattr(settings, "DATA_UPLOAD_MAX_MEMORY_SIZE", None)
@@ -327,11 +346,11 @@ class ASGIRequest(HttpRequest):
     def parse_file_upload(self, META, post_data):
         # The parser takes a form without a Content-Length for an empty one; a chunked form has
         # none.
-        if self._stream.length is None:
+        if self._incoming.length is None:
             size = (
                 post_data.getbuffer().nbytes
                 if isinstance(post_data, BytesIO)
-                else self._stream.size
+                else self._incoming.size
             )
             META = dict(META, CONTENT_LENGTH=str(size))
         return super().parse_file_upload(META, post_data)
@@ -381,7 +400,7 @@ class ASGIHandler(BaseHandler):
                 raise
         response._handler_class = self.__class__
         if request is not None:
-            failure = request._stream.failure
+            failure = request._incoming.failure
             if failure is not None and response.status_code >= 400:
                 self._close(response)
                 raise failure

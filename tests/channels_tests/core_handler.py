@@ -1,0 +1,8 @@
+"""The core HTTP handler, by whichever name it has: inside the patched Django, or in the add-on."""
+
+from importlib import import_module
+
+from django.channels import handler
+
+#: `django.core.handlers.asgi` or `channels.handlers.asgi`.
+asgi = import_module(handler.ASGIHandler.__module__)
