@@ -14,6 +14,7 @@ from importlib import import_module
 from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
 from django.http import QueryDict, parse_cookie
+from django.utils.functional import SimpleLazyObject
 
 from .exceptions import ChannelSocketException
 from .layers.messages import clean
@@ -197,6 +198,37 @@ def channel_and_http_session(func):
     return inner
 
 
+def remembered_http_session(func):
+    """
+    As `channel_and_http_session`, for a consumer that may not look: the session is read when
+    `message.http_session` is first used. Where the key of a session is known, that is never None.
+    """
+
+    @channel_session
+    @functools.wraps(func)
+    def inner(message, *args, **kwargs):
+        if hasattr(message, "http_session"):
+            remember_http_session(message)
+            return func(message, *args, **kwargs)
+        key = message.channel_session.get(HTTP_SESSION_KEY)
+        found = []
+
+        def find():
+            found.append(existing_session(key))
+            return found[0]
+
+        message.http_session = SimpleLazyObject(find) if key else None
+        try:
+            result = func(message, *args, **kwargs)
+        except ChannelSocketException:
+            _save(found and found[0])
+            raise
+        _save(found and found[0])
+        return result
+
+    return inner
+
+
 def remember_http_session(message):
     """Note the key of `message.http_session`, if it has one, in its channel session."""
     session = message.http_session
@@ -242,5 +274,5 @@ def _save_after(message, func, args, kwargs):
 
 
 def _save(session):
-    if session is not None and session.modified:
+    if session and session.modified:
         session.save()

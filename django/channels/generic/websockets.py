@@ -12,7 +12,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from ..auth import channel_session_user, channel_session_user_from_http
 from ..channel import Group
 from ..exceptions import SendNotAvailableOnDemultiplexer
-from ..sessions import channel_and_http_session
+from ..sessions import channel_and_http_session, remembered_http_session
 from .base import BaseConsumer
 
 
@@ -47,7 +47,7 @@ class WebsocketConsumer(BaseConsumer):
         if self.http_user_and_session:
             return channel_and_http_session(_user_decorator(message)(handler))
         if self.http_user:
-            return _user_decorator(message)(handler)
+            return _user_decorator(message)(remembered_http_session(handler))
         return handler
 
     # Connecting and disconnecting.

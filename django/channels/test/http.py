@@ -1,0 +1,197 @@
+"""Clients that speak as a gateway does: WebSocket events and HTTP requests, with cookies and users."""
+
+import json as json_module
+from collections import deque
+from importlib import import_module
+
+from django.conf import settings
+from django.http import HttpRequest, SimpleCookie
+
+from ..asgi import DEFAULT_LAYER_ALIAS
+from .base import Client
+
+
+class WSClient(Client):
+    """
+    A WebSocket, as consumers see it. It keeps cookies and headers, and may log in.
+
+    Frames are JSON by default. Headers go with every message, though a gateway sends them with the
+    handshake alone, so that a consumer can be tested without one. `ordered` is accepted as in
+    Channels 1.1: messages carry their `order` with or without it.
+    """
+
+    def __init__(self, alias=DEFAULT_LAYER_ALIAS, ordered=False):
+        super().__init__(alias=alias)
+        self.ordered = ordered
+        self.cookies = SimpleCookie()
+        self._headers = {"host": "testserver"}
+        self._session = None
+        self._order = 0
+        self._received = deque()
+
+    # Headers, cookies, sessions and users.
+
+    def set_header(self, name, value):
+        """Send the header `name` with the value (both text) from now on."""
+        if name.lower() == "cookie":
+            raise ValueError("Set cookies with set_cookie(name, value).")
+        self._headers[name.lower()] = value
+
+    def set_cookie(self, key, value):
+        """Send the cookie `key` with the value (both text) from now on."""
+        self.cookies[key] = value
+
+    def get_cookies(self):
+        """The Cookie header (text)."""
+        return "; ".join(
+            "%s=%s" % (key, morsel.coded_value) for key, morsel in self.cookies.items()
+        )
+
+    @property
+    def headers(self):
+        """The headers as messages have them: a list of [name, value], both bytes."""
+        headers = [[n.encode("ascii"), v.encode("utf-8")] for n, v in self._headers.items()]
+        if self.cookies:
+            headers.append([b"cookie", self.get_cookies().encode("utf-8")])
+        return headers
+
+    @property
+    def session(self):
+        """The site's session of this client, begun if there is none; save() what you change."""
+        if self._session is None:
+            store = import_module(settings.SESSION_ENGINE).SessionStore
+            cookie = self.cookies.get(settings.SESSION_COOKIE_NAME)
+            self._session = store(cookie.value if cookie else None)
+            if cookie is None:
+                self._session.save()
+                self.set_cookie(settings.SESSION_COOKIE_NAME, self._session.session_key)
+        return self._session
+
+    def login(self, **credentials):
+        """Log in with what authenticate() takes; returns whether that was accepted."""
+        from django.contrib.auth import authenticate
+
+        user = authenticate(**credentials)
+        if user is None or not user.is_active:
+            return False
+        self._login(user)
+        return True
+
+    def force_login(self, user, backend=None):
+        """Log in as `user`, by the first authentication backend or the one given (dotted path)."""
+        user.backend = backend or settings.AUTHENTICATION_BACKENDS[0]
+        self._login(user)
+
+    def _login(self, user):
+        from django.contrib.auth import login
+
+        request = HttpRequest()
+        request.session = self.session
+        login(request, user)
+        request.session.save()
+        self.set_cookie(settings.SESSION_COOKIE_NAME, request.session.session_key)
+
+    def logout(self):
+        """Log out: the session and its cookie are gone."""
+        self.session.flush()
+        self.cookies.pop(settings.SESSION_COOKIE_NAME, None)
+        self._session = None
+
+    # Messages.
+
+    def send(self, to, content=None, text=None, path="/"):
+        """
+        Put an event on the channel `to`: `content` (dict) completed to what a gateway sends there.
+
+        `text` is the frame: text, or what is to be encoded as JSON. `path` may have a query string.
+        """
+        if isinstance(content, str):  # send(channel, path), as the documentation of 1.1 has it too
+            content, path = None, content
+        message = {}
+        if to.startswith(("websocket.", "http.")):
+            message = self._event(to, path)
+        message.update(content or {})
+        if text is not None:
+            message["text"] = text if isinstance(text, str) else json_module.dumps(text)
+        super().send(to, message)
+
+    def _event(self, channel, path):
+        path, _, query_string = path.partition("?")
+        event = {"path": path, "headers": self.headers}
+        if channel in ("websocket.connect", "http.request"):
+            event.update(
+                scheme="ws" if channel == "websocket.connect" else "http",
+                query_string=query_string.encode("utf-8"),
+                root_path="",
+                client=["127.0.0.1", 0],
+                server=["testserver", 80],
+            )
+        if channel == "http.request":
+            event.update(method="GET", http_version="1.1", body=b"")
+        if channel.startswith("websocket."):
+            if channel == "websocket.connect":
+                self._order = 0
+            elif channel == "websocket.disconnect":
+                event["code"] = 1000
+            event["order"] = self._order
+            self._order += 1
+        return event
+
+    def send_and_consume(
+        self, channel, content=None, text=None, path="/", fail_on_none=True, check_accept=True
+    ):
+        """
+        `send`, then `consume`; returns what the consumer returns.
+
+        With `check_accept`, a handshake must be accepted or AssertionError is raised, and the reply
+        that does nothing but accept is taken away.
+        """
+        self.send(channel, content, text=text, path=path)
+        result = self.consume(channel, fail_on_none=fail_on_none)
+        if check_accept and channel == "websocket.connect":
+            self._check_accepted()
+        return result
+
+    def _check_accepted(self):
+        replies = []
+        while True:
+            reply = self._next_reply()
+            if reply is None:
+                break
+            replies.append(reply)
+        for reply in replies:
+            if reply.get("text") is not None or reply.get("bytes") is not None:
+                break
+            if reply.get("accept"):
+                break
+            if reply.get("close") or reply.get("accept") is False:
+                raise AssertionError("The connection was rejected: %r" % (reply,))
+        else:
+            raise AssertionError(
+                "The connection was not accepted: the consumer of websocket.connect sends "
+                '{"accept": True} or a frame.'
+            )
+        self._received.extend(reply for reply in replies if reply != {"accept": True})
+
+    def _next_reply(self):
+        if self._received:
+            return self._received.popleft()
+        return super().receive()
+
+    def receive(self, json=True):
+        """
+        What the next reply carries, or None: its text, decoded unless `json` is False; its bytes;
+        or, where it has neither, the reply itself (a dict such as {"close": True}).
+        """
+        content = self._next_reply()
+        if content is None:
+            return None
+        if content.get("text") is not None:
+            return json_module.loads(content["text"]) if json else content["text"]
+        if content.get("bytes") is not None:
+            return content["bytes"]
+        return content
+
+
+class HttpClient(WSClient):
+    """The name that WSClient had before Channels 1.1.4; it sends HTTP requests too (`http.request`)."""

@@ -1,0 +1,262 @@
+"""channels.sessions: the session that travels with a connection's events, and the site's own."""
+
+from importlib import import_module
+
+from django.channels import sessions
+from django.channels.asgi import channel_layers
+from django.channels.exceptions import InvalidMessage, WebsocketCloseException
+from django.channels.message import Message
+from django.channels.test import ChannelTestCase
+from django.conf import settings
+from django.contrib.sessions.backends.base import SessionBase
+from django.test import SimpleTestCase, override_settings
+
+
+def new_message(content=None, channel="websocket.receive", data=None, reply_channel="reply?1"):
+    content = dict(content or {})
+    if reply_channel:
+        content["reply_channel"] = reply_channel
+    return Message(content, channel, channel_layers["default"], session_data=data)
+
+
+class ChannelSessionTests(SimpleTestCase):
+    def test_is_a_django_session(self):
+        session = sessions.ChannelSession({"room": "one"}, "reply?1")
+        self.assertIsInstance(session, SessionBase)
+        self.assertEqual(session["room"], "one")
+        session["more"] = 1
+        session.setdefault("again", 2)
+        self.assertEqual(session.pop("room"), "one")
+        self.assertEqual(sorted(session.keys()), ["again", "more"])
+        self.assertIn("more", session)
+        self.assertTrue(session.modified)
+        session.save()
+        self.assertEqual(session.get("more"), 1)
+
+    def test_key_follows_the_reply_channel(self):
+        one = sessions.ChannelSession({}, "gateway.a!1")
+        again = sessions.ChannelSession({}, "gateway.a!1")
+        other = sessions.ChannelSession({}, "gateway.a!2")
+        self.assertEqual(one.session_key, again.session_key)
+        self.assertNotEqual(one.session_key, other.session_key)
+        self.assertTrue(one.exists(one.session_key))
+        self.assertFalse(one.exists(other.session_key))
+        self.assertEqual(
+            sessions.session_for_reply_channel("gateway.a!1").session_key, one.session_key
+        )
+
+    def test_untouched_session_has_no_patch_and_reads_nothing(self):
+        class Unread(dict):
+            def __deepcopy__(self, memo):
+                raise AssertionError("read without need")
+
+        session = sessions.ChannelSession(Unread(a=1), "reply?1")
+        self.assertIsNone(session.patch())
+        self.assertEqual(session.snapshot(), {"a": 1})
+
+    def test_reading_makes_no_patch(self):
+        session = sessions.ChannelSession({"a": {"b": [1]}}, "reply?1")
+        self.assertEqual(session["a"], {"b": [1]})
+        self.assertIsNone(session.patch())
+
+    def test_patch_holds_what_changed(self):
+        session = sessions.ChannelSession({"same": 1, "old": 2, "gone": 3}, "reply?1")
+        session["old"] = 4
+        session["new"] = 5
+        session["same"] = 1
+        del session["gone"]
+        self.assertEqual(session.patch(), {"set": {"old": 4, "new": 5}, "removed": ["gone"]})
+
+    def test_nested_change_is_noticed_and_does_not_leak(self):
+        data = {"list": [1], "dict": {"inner": {"a": 1}}, "other": [0]}
+        session = sessions.ChannelSession(data, "reply?1")
+        session["list"].append(2)
+        session["dict"]["inner"]["a"] = True
+        self.assertEqual(
+            session.patch(),
+            {"set": {"list": [1, 2], "dict": {"inner": {"a": True}}}, "removed": []},
+        )
+        self.assertEqual(data, {"list": [1], "dict": {"inner": {"a": 1}}, "other": [0]})
+
+    def test_patch_refuses_what_no_layer_carries(self):
+        session = sessions.ChannelSession({}, "reply?1")
+        session["who"] = {"user": object()}
+        with self.assertRaisesRegex(InvalidMessage, "channel_session.who.user"):
+            session.patch()
+
+    def test_flush_removes_everything_and_keeps_the_key(self):
+        session = sessions.ChannelSession({"a": 1, "b": 2}, "reply?1")
+        key = session.session_key
+        session.flush()
+        self.assertEqual(session.session_key, key)
+        self.assertEqual(list(session.keys()), [])
+        patch = session.patch()
+        self.assertEqual((patch["set"], sorted(patch["removed"])), ({}, ["a", "b"]))
+        session["c"] = 3
+        self.assertEqual(session.patch()["set"], {"c": 3})
+
+    def test_cycle_key_keeps_data_and_key(self):
+        session = sessions.ChannelSession({"a": 1}, "reply?1")
+        key = session.session_key
+        session.cycle_key()
+        self.assertEqual((session.session_key, session["a"]), (key, 1))
+        self.assertIsNone(session.patch())
+
+    def test_delete_of_another_key_does_nothing(self):
+        session = sessions.ChannelSession({"a": 1}, "reply?1")
+        session.delete("another-session-key")
+        self.assertEqual(session["a"], 1)
+        session.delete()
+        self.assertEqual(session.patch(), {"set": {}, "removed": ["a"]})
+
+
+class DecoratorTests(SimpleTestCase):
+    def test_channel_session(self):
+        @sessions.channel_session
+        def consumer(message, room):
+            """Doc."""
+            message.channel_session["room"] = room
+            return "done"
+
+        message = new_message(data={"n": 1})
+        self.assertEqual(consumer(message, room="x"), "done")
+        self.assertEqual(message.session_patch(), {"set": {"room": "x"}, "removed": []})
+        self.assertEqual((consumer.__name__, consumer.__doc__), ("consumer", "Doc."))
+
+    def test_channel_session_needs_a_connection(self):
+        consumer = sessions.channel_session(lambda message: None)
+        with self.assertRaisesRegex(ValueError, "reply_channel"):
+            consumer(new_message(reply_channel=None))
+
+    def test_channel_session_twice(self):
+        @sessions.channel_session
+        @sessions.channel_session
+        def consumer(message):
+            message.channel_session["n"] = 1
+
+        message = new_message()
+        consumer(message)
+        self.assertEqual(message.channel_session["n"], 1)
+
+    def test_enforce_ordering_has_nothing_left_to_do(self):
+        def consumer(message):
+            return message
+
+        self.assertEqual(sessions.enforce_ordering(consumer)(1), 1)
+        self.assertEqual(sessions.enforce_ordering(slight=True)(consumer)(2), 2)
+        self.assertEqual(sessions.enforce_ordering()(consumer)(3), 3)
+
+
+@override_settings(SESSION_ENGINE="django.contrib.sessions.backends.db")
+class HttpSessionTests(ChannelTestCase):
+    def setUp(self):
+        self.store = import_module(settings.SESSION_ENGINE).SessionStore()
+        self.store["colour"] = "green"
+        self.store.create()
+        self.store["colour"] = "green"
+        self.store.save()
+
+    def cookie(self, key=None):
+        value = "a=b; %s=%s" % (settings.SESSION_COOKIE_NAME, key or self.store.session_key)
+        return [[b"host", b"x"], [b"cookie", value.encode("ascii")]]
+
+    def run_with(self, decorator, content, body=None, **kwargs):
+        seen = []
+
+        @decorator
+        def consumer(message):
+            seen.append(message.http_session)
+            if body:
+                body(message)
+
+        message = new_message(content, channel=kwargs.pop("channel", "websocket.connect"), **kwargs)
+        consumer(message)
+        return seen[0], message
+
+    def test_by_cookie(self):
+        session, _ = self.run_with(sessions.http_session, {"headers": self.cookie()})
+        self.assertEqual(session["colour"], "green")
+
+    def test_by_query_string(self):
+        query = b"x=1&session_key=" + self.store.session_key.encode("ascii")
+        session, _ = self.run_with(sessions.http_session, {"headers": [], "query_string": query})
+        self.assertEqual(session["colour"], "green")
+
+    def test_none_without_a_session(self):
+        for content in (
+            {},
+            {"headers": [], "query_string": b""},
+            {"headers": self.cookie("no-such-session-key")},
+            {"query_string": b"session_key=nosuchsessionkey"},
+            {"headers": [[b"cookie", b"\xff\xfe"]], "query_string": b"\xff=\xff"},
+        ):
+            with self.subTest(content=content):
+                session, _ = self.run_with(sessions.http_session, content)
+                self.assertIsNone(session)
+
+    def test_saved_if_modified(self):
+        def body(message):
+            message.http_session["colour"] = "red"
+
+        self.run_with(sessions.http_session, {"headers": self.cookie()}, body)
+        again = type(self.store)(self.store.session_key)
+        self.assertEqual(again["colour"], "red")
+
+    def test_not_saved_if_unmodified(self):
+        def body(message):
+            message.http_session["colour"]
+
+        with self.assertNumQueries(1):
+            self.run_with(sessions.http_session, {"headers": self.cookie()}, body)
+
+    def test_saved_where_the_consumer_ends_by_closing_the_socket(self):
+        def body(message):
+            message.http_session["colour"] = "blue"
+            raise WebsocketCloseException()
+
+        with self.assertRaises(WebsocketCloseException):
+            self.run_with(sessions.http_session, {"headers": self.cookie()}, body)
+        self.assertEqual(type(self.store)(self.store.session_key)["colour"], "blue")
+
+    def test_not_saved_where_the_consumer_raises(self):
+        def body(message):
+            message.http_session["colour"] = "blue"
+            raise KeyError("x")
+
+        with self.assertRaises(KeyError):
+            self.run_with(sessions.http_session, {"headers": self.cookie()}, body)
+        self.assertEqual(type(self.store)(self.store.session_key)["colour"], "green")
+
+    def test_channel_and_http_session_remembers_the_key(self):
+        session, connect = self.run_with(
+            sessions.channel_and_http_session, {"headers": self.cookie()}
+        )
+        self.assertEqual(session["colour"], "green")
+        travelled = connect.channel_session.snapshot()
+        session, _ = self.run_with(
+            sessions.channel_and_http_session, {}, channel="websocket.receive", data=travelled
+        )
+        self.assertEqual(session["colour"], "green")
+
+    def test_channel_and_http_session_without_one(self):
+        session, message = self.run_with(sessions.channel_and_http_session, {"headers": []})
+        self.assertIsNone(session)
+        self.assertIsNone(message.session_patch())
+
+    def test_both_decorators(self):
+        def both(func):
+            return sessions.http_session(sessions.channel_and_http_session(func))
+
+        session, message = self.run_with(both, {"headers": self.cookie()})
+        self.assertEqual(session["colour"], "green")
+        self.assertEqual(list(message.session_patch()["set"].values()), [self.store.session_key])
+
+    @override_settings(SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies")
+    def test_signed_cookies_can_be_read(self):
+        store = import_module(settings.SESSION_ENGINE).SessionStore()
+        store["colour"] = "signed"
+        store.save()
+        session, _ = self.run_with(
+            sessions.http_session, {"headers": self.cookie(store.session_key)}
+        )
+        self.assertEqual(session["colour"], "signed")
