@@ -95,6 +95,7 @@
     if (retry !== null && !socket && !document.hidden) connect();
   }
   addEventListener("online", comeBack);
+  addEventListener("beforeunload", () => socket && socket.close()); // gone before the next page counts us
   document.addEventListener("visibilitychange", comeBack);
   document.addEventListener("nickname", connect);
 
@@ -274,7 +275,7 @@
 
   function fit() {
     text.style.height = "auto";
-    text.style.height = `${text.scrollHeight}px`;
+    text.style.height = `${text.scrollHeight + text.offsetHeight - text.clientHeight}px`;
   }
 
   // Who is typing.
@@ -345,7 +346,7 @@
 
     element("count").textContent = here.size;
     element("people").replaceChildren(...[...here].map(([person, nickname]) => {
-      const item = make("li", person === me.person ? "me" : "");
+      const item = make("li", "");
       item.append(avatar(person, nickname), make("span", "", nickname));
       if (person === me.person) item.append(" ", make("small", "", "you"));
       return item;
