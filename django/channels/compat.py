@@ -1,5 +1,10 @@
 """Every difference between versions of Django and Python, each with the version that lets it go."""
 
+import os
+import signal
+import threading
+import time
+
 import django
 from django.db import transaction
 
@@ -18,3 +23,21 @@ def set_related(instance, name, values):
         getattr(instance, name).set(values)
     else:  # until Django 1.8 goes
         setattr(instance, name, values)
+
+
+def end_with_parent():
+    """
+    In the autoreloader's child: end when the autoreloader does.
+
+    Django does so itself since 2.2; before, one that SIGTERM ended left its server running.
+    """
+    if django.VERSION >= (2, 2) or not hasattr(os, "getppid"):
+        return
+    parent = os.getppid()
+
+    def watch():  # until Django 2.1 goes
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="channels-end-with-parent", daemon=True).start()

@@ -1,7 +1,6 @@
 """`manage.py runserver` as a real process: serving, autoreload, log, options, errors, end."""
 
 import contextlib
-import os
 import signal
 import socket
 import unittest
@@ -12,7 +11,7 @@ from urllib.request import urlopen
 from django.test import SimpleTestCase
 
 from .requirements import require
-from .servers import Project, can_connect, free_port
+from .servers import FILES, Project, can_connect, free_port
 from .timing import SCALE, TIMEOUT, wait_until
 
 STARTED = r"Starting Daphne development server at http://(\S+):(\d+)/"
@@ -190,19 +189,17 @@ class AutoreloadTests(RunserverTestCase):
     def setUp(self):
         self.project = Project()
         self.addCleanup(self.project.close)
-        with open(os.path.join(self.project.directory, "mysite/views.py")) as source:
-            self.views = source.read()
         self.process = self.start("0", project=self.project)
         self.assertEqual(self.get(self.address(self.process)), "hello")
 
-    def change_views(self, text, pattern):
-        """Writes views.py until the process has written what matches `pattern`; the match.
+    def change(self, path, text, pattern):
+        """Writes a file until the process has written what matches `pattern`; the match.
 
         Once may be too early: Django's reloader sees only what changes after its first look.
         """
         start = len(self.process.output)
         for again in range(5):
-            self.project.write("mysite/views.py", text + "\n" * again)
+            self.project.write(path, text + "\n" * again)
             try:
                 return self.process.wait_for_output(pattern, start, TIMEOUT / 2)
             except AssertionError:
@@ -210,19 +207,20 @@ class AutoreloadTests(RunserverTestCase):
                     raise
 
     def test_a_changed_file_takes_effect(self):
-        started = self.change_views(self.views.replace("hello", "good-bye"), STARTED)
+        views = FILES["mysite/views.py"].replace("hello", "good-bye")
+        started = self.change("mysite/views.py", views, STARTED)
         self.assertEqual(self.get("{}:{}".format(*started.groups())), "good-bye")
 
     def test_an_error_waits_for_its_mend(self):
-        self.change_views("this is no Python\n", "SyntaxError")
-        started = self.change_views(self.views, STARTED)
+        self.change("mysite/routing.py", "this is no Python\n", "SyntaxError")
+        started = self.change("mysite/routing.py", FILES["mysite/routing.py"], STARTED)
         self.assertEqual(self.get("{}:{}".format(*started.groups())), "hello")
 
 
 class EndTests(RunserverTestCase):
     def assert_ended_well(self, process, status=0):
         self.assertEqual(status, 0, process.output)
-        self.assertFalse(process.group_is_alive(), "a child was left behind")
+        wait_until(lambda: not process.group_is_alive(), "its child to end")
         self.assertNotIn("Traceback", process.output)
 
     def test_ctrl_c(self):

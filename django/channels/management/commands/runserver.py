@@ -17,6 +17,7 @@ from django.core.management.base import CommandError
 from django.utils import autoreload
 
 from ...asgi import DEFAULT_LAYER_ALIAS
+from ...compat import end_with_parent
 from ...log import ActionLog, configure
 from ...routing import Router
 from ...worker import WorkerGroup
@@ -80,6 +81,8 @@ class Command(WSGICommand):
             return super().inner_run(*args, **options)
         # An error that stopped the start: the autoreloader shows it, and waits for the mend.
         autoreload.raise_last_exception()
+        if options["use_reloader"]:
+            end_with_parent()
         self.check_project(options)
         configure()
         layer = get_layer(options["layer"])
