@@ -1,0 +1,11 @@
+"""Which consumer hears which path; plain HTTP goes to Django's views by itself."""
+
+from channels import route
+from consumers import broadcast, echo, join, leave
+
+routing = [
+    route("websocket.receive", echo, path=r"^/echo/$"),
+    route("websocket.connect", join, path=r"^/broadcast/$"),
+    route("websocket.receive", broadcast, path=r"^/broadcast/$"),
+    route("websocket.disconnect", leave, path=r"^/broadcast/$"),
+]

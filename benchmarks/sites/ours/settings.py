@@ -1,0 +1,11 @@
+"""Ours: this add-on on the shared settings, with its in-memory layer."""
+
+from site_settings import *  # noqa: F403
+
+INSTALLED_APPS = ["channels"]
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "channels.layers.memory.MemoryChannelLayer",
+        "ROUTING": "routing.routing",
+    }
+}
