@@ -43,7 +43,7 @@ REQUIREMENTS = {
 #: What both must have in the same version, and what the notes print.
 SHARED = ("Django", "asgiref", "uvicorn", "websockets", "httptools", "uvloop")
 
-#: Name: (title, environment, site, application of each kind of load, other options of each load).
+#: What stands for each in the table, and which application of which site in which environment it is.
 CONTENDERS = {
     "bare": {
         "title": "bare ASGI 3 app (the limit)",
@@ -89,7 +89,7 @@ SCENARIOS = {
         "required": 6.0,
     },
     "broadcast": {
-        "title": "Broadcast from one of 1,000 sockets to all of them, synchronous consumer (times: to the last socket)",
+        "title": "Broadcast from one of 1,000 sockets to all, synchronous consumer (times: to the last one)",
         "unit": "deliveries/s",
         "kind": "websocket",
         "sockets": 1000,
@@ -123,7 +123,7 @@ def call(arguments, **options):
         arguments,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        universal_newlines=True,
+        text=True,
         **options,
     )
     if done.returncode:
@@ -306,9 +306,8 @@ def measure(name, scenario_name, settings):
             try:
                 load = subprocess.run(
                     command + ["--port", str(port)],
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    universal_newlines=True,
+                    capture_output=True,
+                    text=True,
                     timeout=RUN_SECONDS,
                 )
             except subprocess.TimeoutExpired:

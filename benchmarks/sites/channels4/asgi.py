@@ -1,4 +1,4 @@
-"""The peer's entry points: sockets by synchronous and by asynchronous consumers, and Django's own ASGI handler."""
+"""The peer: sockets by synchronous and by asynchronous consumers, and Django's own ASGI handler."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The settings that ours and the peer share, word for word: a site with nothing in it but what is measured."""
+"""The settings that ours and the peer share: a site with nothing in it but what is measured."""
 
 SECRET_KEY = "only for benchmarks on the loopback interface"
 DEBUG = False
