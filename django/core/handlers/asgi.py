@@ -16,6 +16,7 @@ from io import BufferedIOBase, BytesIO
 import django
 from django.conf import settings
 from django.core import signals
+from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.core.handlers.base import BaseHandler
 from django.http import (
     Http404,
@@ -37,7 +38,7 @@ except ImportError:  # Django 1.8 and 1.9
 try:
     from django.core.exceptions import RequestDataTooBig
 except ImportError:  # Django 1.8 and 1.9, which know no such limit unless a site sets one itself
-    from django.core.exceptions import SuspiciousOperation as RequestDataTooBig
+    RequestDataTooBig = SuspiciousOperation
 
 try:
     from django.utils.http import parse_header_parameters
@@ -47,28 +48,25 @@ except ImportError:  # Django before 4.2
 try:
     from django.core.handlers.exception import convert_exception_to_response
 except ImportError:  # Django 1.8 and 1.9
+    _ERROR_STATUSES = ((Http404, 404), (PermissionDenied, 403), (SuspiciousOperation, 400))
 
     def convert_exception_to_response(get_response):
-        """
-        Wrap `get_response(request)`: what it raises becomes the response that the site has for it.
-        """
+        """Wrap `get_response(request)`: what it raises becomes the site's response to that."""
 
         def inner(request):
             try:
                 return get_response(request)
-            except Http404 as error:
-                if settings.DEBUG:
+            except Exception as error:
+                handler, resolver = BaseHandler(), get_resolver(None)
+                if isinstance(error, Http404) and settings.DEBUG:
                     from django.views.debug import technical_404_response
 
                     return technical_404_response(request, error)
-                known = () if django.VERSION < (1, 9) else (error,)
-                return BaseHandler().get_exception_response(
-                    request, get_resolver(None), 404, *known
-                )
-            except Exception:
-                return BaseHandler().handle_uncaught_exception(
-                    request, get_resolver(None), sys.exc_info()
-                )
+                for kind, status in _ERROR_STATUSES:
+                    if isinstance(error, kind):
+                        known = () if django.VERSION < (1, 9) else (error,)
+                        return handler.get_exception_response(request, resolver, status, *known)
+                return handler.handle_uncaught_exception(request, resolver, sys.exc_info())
 
         return inner
 
@@ -444,7 +442,8 @@ class ASGIHandler(BaseHandler):
             raise error
 
         try:
-            request = cls.request_class(message)
+            # What there is of the body, the one that failed has read: waiting for more would be in vain.
+            request = cls.request_class(message, ())
             cls._start(request.script_name, request.META)
             head = request.method == "HEAD"
             response = convert_exception_to_response(fail)(request)

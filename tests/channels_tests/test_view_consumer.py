@@ -1,0 +1,397 @@
+"""ViewConsumer over the in-memory layer: bodies in chunks, streams in a window, clients that go away."""
+
+import logging
+import threading
+from unittest import mock, skipUnless
+
+import django
+from django import http
+from django.channels import handler
+from django.channels.exceptions import ChannelFull, ResponseLater
+from django.channels.handler import AsgiHandler, AsgiRequest, ViewConsumer
+from django.channels.layers.memory import MemoryChannelLayer
+from django.channels.message import Message
+from django.channels.routing import route
+from django.channels.worker import Worker
+from django.core import signals
+from django.test import SimpleTestCase, override_settings
+
+from . import http_site
+from .http_messages import Received, Sent
+from .timing import TIMEOUT, wait_until
+
+REPLY = "gateway.test!1"
+BODY = "http.request.body?test"
+
+
+class ViewConsumerCase(SimpleTestCase):
+    def setUp(self):
+        logging.disable(logging.CRITICAL)
+        self.addCleanup(logging.disable, logging.NOTSET)
+        self.layer = MemoryChannelLayer(capacity=1000)
+        self.layer.routing = []
+
+    def serve(self, view):
+        """`view` answers everything until the test ends."""
+        context = override_settings(
+            ROOT_URLCONF=type("URLconf", (), {"urlpatterns": [http_site.re_path(r"", view)]}),
+            MIDDLEWARE=[],
+            MIDDLEWARE_CLASSES=[],
+            ALLOWED_HOSTS=["testserver"],
+        )
+        context.__enter__()
+        self.addCleanup(context.__exit__, None, None, None)
+
+    def message(self, sent=None, **changes):
+        content = (sent or Sent()).message(**changes)
+        return Message(content, "http.request", self.layer)
+
+    def consume(self, view, *args, **changes):
+        """Run `view` as the consumer of a request, and return all that was sent to the client."""
+        self.serve(view)
+        ViewConsumer()(self.message(*args, **changes))
+        return self.sent()
+
+    def start(self, view, *args, **changes):
+        """`consume` in a thread of its own, which `join` waits for."""
+        self.serve(view)
+        message = self.message(*args, **changes)
+
+        def run():
+            try:
+                ViewConsumer()(message)
+            except Exception as error:
+                self.raised = error
+
+        self.raised = None
+        self.thread = threading.Thread(target=run, daemon=True)
+        self.thread.start()
+
+    def join(self):
+        self.thread.join(TIMEOUT)
+        self.assertFalse(self.thread.is_alive(), "the consumer has not ended")
+
+    def finished(self):
+        """A list that holds a True for every `request_finished` from now on."""
+        finished = []
+
+        def receiver(**kwargs):
+            finished.append(True)
+
+        signals.request_finished.connect(receiver)
+        self.addCleanup(signals.request_finished.disconnect, receiver)
+        return finished
+
+    def sent(self):
+        messages = []
+        while True:
+            channel, message = self.layer.receive_many([REPLY])
+            if channel is None:
+                return messages
+            messages.append(message)
+
+    def next(self, key="content"):
+        """The next message to the client, which has `key`; waits for it."""
+
+        def receive():
+            return self.layer.receive_many([REPLY])[1]
+
+        message = wait_until(receive, "a message to the client with %r" % key, interval=0.002)
+        self.assertIn(key, message)
+        return message
+
+
+class ResponseTests(ViewConsumerCase):
+    def test_one_message(self):
+        (reply,) = self.consume(lambda request: http.HttpResponse("hello"))
+        self.assertEqual((reply["status"], reply["content"]), (200, b"hello"))
+        self.assertFalse(reply["more_content"])
+        self.assertNotIn("window_channel", reply)
+
+    def test_keyword_arguments_of_a_route_are_welcome(self):
+        self.serve(http_site.hello)
+        ViewConsumer()(self.message(), room="kitchen")
+        self.assertEqual(len(self.sent()), 1)
+
+    def test_request_leads_to_its_message(self):
+        def view(request):
+            self.assertEqual(request.reply_channel.name, REPLY)
+            self.assertIs(request.message.channel_layer, self.layer)
+            return http.HttpResponse(type(request).__name__)
+
+        (reply,) = self.consume(view)
+        self.assertEqual(reply["content"], b"AsgiRequest")
+
+    def test_response_later(self):
+        def view(request):
+            raise AsgiRequest.ResponseLater()
+
+        finished = self.finished()
+        self.assertEqual(self.consume(view), [])
+        self.assertEqual(finished, [True])
+
+    def test_response_later_passes_the_middleware(self):
+        def view(request):
+            raise ResponseLater()
+
+        self.serve(view)
+        middleware = [
+            "django.middleware.common.CommonMiddleware",
+            "django.middleware.http.ConditionalGetMiddleware",
+        ]
+        with self.settings(MIDDLEWARE=middleware, MIDDLEWARE_CLASSES=middleware):
+            ViewConsumer()(self.message())
+        self.assertEqual(self.sent(), [])
+
+    def test_encode_response(self):
+        (reply,) = AsgiHandler.encode_response(http.HttpResponse("hello", status=202))
+        self.assertEqual((reply["status"], reply["content"]), (202, b"hello"))
+
+    def test_handler_calls_by_hand(self):
+        self.serve(http_site.hello)
+        got = Received.from_replies(AsgiHandler()(self.message()))
+        self.assertEqual(got.body, b"hello world")
+
+
+class StreamTests(ViewConsumerCase):
+    def parts(self, count):
+        self.made, self.closed = 0, threading.Event()
+
+        def parts():
+            try:
+                for _ in range(count):
+                    self.made += 1
+                    yield b"%d " % self.made
+            finally:
+                self.closed.set()
+
+        return http.StreamingHttpResponse(parts())
+
+    def test_short_stream_does_not_wait(self):
+        replies = self.consume(lambda request: self.parts(5))
+        self.assertEqual(
+            [reply["content"] for reply in replies], [b"1 ", b"2 ", b"3 ", b"4 ", b"5 ", b""]
+        )
+        self.assertIn("?", replies[0]["window_channel"])
+        self.assertTrue(all("window_channel" not in reply for reply in replies[1:]))
+
+    def test_stays_in_the_window(self):
+        self.start(lambda request: self.parts(30))
+        first = self.next()
+        window = first["window_channel"]
+        received = [first] + [self.next() for _ in range(handler.RESPONSE_WINDOW - 1)]
+        wait_until(lambda: self.made > handler.RESPONSE_WINDOW, "the next part to be made")
+        self.assertEqual(self.made, handler.RESPONSE_WINDOW + 1)
+        self.assertEqual(self.sent(), [])
+        self.layer.send(window, {"written": 3})
+        received += [self.next() for _ in range(3)]
+        wait_until(lambda: self.made == handler.RESPONSE_WINDOW + 4, "the window to be full again")
+        self.assertEqual(self.sent(), [])
+        while received[-1]["more_content"]:
+            self.layer.send(window, {"written": 1})
+            received.append(self.next())
+        self.join()
+        self.assertEqual(
+            b"".join(reply["content"] for reply in received),
+            b"".join(b"%d " % number for number in range(1, 31)),
+        )
+
+    def test_client_goes_away(self):
+        finished = self.finished()
+        self.start(lambda request: self.parts(1000000))
+        self.layer.send(self.next()["window_channel"], {"closed": True})
+        self.join()
+        self.assertTrue(self.closed.is_set())
+        self.assertIsNone(self.raised)
+        self.assertEqual(finished, [True])
+        self.assertLess(self.made, 20)
+
+    def test_unhurried_stream_notices_that_the_client_goes_away(self):
+        go_on = threading.Semaphore(2)
+        closed = threading.Event()
+
+        def parts():
+            try:
+                while True:
+                    go_on.acquire()
+                    yield b"tick "
+            finally:
+                closed.set()
+
+        with mock.patch.object(handler, "LOOK_EVERY", 0.0):
+            self.start(lambda request: http.StreamingHttpResponse(parts()))
+            first = self.next()
+            self.layer.send(first["window_channel"], {"closed": True})
+            go_on.release()
+            go_on.release()
+            self.join()
+        self.assertTrue(closed.is_set())
+
+    def test_client_that_takes_nothing_is_given_up(self):
+        self.layer.block_for = 0.01
+        with mock.patch.object(handler, "STALLED_AFTER", 0.05):
+            self.start(lambda request: self.parts(100))
+            self.join()
+        self.assertTrue(self.closed.is_set())
+        self.assertIsNone(self.raised)
+
+    def test_full_channel_is_tried_again(self):
+        refused = []
+        deliver = self.layer.deliver
+
+        def deliver_later(channel, message):
+            if channel == REPLY and len(refused) < 5:
+                refused.append(message)
+                raise ChannelFull("Not now.")
+            deliver(channel, message)
+
+        with mock.patch.object(self.layer, "deliver", deliver_later):
+            replies = self.consume(lambda request: self.parts(2))
+        self.assertEqual([reply["content"] for reply in replies], [b"1 ", b"2 ", b""])
+        self.assertEqual(len(refused), 5)
+
+    def test_failing_stream(self):
+        def parts():
+            yield b"a"
+            raise KeyError("the view")
+
+        self.serve(lambda request: http.StreamingHttpResponse(parts()))
+        with self.assertRaises(KeyError):
+            ViewConsumer()(self.message())
+        self.assertEqual([reply["content"] for reply in self.sent()], [b"a"])
+
+    def test_large_file(self):
+        self.serve(http_site.file)
+        replies = self.consume(http_site.file)
+        self.assertEqual(b"".join(reply["content"] for reply in replies), http_site.FILE_CONTENT)
+        self.assertEqual(len(replies), 4)
+
+    @skipUnless(django.VERSION >= (4, 2), "Django streams asynchronous iterators from 4.2 on")
+    def test_asynchronous_stream(self):
+        from . import async_site
+
+        log = []
+        self.start(lambda request: http.StreamingHttpResponse(async_site.parts(log)))
+        self.layer.send(self.next()["window_channel"], {"closed": True})
+        self.join()
+        self.assertEqual(log[-1], "closed")
+
+
+class BodyTests(ViewConsumerCase):
+    def chunk(self, content, more=True):
+        self.layer.send(BODY, {"content": content, "more_content": more})
+
+    def upload(self, view, first=b"a", **changes):
+        self.start(view, Sent("POST"), body=first, body_channel=BODY, **changes)
+
+    def test_credits(self):
+        self.upload(http_site.raw_body)
+        for content in (b"b", b"c"):
+            self.chunk(content)
+            self.assertEqual(self.next("body_credit"), {"body_credit": 1})
+        self.chunk(b"d", more=False)
+        reply = self.next()
+        self.join()
+        self.assertEqual(reply["content"], b"abcd")
+        self.assertEqual(self.sent(), [])
+
+    def test_no_credit_for_what_nobody_reads(self):
+        self.chunk(b"b")
+        self.upload(lambda request: http.HttpResponse("not interested"))
+        self.assertEqual(self.next()["content"], b"not interested")
+        self.join()
+        self.assertEqual(self.sent(), [])
+
+    def test_answer_while_the_body_comes(self):
+        def view(request):
+            return http.StreamingHttpResponse(iter(lambda: request.read(2), b""))
+
+        self.upload(view, b"ab")
+        self.assertEqual(self.next()["content"], b"ab")
+        self.chunk(b"cd")
+        self.next("body_credit")
+        self.assertEqual(self.next()["content"], b"cd")
+        self.chunk(b"ef", more=False)
+        self.assertEqual(self.next()["content"], b"ef")
+        self.assertEqual(self.next()["more_content"], False)
+        self.join()
+
+    def test_client_goes_away(self):
+        self.upload(http_site.raw_body)
+        self.layer.send(BODY, {"closed": True})
+        self.join()
+        self.assertIsNone(self.raised)
+        self.assertEqual(self.sent(), [])
+
+    def test_client_says_nothing(self):
+        self.layer.block_for = 0.01
+        with mock.patch.object(handler, "BODY_TIMEOUT", 0.05):
+            self.upload(http_site.raw_body)
+            self.join()
+        (reply,) = self.sent()
+        self.assertEqual((reply["status"], reply["more_content"]), (408, False))
+
+    def test_broken_body_of_a_view_that_streams(self):
+        def view(request):
+            return http.StreamingHttpResponse(iter(lambda: request.read(1), b""))
+
+        self.upload(view)
+        self.assertEqual(self.next()["content"], b"a")
+        self.layer.send(BODY, {"closed": True})
+        self.join()
+        self.assertIsInstance(self.raised, OSError)
+
+
+class WorkerTests(ViewConsumerCase):
+    """With the worker around it, as the gateway sees it."""
+
+    def work(self, view, **changes):
+        self.serve(view)
+        self.layer.send("http.request", dict(Sent().message(**changes), exchange=0))
+        self.assertTrue(Worker(self.layer).run_once())
+        return self.sent()
+
+    def test_response_leaves_with_done(self):
+        (answer,) = self.work(http_site.hello)
+        self.assertEqual(answer["done"], 0)
+        self.assertEqual(Received.from_replies(answer["replies"]).body, b"hello world")
+
+    def test_stream_leaves_before_done(self):
+        answers = self.work(http_site.stream)
+        self.assertEqual(Received.from_replies(answers[:-1]).body, "ab\u00fccccccccccc".encode())
+        self.assertEqual(answers[-1], {"done": 0})
+
+    def test_error_page_of_a_view(self):
+        (answer,) = self.work(http_site.error)
+        self.assertNotIn("error", answer)
+        self.assertEqual(answer["replies"][0]["status"], 500)
+
+    def test_error_page_of_a_consumer(self):
+        def consumer(message):
+            raise RuntimeError("the consumer failed")
+
+        self.layer.routing = [route("http.request", consumer)]
+        (answer,) = self.work(http_site.hello)
+        self.assertTrue(answer["error"])
+        self.assertEqual(answer["replies"][0]["status"], 500)
+        self.assertIn(b"Server Error (500)", answer["replies"][0]["content"])
+
+    def test_stream_that_fails_at_once(self):
+        def parts():
+            raise RuntimeError("the view failed")
+            yield
+
+        (answer,) = self.work(lambda request: http.StreamingHttpResponse(parts()))
+        self.assertTrue(answer["error"])
+        self.assertEqual(answer["replies"][0]["status"], 500)
+
+    def test_view_in_a_consumer(self):
+        """The way that Channels 1.1 documents for a consumer with a response of Django's."""
+
+        def consumer(message):
+            for reply in AsgiHandler.encode_response(http.HttpResponse("by hand")):
+                message.reply_channel.send(reply)
+
+        self.layer.routing = [route("http.request", consumer)]
+        (answer,) = self.work(http_site.hello)
+        self.assertEqual(Received.from_replies(answer["replies"]).body, b"by hand")
