@@ -2,8 +2,10 @@
 
 import json
 import logging
+from urllib.parse import unquote_to_bytes
 
 import django
+from django.channels.gateway.scopes import request_message
 from django.test import SimpleTestCase, override_settings
 
 from . import http_site
@@ -21,6 +23,24 @@ SITE_MIDDLEWARE = [
 
 #: Keys that a server has of its own, or that say how it runs.
 SERVER_KEYS = ("wsgi.", "GATEWAY_INTERFACE", "REMOTE_PORT", "REMOTE_HOST")
+
+#: Paths that show how each kind of character arrives at the view.
+PATHS = [
+    "/seen/",
+    "/seen/caf%C3%A9/",
+    "/seen/%E6%97%A5%E6%9C%AC/",
+    "/seen/a%2Fb/",
+    "/seen/a%20b%2Bc/",
+    "/seen/a+b/",
+    "/seen/100%25/",
+    "/seen//double//slash/",
+    "/seen/..%2F..%2Fetc/",
+    "/seen/%3Fq=%23/",
+    "/seen/caf%E9/",
+    "/seen/%FF%FE%C3%A9/",
+    "/seen/%00/",
+    "/seen/;a=b/",
+]
 
 FORM = ("Content-Type", "application/x-www-form-urlencoded")
 BOUNDARY = "b0undary"
@@ -119,28 +139,28 @@ class RequestParityTests(ParityCase):
                 if name != "_post_parse_error":
                     getattr(request, name)
 
-    def seen_paths(self):
-        return [
-            "/seen/",
-            "/seen/caf%C3%A9/",
-            "/seen/%E6%97%A5%E6%9C%AC/",
-            "/seen/a%2Fb/",
-            "/seen/a%20b%2Bc/",
-            "/seen/a+b/",
-            "/seen/100%25/",
-            "/seen//double//slash/",
-            "/seen/..%2F..%2Fetc/",
-            "/seen/%3Fq=%23/",
-            "/seen/caf%E9/",
-            "/seen/%FF%FE%C3%A9/",
-            "/seen/%00/",
-            "/seen/;a=b/",
-        ]
-
     def test_paths(self):
-        for path in self.seen_paths():
+        for path in PATHS:
             with self.subTest(path):
                 self.seen("GET", path)
+
+    def test_paths_by_way_of_the_gateway(self):
+        """Whatever a server puts in the place of bytes that are not UTF-8."""
+        for path in PATHS:
+            octets = unquote_to_bytes(path)
+            for errors in ("replace", "surrogateescape"):
+                with self.subTest(path, errors=errors):
+                    sent = Sent("GET", path)
+                    scope = {
+                        "type": "http",
+                        "method": "GET",
+                        "path": octets.decode("utf-8", errors),
+                        "raw_path": path.encode("ascii"),
+                        "headers": sent.message()["headers"],
+                    }
+                    expected = Received.from_wsgi(sent.environ())
+                    got = Received.from_replies(asgi.ASGIHandler()(request_message(scope)))
+                    self.assertEqual(got.body, expected.body)
 
     def test_queries(self):
         for query in (
