@@ -9,5 +9,10 @@ class ChannelsConfig(AppConfig):
     verbose_name = "Channels"
 
     def ready(self):
+        from django.conf import settings
+
+        from .log import add_last_resort
+
+        add_last_resort(settings)
         from . import checks  # noqa: F401  (registers the system checks)
         from . import signals  # noqa: F401  (connects the release of database connections)

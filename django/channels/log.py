@@ -111,3 +111,26 @@ def configure():
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False
+
+
+class LastResort(logging.StreamHandler):
+    """
+    Writes to stderr what nobody else would: in production, Django's default LOGGING leaves
+    "django.channels" without a handler, and a consumer's traceback would be lost.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.setLevel(logging.WARNING)
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+    def emit(self, record):
+        if not logging.getLogger().handlers:
+            super().emit(record)
+
+
+def add_last_resort(settings):
+    """Install LastResort, unless the site logs by LOGGING of its own, or DEBUG has the console do it."""
+    channels_logger = logging.getLogger("django.channels")
+    if not settings.LOGGING and not settings.DEBUG and not channels_logger.handlers:
+        channels_logger.addHandler(LastResort())

@@ -389,7 +389,7 @@ class Connection:
         while True:
             while self._outgoing:
                 _, event, note = self._outgoing.popleft()
-                await self._send(event)
+                await self._give(event)
                 actions = self.state.written(event, note)
                 if actions:
                     self.perform(actions)
@@ -397,6 +397,18 @@ class Connection:
                 return
             self._wakeup = self.gateway.loop.create_future()
             await self._wakeup
+
+    async def _give(self, event):
+        try:
+            await self._send(event)
+        except OSError:
+            raise  # the client has gone
+        except Exception:
+            # Daphne (autobahn) sends no close code of the protocol's own but 1000: from it, 1011
+            # goes out as 4011.
+            if event["type"] != "websocket.close" or not 1000 < event["code"] < 2000:
+                raise
+            await self._send(dict(event, code=event["code"] + 3000))
 
     async def may_read(self):
         """Wait until the state wants more from the client."""

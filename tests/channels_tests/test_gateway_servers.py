@@ -1,0 +1,472 @@
+"""The gateway behind real servers, Daphne and uvicorn, with worker threads in the same process."""
+
+import hashlib
+import http.client
+import json
+import unittest
+import urllib.error
+import urllib.request
+
+from .requirements import require
+from .servers import Project, serve
+from .timing import TIMEOUT, wait_until
+
+SETTINGS = """
+DEBUG = False
+ALLOWED_HOSTS = ["127.0.0.1", "good.example"]
+DATA_UPLOAD_MAX_MEMORY_SIZE = None
+"""
+
+VIEWS = r"""
+import hashlib, json, threading
+
+from django.http import HttpResponse, StreamingHttpResponse
+from {channels} import Group
+from mysite import routing
+
+
+def index(request):
+    return HttpResponse("hello")
+
+
+def upload(request):
+    digest, size = hashlib.sha256(), 0
+    while True:
+        chunk = request.read(100000)
+        if not chunk:
+            break
+        digest.update(chunk)
+        size += len(chunk)
+    return HttpResponse("%d %s" % (size, digest.hexdigest()))
+
+
+def ignore_body(request):
+    return HttpResponse("did not look")
+
+
+def stream(request):
+    def parts():
+        try:
+            for number in range(int(request.GET["parts"])):
+                yield (b"%08d" % number) * 8192
+        finally:
+            routing.note("stream", "closed")
+    return StreamingHttpResponse(parts())
+
+
+def broken_stream(request):
+    def parts():
+        yield b"a" * 100000
+        yield b"b" * 100000
+        raise RuntimeError("secret detail")
+    return StreamingHttpResponse(parts())
+
+
+def fail(request):
+    raise RuntimeError("secret detail")
+
+
+def headers(request):
+    return HttpResponse(json.dumps({k: v for k, v in request.META.items() if k.startswith("HTTP_X")}))
+
+
+def notes(request):
+    with routing.lock:
+        return HttpResponse(json.dumps(routing.notes.get(request.GET["of"], [])))
+
+
+def answer(request):
+    Group("polls").send({"status": 200, "content": b"at last"})
+    return HttpResponse("sent")
+
+
+def statistics(request):
+    from {channels}.asgi import channel_layers
+    return HttpResponse(json.dumps(channel_layers["default"].statistics()))
+"""
+
+URLS = """
+try:
+    from django.urls import re_path
+except ImportError:
+    from django.conf.urls import url as re_path
+
+from mysite import views
+
+urlpatterns = [re_path("^$", views.index)] + [
+    re_path("^%s/$" % name, getattr(views, name))
+    for name in (
+        "upload", "ignore_body", "stream", "broken_stream", "fail", "headers", "notes", "answer",
+        "statistics",
+    )
+]
+"""
+
+ROUTING = """
+import threading, time
+
+from {channels} import Group, include, route
+from {channels}.security.websockets import any_origin
+
+lock = threading.Lock()
+notes = {}
+busy = {}
+
+
+def note(name, what):
+    with lock:
+        notes.setdefault(name, []).append(what)
+
+
+def only_one(message):
+    # Every event of a socket passes here: no two of one socket may do so at a time.
+    name = message.reply_channel.name
+    with lock:
+        if busy.setdefault(name, 0):
+            notes.setdefault("overlaps", []).append(name)
+        busy[name] += 1
+    time.sleep(0.0001)
+    with lock:
+        busy[name] -= 1
+
+
+def ordered_connect(message):
+    only_one(message)
+    message.channel_session["name"] = message["query_string"].decode()
+    note(message.channel_session["name"], "connect")
+    message.reply_channel.send({"accept": True})
+
+
+def ordered_receive(message):
+    only_one(message)
+    message.channel_session["count"] = message.channel_session.get("count", 0) + 1
+    note(message.channel_session["name"], int(message["text"]))
+    message.reply_channel.send({"text": "%s %d" % (message["text"], message.channel_session["count"])})
+
+
+def ordered_disconnect(message):
+    only_one(message)
+    note(message.channel_session["name"], "disconnect")
+
+
+def echo(message):
+    if message.get("text") is not None:
+        if message["text"] == "fail":
+            raise RuntimeError("secret detail")
+        if message["text"] == "close":
+            message.reply_channel.send({"text": "bye", "close": 4001})
+            return
+        message.reply_channel.send({"text": message["text"]})
+    else:
+        message.reply_channel.send({"bytes": message["bytes"]})
+
+
+def echo_disconnect(message):
+    note("codes", message["code"])
+
+
+def room_connect(message, room):
+    message.reply_channel.send({"accept": True})
+    Group("room-" + room).add(message.reply_channel)
+
+
+def room_receive(message, room):
+    Group("room-" + room).send({"text": message["text"]})
+
+
+@any_origin
+def open_connect(message):
+    message.reply_channel.send({"accept": True})
+
+
+def poll(message):
+    Group("polls").add(message.reply_channel)
+    note("polls", "waiting")
+
+
+def poll_gone(message):
+    note("polls", "gone")
+
+
+channel_routing = [
+    route("websocket.connect", ordered_connect, path="^/ordered/$"),
+    route("websocket.receive", ordered_receive, path="^/ordered/$"),
+    route("websocket.disconnect", ordered_disconnect, path="^/ordered/$"),
+    route("websocket.receive", echo, path="^/echo/$"),
+    route("websocket.disconnect", echo_disconnect, path="^/echo/$"),
+    route("websocket.connect", room_connect, path="^/room/(?P<room>[a-z]+)/$"),
+    route("websocket.receive", room_receive, path="^/room/(?P<room>[a-z]+)/$"),
+    route("websocket.connect", open_connect, path="^/open/$"),
+    route("http.request", poll, path="^/poll/$"),
+    route("http.disconnect", poll_gone, path="^/poll/$"),
+]
+"""
+
+
+class ServerTests:
+    program = None
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        require(cls.program, "websocket")
+        cls.project = Project(
+            {
+                "mysite/views.py": VIEWS,
+                "mysite/urls.py": URLS,
+                "mysite/routing.py": ROUTING,
+            },
+            settings=SETTINGS,
+        )
+        try:
+            cls.server = serve(cls.project, cls.program)
+        except BaseException:
+            cls.project.close()
+            raise
+
+    @classmethod
+    def tearDownClass(cls):
+        try:
+            cls.server.stop()
+        finally:
+            cls.server.kill()
+            cls.project.close()
+        super().tearDownClass()
+
+    def connect(self, path, **options):
+        import websocket
+
+        options.setdefault("suppress_origin", "origin" not in options)
+        socket = websocket.create_connection(
+            self.server.websocket_url(path), timeout=TIMEOUT, **options
+        )
+        self.addCleanup(socket.shutdown)
+        return socket
+
+    def denied(self, path, **options):
+        """The status with which the handshake is refused."""
+        import websocket
+
+        with self.assertRaises(websocket.WebSocketBadStatusException) as caught:
+            self.connect(path, **options)
+        return caught.exception.status_code
+
+    def close_code(self, socket):
+        """The code with which the server closes the socket, which it does next."""
+        import websocket
+
+        opcode, data = socket.recv_data()
+        self.assertEqual(opcode, websocket.ABNF.OPCODE_CLOSE, data)
+        return int.from_bytes(data[:2], "big")
+
+    def get(self, path, data=None, headers=None):
+        """(status, body) of a request."""
+        request = urllib.request.Request(self.server.url(path), data, headers or {})
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+                return response.status, response.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read()
+
+    def notes(self, name):
+        return json.loads(self.get("/notes/?of=" + name)[1].decode())
+
+    # WebSockets.
+
+    def test_echo_of_text_and_bytes(self):
+        socket = self.connect("/echo/")
+        socket.send("gr\u00fc\u00df dich")
+        self.assertEqual(socket.recv(), "gr\u00fc\u00df dich")
+        socket.send_binary(b"\x00\xff")
+        self.assertEqual(socket.recv(), b"\x00\xff")
+
+    def test_every_sockets_events_are_handled_in_order_and_one_at_a_time(self):
+        sockets = {name: self.connect("/ordered/?%d" % name) for name in range(50)}
+        frames = list(range(200))
+        for socket in sockets.values():
+            for number in frames:
+                socket.send(str(number))
+        for socket in sockets.values():
+            answers = [socket.recv() for _ in frames]
+            self.assertEqual(answers, ["%d %d" % (number, number + 1) for number in frames])
+            socket.close()
+        expected = ["connect"] + frames + ["disconnect"]
+        for name in sockets:
+            wait_until(lambda name=name: "disconnect" in self.notes(str(name)), "disconnect")
+            self.assertEqual(self.notes(str(name)), expected)
+        self.assertEqual(self.notes("overlaps"), [])
+
+    def test_frames_sent_before_leaving_are_all_handled(self):
+        socket = self.connect("/ordered/?leaver")
+        for number in range(100):
+            socket.send(str(number))
+        socket.shutdown()
+        wait_until(lambda: "disconnect" in self.notes("leaver"), "disconnect")
+        self.assertEqual(self.notes("leaver"), ["connect"] + list(range(100)) + ["disconnect"])
+
+    def test_a_group_reaches_every_member(self):
+        ada, bob = self.connect("/room/lobby/"), self.connect("/room/lobby/")
+        other = self.connect("/room/other/")
+        other.send("only here")
+        self.assertEqual(other.recv(), "only here")
+        ada.send("hello")
+        self.assertEqual((ada.recv(), bob.recv()), ("hello", "hello"))
+        bob.close()
+        ada.send("still there?")
+        self.assertEqual(ada.recv(), "still there?")
+        other.send("last")
+        self.assertEqual(other.recv(), "last")
+
+    def test_the_site_closes_with_its_code(self):
+        socket = self.connect("/echo/")
+        socket.send("close")
+        self.assertEqual(socket.recv(), "bye")
+        self.assertEqual(self.close_code(socket), 4001)
+        wait_until(lambda: 4001 in self.notes("codes"), "the disconnect event")
+
+    def test_a_consumer_that_raises_closes_with_1011(self):
+        socket = self.connect("/echo/")
+        socket.send("fail")
+        self.assertEqual(self.close_code(socket), self.code(1011))
+        self.server.wait_for_output("RuntimeError: secret detail")
+
+    def test_an_unknown_path_is_denied(self):
+        self.assertEqual(self.denied("/unknown/"), 403)
+        self.server.wait_for_output("WebSocket /unknown/ denied: no route")
+
+    def test_a_page_of_another_site_is_denied_unless_the_route_says_otherwise(self):
+        self.assertEqual(self.denied("/echo/", origin="https://evil.example"), 403)
+        self.server.wait_for_output("WebSocket /echo/ denied: its Origin")
+        self.connect("/echo/", origin="https://good.example")
+        self.connect("/open/", origin="https://evil.example")
+
+    def test_a_frame_of_10_megabytes_ends_its_socket(self):
+        socket = self.connect("/echo/")
+        try:
+            socket.send("x" * 10 * 1024 * 1024)
+        except OSError:
+            pass  # the server has not read it to its end
+        self.assertEqual(self.close_code(socket), self.code(1009))
+
+    # HTTP.
+
+    def test_a_view(self):
+        self.assertEqual(self.get("/"), (200, b"hello"))
+        self.assertEqual(self.get("/no-such-page/")[0], 404)
+
+    def test_keep_alive(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=TIMEOUT)
+        self.addCleanup(connection.close)
+        for _ in range(3):
+            connection.request("GET", "/")
+            self.assertEqual(connection.getresponse().read(), b"hello")
+
+    def test_a_view_that_raises_tells_nothing_of_it(self):
+        status, body = self.get("/fail/")
+        self.assertEqual(status, 500)
+        self.assertNotIn(b"secret", body)
+
+    def test_an_unknown_host(self):
+        self.assertEqual(self.get("/", headers={"Host": "evil.example"})[0], 400)
+
+    def test_a_header_with_an_underscore_is_not_taken_for_another(self):
+        status, body = self.get("/headers/", headers={"X-Real": "1", "X_Real": "2"})
+        self.assertEqual(json.loads(body.decode()), {"HTTP_X_REAL": "1"})
+
+    def test_a_large_upload_arrives_whole(self):
+        data = bytes(range(256)) * 20000
+        expected = "%d %s" % (len(data), hashlib.sha256(data).hexdigest())
+        self.assertEqual(self.get("/upload/", data), (200, expected.encode()))
+
+    def test_a_body_that_nobody_reads(self):
+        self.assertEqual(self.get("/ignore_body/", b"x" * 100000), (200, b"did not look"))
+        self.assertEqual(self.get("/"), (200, b"hello"))
+
+    def test_a_streamed_response(self):
+        status, body = self.get("/stream/?parts=100")
+        self.assertEqual(body, b"".join((b"%08d" % number) * 8192 for number in range(100)))
+
+    def test_a_client_that_leaves_a_stream_stops_it(self):
+        before = len(self.notes("stream"))
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=TIMEOUT)
+        connection.request("GET", "/stream/?parts=1000000")
+        self.assertEqual(connection.getresponse().read(8), b"00000000")
+        connection.sock and connection.sock.close()
+        connection.close()
+        wait_until(lambda: len(self.notes("stream")) > before, "the iterator to be closed")
+
+    def test_a_long_poll_is_answered_by_a_group(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=TIMEOUT)
+        self.addCleanup(connection.close)
+        before = self.notes("polls").count("waiting")
+        connection.request("GET", "/poll/")
+        wait_until(lambda: self.notes("polls").count("waiting") > before, "the poll")
+        self.get("/answer/")
+        self.assertEqual(connection.getresponse().read(), b"at last")
+
+    def test_a_long_poll_whose_client_leaves_is_told(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=TIMEOUT)
+        before = self.notes("polls")
+        connection.request("GET", "/poll/")
+        wait_until(lambda: self.notes("polls").count("waiting") > before.count("waiting"))
+        connection.close()
+        wait_until(lambda: self.notes("polls").count("gone") > before.count("gone"), "its end")
+
+    # The process.
+
+    def test_the_process_ends_when_told_to(self):
+        with serve(self.project, self.program) as server:
+            socket = self.connect_to(server, "/echo/")
+            socket.send("hello")
+            self.assertEqual(socket.recv(), "hello")
+            server.stop()
+        self.assertNotIn("Traceback", server.output)
+
+    def connect_to(self, server, path):
+        import websocket
+
+        socket = websocket.create_connection(server.websocket_url(path), timeout=TIMEOUT)
+        self.addCleanup(socket.shutdown)
+        return socket
+
+
+class DaphneTests(ServerTests, unittest.TestCase):
+    program = "daphne"
+
+    def code(self, code):
+        # Daphne refuses to send the protocol's own codes but 1000: the gateway adds 3000.
+        return code + 3000
+
+    def test_a_text_frame_that_is_no_utf8_ends_its_socket(self):
+        import websocket
+
+        socket = self.connect("/echo/")
+        socket.send_frame(websocket.ABNF.create_frame(b"\xff\xfe", websocket.ABNF.OPCODE_TEXT))
+        with self.assertRaises((OSError, websocket.WebSocketConnectionClosedException)):
+            socket.recv_data()  # it drops the connection
+
+
+class UvicornTests(ServerTests, unittest.TestCase):
+    program = "uvicorn"
+
+    def code(self, code):
+        return code
+
+    def test_an_empty_frame(self):
+        # Not with Daphne, which drops the answer.
+        socket = self.connect("/echo/")
+        socket.send("")
+        self.assertEqual(socket.recv(), "")
+
+    def test_a_text_frame_that_is_no_utf8_ends_its_socket(self):
+        import websocket
+
+        socket = self.connect("/echo/")
+        socket.send_frame(websocket.ABNF.create_frame(b"\xff\xfe", websocket.ABNF.OPCODE_TEXT))
+        self.assertEqual(self.close_code(socket), 1007)
+
+    def test_a_stream_that_breaks_is_cut_and_seen_to_be(self):
+        with self.assertRaises((http.client.IncompleteRead, ConnectionError)):
+            _, body = self.get("/broken_stream/")
+            self.fail("it looked complete: %d bytes, ending in %r" % (len(body), body[-100:]))

@@ -1,0 +1,444 @@
+"""What a worker does with a message, one step at a time: messages in, messages out."""
+
+import threading
+import unittest
+
+from django.channels import Channel, Group, route
+from django.channels.exceptions import (
+    ChannelFull,
+    ChannelSocketException,
+    ConsumeLater,
+    DenyConnection,
+    InvalidMessage,
+    WebsocketCloseException,
+)
+from django.channels.layers.memory import MemoryChannelLayer
+from django.channels.message import Message, pending_message_store
+from django.channels.signals import consumer_finished, consumer_started
+from django.channels.worker import Worker, WorkerGroup
+from django.db import close_old_connections
+from django.test import SimpleTestCase
+
+from .timing import TIMEOUT, wait_until
+
+REPLY = "gateway.test!1"
+
+
+class WorkerTestCase(SimpleTestCase):
+    def setUp(self):
+        self.layer = MemoryChannelLayer()
+        self.layer.alias = "test"
+        self.seen = []
+        # As in Django's own test client: a test's connection is not closed under its feet.
+        for each in (consumer_started, consumer_finished):
+            each.disconnect(close_old_connections)
+            self.addCleanup(each.connect, close_old_connections)
+
+    def work(self, consumer, channel="test", **content):
+        """Have `consumer` take one message; what came back on the reply channel (a list)."""
+        self.layer.routing = [route(channel, consumer)]
+        self.layer.router = None
+        if channel.startswith(("websocket", "http")):
+            content = dict({"reply_channel": REPLY, "exchange": 1, "path": "/", "headers": []}, **content)
+        self.layer.send(channel, content)
+        self.assertTrue(Worker(self.layer).run_once())
+        return self.received(REPLY)
+
+    def received(self, channel):
+        messages = []
+        while True:
+            _, message = self.layer.receive_many([channel])
+            if message is None:
+                return messages
+            messages.append(message)
+
+    def group(self, name):
+        return Group(name, channel_layer=self.layer)
+
+    def channel(self, name):
+        return Channel(name, channel_layer=self.layer)
+
+
+class ConsumerTests(WorkerTestCase):
+    def test_a_consumer_is_called_with_the_message(self):
+        def consumer(message, **kwargs):
+            self.seen.append((message.content, message.channel.name, message["value"], kwargs))
+
+        self.work(consumer, value=7)
+        self.assertEqual(self.seen, [({"value": 7}, "test", 7, {})])
+
+    def test_nothing_to_do(self):
+        self.layer.routing = [route("test", lambda message: None)]
+        self.assertFalse(Worker(self.layer).run_once())
+
+    def test_the_answer_leaves_in_one_message_with_done(self):
+        def consumer(message):
+            message.reply_channel.send({"text": "one"})
+            message.reply_channel.send({"text": "two"})
+
+        self.assertEqual(
+            self.work(consumer, "websocket.receive"),
+            [{"done": 1, "replies": [{"text": "one"}, {"text": "two"}]}],
+        )
+
+    def test_a_consumer_that_says_nothing_is_done_all_the_same(self):
+        self.assertEqual(self.work(lambda message: None, "websocket.receive"), [{"done": 1}])
+
+    def test_what_it_sends_is_held_until_it_ends(self):
+        self.group("g").add("member")
+
+        def consumer(message):
+            self.channel("other").send({"number": 1})
+            self.group("g").send({"number": 2})
+            self.seen.append(self.received("other") + self.received("member"))
+            self.channel("other").send({"number": 3}, immediately=True)
+            self.seen.append(self.received("other"))
+
+        self.work(consumer)
+        self.assertEqual(self.seen, [[], [{"number": 3}]])
+        self.assertEqual(self.received("other"), [{"number": 1}])
+        self.assertEqual(self.received("member"), [{"number": 2}])
+
+    def test_everything_arrives_in_the_order_it_was_sent(self):
+        self.group("g").add(REPLY)
+
+        def consumer(message):
+            message.reply_channel.send({"text": "1"})
+            self.group("g").send({"text": "2"})
+            message.reply_channel.send({"text": "3"})
+
+        self.assertEqual(
+            self.work(consumer, "websocket.receive"),
+            [{"replies": [{"text": "1"}]}, {"text": "2"}, {"done": 1, "replies": [{"text": "3"}]}],
+        )
+
+    def test_a_message_is_what_it_was_when_it_was_sent(self):
+        def consumer(message):
+            content = {"list": [1]}
+            self.channel("other").send(content)
+            content["list"].append(2)
+
+        self.work(consumer)
+        self.assertEqual(self.received("other"), [{"list": [1]}])
+
+    def test_a_bad_send_fails_in_the_consumer(self):
+        def consumer(message):
+            try:
+                self.channel("other").send({"bad": object()})
+            except InvalidMessage as error:
+                self.seen.append(str(error))
+
+        self.work(consumer)
+        self.assertIn("'bad'", self.seen[0])
+
+    def test_what_was_held_for_a_full_channel_is_logged_and_counted(self):
+        self.layer = MemoryChannelLayer(capacity=1)
+
+        def consumer(message):
+            self.channel("other").send({})
+            self.channel("other").send({})
+            with self.assertRaises(ChannelFull):
+                self.channel("full").send({}, immediately=True)
+                self.channel("full").send({}, immediately=True)
+
+        with self.assertLogs("django.channels.worker", "ERROR") as logs:
+            self.work(consumer)
+        self.assertIn("the channel other was not sent", logs.output[0])
+        self.assertEqual(self.layer.statistics()["held_not_sent"], 1)
+
+    def test_a_batch_runs_the_consumer_once_a_frame(self):
+        def consumer(message):
+            self.seen.append((message["order"], message.get("text"), message.get("bytes")))
+            message.reply_channel.send({"text": "answer %d" % message["order"]})
+
+        frames = [{"text": "a", "order": 3}, {"bytes": b"b", "order": 4}]
+        answers = self.work(consumer, "websocket.receive", frames=frames, exchange=4)
+        self.assertEqual(self.seen, [(3, "a", None), (4, None, b"b")])
+        self.assertEqual(
+            answers, [{"done": 4, "replies": [{"text": "answer 3"}, {"text": "answer 4"}]}]
+        )
+
+    def test_nothing_of_a_batch_is_handled_after_a_close_or_an_error(self):
+        frames = [{"text": str(number), "order": number} for number in (1, 2, 3)]
+
+        def close(message):
+            self.seen.append(message["order"])
+            if message["order"] == 2:
+                message.reply_channel.send({"close": True})
+
+        self.work(close, "websocket.receive", frames=frames, exchange=3)
+        self.assertEqual(self.seen, [1, 2])
+        del self.seen[:]
+
+        def fail(message):
+            self.seen.append(message["order"])
+            raise RuntimeError("on purpose")
+
+        with self.assertLogs("django.channels.worker", "ERROR"):
+            answers = self.work(fail, "websocket.receive", frames=frames, exchange=3)
+        self.assertEqual(self.seen, [1])
+        self.assertEqual(answers, [{"done": 3, "error": True}])
+
+    def test_signals_go_around_each_consumer(self):
+        def started(**kwargs):
+            self.seen.append("started")
+
+        def finished(**kwargs):
+            self.seen.append("finished")
+
+        consumer_started.connect(started)
+        consumer_finished.connect(finished)
+        self.addCleanup(consumer_started.disconnect, started)
+        self.addCleanup(consumer_finished.disconnect, finished)
+        self.work(lambda message: self.seen.append("consumer"))
+        self.assertEqual(self.seen, ["started", "consumer", "finished"])
+
+    def test_a_callback_sees_each_message(self):
+        self.layer.routing = {"test": lambda message: None}
+        self.layer.send("test", {"value": 1})
+        worker = Worker(self.layer, callback=lambda *args: self.seen.append(args))
+        worker.run_once()
+        self.assertEqual(self.seen[0][0], "test")
+        self.assertEqual(self.seen[0][1].content, {"value": 1})
+
+
+class ExceptionTests(WorkerTestCase):
+    def raising(self, error):
+        def consumer(message):
+            message.reply_channel.send({"text": "before"})
+            raise error
+
+        return consumer
+
+    def test_a_consumer_that_raises_is_logged_with_its_traceback(self):
+        with self.assertLogs("django.channels.worker", "ERROR") as logs:
+            answers = self.work(self.raising(RuntimeError("on purpose")), "websocket.receive")
+        self.assertIn("RuntimeError: on purpose", logs.output[0])
+        self.assertEqual(answers, [{"done": 1, "replies": [{"text": "before"}], "error": True}])
+
+    def test_an_exit_in_a_consumer_does_not_end_the_worker(self):
+        with self.assertLogs("django.channels.worker", "ERROR"):
+            answers = self.work(self.raising(SystemExit(3)), "websocket.receive")
+        self.assertTrue(answers[0]["error"])
+
+    def test_a_request_whose_consumer_raises_gets_djangos_500(self):
+        def consumer(message):
+            raise RuntimeError("secret detail")
+
+        with self.assertLogs("django.channels.worker", "ERROR"):
+            (answer,) = self.work(
+                consumer,
+                "http.request",
+                method="GET",
+                query_string=b"",
+                root_path="",
+                body=b"",
+                client=["127.0.0.1", 1],
+                server=["testserver", 80],
+            )
+        self.assertEqual(answer["replies"][0]["status"], 500)
+        self.assertNotIn(b"secret", answer["replies"][0]["content"])
+
+    def test_deny_connection(self):
+        def consumer(message):
+            raise DenyConnection()
+
+        answers = self.work(consumer, "websocket.connect", exchange=0)
+        self.assertEqual(answers, [{"done": 0, "replies": [{"close": True}]}])
+
+    def test_deny_connection_elsewhere_is_an_error(self):
+        with self.assertLogs("django.channels.worker", "ERROR") as logs:
+            answers = self.work(self.raising(DenyConnection()), "websocket.receive")
+        self.assertIn("WebsocketCloseException", logs.output[0])
+        self.assertTrue(answers[0]["error"])
+
+    def test_a_socket_exception_answers_itself(self):
+        class Answer(ChannelSocketException):
+            def run(self, message):
+                message.reply_channel.send({"text": "sorry"})
+
+        self.assertEqual(
+            self.work(self.raising(Answer()), "websocket.receive"),
+            [{"done": 1, "replies": [{"text": "before"}, {"text": "sorry"}]}],
+        )
+
+    def test_websocket_close_exception(self):
+        (answer,) = self.work(self.raising(WebsocketCloseException(4000)), "websocket.receive")
+        self.assertEqual(answer["replies"][-1], {"close": 4000})
+        (answer,) = self.work(self.raising(WebsocketCloseException()), "websocket.receive")
+        self.assertEqual(answer["replies"][-1], {"close": True})
+        with self.assertRaises(ValueError):
+            WebsocketCloseException(1006)
+
+    def test_consume_later_puts_the_message_back_and_keeps_the_exchange_open(self):
+        outcomes = [ConsumeLater(), None]
+
+        def consumer(message):
+            message.reply_channel.send({"text": "try %d" % len(outcomes)})
+            outcome = outcomes.pop(0)
+            if outcome is not None:
+                raise outcome
+
+        self.assertEqual(self.work(consumer, "websocket.receive", text="x"), [])
+        Worker(self.layer).run_once()
+        self.assertEqual(
+            self.received(REPLY), [{"done": 1, "replies": [{"text": "try 1"}]}]
+        )
+
+    def test_consume_later_for_ever_is_given_up(self):
+        def consumer(message):
+            self.seen.append(message.get("text"))
+            raise ConsumeLater()
+
+        self.layer.routing = [route("websocket.receive", consumer)]
+        self.layer.send(
+            "websocket.receive", {"reply_channel": REPLY, "exchange": 1, "text": "x"}
+        )
+        worker = Worker(self.layer, message_retries=3)
+        with self.assertLogs("django.channels.worker", "ERROR"):
+            while worker.run_once():
+                pass
+        self.assertEqual(self.seen, ["x"] * 4)
+        self.assertEqual(self.received(REPLY), [{"done": 1, "error": True}])
+
+    def test_an_unknown_path_is_denied_and_logged_once(self):
+        self.layer.routing = [route("websocket.connect", lambda message: None, path="^/known/$")]
+        self.layer.send(
+            "websocket.connect",
+            {"reply_channel": REPLY, "exchange": 0, "path": "/unknown/", "headers": []},
+        )
+        with self.assertLogs("django.channels.worker", "WARNING") as logs:
+            Worker(self.layer).run_once()
+        self.assertEqual(len(logs.output), 1)
+        self.assertIn("/unknown/", logs.output[0])
+        self.assertEqual(self.received(REPLY), [{"done": 0, "replies": [{"close": True}]}])
+
+    def test_a_message_no_route_takes_is_logged(self):
+        with self.assertLogs("django.channels.worker", "ERROR") as logs:
+            self.layer.routing = [route("test", lambda message: None, key="^x")]
+            self.layer.send("test", {"key": "y"})
+            Worker(self.layer).run_once()
+        self.assertIn("check the ROUTING", logs.output[0])
+
+    def test_a_page_of_another_site_is_denied(self):
+        headers = [[b"host", b"testserver"], [b"origin", b"https://evil.example"]]
+        with self.settings(ALLOWED_HOSTS=["testserver"]):
+            with self.assertLogs("django.channels.worker", "WARNING") as logs:
+                answers = self.work(self.seen.append, "websocket.connect", headers=headers)
+        self.assertIn("ALLOWED_HOSTS", logs.output[0])
+        self.assertEqual(self.seen, [])
+        self.assertEqual(answers[0]["replies"], [{"close": True}])
+
+
+class SessionTests(WorkerTestCase):
+    def test_what_changed_goes_back_with_done(self):
+        def consumer(message):
+            self.assertEqual(message.channel_session["old"], 1)
+            message.channel_session["new"] = [2]
+            del message.channel_session["gone"]
+
+        answers = self.work(
+            consumer, "websocket.receive", channel_session={"old": 1, "gone": 1}
+        )
+        self.assertEqual(
+            answers, [{"done": 1, "channel_session": {"set": {"new": [2]}, "removed": ["gone"]}}]
+        )
+
+    def test_frames_of_a_batch_see_each_others_changes(self):
+        def consumer(message):
+            message.channel_session["count"] = message.channel_session.get("count", 0) + 1
+
+        frames = [{"text": "x", "order": number} for number in (1, 2, 3)]
+        answers = self.work(consumer, "websocket.receive", frames=frames, exchange=3)
+        self.assertEqual(answers[0]["channel_session"]["set"], {"count": 3})
+
+    def test_a_message_handed_on_for_the_same_client_takes_the_session_along(self):
+        def receive(message):
+            message.channel_session["user"] = "ada"
+            self.channel("chat.receive").send(
+                {"text": message["text"], "reply_channel": message.reply_channel.name}
+            )
+
+        self.work(receive, "websocket.receive", text="hi")
+
+        def chat(message):
+            self.seen.append(message.channel_session["user"])
+            message.channel_session["rooms"] = [1]
+            self.assertNotIn("channel_session", message.content)
+
+        self.layer.routing = [route("chat.receive", chat)]
+        self.layer.router = None
+        Worker(self.layer).run_once()
+        self.assertEqual(self.seen, ["ada"])
+        self.assertEqual(
+            self.received(REPLY), [{"channel_session": {"set": {"rooms": [1]}, "removed": []}}]
+        )
+
+
+class ChannelsOfAWorkerTests(WorkerTestCase):
+    def test_only_and_exclude(self):
+        self.layer.routing = {"a.one": len, "a.two": len, "b.one": len}
+        self.layer.router = None
+        self.assertEqual(
+            Worker(self.layer, only_channels=["a.*"]).channels, ["a.one", "a.two"]
+        )
+        excluding = Worker(self.layer, only_channels=["a.*"], exclude_channels=["*.two"])
+        self.assertEqual(excluding.channels, ["a.one"])
+        channels = Worker(self.layer, exclude_channels=["http.*", "websocket.*"]).channels
+        self.assertEqual(channels, ["a.one", "a.two", "b.one"])
+
+
+class OutboxTests(WorkerTestCase):
+    def test_outside_a_consumer_a_send_leaves_at_once(self):
+        self.channel("test").send({"value": 1})
+        self.assertEqual(self.received("test"), [{"value": 1}])
+
+    def test_another_thread_is_not_held(self):
+        def consumer(message):
+            thread = threading.Thread(target=self.channel("other").send, args=({"value": 1},))
+            thread.start()
+            thread.join()
+            self.seen.append(self.received("other"))
+
+        self.work(consumer)
+        self.assertEqual(self.seen, [[{"value": 1}]])
+
+    def test_code_that_runs_a_consumer_by_itself_can_hold_too(self):
+        pending_message_store.prepare()
+        self.assertTrue(pending_message_store.active)
+        self.channel("test").send({"value": 1})
+        self.assertEqual(self.received("test"), [])
+        pending_message_store.send_and_flush()
+        self.assertFalse(pending_message_store.active)
+        self.assertEqual(self.received("test"), [{"value": 1}])
+
+    def test_a_message_is_a_mapping(self):
+        message = Message({"path": "/", "reply_channel": REPLY}, "test", self.layer)
+        self.assertEqual(message.reply_channel, self.channel(REPLY))
+        self.assertEqual(sorted(message), ["path", "reply_channel"])
+        self.assertEqual(dict(message.items()), message.content)
+        copy = message.copy()
+        copy["path"] = "/other"
+        self.assertEqual(message["path"], "/")
+        self.assertIsNone(Message({}, "test", self.layer).reply_channel)
+
+
+class WorkerGroupTests(unittest.TestCase):
+    def test_threads_share_the_work_and_stop(self):
+        layer = MemoryChannelLayer()
+        layer.alias = "test"
+        together = threading.Barrier(3, timeout=TIMEOUT)
+        handled = []
+
+        def consumer(message):
+            together.wait()
+            handled.append(message)
+
+        layer.routing = {"test": consumer}
+        group = WorkerGroup(layer, threads=3)
+        for _ in range(3):
+            layer.send("test", {})
+        group.start()
+        wait_until(lambda: len(handled) == 3)
+        self.assertTrue(group.stop(grace=TIMEOUT))
+        self.assertEqual(layer.global_statistics()["messages_held"], 0)
