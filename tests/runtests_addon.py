@@ -108,9 +108,7 @@ def check_addon():
     except ModuleNotFoundError:
         sys.exit("The package `channels` is not installed. " + remedy)
     if ours is None:
-        sys.exit(
-            "The installed package `channels` is another one (Channels 2 to 4). " + remedy
-        )
+        sys.exit("The installed package `channels` is another one (Channels 2 to 4). " + remedy)
 
 
 def main():

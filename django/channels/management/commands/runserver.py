@@ -120,13 +120,13 @@ class Command(WSGICommand):
 
     def serve(self, layer, options):
         """Runs Daphne until Ctrl-C or SIGTERM."""
-        daphne = import_daphne()
+        daphne_server = import_daphne().Server
         endpoints = import_module("daphne.endpoints").build_endpoint_description_strings(
             host=self.addr, port=int(self.port)
         )
         command = self
 
-        class Server(daphne.Server):
+        class Server(daphne_server):
             def listen_success(self, port):
                 command.announce(layer, port.getHost().port, options)
 
