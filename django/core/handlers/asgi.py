@@ -271,7 +271,8 @@ class ASGIRequest(HttpRequest):
                 continue
             value = value.decode("latin-1")
             if key in meta:
-                value = meta[key] + ("; " if key == "HTTP_COOKIE" else ",") + value
+                separator = "; " if key == "HTTP_COOKIE" else ","
+                value = f"{meta[key]}{separator}{value}"
             meta[key] = value
         return meta
 
@@ -482,57 +483,14 @@ class ASGIHandler(BaseHandler):
                 reply["more_content"] = False
                 yield reply
                 return
-            for content, last in cls._contents(response):
+            contents = _parts(response) if response.streaming else _split(response.content)
+            for content, last in contents:
                 reply["content"] = content
                 reply["more_content"] = not last
                 yield reply
                 reply = {}
         finally:
             cls._close(response)
-
-    @classmethod
-    def _contents(cls, response):
-        """
-        `(content, last)` pairs (bytes, bool) of at most CHUNK_SIZE bytes; only the last one may be
-        empty.
-        """
-        if not response.streaming:
-            content = response.content
-            end = len(content)
-            if end <= CHUNK_SIZE:
-                yield content, True
-                return
-            for start in range(0, end, CHUNK_SIZE):
-                yield content[start : start + CHUNK_SIZE], start + CHUNK_SIZE >= end
-            return
-        file = getattr(response, "file_to_stream", None)
-        # A file's end is known beforehand, which saves small ones a second message.
-        left = None
-        if file is not None:
-            chunks = _file_chunks(response, file)
-            length = response.get("Content-Length", "")
-            left = int(length) if length.isdecimal() else None
-        elif getattr(response, "is_async", False):
-            chunks = _run_async_iterator(response.streaming_content)
-        else:
-            chunks = iter(response)
-        try:
-            for chunk in chunks:
-                for start in range(0, len(chunk), CHUNK_SIZE):
-                    content = (
-                        chunk if len(chunk) <= CHUNK_SIZE else chunk[start : start + CHUNK_SIZE]
-                    )
-                    if left is not None:
-                        left -= len(content)
-                        if left <= 0:
-                            yield content, True
-                            return
-                    yield content, False
-            yield b"", True
-        finally:
-            close = getattr(chunks, "close", None)
-            if close is not None:
-                close()
 
     @staticmethod
     def _close(response):
@@ -541,6 +499,49 @@ class ASGIHandler(BaseHandler):
         except Exception:
             # The client has its response already: an error page would come too late.
             logger.exception("Closing the response failed.")
+
+
+def _split(content):
+    """`(part, last)` pairs (bytes, bool) of at most CHUNK_SIZE bytes of a whole content."""
+    end = len(content)
+    if end <= CHUNK_SIZE:
+        return ((content, True),)
+    return (
+        (content[start : start + CHUNK_SIZE], start + CHUNK_SIZE >= end)
+        for start in range(0, end, CHUNK_SIZE)
+    )
+
+
+def _parts(response):
+    """
+    `(part, last)` pairs (bytes, bool) of at most CHUNK_SIZE bytes of a streaming response, each as
+    soon as it is there; only the last one may be empty.
+    """
+    left = None
+    file = getattr(response, "file_to_stream", None)
+    if file is not None:
+        chunks = _file_chunks(response, file)
+        # A file's end is known beforehand, which saves a small one its second message.
+        length = response.get("Content-Length", "")
+        left = int(length) if length.isdecimal() else None
+    elif getattr(response, "is_async", False):
+        chunks = _run_async_iterator(response.streaming_content)
+    else:
+        chunks = iter(response)
+    try:
+        for chunk in chunks:
+            for part, _ in _split(chunk) if chunk else ():
+                if left is not None:
+                    left -= len(part)
+                    if left <= 0:
+                        yield part, True
+                        return
+                yield part, False
+        yield b"", True
+    finally:
+        close = getattr(chunks, "close", None)
+        if close is not None:
+            close()
 
 
 def _file_chunks(response, file):
