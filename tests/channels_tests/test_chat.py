@@ -113,7 +113,7 @@ class Visitor:
             return response.read().decode()
 
     def rename(self, nickname):
-        token = re.search('name="csrfmiddlewaretoken" value="(.+?)"', self.get()).group(1)
+        token = re.search("csrfmiddlewaretoken['\"] value=['\"](\\w+)", self.get()).group(1)
         data = urllib.parse.urlencode({"csrfmiddlewaretoken": token, "nickname": nickname})
         url = self.site.url("/nickname/")
         with self.opener.open(url, data.encode(), timeout=TIMEOUT) as response:
@@ -457,6 +457,26 @@ class DemoTests(unittest.TestCase):
         self.site.port = port
         wait_until(lambda: "Quit the server" in demo.output, "the server", START_TIMEOUT)
         self.assertIn("<h1>Chat</h1>", Visitor(self.site).get())
+
+    def test_any_asgi_server_serves_it(self):
+        require("uvicorn")
+        require("websocket")
+        self.site.start()  # migrates
+        self.site.stop()
+        self.site.server = Server(
+            [sys.executable, "-m", "uvicorn", "--port", str(self.site.port)]
+            + ["mysite.asgi:channel_layer"],
+            CHAT,
+            self.site.environment(),
+            self.site.port,
+        )
+        self.site.server.wait_until_listening(START_TIMEOUT)
+        ada = Visitor(self.site, "Ada")
+        for asset in re.findall('(?:src|href)="(/static/.+?)"', ada.get("/chat/lobby/")):
+            self.assertTrue(ada.get(asset))
+        window = ada.enter().await_people("Ada")
+        window.say("hello")
+        window.await_line("hello")
 
     def test_its_migrations_are_complete(self):
         subprocess.run(
