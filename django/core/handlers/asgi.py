@@ -327,13 +327,13 @@ class ASGIRequest(HttpRequest):
 
     @property
     def body(self):
-        stream = self._incoming
         # Django compares the Content-Length with the limit; a chunked body has none to compare.
-        if stream.length is None and not self._read_started and not hasattr(self, "_body"):
+        unread = not self._read_started and not hasattr(self, "_body")
+        if unread and self._incoming.length is None:
             limit = getattr(settings, "DATA_UPLOAD_MAX_MEMORY_SIZE", None)
             if limit is not None:
                 try:
-                    too_big = stream.exceeds(limit)
+                    too_big = self._incoming.exceeds(limit)
                 except OSError as error:
                     raise UnreadablePostError(*error.args) from error
                 if too_big:
