@@ -275,8 +275,9 @@ class BaseChannelLayer:
         from ..routing import Router
 
         if self._router is None:
-            self._router = Router([] if self.routing is None else self.routing)
-            self._router.check_default()
+            router = Router([] if self.routing is None else self.routing)
+            router.check_default()
+            self._router = router  # only once it is whole: other threads use it
         return self._router
 
     @router.setter
