@@ -17,7 +17,8 @@ DIST = os.path.join(ROOT, "dist")
 BUILD = os.path.join(ROOT, "build")
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 
-# The last pip that runs on Python 3.7; the one that comes with it cannot read today's metadata.
+# The last pip that runs on Python 3.7. Elsewhere the newest: the pip that came with an old Python
+# cannot read today's metadata, or looks for versions that fit together for hours.
 PIP_FOR_OLD_PYTHON = {"3.7": "pip==24.0"}
 
 # What Daphne needs to be told on Python 3.7, where its newest release does not run.
@@ -127,9 +128,8 @@ def environment(name, version, interpreter, requirements):
     os.makedirs(os.path.dirname(path), exist_ok=True)
     run([interpreter, "-m", "venv", path])
     pip = [python_of(path), "-m", "pip", "install", "--quiet"]
-    if version in PIP_FOR_OLD_PYTHON:
-        run(pip + [PIP_FOR_OLD_PYTHON[version]])
-    run(pip + list(requirements))
+    run(pip + ["--upgrade", PIP_FOR_OLD_PYTHON.get(version, "pip")], timeout=300)
+    run(pip + list(requirements), timeout=900)
     with open(ready, "w") as stream:
         stream.write("\n".join(sorted(requirements)) + "\n")
     return path
