@@ -171,7 +171,7 @@ class Worker:
             return
         consumer, kwargs = match
         outer = outbox.open()
-        requeue = False
+        requeue, patch = False, None
         try:
             consumer_started.send(sender=self.__class__, environ={})
             try:
@@ -183,9 +183,14 @@ class Worker:
                         "DenyConnection is for websocket.connect; to end a socket, send "
                         "{'close': True} or raise WebsocketCloseException."
                     ) from None
+                # An accept that was sent before must not open the socket after all.
+                outbox.held[:] = [
+                    each for each in outbox.held if each[2] != answer.reply_channel
+                ]
                 message.reply_channel.send({"close": True})
             except ChannelSocketException as error:
                 error.run(message)
+            patch = message.session_patch()
         except ConsumeLater:
             requeue = True
         except Exception as error:
@@ -201,7 +206,7 @@ class Worker:
         if requeue:
             self._requeue(channel, message, answer)
         else:
-            answer.add(message, held)
+            answer.add(message, held, patch)
 
     def _check_origin(self, message, consumer):
         """A WebSocket from a page of another site is denied, unless its route says otherwise."""
@@ -260,12 +265,15 @@ class _Answer:
         self._put_back = False
         self._patch = None
 
-    def add(self, message, held):
+    def add(self, message, held, patch=None):
         """One consumer has ended: send what it held for others, keep what it held for its own client."""
-        patch = message.session_patch()
         if patch is not None:
             self.session_data = dict(message.channel_session.items())
-            self._patch = _merged(self._patch, patch)
+            if self.exchange is None:
+                # First, for what follows may make the client send a frame that counts on it.
+                self._reply({"channel_session": patch})
+            else:
+                self._patch = _merged(self._patch, patch)
         for layer, kind, name, content in held:
             if (
                 kind == "send"
@@ -321,8 +329,6 @@ class _Answer:
             self.flush()
             return
         if self.exchange is None:
-            if self._patch is not None:
-                self._reply({"channel_session": self._patch})
             return
         answer = {"done": self.exchange}
         if self._replies:

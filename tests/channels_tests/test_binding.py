@@ -264,7 +264,7 @@ class InboundTests(WithBinding, ChannelTestCase):
     fields = ["name", "value", "tags"]
 
     def setUp(self):
-        super(InboundTests, self).setUp()
+        super().setUp()
         binding = self.binding
 
         class Demultiplexer(WebsocketDemultiplexer):

@@ -4,9 +4,12 @@ from importlib import import_module
 
 from django.channels import sessions
 from django.channels.asgi import channel_layers
-from django.channels.exceptions import InvalidMessage, WebsocketCloseException
+from django.channels.exceptions import DenyConnection, InvalidMessage, WebsocketCloseException
+from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.message import Message
+from django.channels.routing import Router, route
 from django.channels.test import ChannelTestCase
+from django.channels.worker import Worker
 from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
 from django.test import SimpleTestCase, override_settings
@@ -260,3 +263,53 @@ class HttpSessionTests(ChannelTestCase):
             sessions.http_session, {"headers": self.cookie(store.session_key)}
         )
         self.assertEqual(session["colour"], "signed")
+
+
+class WorkerTests(SimpleTestCase):
+    """What a worker does with the session of an event."""
+
+    def setUp(self):
+        self.layer = MemoryChannelLayer()
+        self.answers = []
+
+    def handle(self, consumer, channel="test", **content):
+        self.layer.router = Router([route(channel, consumer)])
+        content.setdefault("reply_channel", "reply?1")
+        self.layer.send(channel, content)
+        self.assertTrue(Worker(self.layer, signal_handlers=False).run_once())
+        answers = []
+        while True:
+            _, answer = self.layer.receive_many(["reply?1"])
+            if answer is None:
+                return answers
+            answers.append(answer)
+
+    def test_change_is_known_before_what_the_consumer_sends(self):
+        # Whoever answers to "joined" at once must find the room in the session.
+        def join(message):
+            message.reply_channel.send({"text": "joined"})
+            message.channel_session["room"] = 1
+
+        self.assertEqual(
+            self.handle(join),
+            [{"channel_session": {"set": {"room": 1}, "removed": []}}, {"text": "joined"}],
+        )
+
+    def test_what_cannot_travel_is_an_error_of_the_consumer(self):
+        def consumer(message):
+            message.channel_session["user"] = object()
+
+        with self.assertLogs("django.channels.worker", "ERROR") as logs:
+            answers = self.handle(consumer, exchange=3)
+        self.assertEqual(answers, [{"done": 3, "error": True}])
+        self.assertIn("channel_session.user", logs.output[0])
+
+    def test_denied_after_an_accept(self):
+        def connect(message):
+            message.reply_channel.send({"accept": True})
+            raise DenyConnection()
+
+        self.assertEqual(
+            self.handle(connect, "websocket.connect", exchange=0),
+            [{"done": 0, "replies": [{"close": True}]}],
+        )

@@ -10,7 +10,7 @@ import weakref
 from contextlib import contextmanager
 
 from django.db import close_old_connections, connections
-from django.test import TestCase, TransactionTestCase
+from django.test import TestCase, TransactionTestCase, override_settings
 
 from ..asgi import DEFAULT_LAYER_ALIAS, channel_layers, import_backend
 from ..channel import Group
@@ -48,6 +48,11 @@ def next_message(layer, channel):
     return message
 
 
+def forget_session(layer, reply_channel):
+    """The connection of `reply_channel` begins anew."""
+    _sessions.get(layer, {}).pop(reply_channel, None)
+
+
 def run_commit_hooks():
     """
     Send what waits for a commit that will never come, because the test case rolls back.
@@ -79,10 +84,15 @@ class ChannelTestMixin:
 
     @classmethod
     def setUpClass(cls):
-        # Already here, since setUpClass and setUpTestData may send too.
+        # Already here, since setUpTestData may send too; but what Django is about to override for
+        # the class counts.
+        overridden = getattr(cls, "_overridden_settings", None) or {}
+        layers = {k: v for k, v in overridden.items() if k == "CHANNEL_LAYERS"}
         cls._former_layers = {}
-        for alias in cls._aliases():
-            cls._former_layers[alias] = channel_layers.set(alias, captive_layer(alias))
+        with override_settings(**layers):
+            aliases = cls.test_channel_aliases
+            for alias in list(channel_layers if aliases is None else aliases):
+                cls._former_layers[alias] = channel_layers.set(alias, captive_layer(alias))
         try:
             super().setUpClass()
         except BaseException:
@@ -97,12 +107,6 @@ class ChannelTestMixin:
             cls._restore_layers()
 
     @classmethod
-    def _aliases(cls):
-        return list(
-            channel_layers if cls.test_channel_aliases is None else cls.test_channel_aliases
-        )
-
-    @classmethod
     def _restore_layers(cls):
         for alias, layer in cls._former_layers.items():
             channel_layers.set(alias, layer)
@@ -110,7 +114,7 @@ class ChannelTestMixin:
 
     def run(self, result=None):
         # Not in setUp, so that a test case need not call super().setUp().
-        for alias in self._aliases():
+        for alias in self._former_layers:
             layer = channel_layers[alias]
             layer.flush()
             _sessions.pop(layer, None)

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.http import HttpRequest, SimpleCookie
 
 from ..asgi import DEFAULT_LAYER_ALIAS
-from .base import Client
+from .base import Client, forget_session
 
 
 class WSClient(Client):
@@ -131,6 +131,7 @@ class WSClient(Client):
         if channel.startswith("websocket."):
             if channel == "websocket.connect":
                 self._order = 0
+                forget_session(self.channel_layer, self.reply_channel)
             elif channel == "websocket.disconnect":
                 event["code"] = 1000
             event["order"] = self._order

@@ -1,0 +1,252 @@
+"""
+A real Daphne and real workers for tests: browsers and WebSocket clients connect to the site under test.
+
+They run in threads of the test process, against the test database. Daphne's event loop can be
+started once in a process, so one server (and one port) serves every test case in turn.
+"""
+
+import asyncio
+import socket
+import threading
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from django.test import TransactionTestCase, modify_settings
+
+from ..asgi import DEFAULT_LAYER_ALIAS, channel_layers, import_backend
+from ..routing import Router
+from ..signals import consumer_started
+from ..worker import WorkerGroup
+from .base import captive_layer
+
+#: Seconds that the server gets to listen, and a test's connections get to end.
+PATIENCE = 30.0
+
+
+class ChannelLiveServerTestCase(TransactionTestCase):
+    """
+    A TransactionTestCase with a server: `live_server_url` and `live_server_ws_url` lead to it.
+
+    Every test begins with an empty channel layer and no connection. A layer that crosses processes is
+    made by its TEST_CONFIG, without which ImproperlyConfigured is raised; one in memory needs none.
+    A database in memory has one connection, which tests and consumers share, so consumers then run
+    one at a time, and a test should wait for their effect before it looks into the database.
+    """
+
+    #: The host name in the URLs. It must be an address of this machine.
+    host = "localhost"
+
+    #: Whether static files are served too, if the app django.contrib.staticfiles is installed.
+    serve_static = True
+
+    #: How many worker threads to run.
+    threads = 4
+
+    live_server_url = None
+    live_server_ws_url = None
+
+    @classmethod
+    def setUpClass(cls):
+        cls._allowed_hosts = modify_settings(ALLOWED_HOSTS={"append": cls.host})
+        cls._allowed_hosts.enable()
+        try:
+            super().setUpClass()
+            address = "%s:%d" % (cls.host, server.listen(socket.gethostbyname(cls.host)))
+            cls.live_server_url = "http://" + address
+            cls.live_server_ws_url = "ws://" + address
+        except BaseException:
+            cls._allowed_hosts.disable()
+            raise
+
+    @classmethod
+    def tearDownClass(cls):
+        try:
+            super().tearDownClass()
+        finally:
+            cls._allowed_hosts.disable()
+
+    def run(self, result=None):
+        # Not in setUp, so that a test case need not call super().setUp(); and inside what Django
+        # does around a test, so that no consumer runs any more when it empties the database.
+        with _Site(self):
+            return super().run(result)
+
+
+class _Site:
+    """What one test has: its layers, workers and shared connections."""
+
+    def __init__(self, case):
+        self.case = case
+        self.workers = None
+
+    def __enter__(self):
+        self.connections = [each for each in connections.all() if _in_memory(each)]
+        for each in self.connections:
+            _share(each, True)
+        if self.connections:
+            consumer_started.connect(self._use_shared, weak=False, dispatch_uid=self)
+        self.former = {}
+        for alias in channel_layers:
+            self.former[alias] = channel_layers.set(alias, self._make_layer(alias))
+        layer = channel_layers[DEFAULT_LAYER_ALIAS]
+        if self.case.serve_static and "django.contrib.staticfiles" in settings.INSTALLED_APPS:
+            from ..staticfiles import StaticFilesConsumer
+
+            router = Router([] if layer.routing is None else layer.routing)
+            router.check_default(http_consumer=StaticFilesConsumer())
+            layer.router = router
+        threads = 1 if self.connections else self.case.threads
+        if layer.crosses_processes:
+            self.workers = WorkerGroup(layer, threads=threads)
+            self.workers.start()
+        else:
+            layer.threads = threads  # the gateway starts them
+        server.serve(layer)
+        return self
+
+    def __exit__(self, *exc_info):
+        server.end()
+        if self.workers is not None:
+            self.workers.stop(PATIENCE)
+        for alias, layer in self.former.items():
+            channel_layers.set(alias, layer)
+        if self.connections:
+            consumer_started.disconnect(dispatch_uid=self)
+        for each in self.connections:
+            _share(each, False)
+
+    @staticmethod
+    def _make_layer(alias):
+        if not import_backend(alias, channel_layers.configs[alias]).crosses_processes:
+            return captive_layer(alias)
+        layer = channel_layers.make_test_backend(alias)
+        layer.flush()
+        return layer
+
+    def _use_shared(self, **kwargs):
+        """In a worker thread: the connections of the test, for other ones would see another database."""
+        for each in self.connections:
+            connections[each.alias] = each
+
+
+def _in_memory(connection):
+    return connection.vendor == "sqlite" and connection.is_in_memory_db(
+        *([connection.settings_dict["NAME"]] if _is_old(connection) else [])
+    )
+
+
+def _is_old(connection):
+    return not hasattr(connection, "inc_thread_sharing")
+
+
+def _share(connection, shared):
+    """Let other threads use `connection`, or no longer."""
+    if _is_old(connection):  # until Django 2.1 goes
+        connection.allow_thread_sharing = shared
+    elif shared:
+        connection.inc_thread_sharing()
+    else:
+        connection.dec_thread_sharing()
+
+
+class _Server:
+    """Daphne in a daemon thread; what it serves is set by `serve`, for one test at a time."""
+
+    def __init__(self):
+        self.address = None
+        self.port = None
+        self.loop = None
+        self.layer = None
+        self.sends = set()
+        self.error = None
+        self.listening = threading.Event()
+
+    def listen(self, address):
+        """Start it on `address` (an IP address) unless it runs; returns its port."""
+        if self.address is None:
+            try:
+                from daphne.server import Server
+            except ImportError as error:
+                raise ImproperlyConfigured(
+                    "ChannelLiveServerTestCase needs Daphne: install it with pip install daphne."
+                ) from error
+            thread = threading.Thread(
+                target=self._run, args=(Server, address), name="channels-live-server", daemon=True
+            )
+            thread.start()
+            self.listening.wait(PATIENCE)
+            if self.port is None:
+                raise self.error or RuntimeError("Daphne did not start to listen.")
+            self.address = address
+        if address != self.address:
+            raise ImproperlyConfigured(
+                "One server serves all tests of a process, and it listens on %s: every test case "
+                "must have a host of that address." % self.address
+            )
+        return self.port
+
+    def _run(self, server_class, address):
+        outer = self
+
+        class Server(server_class):
+            def listen_success(self, port):
+                outer.port = port.getHost().port
+                outer.listening.set()
+
+            def listen_error(self, failure):
+                outer.error = failure.value
+                outer.listening.set()
+
+        try:
+            Server(
+                application=self.application,
+                endpoints=["tcp:port=0:interface=%s" % address],
+                signal_handlers=False,
+                verbosity=0,
+            ).run()
+        except BaseException as error:
+            self.error = error
+            self.listening.set()
+
+    async def application(self, scope, receive, send):
+        """ASGI 3: the layer of the running test."""
+        self.loop = asyncio.get_event_loop()
+        layer = self.layer
+        if layer is None:
+            return await _unavailable(scope, receive, send)
+        if scope["type"] == "websocket":
+            self.sends.add(send)
+        try:
+            await layer(scope, receive, send)
+        finally:
+            self.sends.discard(send)
+
+    def serve(self, layer):
+        """Serve `layer` from now on."""
+        self.layer = layer
+
+    def end(self):
+        """Close what the test has left open, and wait until its consumers have ended."""
+        layer, self.layer = self.layer, None
+        if self.loop is not None and layer is not None and layer._gateway is not None:
+            asyncio.run_coroutine_threadsafe(self._end(layer), self.loop).result(PATIENCE)
+
+    async def _end(self, layer):
+        for send in list(self.sends):
+            await send({"type": "websocket.close", "code": 1000})
+        await layer._gateway.stop()
+
+
+async def _unavailable(scope, receive, send):
+    """For who comes between two tests, such as a browser that is still open."""
+    await receive()
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1000})
+    elif scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 503, "headers": []})
+        await send({"type": "http.response.body", "body": b"No test is running."})
+
+
+#: The server of this process, not started before a test case needs it.
+server = _Server()

@@ -1,0 +1,465 @@
+"""channels.test: test cases with captive layers, clients, apply_routes."""
+
+import unittest
+
+from django.channels import Channel, Group, route
+from django.channels.asgi import channel_layers
+from django.channels.exceptions import (
+    ConsumeLater,
+    DenyConnection,
+    InvalidMessage,
+    WebsocketCloseException,
+)
+from django.channels.generic.websockets import JsonWebsocketConsumer, WebsocketConsumer
+from django.channels.layers.base import BaseChannelLayer
+from django.channels.layers.memory import MemoryChannelLayer
+from django.channels.sessions import channel_session
+from django.channels.signals import consumer_finished, consumer_started
+from django.channels.test import (
+    ChannelTestCase,
+    Client,
+    HttpClient,
+    TransactionChannelTestCase,
+    WSClient,
+    apply_routes,
+)
+from django.contrib.auth import get_user_model
+from django.db import close_old_connections
+from django.test import override_settings
+
+
+class CrossingLayer(BaseChannelLayer):
+    """Stands for a layer with a server, which a test must not reach."""
+
+    def deliver(self, channel, message):
+        raise AssertionError("a test reached the server")
+
+
+LAYERS = {
+    "default": {"BACKEND": __name__ + ".CrossingLayer"},
+    "small": {
+        "BACKEND": "asgiref.inmemory.ChannelLayer",
+        "CONFIG": {"capacity": 5},
+        "TEST_CONFIG": {"capacity": 2},
+    },
+}
+
+
+@override_settings(CHANNEL_LAYERS=LAYERS)
+class CaptiveLayerTests(ChannelTestCase):
+    def test_every_layer_is_captive(self):
+        for alias in LAYERS:
+            self.assertIs(type(channel_layers[alias]), MemoryChannelLayer)
+            self.assertEqual(channel_layers[alias].alias, alias)
+        Channel("test").send({"n": 1})
+        Channel("test", alias="small").send({"n": 2})
+        self.assertEqual(self.get_next_message("test")["n"], 1)
+        self.assertEqual(self.get_next_message("test", alias="small")["n"], 2)
+
+    def test_test_config_of_a_layer_in_memory(self):
+        self.assertEqual(channel_layers["small"].capacity, 2)
+
+
+@override_settings(CHANNEL_LAYERS=LAYERS)
+class SomeCaptiveLayersTests(ChannelTestCase):
+    test_channel_aliases = ["small"]
+
+    def test_only_those_named(self):
+        self.assertIs(type(channel_layers["small"]), MemoryChannelLayer)
+        self.assertIs(type(channel_layers["default"]), CrossingLayer)
+
+
+class LayersComeBackTests(unittest.TestCase):
+    def run_case(self, body, base=ChannelTestCase, **attributes):
+        case_class = type("Case", (base,), dict({"runTest": body}, **attributes))
+        result = unittest.TestResult()
+        unittest.TestSuite([case_class()]).run(result)
+        return result
+
+    def test_after_the_class(self):
+        before = channel_layers["default"]
+        seen = []
+        for base in (ChannelTestCase, TransactionChannelTestCase):
+            result = self.run_case(lambda case: seen.append(channel_layers["default"]), base)
+            self.assertTrue(result.wasSuccessful(), result.errors)
+        self.assertIs(channel_layers["default"], before)
+        self.assertNotIn(before, seen)
+        self.assertIsNot(seen[0], seen[1])
+
+    def test_after_a_class_that_fails(self):
+        before = channel_layers["default"]
+
+        def setUpTestData():
+            Channel("test").send({})
+            raise KeyError("broken")
+
+        result = self.run_case(
+            lambda case: None, setUpTestData=staticmethod(setUpTestData), serialized_rollback=False
+        )
+        self.assertEqual(len(result.errors), 1)
+        self.assertIs(channel_layers["default"], before)
+
+    def test_each_test_begins_empty(self):
+        def body(case):
+            case.assertIsNone(case.get_next_message("test"))
+            case.assertEqual(Group("g").channels(), [])
+            Channel("test").send({})
+            Group("g").add("member")
+
+        case_class = type("Case", (ChannelTestCase,), {"test_one": body, "test_two": body})
+        result = unittest.TestResult()
+        unittest.defaultTestLoader.loadTestsFromTestCase(case_class).run(result)
+        self.assertEqual((result.testsRun, result.failures, result.errors), (2, [], []))
+
+    def test_required_message(self):
+        result = self.run_case(lambda case: case.get_next_message("test", require=True))
+        self.assertEqual(len(result.failures), 1)
+        self.assertIn("Expected a message on channel test", result.failures[0][1])
+
+
+class DocumentedExamplesTests(ChannelTestCase):
+    """As the documentation of 1.1 has them."""
+
+    def test_consumer_by_hand(self):
+        def my_consumer(message):
+            Channel("result").send({"value": message["value"] ** 2})
+
+        # Inject a message onto the channel to use in a consumer
+        Channel("input").send({"value": 33})
+        # Run the consumer with the new Message object
+        my_consumer(self.get_next_message("input", require=True))
+        # Verify there's a result and that it's accurate
+        result = self.get_next_message("result", require=True)
+        self.assertEqual(result["value"], 1089)
+
+    def test_generic_consumer_by_hand(self):
+        class MyConsumer(WebsocketConsumer):
+            method_mapping = {"input": "handle"}
+
+            def handle(self, message, **kwargs):
+                message.reply_channel.send({"value": message["value"] ** 2})
+
+        Channel("input").send({"value": 33, "reply_channel": "reply?1"})
+        message = self.get_next_message("input", require=True)
+        MyConsumer(message)
+        result = self.get_next_message(message.reply_channel.name, require=True)
+        self.assertEqual(result["value"], 1089)
+
+    def test_groups(self):
+        # Add a test channel to a test group
+        Group("test-group").add("test-channel")
+        # Send to the group
+        Group("test-group").send({"value": 42})
+        # Verify the message got into the destination channel
+        result = self.get_next_message("test-channel", require=True)
+        self.assertEqual(result["value"], 42)
+
+    def test_session_of_messages_of_one_connection(self):
+        @channel_session
+        def count(message):
+            message.channel_session["n"] = message.channel_session.get("n", 0) + 1
+
+        for _ in range(2):
+            Channel("input").send({"reply_channel": "reply?1"})
+            message = self.get_next_message("input")
+            count(message)
+        self.assertEqual(message.channel_session["n"], 2)
+
+    def test_client(self):
+        def consumer(message):
+            message.reply_channel.send({"all is": "done"})
+
+        with apply_routes([route("my_internal_channel", consumer)]):
+            client = Client()
+            client.send_and_consume("my_internal_channel", {"value": "my_value"})
+            self.assertEqual(client.receive(), {"all is": "done"})
+
+    def rooms(self, client_class):
+        class RoomConsumer(JsonWebsocketConsumer):
+            http_user = True
+            groups = ["rooms_watchers"]
+
+            def receive(self, content, **kwargs):
+                self.send({"rooms": self.message.http_session.get("rooms", [])})
+                Channel("rooms_receive").send(
+                    {"user": self.message.user.id, "message": content["message"]}
+                )
+
+        with apply_routes([RoomConsumer.as_route(path="^/rooms/$")]):
+            client = client_class()
+            user = get_user_model().objects.create_user(
+                username="test", email="test@test.com", password="123456"
+            )
+            client.login(username="test", password="123456")
+
+            client.send_and_consume("websocket.connect", path="/rooms/")
+            # check that there is nothing to receive
+            self.assertIsNone(client.receive())
+
+            # test that the client in the group
+            Group(RoomConsumer.groups[0]).send({"text": "ok"}, immediately=True)
+            self.assertEqual(client.receive(json=False), "ok")
+
+            client.session["rooms"] = ["test", "1"]
+            client.session.save()
+
+            client.send_and_consume("websocket.receive", text={"message": "hey"}, path="/rooms/")
+            # test 'response'
+            self.assertEqual(client.receive(), {"rooms": ["test", "1"]})
+
+            self.assertEqual(
+                self.get_next_message("rooms_receive").content, {"user": user.id, "message": "hey"}
+            )
+
+            # There is nothing to receive
+            self.assertIsNone(client.receive())
+
+    def test_rooms(self):
+        self.rooms(WSClient)
+
+    def test_rooms_by_http_client(self):
+        self.rooms(HttpClient)
+
+
+class ClientTests(ChannelTestCase):
+    def test_consume_returns_what_the_consumer_returns(self):
+        with apply_routes(route("test", lambda message: message["n"] + 1)):
+            self.assertEqual(Client().send_and_consume("test", {"n": 1}), 2)
+
+    def test_nothing_to_consume(self):
+        client = Client()
+        with self.assertRaisesRegex(AssertionError, "no message on channel test"):
+            client.consume("test")
+        self.assertIsNone(client.consume("test", fail_on_none=False))
+        with self.assertRaisesRegex(AssertionError, "No route"):
+            client.send_and_consume("unrouted")
+        self.assertIsNone(client.send_and_consume("unrouted", fail_on_none=False))
+
+    def test_get_consumer_by_channel(self):
+        def consumer(message):
+            pass
+
+        with apply_routes(route("test", consumer)):
+            self.assertIs(Client().get_consumer_by_channel("test"), consumer)
+            self.assertIsNone(Client().get_consumer_by_channel("other"))
+
+    def test_sends_are_held_until_the_end(self):
+        seen = []
+
+        def consumer(message):
+            Channel("out").send({"n": 1})
+            Channel("out").send({"n": 0}, immediately=True)
+            seen.append(self.get_next_message("out")["n"])
+            seen.append(self.get_next_message("out"))
+
+        with apply_routes(route("test", consumer)):
+            Client().send_and_consume("test")
+        self.assertEqual(seen, [0, None])
+        self.assertEqual(self.get_next_message("out")["n"], 1)
+
+    def test_what_a_consumer_raises(self):
+        def consumer(message):
+            message.reply_channel.send({"text": "before"})
+            raise KeyError("broken")
+
+        client = Client()
+        with apply_routes(route("test", consumer)):
+            with self.assertRaises(KeyError):
+                client.send_and_consume("test")
+        self.assertEqual(client.receive(), {"text": "before"})
+        Channel("outside").send({})
+        self.get_next_message("outside", require=True)
+
+    def test_consume_later(self):
+        tries = []
+
+        def consumer(message):
+            Channel("out").send({})
+            tries.append(message["n"])
+            if len(tries) == 1:
+                raise ConsumeLater()
+
+        with apply_routes(route("test", consumer)):
+            client = Client()
+            client.send_and_consume("test", {"n": 1})
+            self.assertIsNone(self.get_next_message("out"))
+            client.consume("test")
+        self.assertEqual(tries, [1, 1])
+        self.get_next_message("out", require=True)
+
+    def test_exceptions_for_the_socket(self):
+        def deny(message):
+            message.reply_channel.send({"accept": True})
+            raise DenyConnection()
+
+        def close(message):
+            raise WebsocketCloseException(4000)
+
+        routing = [route("websocket.connect", deny), route("websocket.receive", close)]
+        with apply_routes(routing):
+            client = WSClient()
+            client.send_and_consume("websocket.connect", check_accept=False)
+            self.assertEqual(client.receive(), {"close": True})
+            self.assertIsNone(client.receive())
+            client.send_and_consume("websocket.receive", text="x")
+            self.assertEqual(client.receive(), {"close": 4000})
+            with self.assertRaises(DenyConnection):
+                with apply_routes(route("websocket.receive", deny)):
+                    client.send_and_consume("websocket.receive", text="x")
+
+    def test_signals_and_connections(self):
+        seen = []
+
+        def receiver(signal, **kwargs):
+            seen.append(signal)
+
+        for signal in (consumer_started, consumer_finished):
+            signal.connect(receiver)
+            self.addCleanup(signal.disconnect, receiver)
+        get_user_model().objects.create_user("in this transaction")
+        with apply_routes(route("test", lambda message: get_user_model().objects.count())):
+            self.assertEqual(Client().send_and_consume("test"), 1)
+        self.assertEqual(seen, [consumer_started, consumer_finished])
+        for signal in seen:
+            self.assertTrue(signal.disconnect(close_old_connections))
+            signal.connect(close_old_connections)
+
+    def test_session_is_what_travels(self):
+        @channel_session
+        def consumer(message):
+            message.channel_session["list"] = message.channel_session.get("list", ()) or (1,)
+            return message.channel_session["list"]
+
+        with apply_routes(route("test", consumer)):
+            client, other = Client(), Client()
+            self.assertEqual(client.send_and_consume("test"), (1,))
+            self.assertEqual(client.send_and_consume("test"), [1])
+            self.assertEqual(other.send_and_consume("test"), (1,))
+
+    def test_session_takes_nothing_that_cannot_travel(self):
+        def consumer(message):
+            message.channel_session["user"] = object()
+
+        with apply_routes(route("test", consumer)):
+            with self.assertRaisesRegex(InvalidMessage, "user"):
+                Client().send_and_consume("test")
+
+    def test_messages_from_outside_go_to_the_captive_layer_of_the_alias(self):
+        client = Client(alias="default")
+        client.join_group("g")
+        Group("g").send({"n": 1})
+        self.assertEqual(client.receive(), {"n": 1})
+        self.assertIsNone(client.receive())
+
+
+class WSClientTests(ChannelTestCase):
+    def connect_with(self, consumer):
+        client = WSClient()
+        with apply_routes(route("websocket.connect", consumer)):
+            client.send_and_consume("websocket.connect")
+        return client
+
+    def test_accept_is_checked(self):
+        def accept(message):
+            message.reply_channel.send({"accept": True})
+            message.reply_channel.send({"text": "[1]"})
+
+        client = self.connect_with(accept)
+        self.assertEqual(client.receive(), [1])
+        self.assertIsNone(client.receive())
+
+        def send(message):
+            message.reply_channel.send({"text": "[2]"})
+
+        self.assertEqual(self.connect_with(send).receive(), [2])
+
+        for reply in ({"close": True}, {"accept": False}, {"close": 4000}):
+            with self.assertRaisesRegex(AssertionError, "rejected"):
+                self.connect_with(lambda message, reply=reply: message.reply_channel.send(reply))
+        with self.assertRaisesRegex(AssertionError, "not accepted"):
+            self.connect_with(lambda message: None)
+
+    def test_accept_is_left_alone_on_request(self):
+        with apply_routes(WebsocketConsumer.as_route()):
+            client = WSClient()
+            client.send_and_consume("websocket.connect", check_accept=False)
+            self.assertEqual(client.receive(), {"accept": True})
+
+    def test_messages_are_as_a_gateway_makes_them(self):
+        client = WSClient(ordered=True)
+        client.set_header("X-Test", "ä")
+        client.set_cookie("a", "b")
+        client.send("websocket.connect", path="/room/?x=1&y=2")
+        connect = self.get_next_message("websocket.connect").content
+        self.assertEqual(connect["path"], "/room/")
+        self.assertEqual(connect["query_string"], b"x=1&y=2")
+        self.assertEqual((connect["order"], connect["scheme"]), (0, "ws"))
+        self.assertIn([b"x-test", "ä".encode()], connect["headers"])
+        self.assertIn([b"cookie", b"a=b"], connect["headers"])
+        client.send("websocket.receive", text={"a": 1}, path="/room/")
+        client.send("websocket.receive", {"bytes": b"x"}, path="/room/")
+        first, second = (self.get_next_message("websocket.receive").content for _ in range(2))
+        self.assertEqual((first["order"], first["text"]), (1, '{"a": 1}'))
+        self.assertEqual((second["order"], second["bytes"]), (2, b"x"))
+        client.send("websocket.disconnect", {"code": 4000}, path="/room/")
+        disconnect = self.get_next_message("websocket.disconnect").content
+        self.assertEqual((disconnect["order"], disconnect["code"]), (3, 4000))
+
+    def test_path_by_position(self):
+        with apply_routes(WebsocketConsumer.as_route(path="^/new$")):
+            WSClient().send_and_consume("websocket.connect", "/new")
+
+    def test_login_and_logout(self):
+        user = get_user_model().objects.create_user("ada", "", "secret")
+
+        class Who(JsonWebsocketConsumer):
+            http_user = True
+
+            def connect(self, message, **kwargs):
+                self.send(message.user.pk)
+
+        with apply_routes(Who.as_route()):
+            client = WSClient()
+            self.assertFalse(client.login(username="ada", password="wrong"))
+            self.assertTrue(client.login(username="ada", password="secret"))
+            client.send_and_consume("websocket.connect")
+            self.assertEqual(client.receive(), user.pk)
+            client.logout()
+            client.send_and_consume("websocket.connect")
+            self.assertIsNone(client.receive())
+            client.force_login(user)
+            client.send_and_consume("websocket.connect")
+            self.assertEqual(client.receive(), user.pk)
+
+    def test_cookie_header_is_made_of_cookies(self):
+        with self.assertRaisesRegex(ValueError, "set_cookie"):
+            WSClient().set_header("Cookie", "a=b")
+
+    @override_settings(ROOT_URLCONF="channels_tests.http_site")
+    def test_http_request(self):
+        client = HttpClient()
+        client.send_and_consume("http.request", path="/nothing-here/?x=1")
+        self.assertEqual(client.receive()["status"], 404)
+
+
+class ApplyRoutesTests(ChannelTestCase):
+    def test_context_is_undone(self):
+        before = channel_layers["default"].router
+        with apply_routes([route("test", lambda message: 1)]):
+            with apply_routes(route("test", lambda message: 2), aliases=["default"]):
+                self.assertEqual(Client().send_and_consume("test"), 2)
+            self.assertEqual(Client().send_and_consume("test"), 1)
+        self.assertIs(channel_layers["default"].router, before)
+
+    @apply_routes([route("test", lambda message: "by decorator")])
+    def test_decorator(self):
+        self.assertEqual(Client().send_and_consume("test"), "by decorator")
+
+
+@apply_routes({"test": lambda message: "by class decorator"})
+class ApplyRoutesToClassTests(ChannelTestCase):
+    def test_one(self):
+        self.assertEqual(Client().send_and_consume("test"), "by class decorator")
+
+    def test_two(self):
+        self.assertEqual(Client().send_and_consume("test"), "by class decorator")
