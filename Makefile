@@ -13,7 +13,8 @@ PYTHON ?= python3
 VENV ?= .venv
 TESTS ?=
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+# PYTHONWARNINGS: what a build back end would tell its own developers.
+PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench clean
@@ -22,7 +23,7 @@ help:
 	@sed -n 's/^#   make /make /p' Makefile
 
 $(BIN)/python:
-	$(PYTHON) -c 'import sys; sys.exit("Python 3.7 or newer is needed: make PYTHON=python3.11" if sys.version_info < (3, 7) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.7 or newer is needed: make PYTHON=python3.11" if sys.version_info < (3, 7) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --upgrade pip
 
