@@ -3,10 +3,9 @@
 import json
 from contextlib import contextmanager
 
+from channels import Group
 from django.db import models, transaction
 from django.db.models import F
-
-from channels import Group
 
 
 class Room(models.Model):
