@@ -3,12 +3,13 @@ The signals of channels. Database connections are released around every consumer
 Django does around a request.
 """
 
+from django.conf import settings
 from django.db import close_old_connections, reset_queries
 from django.dispatch import Signal
 
 #: Around each consumer, in its thread; `environ` is an empty dict, kept from Channels 1.1.
-consumer_started = Signal()
-consumer_finished = Signal()
+consumer_started = Signal(use_caching=True)
+consumer_finished = Signal(use_caching=True)
 
 #: Once a worker thread is ready to claim (`sender` is the Worker).
 worker_ready = Signal()
@@ -16,6 +17,13 @@ worker_ready = Signal()
 #: Once a worker process (its threads included) is ready.
 worker_process_ready = Signal()
 
-consumer_started.connect(reset_queries)
+
+def forget_queries(**kwargs):
+    """With DEBUG, Django keeps every query: those of the last event are forgotten."""
+    if settings.DEBUG:
+        reset_queries()
+
+
+consumer_started.connect(forget_queries)
 consumer_started.connect(close_old_connections)
 consumer_finished.connect(close_old_connections)

@@ -272,9 +272,9 @@ class BaseChannelLayer:
     @property
     def router(self):
         """The Router of `routing` (a dotted path, a list or a dict), with Django's own handling last."""
-        from ..routing import Router
-
         if self._router is None:
+            from ..routing import Router
+
             router = Router([] if self.routing is None else self.routing)
             router.check_default()
             self._router = router  # only once it is whole: other threads use it

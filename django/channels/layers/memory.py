@@ -9,7 +9,7 @@ import heapq
 import itertools
 import threading
 import time
-from asyncio import get_event_loop, shield
+from asyncio import get_event_loop
 from collections import deque
 
 from ..exceptions import ChannelFull
@@ -37,7 +37,8 @@ class MemoryChannelLayer(BaseChannelLayer):
         self._lock = threading.Lock()
         self._turn = 0
         self._sends = 0
-        self._waiters = []
+        self._waiters = []  # (channels, lock to release, slot) of each blocked reader
+        self._waking = []  # those of them that were released and have not looked yet
         self._woken = set()
         self._inboxes = {}
         self._clock = _Clock(self)
@@ -81,13 +82,20 @@ class MemoryChannelLayer(BaseChannelLayer):
                 self._drop_expired(name, each, now)
 
     def _wake(self, channel, key):
-        # The reader that began to wait last is woken first: few threads stay busy, the others sleep.
+        """
+        Have one waiting reader of `channel` look, unless one is about to: whoever takes a message wakes the
+        next if there are more. So an event loop that sends pays for one thread, and short work stays with few.
+        """
+        for waiter in self._waking:
+            if key in waiter[0] or channel in waiter[0]:
+                return
         waiters = self._waiters
-        for index in range(len(waiters) - 1, -1, -1):
-            channels, ready, _ = waiters[index]
-            if key in channels or channel in channels:
+        for index in range(len(waiters) - 1, -1, -1):  # who began to wait last is the warmest
+            waiter = waiters[index]
+            if key in waiter[0] or channel in waiter[0]:
+                self._waking.append(waiter)
                 del waiters[index]
-                ready.release()
+                waiter[1].release()
                 return
 
     def _drop_expired(self, key, queue, now):
@@ -106,32 +114,43 @@ class MemoryChannelLayer(BaseChannelLayer):
         return self._take(list(channels), block, None)
 
     def _take(self, channels, block, slot):
-        deadline = None
+        deadline = waiter = None
         while True:
             with self._lock:
                 if slot is not None:
                     self._held.pop(slot, None)
                 found = self._pop(channels)
+                if waiter is not None:
+                    self._end_wait(waiter)
                 if found is not None:
                     if slot is not None:
                         self._held[slot] = found
                     return found
-                if not block:
-                    return None, None
-                if slot is not None and slot in self._woken:
+                if not block or (slot is not None and slot in self._woken):
                     self._woken.discard(slot)
                     return None, None
-                ready = threading.Lock()
-                ready.acquire()
-                waiter = (channels, ready, slot)
+                waiter = (channels, threading.Lock(), slot)
+                waiter[1].acquire()
                 self._waiters.append(waiter)
             if deadline is None:
                 deadline = time.monotonic() + self.block_for
-            if not ready.acquire(timeout=max(0, deadline - time.monotonic())):
+            try:
+                # Once the time is up, one more look: a message may have come just now.
+                block = waiter[1].acquire(timeout=max(0, deadline - time.monotonic()))
+            except BaseException:  # Ctrl-C in the thread that waits
                 with self._lock:
-                    if waiter in self._waiters:
-                        self._waiters.remove(waiter)
-                block = False  # one more look, since a message may have come just now
+                    self._end_wait(waiter)
+                raise
+
+    def _end_wait(self, waiter):
+        """Forget a reader that waited; others look at what was left to it. The lock is held."""
+        if waiter in self._waking:
+            self._waking.remove(waiter)
+            for channel in waiter[0]:
+                if channel in self._queues:
+                    self._wake(channel, channel)
+        elif waiter in self._waiters:
+            self._waiters.remove(waiter)
 
     def _pop(self, channels):
         """The next message of `channels`, each of them in turn. The lock is held."""
@@ -319,7 +338,7 @@ class MemoryInbox(Inbox):
         self._layer = layer
         self._loop = get_event_loop()
         self._messages = []
-        self._waiting = None
+        self._waiting = []
 
     def put(self, channel, message, control=False):
         """Append, and wake the loop once for all that comes before it looks. The layer's lock is held."""
@@ -331,9 +350,8 @@ class MemoryInbox(Inbox):
             self._layer.count("full")
             raise ChannelFull("The inbox %r is full: its event loop is behind." % self.name)
         self._messages.append((channel, message))
-        waiting = self._waiting
-        if waiting is not None:
-            self._waiting = None
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
             try:
                 self._loop.call_soon_threadsafe(_wake, waiting)
             except RuntimeError:  # the loop has ended, and with it the gateway
@@ -345,11 +363,9 @@ class MemoryInbox(Inbox):
                 if self._messages:
                     messages, self._messages = self._messages, []
                     return messages
-                waiting = self._waiting
-                if waiting is None:
-                    waiting = self._waiting = self._loop.create_future()
-            # Shielded, for another reader may be waiting on the same future.
-            await shield(waiting)
+                waiting = self._loop.create_future()
+                self._waiting.append(waiting)
+            await waiting
 
     def send(self, channel, message, failed):
         try:
@@ -370,9 +386,10 @@ class MemoryInbox(Inbox):
                     del self._layer._groups[group]
 
 
-def _wake(future):
-    if not future.done():
-        future.set_result(None)
+def _wake(futures):
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
 
 
 class _Clock:

@@ -59,6 +59,8 @@ class ByName:
         ]
 
     def __getitem__(self, channel):
+        if not self._patterns:
+            return self.default
         for pattern, number in self._patterns:
             if pattern.match(channel):
                 return number

@@ -48,23 +48,22 @@ class ChannelLiveServerTestCase(TransactionTestCase):
 
     @classmethod
     def setUpClass(cls):
+        super().setUpClass()
+        # After Django has overridden what the class asks for, since that may be ALLOWED_HOSTS.
         cls._allowed_hosts = modify_settings(ALLOWED_HOSTS={"append": cls.host})
         cls._allowed_hosts.enable()
         try:
-            super().setUpClass()
             address = "%s:%d" % (cls.host, server.listen(socket.gethostbyname(cls.host)))
             cls.live_server_url = "http://" + address
             cls.live_server_ws_url = "ws://" + address
         except BaseException:
-            cls._allowed_hosts.disable()
+            cls.tearDownClass()
             raise
 
     @classmethod
     def tearDownClass(cls):
-        try:
-            super().tearDownClass()
-        finally:
-            cls._allowed_hosts.disable()
+        cls._allowed_hosts.disable()
+        super().tearDownClass()
 
     def run(self, result=None):
         # Not in setUp, so that a test case need not call super().setUp(); and inside what Django
@@ -131,9 +130,8 @@ class _Site:
 
 
 def _in_memory(connection):
-    return connection.vendor == "sqlite" and connection.is_in_memory_db(
-        *([connection.settings_dict["NAME"]] if _is_old(connection) else [])
-    )
+    name = str(connection.settings_dict["NAME"])
+    return connection.vendor == "sqlite" and (name == ":memory:" or "mode=memory" in name)
 
 
 def _is_old(connection):
