@@ -75,6 +75,7 @@ class LiveServerBase(ChannelLiveServerTestCase):
 
 @override_settings(
     ROOT_URLCONF=__name__,
+    ALLOWED_HOSTS=["testserver"],
     CHANNEL_LAYERS={
         "default": {
             "BACKEND": "asgiref.inmemory.ChannelLayer",
@@ -168,6 +169,7 @@ class MultichatTests(LiveServerBase):
 
 class EndOfTestTests(unittest.TestCase):
     def test_what_a_test_leaves_open_is_closed_before_its_data_goes(self):
+        require("daphne", "websocket")
         import websocket
 
         class LeavesOpen(LiveServerTests):
@@ -175,7 +177,6 @@ class EndOfTestTests(unittest.TestCase):
                 self.socket = self.open("/watched/")
                 self._cleanups = []
 
-        require("daphne", "websocket")
         case, result = LeavesOpen("leave_open"), unittest.TestResult()
         del left[:]
         unittest.TestSuite([case]).run(result)
