@@ -1,0 +1,161 @@
+"""
+Messages to bytes and back: msgpack, and over it, where keys are given, AES-256-GCM. No I/O.
+
+What is encrypted begins with the byte 0xC1, which no msgpack has: then 4 bytes that identify the key,
+16 of salt, 8 of a counter, and the ciphertext with its tag. A process encrypts under a key of its own,
+which HKDF derives from the salt, so that counters never meet; the channel's name is authenticated
+with the message, so that it cannot be moved to another. (NIST SP 800-38D; RFC 5869.)
+"""
+
+import hashlib
+import os
+import struct
+import threading
+from collections import OrderedDict
+
+import msgpack
+
+try:
+    import msgspec
+except ImportError:
+    msgspec = None
+
+MARK = b"\xc1"
+_KEY_ID, _SALT, _COUNTER = 4, 16, 8
+_HEAD = 1 + _KEY_ID + _SALT + _COUNTER
+
+#: Derived keys that are kept: one for each process that sends.
+MAX_DERIVED = 1024
+
+
+class Unreadable(Exception):
+    """A payload that cannot be decrypted, or is no message."""
+
+
+class Codec:
+    """msgpack as it is."""
+
+    def pack(self, message, channel=b""):
+        if msgspec is not None:
+            try:
+                return _encode(message)
+            except (TypeError, UnicodeError):
+                pass  # a gateway's path with a lone surrogate
+        return msgpack.packb(message, use_bin_type=True, unicode_errors="surrogatepass")
+
+    def unpack(self, payload, channel=b""):
+        """The message. Raises Unreadable."""
+        if payload[:1] == MARK:
+            raise Unreadable("it is encrypted, and symmetric_encryption_keys is not set")
+        return self._plain(payload)
+
+    def _plain(self, payload):
+        try:
+            if msgspec is not None:
+                try:
+                    message = _decode(payload)
+                except (msgspec.DecodeError, UnicodeError):
+                    message = _slow_decode(payload)
+            else:
+                message = _slow_decode(payload)
+        except Exception as error:
+            raise Unreadable("it is no msgpack: %s" % error) from error
+        if not isinstance(message, dict):
+            raise Unreadable("it holds a %s, not a dict" % type(message).__name__)
+        return message
+
+    def forked(self):
+        """This process is a copy of another."""
+
+
+def _slow_decode(payload):
+    return msgpack.unpackb(payload, raw=False, strict_map_key=False, unicode_errors="surrogatepass")
+
+
+if msgspec is not None:
+    _encode = msgspec.msgpack.Encoder().encode
+    _decode = msgspec.msgpack.Decoder().decode
+
+
+class EncryptingCodec(Codec):
+    """
+    msgpack, encrypted. `keys` is a list of text or bytes, best 32 random bytes each: the first encrypts,
+    each of them decrypts.
+    """
+
+    def __init__(self, keys):
+        try:
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+        except ImportError as error:
+            raise ImportError(
+                "symmetric_encryption_keys needs cryptography; install it with: "
+                "pip install 'asgi_redis[encryption]'"
+            ) from error
+        if isinstance(keys, (str, bytes)) or not all(
+            isinstance(key, (str, bytes)) and key for key in keys
+        ):
+            raise ValueError(
+                "symmetric_encryption_keys is a list of text or bytes, such as [SECRET_KEY]."
+            )
+        self._cipher = AESGCM
+        self._masters = OrderedDict()
+        for key in keys:
+            key = key.encode() if isinstance(key, str) else key
+            master = hashlib.sha256(b"asgi_redis key\0" + key).digest()
+            identity = hashlib.sha256(b"asgi_redis key id\0" + master).digest()[:_KEY_ID]
+            self._masters.setdefault(identity, master)
+        self._lock = threading.Lock()
+        self._derived = OrderedDict()
+        self.forked()
+
+    def forked(self):
+        self._lock = threading.Lock()
+        self._counter = 0
+        identity = next(iter(self._masters))
+        self._head = MARK + identity + os.urandom(_SALT)
+        self._own = self._derive(identity, self._head[1 + _KEY_ID :])
+
+    def pack(self, message, channel=b""):
+        with self._lock:
+            self._counter += 1
+            counter = struct.pack(">Q", self._counter)
+            head, cipher = self._head, self._own
+        plain = super().pack(message)
+        return head + counter + cipher.encrypt(b"\0\0\0\0" + counter, plain, channel)
+
+    def unpack(self, payload, channel=b""):
+        if payload[:1] != MARK:
+            raise Unreadable("it is not encrypted, and symmetric_encryption_keys is set")
+        identity = payload[1 : 1 + _KEY_ID]
+        salt = payload[1 + _KEY_ID : 1 + _KEY_ID + _SALT]
+        if identity not in self._masters:
+            raise Unreadable(
+                "it is encrypted under the key %s, which is not in symmetric_encryption_keys"
+                % identity.hex()
+            )
+        with self._lock:
+            cipher = self._derived.get((identity, salt))
+        if cipher is None:
+            cipher = self._derive(identity, salt)
+            with self._lock:
+                self._derived[identity, salt] = cipher
+                while len(self._derived) > MAX_DERIVED:
+                    self._derived.popitem(last=False)
+        counter = payload[_HEAD - _COUNTER : _HEAD]
+        try:
+            plain = cipher.decrypt(b"\0\0\0\0" + counter, payload[_HEAD:], channel)
+        except Exception as error:
+            raise Unreadable("it does not decrypt (%s)" % type(error).__name__) from error
+        return self._plain(plain)
+
+    def _derive(self, identity, salt):
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+        key = HKDF(hashes.SHA256(), 32, salt, b"asgi_redis message").derive(self._masters[identity])
+        return self._cipher(key)
+
+
+def make_codec(keys=None):
+    """The codec for `symmetric_encryption_keys`."""
+    return EncryptingCodec(keys) if keys else Codec()

@@ -1,0 +1,49 @@
+"""The contract of a layer, from wherever channels is installed: inside Django, or as the add-on."""
+
+try:
+    from django.channels.exceptions import (
+        ChannelFull,
+        InvalidMessage,
+        LayerUnavailable,
+        MessageTooLarge,
+    )
+    from django.channels.layers.base import BaseChannelLayer, Inbox
+    from django.channels.layers.messages import clean
+    from django.channels.layers.names import (
+        ByName,
+        check_channel_name,
+        check_group_name,
+        inbox_of,
+    )
+except ModuleNotFoundError as _error:
+    if not (_error.name or "").startswith("django"):
+        raise
+    try:
+        from channels.exceptions import (
+            ChannelFull,
+            InvalidMessage,
+            LayerUnavailable,
+            MessageTooLarge,
+        )
+        from channels.layers.base import BaseChannelLayer, Inbox
+        from channels.layers.messages import clean
+        from channels.layers.names import ByName, check_channel_name, check_group_name, inbox_of
+    except ImportError as error:
+        raise ImportError(
+            "asgi_redis %s needs django.channels: a patched Django, or the add-on `channels` of the "
+            "same project (Channels 2 to 4 is another one; for it, install channels_redis)." % "2"
+        ) from error
+
+__all__ = [
+    "BaseChannelLayer",
+    "ByName",
+    "ChannelFull",
+    "Inbox",
+    "InvalidMessage",
+    "LayerUnavailable",
+    "MessageTooLarge",
+    "check_channel_name",
+    "check_group_name",
+    "clean",
+    "inbox_of",
+]

@@ -1,0 +1,72 @@
+"""What redis-py raises, as the one error of the contract: LayerUnavailable, with the remedy. No I/O."""
+
+import redis.exceptions
+
+from .contract import LayerUnavailable
+
+#: Oldest server, and what it is needed for: XTRIM MINID, HRANDFIELD, ZADD GT.
+OLDEST = (6, 2)
+
+_REMEDIES = (
+    ("NOAUTH", "it asks for a password: give it in the URL of hosts, redis://USER:PASSWORD@HOST"),
+    ("WRONGPASS", "it refuses this user or password: check the URL of hosts"),
+    ("invalid username-password", "it refuses this user or password: check the URL of hosts"),
+    ("invalid password", "it refuses this password: check the URL of hosts"),
+    (
+        "NOPERM",
+        "its ACL does not let this user do that: see the ACL section of the Redis layer's guide",
+    ),
+    (
+        "No permissions",
+        "its ACL does not let this user do that: see the ACL section of the Redis layer's guide",
+    ),
+    ("READONLY", "it is a read-only replica: name the primary in hosts, or use sentinels"),
+    ("read only replica", "it is a read-only replica: name the primary in hosts, or use sentinels"),
+    ("previous master is now a slave", "the primary has become a replica; a new one is looked for"),
+    ("OOM", "it is out of memory (maxmemory): give it more, or find out what fills it"),
+    ("MISCONF", "it cannot save to disk, and so takes no writes: see its log"),
+    ("LOADING", "it is loading its data"),
+    ("MASTERDOWN", "its replication link is down"),
+    ("NOREPLICAS", "it has too few replicas to take writes"),
+    ("CLUSTERDOWN", "the cluster is down"),
+    ("cluster support disabled", "it is no cluster: leave out cluster=True"),
+    ("MOVED", "it is a node of a cluster: set cluster=True"),
+)
+
+
+class Outdated(redis.exceptions.RedisError):
+    """The server is older than OLDEST."""
+
+
+def unavailable(error, where):
+    """A LayerUnavailable for `error` (an exception of redis-py, or OSError) at `where` (text)."""
+    if isinstance(error, LayerUnavailable):
+        return error
+    text = str(error) or type(error).__name__
+    if isinstance(error, (redis.exceptions.AuthenticationError,)):
+        text = "WRONGPASS " + text if "NOAUTH" not in text else text
+    for sign, remedy in _REMEDIES:
+        if sign in text:
+            text = "%s [%s]" % (remedy, text)
+            break
+    result = LayerUnavailable("Redis at %s: %s" % (where, text))
+    result.__cause__ = error
+    return result
+
+
+def check_version(info, where):
+    """`info` is the text of INFO server. Raises Outdated, naming the version, for one below OLDEST."""
+    if isinstance(info, bytes):
+        info = info.decode("utf-8", "replace")
+    for line in info.splitlines():
+        if line.startswith("redis_version:"):
+            version = line.split(":", 1)[1].strip()
+            try:
+                numbers = tuple(int(part) for part in version.split(".")[:2])
+            except ValueError:
+                return
+            if numbers < OLDEST:
+                raise Outdated(
+                    "version %s is too old: asgi_redis needs Redis %d.%d or newer, or Valkey"
+                    % ((version,) + OLDEST)
+                )

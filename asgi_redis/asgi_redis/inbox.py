@@ -1,0 +1,330 @@
+"""
+The gateway's end, in its event loop: two connections, one that waits for the inbox, one that sends.
+
+What one turn of the loop sends leaves together; while a batch is on its way the next one gathers.
+"""
+
+import asyncio
+import time
+from asyncio import get_event_loop, shield
+from collections import OrderedDict, defaultdict, deque
+
+from .contract import ChannelFull, Inbox, LayerUnavailable
+from .recovery import logger
+from .scripts import run
+
+#: Seconds for which one read of the inbox waits.
+WAIT = 10.0
+
+#: Records that one read takes at the most.
+READ = 200
+
+#: Messages, and bytes, that leave in one batch at the most.
+BATCH, BATCH_BYTES = 200, 2 * 1024 * 1024
+
+#: Seconds that `close` gives what was sent last.
+LAST_WORDS = 5.0
+
+
+class RedisInbox(Inbox):
+    """Of one gateway on one RedisChannelLayer. Made in a running event loop."""
+
+    def __init__(self, layer, name):
+        self.name = name
+        self._layer = layer
+        self._loop = get_event_loop()
+        self._stream = layer.keys.inbox(name)[2]
+        self._holds_key = layer.keys.holds(name)
+        # What the register knows, and how far the stream was read: (milliseconds, sequence).
+        self._beat = 0
+        self._last = (0, 0)
+        self._trimmed = (0, 0)
+        self._lost_at = None
+        #: Whether its lease has been taken.
+        self.leased = False
+        self._reader, self._writer = layer.servers.link(), layer.servers.link()
+        self._attended = 0
+        self._ready, self._error, self._reading = [], None, None
+        self._outgoing, self._writing = deque(), None
+        self._holds = OrderedDict()  # channel to farewell, or None: what the server is to be told
+        self._told = set()  # channels that it has been told of
+        self._chores = []
+        self._closed = False
+        # Said at once, so that a member that is added now counts as this gateway's. Only where the
+        # server is away the first read says it.
+        try:
+            self.attend(False)
+        except LayerUnavailable as error:
+            logger.warning("The gateway starts without its channel layer: %s", error)
+        layer.leases.attach(self)
+
+    # Being there: `attend` is called by the lease's thread too.
+
+    def attend(self, lost):
+        """Say that the gateway is there; `lost`: the server has forgotten it. Raises LayerUnavailable."""
+        # After a restart, the reader may have noticed already.
+        if lost and self._lost_at is not None:
+            lost = time.monotonic() - self._lost_at > self._layer.leases.lease
+        lost = lost and self._beat > 0
+        reply = self._layer.servers.call(
+            self._layer.attend_command(self.name, self._beat, self._last, lost)
+        )
+        for group in self._attended_with(reply):
+            self._layer.unroute(group, self.name)
+
+    def _attended_with(self, reply):
+        """Take in the answer of attend.lua; returns the groups whose routes are to go."""
+        beat, lost, *groups = reply
+        self._beat = max(self._beat, beat)
+        if lost:
+            self._lost_at = time.monotonic()
+        return [group.decode() for group in groups]
+
+    # Reading.
+
+    async def receive(self):
+        while True:
+            if self._ready:
+                ready, self._ready = self._ready, []
+                return ready
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error
+            if self._reading is None:
+                self._reading = self._loop.create_task(self._read())
+            # Shielded: a read that is under way goes on for the next caller.
+            await shield(self._reading)
+
+    async def _read(self):
+        try:
+            await self._read_once()
+        except LayerUnavailable as error:
+            self._error = error
+        except Exception as error:
+            logger.exception("The inbox %s could not be read", self.name)
+            self._error = LayerUnavailable(str(error))
+        finally:
+            self._reading = None
+
+    async def _read_once(self):
+        link = self._reader
+        await link.connect()
+        if link.generation != self._attended:
+            # A new connection, maybe to a server that has restarted.
+            command = self._layer.attend_command(self.name, self._beat, self._last, False)
+            reply = (await link.call([command]))[0]
+            if isinstance(reply, Exception):
+                raise LayerUnavailable(str(reply))
+            self._chores += [("unroute", group) for group in self._attended_with(reply)]
+            self._attended = link.generation
+            self._schedule()
+        commands = []
+        if self._trimmed != self._last:
+            through = "%d-%d" % (self._last[0], self._last[1] + 1)
+            commands.append(("XTRIM", self._stream, "MINID", through))
+        commands.append(
+            ("XREAD", "COUNT", READ, "BLOCK", int(WAIT * 1000))
+            + ("STREAMS", self._stream, "%d-%d" % self._last)
+        )
+        last = self._last
+        reply = (await link.call(commands, WAIT))[-1]
+        if isinstance(reply, Exception):
+            raise LayerUnavailable(str(reply))
+        self._trimmed = last
+        if reply:
+            self._take(reply)
+
+    def _take(self, reply):
+        records = reply[0][1]
+        for _, fields in records:
+            body = fields[b"e"] if isinstance(fields, dict) else fields[1]
+            channel, message = self._layer.decode(body)
+            if message is None:
+                self._chores.append(
+                    ("bury", b"0" * 14 + (body if channel else self.name.encode() + body))
+                )
+                self._schedule()
+                continue
+            self._ready.append((channel or self.name, message))
+        milliseconds, _, sequence = records[-1][0].partition(b"-")
+        self._last = (int(milliseconds), int(sequence))
+
+    # Sending.
+
+    def send(self, channel, message, failed):
+        body = self._layer.encode(channel, message)
+        self._outgoing.append((channel, body, "done" in message, failed))
+        self._schedule()
+
+    def group_discard(self, group, channel):
+        self._chores.append(("discard", group, channel))
+        self._schedule()
+
+    def hold(self, channel, farewell):
+        target, message = farewell
+        expiry = int(self._layer.expiries[target] * 1000)
+        self._holds[channel] = b"%d:" % expiry + self._layer.encode(target, message)
+        self._schedule()
+
+    def drop(self, channel):
+        if channel in self._told:
+            self._holds[channel] = None
+            self._schedule()
+        else:
+            self._holds.pop(channel, None)
+
+    def _schedule(self):
+        if self._writing is None and not self._closed:
+            self._writing = self._loop.create_task(self._write())
+
+    async def _write(self):
+        try:
+            while self._outgoing or self._chores or self._holds:
+                if not await self._write_once():
+                    return
+        except Exception:
+            logger.exception("The gateway %s could not send", self.name)
+        finally:
+            self._writing = None
+
+    async def _write_once(self):
+        """Send one batch; returns whether the server took it."""
+        commands, afterwards = [], []
+        batch = self._take_batch()
+        holds, self._holds = self._holds, OrderedDict()
+        chores, self._chores = self._chores, []
+        self._add_holds(commands, afterwards, holds)
+        self._add_messages(commands, afterwards, batch)
+        self._add_chores(commands, afterwards, chores)
+        try:
+            replies = await self._writer.call(commands)
+        except LayerUnavailable as error:
+            for _, _, _, failed in batch:
+                failed(error)
+            # What the server is to be told of connections that live on, it is told later.
+            holds.update(self._holds)
+            self._holds = holds
+            self._chores = chores + self._chores
+            return False
+        for reply, after in zip(replies, afterwards):
+            if after is not None:
+                after(reply)
+        return True
+
+    def _take_batch(self):
+        batch, size = [], 0
+        while self._outgoing and len(batch) < BATCH and size < BATCH_BYTES:
+            batch.append(self._outgoing.popleft())
+            size += len(batch[-1][1])
+        return batch
+
+    def _add_messages(self, commands, afterwards, batch):
+        """One script for all queues of a partition; one each for what goes to an inbox."""
+        layer = self._layer
+        queued = defaultdict(lambda: ([], [], []))
+        for item in batch:
+            channel, body, forced, _ = item
+            if "!" in channel:
+                commands.append(layer.send_command(channel, body, forced))
+                afterwards.append(lambda reply, item=item: self._told_one(reply, item))
+                continue
+            partition, queue, wake, capacity, expiry, _ = (
+                layer.place(channel) if "?" not in channel else layer._place(channel)
+            )
+            keys, arguments, items = queued[partition]
+            keys += (queue, wake)
+            arguments += (-1 if forced else capacity, expiry, body)
+            items.append(item)
+        for partition, (keys, arguments, items) in queued.items():
+            stat = layer.keys.tags[partition] + "stat"
+            commands.append(run("send", [stat] + keys, arguments))
+            afterwards.append(lambda reply, items=items: self._sent_many(reply, items))
+
+    def _told_one(self, reply, item):
+        if reply != 1:
+            self._failed(reply if isinstance(reply, Exception) else None, item)
+
+    def _sent_many(self, reply, items):
+        if isinstance(reply, Exception):
+            for item in items:
+                self._failed(reply, item)
+        elif reply != 0:
+            for number in reply:
+                self._failed(None, items[number - 1])
+
+    def _failed(self, error, item):
+        channel, _, _, failed = item
+        if error is None:
+            self._layer.count("full")
+            failed(ChannelFull("The channel %r is full." % channel))
+        else:
+            from .failures import unavailable
+
+            failed(unavailable(error, self._layer.servers.where))
+
+    def _add_holds(self, commands, afterwards, holds):
+        told = [item for item in holds.items() if item[1] is not None]
+        dropped = [channel for channel, farewell in holds.items() if farewell is None]
+        if told:
+            fields = tuple(part for item in told for part in item)
+            commands.append(("HSET", self._holds_key) + fields)
+            afterwards.append(None)
+            self._told.update(channel for channel, _ in told)
+        if dropped:
+            commands.append(("HDEL", self._holds_key) + tuple(dropped))
+            afterwards.append(None)
+            self._told.difference_update(dropped)
+
+    def _add_chores(self, commands, afterwards, chores):
+        for chore in chores:
+            after = None
+            if chore[0] == "discard":
+                command = self._layer.discard_command(chore[1], chore[2])
+                after = self._unroute_after(chore[1])
+            elif chore[0] == "unroute":
+                number = chore[2] if len(chore) > 2 else -1
+                command = run("unroute", [self._layer.keys.group(chore[1])[1]], [self.name, number])
+            else:
+                command = self._layer.bury_command(chore[1])
+            commands.append(command)
+            afterwards.append(after)
+
+    def _unroute_after(self, group):
+        """Where the route lies in another partition, it takes another script."""
+        keys = self._layer.keys
+        if keys.partition(self.name) == keys.partition_of_group(group):
+            return None
+
+        def after(reply):
+            if isinstance(reply, int) and reply > 0:
+                self._chores.append(("unroute", group, reply))
+
+        return after
+
+    # The end.
+
+    async def close(self):
+        if self._closed:
+            return
+        if self._writing is not None:
+            await asyncio.wait({self._writing}, timeout=LAST_WORDS)
+        self._closed = True
+        self._layer.leases.detach(self)
+        for task in (self._reading, self._writing):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait({task})
+        await self._reader.close()
+        await self._writer.close()
+        await self._loop.run_in_executor(None, self._leave)
+
+    def _leave(self):
+        """Memberships, and what is still in the inbox, go; connections still held get their farewell."""
+        keys, servers = self._layer.keys, self._layer.servers
+        try:
+            servers.call_many(
+                [("SADD", keys.gone, self.name), ("ZREM", keys.leases, "g:" + self.name)]
+            )
+            self._layer.leases.clear_up(self.name)
+        except LayerUnavailable as error:
+            logger.warning("The gateway could not take its leave; its lease will end: %s", error)

@@ -1,0 +1,46 @@
+-- Say that a gateway is there. If its register is gone, or older than it was, the server lost data:
+-- the memberships that are left are removed, and the inbox gets a record that says so.
+--
+-- KEYS 1 the inbox's register (hash: "beat", how often this ran; "gen", memberships so far)
+--      2 the inbox (stream, as in tell.lua)
+--      3 its groups (set of names)
+--      4 the queue (list of entries) of what came before the gateway
+--      5 its wake list
+-- ARGV 1 the last beat that the gateway knows of; 0 when it opens the inbox
+--      2 the id of the last record it has read, as two numbers: milliseconds
+--      3 and sequence
+--      4 what says that data was lost: newline, payload
+--      5 "1" if it was, whatever the register says
+--      6 the partition's tag, before the "m:…" keys of its members
+--      7 the inbox's name
+-- Returns {beat, 1 if data was lost (else 0), groups that it had members of until then…}.
+local beat = tonumber(redis.call("HGET", KEYS[1], "beat") or -1)
+local known = tonumber(ARGV[1])
+local answer = {0, 0}
+if known > 0 and (beat < known or ARGV[5] == "1") then
+  for _, group in ipairs(redis.call("SMEMBERS", KEYS[3])) do
+    answer[#answer + 1] = group
+    redis.call("DEL", ARGV[6] .. "m:" .. ARGV[7] .. ":" .. group)
+  end
+  redis.call("DEL", KEYS[3])
+  redis.call("XTRIM", KEYS[2], "MAXLEN", 0)
+  -- Where the clock went back, a new stream's ids would lie before what was read.
+  local id = "*"
+  local time = redis.call("TIME")
+  if tonumber(ARGV[2]) >= time[1] * 1000 + math.floor(time[2] / 1000) then
+    redis.call("DEL", KEYS[2])
+    id = ARGV[2] .. "-" .. string.format("%.0f", tonumber(ARGV[3]) + 1)
+  end
+  redis.call("XADD", KEYS[2], id, "e", ARGV[4])
+  redis.call("HSET", KEYS[1], "beat", math.max(beat, known))
+  answer[2] = 1
+end
+for _, entry in ipairs(redis.call("LRANGE", KEYS[4], 0, -1)) do
+  redis.call("XADD", KEYS[2], "*", "e", string.sub(entry, 15))
+end
+redis.call("DEL", KEYS[4], KEYS[5])
+answer[1] = redis.call("HINCRBY", KEYS[1], "beat", 1)
+-- Should it be lost before its lease was taken, nobody would clear up after it.
+redis.call("PEXPIRE", KEYS[1], 3600000)
+redis.call("PEXPIRE", KEYS[2], 3600000)
+return answer

@@ -1,0 +1,1 @@
+"""Tests of the Redis layer, against real servers."""

@@ -1,0 +1,36 @@
+"""The conformance suite on one Redis server, with msgpack alone and with encryption."""
+
+import unittest
+
+from asgi_redis import RedisChannelLayer
+
+from django.channels.test.conformance import LayerConformance
+
+from .servers import shared_server
+
+
+class RedisLayerCase:
+    """Makes layers on the shared server, and closes them."""
+
+    config = {}
+
+    def make_layer(self, **config):
+        options = dict(self.config, **config)
+        layer = RedisChannelLayer(**dict({"hosts": [shared_server().url]}, **options))
+        layer.alias = "default"
+        self.addCleanup(layer.close)
+        return layer
+
+
+class StandaloneTests(RedisLayerCase, LayerConformance, unittest.TestCase):
+    pass
+
+
+class PartitionsTests(RedisLayerCase, LayerConformance, unittest.TestCase):
+    """One server, but keys in many partitions: as on a cluster, and every step that crosses them."""
+
+    config = {"partitions": 8}
+
+
+class EncryptionTests(RedisLayerCase, LayerConformance, unittest.TestCase):
+    config = {"symmetric_encryption_keys": ["conformance"]}
