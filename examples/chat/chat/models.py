@@ -56,7 +56,7 @@ class Room(models.Model):
 class Line(models.Model):
     """What somebody said."""
 
-    room = models.ForeignKey(Room, models.CASCADE, related_name="lines")
+    room = models.ForeignKey(Room, on_delete=models.CASCADE, related_name="lines")
     person = models.CharField(max_length=32)
     nickname = models.CharField(max_length=30)  # as it was at that time
     text = models.CharField(max_length=1000)
@@ -72,7 +72,7 @@ class Line(models.Model):
 class Window(models.Model):
     """A browser window with a socket open on a room, known by its reply channel."""
 
-    room = models.ForeignKey(Room, models.CASCADE, related_name="windows")
+    room = models.ForeignKey(Room, on_delete=models.CASCADE, related_name="windows")
     reply_channel = models.CharField(max_length=100, unique=True)
     person = models.CharField(max_length=32, db_index=True)  # a random id, kept in the session
     nickname = models.CharField(max_length=30)

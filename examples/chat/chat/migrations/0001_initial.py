@@ -36,7 +36,7 @@ class Migration(migrations.Migration):
                 ("at", models.DateTimeField(auto_now_add=True)),
                 (
                     "room",
-                    models.ForeignKey("chat.Room", models.CASCADE, related_name="lines"),
+                    models.ForeignKey("chat.Room", on_delete=models.CASCADE, related_name="lines"),
                 ),
             ],
         ),
@@ -54,7 +54,9 @@ class Migration(migrations.Migration):
                 ("nickname", models.CharField(max_length=30)),
                 (
                     "room",
-                    models.ForeignKey("chat.Room", models.CASCADE, related_name="windows"),
+                    models.ForeignKey(
+                        "chat.Room", on_delete=models.CASCADE, related_name="windows"
+                    ),
                 ),
             ],
         ),
