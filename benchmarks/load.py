@@ -8,7 +8,8 @@ are compared is ``run.py``'s business. Prints one JSON object on standard output
 
 ``rate`` is messages, deliveries or requests a second; times are milliseconds; ``generator_cpu`` is the
 share of one core this process used while it measured: near 1.0, the generator was the limit and the
-figure says nothing about the server.
+figure says nothing about the server. With ``--server-pid``, ``server_us`` is the processor time
+(microseconds) that this process spent for each of them, which a busy machine disturbs least.
 """
 
 import argparse
@@ -176,10 +177,48 @@ def close(connections, websocket):
         connection.sock.close()
 
 
+# --- Processor time -----------------------------------------------------------------------------
+
+
+class Meter:
+    """Processor time of this process and of the server's, over the seconds that count."""
+
+    def __init__(self, server_pid):
+        self._path = "/proc/%d/stat" % server_pid if server_pid else None
+        self._begun = None
+        self._spent = None
+
+    def begin(self):
+        self._begun = self._read()
+
+    def end(self):
+        self._spent = [
+            None if now is None or then is None else now - then
+            for now, then in zip(self._read(), self._begun)
+        ]
+
+    def report(self, count, seconds):
+        own, server = self._spent or (None, None)
+        return {
+            "generator_cpu": None if own is None else own / seconds,
+            "server_us": None if server is None or not count else 1e6 * server / count,
+        }
+
+    def _read(self):
+        try:
+            with open(self._path) as file:
+                # After the name, which may hold anything, in brackets: proc(5), fields 14 and 15.
+                fields = file.read().rsplit(")", 1)[1].split()
+            server = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        except (OSError, TypeError):
+            server = None
+        return time.process_time(), server
+
+
 # --- Loads --------------------------------------------------------------------------------------
 
 
-def closed_loop(connections, warmup, duration, complete):
+def closed_loop(connections, options, complete):
     """Every connection sends, waits for its whole answer, sends again. ``complete(connection, data)``
     decides about an answer that is not exactly ``connection.expected``."""
     clock = time.perf_counter
@@ -187,9 +226,9 @@ def closed_loop(connections, warmup, duration, complete):
     select = selector.select
     latencies = []
     record = latencies.append
-    start = clock() + warmup
-    end = start + duration
-    cpu_start = cpu_end = None
+    start = clock() + options.warmup
+    end = start + options.duration
+    meter, begun, ended = Meter(options.server_pid), False, False
     for connection in connections:
         connection.sent_at = clock()
         connection.send(connection.frame)
@@ -213,19 +252,21 @@ def closed_loop(connections, warmup, duration, complete):
             else:
                 outstanding -= 1
         now = clock()
-        if cpu_start is None and now >= start:
-            cpu_start = time.process_time()
-        if cpu_end is None and now >= end:
-            cpu_end = time.process_time()
+        if not begun and now >= start:
+            begun = True
+            meter.begin()
+        if begun and not ended and now >= end:
+            ended = True
+            meter.end()
     selector.close()
-    return {
-        "rate": len(latencies) / duration,
-        "p50_ms": percentile(latencies, 0.50),
-        "p99_ms": percentile(latencies, 0.99),
-        "count": len(latencies),
-        "seconds": duration,
-        "generator_cpu": (cpu_end - cpu_start) / duration if cpu_start is not None else None,
-    }
+    return dict(
+        meter.report(len(latencies), options.duration),
+        rate=len(latencies) / options.duration,
+        p50_ms=percentile(latencies, 0.50),
+        p99_ms=percentile(latencies, 0.99),
+        count=len(latencies),
+        seconds=options.duration,
+    )
 
 
 def echo(options):
@@ -239,8 +280,7 @@ def echo(options):
         connection.expected = server_frame(payload)
     result = closed_loop(
         connections,
-        options.warmup,
-        options.duration,
+        options,
         lambda connection, data: connection.gather(data),
     )
     close(connections, websocket=True)
@@ -282,20 +322,24 @@ def broadcast(options):
     while clock() < warm:
         one()
     times = []
-    cpu_start, start = time.process_time(), clock()
+    meter = Meter(options.server_pid)
+    meter.begin()
+    start = clock()
     while clock() - start < options.duration or not times:
         times.append(one())
-    elapsed, cpu = clock() - start, time.process_time() - cpu_start
+    elapsed = clock() - start
+    meter.end()
     selector.close()
     close(connections, websocket=True)
-    return {
-        "rate": len(times) * len(connections) / elapsed,
-        "p50_ms": percentile(times, 0.50),
-        "p99_ms": percentile(times, 0.99),
-        "count": len(times) * len(connections),
-        "seconds": elapsed,
-        "generator_cpu": cpu / elapsed,
-    }
+    count = len(times) * len(connections)
+    return dict(
+        meter.report(count, elapsed),
+        rate=count / elapsed,
+        p50_ms=percentile(times, 0.50),
+        p99_ms=percentile(times, 0.99),
+        count=count,
+        seconds=elapsed,
+    )
 
 
 def http(options):
@@ -328,7 +372,7 @@ def http(options):
         connection.pending = data
         return False
 
-    result = closed_loop(connections, options.warmup, options.duration, complete)
+    result = closed_loop(connections, options, complete)
     close(connections, websocket=False)
     return result
 
@@ -350,6 +394,7 @@ def main():
     parser.add_argument("--duration", type=float, default=2.0, help="seconds that are")
     parser.add_argument("--body", default="Hello, world!", help="what the view answers (http)")
     parser.add_argument("--path", default="/hello/", help="of the view (http; default: /hello/)")
+    parser.add_argument("--server-pid", type=int, help="whose processor time to look at")
     options = parser.parse_args()
     try:
         result = {"echo": echo, "broadcast": broadcast, "http": http}[options.load](options)

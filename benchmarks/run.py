@@ -282,7 +282,7 @@ def running(contender, kind, options, processors):
             process = subprocess.Popen(command, env=environ, cwd=site, stdout=log, stderr=log)
         try:
             wait_until_it_listens(process, port, log)
-            yield port, log
+            yield port, process.pid, log
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -301,11 +301,15 @@ def measure(name, scenario_name, settings):
     command += ["--warmup", str(settings["warmup"]), "--duration", str(settings["seconds"])]
     if kind == "http":
         command += ["--path", contender.get("http_path", "/hello/")]
-    with running(contender, kind, settings["server"], settings["server_processors"]) as (port, log):
+    with running(contender, kind, settings["server"], settings["server_processors"]) as (
+        port,
+        pid,
+        log,
+    ):
         with on(settings["generator_processors"]):
             try:
                 load = subprocess.run(
-                    command + ["--port", str(port)],
+                    command + ["--port", str(port), "--server-pid", str(pid)],
                     capture_output=True,
                     text=True,
                     timeout=RUN_SECONDS,
@@ -358,12 +362,12 @@ def spread(values):
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def ratio(results, above, below):
-    """Of each round's two figures, which were taken seconds apart."""
+def ratio(above, below, key="rate"):
+    """Of each round's two figures, which were taken seconds apart; None without any."""
     pairs = [
-        first["rate"] / second["rate"]
-        for first, second in zip(results[above], results[below])
-        if first.get("rate") and second.get("rate")
+        first[key] / second[key]
+        for first, second in zip(above, below)
+        if first.get(key) and second.get(key)
     ]
     return spread(pairs) if pairs else None
 
@@ -383,7 +387,7 @@ def evaluate(results, settings):
             }
             if good:
                 row["rate"] = spread([result["rate"] for result in good])
-                for key in ("p50_ms", "p99_ms", "generator_cpu"):
+                for key in ("p50_ms", "p99_ms", "server_us", "generator_cpu"):
                     known = [result[key] for result in good if result[key] is not None]
                     row[key] = statistics.median(known) if known else None
                 if (row["generator_cpu"] or 0) > GENERATOR_LIMIT:
@@ -399,8 +403,10 @@ def evaluate(results, settings):
                     "%s: the server wrote: %s" % (row["title"], noisy.splitlines()[-1][:200])
                 )
             entry["contenders"].append(row)
-        entry["ratio"] = ratio(by_contender, OURS, PEER)
-        entry["limit_ratio"] = ratio(by_contender, LIMIT, PEER)
+        ours, peer, limit = by_contender[OURS], by_contender[PEER], by_contender[LIMIT]
+        entry["ratio"] = ratio(ours, peer)
+        entry["cpu_ratio"] = ratio(peer, ours, "server_us")
+        entry["limit_ratio"] = ratio(limit, peer)
         entry["met"] = bool(entry["ratio"]) and entry["ratio"]["median"] >= scenario["required"]
         report.append(entry)
     return report
@@ -418,37 +424,32 @@ def title_of(name, kind, settings):
 def print_report(report, notes):
     for entry in report:
         print("\n%s\n" % entry["title"])
-        heads = (entry["unit"], "min - max", "p50 ms", "p99 ms", "client CPU")
-        print("  %-40s %12s  %19s %9s %9s %11s" % (("",) + heads))
+        line = "  %-38s %12s  %17s %8s %8s %8s %7s"
+        heads = ("", entry["unit"], "min - max", "p50 ms", "p99 ms", "CPU us", "client")
+        print(line % heads)
         for row in entry["contenders"]:
             if "rate" not in row:
-                print("  %-40s %12s" % (row["title"], "failed"))
+                print("  %-38s %12s" % (row["title"], "failed"))
                 continue
             rate = row["rate"]
-            extremes = "%s - %s" % (number(rate["min"]), number(rate["max"]))
-            cpu = (
-                "%d %%" % round(100 * row["generator_cpu"])
-                if row["generator_cpu"] is not None
-                else ""
+            cells = (
+                row["title"],
+                number(rate["median"]),
+                "%s - %s" % (number(rate["min"]), number(rate["max"])),
+                decimals(row["p50_ms"], 2),
+                decimals(row["p99_ms"], 2),
+                decimals(row["server_us"], 1),
+                "" if row["generator_cpu"] is None else "%.0f %%" % (100 * row["generator_cpu"]),
             )
-            print(
-                "  %-40s %12s  %19s %9s %9s %11s"
-                % (
-                    row["title"],
-                    number(rate["median"]),
-                    extremes,
-                    milliseconds(row["p50_ms"]),
-                    milliseconds(row["p99_ms"]),
-                    cpu,
-                )
-            )
+            print(line % cells)
         for label, value, required in (
             ("this project / peer", entry["ratio"], entry["required"]),
+            ("the same by processor time", entry["cpu_ratio"], None),
             ("the limit / peer", entry["limit_ratio"], None),
         ):
             if value is None:
                 continue
-            line = "  %-40s %10.1f x  %19s" % (
+            line = "  %-38s %10.1f x  %17s" % (
                 label,
                 value["median"],
                 "%.1f - %.1f" % (value["min"], value["max"]),
@@ -469,8 +470,8 @@ def number(value):
     return "{:,.0f}".format(value)
 
 
-def milliseconds(value):
-    return "" if value is None else "%.2f" % value
+def decimals(value, places):
+    return "" if value is None else "%.*f" % (places, value)
 
 
 def processor_name():
@@ -506,6 +507,9 @@ def describe(settings, others):
                 ",".join(map(str, sorted(settings["generator_processors"]))),
             )
         )
+    notes.append(
+        "CPU us: the server's processor time for each; client: the generator's share of a core"
+    )
     notes.append(
         "rounds: %d of %g s each after %g s of warm-up, contenders in turn; medians; a ratio is the median"
         " of the rounds' ratios" % (settings["rounds"], settings["seconds"], settings["warmup"])
