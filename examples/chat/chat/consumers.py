@@ -11,7 +11,7 @@ from channels.sessions import http_session
 from .models import Line, Room, Window
 
 PAGE = 50  # lines of history sent at a time
-NO_NICKNAME = 4001  # a close code: those from 4000 up are an application's own
+NO_NICKNAME = 4401  # a close code: those from 4000 up are for applications to choose
 
 
 @http_session

@@ -9,7 +9,7 @@
 (() => {
   "use strict";
 
-  const NO_NICKNAME = 4001; // close code
+  const NO_NICKNAME = 4401; // close code
   const FIRST_WAIT = 300; // ms before the first try to come back; doubles up to LONGEST_WAIT
   const LONGEST_WAIT = 8000;
   const PATIENCE = 10000; // ms for a socket to be ready
