@@ -1,7 +1,7 @@
 #!/usr/bin/env python
-"""Runs the tests of asgi_redis with the runner of the add-on's: `python asgi_redis/tests/run.py [-v 2] [label ...]`.
+"""Runs the tests of asgi_redis: `python asgi_redis/tests/run.py [-v 2] [label ...]`.
 
-They start the Redis servers they need, each on a free port, and stop them again.
+They run as those of the add-on do, and start the Redis servers they need, each on a free port.
 """
 
 import os

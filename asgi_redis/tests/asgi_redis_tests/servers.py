@@ -1,4 +1,4 @@
-"""Starts and stops the Redis servers of the tests: on free ports, in a directory of their own, by process id."""
+"""Starts and stops the Redis servers of the tests: on free ports, each in a directory of its own."""
 
 import atexit
 import os
@@ -18,7 +18,7 @@ PROGRAMS = ("redis-server", "valkey-server")
 
 
 def find_server():
-    """The path of redis-server, or of the one that REDIS_SERVER names; without one it skips, or in CI fails."""
+    """The path of redis-server, or of what REDIS_SERVER names; without one it skips, or in CI fails."""
     wanted = os.environ.get("REDIS_SERVER")
     for name in (wanted,) if wanted else PROGRAMS:
         path = shutil.which(name)

@@ -2,9 +2,9 @@
 
 import unittest
 
-from asgi_redis import RedisChannelLayer
-
 from django.channels.test.conformance import LayerConformance
+
+from asgi_redis import RedisChannelLayer
 
 from .servers import shared_server
 
