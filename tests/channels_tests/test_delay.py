@@ -1,5 +1,8 @@
 """channels.delay: messages for later."""
 
+import io
+import os
+import signal
 import threading
 
 from django.channels import Channel
@@ -158,6 +161,31 @@ class CommandTests(ChannelTestCase):
     def test_layer_in_memory_is_refused(self):
         with self.assertRaisesRegex(CommandError, "one process"):
             call_command("rundelay")
+
+    def test_from_request_to_message_until_a_signal_comes(self):
+        class Crossing(WithoutDelay):
+            crosses_processes = True
+
+            def deliver(self, channel, message):
+                super().deliver(channel, message)
+                if channel == "test":
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+        layer = Crossing()
+        former = channel_layers.set("default", layer)
+        self.addCleanup(channel_layers.set, "default", former)
+        handler = signal.getsignal(signal.SIGTERM)
+        Channel("asgi.delay").send({"channel": "test", "content": {"x": 1}, "delay": 1})
+        out = io.StringIO()
+        call_command("rundelay", sleep=0.01, stdout=out)
+        self.assertEqual(layer.receive_many(["test"]), ("test", {"x": 1}))
+        self.assertIs(signal.getsignal(signal.SIGTERM), handler)
+        self.assertIn("asgi.delay", out.getvalue())
+
+    def test_migration_is_up_to_date(self):
+        out = io.StringIO()
+        call_command("makemigrations", "channels_delay", dry_run=True, stdout=out)
+        self.assertIn("No changes", out.getvalue())
 
     def test_unknown_layer(self):
         with self.assertRaisesRegex(CommandError, "nowhere"):

@@ -6,7 +6,10 @@ import urllib.error
 import urllib.request
 
 from django.channels import Group, route
+from django.channels.asgi import channel_layers
+from django.channels.exceptions import LayerUnavailable
 from django.channels.generic.websockets import JsonWebsocketConsumer
+from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.test import ChannelLiveServerTestCase, WSClient
 from django.contrib.auth import get_user_model
 from django.http import HttpResponse
@@ -167,6 +170,31 @@ class MultichatTests(LiveServerBase):
         wait_until(lambda: not Group("room-1").channels(), "the group to be empty")
 
 
+class CrossingLayer(MemoryChannelLayer):
+    """Stands for a layer with a server: workers are started beside the gateway."""
+
+    crosses_processes = True
+
+
+class AwayLayer(CrossingLayer):
+    """Stands for a layer whose server cannot be reached."""
+
+    def flush(self):
+        raise LayerUnavailable("away")
+
+
+CROSSING = {"BACKEND": __name__ + ".CrossingLayer", "ROUTING": __name__ + ".channel_routing"}
+
+
+@override_settings(CHANNEL_LAYERS={"default": dict(CROSSING, TEST_CONFIG={"capacity": 7})})
+class CrossingLayerTests(LiveServerBase):
+    def test_workers(self):
+        self.assertEqual(channel_layers["default"].capacity, 7)
+        socket = self.open()
+        socket.send(json.dumps({"name": "one"}))
+        self.assertEqual(json.loads(socket.recv())["name"], "one")
+
+
 class EndOfTestTests(unittest.TestCase):
     def test_what_a_test_leaves_open_is_closed_before_its_data_goes(self):
         require("daphne", "websocket")
@@ -185,6 +213,33 @@ class EndOfTestTests(unittest.TestCase):
         frame = case.socket.recv_frame()
         self.assertEqual((frame.opcode, frame.data[:2]), (websocket.ABNF.OPCODE_CLOSE, b"\x03\xe8"))
         case.socket.shutdown()
+
+    def test_layer_without_test_config(self):
+        require("daphne", "websocket")
+        layers = {"default": CROSSING}
+        case_class = override_settings(CHANNEL_LAYERS=layers)(
+            type("Case", (LiveServerBase,), {"runTest": lambda case: None})
+        )
+        result = unittest.TestResult()
+        before = channel_layers["default"]
+        unittest.TestSuite([case_class()]).run(result)
+        self.assertEqual((result.testsRun, len(result.errors)), (0, 1))
+        self.assertIn("TEST_CONFIG", result.errors[0][1])
+        self.assertIs(channel_layers["default"], before)
+
+    def test_layer_whose_server_is_away(self):
+        require("daphne", "websocket")
+
+        before = channel_layers["default"]
+        layers = {"default": {"BACKEND": __name__ + ".AwayLayer", "TEST_CONFIG": {}}}
+        case_class = override_settings(CHANNEL_LAYERS=layers)(
+            type("Case", (LiveServerBase,), {"runTest": lambda case: None})
+        )
+        result = unittest.TestResult()
+        unittest.TestSuite([case_class()]).run(result)
+        self.assertEqual(len(result.errors), 1)
+        self.assertIn("LayerUnavailable: away", result.errors[0][1])
+        self.assertIs(channel_layers["default"], before)
 
 
 class AnotherClass(LiveServerTests):

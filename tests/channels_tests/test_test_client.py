@@ -24,7 +24,7 @@ from django.channels.test import (
     apply_routes,
 )
 from django.contrib.auth import get_user_model
-from django.db import close_old_connections
+from django.db import close_old_connections, transaction
 from django.test import override_settings
 
 
@@ -256,6 +256,18 @@ class ClientTests(ChannelTestCase):
             Client().send_and_consume("test")
         self.assertEqual(seen, [0, None])
         self.assertEqual(self.get_next_message("out")["n"], 1)
+
+    def test_sends_on_commit_arrive_though_the_test_case_rolls_back(self):
+        if not hasattr(transaction, "on_commit"):
+            self.skipTest("Django 1.8 has no hook for commits")
+        others = []
+        with transaction.atomic():
+            Channel("out").send({"n": 1}, on_commit=True)
+            transaction.on_commit(lambda: others.append("the site's own"))
+            self.assertIsNone(self.get_next_message("out"))
+        self.assertEqual(self.get_next_message("out")["n"], 1)
+        self.assertIsNone(self.get_next_message("out"))
+        self.assertEqual(others, [])
 
     def test_what_a_consumer_raises(self):
         def consumer(message):

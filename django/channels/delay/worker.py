@@ -34,15 +34,20 @@ class Worker:
         """End `run` after its current step."""
         self._stopped = True
 
-    def install_signal_handlers(self):
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self.stop)
-
     def run(self):
-        """Repeat `run_once` until stopped."""
+        """Repeat `run_once` until stopped; with `signal_handlers`, by SIGTERM and SIGINT too."""
+        former = {}
         if self.signal_handlers:
-            self.install_signal_handlers()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                former[number] = signal.signal(number, self.stop)
         logger.info("Listening on %s", DELAY_CHANNEL)
+        try:
+            self._repeat()
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+    def _repeat(self):
         while not self._stopped:
             try:
                 busy = self.run_once()

@@ -7,7 +7,9 @@ started once in a process, so one server (and one port) serves every test case i
 
 import asyncio
 import socket
+import sys
 import threading
+from contextlib import ExitStack, contextmanager
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -53,6 +55,8 @@ class ChannelLiveServerTestCase(TransactionTestCase):
         cls._allowed_hosts = modify_settings(ALLOWED_HOSTS={"append": cls.host})
         cls._allowed_hosts.enable()
         try:
+            for alias in channel_layers:
+                _make_layer(alias)  # what the settings lack is said here, once
             address = "%s:%d" % (cls.host, server.listen(socket.gethostbyname(cls.host)))
             cls.live_server_url = "http://" + address
             cls.live_server_ws_url = "ws://" + address
@@ -68,65 +72,63 @@ class ChannelLiveServerTestCase(TransactionTestCase):
     def run(self, result=None):
         # Not in setUp, so that a test case need not call super().setUp(); and inside what Django
         # does around a test, so that no consumer runs any more when it empties the database.
-        with _Site(self):
-            return super().run(result)
+        try:
+            with _site(self):
+                return super().run(result)
+        except Exception:
+            if result is None:
+                raise
+            # The site could not be started or ended: an error of this test, not of the whole run.
+            result.addError(self, sys.exc_info())
+            return result
 
 
-class _Site:
+@contextmanager
+def _site(case):
     """What one test has: its layers, workers and shared connections."""
-
-    def __init__(self, case):
-        self.case = case
-        self.workers = None
-
-    def __enter__(self):
-        self.connections = [each for each in connections.all() if _in_memory(each)]
-        for each in self.connections:
+    with ExitStack() as stack:
+        shared = [each for each in connections.all() if _in_memory(each)]
+        for each in shared:
             _share(each, True)
-        if self.connections:
-            consumer_started.connect(self._use_shared, weak=False, dispatch_uid=self)
-        self.former = {}
+            stack.callback(_share, each, False)
+
+        def use_shared(**kwargs):
+            """In a worker thread: a connection of its own would see another database."""
+            for each in shared:
+                connections[each.alias] = each
+
+        if shared:
+            consumer_started.connect(use_shared)
+            stack.callback(consumer_started.disconnect, use_shared)
         for alias in channel_layers:
-            self.former[alias] = channel_layers.set(alias, self._make_layer(alias))
+            former = channel_layers.set(alias, _make_layer(alias))
+            stack.callback(channel_layers.set, alias, former)
         layer = channel_layers[DEFAULT_LAYER_ALIAS]
-        if self.case.serve_static and "django.contrib.staticfiles" in settings.INSTALLED_APPS:
+        if layer.crosses_processes:
+            layer.flush()
+        if case.serve_static and "django.contrib.staticfiles" in settings.INSTALLED_APPS:
             from ..staticfiles import StaticFilesConsumer
 
             router = Router([] if layer.routing is None else layer.routing)
             router.check_default(http_consumer=StaticFilesConsumer())
             layer.router = router
-        threads = 1 if self.connections else self.case.threads
+        threads = 1 if shared else case.threads
         if layer.crosses_processes:
-            self.workers = WorkerGroup(layer, threads=threads)
-            self.workers.start()
+            workers = WorkerGroup(layer, threads=threads)
+            stack.callback(workers.stop, PATIENCE)
+            workers.start()
         else:
             layer.threads = threads  # the gateway starts them
         server.serve(layer)
-        return self
+        stack.callback(server.end)
+        yield
 
-    def __exit__(self, *exc_info):
-        server.end()
-        if self.workers is not None:
-            self.workers.stop(PATIENCE)
-        for alias, layer in self.former.items():
-            channel_layers.set(alias, layer)
-        if self.connections:
-            consumer_started.disconnect(dispatch_uid=self)
-        for each in self.connections:
-            _share(each, False)
 
-    @staticmethod
-    def _make_layer(alias):
-        if not import_backend(alias, channel_layers.configs[alias]).crosses_processes:
-            return captive_layer(alias)
-        layer = channel_layers.make_test_backend(alias)
-        layer.flush()
-        return layer
-
-    def _use_shared(self, **kwargs):
-        """In a worker thread: the connections of the test, for other ones would see another database."""
-        for each in self.connections:
-            connections[each.alias] = each
+def _make_layer(alias):
+    """A layer for a test. Raises ImproperlyConfigured for one with a server but no TEST_CONFIG."""
+    if import_backend(alias, channel_layers.configs[alias]).crosses_processes:
+        return channel_layers.make_test_backend(alias)
+    return captive_layer(alias)
 
 
 def _in_memory(connection):
