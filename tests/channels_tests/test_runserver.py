@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
+import django
 from django.test import SimpleTestCase
 
 from .requirements import require
@@ -86,6 +87,20 @@ class RunserverTestCase(SimpleTestCase):
         except HTTPError as error:
             error.close()
             return error.code
+
+    def change(self, process, project, path, text, pattern):
+        """Writes a file until the process has written what matches `pattern`; the match.
+
+        Once may be too early: Django's reloader sees only what changes after its first look.
+        """
+        start = len(process.output)
+        for again in range(5):
+            project.write(path, text + "\n" * again)
+            try:
+                return process.wait_for_output(pattern, start, TIMEOUT / 2)
+            except AssertionError:
+                if again == 4:
+                    raise
 
     @contextlib.contextmanager
     def websocket(self, address, path="/"):
@@ -192,28 +207,18 @@ class AutoreloadTests(RunserverTestCase):
         self.process = self.start("0", project=self.project)
         self.assertEqual(self.get(self.address(self.process)), "hello")
 
-    def change(self, path, text, pattern):
-        """Writes a file until the process has written what matches `pattern`; the match.
-
-        Once may be too early: Django's reloader sees only what changes after its first look.
-        """
-        start = len(self.process.output)
-        for again in range(5):
-            self.project.write(path, text + "\n" * again)
-            try:
-                return self.process.wait_for_output(pattern, start, TIMEOUT / 2)
-            except AssertionError:
-                if again == 4:
-                    raise
-
     def test_a_changed_file_takes_effect(self):
         views = FILES["mysite/views.py"].replace("hello", "good-bye")
-        started = self.change("mysite/views.py", views, STARTED)
+        started = self.change(self.process, self.project, "mysite/views.py", views, STARTED)
         self.assertEqual(self.get("{}:{}".format(*started.groups())), "good-bye")
 
     def test_an_error_waits_for_its_mend(self):
-        self.change("mysite/routing.py", "this is no Python\n", "SyntaxError")
-        started = self.change("mysite/routing.py", FILES["mysite/routing.py"], STARTED)
+        self.change(
+            self.process, self.project, "mysite/routing.py", "this is no Python\n", "SyntaxError"
+        )
+        started = self.change(
+            self.process, self.project, "mysite/routing.py", FILES["mysite/routing.py"], STARTED
+        )
         self.assertEqual(self.get("{}:{}".format(*started.groups())), "hello")
 
 
@@ -283,7 +288,7 @@ class ErrorTests(RunserverTestCase):
     def test_unknown_layer(self):
         status, output = self.run_to_end("0", "--layer", "chat")
         self.assertEqual(status, 1, output)
-        self.assertIn("CHANNEL_LAYERS has no 'chat'; it has: default.", output)
+        self.assertIn("CHANNEL_LAYERS has no 'chat'; it has: 'default'.", output)
 
     def test_noworker_needs_a_layer_that_crosses_processes(self):
         status, output = self.run_to_end("0", "--noworker")
@@ -302,6 +307,31 @@ class CrossingLayerTests(RunserverTestCase):
         self.assertEqual(self.get(address), "hello")
         self.assertEqual(process.interrupt(), 0, process.output)
         self.assertFalse(process.group_is_alive())
+
+    @unittest.skipIf(django.VERSION < (2, 2), "Django says that it reloads since 2.2")
+    def test_a_consumer_that_runs_may_end_before_a_reload(self):
+        views = """
+import os, time
+from django.http import HttpResponse
+
+def index(request):
+    print("view began", flush=True)
+    while not os.path.exists("go-on"):
+        time.sleep(0.01)
+    print("view ended", flush=True)
+    return HttpResponse("hello")
+"""
+        project = Project(dict(self.files, **{"mysite/views.py": views}), CROSSING_SETTINGS)
+        self.addCleanup(project.close)
+        process, address = self.serve(project=project)
+        host, port = address.split(":")
+        with socket.create_connection((host, int(port)), timeout=TIMEOUT) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            process.wait_for_output("view began")
+            start = len(process.output)
+            self.change(process, project, "mysite/views.py", views, "changed, reloading")
+            project.write("go-on", "")
+            process.wait_for_output(r"(?s)view ended.*" + STARTED, start)
 
     def test_noworker(self):
         process, address = self.serve(

@@ -132,7 +132,7 @@ class ErrorTests(RunworkerTestCase):
 
     def test_an_unknown_layer(self):
         self.assert_refused(
-            ["--layer", "chat"], "CHANNEL_LAYERS has no 'chat'; it has: default, second."
+            ["--layer", "chat"], "CHANNEL_LAYERS has no 'chat'; it has: 'default', 'second'."
         )
 
     def test_no_channel_left(self):

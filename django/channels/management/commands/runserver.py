@@ -4,6 +4,7 @@
 in INSTALLED_APPS: of two `runserver` commands Django takes the first.
 """
 
+import atexit
 import datetime
 import errno
 import os
@@ -27,6 +28,9 @@ if apps.is_installed("django.contrib.staticfiles"):
     from django.contrib.staticfiles.management.commands.runserver import Command as WSGICommand
 else:
     from django.core.management.commands.runserver import Command as WSGICommand
+
+#: Seconds that consumers have to end before the autoreloader's new process starts.
+RELOAD_GRACE = 5
 
 PACKAGE = __name__.rpartition(".management.")[0]
 
@@ -87,19 +91,28 @@ class Command(WSGICommand):
         configure()
         layer = get_layer(options["layer"])
         self.serve_static(layer, options)
-        threads = 4 if options["use_threading"] else 1
-        worker = None
-        if not layer.crosses_processes:
-            layer.threads = threads  # the gateway starts them, with the first connection
-        elif options["run_worker"]:
-            worker = WorkerGroup(layer, threads)
+        workers = self.make_workers(layer, options)
+        if workers is None:
+            self.serve(layer, options)
+            return
+        # The autoreloader ends the process by leaving its main thread, which is another one than this.
+        atexit.register(workers.stop, RELOAD_GRACE)
+        workers.start()
         try:
-            if worker is not None:
-                worker.start()
             self.serve(layer, options)
         finally:
-            if worker is not None:
-                worker.stop()
+            workers.stop()
+
+    def make_workers(self, layer, options):
+        """The worker threads that are runserver's own matter: a WorkerGroup, or None."""
+        if not layer.crosses_processes:
+            # The gateway has the threads of such a layer, and starts them with the first connection.
+            if not options["use_threading"]:
+                layer.threads = 1
+            return None
+        if not options["run_worker"]:
+            return None
+        return WorkerGroup(layer, 4 if options["use_threading"] else 1)
 
     def check_project(self, options):
         """System checks, and the warning of unapplied migrations, as in Django's own server."""

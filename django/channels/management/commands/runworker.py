@@ -1,5 +1,6 @@
 """`manage.py runworker`: a process of worker threads, for layers that processes share."""
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
 from ...asgi import DEFAULT_LAYER_ALIAS, channel_layers
@@ -77,9 +78,8 @@ class Command(BaseCommand):
 
 
 def get_layer(alias):
-    """The channel layer `alias`. Raises CommandError if the settings name no such layer."""
-    if alias not in channel_layers:
-        raise CommandError(
-            "CHANNEL_LAYERS has no %r; it has: %s." % (alias, ", ".join(sorted(channel_layers)))
-        )
-    return channel_layers[alias]
+    """The channel layer `alias`. Raises CommandError if the settings name none, or a wrong one."""
+    try:
+        return channel_layers[alias]
+    except ImproperlyConfigured as error:
+        raise CommandError(str(error)) from error
