@@ -22,6 +22,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 
+from .applications import INSTALLED
 from .models import Document, IntegerValue, Tag
 
 
@@ -217,6 +218,8 @@ class MembersTests(WithBinding, ChannelTestCase):
 
 
 class CommitTests(WithBinding, TransactionChannelTestCase):
+    available_apps = INSTALLED
+
     def test_sent_at_commit_and_not_at_rollback(self):
         if not hasattr(transaction, "on_commit"):
             self.skipTest("Django 1.8 has no hook for commits")

@@ -15,6 +15,7 @@ from django.channels.test import ChannelTestCase, TransactionChannelTestCase
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
+from .applications import INSTALLED
 from .timing import TIMEOUT, wait_until
 
 
@@ -136,6 +137,8 @@ class WorkerTests(WithoutDelayMixin, ChannelTestCase):
 
 
 class RunTests(WithoutDelayMixin, TransactionChannelTestCase):
+    available_apps = INSTALLED
+
     def test_run_until_stopped(self):
         self.ask(channel="test", content={"x": 1}, delay=0)
         stopped = []

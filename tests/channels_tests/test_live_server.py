@@ -15,6 +15,7 @@ from django.contrib.auth import get_user_model
 from django.http import HttpResponse
 from django.test import override_settings
 
+from .applications import INSTALLED
 from .models import IntegerValue
 from .requirements import require
 from .timing import TIMEOUT, wait_until
@@ -61,6 +62,8 @@ channel_routing = [
 
 
 class LiveServerBase(ChannelLiveServerTestCase):
+    available_apps = INSTALLED
+
     @classmethod
     def setUpClass(cls):
         require("daphne", "websocket")

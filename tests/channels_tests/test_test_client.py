@@ -27,6 +27,11 @@ from django.contrib.auth import get_user_model
 from django.db import close_old_connections, transaction
 from django.test import override_settings
 
+from .applications import INSTALLED
+
+
+urlpatterns = []
+
 
 class CrossingLayer(BaseChannelLayer):
     """Stands for a layer with a server, which a test must not reach."""
@@ -80,7 +85,9 @@ class LayersComeBackTests(unittest.TestCase):
         before = channel_layers["default"]
         seen = []
         for base in (ChannelTestCase, TransactionChannelTestCase):
-            result = self.run_case(lambda case: seen.append(channel_layers["default"]), base)
+            result = self.run_case(
+                lambda case: seen.append(channel_layers["default"]), base, available_apps=INSTALLED
+            )
             self.assertTrue(result.wasSuccessful(), result.errors)
         self.assertIs(channel_layers["default"], before)
         self.assertNotIn(before, seen)
@@ -447,7 +454,7 @@ class WSClientTests(ChannelTestCase):
         with self.assertRaisesRegex(ValueError, "set_cookie"):
             WSClient().set_header("Cookie", "a=b")
 
-    @override_settings(ROOT_URLCONF="channels_tests.http_site")
+    @override_settings(ROOT_URLCONF=__name__)
     def test_http_request(self):
         client = HttpClient()
         client.send_and_consume("http.request", path="/nothing-here/?x=1")
