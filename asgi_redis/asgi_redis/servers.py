@@ -167,6 +167,16 @@ class Direct:
         self._pool = None
         self._free = deque()
         self._lock = threading.Lock()
+        self._suspected = 0.0
+
+    def suspect(self):
+        """A connection was lost: the others are looked at before they are used again."""
+        self._suspected = time.monotonic()
+
+    def _lost(self, connection, error):
+        self.suspect()
+        connection.disconnect()
+        return unavailable(error, self.where)
 
     # Blocking.
 
@@ -180,8 +190,7 @@ class Direct:
             self._give(connection)
             return self.call(scripts.in_full(command))
         except ERRORS as error:
-            connection.disconnect()
-            raise unavailable(error, self.where) from error
+            raise self._lost(connection, error) from error
         except BaseException:
             connection.disconnect()  # a reply may still be on its way
             raise
@@ -194,8 +203,7 @@ class Direct:
         try:
             replies = self._exchange(connection, commands)
         except ERRORS as error:
-            connection.disconnect()
-            raise unavailable(error, self.where) from error
+            raise self._lost(connection, error) from error
         except BaseException:
             connection.disconnect()
             raise
@@ -218,8 +226,7 @@ class Direct:
                 raise redis.exceptions.TimeoutError("no answer for %.0f s" % (seconds + LATE))
             reply = connection.read_response()
         except ERRORS as error:
-            connection.disconnect()
-            raise unavailable(error, self.where) from error
+            raise self._lost(connection, error) from error
         except BaseException:
             connection.disconnect()
             raise
@@ -241,7 +248,8 @@ class Direct:
                 connection, used = self._free.pop()
             except IndexError:
                 return self._connect()
-            if time.monotonic() - used < FRESH or _is_quiet(connection):
+            fresh = used > self._suspected and time.monotonic() - used < FRESH
+            if fresh or _is_quiet(connection):
                 return connection
             connection.disconnect()
 
@@ -285,7 +293,7 @@ class Direct:
     # For an event loop.
 
     def link(self):
-        return DirectLink(self._make, self.where)
+        return DirectLink(self._make, self.where, self.suspect)
 
 
 def _is_quiet(connection):
@@ -299,8 +307,8 @@ def _is_quiet(connection):
 class DirectLink:
     """One connection of an event loop; it connects when it is used. One user at a time."""
 
-    def __init__(self, make, where):
-        self._make, self.where = make, where
+    def __init__(self, make, where, suspect):
+        self._make, self.where, self._suspect = make, where, suspect
         self._pool = None
         self._connection = None
         #: Counts connections made, so that a user can tell that it is another one.
@@ -344,6 +352,7 @@ class DirectLink:
                     full = [scripts.in_full(commands[index])]
                     replies[index] = (await self._exchange(connection, full, None))[0]
         except ERRORS as error:
+            self._suspect()
             await self.close()
             raise unavailable(error, self.where) from error
         except BaseException:
