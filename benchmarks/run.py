@@ -265,7 +265,7 @@ def wait_until_it_listens(process, port, log):
 
 def tail(log):
     log.seek(0)
-    return "".join(log.readlines()[-30:])
+    return "".join(log.readlines()[-12:])
 
 
 @contextlib.contextmanager
