@@ -5,6 +5,9 @@ Inside a consumer a send is held until the consumer ends; elsewhere, or with `im
 leaves at once.
 """
 
+from django.db import connection
+
+from .compat import on_commit as on_commit_of
 from .layers.names import check_channel_name, check_group_name
 from .message import outbox
 
@@ -20,19 +23,20 @@ class _Target:
             channel_layer = channel_layers[alias]
         self.channel_layer = channel_layer
 
-    def send(self, content, immediately=False, on_commit=False):
+    def send(self, content, immediately=False, on_commit=None):
         """
         Send `content` (dict). A bad message raises here: see `BaseChannelLayer.send` for the errors.
 
         It leaves when the consumer that runs in this thread ends; at once where there is none, or with
-        `immediately`. With `on_commit` it leaves when the default database's transaction commits, and never
-        if that rolls back (Django 1.9 or newer).
+        `immediately`. With `on_commit`, inside `transaction.atomic()` of the default database, it leaves
+        when that commits, and never if it rolls back (Django 1.9 or newer). None is as the layer has it by
+        default (`sends_on_commit`).
         """
         message = self.channel_layer.check_message(content)
-        if on_commit:
-            from django.db import transaction
-
-            transaction.on_commit(lambda: self._leave(message, immediately))
+        if on_commit is None:
+            on_commit = self.channel_layer.sends_on_commit
+        if on_commit and connection.in_atomic_block:
+            on_commit_of(lambda: self._leave(message, immediately))
         else:
             self._leave(message, immediately)
 

@@ -94,6 +94,9 @@ class BaseChannelLayer:
     #: Whether other processes on the same settings see the same channels.
     crosses_processes = True
 
+    #: Whether `Channel.send` and `Group.send` wait for the transaction they are made in, unless told otherwise.
+    sends_on_commit = False
+
     #: Seconds after which a blocking receive or claim returns empty-handed.
     block_for = 5.0
 

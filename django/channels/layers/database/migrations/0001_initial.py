@@ -1,0 +1,26 @@
+"""
+The tables of the layer, as sql/<database>.sql has them. On SQLite the layer makes them, in its own
+file.
+"""
+
+from django.db import migrations
+
+from ..statements import TABLES, statements
+
+
+def create_tables(apps, schema_editor):
+    if schema_editor.connection.vendor in ("postgresql", "mysql"):
+        for statement in statements(schema_editor.connection.vendor)["tables"].split(";\n"):
+            schema_editor.execute(statement)
+
+
+def drop_tables(apps, schema_editor):
+    if schema_editor.connection.vendor in ("postgresql", "mysql"):
+        for table in TABLES:
+            schema_editor.execute("DROP TABLE %s" % table)
+
+
+class Migration(migrations.Migration):
+    initial = True
+    dependencies = []
+    operations = [migrations.RunPython(create_tables, drop_tables)]

@@ -1,0 +1,117 @@
+"""MariaDB and MySQL: claims in short transactions past what others have locked; who waits polls."""
+
+import re
+
+from django.core.exceptions import ImproperlyConfigured
+
+from ...exceptions import LayerUnavailable
+from .connections import Conflict, Connection, Connections, not_migrated
+from .store import Store
+
+OLDEST_MARIADB = (10, 6)
+OLDEST_MYSQL = (8, 0)
+
+_NO_SUCH_TABLE = 1146
+_CONFLICTS = (1205, 1213, 1020)  # lock wait time-out, deadlock, record changed since it was read
+
+
+class MySQLConnections(Connections):
+    vendor = "mysql"
+    begin = "START TRANSACTION"
+
+    def open(self):
+        wrapper = self.wrapper()
+        self.errors = (wrapper.Database.Error,)
+        raw = wrapper.get_new_connection(wrapper.get_connection_params())
+        raw.autocommit(True)
+        cursor = raw.cursor()
+        cursor.execute("SELECT version()")
+        self._check_version(cursor.fetchone()[0], raw)
+        # Rows that are only looked at lock nothing: with any other level gaps would be locked, too.
+        cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        return Connection(raw, cursor)
+
+    def _check_version(self, text, raw):
+        version = tuple(int(number) for number in re.findall(r"\d+", text)[:2])
+        maria = "MariaDB" in text
+        oldest = OLDEST_MARIADB if maria else OLDEST_MYSQL
+        if version < oldest:
+            raw.close()
+            raise ImproperlyConfigured(
+                "The channel layer needs %s %d.%d or newer; the database %r is %s."
+                % (("MariaDB" if maria else "MySQL",) + oldest + (self.alias, text))
+            )
+
+    def is_alive(self, connection):
+        raw = connection.raw
+        if hasattr(raw, "fileno"):  # mysqlclient
+            return super().is_alive(connection)
+        from .connections import readable
+
+        sock = getattr(raw, "_sock", None)  # PyMySQL
+        return sock is not None and not readable(sock.fileno())
+
+    def explain(self, error):
+        number = error.args[0] if error.args else None
+        if number == _NO_SUCH_TABLE:
+            return not_migrated(self.alias, error)
+        if number in _CONFLICTS:
+            return Conflict(str(error))
+        name = type(error).__name__
+        if name in ("OperationalError", "InterfaceError", "InternalError"):
+            return LayerUnavailable("MySQL (database %r): %s" % (self.alias, error))
+        return error
+
+
+class MySQLStore(Store):
+    """The tables in MariaDB or MySQL."""
+
+    connections_class = MySQLConnections
+    poll_every = 0.03
+
+    def take(self, wanted):
+        return self._next(wanted, None, None)
+
+    def claim(self, slot, process, wanted):
+        return self._next(wanted, slot, process)
+
+    def _next(self, wanted, slot, process):
+        # A look that locks nothing first: most of the channels are empty most of the time.
+        waiting = self.peek([queue for queue, _ in wanted])
+        wanted = [each for each in wanted if each[0] in waiting]
+        if not wanted:
+            return None
+
+        def work(connection):
+            for queue, channel in wanted:
+                rows = connection.rows(self.sql["next"], {"queue": queue, "channel": channel})
+                if rows:
+                    number, queue, channel, body, losses = row = rows[0]
+                    if slot is not None:
+                        connection.run(
+                            self.sql["hold"],
+                            {
+                                "slot": slot,
+                                "process": process,
+                                "id": number,
+                                "queue": queue,
+                                "channel": channel,
+                                "body": body,
+                                "losses": losses,
+                            },
+                        )
+                    connection.run(self.sql["drop"], {"queue": queue, "id": number})
+                    return row
+            return None
+
+        return self.connections.transaction(work)
+
+    def drain(self, queue, limit):
+        def work(connection):
+            rows = connection.rows(self.sql["drain"], {"queue": queue, "limit": limit})
+            if rows:
+                ids = ",".join(str(int(row[0])) for row in rows)
+                connection.run(self.sql["drop_many"].replace("{ids}", ids), {"queue": queue})
+            return [(channel, body) for _, channel, body in rows]
+
+        return self.connections.transaction(work)

@@ -1,0 +1,174 @@
+"""
+PostgreSQL: claims in one statement past what others have locked; LISTEN and NOTIFY to wake who
+waits.
+"""
+
+import time
+
+from django.core.exceptions import ImproperlyConfigured
+
+from ...exceptions import LayerUnavailable
+from .connections import Conflict, Connection, Connections, not_migrated, readable
+from .store import Store
+
+OLDEST = (13, 0)
+
+#: SQLSTATE of a missing table, and of a deadlock and its like.
+_UNDEFINED_TABLE = "42P01"
+_CONFLICTS = ("40P01", "40001")
+
+
+class PostgreSQLConnections(Connections):
+    vendor = "postgresql"
+
+    def open(self):
+        wrapper = self.wrapper()
+        self.errors = (wrapper.Database.Error,)
+        raw = wrapper.get_new_connection(wrapper.get_connection_params())
+        raw.autocommit = True
+        if wrapper.Database.__name__ == "psycopg":
+            # The driver's own, which puts parameters in on this side: no statement is prepared, which a
+            # pooler would not bear.
+            cursor = wrapper.Database.ClientCursor(raw)
+        else:
+            cursor = raw.cursor()
+        connection = Connection(raw, cursor)
+        cursor.execute("SHOW server_version_num")
+        number = int(cursor.fetchone()[0])
+        if (number // 10000, 0) < OLDEST:
+            connection.close()
+            raise ImproperlyConfigured(
+                "The channel layer needs PostgreSQL %d or newer; the database %r is version %d."
+                % (OLDEST[0], self.alias, number // 10000)
+            )
+        return connection
+
+    def explain(self, error):
+        state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+        if state == _UNDEFINED_TABLE:
+            return not_migrated(self.alias, error)
+        if state in _CONFLICTS:
+            return Conflict(str(error))
+        name = type(error).__name__
+        if (
+            state is None
+            or state[:2] in ("08", "57", "53", "25", "3D", "28")
+            or name
+            in (
+                "OperationalError",
+                "InterfaceError",
+            )
+        ):
+            return LayerUnavailable(
+                "PostgreSQL (database %r): %s" % (self.alias, str(error).strip() or name)
+            )
+        return error
+
+
+class PostgreSQLStore(Store):
+    """The tables in PostgreSQL."""
+
+    connections_class = PostgreSQLConnections
+    notifies = True
+
+    def insert(self, rows, topics=()):
+        with self.connections.lend() as connection:
+            for part in self.parts(rows):
+                if topics:
+                    statement, parameters = self.many("insert_and_notify", "insert_row", part)
+                    parameters["topics"] = list(topics)
+                else:
+                    statement, parameters = self.many("insert", "insert_row", part)
+                connection.run(statement, parameters)
+
+    def notify(self, topics):
+        """Wake those who listen to `topics` (a list)."""
+        with self.connections.lend() as connection:
+            connection.rows(self.sql["notify"], {"topics": list(topics)})
+
+    def take(self, wanted):
+        return self._next("take", wanted, {})
+
+    def claim(self, slot, process, wanted):
+        return self._next("claim", wanted, {"slot": slot, "process": process})
+
+    def _next(self, name, wanted, parameters):
+        queues, channels = zip(*wanted)
+        floors = self.floors.of(queues)
+        parameters.update(queues=list(queues), channels=list(channels), floors=floors)
+        began = time.monotonic()
+        with self.connections.lend() as connection:
+            rows = connection.rows(self.sql[name], parameters)
+        if not any(floors):
+            self.floors.searched(time.monotonic() - began)
+        if not rows:
+            return None
+        self.floors.passed(rows[0][1], rows[0][0])
+        return rows[0]
+
+    def drain(self, queue, limit):
+        floor = self.floors.of([queue])[0]
+        began = time.monotonic()
+        with self.connections.lend() as connection:
+            rows = connection.rows(
+                self.sql["drain"], {"queue": queue, "floor": floor, "limit": limit}
+            )
+        if not floor:
+            self.floors.searched(time.monotonic() - began)
+        rows.sort()
+        if rows:
+            self.floors.passed(queue, rows[-1][0])
+        return [(channel, body) for _, channel, body in rows]
+
+    def listener(self):
+        """A Listener on a connection of its own."""
+        try:
+            return Listener(self.connections.open(), self.connections)
+        except self.connections.errors as error:
+            raise self.connections.explain(error) from error
+
+
+class Listener:
+    """A connection that LISTENs. For one thread, but for its descriptor."""
+
+    def __init__(self, connection, connections):
+        self._connection = connection
+        self._connections = connections
+
+    def fileno(self):
+        return self._connection.raw.fileno()
+
+    def listen(self, topic):
+        self._call(self._connection.run, 'LISTEN "%s"' % topic)
+
+    def unlisten(self, topic):
+        self._call(self._connection.run, 'UNLISTEN "%s"' % topic)
+
+    def topics(self):
+        """The topics of the notifications that have come: a set. Does not wait."""
+        return self._call(self._topics)
+
+    def _topics(self):
+        raw = self._connection.raw
+        found = set()
+        if hasattr(raw, "pgconn"):
+            if readable(raw.fileno()):
+                raw.pgconn.consume_input()
+            while True:
+                notify = raw.pgconn.notifies()
+                if notify is None:
+                    return found
+                found.add(notify.relname.decode())
+        raw.poll()
+        while raw.notifies:
+            found.add(raw.notifies.pop(0).channel)
+        return found
+
+    def _call(self, function, *args):
+        try:
+            return function(*args)
+        except self._connections.errors as error:
+            raise self._connections.explain(error) from error
+
+    def close(self):
+        self._connection.close()

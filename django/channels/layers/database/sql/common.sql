@@ -1,0 +1,179 @@
+-- The statements that every database takes as they stand.
+--
+-- ":name" is a parameter; {now} is the database's own clock in seconds since 1970, so that the hosts'
+-- clocks need not agree. A "queue" is the prefix of the layer, a colon, and a channel's name, or for a
+-- process-local channel the name up to its "!"; every key of another kind has the same prefix.
+
+-- name: room
+-- How many messages wait on a queue (counted up to :limit), whether it is a live gateway's inbox, and
+-- the number of the first that waits. Numbers up to :floor are known to be gone.
+SELECT
+    (SELECT count(*) FROM (
+        SELECT 1 FROM channels_database_message
+        WHERE queue = :queue AND id > :floor AND expires > {now} LIMIT :limit
+    ) AS waiting),
+    (SELECT count(*) FROM channels_database_process WHERE name = :queue),
+    (SELECT min(id) FROM channels_database_message
+        WHERE queue = :queue AND id > :floor AND expires > {now});
+
+-- name: insert
+-- Put messages on their queues. {rows} is "insert_row" for each, in their order.
+INSERT INTO channels_database_message (queue, channel, body, expires) VALUES {rows};
+
+-- name: insert_row
+(:queue, :channel, :body, {now} + :expiry);
+
+-- name: insert_back
+-- Put a message back under the number it had: at the head of its queue.
+INSERT INTO channels_database_message (id, queue, channel, body, expires, losses)
+VALUES (:id, :queue, :channel, :body, {now} + :expiry, :losses);
+
+-- name: peek
+-- One queue, if anything waits there; repeated with UNION ALL for several.
+SELECT :queue AS queue WHERE EXISTS (
+    SELECT 1 FROM channels_database_message WHERE queue = :queue AND expires > {now});
+
+-- name: held
+-- What a slot holds.
+SELECT id, queue, channel, body, losses FROM channels_database_held WHERE slot = :slot;
+
+-- name: acknowledge
+DELETE FROM channels_database_held WHERE slot = :slot;
+
+-- name: beat
+-- Renew a lease. No row: the lease had run out, and somebody has cleared up after its holder.
+UPDATE channels_database_process SET expires = {now} + :lease WHERE name = :name;
+
+-- name: register
+INSERT INTO channels_database_process (name, expires) VALUES (:name, {now} + :lease);
+
+-- name: unregister
+DELETE FROM channels_database_process WHERE name = :name;
+
+-- name: registered
+SELECT count(*) FROM channels_database_process WHERE name = :name;
+
+-- name: lost
+-- The holders of leases that have run out; no row that somebody else is clearing up after.
+SELECT name FROM channels_database_process
+WHERE expires < {now} AND name >= :low AND name < :high LIMIT 10;
+
+-- name: held_by
+SELECT slot, id, queue, channel, body, losses FROM channels_database_held WHERE process = :process;
+
+-- name: forget_held
+DELETE FROM channels_database_held WHERE process = :process;
+
+-- name: farewell
+-- What is sent to :queue should the gateway be lost. {rows} is "farewell_row" for each.
+INSERT INTO channels_database_farewell (channel, gateway, queue, body) VALUES {rows}
+ON CONFLICT DO NOTHING;
+
+-- name: farewell_row
+(:channel, :gateway, :queue, :body);
+
+-- name: farewells
+SELECT queue, body FROM channels_database_farewell WHERE gateway = :gateway;
+
+-- name: drop_farewell
+DELETE FROM channels_database_farewell WHERE channel = :channel;
+
+-- name: drop_farewells
+DELETE FROM channels_database_farewell WHERE gateway = :gateway;
+
+-- name: drop_queue
+DELETE FROM channels_database_message WHERE queue = :queue;
+
+-- name: group_discard
+DELETE FROM channels_database_group
+WHERE grp = :grp AND gateway = :gateway AND channel = :channel;
+
+-- name: group_channels
+SELECT channel FROM channels_database_group WHERE grp = :grp;
+
+-- name: group_routes
+-- The gateways with members of a group, each found by one look into the index however many members
+-- it has; and with them, as rows of their own, the members that are no gateway's.
+WITH RECURSIVE routes (gateway) AS (
+    SELECT min(gateway) FROM channels_database_group WHERE grp = :grp
+    UNION ALL
+    SELECT (SELECT min(gateway) FROM channels_database_group
+            WHERE grp = :grp AND gateway > routes.gateway)
+    FROM routes WHERE gateway IS NOT NULL
+)
+SELECT gateway, '' FROM routes WHERE gateway <> ''
+UNION ALL
+SELECT '', channel FROM channels_database_group WHERE grp = :grp AND gateway = '';
+
+-- name: group_members
+SELECT count(*) FROM channels_database_group WHERE grp = :grp AND gateway = :gateway;
+
+-- name: leave_groups
+DELETE FROM channels_database_group WHERE gateway = :gateway;
+
+-- name: delay
+INSERT INTO channels_database_delayed (queue, channel, body, due) VALUES (:queue, :channel, :body, {now} + :delay);
+
+-- name: next_due
+-- Seconds until the next delayed message is due; NULL where there is none.
+SELECT min(due) - {now} FROM channels_database_delayed WHERE queue >= :low AND queue < :high;
+
+-- name: due
+SELECT id, queue, channel, body FROM channels_database_delayed
+WHERE due <= {now} AND queue >= :low AND queue < :high ORDER BY due, id LIMIT 100;
+
+-- name: drop_delayed
+DELETE FROM channels_database_delayed WHERE id = :id;
+
+-- name: bury
+INSERT INTO channels_database_dead (queue, channel, body, losses, reason, died)
+VALUES (:queue, :channel, :body, :losses, :reason, {now});
+
+-- name: dead
+SELECT id, channel, body, losses, reason, died FROM channels_database_dead
+WHERE queue >= :low AND queue < :high ORDER BY id LIMIT :limit;
+
+-- name: dead_one
+SELECT id, queue, channel, body FROM channels_database_dead
+WHERE id = :id AND queue >= :low AND queue < :high;
+
+-- name: dead_ids
+SELECT id FROM channels_database_dead WHERE queue >= :low AND queue < :high ORDER BY id;
+
+-- name: drop_dead
+DELETE FROM channels_database_dead WHERE id = :id AND queue >= :low AND queue < :high;
+
+-- name: sweep
+-- Remove messages that nobody took in time.
+DELETE FROM channels_database_message WHERE expires <= {now} AND queue >= :low AND queue < :high;
+
+-- name: sweep_groups
+-- Remove memberships of gateways that are gone: one may have been added while its gateway was cleared up after.
+DELETE FROM channels_database_group WHERE grp >= :low AND grp < :high AND gateway <> ''
+AND gateway NOT IN (SELECT name FROM channels_database_process);
+
+-- name: pending
+-- For each queue: how many messages wait, and seconds until the first expires.
+SELECT queue, count(*), min(expires) - {now} FROM channels_database_message
+WHERE expires > {now} AND queue >= :low AND queue < :high GROUP BY queue;
+
+-- name: count_held
+SELECT count(*) FROM channels_database_held WHERE queue >= :low AND queue < :high;
+
+-- name: flush_message
+DELETE FROM channels_database_message WHERE queue >= :low AND queue < :high;
+
+-- name: flush_held
+DELETE FROM channels_database_held WHERE queue >= :low AND queue < :high;
+
+-- name: flush_group
+DELETE FROM channels_database_group WHERE grp >= :low AND grp < :high;
+
+-- name: flush_delayed
+DELETE FROM channels_database_delayed WHERE queue >= :low AND queue < :high;
+
+-- name: flush_dead
+DELETE FROM channels_database_dead WHERE queue >= :low AND queue < :high;
+
+-- name: gateways
+SELECT name FROM channels_database_process WHERE name >= :low AND name < :high AND name LIKE '%!';

@@ -1,0 +1,111 @@
+-- MariaDB 10.6 or newer, and MySQL 8.
+
+-- name: tables
+-- Names are ASCII and compared byte by byte; rows of a queue lie together, in their order.
+CREATE TABLE channels_database_message (
+    id bigint NOT NULL AUTO_INCREMENT UNIQUE,
+    queue varchar(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    channel varchar(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    body longtext CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    expires double NOT NULL,
+    losses smallint NOT NULL DEFAULT 0,
+    PRIMARY KEY (queue, id)
+) ENGINE=InnoDB;
+CREATE TABLE channels_database_held (
+    slot varchar(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
+    process varchar(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    id bigint NOT NULL,
+    queue varchar(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    channel varchar(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    body longtext CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    losses smallint NOT NULL,
+    KEY channels_database_held_process (process)
+) ENGINE=InnoDB;
+CREATE TABLE channels_database_process (
+    name varchar(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
+    expires double NOT NULL
+) ENGINE=InnoDB;
+CREATE TABLE channels_database_farewell (
+    channel varchar(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
+    gateway varchar(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    queue varchar(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    body longtext CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    KEY channels_database_farewell_gateway (gateway)
+) ENGINE=InnoDB;
+CREATE TABLE channels_database_group (
+    grp varchar(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    gateway varchar(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    channel varchar(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    PRIMARY KEY (grp, gateway, channel),
+    KEY channels_database_group_gateway (gateway)
+) ENGINE=InnoDB;
+CREATE TABLE channels_database_delayed (
+    id bigint NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    queue varchar(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    channel varchar(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    body longtext CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    due double NOT NULL,
+    KEY channels_database_delayed_due (due)
+) ENGINE=InnoDB;
+CREATE TABLE channels_database_dead (
+    id bigint NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    queue varchar(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    channel varchar(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    body longtext CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    losses smallint NOT NULL,
+    reason varchar(200) NOT NULL,
+    died double NOT NULL
+) ENGINE=InnoDB;
+
+-- name: next
+-- The next message of one queue, locked past what others have locked; "drop" follows in the transaction.
+SELECT id, queue, channel, body, losses FROM channels_database_message
+WHERE queue = :queue AND expires > {now} AND (:channel = '' OR channel = :channel)
+ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED;
+
+-- name: drop
+DELETE FROM channels_database_message WHERE queue = :queue AND id = :id;
+
+-- name: hold
+-- What was taken becomes the slot's, in place of what the slot held.
+REPLACE INTO channels_database_held (slot, process, id, queue, channel, body, losses)
+VALUES (:slot, :process, :id, :queue, :channel, :body, :losses);
+
+-- name: drain
+-- Up to :limit messages of one gateway's inbox; "drop_many" follows in the transaction.
+SELECT id, channel, body FROM channels_database_message
+WHERE queue = :queue AND expires > {now}
+ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED;
+
+-- name: drop_many
+-- {ids} is a list of numbers.
+DELETE FROM channels_database_message WHERE queue = :queue AND id IN ({ids});
+
+-- name: peek
+SELECT :queue AS queue FROM DUAL WHERE EXISTS (
+    SELECT 1 FROM channels_database_message WHERE queue = :queue AND expires > {now});
+
+-- name: lost
+SELECT name FROM channels_database_process
+WHERE expires < {now} AND name >= :low AND name < :high LIMIT 10 FOR UPDATE SKIP LOCKED;
+
+-- name: due
+SELECT id, queue, channel, body FROM channels_database_delayed
+WHERE due <= {now} AND queue >= :low AND queue < :high
+ORDER BY due, id LIMIT 100 FOR UPDATE SKIP LOCKED;
+
+-- name: dead_one
+SELECT id, queue, channel, body FROM channels_database_dead
+WHERE id = :id AND queue >= :low AND queue < :high FOR UPDATE SKIP LOCKED;
+
+-- name: register
+REPLACE INTO channels_database_process (name, expires) VALUES (:name, {now} + :lease);
+
+-- name: farewell
+INSERT IGNORE INTO channels_database_farewell (channel, gateway, queue, body) VALUES {rows};
+
+-- name: group_add
+INSERT IGNORE INTO channels_database_group (grp, gateway, channel) VALUES (:grp, :gateway, :channel);
+
+-- name: version
+SELECT version();

@@ -1,0 +1,208 @@
+"""
+SQLite: a file of the layer's own, so that the site's database is never locked by it; who waits polls.
+
+SQLite has one writer at a time. Who wants to write waits in line on a lock of the operating system, not
+in SQLite's own busy loop, whose pauses grow: nobody is told "database is locked".
+"""
+
+import atexit
+import hashlib
+import os
+import sqlite3
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections as aliases
+
+from ...exceptions import LayerUnavailable
+from .connections import Connection, Connections
+from .statements import statements
+from .store import Store
+
+try:
+    import fcntl
+except ImportError:  # Windows, where SQLite's own waiting has to do
+    fcntl = None
+
+OLDEST = (3, 35, 0)
+
+#: Seconds that SQLite itself waits for a lock that somebody else (a backup, a shell) holds.
+BUSY_TIMEOUT = 30
+
+
+class SQLiteConnections(Connections):
+    vendor = "sqlite"
+    begin = "BEGIN IMMEDIATE"
+
+    def __init__(self, alias, file=None):
+        self._file = file
+        self._name = self._path = None
+        super().__init__(alias)
+        self.errors = (sqlite3.Error,)
+
+    def _reset(self):
+        super()._reset()
+        self._writer = threading.Lock()
+        self._line = {}
+
+    def path(self):
+        """
+        The layer's file: as configured, or beside the site's, or for a site in memory a temporary
+        one.
+        """
+        if self._file is not None:
+            return str(self._file)
+        name = aliases[self.alias].settings_dict["NAME"]
+        if name != self._name:
+            self._path, self._name = self._path_beside(str(name)), name
+        return self._path
+
+    def _path_beside(self, name):
+        if name and name != ":memory:" and not name.startswith("file:"):
+            root, extension = os.path.splitext(name)
+            return root + "-channels" + extension
+        digest = hashlib.sha256((name + ":" + self.alias).encode()).hexdigest()[:8]
+        return os.path.join(_temporary_folder(), "channels-%s.sqlite3" % digest)
+
+    def open(self):
+        if sqlite3.sqlite_version_info < OLDEST:
+            raise ImproperlyConfigured(
+                "The channel layer needs SQLite %d.%d or newer, not %s: use a newer Python build."
+                % (OLDEST[0], OLDEST[1], sqlite3.sqlite_version)
+            )
+        path = self.path()
+        raw = sqlite3.connect(
+            path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+        )
+        connection = Connection(raw, raw.cursor())
+        connection.path = path
+        raw.create_function("unixnow", 0, time.time)
+        with self.writing():
+            # The journal's mode stays with the file. In WAL mode, NORMAL loses the last messages with a power
+            # failure, and nothing else.
+            connection.rows("PRAGMA journal_mode = WAL")
+            connection.run("PRAGMA synchronous = NORMAL")
+            if not connection.rows(
+                "SELECT 1 FROM sqlite_master WHERE name = 'channels_database_dead'"
+            ):
+                raw.executescript("BEGIN IMMEDIATE; %s; COMMIT" % statements("sqlite")["tables"])
+        return connection
+
+    def is_alive(self, connection):
+        # Another file under the name of this one: a test runner's next database, or a restored backup.
+        return connection.path == self.path() and os.path.exists(connection.path)
+
+    def explain(self, error):
+        if isinstance(error, (sqlite3.OperationalError, sqlite3.DatabaseError)):
+            return LayerUnavailable("SQLite (%s): %s" % (self.path(), error))
+        return error
+
+    @contextmanager
+    def writing(self):
+        with self._writer:
+            if fcntl is None:
+                yield
+                return
+            path = self.path()
+            descriptor = self._line.get(path)
+            if descriptor is None:
+                flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+                descriptor = self._line[path] = os.open(path + "-lock", flags, 0o666)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+class SQLiteStore(Store):
+    """The tables in an SQLite file."""
+
+    connections_class = SQLiteConnections
+    poll_every = 0.02
+    sees_changes = True
+
+    def write(self, name, parameters):
+        return self.connections.transaction(
+            lambda connection: connection.run(self.sql[name], parameters)
+        )
+
+    def insert(self, rows, topics=()):
+        self.connections.transaction(lambda connection: self.insert_on(connection, rows))
+
+    def take(self, wanted):
+        return self._next(wanted, None, None)
+
+    def claim(self, slot, process, wanted):
+        return self._next(wanted, slot, process)
+
+    def _next(self, wanted, slot, process):
+        # Readers wait for nobody; only who has seen something asks for the writer's place.
+        waiting = self.peek([queue for queue, _ in wanted])
+        wanted = [each for each in wanted if each[0] in waiting]
+        if not wanted:
+            return None
+
+        def work(connection):
+            for queue, channel in wanted:
+                rows = connection.rows(self.sql["take"], {"queue": queue, "channel": channel})
+                if rows:
+                    number, queue, channel, body, losses = row = rows[0]
+                    if slot is not None:
+                        connection.run(
+                            self.sql["hold"],
+                            {
+                                "slot": slot,
+                                "process": process,
+                                "id": number,
+                                "queue": queue,
+                                "channel": channel,
+                                "body": body,
+                                "losses": losses,
+                            },
+                        )
+                    return row
+            return None
+
+        return self.connections.transaction(work)
+
+    def drain(self, queue, limit):
+        if not self.peek([queue]):
+            return []
+        rows = self.connections.transaction(
+            lambda connection: connection.rows(self.sql["drain"], {"queue": queue, "limit": limit})
+        )
+        return [(channel, body) for _, channel, body in sorted(rows)]
+
+    def change_counter(self):
+        """
+        A function whose result differs once somebody else has written: cheap, it reads no table.
+        """
+        try:
+            connection = self.connections.open()
+            return lambda: connection.rows("PRAGMA data_version")[0][0]
+        except sqlite3.Error as error:
+            raise self.connections.explain(error) from error
+
+
+_folder = None
+
+
+def _temporary_folder():
+    """A folder that goes with the process; processes forked since share it."""
+    global _folder
+    if _folder is None:
+        import shutil
+
+        _folder = tempfile.mkdtemp(prefix="channels-")
+        owner = os.getpid()
+
+        def remove():
+            if os.getpid() == owner:
+                shutil.rmtree(_folder, ignore_errors=True)
+
+        atexit.register(remove)
+    return _folder

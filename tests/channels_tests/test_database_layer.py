@@ -1,0 +1,69 @@
+"""The database layer by the conformance suite of all layers, on each database."""
+
+import os
+import shutil
+import tempfile
+import unittest
+
+from django.channels.layers.database import DatabaseChannelLayer
+from django.channels.test.conformance import LayerConformance
+
+from .database_servers import add_alias, mariadb_alias, postgresql_alias
+
+
+class DatabaseLayerCase:
+    """Makes layers on `alias`, and ends their threads and connections with the test."""
+
+    shortest_expiry = 0.1
+
+    def make_layer(self, **config):
+        layer = DatabaseChannelLayer(database=self.alias, **config)
+        self.addCleanup(layer.close)
+        return layer
+
+
+class SQLiteCase(DatabaseLayerCase):
+    alias = "channels_sqlite"
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.folder = tempfile.mkdtemp(prefix="channels-test-")
+        add_alias(
+            cls.alias,
+            {
+                "ENGINE": "django.db.backends.sqlite3",
+                "NAME": os.path.join(cls.folder, "site.sqlite3"),
+            },
+        )
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.folder, ignore_errors=True)
+        super().tearDownClass()
+
+
+class PostgreSQLCase(DatabaseLayerCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.alias = postgresql_alias()
+
+
+class MariaDBCase(DatabaseLayerCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.alias = mariadb_alias()
+
+
+class SQLiteConformanceTests(SQLiteCase, LayerConformance, unittest.TestCase):
+    pass
+
+
+class PostgreSQLConformanceTests(PostgreSQLCase, LayerConformance, unittest.TestCase):
+    pass
+
+
+class MariaDBConformanceTests(MariaDBCase, LayerConformance, unittest.TestCase):
+    pass
