@@ -17,6 +17,7 @@ if django.VERSION < (3, 2):  # later versions find the AppConfig by themselves
 
 _EXPORTS = {
     "Channel": "channel",
+    "channel_layers": "asgi",
     "Group": "channel",
     "route": "routing",
     "route_class": "routing",

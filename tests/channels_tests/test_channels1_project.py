@@ -254,6 +254,13 @@ generic_routing = [
 
 
 class SiteTests(ChannelTestCase):
+    def test_documented_imports(self):
+        from django.channels import channel_layers
+
+        layer = channel_layers["default"]
+        self.assertEqual(layer.alias, "default")
+        self.assertIn("http.request", layer.router.channels)
+
     def users(self, *names):
         for name in names:
             get_user_model().objects.create_user(name, "", "secret")

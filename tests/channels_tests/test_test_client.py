@@ -29,7 +29,6 @@ from django.test import override_settings
 
 from .applications import INSTALLED
 
-
 urlpatterns = []
 
 
