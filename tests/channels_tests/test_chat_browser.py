@@ -250,6 +250,8 @@ class ChatBrowserTests(unittest.TestCase):
         self.assertEqual(ben.ask(LINES), ["before"])
         ben.driver.delete_network_conditions()
         ben.await_lines("before", *missed, timeout=RECONNECT_TIMEOUT)
+        pages = [frame for frame in ben.ask("return window.sent") if "after" in frame]
+        self.assertEqual(len(pages), 1)  # the second page, asked for at once
         ada.await_people("Ada", "Ben")
         self.assertEqual(ada.ask(WAITING), 0)
 
