@@ -6,6 +6,7 @@ leases in keeper.py.
 """
 
 import atexit
+import logging
 import os
 import threading
 import time
@@ -18,12 +19,14 @@ from django.db import connections as aliases
 
 from ...exceptions import ChannelFull, LayerUnavailable
 from ..base import BaseChannelLayer
-from ..lost import REPORT, RETRY, LostPolicy
+from ..lost import REPORT, RETRY, DeadLetter, LostPolicy
 from ..messages import clean
 from ..names import check_channel_name, check_group_name, inbox_of
 from .codec import decode, encode
 from .keeper import Keeper
 from .watcher import Notifier, Watcher, topic
+
+logger = logging.getLogger("django.channels.layers.database")
 
 #: Seconds for which a look into a channel's fill is relied on; and the share of the room that it gave.
 ROOM_FOR = 1.0
@@ -54,6 +57,7 @@ class DatabaseChannelLayer(BaseChannelLayer):
         "acknowledgement",
         "delay",
         "leases",
+        "dead_letters",
     )
     sends_on_commit = True
 
@@ -66,6 +70,7 @@ class DatabaseChannelLayer(BaseChannelLayer):
         heartbeat=5.0,
         lease=15.0,
         lost=None,
+        retry_safe_requests=False,
         **options,
     ):
         known = {
@@ -76,6 +81,7 @@ class DatabaseChannelLayer(BaseChannelLayer):
             "heartbeat": heartbeat,
             "lease": lease,
             "lost": lost,
+            "retry_safe_requests": retry_safe_requests,
         }
         for key in list(options):
             if key.isupper():
@@ -94,7 +100,7 @@ class DatabaseChannelLayer(BaseChannelLayer):
         self.inbox_capacity = known["inbox_capacity"]
         self.heartbeat = known["heartbeat"]
         self.lease = known["lease"]
-        self.lost_policy = LostPolicy(known["lost"])
+        self.lost_policy = LostPolicy(known["lost"], known["retry_safe_requests"])
         self._lock = threading.RLock()
         self._store = None
         self._begin()
@@ -453,26 +459,18 @@ class DatabaseChannelLayer(BaseChannelLayer):
             expiry = self.expiries[channel]
             return [("back", {"body": body, "losses": losses, "expiry": expiry})]
         self.count("lost_dead")
-        reason = "its worker was lost" if losses == 1 else "its worker was lost %d times" % losses
-        return [("bury", {"body": body, "losses": losses, "reason": reason})]
+        logger.error(
+            "A worker was lost with a message of %s: it is among the dead letters.", channel
+        )
+        return [("bury", {"body": body, "losses": losses, "reason": "lost"})]
 
     # Dead letters.
 
-    def dead_letters(self, limit=1000):
-        """
-        Messages that were given up, the oldest first: dicts of `id`, `channel`, `message`, `reason`
-        (text), `losses` and `time` (seconds since 1970).
-        """
+    def dead_letters(self):
+        """A list of DeadLetter, the oldest first: messages that were lost with their workers."""
         return [
-            {
-                "id": str(number),
-                "channel": channel,
-                "message": decode(body),
-                "reason": reason,
-                "losses": losses,
-                "time": died,
-            }
-            for number, channel, body, losses, reason, died in self.store.dead(limit)
+            DeadLetter(str(number), channel, decode(body), reason, died)
+            for number, channel, body, reason, died in self.store.dead()
         ]
 
     def requeue_dead_letters(self, ids=None):
@@ -570,6 +568,8 @@ class DatabaseChannelLayer(BaseChannelLayer):
         counters = self.statistics()
         statistics["messages_count"] = counters.get("sent", 0)
         statistics["messages_held"] = self.store.count_held()
+        statistics["messages_expired"] = counters.get("expired", 0)
+        statistics["dead_letters"] = len(self.store.dead_ids())
         statistics["channel_full_count"] = counters.get("full", 0)
         return statistics
 

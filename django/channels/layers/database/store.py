@@ -211,9 +211,12 @@ class Store:
                 rows = []
                 for queue, body in connection.rows(self.sql["farewells"], {"gateway": name}):
                     rows.append(
-                        dict(
-                            queue=queue, channel=self.name(queue), body=body, expiry=FAREWELL_EXPIRY
-                        )
+                        {
+                            "queue": queue,
+                            "channel": self.name(queue),
+                            "body": body,
+                            "expiry": FAREWELL_EXPIRY,
+                        }
                     )
                     touched.add(queue)
                 self.insert_on(connection, rows)
@@ -334,8 +337,9 @@ class Store:
 
     # Dead letters.
 
-    def dead(self, limit):
-        return self.read("dead", dict(self.range, limit=limit))
+    def dead(self):
+        """The dead letters, the oldest first: (id, channel, body, reason, when it died)."""
+        return self.read("dead", self.range)
 
     def dead_ids(self):
         return [row[0] for row in self.read("dead_ids", self.range)]

@@ -191,8 +191,9 @@ class Watcher:
                 self._sleep(PAUSE)
 
     def _sleep(self, seconds):
-        if readable(self._pipe[0], seconds):
-            os.read(self._pipe[0], 4096)
+        pipe = self._pipe
+        if pipe is not None and readable(pipe[0], seconds):
+            os.read(pipe[0], 4096)
 
     def _wanted(self):
         with self._lock:

@@ -130,8 +130,8 @@ INSERT INTO channels_database_dead (queue, channel, body, losses, reason, died)
 VALUES (:queue, :channel, :body, :losses, :reason, {now});
 
 -- name: dead
-SELECT id, channel, body, losses, reason, died FROM channels_database_dead
-WHERE queue >= :low AND queue < :high ORDER BY id LIMIT :limit;
+SELECT id, channel, body, reason, died FROM channels_database_dead
+WHERE queue >= :low AND queue < :high ORDER BY id;
 
 -- name: dead_one
 SELECT id, queue, channel, body FROM channels_database_dead
