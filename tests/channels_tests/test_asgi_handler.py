@@ -320,9 +320,11 @@ class ReplyTests(HandlerCase):
 
     def test_stream_is_followed_lazily(self):
         made = []
+        # Django 2.0 to 3.0 stream the repr() of a memoryview, under WSGI too.
+        last = b"c" if (2, 0) <= django.VERSION < (3, 1) else memoryview(b"c")
 
         def parts():
-            for part in (b"a", "b", b"", b"x" * (CHUNK + 5), memoryview(b"c")):
+            for part in (b"a", "b", b"", b"x" * (CHUNK + 5), last):
                 made.append(part)
                 yield part
 
