@@ -7,19 +7,16 @@ from .contract import LayerUnavailable
 #: Oldest server, and what it is needed for: XTRIM MINID, HRANDFIELD, ZADD GT.
 OLDEST = (6, 2)
 
+_NOT_ALLOWED = "its ACL does not let this user do that: see the guide of the Redis layer"
+
 _REMEDIES = (
     ("NOAUTH", "it asks for a password: give it in the URL of hosts, redis://USER:PASSWORD@HOST"),
     ("WRONGPASS", "it refuses this user or password: check the URL of hosts"),
     ("invalid username-password", "it refuses this user or password: check the URL of hosts"),
     ("invalid password", "it refuses this password: check the URL of hosts"),
-    (
-        "NOPERM",
-        "its ACL does not let this user do that: see the ACL section of the Redis layer's guide",
-    ),
-    (
-        "No permissions",
-        "its ACL does not let this user do that: see the ACL section of the Redis layer's guide",
-    ),
+    ("NOPERM", _NOT_ALLOWED),
+    ("no permissions", _NOT_ALLOWED),
+    ("can't run this command", _NOT_ALLOWED),
     ("READONLY", "it is a read-only replica: name the primary in hosts, or use sentinels"),
     ("read only replica", "it is a read-only replica: name the primary in hosts, or use sentinels"),
     ("previous master is now a slave", "the primary has become a replica; a new one is looked for"),

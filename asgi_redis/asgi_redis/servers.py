@@ -27,6 +27,12 @@ from .failures import check_version, unavailable
 #: Seconds by which an answer to a blocking command may be late.
 LATE = 5.0
 
+#: Seconds that the layer's blocking commands wait at the most, on a cluster.
+BLOCKING = 10.0
+
+#: Seconds for which a command is tried again while its slot moves to another node.
+MOVING = 5.0
+
 #: A connection that was idle for so many seconds is looked at before it is used.
 FRESH = 1.0
 
@@ -375,6 +381,10 @@ class DirectLink:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.disconnect(nowait=True)
+        manager = getattr(self._pool, "sentinel_manager", None)
+        if manager is not None:
+            for sentinel in manager.sentinels:
+                await sentinel.connection_pool.disconnect()
 
 
 class Clustered:
@@ -384,8 +394,8 @@ class Clustered:
 
     def __init__(self, urls, options, pool_size):
         self._urls, self._options = urls, dict(options)
-        # A blocking command waits as long as the contract's block_for at least.
-        self._options["socket_timeout"] = max(options["socket_timeout"], 2 * LATE)
+        # Blocking commands go over the same connections: those wait BLOCKING at the most.
+        self._options["socket_timeout"] = max(options["socket_timeout"], BLOCKING + LATE)
         self._pool_size = pool_size
         self.where = ", ".join(_where(url) for url in urls) + " (cluster)"
         self.forked()
@@ -410,22 +420,24 @@ class Clustered:
         for url in self._urls:
             try:
                 client = redis.RedisCluster.from_url(url, **self._options)
-                check_version(
-                    client.execute_command("INFO", "server", target_nodes="random"), self.where
-                )
+                info = client.info("server", target_nodes=client.get_random_node())
+                check_version("redis_version:%s" % info["redis_version"], self.where)
                 return client
             except (ERRORS, TypeError) as each:
                 error = each
         raise unavailable(error, self.where) from error
 
     def call(self, command):
-        try:
+        deadline = time.monotonic() + MOVING
+        while True:
             try:
                 return self.client.execute_command(*command)
             except NoScriptError:
-                return self.client.execute_command(*scripts.in_full(command))
-        except ERRORS as error:
-            raise unavailable(error, self.where) from error
+                command = scripts.in_full(command)
+            except ERRORS as error:
+                if not _is_moving(error) or time.monotonic() > deadline:
+                    raise unavailable(error, self.where) from error
+                time.sleep(0.02)
 
     def call_many(self, commands):
         return [self.call(command) for command in commands]
@@ -448,6 +460,11 @@ class Clustered:
 
     def link(self):
         return ClusterLink(self._urls, self._options, self.where)
+
+
+def _is_moving(error):
+    """Whether a slot is between two nodes: nothing was done, and soon it can be."""
+    return isinstance(error, redis.exceptions.TryAgainError) or "TTL exhausted" in str(error)
 
 
 class ClusterLink:
@@ -484,16 +501,25 @@ class ClusterLink:
         replies = []
         for command in commands:
             try:
-                try:
-                    replies.append(await self._client.execute_command(*command))
-                except NoScriptError:
-                    replies.append(await self._client.execute_command(*scripts.in_full(command)))
+                replies.append(await self._one(command))
             except redis.exceptions.ResponseError as error:
                 replies.append(error)
             except ERRORS as error:
                 await self.close()
                 raise unavailable(error, self.where) from error
         return replies
+
+    async def _one(self, command):
+        deadline = time.monotonic() + MOVING
+        while True:
+            try:
+                return await self._client.execute_command(*command)
+            except NoScriptError:
+                command = scripts.in_full(command)
+            except ERRORS as error:
+                if not _is_moving(error) or time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.02)
 
     async def close(self):
         client, self._client = self._client, None

@@ -46,12 +46,15 @@ def free_port():
 
 
 class RedisServer:
-    """One process. `options` are lines of redis.conf: name to value, or to a list of them."""
+    """One process. `options` are lines of redis.conf: name to value, or to a list of them.
 
-    def __init__(self, sentinel=False, **options):
+    With `monitor`, its lines that begin with "sentinel", it is a Sentinel.
+    """
+
+    def __init__(self, monitor=None, **options):
         self.port = free_port()
         self.directory = tempfile.mkdtemp(prefix="asgi-redis-test-")
-        self.sentinel = sentinel
+        self.is_sentinel = monitor is not None
         self.options = {
             "port": self.port,
             "bind": "127.0.0.1",
@@ -59,9 +62,11 @@ class RedisServer:
             "save": '""',
             "appendonly": "no",
         }
-        if sentinel:
+        if self.is_sentinel:
             del self.options["save"], self.options["appendonly"]
         self.options.update((name.replace("_", "-"), value) for name, value in options.items())
+        if self.is_sentinel:
+            self.options["sentinel"] = monitor
         self.process = None
 
     @property
@@ -71,14 +76,14 @@ class RedisServer:
     def start(self):
         program = find_server()
         path = os.path.join(self.directory, "redis.conf")
-        if not (self.sentinel and os.path.exists(path)):
+        if not (self.is_sentinel and os.path.exists(path)):
             with open(path, "w") as file:
                 for name, value in self.options.items():
                     for each in value if isinstance(value, list) else [value]:
                         file.write("%s %s\n" % (name, each))
         with open(os.path.join(self.directory, "log"), "ab") as log:
             self.process = subprocess.Popen(
-                [program, path] + ["--sentinel"] * self.sentinel, stdout=log, stderr=log
+                [program, path] + ["--sentinel"] * self.is_sentinel, stdout=log, stderr=log
             )
         atexit.register(self.kill)
         self.wait_until_it_listens()

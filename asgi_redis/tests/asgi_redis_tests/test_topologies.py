@@ -1,0 +1,306 @@
+"""Sentinel with a failover, Cluster with a slot that moves, TLS with an ACL user: as sites have them."""
+
+import asyncio
+import os
+import subprocess
+import threading
+import time
+import unittest
+
+import redis
+from django.channels.test.conformance import LayerConformance
+
+from asgi_redis import RedisChannelLayer
+from channels_tests.requirements import require
+from channels_tests.timing import TIMEOUT, wait_until
+
+from .servers import RedisServer
+
+
+class Topology:
+    """Its servers are started once for the class, by `start_servers`."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.servers = []
+        try:
+            cls.start_servers()
+        except BaseException:
+            cls.tearDownClass()
+            raise
+
+    @classmethod
+    def tearDownClass(cls):
+        for server in cls.servers:
+            server.stop()
+        super().tearDownClass()
+
+    @classmethod
+    def add(cls, server):
+        cls.servers.append(server)
+        return server.start()
+
+    config = {}
+
+    def make_layer(self, **config):
+        layer = RedisChannelLayer(**dict(self.config, **config))
+        self.addCleanup(layer.close)
+        return layer
+
+
+class Flow:
+    """Messages that flow, from a sender to a claiming worker and to an inbox, while something happens."""
+
+    def __init__(self, sender, worker):
+        self.sender, self.worker = sender, worker
+        self.sent, self.got, self.refused = [], [], 0
+        self.stop = threading.Event()
+        self.threads = [threading.Thread(target=each) for each in (self._send, self._claim)]
+
+    def _send(self):
+        number = 0
+        while not self.stop.is_set():
+            number += 1
+            try:
+                self.sender.send("flow.work", {"number": number})
+                self.sent.append(number)
+            except (self.sender.LayerUnavailable, self.sender.ChannelFull):
+                self.refused += 1
+                time.sleep(0.02)
+            time.sleep(0.002)
+
+    def _claim(self):
+        while not self.stop.is_set() or len(self.got) < len(self.sent):
+            try:
+                message = self.worker.claim("slot", ["flow.work"], block=True)[1]
+            except self.worker.LayerUnavailable:
+                time.sleep(0.02)
+                continue
+            if message is not None:
+                self.got.append(message["number"])
+            elif self.stop.is_set():
+                return
+
+    def __enter__(self):
+        self.worker.block_for = 0.3
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exc_info):
+        self.stop.set()
+        for thread in self.threads:
+            thread.join(TIMEOUT)
+
+    def flows(self):
+        """Wait until messages that are sent from now on come out."""
+        begin = len(self.sent)
+        wait_until(lambda: len(self.sent) > begin + 10, "sends to succeed", 2 * TIMEOUT)
+        number = self.sent[-1]
+        wait_until(lambda: self.got and self.got[-1] >= number, "them to come out", 2 * TIMEOUT)
+
+
+class SentinelTests(Topology, LayerConformance, unittest.TestCase):
+    @classmethod
+    def start_servers(cls):
+        cls.primary = cls.add(RedisServer())
+        cls.replica = cls.add(
+            RedisServer(replicaof="127.0.0.1 %d" % cls.primary.port, repl_diskless_sync_delay=0)
+        )
+        wait_until(
+            lambda: cls.replica.client().info("replication")["master_link_status"] == "up",
+            "the replica to follow",
+        )
+        cls.sentinel = cls.add(
+            RedisServer(
+                monitor=[
+                    "monitor mymaster 127.0.0.1 %d 1" % cls.primary.port,
+                    "down-after-milliseconds mymaster 300",
+                    "failover-timeout mymaster 3000",
+                ],
+            )
+        )
+        cls.config = {
+            "sentinels": [("127.0.0.1", cls.sentinel.port)],
+            "service": "mymaster",
+            "heartbeat": 0.3,
+            "lease": 3,
+        }
+        wait_until(
+            lambda: cls.sentinel.client().sentinel_slaves("mymaster"), "Sentinel to see the replica"
+        )
+
+    def test_zz_messages_flow_again_after_a_failover(self):
+        # The last one: there is no primary to go back to.
+        sender, worker, gateway = (self.make_layer() for _ in range(3))
+        batches = []
+
+        async def hold_an_inbox(done):
+            inbox = gateway.open_inbox("gateway.a!")
+            while not done.is_set():
+                try:
+                    batches.extend(await asyncio.wait_for(inbox.receive(), 0.2))
+                except asyncio.TimeoutError:
+                    pass
+                except gateway.LayerUnavailable:
+                    await asyncio.sleep(0.05)
+            await inbox.close()
+
+        done = threading.Event()
+        holder = threading.Thread(target=lambda: asyncio.run(hold_an_inbox(done)))
+        holder.start()
+        try:
+            with Flow(sender, worker) as flow:
+                flow.flows()
+                self.primary.kill()
+                flow.flows()
+                sender.send("gateway.a!1", {"after": "failover"})
+                wait_until(
+                    lambda: ("gateway.a!1", {"after": "failover"}) in batches, "the inbox to get it"
+                )
+        finally:
+            done.set()
+            holder.join(TIMEOUT)
+        self.assertGreater(flow.refused, 0)
+        # Nothing twice, nothing out of order; what the replica had not got yet is lost.
+        self.assertEqual(flow.got, sorted(set(flow.got)))
+        self.assertLess(len(set(flow.sent) - set(flow.got)), 20)
+
+
+class ClusterTests(Topology, LayerConformance, unittest.TestCase):
+    @classmethod
+    def start_servers(cls):
+        nodes = [
+            cls.add(RedisServer(cluster_enabled="yes", cluster_node_timeout=2000)) for _ in range(3)
+        ]
+        cls.nodes = nodes
+        clients = [node.client() for node in nodes]
+        bounds = [0, 5461, 10922, 16384]
+        for index, client in enumerate(clients):
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", bounds[index], bounds[index + 1] - 1)
+            client.execute_command("CONFIG", "SET", "cluster-require-full-coverage", "no")
+            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", index + 1)
+        for node in nodes[1:]:
+            clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", node.port)
+
+        def agreed():
+            for client in clients:
+                info = client.execute_command("CLUSTER", "INFO").decode().split()
+                for line in ("state:ok", "known_nodes:3", "slots_assigned:16384"):
+                    if "cluster_" + line not in info:
+                        return False
+            return True
+
+        wait_until(agreed, "the cluster to form", 2 * TIMEOUT)
+        cls.config = {
+            "hosts": [node.url for node in nodes],
+            "cluster": True,
+            "heartbeat": 0.5,
+            "lease": 5,
+        }
+
+    def test_partitions_lie_on_all_nodes(self):
+        layer = self.make_layer()
+        slots = {
+            self.nodes[0].client().execute_command("CLUSTER", "KEYSLOT", tag) // 5462
+            for tag in layer.keys.tags
+        }
+        self.assertEqual(slots, {0, 1, 2})
+
+    def test_messages_flow_while_a_slot_moves(self):
+        sender, worker = self.make_layer(), self.make_layer()
+        with Flow(sender, worker) as flow:
+            flow.flows()
+            self.move_slot(sender.keys.tag)
+            flow.flows()
+        self.assertEqual(flow.got, flow.sent)
+
+    def move_slot(self, tag):
+        clients = [node.client() for node in self.nodes]
+        slot = clients[0].execute_command("CLUSTER", "KEYSLOT", tag)
+        ids = [client.execute_command("CLUSTER", "MYID").decode() for client in clients]
+        source = min(slot // 5462, 2)
+        while True:
+            try:
+                clients[source].execute_command("CLUSTER", "COUNTKEYSINSLOT", slot)
+                clients[source].exists(tag + "leases")
+                break
+            except redis.exceptions.ResponseError:
+                source = (source + 1) % 3
+        target = (source + 1) % 3
+        clients[target].execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
+        clients[source].execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+        while True:
+            keys = clients[source].execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100)
+            if not keys:
+                break
+            clients[source].execute_command(
+                "MIGRATE", "127.0.0.1", self.nodes[target].port, "", 0, 5000, "KEYS", *keys
+            )
+        for client in (clients[target], clients[source], clients[3 - source - target]):
+            client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
+
+
+#: The ACL of the guide, in docs/topics/channels/redis.txt.
+ACL = "~{mysite:#* +@read +@write +@blocking +@scripting +@connection -@dangerous +info +time"
+
+
+def make_certificate(directory):
+    """A self-signed certificate for 127.0.0.1; (its path, its key's)."""
+    require("openssl")
+    certificate, key = (os.path.join(directory, name) for name in ("server.crt", "server.key"))
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+        + ["-nodes", "-days", "2", "-subj", "/CN=127.0.0.1", "-addext"]
+        + ["subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
+        check=True,
+        capture_output=True,
+    )
+    return certificate, key
+
+
+class TLSTests(Topology, LayerConformance, unittest.TestCase):
+    """TLS alone is spoken, by a user with a password that may touch this prefix and nothing else."""
+
+    @classmethod
+    def start_servers(cls):
+        server = RedisServer()
+        cls.certificate, key = make_certificate(server.directory)
+        server.options.update(
+            {
+                "port": 0,
+                "tls-port": server.port,
+                "tls-cert-file": cls.certificate,
+                "tls-key-file": key,
+                "tls-ca-cert-file": cls.certificate,
+                "tls-auth-clients": "no",
+                "user": ["default off", "channels on >se:cret/1 " + ACL],
+            }
+        )
+        cls.server = cls.add(server)
+        cls.config = {
+            "hosts": [
+                "rediss://channels:se%%3Acret%%2F1@127.0.0.1:%d/0?ssl_ca_certs=%s"
+                % (server.port, cls.certificate)
+            ],
+            "prefix": "mysite:",
+        }
+
+    def test_a_wrong_password_is_told(self):
+        url = self.config["hosts"][0]
+        for wrong in (url.replace("cret", "gret"), url.replace("channels:se%3Acret%2F1@", "")):
+            layer = self.make_layer(hosts=[wrong])
+            with self.assertRaisesRegex(layer.LayerUnavailable, "password|user") as caught:
+                layer.send("test.x", {})
+            self.assertNotIn("gret", str(caught.exception))
+
+    def test_a_certificate_that_nobody_knows_is_refused(self):
+        layer = self.make_layer(hosts=[self.config["hosts"][0].split("?")[0]])
+        with self.assertRaisesRegex(layer.LayerUnavailable, "(?i)certificate"):
+            layer.send("test.x", {})
+
+    def test_another_prefix_is_out_of_its_reach(self):
+        layer = self.make_layer(prefix="theirs:")
+        with self.assertRaisesRegex(layer.LayerUnavailable, "ACL"):
+            layer.send("test.x", {})
