@@ -2,6 +2,7 @@
 
 import uuid
 
+import django
 from django.db.models import Max
 from django.http import JsonResponse
 from django.shortcuts import redirect, render
@@ -10,11 +11,14 @@ from django.views.decorators.http import require_GET, require_POST
 
 from .models import Room
 
+# Django 1.8 makes slugs of ASCII only.
+ANY_SCRIPT = {"allow_unicode": True} if django.VERSION >= (1, 9) else {}
+
 
 @require_GET
 def index(request):
     """The rooms, those where somebody spoke last first; or, ?room=Some name, off to that one."""
-    name = slugify(request.GET.get("room", ""), allow_unicode=True)[:50]
+    name = slugify(request.GET.get("room", ""), **ANY_SCRIPT)[:50]
     if name:
         return redirect("room", name)
     rooms = Room.objects.annotate(last=Max("lines")).order_by("-last")[:30]
