@@ -23,4 +23,4 @@ def drop_tables(apps, schema_editor):
 class Migration(migrations.Migration):
     initial = True
     dependencies = []
-    operations = [migrations.RunPython(create_tables, drop_tables)]
+    operations = [migrations.RunPython(create_tables, drop_tables, atomic=False)]

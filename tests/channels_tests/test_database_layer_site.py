@@ -1,0 +1,271 @@
+"""
+A site on the database layer: uvicorn as the gateway, and `manage.py runworker`, as real processes.
+"""
+
+import signal
+import threading
+import time
+import unittest
+import urllib.error
+import urllib.request
+
+from .database_servers import MariaDB, PostgreSQL
+from .requirements import require
+from .servers import Project, serve
+from .timing import TIMEOUT, wait_until
+
+SETTINGS = """
+INSTALLED_APPS += ["{channels}.layers.database"]
+CHANNEL_LAYERS["default"]["BACKEND"] = "{channels}.layers.database.DatabaseChannelLayer"
+CHANNEL_LAYERS["default"]["CONFIG"] = {"DATABASE": "default", "heartbeat": 0.3, "lease": 2.0}
+"""
+
+FILES = {
+    "mysite/routing.py": """
+import os
+import signal
+import time
+
+from {channels} import Channel, Group, route
+
+
+def connect(message):
+    message.reply_channel.send({"accept": True})
+    message.channel_session["number"] = 0
+    Group("everybody").add(message.reply_channel)
+
+
+def receive(message):
+    text = message["text"]
+    if text == "all":
+        Group("everybody").send({"text": "to all"})
+    elif text == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif text == "order":
+        Channel("orders").send({"number": 1})
+    else:
+        message.channel_session["number"] += 1
+        message.reply_channel.send({"text": "%s %d" % (text, message.channel_session["number"])})
+
+
+def disconnect(message):
+    print("disconnect %s" % message["code"], flush=True)
+
+
+def order(message):
+    print("order %s" % message["number"], flush=True)
+
+
+channel_routing = [
+    route("websocket.connect", connect),
+    route("websocket.receive", receive),
+    route("websocket.disconnect", disconnect),
+    route("orders", order),
+]
+""",
+    "mysite/views.py": """
+import os
+import signal
+
+from django.db import transaction
+from django.http import HttpResponse
+from {channels} import Channel
+
+
+def index(request):
+    if "die" in request.GET:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "order" in request.GET:
+        try:
+            with transaction.atomic():
+                Channel("orders").send({"number": 17}, immediately=True)
+                raise ValueError
+        except ValueError:
+            pass
+        with transaction.atomic():
+            Channel("orders").send({"number": 18}, immediately=True)
+    return HttpResponse("hello")
+""",
+}
+
+
+class SiteTests:
+    """One site for the tests of a class; each test has workers of its own. `settings()` names its
+    database."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        require("uvicorn")
+        require("websocket")
+        cls.project = Project(FILES, SETTINGS + cls.settings())
+        cls.addClassCleanup(cls.project.close)
+        with cls.project.manage("migrate", "--verbosity", "0") as process:
+            if process.wait(TIMEOUT * 3):
+                raise AssertionError(process.output)
+        cls.gateway = serve(cls.project, "uvicorn", args=["--log-level", "warning"])
+        cls.addClassCleanup(cls.gateway.kill)
+
+    @classmethod
+    def addClassCleanup(cls, function, *args):  # Python before 3.8 has none
+        if "_cleanups" not in cls.__dict__:
+            cls._cleanups = []
+        cls._cleanups.append((function, args))
+
+    @classmethod
+    def tearDownClass(cls):
+        for function, args in reversed(cls.__dict__.get("_cleanups", [])):
+            function(*args)
+        super().tearDownClass()
+
+    def worker(self):
+        process = self.project.manage("runworker", "--threads", "2")
+        self.addCleanup(process.kill)
+        process.wait_for_output("Worker of")
+        return process
+
+    def connect(self, gateway=None):
+        import websocket
+
+        socket = websocket.create_connection(
+            (gateway or self.gateway).websocket_url("/"), timeout=TIMEOUT
+        )
+        self.addCleanup(socket.close)
+        return socket
+
+    def get(self, path):
+        try:
+            with urllib.request.urlopen(self.gateway.url(path), timeout=TIMEOUT) as response:
+                return response.status, response.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    def close_code(self, socket):
+        """Read up to the close frame; its code."""
+        import websocket
+
+        while True:
+            opcode, data = socket.recv_data()
+            if opcode == websocket.ABNF.OPCODE_CLOSE:
+                return int.from_bytes(data[:2], "big")
+
+    def test_echo_groups_views_and_two_workers(self):
+        self.worker()
+        other = self.worker()
+        first, second = self.connect(), self.connect()
+        for number in range(1, 21):
+            first.send("hello")
+            self.assertEqual(first.recv(), "hello %d" % number)
+        second.send("all")
+        self.assertEqual(first.recv(), "to all")
+        self.assertEqual(second.recv(), "to all")
+        self.assertEqual(self.get("/"), (200, b"hello"))
+        self.assertEqual(other.stop(signal.SIGTERM), 0, other.output)
+        first.send("hello")
+        self.assertEqual(first.recv(), "hello 21")
+
+    def test_a_rolled_back_send_was_never_made(self):
+        worker = self.worker()
+        self.assertEqual(self.get("/?order"), (200, b"hello"))
+        worker.wait_for_output("order 18")
+        self.assertNotIn("order 17", worker.output)
+
+    def test_a_killed_worker_is_reported_to_its_clients(self):
+        doomed = self.worker()
+        socket = self.connect()
+        socket.send("die")
+        doomed.wait()
+        self.assertEqual(self.close_code(socket), 1011)
+        doomed = self.worker()
+        self.assertEqual(self.get("/?die")[0], 502)
+        doomed.wait()
+
+    def test_a_killed_gateway_says_farewell(self):
+        worker = self.worker()
+        gateway = serve(self.project, "uvicorn", args=["--log-level", "warning"])
+        self.addCleanup(gateway.kill)
+        socket = self.connect(gateway)
+        socket.send("hello")
+        self.assertEqual(socket.recv(), "hello 1")
+        gateway.stop(signal.SIGKILL)
+        worker.wait_for_output("disconnect 1006")
+
+
+class SQLiteSiteTests(SiteTests, unittest.TestCase):
+    @classmethod
+    def settings(cls):
+        return ""
+
+
+class ServerSiteTests(SiteTests):
+    """On a server, which restarts under load."""
+
+    name = "site"
+
+    @classmethod
+    def settings(cls):
+        cls.server = cls.server_class.shared()
+        connection = cls.server.connect()
+        connection.autocommit = True
+        connection.cursor().execute("CREATE DATABASE %s" % cls.name)
+        connection.close()
+        return "%s\nDATABASES['default'] = %r\n" % (
+            cls.preamble,
+            cls.server.settings(NAME=cls.name),
+        )
+
+    preamble = ""
+
+    def test_the_server_restarts_under_load(self):
+        worker = self.worker()
+        sockets = [self.connect() for _ in range(5)]
+        echoed, stop, failures = [0] * len(sockets), threading.Event(), []
+
+        def load(index):
+            try:
+                while not stop.is_set():
+                    sockets[index].send("hello")
+                    self.assertEqual(sockets[index].recv(), "hello %d" % (echoed[index] + 1))
+                    echoed[index] += 1
+            except Exception as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=load, args=(index,)) for index in range(len(sockets))]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: min(echoed) > 5, "some load")
+        self.server.stop()
+        time.sleep(0.3)  # a time without a server, in which everybody fails
+        self.server.start()
+        # Not one message was lost, or given twice: what was under way is tried again by its sender.
+        before = list(echoed)
+        try:
+            wait_until(
+                lambda: failures or all(now > then + 5 for now, then in zip(echoed, before)),
+                "the echoes after the restart",
+                timeout=3 * TIMEOUT,
+            )
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(TIMEOUT)
+        self.assertEqual(failures, [], self.gateway.output + worker.output)
+        self.assertIsNone(worker.popen.poll())
+        self.assertIsNone(self.gateway.popen.poll())
+
+
+class PostgreSQLSiteTests(ServerSiteTests, unittest.TestCase):
+    server_class = PostgreSQL
+
+
+class MariaDBSiteTests(ServerSiteTests, unittest.TestCase):
+    server_class = MariaDB
+    preamble = """
+try:
+    import MySQLdb
+except ImportError:
+    import pymysql
+
+    pymysql.version_info = (2, 2, 1, "final", 0)
+    pymysql.install_as_MySQLdb()
+"""
