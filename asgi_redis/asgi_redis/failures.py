@@ -20,7 +20,7 @@ _REMEDIES = (
     ("READONLY", "it is a read-only replica: name the primary in hosts, or use sentinels"),
     ("read only replica", "it is a read-only replica: name the primary in hosts, or use sentinels"),
     ("previous master is now a slave", "the primary has become a replica; a new one is looked for"),
-    ("OOM", "it is out of memory (maxmemory): give it more, or find out what fills it"),
+    ("maxmemory", "it is out of memory (maxmemory): give it more, or find out what fills it"),
     ("MISCONF", "it cannot save to disk, and so takes no writes: see its log"),
     ("LOADING", "it is loading its data"),
     ("MASTERDOWN", "its replication link is down"),

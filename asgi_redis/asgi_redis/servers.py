@@ -37,7 +37,13 @@ MOVING = 5.0
 FRESH = 1.0
 
 #: What may go wrong below; asyncio's own time-out is no OSError before Python 3.11.
-ERRORS = (RedisError, OSError, asyncio.TimeoutError, EOFError)
+ERRORS = (
+    RedisError,
+    redis.exceptions.RedisClusterException,  # no RedisError
+    OSError,
+    asyncio.TimeoutError,
+    EOFError,
+)
 
 
 def make_servers(

@@ -17,6 +17,9 @@ local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local lease = tonumber(ARGV[2])
 local last = tonumber(redis.call("GET", KEYS[2]) or now)
+-- A server whose memory is full refuses a script's first write, unless that frees some: a lease is to
+-- be kept then too.
+redis.call("DEL", KEYS[2])
 redis.call("SET", KEYS[2], now)
 if now - last > lease / 2 then
   -- Nobody was heard: the server was away, not they. Everybody gets the time of one lease.

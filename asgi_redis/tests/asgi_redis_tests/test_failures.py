@@ -1,0 +1,403 @@
+"""What is said and done where Redis is missing, old, full, read-only, or lets nobody in."""
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+import time
+import unittest
+
+from asgi_redis import RedisChannelLayer
+from channels_tests.timing import TIMEOUT, wait_until
+
+from .servers import RedisServer, free_port, shared_server
+from .test_standalone import RedisLayerCase
+
+
+class FailuresTests(RedisLayerCase, unittest.TestCase):
+    def assertUnavailable(self, layer, pattern):
+        """Every call says so, and none hangs."""
+        for call in (
+            lambda: layer.send("test.x", {}),
+            lambda: layer.receive_many(["test.x"], block=True),
+            lambda: layer.claim("slot", ["test.x"], block=True),
+            lambda: layer.group_add("group", "test.x"),
+            lambda: layer.send_group("group", {}),
+            lambda: layer.flush(),
+            lambda: layer.global_statistics(),
+            lambda: layer.send_later("test.x", {}, 1),
+        ):
+            with self.assertRaisesRegex(layer.LayerUnavailable, pattern):
+                call()
+
+    def start(self, **options):
+        server = RedisServer(**options).start()
+        self.addCleanup(server.stop)
+        return server
+
+    def test_no_server(self):
+        layer = self.make_layer(hosts=[("127.0.0.1", free_port())])
+        began = time.monotonic()
+        self.assertUnavailable(layer, "(?i)refused")
+        self.assertLess(time.monotonic() - began, TIMEOUT)
+        layer.wake("slot")  # nobody is left to wake
+
+    def test_a_server_that_never_answers(self):
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(8)
+            layer = self.make_layer(
+                hosts=["redis://127.0.0.1:%d" % listener.getsockname()[1]],
+                socket_timeout=0.1,
+                socket_connect_timeout=0.1,
+            )
+            self.assertUnavailable(layer, "(?i)time")
+
+    def test_a_server_that_stops_answering(self):
+        server = self.start()
+        layer = self.make_layer(hosts=[server.url], socket_timeout=0.2)
+        layer.send("test.x", {})
+        os.kill(server.process.pid, 19)  # SIGSTOP
+        try:
+            with self.assertRaisesRegex(layer.LayerUnavailable, "(?i)time"):
+                layer.send("test.x", {})
+        finally:
+            os.kill(server.process.pid, 18)  # SIGCONT
+        layer.send("test.x", {})
+
+    def test_a_server_that_is_too_old(self):
+        server = OldServer("6.0.16")
+        self.addCleanup(server.close)
+        layer = self.make_layer(hosts=[("127.0.0.1", server.port)])
+        self.assertUnavailable(layer, "6.0.16 is too old: asgi_redis needs Redis 6.2")
+
+    def test_a_wrong_password(self):
+        server = self.start(requirepass="right")
+        for url in (server.url, server.url.replace("//", "//:wrong@")):
+            layer = self.make_layer(hosts=[url])
+            self.assertUnavailable(layer, "password")
+        layer = self.make_layer(hosts=[server.url.replace("//", "//:right@")])
+        layer.send("test.x", {})
+
+    def test_a_read_only_replica_and_its_promotion(self):
+        primary = self.start()
+        replica = self.start(replicaof="127.0.0.1 %d" % primary.port)
+        layer = self.make_layer(hosts=[replica.url])
+        for _ in range(2):
+            with self.assertRaisesRegex(layer.LayerUnavailable, "read-only replica"):
+                layer.send("test.x", {})
+        replica.client().replicaof("NO", "ONE")
+        layer.send("test.x", {})
+        self.assertEqual(layer.receive_many(["test.x"]), ("test.x", {}))
+
+    def test_out_of_memory(self):
+        server = self.start(maxmemory_policy="noeviction")
+        layer = self.make_layer(hosts=[server.url])
+        layer.send("test.x", {"number": 1})
+        server.client().config_set("maxmemory", "1mb")
+        with self.assertRaisesRegex(layer.LayerUnavailable, "out of memory"):
+            for _ in range(90):
+                layer.send("test.y", {"text": "x" * 100000})
+        # What is there can be handled, leases go on, and then there is room again.
+        layer.leases.beat()
+        self.assertEqual(layer.claim("slot", ["test.x"])[1], {"number": 1})
+        layer.acknowledge("slot")
+        server.client().config_set("maxmemory", "0")
+        layer.send("test.x", {})
+
+    def test_a_server_that_comes_back(self):
+        server = self.start()
+        layer = self.make_layer(hosts=[server.url])
+        layer.send("test.x", {})
+        server.kill()
+        with self.assertRaises(layer.LayerUnavailable):
+            layer.send("test.x", {})
+        server.start()
+        layer.send("test.x", {})
+        self.assertEqual(layer.receive_many(["test.x"]), ("test.x", {}))
+
+    def test_a_claim_that_waits_when_the_server_goes(self):
+        server = self.start()
+        layer = self.make_layer(hosts=[server.url])
+        error = []
+
+        def claim():
+            try:
+                layer.claim("slot", ["test.x"], block=True)
+            except layer.LayerUnavailable as caught:
+                error.append(caught)
+
+        thread = threading.Thread(target=claim)
+        thread.start()
+        client = server.client()
+        wait_until(
+            lambda: any(each["cmd"] == "blpop" for each in client.client_list()), "it to wait"
+        )
+        server.kill()
+        thread.join(TIMEOUT)
+        self.assertEqual(len(error), 1)
+
+    def test_a_gateway_may_start_before_its_server(self):
+        server = RedisServer()
+        self.addCleanup(server.stop)
+        layer = self.make_layer(hosts=[server.url], heartbeat=0.1, lease=1)
+
+        async def run():
+            inbox = layer.open_inbox("gateway.early!")
+            try:
+                with self.assertRaises(layer.LayerUnavailable):
+                    await asyncio.wait_for(inbox.receive(), TIMEOUT)
+                server.start()
+                reading = asyncio.ensure_future(inbox.receive())
+                loop = asyncio.get_event_loop()
+                await loop.run_in_executor(
+                    None, lambda: wait_until(lambda: inbox.leased, "its lease")
+                )
+                layer.send("gateway.early!1", {"number": 1})
+                return await asyncio.wait_for(reading, TIMEOUT)
+            finally:
+                await inbox.close()
+
+        self.assertEqual(asyncio.run(run()), [("gateway.early!1", {"number": 1})])
+
+    def test_scripts_that_the_server_forgot(self):
+        layer = self.make_layer()
+        layer.flush()
+        layer.send("test.x", {})
+
+        async def run():
+            inbox = layer.open_inbox("gateway.x!")
+            failed = []
+            inbox.send("test.x", {}, failed.append)
+            while inbox._writing is not None:
+                await asyncio.sleep(0.01)
+            layer.servers.call(("SCRIPT", "FLUSH"))
+            inbox.send("test.x", {}, failed.append)
+            while inbox._writing is not None:
+                await asyncio.sleep(0.01)
+            await inbox.close()
+            return failed
+
+        self.assertEqual(asyncio.run(run()), [])
+        layer.servers.call(("SCRIPT", "FLUSH"))
+        for _ in range(3):
+            self.assertEqual(layer.receive_many(["test.x"]), ("test.x", {}))
+
+
+class OldServer:
+    """Answers INFO as a Redis of that version would, and everything else with OK."""
+
+    def __init__(self, version):
+        self._info = b"# Server\r\nredis_version:%s\r\n" % version.encode()
+        self._listener = socket.socket()
+        self._listener.bind(("127.0.0.1", 0))
+        self._listener.listen(8)
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self):
+        self._listener.close()
+
+    def _accept(self):
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection):
+        with connection, connection.makefile("rb") as lines:
+            while True:
+                head = lines.readline()
+                if not head:
+                    return
+                words = []
+                for _ in range(int(head[1:])):
+                    words.append(lines.read(int(lines.readline()[1:]) + 2)[:-2])
+                if words[0].upper() == b"INFO":
+                    connection.sendall(b"$%d\r\n%s\r\n" % (len(self._info), self._info))
+                else:
+                    connection.sendall(b"+OK\r\n")
+
+
+class SettingsTests(unittest.TestCase):
+    def test_what_channels_1_accepted(self):
+        RedisChannelLayer(
+            hosts=[("localhost", 6379)],
+            prefix="asgi:",
+            expiry=60,
+            group_expiry=86400,
+            capacity=100,
+            channel_capacity={"http.request": 200, "http.response*": 10},
+            symmetric_encryption_keys=["secret"],
+        )
+        RedisChannelLayer()
+        RedisChannelLayer(hosts=["unix:///run/redis.sock?db=1"])
+        RedisChannelLayer(hosts=[{"address": "redis://localhost"}])
+
+    def test_what_cannot_work_is_told_with_the_remedy(self):
+        for config, text in (
+            ({"hosts": ["redis://a", "redis://b"]}, "cluster=True"),
+            ({"hosts": [5]}, "list of URLs"),
+            ({"hosts": ["localhost:6379"]}, "list of URLs"),
+            ({"sentinels": [("a", 1)]}, "service"),
+            ({"sentinels": [("a", 1)], "service": "x", "hosts": ["redis://a"]}, "either"),
+            ({"sentinels": ["a"], "service": "x"}, "list of \\(host, port\\)"),
+            ({"prefix": "my{site}"}, "braces"),
+            ({"partitions": 0.5}, "partitions"),
+            ({"heartbeat": 5, "lease": 6}, "three heartbeats"),
+            ({"symmetric_encryption_keys": "abc"}, "list"),
+        ):
+            with self.subTest(config=config):
+                with self.assertRaisesRegex(ValueError, text):
+                    RedisChannelLayer(**config)
+
+
+class EncryptionTests(RedisLayerCase, unittest.TestCase):
+    config = {"prefix": "encryption:"}
+
+    def setUp(self):
+        self.layer = self.make_layer(symmetric_encryption_keys=["old"])
+        self.layer.flush()
+        self.addCleanup(self.layer.flush)
+        logger = logging.getLogger("django.channels.redis")
+        logger.disabled = True
+        self.addCleanup(setattr, logger, "disabled", False)
+
+    def test_nothing_readable_leaves_the_process(self):
+        self.layer.send("test.x", {"text": "attack at dawn"})
+        dump = b"".join(
+            self.layer.servers.call(("LINDEX", key, 0))
+            for key in self.layer.servers.scan("*encryption:*}q:*")
+        )
+        self.assertGreater(len(dump), 0)
+        self.assertNotIn(b"dawn", dump)
+        self.assertNotIn(b"text", dump)
+
+    def test_two_messages_never_look_alike(self):
+        layers = [self.layer, self.make_layer(symmetric_encryption_keys=["old"])]
+        payloads = {layer.encode("test.x", {"a": 1}) for layer in layers for _ in range(100)}
+        self.assertEqual(len(payloads), 200)
+
+    def test_keys_rotate_without_losing_a_message(self):
+        # Step by step, as a site deploys: first every process can read the new key, then it is used.
+        old, both, new_first, new = (
+            self.make_layer(symmetric_encryption_keys=keys)
+            for keys in (["old"], ["old", "new"], ["new", "old"], ["new"])
+        )
+        for sender, reader in (
+            (old, both),
+            (both, old),
+            (both, new_first),
+            (new_first, both),
+            (new_first, new),
+            (new, new_first),
+        ):
+            sender.send("test.x", {"a": 1})
+            self.assertEqual(reader.receive_many(["test.x"]), ("test.x", {"a": 1}))
+        self.assertEqual(new.dead_letters(), [])
+
+    def test_what_cannot_be_read_is_a_dead_letter_and_stops_nobody(self):
+        strangers = [
+            self.make_layer(symmetric_encryption_keys=["stranger"]),
+            self.make_layer(),
+        ]
+        for stranger in strangers:
+            stranger.send("test.x", {"bad": 1})
+        self.layer.send("test.x", {"good": 1})
+        self.assertEqual(self.layer.receive_many(["test.x"]), ("test.x", {"good": 1}))
+        for stranger in strangers:
+            stranger.send("test.x", {"bad": 2})
+        self.layer.send("test.x", {"good": 2})
+        self.assertEqual(self.layer.claim("slot", ["test.x"]), ("test.x", {"good": 2}))
+        letters = self.layer.dead_letters()
+        self.assertEqual(
+            [(each.channel, each.message, each.reason) for each in letters],
+            [("test.x", None, "unreadable")] * 4,
+        )
+        # Who has the key can have it again.
+        self.assertEqual(strangers[0].dead_letters()[0].message, {"bad": 1})
+        self.assertEqual(strangers[0].requeue_dead_letters([letters[0].id]), 1)
+        self.assertEqual(strangers[0].receive_many(["test.x"]), ("test.x", {"bad": 1}))
+
+    def test_an_inbox_goes_on_after_what_it_cannot_read(self):
+        async def run():
+            inbox = self.layer.open_inbox("gateway.x!")
+            self.make_layer().send("gateway.x!1", {"bad": 1})
+            self.layer.send("gateway.x!1", {"good": 1})
+            try:
+                return await asyncio.wait_for(inbox.receive(), TIMEOUT)
+            finally:
+                while inbox._chores or inbox._writing is not None:
+                    await asyncio.sleep(0.01)
+                await inbox.close()
+
+        self.assertEqual(asyncio.run(run()), [("gateway.x!1", {"good": 1})])
+        self.assertEqual([each.channel for each in self.layer.dead_letters()], ["gateway.x!1"])
+
+    def test_a_message_belongs_to_its_channel(self):
+        """Somebody who can write to Redis, and has no key, cannot send one channel's to another."""
+        body = self.layer.encode("test.x", {"amount": 1})
+        self.layer.deliver_raw(body.replace(b"test.x", b"test.y"))
+        self.assertEqual(self.layer.receive_many(["test.y"]), (None, None))
+        self.assertEqual(self.layer.dead_letters()[0].reason, "unreadable")
+
+    def test_a_changed_message_is_not_read(self):
+        body = self.layer.encode("test.x", {"amount": 1})
+        self.layer.deliver_raw(body[:-1] + bytes([body[-1] ^ 1]))
+        self.assertEqual(self.layer.receive_many(["test.x"]), (None, None))
+        self.assertEqual(len(self.layer.dead_letters()), 1)
+
+
+class NeighboursTests(RedisLayerCase, unittest.TestCase):
+    def test_flush_leaves_other_applications_alone(self):
+        client = shared_server().client()
+        layers = [self.make_layer(prefix=prefix) for prefix in ("site", "site:", "site*", "site#0")]
+        for layer in layers:
+            layer.send("test.x", {})
+        client.set("site:of-somebody-else", 1)
+        client.set("{site", 1)
+        self.addCleanup(client.delete, "site:of-somebody-else", "{site")
+        for index, layer in enumerate(layers):
+            layer.flush()
+            for number, other in enumerate(layers):
+                pending = other.channel_statistics("test.x")["messages_pending"]
+                self.assertEqual(pending, 0 if number <= index else 1, (index, number))
+        self.assertEqual(client.exists("site:of-somebody-else", "{site"), 2)
+
+    def test_nothing_is_left_of_channels_that_nobody_reads(self):
+        layer = self.make_layer(prefix="leftovers:", expiry=1)
+        for _ in range(3):
+            layer.send(layer.new_channel("test.body?"), {})
+        layer.send(layer.new_channel("test.local!"), {})
+        keys = [key for key in layer.servers.scan("*leftovers:*") if not key.endswith(b"stat")]
+        self.assertEqual(len(keys), 8)  # a queue and a wake list each
+        for key in keys:
+            self.assertLess(0, layer.servers.call(("PTTL", key)))
+
+
+class ForkTests(RedisLayerCase, unittest.TestCase):
+    def test_a_child_has_a_lease_of_its_own(self):
+        layer = self.make_layer(prefix="fork:", heartbeat=0.1, lease=1)
+        layer.flush()
+        layer.send("test.fork", {"number": 1})
+        layer.claim("slot", ["test.fork"])
+        layer.send("test.fork", {"number": 2})
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                if layer.claim("slot", ["test.fork"])[1] == {"number": 2}:
+                    status = 0 if layer.leases._thread.is_alive() else 2
+            finally:
+                os._exit(status)
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
+        self.assertEqual(layer.global_statistics()["messages_held"], 2)
+        layer.leases.ensure()
+        # Of the child nobody hears any more; the parent's is still held.
+        wait_until(layer.dead_letters, "the child's message")
+        self.assertEqual(layer.dead_letters()[0].message, {"number": 2})
+        self.assertEqual(layer.global_statistics()["messages_held"], 1)
+        layer.flush()
