@@ -1,7 +1,8 @@
 # Each target creates what it needs (the virtual environment .venv included) and is quick the second
 # time: a stamp file in .venv says what is installed, and pyproject.toml makes it stale.
 #
-#   make demo     the chat of examples/chat, on http://127.0.0.1:8000/
+#   make demo     the chat of examples/chat, on http://127.0.0.1:8000/ (LAYER=database: a gateway
+#                 and two worker processes over SQLite)
 #   make test     the test suite, against the add-on installed from this tree
 #   make lint     ruff and mypy
 #   make bench    the benchmarks, side by side with Channels 4 and a bare ASGI 3 application
@@ -35,8 +36,14 @@ $(VENV)/.installed-%: pyproject.toml | $(BIN)/python
 demo: $(VENV)/.installed-daphne
 	$(BIN)/python examples/chat/demo.py
 
-test: $(VENV)/.installed-test
-	$(BIN)/python tests/runtests_addon.py $(TESTS)
+# With TESTS, only what it names; asgi_redis_tests.… are those of the Redis layer.
+test: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
+	$(if $(TESTS),,$(BIN)/python asgi_redis/tests/run.py)
+	$(BIN)/python $(if $(filter asgi_redis_tests%,$(TESTS)),asgi_redis/tests/run.py,tests/runtests_addon.py) $(TESTS)
+
+$(VENV)/.installed-asgi-redis: asgi_redis/pyproject.toml | $(VENV)/.installed-test
+	$(PIP) install --quiet --editable './asgi_redis[test]'
+	@touch $@
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check .
