@@ -1,7 +1,7 @@
 """The channel layer on Redis: the BACKEND "asgi_redis.RedisChannelLayer" of CHANNEL_LAYERS."""
 
+from .contract import DeadLetter
 from .layer import RedisChannelLayer
-from .recovery import DeadLetter
 
 __version__ = "2.0.0a1"
 

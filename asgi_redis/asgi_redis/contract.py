@@ -8,6 +8,7 @@ try:
         MessageTooLarge,
     )
     from django.channels.layers.base import BaseChannelLayer, Inbox
+    from django.channels.layers.lost import DEAD_LETTER, REPORT, RETRY, DeadLetter, LostPolicy
     from django.channels.layers.messages import clean
     from django.channels.layers.names import (
         ByName,
@@ -26,21 +27,27 @@ except ModuleNotFoundError as _error:
             MessageTooLarge,
         )
         from channels.layers.base import BaseChannelLayer, Inbox
+        from channels.layers.lost import DEAD_LETTER, REPORT, RETRY, DeadLetter, LostPolicy
         from channels.layers.messages import clean
         from channels.layers.names import ByName, check_channel_name, check_group_name, inbox_of
     except ImportError as error:
         raise ImportError(
-            "asgi_redis %s needs django.channels: a patched Django, or the add-on `channels` of the "
-            "same project (Channels 2 to 4 is another one; for it, install channels_redis)." % "2"
+            "asgi_redis 2 needs django.channels: a patched Django, or the add-on `channels` of the "
+            "same project (Channels 2 to 4 is another one; for it, install channels_redis)."
         ) from error
 
 __all__ = [
+    "DEAD_LETTER",
+    "REPORT",
+    "RETRY",
     "BaseChannelLayer",
     "ByName",
     "ChannelFull",
+    "DeadLetter",
     "Inbox",
     "InvalidMessage",
     "LayerUnavailable",
+    "LostPolicy",
     "MessageTooLarge",
     "check_channel_name",
     "check_group_name",

@@ -16,7 +16,9 @@ from .codec import Unreadable, make_codec
 from .contract import (
     BaseChannelLayer,
     ChannelFull,
+    DeadLetter,
     LayerUnavailable,
+    LostPolicy,
     check_channel_name,
     check_group_name,
     clean,
@@ -25,7 +27,7 @@ from .contract import (
 from .inbox import RedisInbox
 from .keys import Keys
 from .leases import Leases
-from .recovery import DeadLetter, Policy, logger
+from .recovery import logger
 from .scripts import run
 from .servers import make_servers
 
@@ -104,7 +106,7 @@ class RedisChannelLayer(BaseChannelLayer):
         self.keys = Keys(prefix, partitions or (16 if cluster else 1))
         self.codec = make_codec(symmetric_encryption_keys)
         self.inbox_capacity = inbox_capacity
-        self.policy = Policy(lost, retry_safe_requests)
+        self.policy = LostPolicy(lost, retry_safe_requests)
         self.leases = Leases(self, heartbeat, lease)
         self._turn = 0
         self._claimed = {}

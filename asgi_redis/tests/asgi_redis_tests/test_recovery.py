@@ -6,6 +6,8 @@ import signal
 import time
 import unittest
 
+from django.core.exceptions import ImproperlyConfigured
+
 from channels_tests.timing import TIMEOUT, wait_until
 
 from .servers import RedisServer
@@ -123,7 +125,7 @@ class LostWorkerTests(RecoveryCase):
         self.watch()
         self.lose("work.thumbnail", number=1)
         self.assertEqual(self.receive("work.thumbnail"), {"number": 1, "redelivered": True})
-        with self.assertRaisesRegex(ValueError, "'report', 'retry' or 'dead-letter'"):
+        with self.assertRaisesRegex(ImproperlyConfigured, "'report', 'retry' or 'dead-letter'"):
             self.make_layer(lost={"work.*": "ignore"})
 
     def test_a_safe_request_may_run_once_more(self):
