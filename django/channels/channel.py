@@ -9,7 +9,7 @@ from django.db import connection
 
 from .compat import on_commit as on_commit_of
 from .layers.names import check_channel_name, check_group_name
-from .message import outbox
+from .outbox import outbox
 
 
 class _Target:

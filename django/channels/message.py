@@ -1,8 +1,9 @@
 """
-Message, what a consumer is called with; and the outbox, which holds what a consumer sends until it ends.
+Message: what a consumer is called with.
 """
 
-import threading
+from .channel import Channel
+from .outbox import pending_message_store  # noqa: F401  (where Channels 1.1 has it)
 
 
 class Message:
@@ -28,8 +29,6 @@ class Message:
     @property
     def channel(self):
         """The Channel it came on."""
-        from .channel import Channel
-
         return Channel(self._channel_name, channel_layer=self.channel_layer)
 
     @property
@@ -39,8 +38,6 @@ class Message:
             name = self.content.get("reply_channel")
             if name is None:
                 return None
-            from .channel import Channel
-
             self._reply_channel = Channel(name, channel_layer=self.channel_layer)
         return self._reply_channel
 
@@ -114,51 +111,3 @@ class Message:
         copy._reply_channel = self._reply_channel
         copy._channel_session = self._channel_session
         return copy
-
-
-class Outbox(threading.local):
-    """
-    What the consumer of this thread has sent: a list of (layer, "send" or "group", name, message),
-    clean messages in the order of the calls; None while no consumer runs, when sends leave at once.
-    """
-
-    held = None
-
-    def open(self):
-        """Begin to hold; returns what was held by a consumer around this one, for `close`."""
-        outer, self.held = self.held, []
-        return outer
-
-    def close(self, outer=None):
-        """End holding; returns what was held."""
-        held, self.held = self.held, outer
-        return held
-
-
-outbox = Outbox()
-
-
-class PendingMessageStore:
-    """
-    The outbox under the name and calls it has in Channels 1.1 (`prepare`, `active`, `send_and_flush`),
-    for code that runs a consumer without a worker.
-    """
-
-    @property
-    def active(self):
-        return outbox.held is not None
-
-    def prepare(self, **kwargs):
-        outbox.open()
-
-    def send_and_flush(self, **kwargs):
-        send_held(outbox.close() or ())
-
-
-pending_message_store = PendingMessageStore()
-
-
-def send_held(held):
-    """Send what an outbox held, in order."""
-    for layer, kind, name, message in held:
-        (layer.deliver if kind == "send" else layer.deliver_group)(name, message)

@@ -1,26 +1,18 @@
 """
-The signals of channels. Database connections are released around every consumer by them, as
-Django does around a request.
+The signals of channels, and the release of database connections around each consumer, as Django does
+it around a request.
 """
+
+import threading
 
 from django.conf import settings
 from django.db import close_old_connections, reset_queries
+from django.db.backends.signals import connection_created
 from django.dispatch import Signal
 
-
-class ConsumerSignal(Signal):
-    """Caches its receivers by sender; sends without one, as tests written for 1.1 do, are allowed."""
-
-    def __init__(self):
-        super().__init__(use_caching=True)
-
-    def send(self, sender, **named):
-        return super().send(ConsumerSignal if sender is None else sender, **named)
-
-
 #: Around each consumer, in its thread; `environ` is an empty dict, kept from Channels 1.1.
-consumer_started = ConsumerSignal()
-consumer_finished = ConsumerSignal()
+consumer_started = Signal()
+consumer_finished = Signal()
 
 #: Once a worker thread is ready to claim (`sender` is the Worker).
 worker_ready = Signal()
@@ -29,12 +21,27 @@ worker_ready = Signal()
 worker_process_ready = Signal()
 
 
-def forget_queries(**kwargs):
-    """With DEBUG, Django keeps every query: those of the last event are forgotten."""
-    if settings.DEBUG:
-        reset_queries()
+class _Thread(threading.local):
+    #: Whether it has ever opened a database connection.
+    connected = False
 
 
-consumer_started.connect(forget_queries)
-consumer_started.connect(close_old_connections)
-consumer_finished.connect(close_old_connections)
+_thread = _Thread()
+
+
+def _note_connection(**kwargs):
+    _thread.connected = True
+
+
+connection_created.connect(_note_connection)
+
+
+def release_connections():
+    """
+    Close this thread's database connections that are too old or unusable; with DEBUG, forget the
+    queries that Django keeps. Costs nothing in a thread that uses no database.
+    """
+    if _thread.connected:
+        if settings.DEBUG:
+            reset_queries()
+        close_old_connections()

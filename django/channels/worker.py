@@ -21,8 +21,16 @@ from .exceptions import (
     DenyConnection,
     LayerUnavailable,
 )
-from .message import Message, outbox
-from .signals import consumer_finished, consumer_started, worker_process_ready, worker_ready
+from .message import Message
+from .outbox import outbox
+from .security.websockets import origin_allowed
+from .signals import (
+    consumer_finished,
+    consumer_started,
+    release_connections,
+    worker_process_ready,
+    worker_ready,
+)
 
 logger = logging.getLogger("django.channels.worker")
 
@@ -173,9 +181,11 @@ class Worker:
         outer = outbox.open()
         requeue, patch = False, None
         try:
+            release_connections()
             consumer_started.send(sender=self.__class__, environ={})
             try:
-                self._check_origin(message, consumer)
+                if channel == "websocket.connect":
+                    self._check_origin(message, consumer)
                 consumer(message, **kwargs)
             except DenyConnection:
                 if channel != "websocket.connect":
@@ -202,6 +212,7 @@ class Worker:
             answer.failed(message, error)
         finally:
             consumer_finished.send(sender=self.__class__)
+            release_connections()
             held = outbox.close(outer)
         if requeue:
             self._requeue(channel, message, answer)
@@ -210,14 +221,11 @@ class Worker:
 
     def _check_origin(self, message, consumer):
         """A WebSocket from a page of another site is denied, unless its route says otherwise."""
-        if message._channel_name == "websocket.connect":
-            from .security.websockets import origin_allowed
-
-            if not origin_allowed(message, consumer):
-                logger.warning(
-                    "WebSocket %s denied: its Origin is not in ALLOWED_HOSTS.", message.get("path")
-                )
-                raise DenyConnection()
+        if not origin_allowed(message, consumer):
+            logger.warning(
+                "WebSocket %s denied: its Origin is not in ALLOWED_HOSTS.", message.get("path")
+            )
+            raise DenyConnection()
 
     def _unmatched(self, message, answer):
         if message._channel_name == "websocket.connect":

@@ -107,6 +107,7 @@ import threading, time
 
 from {channels} import Group, include, route
 from {channels}.security.websockets import any_origin
+from django.db import connection
 
 lock = threading.Lock()
 notes = {}
@@ -147,6 +148,12 @@ def ordered_receive(message):
 def ordered_disconnect(message):
     only_one(message)
     note(message.channel_session["name"], "disconnect")
+
+
+def use_database(message):
+    unused = connection.connection is None
+    connection.cursor().execute("SELECT 1")
+    message.reply_channel.send({"text": "opened" if unused else "left open"})
 
 
 def echo(message):
@@ -197,6 +204,7 @@ channel_routing = [
     route("websocket.connect", room_connect, path="^/room/(?P<room>[a-z]+)/$"),
     route("websocket.receive", room_receive, path="^/room/(?P<room>[a-z]+)/$"),
     route("websocket.connect", open_connect, path="^/open/$"),
+    route("websocket.receive", use_database, path="^/database/$"),
     route("http.request", poll, path="^/poll/$"),
     route("http.disconnect", poll_gone, path="^/poll/$"),
 ]
@@ -301,7 +309,7 @@ class ServerTests:
         socket = self.connect("/ordered/?leaver")
         for number in range(100):
             socket.send(str(number))
-        socket.shutdown()
+        socket.send_close()  # without a look at any answer
         wait_until(lambda: "disconnect" in self.notes("leaver"), "disconnect")
         self.assertEqual(self.notes("leaver"), ["connect"] + list(range(100)) + ["disconnect"])
 
@@ -317,6 +325,13 @@ class ServerTests:
         self.assertEqual(ada.recv(), "still there?")
         other.send("last")
         self.assertEqual(other.recv(), "last")
+
+    def test_database_connections_are_released_after_each_event(self):
+        # More events than threads, so one thread at least has had one before.
+        socket = self.connect("/database/")
+        for _ in range(8):
+            socket.send("x")
+            self.assertEqual(socket.recv(), "opened")
 
     def test_the_site_closes_with_its_code(self):
         socket = self.connect("/echo/")

@@ -24,7 +24,7 @@ from django.channels.test import (
     apply_routes,
 )
 from django.contrib.auth import get_user_model
-from django.db import close_old_connections, transaction
+from django.db import transaction
 from django.test import override_settings
 
 from .applications import INSTALLED
@@ -338,9 +338,6 @@ class ClientTests(ChannelTestCase):
         with apply_routes(route("test", lambda message: get_user_model().objects.count())):
             self.assertEqual(Client().send_and_consume("test"), 1)
         self.assertEqual(seen, [consumer_started, consumer_finished])
-        for signal in seen:
-            self.assertTrue(signal.disconnect(close_old_connections))
-            signal.connect(close_old_connections)
 
     def test_session_is_what_travels(self):
         @channel_session

@@ -16,7 +16,6 @@ from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.message import Message, pending_message_store
 from django.channels.signals import consumer_finished, consumer_started
 from django.channels.worker import Worker, WorkerGroup
-from django.db import close_old_connections
 from django.test import SimpleTestCase
 
 from .timing import TIMEOUT, wait_until
@@ -29,10 +28,6 @@ class WorkerTestCase(SimpleTestCase):
         self.layer = MemoryChannelLayer()
         self.layer.alias = "test"
         self.seen = []
-        # As in Django's own test client: a test's connection is not closed under its feet.
-        for each in (consumer_started, consumer_finished):
-            each.disconnect(close_old_connections)
-            self.addCleanup(each.connect, close_old_connections)
 
     def work(self, consumer, channel="test", **content):
         """Have `consumer` take one message; what came back on the reply channel (a list)."""

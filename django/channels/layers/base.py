@@ -94,7 +94,7 @@ class BaseChannelLayer:
     #: Whether other processes on the same settings see the same channels.
     crosses_processes = True
 
-    #: Whether `Channel.send` and `Group.send` wait for the transaction they are made in, unless told otherwise.
+    #: Whether `Channel.send` and `Group.send` wait for the transaction they are made in by default.
     sends_on_commit = False
 
     #: Seconds after which a blocking receive or claim returns empty-handed.
@@ -109,7 +109,12 @@ class BaseChannelLayer:
     LayerUnavailable = exceptions.LayerUnavailable
 
     def __init__(
-        self, expiry=60, group_expiry=86400, capacity=100, channel_capacity=None, channel_expiry=None
+        self,
+        expiry=60,
+        group_expiry=86400,
+        capacity=100,
+        channel_capacity=None,
+        channel_expiry=None,
     ):
         self.expiry = expiry
         self.group_expiry = group_expiry

@@ -262,9 +262,7 @@ class MemoryChannelLayer(BaseChannelLayer):
         check_group_name(group)
         with self._lock:
             return [
-                channel
-                for members in self._groups.get(group, {}).values()
-                for channel in members
+                channel for members in self._groups.get(group, {}).values() for channel in members
             ]
 
     def deliver_group(self, group, message):
@@ -306,9 +304,7 @@ class MemoryChannelLayer(BaseChannelLayer):
 
     def _describe(self, queues, full):
         now = time.monotonic()
-        ages = [
-            now - (queue[0][0] - self.expiries[queue[0][1]]) for queue in queues if queue
-        ]
+        ages = [now - (queue[0][0] - self.expiries[queue[0][1]]) for queue in queues if queue]
         statistics = {
             "messages_pending": sum(map(len, queues)),
             "messages_max_age": max(ages, default=0.0),

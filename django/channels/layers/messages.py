@@ -63,9 +63,7 @@ def _copy(value, where):
         for key, item in value.items():
             if type(key) is not str:
                 if not isinstance(key, str):
-                    raise InvalidMessage(
-                        "%s has the key %r: keys are text." % (_name(where), key)
-                    )
+                    raise InvalidMessage("%s has the key %r: keys are text." % (_name(where), key))
                 key = str.__str__(key)
             copy[key], weight = _copy(item, where + "." + key if where else key)
             total += weight + len(key) + 4

@@ -54,7 +54,10 @@ class ByName:
     def __init__(self, default, patterns=None):
         self.default = default
         self._patterns = [
-            (re.compile(fnmatch.translate(pattern)) if isinstance(pattern, str) else pattern, number)
+            (
+                re.compile(fnmatch.translate(pattern)) if isinstance(pattern, str) else pattern,
+                number,
+            )
             for pattern, number in (patterns or {}).items()
         ]
 

@@ -9,14 +9,15 @@ import functools
 import weakref
 from contextlib import contextmanager
 
-from django.db import close_old_connections, connections
+from django.db import connections
 from django.test import TestCase, TransactionTestCase, override_settings
 
 from ..asgi import DEFAULT_LAYER_ALIAS, channel_layers, import_backend
 from ..channel import Group
 from ..exceptions import ChannelSocketException, ConsumeLater, DenyConnection
 from ..layers.memory import MemoryChannelLayer
-from ..message import Message, outbox, send_held
+from ..message import Message
+from ..outbox import outbox, send_held
 from ..routing import Router
 from ..security.websockets import check_origin
 from ..sessions import ChannelSession
@@ -236,28 +237,28 @@ def run_consumer(message, consumer, kwargs):
     outer = outbox.open()
     result = None
     again = False
-    with _released_connections():
-        consumer_started.send(sender=run_consumer, environ={})
-        try:
-            if message.channel.name == "websocket.connect":
-                check_origin(message, consumer)
-            result = consumer(message, **kwargs)
-        except DenyConnection:
-            if message.channel.name != "websocket.connect":
-                raise
-            # An accept that was sent before must not open the socket after all.
-            outbox.held[:] = [each for each in outbox.held if each[2] != message["reply_channel"]]
-            message.reply_channel.send({"close": True})
-        except ConsumeLater:
-            outbox.held[:] = []
-            again = True
-        except ChannelSocketException as exception:
-            exception.run(message)
-        finally:
-            held = outbox.close(outer)
-            _keep_session(message)
-            send_held(held)
-            consumer_finished.send(sender=run_consumer, environ={})
+    # A worker also releases database connections here; a test case needs its own on.
+    consumer_started.send(sender=run_consumer, environ={})
+    try:
+        if message.channel.name == "websocket.connect":
+            check_origin(message, consumer)
+        result = consumer(message, **kwargs)
+    except DenyConnection:
+        if message.channel.name != "websocket.connect":
+            raise
+        # An accept that was sent before must not open the socket after all.
+        outbox.held[:] = [each for each in outbox.held if each[2] != message["reply_channel"]]
+        message.reply_channel.send({"close": True})
+    except ConsumeLater:
+        outbox.held[:] = []
+        again = True
+    except ChannelSocketException as exception:
+        exception.run(message)
+    finally:
+        held = outbox.close(outer)
+        _keep_session(message)
+        send_held(held)
+        consumer_finished.send(sender=run_consumer, environ={})
     if again:
         message.channel_layer.send(message.channel.name, content)
     return result
@@ -270,18 +271,6 @@ def _keep_session(message):
     if session is not None and sessions.get(message["reply_channel"]) is session:
         data = message.channel_layer.check_message(session.snapshot())
         sessions[message["reply_channel"]] = ChannelSession(data, message["reply_channel"])
-
-
-@contextmanager
-def _released_connections():
-    """A worker's consumer begins and ends without connections; a test case needs its own on."""
-    consumer_started.disconnect(close_old_connections)
-    consumer_finished.disconnect(close_old_connections)
-    try:
-        yield
-    finally:
-        consumer_started.connect(close_old_connections)
-        consumer_finished.connect(close_old_connections)
 
 
 class apply_routes:
