@@ -131,6 +131,7 @@ class OpenWindow:
     def __init__(self, visitor, room, after):
         import websocket
 
+        self.site = visitor.site
         self.lines = []  # texts
         self.people = None  # nicknames
         self.pages = []  # of history: lists of texts
@@ -145,7 +146,12 @@ class OpenWindow:
         )
 
     def read(self):
-        content = json.loads(self.socket.recv())
+        text = self.socket.recv()
+        if not text:
+            raise AssertionError(
+                f"the server closed the socket; its output:\n{self.site.server.output}"
+            )
+        content = json.loads(text)
         texts = [line["text"] for line in content.get("lines", ())]
         if content.get("history"):
             self.pages.append(texts)
