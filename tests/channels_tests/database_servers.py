@@ -7,6 +7,7 @@ app's own migration.
 """
 
 import atexit
+import contextlib
 import glob
 import os
 import pwd
@@ -316,6 +317,8 @@ def add_alias(alias, settings):
         "TEST": {"CHARSET": None, "COLLATION": None, "MIGRATE": True, "MIRROR": None, "NAME": None},
     }
     connections.databases[alias] = dict(defaults, **settings)
+    with contextlib.suppress(AttributeError):
+        del connections[alias]  # an earlier test class had its own database under this name
     return alias
 
 

@@ -10,10 +10,13 @@ from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import condition
 
 try:
-    from django.urls import re_path, reverse
+    from django.urls import reverse
+except ImportError:  # Django 1.8 and 1.9
+    from django.core.urlresolvers import reverse
+try:
+    from django.urls import re_path
 except ImportError:  # Django 1.8 to 1.11
     from django.conf.urls import url as re_path
-    from django.core.urlresolvers import reverse
 
 #: The requests that reached `seen`, for the tests to look at.
 seen_requests = []

@@ -245,7 +245,7 @@ def events_of(channel, message):
 
 class ExchangeModelTests(unittest.TestCase):
     def test_random_interleavings(self):
-        require("hypothesis")
+        require("hypothesis.stateful")
         stateful.run_state_machine_as_test(
             Exchanges,
             settings=hypothesis.settings(

@@ -10,6 +10,8 @@ from django.channels.layers.memory import MemoryChannelLayer
 from django.db import transaction
 from django.test import TransactionTestCase
 
+from .applications import INSTALLED
+
 
 class Eager(MemoryChannelLayer):
     sends_on_commit = False
@@ -21,6 +23,8 @@ class Careful(MemoryChannelLayer):
 
 @unittest.skipUnless(hasattr(transaction, "on_commit"), "Django 1.8 knows no on_commit")
 class OnCommitTests(TransactionTestCase):
+    available_apps = INSTALLED
+
     def arrived(self, layer):
         return layer.receive_many(["there"])[1]
 
