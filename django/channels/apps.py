@@ -14,5 +14,7 @@ class ChannelsConfig(AppConfig):
         from .log import add_last_resort
 
         add_last_resort(settings)
-        from . import checks  # noqa: F401  (registers the system checks)
-        from . import signals  # noqa: F401  (connects the release of database connections)
+        from . import (
+            checks,  # noqa: F401  (registers the system checks)
+            signals,  # noqa: F401  (connects the release of database connections)
+        )

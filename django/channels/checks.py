@@ -1,4 +1,4 @@
-"""System checks of CHANNEL_LAYERS: a wrong BACKEND or ROUTING is told by `manage.py check`, with its remedy."""
+"""System checks of CHANNEL_LAYERS: a wrong BACKEND or ROUTING is told with its remedy."""
 
 from django.core.checks import Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured

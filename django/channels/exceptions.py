@@ -67,7 +67,9 @@ class WebsocketCloseException(ChannelSocketException):
 
     def __init__(self, code=None):
         if code is not None and code != 1000 and not 3000 <= code <= 4999:
-            raise ValueError("A close code is 1000 or lies between 3000 and 4999, not %r." % (code,))
+            raise ValueError(
+                "A close code is 1000 or lies between 3000 and 4999, not %r." % (code,)
+            )
         super().__init__(code)
         self.code = code
 
@@ -80,5 +82,6 @@ class SendNotAvailableOnDemultiplexer(Exception):
 
     def __init__(self, *args):
         super().__init__(
-            *args or ("Send through the multiplexer of the stream's consumer, not the demultiplexer.",)
+            *args
+            or ("Send through the multiplexer of the stream's consumer, not the demultiplexer.",)
         )

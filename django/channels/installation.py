@@ -55,7 +55,8 @@ def require_versions(python, django):
     if django[:2] > DJANGO_CEILING:
         warnings.warn(
             "This version of channels supports Django %s to %s, and this is Django %s. Look for a newer "
-            "version of channels." % (_dotted(DJANGO_FLOOR), _dotted(DJANGO_CEILING), _dotted(django)),
+            "version of channels."
+            % (_dotted(DJANGO_FLOOR), _dotted(DJANGO_CEILING), _dotted(django)),
             RuntimeWarning,
             stacklevel=4,
         )

@@ -104,7 +104,9 @@ class Include:
         self.filters = _compile(filters)
 
     def channel_names(self):
-        return set().union(*(each.channel_names() for each in self.routes)) if self.routes else set()
+        return (
+            set().union(*(each.channel_names() for each in self.routes)) if self.routes else set()
+        )
 
     def match(self, channel, content):
         kwargs = {}

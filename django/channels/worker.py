@@ -54,10 +54,11 @@ class Worker:
     """
     One thread's work on `channel_layer`.
 
-    `only_channels` and `exclude_channels` are lists of name patterns (globs); `callback(channel, message)`
-    is called with each message before its consumer runs. A message whose consumer raises ConsumeLater more than
-    `message_retries` times is given up, with an error in the log. With `signal_handlers`, SIGTERM and
-    SIGINT end `run()` once the consumer that runs has ended (in the main thread only).
+    `only_channels` and `exclude_channels` are lists of name patterns (globs);
+    `callback(channel, message)` is called with each message before its consumer runs. A message
+    whose consumer raises ConsumeLater more than `message_retries` times is given up, with an error
+    in the log. With `signal_handlers`, SIGTERM and SIGINT end `run()` once the consumer that runs
+    has ended (in the main thread only).
     """
 
     def __init__(
@@ -151,7 +152,7 @@ class Worker:
     # One message.
 
     def handle(self, channel, content):
-        """Run the consumer of a message, or of each frame of a batch, and send what was held and the answer."""
+        """Run the consumer of a message, or of each frame of a batch; send what was held, and the answer."""
         answer = _Answer(self.channel_layer, content)
         frames = content.pop("frames", None)
         if frames is None:
@@ -194,9 +195,7 @@ class Worker:
                         "{'close': True} or raise WebsocketCloseException."
                     ) from None
                 # An accept that was sent before must not open the socket after all.
-                outbox.held[:] = [
-                    each for each in outbox.held if each[2] != answer.reply_channel
-                ]
+                outbox.held[:] = [each for each in outbox.held if each[2] != answer.reply_channel]
                 message.reply_channel.send({"close": True})
             except ChannelSocketException as error:
                 error.run(message)
@@ -233,7 +232,9 @@ class Worker:
                 "WebSocket %s denied: no route of channel websocket.connect takes this path.",
                 message.get("path"),
             )
-            answer.add(message, [(self.channel_layer, "send", answer.reply_channel, {"close": True})])
+            answer.add(
+                message, [(self.channel_layer, "send", answer.reply_channel, {"close": True})]
+            )
             return
         logger.error(
             "No route takes this message on %s: check the ROUTING of the layer %s.",
@@ -309,7 +310,11 @@ class _Answer:
         """Its consumer raised: Django's own 500 for a request, an error close for a socket."""
         self._error = True
         self.ends_batch = True
-        if message._channel_name == "http.request" and error is not None and self.exchange is not None:
+        if (
+            message._channel_name == "http.request"
+            and error is not None
+            and self.exchange is not None
+        ):
             from .handler import AsgiHandler
 
             for reply in AsgiHandler.handle_uncaught(message, error):
@@ -380,9 +385,7 @@ def _merged(first, second):
     """Two patches of a session as one."""
     if first is None:
         return second
-    changed = {
-        key: value for key, value in first["set"].items() if key not in second["removed"]
-    }
+    changed = {key: value for key, value in first["set"].items() if key not in second["removed"]}
     changed.update(second["set"])
     removed = (set(first["removed"]) - set(second["set"])) | set(second["removed"])
     return {"set": changed, "removed": sorted(removed)}

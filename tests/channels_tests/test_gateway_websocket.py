@@ -76,9 +76,7 @@ class HandshakeTests(unittest.TestCase):
 
     def test_accept_with_a_subprotocol(self):
         socket = Socket().reply(accept=True, subprotocol="chat.v2")
-        self.assertEqual(
-            socket.written, [{"type": "websocket.accept", "subprotocol": "chat.v2"}]
-        )
+        self.assertEqual(socket.written, [{"type": "websocket.accept", "subprotocol": "chat.v2"}])
 
     def test_data_accepts(self):
         socket = Socket().reply(text="")

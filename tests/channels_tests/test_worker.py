@@ -34,7 +34,9 @@ class WorkerTestCase(SimpleTestCase):
         self.layer.routing = [route(channel, consumer)]
         self.layer.router = None
         if channel.startswith(("websocket", "http")):
-            content = dict({"reply_channel": REPLY, "exchange": 1, "path": "/", "headers": []}, **content)
+            content = dict(
+                {"reply_channel": REPLY, "exchange": 1, "path": "/", "headers": []}, **content
+            )
         self.layer.send(channel, content)
         self.assertTrue(Worker(self.layer).run_once())
         return self.received(REPLY)
@@ -276,9 +278,7 @@ class ExceptionTests(WorkerTestCase):
 
         self.assertEqual(self.work(consumer, "websocket.receive", text="x"), [])
         Worker(self.layer).run_once()
-        self.assertEqual(
-            self.received(REPLY), [{"done": 1, "replies": [{"text": "try 1"}]}]
-        )
+        self.assertEqual(self.received(REPLY), [{"done": 1, "replies": [{"text": "try 1"}]}])
 
     def test_consume_later_for_ever_is_given_up(self):
         def consumer(message):
@@ -286,9 +286,7 @@ class ExceptionTests(WorkerTestCase):
             raise ConsumeLater()
 
         self.layer.routing = [route("websocket.receive", consumer)]
-        self.layer.send(
-            "websocket.receive", {"reply_channel": REPLY, "exchange": 1, "text": "x"}
-        )
+        self.layer.send("websocket.receive", {"reply_channel": REPLY, "exchange": 1, "text": "x"})
         worker = Worker(self.layer, message_retries=3)
         with self.assertLogs("django.channels.worker", "ERROR"):
             while worker.run_once():
@@ -332,9 +330,7 @@ class SessionTests(WorkerTestCase):
             message.channel_session["new"] = [2]
             del message.channel_session["gone"]
 
-        answers = self.work(
-            consumer, "websocket.receive", channel_session={"old": 1, "gone": 1}
-        )
+        answers = self.work(consumer, "websocket.receive", channel_session={"old": 1, "gone": 1})
         self.assertEqual(
             answers, [{"done": 1, "channel_session": {"set": {"new": [2]}, "removed": ["gone"]}}]
         )
@@ -374,9 +370,7 @@ class ChannelsOfAWorkerTests(WorkerTestCase):
     def test_only_and_exclude(self):
         self.layer.routing = {"a.one": len, "a.two": len, "b.one": len}
         self.layer.router = None
-        self.assertEqual(
-            Worker(self.layer, only_channels=["a.*"]).channels, ["a.one", "a.two"]
-        )
+        self.assertEqual(Worker(self.layer, only_channels=["a.*"]).channels, ["a.one", "a.two"])
         excluding = Worker(self.layer, only_channels=["a.*"], exclude_channels=["*.two"])
         self.assertEqual(excluding.channels, ["a.one"])
         channels = Worker(self.layer, exclude_channels=["http.*", "websocket.*"]).channels

@@ -154,9 +154,7 @@ class Gateway:
         connection.perform(state.connect(connect_message(scope)))
         connection.reader = asyncio.ensure_future(self._read_frames(connection, receive))
         writer = self.loop.create_task(connection.write())
-        deadline = self.loop.call_later(
-            ACCEPT_TIMEOUT, lambda: connection.perform(state.timeout())
-        )
+        deadline = self.loop.call_later(ACCEPT_TIMEOUT, lambda: connection.perform(state.timeout()))
         try:
             # The reader ends when the client has gone; a writer that ends first has closed the
             # socket, or has failed since the client has gone.
@@ -308,7 +306,9 @@ class Gateway:
             connection.perform(connection.state.reply(message))
 
     def _reset(self):
-        logger.warning("The channel layer lost its data: closing %d connections.", len(self.connections))
+        logger.warning(
+            "The channel layer lost its data: closing %d connections.", len(self.connections)
+        )
         for connection in list(self.connections.values()):
             connection.groups.clear()
             connection.perform(connection.state.reset())

@@ -129,7 +129,9 @@ class Request(Exchange):
             return self._cut()  # an error page, in the middle of the response that it is about
         content, more = message.get("content", b""), bool(message.get("more_content"))
         if not isinstance(content, bytes):
-            text = "The content of a reply to %s is of type %s; it must be bytes: the reply was cut."
+            text = (
+                "The content of a reply to %s is of type %s; it must be bytes: the reply was cut."
+            )
             return [(LOG, "error", text % (self.path, type(content).__name__))] + self._cut()
         if self._window_channel is None:
             self._unread += 1
@@ -202,7 +204,11 @@ class Request(Exchange):
         self._move("last")
         return [
             (WRITE, _start(status, headers), None),
-            (WRITE, {"type": "http.response.body", "body": _PAGES[status], "more_body": False}, None),
+            (
+                WRITE,
+                {"type": "http.response.body", "body": _PAGES[status], "more_body": False},
+                None,
+            ),
             (FINISH,),
         ] + self._closed()
 

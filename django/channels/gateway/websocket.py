@@ -187,10 +187,7 @@ class WebSocket(Exchange):
         return []
 
     def _is_behind(self, whose):
-        return (
-            self._unread[whose] >= MAX_UNREAD
-            or self._unread_weight[whose] >= MAX_UNREAD_WEIGHT
-        )
+        return self._unread[whose] >= MAX_UNREAD or self._unread_weight[whose] >= MAX_UNREAD_WEIGHT
 
     def _choked(self):
         """A client that does not read the answers to its frames gets no more of them handled."""

@@ -195,7 +195,7 @@ class BaseChannelLayer:
         """Put what `slot` holds back at the head of its channel, for another worker."""
 
     def wake(self, slot):
-        """Have a claim that waits for `slot` return at once, where the layer can; it ends by itself anyway."""
+        """Have a claim that waits for `slot` return at once, where the layer can."""
 
     # Delay.
 

@@ -83,8 +83,9 @@ class MemoryChannelLayer(BaseChannelLayer):
 
     def _wake(self, channel, key):
         """
-        Have one waiting reader of `channel` look, unless one is about to: whoever takes a message wakes the
-        next if there are more. So an event loop that sends pays for one thread, and short work stays with few.
+        Have one waiting reader of `channel` look, unless one is about to: whoever takes a message
+        wakes the next if there are more. So an event loop that sends pays for one thread, and short
+        work stays with few.
         """
         for waiter in self._waking:
             if key in waiter[0] or channel in waiter[0]:

@@ -1,15 +1,25 @@
-"""`manage.py runworker`: a process of worker threads, for layers that processes share."""
+"""`manage.py runworker`: a process of worker threads, for layers that processes share; or several
+processes under a supervisor (../supervisor.py)."""
+
+import logging
+import signal
+import threading
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
 from ...asgi import DEFAULT_LAYER_ALIAS, channel_layers
 from ...worker import WorkerGroup
+from ..supervisor import Supervisor, Tie
+
+logger = logging.getLogger("django.channels.worker")
 
 
 class Command(BaseCommand):
     help = (
-        "Runs a worker: threads that run the site's consumers on what comes over a channel layer."
+        "Runs a worker: threads that run the site's consumers on what comes over a channel layer. "
+        "SIGTERM ends it once the consumers that run have ended; SIGHUP, with --processes, starts "
+        "new processes on the code as it is now and ends the old ones."
     )
 
     def add_arguments(self, parser):
@@ -22,7 +32,21 @@ class Command(BaseCommand):
             "--threads",
             type=int,
             default=4,
-            help="How many messages it handles at a time (default: %(default)s).",
+            help="How many messages a process handles at a time (default: %(default)s).",
+        )
+        parser.add_argument(
+            "--processes",
+            type=int,
+            default=None,
+            help="Runs so many processes of --threads threads each, starts a new one where one "
+            "dies, and takes new code in without a pause at SIGHUP (default: one, not supervised).",
+        )
+        parser.add_argument(
+            "--grace",
+            type=float,
+            default=30.0,
+            metavar="SECONDS",
+            help="How long consumers that run may take to end after SIGTERM (default: %(default)s).",
         )
         parser.add_argument(
             "--only-channels",
@@ -38,8 +62,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args, **options):
-        if options["threads"] < 1:
-            raise CommandError("--threads is %d; it must be at least 1." % options["threads"])
+        self.check_options(options)
         layer = get_layer(options["layer"])
         if not layer.crosses_processes:
             raise CommandError(
@@ -48,10 +71,10 @@ class Command(BaseCommand):
                 "To run workers apart, give CHANNEL_LAYERS[%r] a BACKEND that processes share."
                 % (layer, options["layer"])
             )
+        tie = Tie.of_this_process()
         workers = WorkerGroup(
             layer,
             options["threads"],
-            signal_handlers=True,
             only_channels=options["only_channels"],
             exclude_channels=options["exclude_channels"],
         )
@@ -62,19 +85,72 @@ class Command(BaseCommand):
                 "--exclude-channels let none of them through."
                 % (", ".join(sorted(layer.router.channels)) or "none")
             )
-        if options["verbosity"] > 0:
-            self.stdout.write(
-                "Worker of %d thread%s on the channel layer %s\nChannels: %s\n"
-                "Quit with CONTROL-C."
-                % (
-                    options["threads"],
-                    "" if options["threads"] == 1 else "s",
-                    layer,
-                    ", ".join(channels),
-                )
+        if options["verbosity"] > 0 and tie is None:
+            self.announce(layer, channels, options)
+        if options["processes"] and tie is None:
+            supervise(options)
+        else:
+            self.work(workers, tie, options["grace"])
+
+    def check_options(self, options):
+        """Raises CommandError for a number that makes no sense."""
+        if options["threads"] < 1:
+            raise CommandError("--threads is %d; it must be at least 1." % options["threads"])
+        if options["processes"] is not None and options["processes"] < 1:
+            raise CommandError("--processes is %d; it must be at least 1." % options["processes"])
+        if options["grace"] < 0:
+            raise CommandError("--grace is %g; it is a number of seconds." % options["grace"])
+
+    def announce(self, layer, channels, options):
+        """Says what will run, and on what."""
+        processes = options["processes"]
+        self.stdout.write(
+            "%s of %d thread%s%s on the channel layer %s\nChannels: %s\nQuit with CONTROL-C."
+            % (
+                "%d workers" % processes if processes and processes > 1 else "Worker",
+                options["threads"],
+                "" if options["threads"] == 1 else "s",
+                " each" if processes and processes > 1 else "",
+                layer,
+                ", ".join(channels),
             )
-            self.stdout.flush()
-        workers.run()
+        )
+        self.stdout.flush()
+
+    def work(self, workers, tie, grace):
+        """Works until a signal, or until the supervisor has gone; raises SystemExit if `grace` was too short."""
+        stop = threading.Event()
+
+        def on_signal(number, frame):
+            stop.set()
+
+        signal.signal(signal.SIGTERM, on_signal)
+        signal.signal(signal.SIGINT, on_signal)
+        if hasattr(signal, "SIGHUP"):
+            # The terminal was closed; under a service manager: end, to be started on the new code.
+            signal.signal(signal.SIGHUP, on_signal)
+        workers.start()
+        if tie is not None:
+            tie.ready()
+            tie.on_loss(stop.set)
+        stop.wait()
+        if not workers.stop(grace):
+            logger.error(
+                "Consumers were still running %g s after this worker was told to end: it leaves, and "
+                "what they hold counts as lost. A longer --grace lets them finish.",
+                grace,
+            )
+            # What runs in a thread cannot be ended; the process can.
+            raise SystemExit(1)
+
+
+def supervise(options):
+    """Runs the supervisor until it is told to end."""
+    if not hasattr(signal, "SIGHUP"):
+        raise CommandError("--processes needs signals that this system does not have.")
+    supervisor = Supervisor(options["processes"], options["grace"])
+    if not supervisor.run():
+        raise SystemExit(1)
 
 
 def get_layer(alias):
