@@ -3,11 +3,19 @@
 
 `make demo` runs this. PORT in the environment asks for one port; without it, it is 8000, or another
 one where 8000 is taken. HOST is the address to listen on, 127.0.0.1 where it is not set.
+
+With LAYER=database (or CHANNEL_REDIS_URL) the server holds the sockets and nothing else, and two
+worker processes run the code: end one, and the other goes on.
 """
 
 import os
+import signal
 import socket
+import subprocess
 import sys
+
+#: Worker processes, where the layer crosses processes.
+WORKERS = 2
 
 
 def free_port(host, wanted):
@@ -42,8 +50,28 @@ def main():
 
     execute_from_command_line(["manage.py", "migrate", "--verbosity", "0"])
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    from channels.asgi import get_channel_layer
+
+    server, workers = ["manage.py", "runserver", "--noreload", address], []
+    if get_channel_layer().crosses_processes:
+        server.append("--noworker")
+        command = [
+            sys.executable,
+            os.path.join(os.path.dirname(__file__), "manage.py"),
+            "runworker",
+        ]
+        workers = [subprocess.Popen(command + ["--verbosity", "0"]) for _ in range(WORKERS)]
+        pids = " and ".join(str(worker.pid) for worker in workers)
+        print(f"The code runs in worker processes {pids}", flush=True)
     print(f"The chat is at http://{address}/ (Ctrl-C stops it)", flush=True)
-    execute_from_command_line(["manage.py", "runserver", "--noreload", address])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the workers end, too
+    try:
+        execute_from_command_line(server)
+    finally:
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.wait()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 A site on the database layer: uvicorn as the gateway, and `manage.py runworker`, as real processes.
 """
 
+import os
+import re
 import signal
 import threading
 import time
@@ -12,6 +14,7 @@ import urllib.request
 from .database_servers import MariaDB, PostgreSQL
 from .requirements import require
 from .servers import Project, serve
+from .test_chat import ChatSite, Visitor, require_chat
 from .timing import TIMEOUT, wait_until
 
 SETTINGS = """
@@ -269,3 +272,31 @@ except ImportError:
     pymysql.version_info = (2, 2, 1, "final", 0)
     pymysql.install_as_MySQLdb()
 """
+
+
+class DatabaseChatSite(ChatSite):
+    """The chat as `make demo LAYER=database` starts it."""
+
+    def environment(self, **extra):
+        return super().environment(LAYER="database", **extra)
+
+
+class ChatTests(unittest.TestCase):
+    def test_the_chat_goes_on_with_one_of_its_two_workers(self):
+        require_chat()
+        require("websocket")
+        with DatabaseChatSite() as site:
+            pids = re.search(r"processes (\d+) and (\d+)", site.server.output).groups()
+            ann, ben = Visitor(site, "ann").enter(), Visitor(site, "ben").enter()
+            ann.say("hello")
+            ben.await_line("hello")
+            ann.await_people("ann", "ben")
+            os.kill(int(pids[0]), signal.SIGTERM)
+            for number in range(5):
+                ann.say("line %d" % number)
+                ben.await_line("line %d" % number)
+            ben.close()
+            ann.await_people("ann")
+            site.server.stop()
+            self.assertFalse(site.server.group_is_alive())
+            self.assertNotIn("Traceback", site.server.output)

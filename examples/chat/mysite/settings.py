@@ -1,7 +1,7 @@
 """Settings of the chat: small enough to read whole, and changed through the environment.
 
-PORT and HOST are demo.py's. Here: CHAT_DATABASE (a file), CHANNEL_REDIS_URL, DEBUG (0 or 1),
-ALLOWED_HOSTS (separated by spaces) and SECRET_KEY.
+PORT and HOST are demo.py's. Here: LAYER ("memory" or "database"), CHANNEL_REDIS_URL, CHAT_DATABASE (a
+file), DEBUG (0 or 1), ALLOWED_HOSTS (separated by spaces) and SECRET_KEY.
 """
 
 import os
@@ -65,6 +65,9 @@ CHANNEL_LAYERS = {
         "ROUTING": "chat.routing.channel_routing",
     }
 }
+if os.environ.get("LAYER") == "database":  # on SQLite, a file of its own beside the site's
+    INSTALLED_APPS.append("channels.layers.database")
+    CHANNEL_LAYERS["default"]["BACKEND"] = "channels.layers.database.DatabaseChannelLayer"
 if os.environ.get("CHANNEL_REDIS_URL"):
     CHANNEL_LAYERS["default"]["BACKEND"] = "asgi_redis.RedisChannelLayer"
     CHANNEL_LAYERS["default"]["CONFIG"] = {"hosts": [os.environ["CHANNEL_REDIS_URL"]]}
