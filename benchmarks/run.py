@@ -189,14 +189,14 @@ def make_environments():
     return {"peer": peer, "ours": ours}
 
 
-def server_options():
-    """uvicorn's, the same for all: the fastest that the installed version offers."""
+def server_options(tuned):
+    """uvicorn's, the same for all; `tuned` takes uvloop instead of asyncio."""
     text = call([python_of("peer"), "-m", "uvicorn", "--help"])
     chosen = ["--log-level", "warning", "--no-access-log"]
     for option, values in [
         ("--ws", ["websockets-sansio", "websockets"]),
         ("--http", ["httptools", "auto"]),
-        ("--loop", ["uvloop", "auto"]),
+        ("--loop", ["uvloop", "auto"] if tuned else ["asyncio"]),
     ]:
         offered = re.search(r"%s \[([^]]*)\]" % option, re.sub(r"\s+", " ", text))
         offered = re.split(r"[|\s]+", offered.group(1)) if offered else ["auto"]
@@ -541,7 +541,11 @@ def parse_arguments():
     parser.add_argument(
         "--seconds", type=float, help="that one figure takes: 1.5 (0.5 with --quick)"
     )
-    parser.add_argument("--unpinned", action="store_true", help="no processor for each process")
+    parser.add_argument(
+        "--tuned",
+        action="store_true",
+        help="what suits the peer best: uvloop, and a processor of its own for the server",
+    )
     arguments = parser.parse_args()
     unknown = set(arguments.scenario) - set(SCENARIOS)
     if unknown:
@@ -575,11 +579,11 @@ def main():
     raise_open_files()
     try:
         versions = make_environments()
-        options = server_options()
+        options = server_options(arguments.tuned)
     except BenchmarkError as error:
         sys.exit(str(error))
     server_processors, generator_processors = (
-        (None, None) if arguments.unpinned else split_processors()
+        split_processors() if arguments.tuned else (None, None)
     )
     settings = {
         "rounds": arguments.rounds or (2 if arguments.quick else 5),
