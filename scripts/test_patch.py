@@ -9,6 +9,7 @@
 3. A project without the app: the same output and the same answers from both trees, to the byte.
 4. The wheel of the patched Django, in an environment of its own: startproject, runserver, Daphne.
 5. The add-on's wheel beside it: one set of modules, one app.
+6. Django's documentation, built with ours in it: no warning about a page of ours.
 """
 
 import argparse
@@ -43,6 +44,18 @@ from smoke import ANSWER_TIMEOUT, START_TIMEOUT, Server, SmokeFailed, free_port,
 PYTHON = "3.7"
 REQUIREMENTS = os.path.join(patch_django.PATCHES, "test-requirements.txt")
 LOGS = os.path.join(BUILD, "logs")
+ALL_STEPS = "123456"
+
+# A Sphinx of Django 1.10's time, and what it was written against.
+SPHINX = [
+    "sphinx==1.6.7",
+    "docutils<0.17",
+    "jinja2<3",
+    "markupsafe<2",
+    "alabaster<0.7.13",
+    "sphinxcontrib-websupport<1.2",
+    "setuptools<60",
+]
 
 
 class PatchFailed(Exception):
@@ -295,6 +308,29 @@ def check_alias(python):
         print(f"  INSTALLED_APPS has {app!r}: {said.strip()}", flush=True)
 
 
+def check_docs(folder):
+    """Step 6. Raises `PatchFailed` if Sphinx warns about a page that this repository adds."""
+    python = python_of(environment("django-docs", PYTHON, find_python(PYTHON), SPHINX))
+    docs = os.path.join(patch_django.PATCHED_TREE, "docs")
+    # The dummy builder reads everything and follows every reference, and writes nothing.
+    command = [python, "-W", "ignore", "-m", "sphinx", "-b", "dummy", "-D", "intersphinx_timeout=2"]
+    said = run(command + ["-d", os.path.join(folder, "doctrees"), docs, folder])
+    with open(os.path.join(LOGS, "docs.log"), "w", encoding="utf-8") as stream:
+        stream.write(said)
+    if "build succeeded" not in said:
+        raise PatchFailed("Sphinx did not build the documentation:\n" + said[-4000:])
+    ours = [path for path in patch_django.added_files() if path.startswith("docs" + os.sep)]
+    lines = said.splitlines()
+    bad = [line for line in lines if re.search("WARNING|ERROR", line) and _names(line, ours)]
+    if bad:
+        raise PatchFailed("Sphinx, about pages of channels:\n  " + "\n  ".join(bad))
+    print(f"  {len(ours)} pages of ours among Django's: no warning", flush=True)
+
+
+def _names(line, paths):
+    return any(os.sep + path + ":" in line or path[len("docs/") : -4] in line for path in paths)
+
+
 def step(number, title, started):
     print(f"{number}. {title}  [{time.monotonic() - started:.0f} s]", flush=True)
 
@@ -302,7 +338,7 @@ def step(number, title, started):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--steps", default="12345", help="the steps to run, by number (default: all, 12345)"
+        "--steps", default=ALL_STEPS, help=f"the steps to run (default: all, {ALL_STEPS})"
     )
     parser.add_argument(
         "--processes",
@@ -312,7 +348,7 @@ def main():
     )
     parser.add_argument("labels", nargs="*", default=["channels_tests"], help="labels for step 2")
     options = parser.parse_args()
-    if IN_CI and options.steps != "12345":
+    if IN_CI and options.steps != ALL_STEPS:
         parser.error("with CI=true every step runs: leave --steps out")
     if not os.path.isdir(patch_django.PATCHED_TREE):
         sys.exit("test_patch: there is no patched tree yet: run `make patch` first.")
@@ -341,6 +377,10 @@ def main():
             run(pip + ["--force-reinstall", make_dist.make()])
             check_alias(with_wheel)
             smoke(with_wheel, "channels")
+        if "6" in options.steps:
+            step(6, "Django's documentation, with ours in it", started)
+            with tempfile.TemporaryDirectory(prefix="docs-") as folder:
+                check_docs(folder)
     except (PatchFailed, SuiteCrashed, SmokeFailed, CommandFailed) as error:
         sys.exit(f"test_patch: {error}")
     seconds = time.monotonic() - started
