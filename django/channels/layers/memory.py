@@ -55,8 +55,8 @@ class MemoryChannelLayer(BaseChannelLayer):
         with self._lock:
             self._put(channel, message)
 
-    def _put(self, channel, message):
-        """Queue it, and wake one reader. The lock is held."""
+    def _put(self, channel, message, wake=True):
+        """Queue it, and wake a reader. The lock is held."""
         key = channel
         if "!" in channel:
             key = inbox_of(channel)
@@ -75,7 +75,8 @@ class MemoryChannelLayer(BaseChannelLayer):
                 raise ChannelFull("The channel %r is full." % channel)
             self._queues[key] = queue
         queue.append((now + self.expiries[channel], channel, message))
-        self._wake(channel, key)
+        if wake:
+            self._wake(channel, key)
         self._sends += 1
         if self._sends % SWEEP_EVERY == 0:
             for name, each in list(self._queues.items()):
@@ -336,6 +337,7 @@ class MemoryInbox(Inbox):
         self._loop = get_event_loop()
         self._messages = []
         self._waiting = []
+        self._sent_to = {}  # channels whose readers are to be woken
 
     def put(self, channel, message, control=False):
         """Append, and wake the loop once for all that comes before it looks. The layer's lock is held."""
@@ -366,9 +368,22 @@ class MemoryInbox(Inbox):
 
     def send(self, channel, message, failed):
         try:
-            self._layer.deliver(channel, message)
+            with self._layer._lock:
+                self._layer._put(channel, message, wake=False)
         except ChannelFull as error:
             failed(error)
+            return
+        # Readers are woken when this turn of the loop is over: until then they would only take
+        # turns with it, a thread switch at each of its system calls.
+        if not self._sent_to:
+            self._loop.call_soon(self._wake_readers)
+        self._sent_to[channel] = None
+
+    def _wake_readers(self):
+        sent_to, self._sent_to = self._sent_to, {}
+        with self._layer._lock:
+            for channel in sent_to:
+                self._layer._wake(channel, inbox_of(channel) or channel)
 
     def group_discard(self, group, channel):
         with self._layer._lock:
