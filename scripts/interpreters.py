@@ -5,6 +5,7 @@ Nothing of Django or channels lives here. An interpreter is looked for on PATH f
 that holds a digest of everything installed in them, so that a second run installs nothing.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -121,15 +122,17 @@ def environment(name, version, interpreter, requirements):
     exact = run([interpreter, "-c", "import sys; print(sys.version, sys.prefix)"], timeout=60)
     digest = hashlib.sha256("\n".join([exact] + sorted(requirements)).encode()).hexdigest()[:12]
     path = os.path.join(CACHE, "venvs", f"{name}-py{version}-{digest}")
-    ready = os.path.join(path, "ready")
-    if os.path.exists(ready):
-        return path
-    shutil.rmtree(path, ignore_errors=True)
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    run([interpreter, "-m", "venv", path])
-    pip = [python_of(path), "-m", "pip", "install", "--quiet"]
-    run(pip + ["--upgrade", PIP_FOR_OLD_PYTHON.get(version, "pip")], timeout=300)
-    run(pip + list(requirements), timeout=900)
-    with open(ready, "w") as stream:
-        stream.write("\n".join(sorted(requirements)) + "\n")
+    with open(path + ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ready = os.path.join(path, "ready")
+        if os.path.exists(ready):
+            return path
+        shutil.rmtree(path, ignore_errors=True)
+        run([interpreter, "-m", "venv", path])
+        pip = [python_of(path), "-m", "pip", "install", "--quiet"]
+        run(pip + ["--upgrade", PIP_FOR_OLD_PYTHON.get(version, "pip")], timeout=300)
+        run(pip + list(requirements), timeout=900)
+        with open(ready, "w") as stream:
+            stream.write("\n".join(sorted(requirements)) + "\n")
     return path
