@@ -1,10 +1,13 @@
-"""`manage.py runworker` as a real process."""
+"""`manage.py runworker` as a real process, alone and as the supervisor of several."""
 
+import os
+import re
 import signal
 
 from django.test import SimpleTestCase
 
 from .servers import Project
+from .timing import wait_until
 
 # A layer that says it crosses processes; what is to be worked on, the worker's process sends itself.
 FILES = {
@@ -15,6 +18,7 @@ class CrossingLayer(MemoryChannelLayer):
     crosses_processes = True
 """,
     "mysite/routing.py": """
+import os
 import threading
 import time
 from {channels} import Channel, route
@@ -23,7 +27,7 @@ from {channels}.signals import worker_process_ready
 together = threading.Barrier(3)
 
 def work(message):
-    print("work %s" % message["number"], flush=True)
+    print("work %s in %d" % (message["number"], os.getpid()), flush=True)
 
 def other(message):
     print("other %s" % message["number"], flush=True)
@@ -37,6 +41,10 @@ def slow(message):
     time.sleep(0.5)
     print("slow ended", flush=True)
 
+def for_ever(message):
+    print("for ever", flush=True)
+    time.sleep(600)
+
 def begin(sender, **kwargs):
     layer = sender.channel_layer
     Channel("other", channel_layer=layer).send({"number": 1})
@@ -44,11 +52,16 @@ def begin(sender, **kwargs):
     for _ in range(3):
         Channel("meet", channel_layer=layer).send({})
     Channel("slow", channel_layer=layer).send({})
+    Channel("for-ever", channel_layer=layer).send({})
 
 worker_process_ready.connect(begin, weak=False)
 
 channel_routing = [
-    route("work", work), route("other", other), route("meet", meet), route("slow", slow)
+    route("work", work),
+    route("other", other),
+    route("meet", meet),
+    route("slow", slow),
+    route("for-ever", for_ever),
 ]
 """,
 }
@@ -103,6 +116,8 @@ class WorkingTests(RunworkerTestCase):
             "work",
             "--exclude-channels",
             "meet",
+            "--exclude-channels",
+            "for-ever",
         )
         process.wait_for_output("other 1")
         self.assertIn("Channels: other, slow\n", process.output)
@@ -142,3 +157,109 @@ class ErrorTests(RunworkerTestCase):
 
     def test_no_thread(self):
         self.assert_refused(["--layer", "second", "--threads", "0"], "at least 1")
+
+    def test_no_process(self):
+        self.assert_refused(["--layer", "second", "--processes", "0"], "at least 1")
+
+
+class GraceTests(RunworkerTestCase):
+    def test_a_consumer_that_does_not_end(self):
+        process = self.start("--layer", "second", "--only-channels", "for-ever", "--grace", "0.2")
+        process.wait_for_output("for ever")
+        self.assertEqual(process.stop(signal.SIGTERM), 1, process.output)
+        self.assertIn("still running 0.2 s after", process.output)
+
+    def test_sighup_ends_a_worker_that_is_not_supervised(self):
+        process = self.start("--layer", "second", "--only-channels", "slow")
+        process.wait_for_output("slow began")
+        self.assertEqual(process.stop(signal.SIGHUP), 0, process.output)
+        self.assertIn("slow ended", process.output)
+
+
+class SupervisorTests(RunworkerTestCase):
+    def start(self, *args):
+        self.project = Project(FILES, SETTINGS)
+        self.addCleanup(self.project.close)
+        process = self.project.manage(
+            "runworker", "--layer", "second", "--processes", "2", "--only-channels", *args
+        )
+        self.addCleanup(process.kill)
+        return process
+
+    def started(self, process, count):
+        """The process ids of the first `count` children, once all of them work."""
+        pattern = r"work 2 in (\d+)"
+        wait_until(lambda: len(re.findall(pattern, process.output)) >= count, "children that work")
+        return [int(pid) for pid in re.findall(pattern, process.output)][:count]
+
+    def test_sigterm_ends_all(self):
+        process = self.start("work")
+        first, second = self.started(process, 2)
+        self.assertNotIn(process.popen.pid, (first, second))
+        self.assertNotEqual(first, second)
+        self.assertEqual(process.stop(signal.SIGTERM), 0, process.output)
+        self.assertFalse(process.group_is_alive())
+        self.assertIn("2 workers of 4 threads each on the channel layer second", process.output)
+        self.assertEqual(process.output.count("Channels: work"), 1, process.output)
+
+    def test_ctrl_c(self):
+        process = self.start("work")
+        self.started(process, 2)
+        self.assertEqual(process.interrupt(), 0, process.output)
+        self.assertNotIn("Traceback", process.output)
+
+    def test_consumers_that_run_may_end(self):
+        process = self.start("slow")
+        process.wait_for_output("(?s)slow began.*slow began")
+        self.assertEqual(process.stop(signal.SIGTERM), 0, process.output)
+        self.assertEqual(process.output.count("slow ended"), 2, process.output)
+
+    def test_consumers_that_do_not_end(self):
+        process = self.start("for-ever", "--grace", "0.2")
+        process.wait_for_output("(?s)for ever.*for ever")
+        self.assertEqual(process.stop(signal.SIGTERM), 1, process.output)
+        self.assertFalse(process.group_is_alive())
+
+    def test_one_that_dies_is_replaced(self):
+        process = self.start("work")
+        first, _ = self.started(process, 2)
+        os.kill(first, signal.SIGKILL)
+        pids = self.started(process, 3)
+        self.assertEqual(len(set(pids)), 3)
+        process.wait_for_output("saw process %d end by signal 9" % first)
+        self.assertEqual(process.stop(signal.SIGTERM), 0, process.output)
+
+    def test_sighup_takes_in_new_code(self):
+        process = self.start("work")
+        old = self.started(process, 2)
+        routing = FILES["mysite/routing.py"].replace("work %s in", "new work %s in")
+        self.project.write("mysite/routing.py", routing)
+        process.popen.send_signal(signal.SIGHUP)
+        process.wait_for_output("(?s)new work 2.*new work 2")
+        wait_until(lambda: not any(map(is_alive, old)), "the old processes to end")
+        self.assertIsNone(process.popen.poll())
+        self.assertEqual(process.stop(signal.SIGTERM), 0, process.output)
+
+    def test_new_code_that_does_not_start(self):
+        process = self.start("work")
+        old = self.started(process, 2)
+        self.project.write("mysite/routing.py", "a mistake")
+        process.popen.send_signal(signal.SIGHUP)
+        process.wait_for_output("the old ones stay")
+        self.assertTrue(all(map(is_alive, old)))
+        self.assertEqual(process.stop(signal.SIGTERM), 0, process.output)
+
+    def test_children_leave_when_the_supervisor_was_killed(self):
+        process = self.start("slow")
+        process.wait_for_output("(?s)slow began.*slow began")
+        process.popen.kill()
+        process.wait_for_output("(?s)slow ended.*slow ended")
+        wait_until(lambda: not process.group_is_alive(), "the children to end")
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -118,7 +118,7 @@ class Command(BaseCommand):
         self.stdout.flush()
 
     def work(self, workers, tie, grace):
-        """Works until a signal, or until the supervisor has gone; raises SystemExit if `grace` was too short."""
+        """Works until a signal, or until the supervisor has gone. SystemExit if `grace` was too short."""
         stop = threading.Event()
 
         def on_signal(number, frame):

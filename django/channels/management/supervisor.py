@@ -1,0 +1,275 @@
+"""
+The supervisor of `runworker --processes`: keeps so many children alive, and renews them on SIGHUP.
+
+A child is the same command in a new interpreter, so that new code is what it runs. A pair of sockets
+ties it to the supervisor: the child says on it that it works, and takes its end for a request to leave.
+"""
+
+import logging
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+logger = logging.getLogger("django.channels.worker")
+
+#: The environment variable that tells a child of the socket: "PID OF THE SUPERVISOR:DESCRIPTOR".
+VARIABLE = "DJANGO_CHANNELS_SUPERVISOR"
+
+#: Seconds that a new child may take until it works, before SIGHUP gives up on the new code.
+START_PATIENCE = 60.0
+
+#: Seconds before a child that died early is started again: doubled with each early death, up to the last.
+PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+
+#: A child that lived so many seconds did not die early.
+EARLY = 10.0
+
+#: Seconds beyond the grace until a child that does not leave is killed.
+LATE = 5.0
+
+
+class Tie:
+    """A child's end of the pair of sockets."""
+
+    def __init__(self, descriptor):
+        self._socket = socket.socket(fileno=descriptor)
+
+    @classmethod
+    def of_this_process(cls):
+        """The Tie, if a supervisor started this process; else None."""
+        parent, _, descriptor = os.environ.pop(VARIABLE, "").partition(":")
+        # Whatever inherited the environment from a child is no child.
+        if not parent or int(parent) != os.getppid():
+            return None
+        return cls(int(descriptor))
+
+    def ready(self):
+        """Say that this process works."""
+        try:
+            self._socket.send(b"1")
+        except OSError:
+            pass  # the supervisor has gone: `on_loss` sees it
+
+    def on_loss(self, function):
+        """Call `function()`, in a thread, when the supervisor has gone."""
+
+        def watch():
+            try:
+                self._socket.recv(1)
+            except OSError:
+                pass
+            function()
+
+        threading.Thread(target=watch, name="channels-supervisor", daemon=True).start()
+
+
+class _Child:
+    """One process, the supervisor's view of it."""
+
+    def __init__(self):
+        self.socket, theirs = socket.socketpair()
+        environment = dict(os.environ)
+        environment[VARIABLE] = "%d:%d" % (os.getpid(), theirs.fileno())
+        try:
+            self.process = subprocess.Popen(
+                command_line(), env=environment, pass_fds=[theirs.fileno()]
+            )
+        finally:
+            theirs.close()
+        self.begun = time.monotonic()
+        self.ready = False
+        self.leaving = None  # the time at which it is killed
+
+    def ask_to_leave(self, grace):
+        if self.leaving is None:
+            self.leaving = time.monotonic() + grace + LATE
+            self.signal(signal.SIGTERM)
+
+    def signal(self, number):
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+
+
+class Supervisor:
+    """
+    `processes` children. SIGTERM and SIGINT end them, each within `grace` seconds; SIGHUP replaces them one
+    by one, as far as the new ones come to work.
+    """
+
+    def __init__(self, processes, grace):
+        self.processes = processes
+        self.grace = grace
+        self._children = []
+        self._ending = False
+        self._renewals = []  # children to be replaced
+        self._newcomer = None  # who is to replace the first of them
+        self._early_deaths = 0
+        self._next_start = 0.0
+        self._clean = True
+        self._signals = []
+
+    def run(self):
+        """Supervise until told to end; returns whether all children ended by themselves."""
+        reading, writing = os.pipe()
+        for descriptor in (reading, writing):
+            os.set_blocking(descriptor, False)
+        signal.set_wakeup_fd(writing)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, self._on_signal)
+        self._say("keeps %d processes", self.processes)
+        while True:
+            self.step()
+            if self._ending and not self._children:
+                return self._clean
+            waiting = {child.socket: child for child in self._children if not child.ready}
+            ready, _, _ = select.select([reading] + list(waiting), [], [], self._pause())
+            for each in ready:
+                if each == reading:
+                    os.read(reading, 4096)
+                else:
+                    self._hear(waiting[each])
+
+    def _on_signal(self, number, frame):
+        self._signals.append(number)
+
+    def _pause(self):
+        """Seconds until something is due by itself."""
+        now = time.monotonic()
+        due = [child.leaving for child in self._children if child.leaving is not None]
+        if self._newcomer is not None:
+            due.append(self._newcomer.begun + START_PATIENCE)
+        if not self._ending and len(self._wanted()) < self.processes:
+            due.append(self._next_start)
+        return max(0.01, min(due) - now) if due else 60.0
+
+    def _wanted(self):
+        return [
+            child
+            for child in self._children
+            if child.leaving is None and child is not self._newcomer
+        ]
+
+    def step(self):
+        """Do what signals, deaths and the clock ask for."""
+        while self._signals:
+            number = self._signals.pop(0)
+            if number in (signal.SIGTERM, signal.SIGINT) and not self._ending:
+                self._ending = True
+                self._renewals = []
+                self._say("ends its processes")
+            elif number == signal.SIGHUP and not self._ending:
+                self._say("renews its processes")
+                self._give_up_newcomer()
+                self._renewals = self._wanted()
+        for child in list(self._children):
+            if child.process.poll() is not None:
+                self._bury(child)
+        now = time.monotonic()
+        for child in self._children:
+            if self._ending:
+                child.ask_to_leave(self.grace)
+            if child.leaving is not None and now > child.leaving:
+                self._clean = False
+                self._say("kills %d, which does not leave", child.process.pid, level=logging.ERROR)
+                child.signal(signal.SIGKILL)
+                child.leaving = now + LATE
+        if not self._ending:
+            self._start_missing(now)
+            self._renew(now)
+
+    def _start_missing(self, now):
+        while len(self._wanted()) < self.processes and now >= self._next_start:
+            self._children.append(_Child())
+            if self._early_deaths:
+                return
+
+    def _renew(self, now):
+        newcomer = self._newcomer
+        if newcomer is not None:
+            if newcomer.ready:
+                self._newcomer = None
+                if self._renewals:
+                    self._renewals.pop(0).ask_to_leave(self.grace)
+            elif now > newcomer.begun + START_PATIENCE:
+                self._say(
+                    "got no new process to work in %g s: the old ones stay",
+                    START_PATIENCE,
+                    level=logging.ERROR,
+                )
+                self._give_up_newcomer()
+        if self._renewals and self._newcomer is None:
+            self._newcomer = _Child()
+            self._children.append(self._newcomer)
+
+    def _give_up_newcomer(self):
+        newcomer, self._newcomer = self._newcomer, None
+        self._renewals = []
+        if newcomer is not None:
+            newcomer.ask_to_leave(self.grace)
+
+    def _hear(self, child):
+        try:
+            child.ready = child.socket.recv(1) == b"1" or child.process.wait(1) is None
+        except (OSError, subprocess.TimeoutExpired):
+            pass
+
+    def _bury(self, child):
+        self._children.remove(child)
+        child.socket.close()
+        status = child.process.returncode
+        if child in self._renewals:
+            self._renewals.remove(child)  # it died by itself: the next one runs the new code anyway
+        if child.leaving is not None:
+            # By the signal itself: while it started, or, at Ctrl-C, after it had ended all but itself.
+            self._clean = self._clean and status in (0, -signal.SIGTERM)
+            return
+        how = "by signal %d" % -status if status < 0 else "with status %d" % status
+        if child is self._newcomer:
+            self._newcomer, self._renewals = None, []
+            self._say(
+                "saw the first process on the new code end %s: the old ones stay",
+                how,
+                level=logging.ERROR,
+            )
+            return
+        now = time.monotonic()
+        if now - child.begun < EARLY and not child.ready:
+            self._early_deaths += 1
+        else:
+            self._early_deaths = 0
+        pause = PAUSES[min(self._early_deaths, len(PAUSES) - 1)]
+        self._next_start = now + pause
+        self._say(
+            "saw process %d end %s: another starts%s",
+            child.process.pid,
+            how,
+            " in %g s" % pause if pause else "",
+            level=logging.ERROR,
+        )
+
+    def _say(self, text, *values, **options):
+        logger.log(options.get("level", logging.INFO), "The supervisor " + text + ".", *values)
+
+
+def command_line():
+    """What started this process, for another one like it."""
+    command = [sys.executable] + ["-W" + option for option in sys.warnoptions]
+    command += [
+        "-X%s=%s" % pair if pair[1] is not True else "-X" + pair[0] for pair in _x_options()
+    ]
+    if sys.dont_write_bytecode:
+        command.append("-B")
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is not None:
+        name = spec.name[: -len(".__main__")] if spec.name.endswith(".__main__") else spec.name
+        return command + ["-m", name] + sys.argv[1:]
+    return command + sys.argv
+
+
+def _x_options():
+    return getattr(sys, "_xoptions", {}).items()
