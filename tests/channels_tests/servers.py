@@ -303,7 +303,7 @@ def free_port(host="127.0.0.1"):
 
 
 def serve(project, program="daphne", application="mysite.asgi:channel_layer", args=(), env=None):
-    """Starts `program` ("daphne" or "uvicorn") in front of the project; a Server that listens.
+    """Starts `program` ("daphne", "hypercorn" or "uvicorn") in front of the project; a Server that listens.
 
     Use it as a context, or call stop() and kill(). Skips (in CI, fails) without the program.
     """
@@ -311,6 +311,7 @@ def serve(project, program="daphne", application="mysite.asgi:channel_layer", ar
     port = free_port()
     command = {
         "daphne": ["-m", "daphne", "-b", "127.0.0.1", "-p", str(port)],
+        "hypercorn": ["-m", "hypercorn", "--bind", "127.0.0.1:%d" % port],
         "uvicorn": ["-m", "uvicorn", "--host", "127.0.0.1", "--port", str(port)],
     }[program]
     command = [sys.executable] + command + list(args) + [application]
