@@ -7,6 +7,13 @@
 #   make lint     ruff and mypy
 #   make bench    the benchmarks, side by side with Channels 4 and a bare ASGI 3 application
 #
+#   make patch       Django 1.10.8 with channels in it: a tree in build/, a patch file in dist/
+#   make test-patch  Django's own suite on both trees, then ours, a site, the add-on beside it
+#   make dist        the add-on's wheel and sdist, in dist/
+#   make matrix      the wheel on every Django from 1.8 to 6.0: the tests, and a site
+#
+# These four keep what is slow to make (downloads, environments, Django's own result) in .cache.
+#
 # PYTHON chooses the interpreter of .venv, PORT the port of the demo (8000), TESTS the tests to run:
 #   make test TESTS="channels_tests.test_runserver" PYTHON=python3.12 VENV=.venv-3.12
 
@@ -18,7 +25,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench patch test-patch dist matrix clean
 
 help:
 	@sed -n 's/^#   make /make /p' Makefile
@@ -54,6 +61,20 @@ lint: $(VENV)/.installed-lint
 bench: $(BIN)/python
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/run.py --tuned --rounds 3
+
+# SOURCE is Django's sdist or unpacked tree (default: from PyPI).
+patch:
+	$(PYTHON) scripts/patch_django.py $(SOURCE)
+
+test-patch: patch
+	$(PYTHON) scripts/test_patch.py
+
+dist:
+	$(PYTHON) scripts/make_dist.py
+
+# ROWS chooses rows by Django's version: make matrix ROWS=1.8,5.2
+matrix:
+	$(PYTHON) scripts/matrix.py $(if $(ROWS),--rows $(ROWS)) $(TESTS)
 
 clean:
 	rm -rf $(VENV) .bench build dist *.egg-info
