@@ -1,0 +1,3 @@
+"""No page: only sockets are measured here."""
+
+urlpatterns = []
