@@ -2,8 +2,8 @@
 processes under a supervisor (../supervisor.py)."""
 
 import logging
+import os
 import signal
-import threading
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
@@ -119,10 +119,14 @@ class Command(BaseCommand):
 
     def work(self, workers, tie, grace):
         """Works until a signal, or until the supervisor has gone. SystemExit if `grace` was too short."""
-        stop = threading.Event()
+        # A pipe, since a handler runs between two instructions, where an Event's lock may be held.
+        reading, writing = os.pipe()
+
+        def stop():
+            os.write(writing, b"1")
 
         def on_signal(number, frame):
-            stop.set()
+            stop()
 
         signal.signal(signal.SIGTERM, on_signal)
         signal.signal(signal.SIGINT, on_signal)
@@ -132,8 +136,8 @@ class Command(BaseCommand):
         workers.start()
         if tie is not None:
             tie.ready()
-            tie.on_loss(stop.set)
-        stop.wait()
+            tie.on_loss(stop)
+        os.read(reading, 1)
         if not workers.stop(grace):
             logger.error(
                 "Consumers were still running %g s after this worker was told to end: it leaves, and "
