@@ -58,7 +58,8 @@ class Worker:
     `callback(channel, message)` is called with each message before its consumer runs. A message
     whose consumer raises ConsumeLater more than `message_retries` times is given up, with an error
     in the log. With `signal_handlers`, SIGTERM and SIGINT end `run()` once the consumer that runs
-    has ended (in the main thread only).
+    has ended (in the main thread only). With `drain`, what waits by then is still handled: nobody
+    else would, on a layer that ends with the process.
     """
 
     def __init__(
@@ -69,8 +70,10 @@ class Worker:
         signal_handlers=True,
         only_channels=None,
         exclude_channels=None,
+        drain=False,
     ):
         self.channel_layer = channel_layer
+        self.drain = drain
         self.callback = callback
         self.message_retries = message_retries
         self.signal_handlers = signal_handlers
@@ -78,6 +81,7 @@ class Worker:
         self.exclude_channels = exclude_channels
         self.slot = "%s.%d" % (uuid.uuid4().hex[:12], os.getpid())
         self.stopping = False
+        self._runs = False
         self._channels = None
 
     @property
@@ -106,6 +110,7 @@ class Worker:
             signal.signal(signal.SIGINT, self._on_signal)
         pause = 0.1
         try:
+            self._runs = True
             while not self.stopping:
                 try:
                     self.run_once(block=True)
@@ -119,6 +124,8 @@ class Worker:
                     )
                     time.sleep(pause)
                     pause = min(pause * 2, MAX_PAUSE)
+            while self.drain and self.run_once():
+                pass
             self._acknowledge()
         finally:
             connections.close_all()
@@ -153,7 +160,8 @@ class Worker:
 
     def handle(self, channel, content):
         """Run the consumer of a message, or of each frame of a batch; send what was held, and the answer."""
-        answer = _Answer(self.channel_layer, content)
+        # In the loop of `run`, the last answer may wait for the next claim, which follows at once.
+        answer = _Answer(self.channel_layer, content, self.slot if self._runs else None)
         frames = content.pop("frames", None)
         if frames is None:
             self._consume(channel, content, answer)
@@ -263,8 +271,9 @@ class _Answer:
     leave first, so that everything arrives in the order in which it was sent.
     """
 
-    def __init__(self, layer, content):
+    def __init__(self, layer, content, slot=None):
         self.layer = layer
+        self.slot = slot
         self.exchange = content.pop("exchange", None)
         self.session_data = content.pop("channel_session", None)
         self.reply_channel = content.get("reply_channel")
@@ -350,15 +359,18 @@ class _Answer:
             answer["channel_session"] = self._patch
         if self._error:
             answer["error"] = True
-        self._reply(answer)
+        self._reply(answer, last=True)
 
-    def _reply(self, answer):
+    def _reply(self, answer, last=False):
         """An answer is not dropped since its gateway is behind; it waits for room."""
         deadline = time.monotonic() + REPLY_PATIENCE
         pause = 0.005
         while True:
             try:
-                self.layer.deliver(self.reply_channel, answer)
+                if last and self.slot is not None:
+                    self.layer.finish(self.slot, self.reply_channel, answer)
+                else:
+                    self.layer.deliver(self.reply_channel, answer)
                 return
             except (ChannelFull, LayerUnavailable) as error:
                 if time.monotonic() > deadline:

@@ -172,6 +172,11 @@ def echo_disconnect(message):
     note("codes", message["code"])
 
 
+def farewell(message):
+    time.sleep(0.05)
+    print("consumer says farewell", flush=True)
+
+
 def room_connect(message, room):
     message.reply_channel.send({"accept": True})
     Group("room-" + room).add(message.reply_channel)
@@ -201,6 +206,8 @@ channel_routing = [
     route("websocket.disconnect", ordered_disconnect, path="^/ordered/$"),
     route("websocket.receive", echo, path="^/echo/$"),
     route("websocket.disconnect", echo_disconnect, path="^/echo/$"),
+    route("websocket.receive", echo, path="^/farewell/$"),
+    route("websocket.disconnect", farewell, path="^/farewell/$"),
     route("websocket.connect", room_connect, path="^/room/(?P<room>[a-z]+)/$"),
     route("websocket.receive", room_receive, path="^/room/(?P<room>[a-z]+)/$"),
     route("websocket.connect", open_connect, path="^/open/$"),
@@ -441,6 +448,15 @@ class ServerTests:
             self.assertEqual(socket.recv(), "hello")
             server.stop()
         self.assertNotRegex(server.output, self.no_traceback)
+
+    def test_the_site_is_told_of_sockets_that_end_with_the_process(self):
+        with serve(self.project, self.program) as server:
+            for number in range(3):
+                socket = self.connect_to(server, "/farewell/")
+                socket.send("hello")
+                self.assertEqual(socket.recv(), "hello")
+            server.stop()
+        self.assertEqual(server.output.count("consumer says farewell"), 3)
 
     def connect_to(self, server, path):
         import websocket

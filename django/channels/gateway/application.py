@@ -6,6 +6,7 @@ through the inbox's `send`; everything comes back through its `receive`, in one 
 """
 
 import asyncio
+import atexit
 import logging
 import random
 import string
@@ -68,8 +69,9 @@ class Gateway:
         if not layer.crosses_processes and layer.threads:
             from ..worker import WorkerGroup
 
-            self._workers = WorkerGroup(layer, threads=layer.threads)
+            self._workers = WorkerGroup(layer, threads=layer.threads, drain=True)
             self._workers.start()
+            atexit.register(self._at_exit)
 
     def is_current(self):
         """Whether it belongs to the running event loop, and has not been stopped."""
@@ -323,10 +325,26 @@ class Gateway:
             await asyncio.sleep(0.02)
         if self._workers is not None:
             await self.loop.run_in_executor(None, self._workers.stop, SHUTDOWN_GRACE)
+            atexit.unregister(self._at_exit)
         for task in (self._pumping, self._retrying):
             if task is not None:
                 task.cancel()
         await self.inbox.close()
+
+    def _at_exit(self):
+        """
+        The process ends, and the server has not said so by `lifespan` (Daphne does not): the site is
+        told of the sockets that end with it. The loop runs no more, so this is done without one.
+        """
+        for connection in list(self.connections.values()):
+            connection.perform(connection.state.gone())
+            self._detach(connection)
+        deadline = time.monotonic() + SHUTDOWN_GRACE
+        while self.connections and time.monotonic() < deadline:
+            for channel, message in self.inbox.take():
+                self._take(channel, message)
+            time.sleep(0.01)
+        self._workers.stop(max(0.0, deadline - time.monotonic()))
 
 
 class Connection:

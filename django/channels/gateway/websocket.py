@@ -88,7 +88,7 @@ class WebSocket(Exchange):
         self._waiting_weight += weight
         return []
 
-    def gone(self, code):
+    def gone(self, code=GONE):
         """The client has gone, with a close code or GONE."""
         if self.state == CLOSING:
             return [(FINISH,)]

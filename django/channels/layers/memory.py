@@ -366,6 +366,16 @@ class MemoryInbox(Inbox):
                 self._waiting.append(waiting)
             await waiting
 
+    def take(self):
+        """
+        What is there now: a list as that of `receive`, maybe empty. For the end of the process, when the
+        loop runs no more.
+        """
+        self._wake_readers()
+        with self._layer._lock:
+            messages, self._messages = self._messages, []
+            return messages
+
     def send(self, channel, message, failed):
         try:
             with self._layer._lock:
@@ -375,9 +385,12 @@ class MemoryInbox(Inbox):
             return
         # Readers are woken when this turn of the loop is over: until then they would only take
         # turns with it, a thread switch at each of its system calls.
-        if not self._sent_to:
-            self._loop.call_soon(self._wake_readers)
         self._sent_to[channel] = None
+        if len(self._sent_to) == 1:
+            try:
+                self._loop.call_soon(self._wake_readers)
+            except RuntimeError:  # closed: the process is about to end
+                self._wake_readers()
 
     def _wake_readers(self):
         sent_to, self._sent_to = self._sent_to, {}
