@@ -35,20 +35,18 @@ class Leases:
         self._layer = weakref.ref(layer)
         self.heartbeat = heartbeat
         self.lease = lease
+        self.milliseconds = int(lease * 1000)
         self.forked()
 
     def forked(self):
         """In a new process: another name, and no thread."""
         self.process = "%s.%d" % (uuid.uuid4().hex[:12], os.getpid())
+        self.holder = "w:" + self.process
         self._lock = threading.Lock()
         self._thread = None
         self._stopped = threading.Event()
         self._inboxes = {}
         self._due = None
-
-    @property
-    def holder(self):
-        return "w:" + self.process
 
     def ensure(self):
         """Take the lease and start the thread, unless that is done. Raises LayerUnavailable."""
@@ -93,7 +91,7 @@ class Leases:
             run(
                 "beat",
                 [keys.leases, keys.seen, keys.gone, keys.held(self.process), keys.delay],
-                [self.holder, int(self.lease * 1000), keys.tag] + list(inboxes),
+                [self.holder, self.milliseconds, keys.tag] + list(inboxes),
             )
         )
         self._due = None if due < 0 else time.monotonic() + due / 1000.0

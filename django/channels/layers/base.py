@@ -191,6 +191,13 @@ class BaseChannelLayer:
     def acknowledge(self, slot):
         """What `slot` holds is done."""
 
+    def finish(self, slot, channel, message):
+        """
+        `deliver` the last answer to what `slot` holds. The layer may keep it until the slot's next `claim`
+        or `acknowledge`, which must follow at once, and send it with that.
+        """
+        self.deliver(channel, message)
+
     def release(self, slot):
         """Put what `slot` holds back at the head of its channel, for another worker."""
 
