@@ -119,15 +119,18 @@ class Command(BaseCommand):
 
     def work(self, workers, tie, grace):
         """Works until a signal, or until the supervisor has gone. SystemExit if `grace` was too short."""
-        # A pipe, since a handler runs between two instructions, where an Event's lock may be held.
+        # A pipe that the interpreter writes to as the signal comes: an Event's lock may be held by the very
+        # thread that a handler interrupts, and a handler may run just before the wait begins.
         reading, writing = os.pipe()
+        os.set_blocking(writing, False)
 
         def stop():
             os.write(writing, b"1")
 
         def on_signal(number, frame):
-            stop()
+            pass
 
+        signal.set_wakeup_fd(writing)
         signal.signal(signal.SIGTERM, on_signal)
         signal.signal(signal.SIGINT, on_signal)
         if hasattr(signal, "SIGHUP"):
