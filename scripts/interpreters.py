@@ -22,8 +22,16 @@ IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 # cannot read today's metadata, or looks for versions that fit together for hours.
 PIP_FOR_OLD_PYTHON = {"3.7": "pip==24.0"}
 
-# What Daphne needs to be told on Python 3.7, where its newest release does not run.
-DAPHNE_FOR_OLD_PYTHON = {"3.7": ["daphne==4.0.0", "twisted[tls]==22.10.0"]}
+# The last releases of the servers for Python 3.7: left to itself, pip looks among versions that were
+# never made for it until it meets one that it cannot build.
+PINS_FOR_OLD_PYTHON = {
+    "3.7": [
+        "daphne==4.0.0",
+        "twisted[tls]==22.10.0",
+        "hypercorn==0.14.4",
+        "typing-extensions==4.7.1",
+    ]
+}
 
 
 class CommandFailed(Exception):

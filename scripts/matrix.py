@@ -20,7 +20,7 @@ from collections import OrderedDict
 import make_dist
 from interpreters import (
     BUILD,
-    DAPHNE_FOR_OLD_PYTHON,
+    PINS_FOR_OLD_PYTHON,
     IN_CI,
     ROOT,
     CommandFailed,
@@ -71,7 +71,7 @@ def test_requirements(wheel, python):
         if re.search(r"""extra\s*==\s*["']test["']""", marker):
             rest = re.sub(r"""(\s*and\s*)?\(?extra\s*==\s*["']test["']\)?""", "", marker).strip()
             found.append(requirement.strip() + (f"; {rest}" if rest else ""))
-    return found + DAPHNE_FOR_OLD_PYTHON.get(python, [])
+    return found + PINS_FOR_OLD_PYTHON.get(python, [])
 
 
 def install(row, interpreter, wheel):

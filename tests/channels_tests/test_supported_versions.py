@@ -1,0 +1,120 @@
+"""What the README, pyproject.toml, the code and the patch say is supported, against what is tested.
+
+Reads the repository; inside the patched Django there is none, and nothing to check.
+"""
+
+import importlib
+import os
+import re
+import sys
+import unittest
+
+import django
+from django.channels import installation
+from django.channels.installation import require_versions
+from django.core.exceptions import ImproperlyConfigured
+from django.test import SimpleTestCase
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+SCRIPTS = os.path.join(ROOT, "scripts")
+
+
+def read(*path):
+    with open(os.path.join(ROOT, *path), encoding="utf-8") as stream:
+        return stream.read()
+
+
+@unittest.skipUnless(os.path.exists(os.path.join(SCRIPTS, "matrix.py")), "not in the repository")
+class SupportedVersionsTests(SimpleTestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        sys.path.insert(0, SCRIPTS)
+        try:
+            cls.matrix = importlib.import_module("matrix")
+        finally:
+            sys.path.remove(SCRIPTS)
+
+    def versions(self, column):
+        return sorted(
+            {tuple(int(part) for part in row[column].split(".")) for row in self.matrix.ROWS}
+        )
+
+    def test_the_readme_has_the_matrix(self):
+        """`python scripts/matrix.py --table` prints what belongs there."""
+        self.assertIn(self.matrix.readme_table(), read("README.md"))
+
+    def test_the_code_refuses_what_is_not_tested(self):
+        self.assertEqual(self.versions(0)[0], installation.DJANGO_FLOOR)
+        self.assertEqual(self.versions(0)[-1], installation.DJANGO_CEILING)
+        self.assertEqual(self.versions(1)[0], installation.PYTHON_FLOOR)
+
+    def test_pip_refuses_what_is_not_tested(self):
+        text = read("pyproject.toml")
+        floor = "{}.{}".format(*self.versions(0)[0])
+        newest = self.versions(0)[-1]
+        above = "{}.{}".format(newest[0], newest[1] + 1)
+        self.assertIn(f'dependencies = ["Django>={floor},<{above}"]', text)
+        self.assertIn('requires-python = ">={}.{}"'.format(*self.versions(1)[0]), text)
+
+    def extras(self, name):
+        """The names of the distributions of one extra in pyproject.toml (no tomllib before 3.11)."""
+        (block,) = re.findall(
+            rf"^{name} = \[(.*?)^\]", read("pyproject.toml"), re.MULTILINE | re.DOTALL
+        )
+        return {found.lower() for found in re.findall(r'^\s*"([\w.-]+)', block, re.MULTILINE)}
+
+    def test_the_patch_brings_the_same_test_requirements(self):
+        needed = self.extras("test")
+        self.assertGreater(len(needed), 3)
+        listed = read("patches", "django-1.10", "test-requirements.txt")
+        here = {name.lower() for name in re.findall(r"^([\w.-]+)", listed, re.MULTILINE)}
+        self.assertEqual(needed - here, set())
+        # Django names some of them itself, in requirements/base.txt.
+        added = read("patches", "django-1.10", "tests.diff")
+        there = {name.lower() for name in re.findall(r"^\+([\w.-]+) [<>=]", added, re.MULTILINE)}
+        self.assertEqual(needed - there, {"selenium"})
+
+    def test_the_patch_installs_the_same_applications_for_tests(self):
+        ours = re.findall(
+            r'^ +"(django\.channels[\w.]*)",', read("tests", "addon_settings.py"), re.M
+        )
+        added = read("patches", "django-1.10", "tests.diff")
+        self.assertEqual(re.findall(r"^\+ +'(django\.channels[\w.]*)',", added, re.M), ours)
+
+    def test_the_patch_adds_lines_and_changes_none(self):
+        folder = os.path.join("patches", "django-1.10")
+        names = [name for name in os.listdir(os.path.join(ROOT, folder)) if name.endswith(".diff")]
+        self.assertTrue(names)
+        for name in names:
+            for line in read(folder, name).splitlines():
+                with self.subTest(diff=name, line=line):
+                    self.assertRegex(line, r"^(\+|--- a/|@@ -\d+,0 \+)")
+
+
+class VersionsTests(SimpleTestCase):
+    def test_what_runs_here_is_supported(self):
+        require_versions(sys.version_info, django.VERSION)
+
+    def test_an_old_django(self):
+        with self.assertRaisesMessage(ImproperlyConfigured, "this is Django 1.7"):
+            require_versions((3, 7, 16), (1, 7, 11, "final", 0))
+
+    def test_an_old_python(self):
+        with self.assertRaisesMessage(ImproperlyConfigured, "Python 3.7 or newer"):
+            require_versions((3, 6, 15), (1, 10, 8, "final", 0))
+
+    def test_a_django_of_the_future(self):
+        for version in ((6, 1), (7, 0)):
+            with self.assertWarnsRegex(RuntimeWarning, r"this is Django %d\.%d" % version):
+                require_versions((3, 13, 0), version + (0, "final", 0))
+
+    def test_the_addon_knows_its_names_in_django(self):
+        for name, theirs in (
+            ("channels", "django.channels"),
+            ("channels.generic.websockets", "django.channels.generic.websockets"),
+            ("channels.handlers.asgi", "django.core.handlers.asgi"),
+            ("channels_redis", None),
+            ("django.channels", None),
+        ):
+            self.assertEqual(installation.name_in_django(name), theirs)
