@@ -20,8 +20,8 @@ from collections import OrderedDict
 import make_dist
 from interpreters import (
     BUILD,
-    PINS_FOR_OLD_PYTHON,
     IN_CI,
+    PINS_FOR_OLD_PYTHON,
     ROOT,
     CommandFailed,
     environment,
