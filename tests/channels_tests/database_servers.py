@@ -328,7 +328,7 @@ def make_tables(server):
     connection = server.connect()
     try:
         cursor = connection.cursor()
-        for statement in statements.statements(vendor)["tables"].split(";\n"):
+        for statement in statements.schema(vendor):
             cursor.execute(statement)
         connection.commit()
     finally:

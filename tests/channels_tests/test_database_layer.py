@@ -23,11 +23,10 @@ class DatabaseLayerCase:
 
 
 class SQLiteCase(DatabaseLayerCase):
-    alias = "channels_sqlite"
-
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
+        cls.alias = "channels_" + cls.__name__  # Django keeps an alias' connection for good
         cls.folder = tempfile.mkdtemp(prefix="channels-test-")
         add_alias(
             cls.alias,

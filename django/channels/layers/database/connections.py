@@ -124,13 +124,16 @@ class Connections:
             raise
         self._put(connection)
 
-    def transaction(self, work):
+    def transaction(self, work, single=False):
         """
-        `work(connection)` between BEGIN and COMMIT; run again where it lost against another one.
+        `work(connection)` between BEGIN and COMMIT, or, being a `single` statement, as it is; run again
+        where it lost against another one.
         """
         for attempt in range(TRIES):
             try:
                 with self.lend() as connection, self.writing():
+                    if single:
+                        return work(connection)
                     connection.run(self.begin)
                     result = work(connection)
                     connection.run("COMMIT")

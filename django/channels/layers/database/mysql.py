@@ -86,22 +86,10 @@ class MySQLStore(Store):
             for queue, channel in wanted:
                 rows = connection.rows(self.sql["next"], {"queue": queue, "channel": channel})
                 if rows:
-                    number, queue, channel, body, losses = row = rows[0]
                     if slot is not None:
-                        connection.run(
-                            self.sql["hold"],
-                            {
-                                "slot": slot,
-                                "process": process,
-                                "id": number,
-                                "queue": queue,
-                                "channel": channel,
-                                "body": body,
-                                "losses": losses,
-                            },
-                        )
-                    connection.run(self.sql["drop"], {"queue": queue, "id": number})
-                    return row
+                        self.hold_on(connection, slot, process, rows[0])
+                    connection.run(self.sql["drop"], {"queue": queue, "id": rows[0][0]})
+                    return rows[0]
             return None
 
         return self.connections.transaction(work)

@@ -93,18 +93,19 @@ class PostgreSQLStore(Store):
         return self._next("claim", wanted, {"slot": slot, "process": process})
 
     def _next(self, name, wanted, parameters):
-        queues, channels = zip(*wanted)
+        queues, names = zip(*wanted)
         floors = self.floors.of(queues)
-        parameters.update(queues=list(queues), channels=list(channels), floors=floors)
+        parameters.update(queues=list(queues), names=list(names), floors=floors)
         began = time.monotonic()
         with self.connections.lend() as connection:
             rows = connection.rows(self.sql[name], parameters)
         if not any(floors):
             self.floors.searched(time.monotonic() - began)
-        if not rows:
+        row = rows[0]
+        if row[0] is None:
             return None
-        self.floors.passed(rows[0][1], rows[0][0])
-        return rows[0]
+        self.floors.passed(row[1], row[0])
+        return row
 
     def drain(self, queue, limit):
         floor = self.floors.of([queue])[0]

@@ -2,7 +2,8 @@
 SQLite: a file of the layer's own, so that the site's database is never locked by it; who waits polls.
 
 SQLite has one writer at a time. Who wants to write waits in line on a lock of the operating system, not
-in SQLite's own busy loop, whose pauses grow: nobody is told "database is locked".
+in SQLite's own busy loop, whose pauses grow: nobody is told "database is locked". Nor can a statement
+that runs by itself find, with the line to itself, that another writer came before it.
 """
 
 import atexit
@@ -18,9 +19,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections as aliases
 
 from ...exceptions import LayerUnavailable
-from .connections import Connection, Connections
+from .connections import Conflict, Connection, Connections
 from .statements import statements
-from .store import Store
+from .store import MAX_ROWS, Store
 
 try:
     import fcntl
@@ -39,7 +40,9 @@ class SQLiteConnections(Connections):
 
     def __init__(self, alias, file=None):
         self._file = file
+        self._settings = None
         self._name = self._path = None
+        self._exists_until = 0.0
         super().__init__(alias)
         self.errors = (sqlite3.Error,)
 
@@ -55,7 +58,9 @@ class SQLiteConnections(Connections):
         """
         if self._file is not None:
             return str(self._file)
-        name = aliases[self.alias].settings_dict["NAME"]
+        if self._settings is None:
+            self._settings = aliases[self.alias].settings_dict
+        name = self._settings["NAME"]
         if name != self._name:
             self._path, self._name = self._path_beside(str(name)), name
         return self._path
@@ -93,9 +98,18 @@ class SQLiteConnections(Connections):
 
     def is_alive(self, connection):
         # Another file under the name of this one: a test runner's next database, or a restored backup.
-        return connection.path == self.path() and os.path.exists(connection.path)
+        if connection.path != self.path():
+            return False
+        now = time.monotonic()
+        if now >= self._exists_until:
+            if not os.path.exists(connection.path):
+                return False
+            self._exists_until = now + 1.0
+        return True
 
     def explain(self, error):
+        if "locked" in str(error):
+            return Conflict("SQLite (%s): %s" % (self.path(), error))
         if isinstance(error, (sqlite3.OperationalError, sqlite3.DatabaseError)):
             return LayerUnavailable("SQLite (%s): %s" % (self.path(), error))
         return error
@@ -125,13 +139,19 @@ class SQLiteStore(Store):
     poll_every = 0.02
     sees_changes = True
 
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self._last_found = False
+
     def write(self, name, parameters):
         return self.connections.transaction(
-            lambda connection: connection.run(self.sql[name], parameters)
+            lambda connection: connection.run(self.sql[name], parameters), single=True
         )
 
     def insert(self, rows, topics=()):
-        self.connections.transaction(lambda connection: self.insert_on(connection, rows))
+        self.connections.transaction(
+            lambda connection: self.insert_on(connection, rows), single=len(rows) <= MAX_ROWS
+        )
 
     def take(self, wanted):
         return self._next(wanted, None, None)
@@ -140,34 +160,26 @@ class SQLiteStore(Store):
         return self._next(wanted, slot, process)
 
     def _next(self, wanted, slot, process):
-        # Readers wait for nobody; only who has seen something asks for the writer's place.
-        waiting = self.peek([queue for queue, _ in wanted])
-        wanted = [each for each in wanted if each[0] in waiting]
-        if not wanted:
-            return None
+        # Readers wait for nobody: who found nothing last time looks, before it asks for the writer's place.
+        if not self._last_found or len(wanted) > 1:
+            waiting = self.peek([queue for queue, _ in wanted])
+            wanted = [each for each in wanted if each[0] in waiting]
+            if not wanted:
+                self._last_found = False
+                return None
 
         def work(connection):
             for queue, channel in wanted:
                 rows = connection.rows(self.sql["take"], {"queue": queue, "channel": channel})
                 if rows:
-                    number, queue, channel, body, losses = row = rows[0]
                     if slot is not None:
-                        connection.run(
-                            self.sql["hold"],
-                            {
-                                "slot": slot,
-                                "process": process,
-                                "id": number,
-                                "queue": queue,
-                                "channel": channel,
-                                "body": body,
-                                "losses": losses,
-                            },
-                        )
-                    return row
+                        self.hold_on(connection, slot, process, rows[0])
+                    return rows[0]
             return None
 
-        return self.connections.transaction(work)
+        row = self.connections.transaction(work, single=slot is None)
+        self._last_found = row is not None
+        return row
 
     def drain(self, queue, limit):
         if not self.peek([queue]):

@@ -13,6 +13,9 @@ TABLES = [
     for name in ("message", "held", "process", "farewell", "group", "delayed", "dead")
 ]
 
+#: What PostgreSQL has besides.
+FUNCTIONS = ["channels_database_" + name for name in ("take", "drain", "room")]
+
 #: Each database's own clock: seconds since 1970, as a float.
 NOW = {
     "postgresql": "date_part('epoch', clock_timestamp())",
@@ -35,6 +38,13 @@ def statements(vendor):
         with open(os.path.join(_FOLDER, name + ".sql"), encoding="ascii") as file:
             found.update(_parse(file.read()))
     return {name: _adapt(text, vendor) for name, text in found.items()}
+
+
+def schema(vendor):
+    """The statements that make the tables, and on PostgreSQL the functions: a list."""
+    found = statements(vendor)
+    functions = [text for name, text in sorted(found.items()) if name.startswith("function_")]
+    return found["tables"].split(";\n") + functions
 
 
 def _parse(text):

@@ -15,6 +15,9 @@ from .statements import numbered, statements
 #: Rows that one INSERT takes.
 MAX_ROWS = 200
 
+#: Seconds after which the number of a message that was taken becomes its queue's floor.
+FLOOR_LAG = 0.1
+
 #: Seconds between two searches from the start of the queues, at least; and their share of the time, at most.
 SEARCH_EVERY = 1.0
 SEARCH_SHARE = 0.05
@@ -73,6 +76,9 @@ class Store:
 
     def parts(self, rows):
         """`rows`, in lists that one statement takes."""
+        if len(rows) == 1:
+            yield rows
+            return
         for start in range(0, len(rows), MAX_ROWS):
             yield rows[start : start + MAX_ROWS]
 
@@ -117,6 +123,20 @@ class Store:
         held.
         """
         raise NotImplementedError
+
+    def hold_on(self, connection, slot, process, row):
+        """The message `row` that was taken becomes the slot's, in place of what the slot held."""
+        number, queue, channel, body, losses = row
+        parameters = {
+            "slot": slot,
+            "process": process,
+            "id": number,
+            "queue": queue,
+            "channel": channel,
+            "body": body,
+            "losses": losses,
+        }
+        connection.run(self.sql["hold"], parameters)
 
     def drain(self, queue, limit):
         """Take up to `limit` messages of a gateway's inbox: a list of (channel, body) in order."""
@@ -421,8 +441,8 @@ class Floors:
     have taken.
 
     PostgreSQL keeps the index entries of deleted rows as long as any transaction that could see them is
-    open. A floor is a number passed at least a second ago; as a message may come in below (one put back,
-    one whose sender was slow to commit), the search starts from the very beginning now and then.
+    open. A floor is a number passed FLOOR_LAG seconds ago; as a message may come in below (one put back, one
+    whose sender was slow to commit), the search starts from the very beginning now and then.
     Thread-safe.
     """
 
@@ -451,7 +471,7 @@ class Floors:
                 if len(self._floors) > 1000:
                     self._floors.clear()
                 self._floors[queue] = [0, number, now]
-            elif now - entry[2] >= 1.0:
+            elif now - entry[2] >= FLOOR_LAG:
                 entry[0] = max(entry[0], min(entry[1], number - 1))
                 entry[1], entry[2] = number, now
 

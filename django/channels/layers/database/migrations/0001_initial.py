@@ -5,17 +5,20 @@ file.
 
 from django.db import migrations
 
-from ..statements import TABLES, statements
+from ..statements import FUNCTIONS, TABLES, schema
 
 
 def create_tables(apps, schema_editor):
     if schema_editor.connection.vendor in ("postgresql", "mysql"):
-        for statement in statements(schema_editor.connection.vendor)["tables"].split(";\n"):
+        for statement in schema(schema_editor.connection.vendor):
             schema_editor.execute(statement)
 
 
 def drop_tables(apps, schema_editor):
     if schema_editor.connection.vendor in ("postgresql", "mysql"):
+        if schema_editor.connection.vendor == "postgresql":
+            for function in FUNCTIONS:
+                schema_editor.execute("DROP FUNCTION %s" % function)
         for table in TABLES:
             schema_editor.execute("DROP TABLE %s" % table)
 

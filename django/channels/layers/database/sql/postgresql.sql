@@ -59,59 +59,89 @@ CREATE TABLE channels_database_dead (
     died double precision NOT NULL
 );
 
+-- name: function_take
+-- The next message of the wanted queues, looked at in the order given: found past what others have
+-- locked, and deleted. With a slot, it becomes the slot's, in place of what the slot held. A floor spares
+-- the index entries of what is gone, which an open transaction elsewhere keeps from being cleared. A
+-- name other than '' is one name of a queue that names share. All null: there is nothing. A
+-- function, since its plans are made once a session; and always on the index, as what the tables hold
+-- changes faster than the planner's statistics.
+CREATE FUNCTION channels_database_take(
+    queues text[], names text[], floors bigint[], new_slot text, new_process text,
+    OUT found_id bigint, OUT found_queue text, OUT found_channel text, OUT found_body text,
+    OUT found_losses smallint
+) LANGUAGE plpgsql SET enable_seqscan TO off SET enable_bitmapscan TO off AS $$
+BEGIN
+    FOR i IN 1 .. cardinality(queues) LOOP
+        SELECT m.id INTO found_id FROM channels_database_message AS m
+        WHERE m.queue = queues[i] AND m.id > floors[i] AND m.expires > {now}
+        AND (names[i] = '' OR m.channel = names[i])
+        ORDER BY m.id LIMIT 1 FOR UPDATE SKIP LOCKED;
+        IF found_id IS NOT NULL THEN
+            DELETE FROM channels_database_message AS m
+            WHERE m.queue = queues[i] AND m.id = found_id
+            RETURNING m.queue, m.channel, m.body, m.losses
+            INTO found_queue, found_channel, found_body, found_losses;
+            IF new_slot <> '' THEN
+                INSERT INTO channels_database_held AS h
+                    (slot, process, id, queue, channel, body, losses)
+                VALUES (new_slot, new_process, found_id, found_queue, found_channel, found_body,
+                    found_losses)
+                ON CONFLICT (slot) DO UPDATE SET process = excluded.process, id = excluded.id,
+                    queue = excluded.queue, channel = excluded.channel, body = excluded.body,
+                    losses = excluded.losses;
+            END IF;
+            RETURN;
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- name: function_drain
+-- Up to a number of messages of one gateway's inbox, in any order.
+CREATE FUNCTION channels_database_drain(inbox text, floor bigint, most integer)
+RETURNS TABLE (found_id bigint, found_channel text, found_body text)
+LANGUAGE plpgsql SET enable_seqscan TO off SET enable_bitmapscan TO off AS $$
+BEGIN
+    RETURN QUERY WITH next AS MATERIALIZED (
+        SELECT m.id FROM channels_database_message AS m
+        WHERE m.queue = inbox AND m.id > floor AND m.expires > {now}
+        ORDER BY m.id LIMIT most FOR UPDATE SKIP LOCKED
+    )
+    DELETE FROM channels_database_message AS m USING next
+    WHERE m.queue = inbox AND m.id = next.id
+    RETURNING m.id, m.channel::text, m.body;
+END
+$$;
+
+-- name: function_room
+-- How many messages wait on a queue (counted up to a limit), whether it is a live gateway's inbox, and the
+-- number of the first that waits.
+CREATE FUNCTION channels_database_room(
+    of_queue text, floor bigint, most integer,
+    OUT waiting bigint, OUT gateways bigint, OUT first bigint
+) LANGUAGE plpgsql SET enable_seqscan TO off SET enable_bitmapscan TO off AS $$
+BEGIN
+    SELECT count(*), min(id) INTO waiting, first FROM (
+        SELECT m.id FROM channels_database_message AS m
+        WHERE m.queue = of_queue AND m.id > floor AND m.expires > {now}
+        ORDER BY m.id LIMIT most
+    ) AS found;
+    SELECT count(*) INTO gateways FROM channels_database_process WHERE name = of_queue;
+END
+$$;
+
 -- name: take
--- The next message of the wanted queues, looked at in the order given: found, locked past what others
--- have locked, and deleted, in one statement. Of LATERAL no more is run than LIMIT asks for, so one row
--- is locked. A row's floor spares the index entries of what is gone, which an open transaction
--- elsewhere keeps from being cleared. A wanted channel other than '' is one name of a shared queue.
-WITH next AS MATERIALIZED (
-    SELECT found.queue, found.id
-    FROM unnest(:queues::text[], :channels::text[], :floors::bigint[]) AS wanted (queue, channel, floor),
-    LATERAL (
-        SELECT m.queue, m.id FROM channels_database_message AS m
-        WHERE m.queue = wanted.queue AND m.id > wanted.floor AND m.expires > {now}
-        AND (wanted.channel = '' OR m.channel = wanted.channel)
-        ORDER BY m.id LIMIT 1 FOR UPDATE SKIP LOCKED
-    ) AS found
-    LIMIT 1
-)
-DELETE FROM channels_database_message AS m USING next
-WHERE m.queue = next.queue AND m.id = next.id
-RETURNING m.id, m.queue, m.channel, m.body, m.losses;
+SELECT * FROM channels_database_take(:queues, :names, :floors, '', '');
 
 -- name: claim
--- "take", and the message becomes the slot's, in place of what the slot held.
-WITH next AS MATERIALIZED (
-    SELECT found.queue, found.id
-    FROM unnest(:queues::text[], :channels::text[], :floors::bigint[]) AS wanted (queue, channel, floor),
-    LATERAL (
-        SELECT m.queue, m.id FROM channels_database_message AS m
-        WHERE m.queue = wanted.queue AND m.id > wanted.floor AND m.expires > {now}
-        AND (wanted.channel = '' OR m.channel = wanted.channel)
-        ORDER BY m.id LIMIT 1 FOR UPDATE SKIP LOCKED
-    ) AS found
-    LIMIT 1
-), taken AS (
-    DELETE FROM channels_database_message AS m USING next
-    WHERE m.queue = next.queue AND m.id = next.id
-    RETURNING m.id, m.queue, m.channel, m.body, m.losses
-)
-INSERT INTO channels_database_held AS h (slot, process, id, queue, channel, body, losses)
-SELECT :slot, :process, id, queue, channel, body, losses FROM taken
-ON CONFLICT (slot) DO UPDATE SET process = excluded.process, id = excluded.id,
-    queue = excluded.queue, channel = excluded.channel, body = excluded.body, losses = excluded.losses
-RETURNING h.id, h.queue, h.channel, h.body, h.losses;
+SELECT * FROM channels_database_take(:queues, :names, :floors, :slot, :process);
 
 -- name: drain
--- Up to :limit messages of one gateway's inbox.
-WITH next AS MATERIALIZED (
-    SELECT id FROM channels_database_message
-    WHERE queue = :queue AND id > :floor AND expires > {now}
-    ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
-)
-DELETE FROM channels_database_message AS m USING next
-WHERE m.queue = :queue AND m.id = next.id
-RETURNING m.id, m.channel, m.body;
+SELECT * FROM channels_database_drain(:queue, :floor, :limit);
+
+-- name: room
+SELECT * FROM channels_database_room(:queue, :floor, :limit);
 
 -- name: insert_and_notify
 -- "insert", and those who listen are told with the commit. {rows} are the rows.
