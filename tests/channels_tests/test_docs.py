@@ -489,6 +489,7 @@ class TestCasePageTests(unittest.TestCase):
         with Page(page).importable(), override_settings(CHANNEL_LAYERS={"default": entry}):
             module, _, attribute = name.rpartition(".")
             case = getattr(importlib.import_module(module), attribute)
+            case.available_apps = None  # Django's own runner wants it said
             result = unittest.TestResult()
             unittest.defaultTestLoader.loadTestsFromTestCase(case).run(result)
         self.assertEqual([trace for _, trace in result.errors + result.failures], [])
@@ -530,7 +531,7 @@ class ServerPageTests(unittest.TestCase):
         for program in ("daphne", "uvicorn"):
             with self.subTest(program), servers.Project(files, settings) as project:
                 with project.manage("check") as check:
-                    self.assertEqual(check.wait(3 * TIMEOUT), 0)
+                    self.assertEqual(check.wait(3 * TIMEOUT), 0, check.output)
                 with servers.serve(project, program) as server:
                     sockets = [
                         websocket.create_connection(
