@@ -451,7 +451,7 @@ class ServerTests:
 
     def test_the_site_is_told_of_sockets_that_end_with_the_process(self):
         with serve(self.project, self.program) as server:
-            for number in range(3):
+            for _ in range(3):
                 socket = self.connect_to(server, "/farewell/")
                 socket.send("hello")
                 self.assertEqual(socket.recv(), "hello")
