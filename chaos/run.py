@@ -1,0 +1,126 @@
+#!/usr/bin/env python
+"""
+`make chaos`: what the project promises under faults, each promise with real processes under load.
+
+    python chaos/run.py [--quick] [--list] [--backend redis] [--keep] [ROW ...]
+
+Prints a table with what was measured, and exits with 1 if a promise did not hold. See README.md.
+"""
+
+import argparse
+import asyncio
+import os
+import resource
+import sys
+import time
+import traceback
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import rows  # noqa: E402
+from stack import Failure, Memory, Redis, Stack  # noqa: E402
+
+BACKENDS = {"redis": Redis, "memory": Memory}
+
+
+def raise_descriptor_limit():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def run_row(row, backend, options):
+    """(whether it held, what was measured or what went wrong, seconds)."""
+    begun = time.monotonic()
+    stack = None
+
+    async def bounded():
+        return await asyncio.wait_for(row.function(stack, options), row.seconds)
+
+    try:
+        stack = Stack(BACKENDS[backend], **row.config)
+        stack.keep = options.keep
+        with stack:
+            text, held = asyncio.run(bounded()), True
+    except Failure as error:
+        text, held = str(error), False
+    except asyncio.TimeoutError:
+        text, held = "it did not end within %d s" % row.seconds, False
+    except Exception:
+        text, held = traceback.format_exc(), False
+    if not held and stack is not None:
+        for process in stack.processes:
+            try:
+                tail = process.output[-1500:]
+            except OSError:
+                continue
+            if tail.strip():
+                print("--- %s %d ---\n%s" % (process.name, process.pid, tail))
+    return held, text, time.monotonic() - begun
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.strip().split("\n")[0])
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="names of rows; all of them")
+    parser.add_argument("--quick", action="store_true", help="smaller and shorter, for CI")
+    parser.add_argument("--backend", choices=sorted(BACKENDS), help="one backend; all of them")
+    parser.add_argument("--list", action="store_true", help="the names of the rows, and no more")
+    parser.add_argument("--keep", action="store_true", help="keep each row's folder, with its logs")
+    options = parser.parse_args()
+    options.descriptors = raise_descriptor_limit()
+    chosen = [
+        (row, backend)
+        for backend in (["redis", "memory"] if not options.backend else [options.backend])
+        for row in rows.ROWS
+        if backend in row.backends
+        and (not options.rows or row.name in options.rows)
+        and (row.quick or not options.quick or options.rows)
+    ]
+    if options.list or not chosen:
+        for row in rows.ROWS:
+            print("%-12s %s" % (row.name, row.title))
+        sys.exit(0 if options.list else "No row has such a name.")
+    import django
+    from django.conf import settings
+
+    settings.configure()
+    django.setup()
+
+    print(
+        "Django %s, Python %s; %s; leases of %g s (by default 15 s)\n"
+        % (
+            django.get_version(),
+            sys.version.split()[0],
+            "quick" if options.quick else "full",
+            rows.LEASE,
+        )
+    )
+    table, begun = [], time.monotonic()
+    for row, backend in chosen:
+        held, text, seconds = run_row(row, backend, options)
+        table.append((held, row, backend, text, seconds))
+        show(table[-1])
+    failed = [each for each in table if not each[0]]
+    print("\n%s\n" % ("=" * 100))
+    for each in table:
+        show(each)
+    print(
+        "\n%d rows in %.0f s, %d did not hold" % (len(table), time.monotonic() - begun, len(failed))
+    )
+    sys.exit(1 if failed else 0)
+
+
+def show(result):
+    held, row, backend, text, seconds = result
+    print(
+        "%-5s %-9s %-9s %s [%.0f s]"
+        % ("ok" if held else "FAIL", row.name, backend, row.title, seconds)
+    )
+    for line in text.splitlines():
+        print("      %s" % line)
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

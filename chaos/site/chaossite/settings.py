@@ -1,0 +1,20 @@
+"""The site that is put under load; chaos/run.py writes the layer and the databases to chaos.json."""
+
+import json
+import os
+
+BASE_DIR = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+with open(os.path.join(BASE_DIR, "chaos.json")) as _file:
+    _chaos = json.load(_file)
+
+SECRET_KEY = "only for chaos"
+ALLOWED_HOSTS = ["127.0.0.1"]
+USE_TZ = False
+ROOT_URLCONF = "chaossite.urls"
+INSTALLED_APPS = ["channels"] + _chaos.get("apps", [])
+# It gives every answer a Content-Length.
+MIDDLEWARE = ["django.middleware.common.CommonMiddleware"]
+DATA_UPLOAD_MAX_MEMORY_SIZE = None
+DATABASES = _chaos.get("databases", {})
+CHANNEL_LAYERS = {"default": dict(_chaos["layer"], ROUTING="chaossite.routing.channel_routing")}

@@ -1,0 +1,12 @@
+try:
+    from django.urls import re_path
+except ImportError:
+    from django.conf.urls import url as re_path
+
+from . import views
+
+urlpatterns = [
+    re_path(r"^work$", views.work),
+    re_path(r"^stream$", views.stream),
+    re_path(r"^upload$", views.upload),
+]

@@ -1,0 +1,45 @@
+import time
+
+from django.http import HttpResponse, StreamingHttpResponse
+
+from .record import record
+
+CHUNK = b"0123456789abcdef" * 4096  # 64 KiB
+
+
+def work(request):
+    """Takes `ms` milliseconds, and answers with its number."""
+    time.sleep(int(request.GET.get("ms", 0)) / 1000.0)
+    record("request", n=int(request.GET["n"]))
+    return HttpResponse(request.GET["n"])
+
+
+def stream(request):
+    """`mb` megabytes, with `ms` milliseconds before each 64 KiB; how it ended is recorded."""
+    name, pause = request.GET["name"], int(request.GET.get("ms", 0)) / 1000.0
+    record("stream", name=name)
+
+    def parts():
+        try:
+            for _ in range(int(request.GET["mb"]) * 16):
+                if pause:
+                    time.sleep(pause)
+                yield CHUNK
+        finally:
+            record("stream-end", name=name)
+
+    return StreamingHttpResponse(parts())
+
+
+def upload(request):
+    """Reads the body in bursts of `burst` megabytes with `pause` seconds between; answers its size."""
+    burst, pause = int(request.GET["burst"]) * 2**20, float(request.GET["pause"])
+    size, following = 0, burst
+    while True:
+        part = request.read(65536)
+        if not part:
+            return HttpResponse(str(size))
+        size += len(part)
+        if size >= following:
+            following += burst
+            time.sleep(pause)

@@ -1,0 +1,322 @@
+"""
+The processes under test: a Redis server (or none), gateways, workers, each a real process in a group of its
+own, started on free ports and ended by its process id.
+"""
+
+import glob
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+#: The layer's timing here; its own are 5 s and 15 s. Short, so that the rows are.
+HEARTBEAT, LEASE = 1.0, 3.0
+
+#: Seconds that a process gets to start.
+START = 60.0
+
+
+class Failure(Exception):
+    """A guarantee did not hold; the text says which."""
+
+
+def require(condition, text, *values):
+    """Raise Failure unless `condition` holds."""
+    if not condition:
+        raise Failure(text % values if values else text)
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def can_connect(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def wait_for(condition, seconds, what):
+    """The first true value of `condition()`, and after how many seconds it came. Failure if it does not."""
+    begun = time.monotonic()
+    while True:
+        value = condition()
+        if value:
+            return value, time.monotonic() - begun
+        require(time.monotonic() - begun < seconds, "waited %g s in vain for %s", seconds, what)
+        time.sleep(0.02)
+
+
+class Process:
+    """One process; what it writes is in the file `log`."""
+
+    def __init__(self, name, command, cwd, pass_fds=()):
+        self.name = name
+        self.log = os.path.join(cwd, "log", "%s-%d.log" % (name, time.monotonic_ns()))
+        environment = dict(
+            os.environ, PYTHONUNBUFFERED="1", DJANGO_SETTINGS_MODULE="chaossite.settings"
+        )
+        environment["PYTHONPATH"] = cwd
+        # It is run on the files as they are; SIGHUP's new code is written within one second.
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"
+        with open(self.log, "wb") as log:
+            self.popen = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=pass_fds,
+            )
+        self.pid = self.popen.pid
+
+    @property
+    def alive(self):
+        return self.popen.poll() is None
+
+    @property
+    def output(self):
+        with open(self.log, errors="replace") as log:
+            return log.read()
+
+    def signal(self, number):
+        self.popen.send_signal(number)
+
+    def wait(self, seconds):
+        """Seconds until it has ended; Failure if it does not."""
+        begun = time.monotonic()
+        try:
+            self.popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise Failure("%s was still there after %g s" % (self.name, seconds)) from None
+        return time.monotonic() - begun
+
+    def kill(self):
+        """End it and what it started; safe to call again."""
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.popen.wait()
+
+    def children(self):
+        """The process ids of its children."""
+        with open("/proc/%d/task/%d/children" % (self.pid, self.pid)) as file:
+            return [int(pid) for pid in file.read().split()]
+
+
+def memory(pid, name="VmRSS"):
+    """Bytes of memory of a process: "VmRSS", or "VmHWM", the most since `reset_peak`."""
+    with open("/proc/%d/status" % pid) as file:
+        for line in file:
+            if line.startswith(name + ":"):
+                return int(line.split()[1]) * 1024
+    raise Failure("/proc/%d/status has no %s" % (pid, name))
+
+
+def reset_peak(pid):
+    with open("/proc/%d/clear_refs" % pid, "w") as file:
+        file.write("5")
+
+
+class Redis:
+    """A Redis server of its own. `stop` keeps its data, `restart_empty` does not."""
+
+    kind = "Redis"
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.data = os.path.join(folder, "redis")
+        os.makedirs(self.data)
+        self.port = free_port()
+        self.process = None
+        if shutil.which("redis-server") is None:
+            raise Failure("redis-server is not on PATH: install Redis 6.2 or newer")
+
+    def start(self):
+        self.process = Process(
+            "redis",
+            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.data]
+            + ["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"],
+            self.folder,
+        )
+        wait_for(lambda: b"PONG" in self._ask(b"PING\r\n"), START, "Redis")
+
+    def _ask(self, command):
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as sock:
+                sock.sendall(command)
+                return sock.recv(1000)
+        except OSError:
+            return b""
+
+    def stop(self, keep):
+        """End it; with `keep`, what it holds is there when it starts again."""
+        for path in glob.glob(os.path.join(self.data, "*.rdb")):
+            os.remove(path)
+        if keep:
+            self._ask(b"SHUTDOWN SAVE\r\n")
+            self.process.wait(START)
+        else:
+            self.process.kill()
+
+    def signal(self, number):
+        self.process.signal(number)
+
+    def layer(self, options):
+        url = "redis://127.0.0.1:%d/0" % self.port
+        config = dict({"hosts": [url], "heartbeat": HEARTBEAT, "lease": LEASE}, **options)
+        return {"layer": {"BACKEND": "asgi_redis.RedisChannelLayer", "CONFIG": config}}
+
+    def prepare(self, stack):
+        self.start()
+
+
+class Memory:
+    """No server: the layer lives in the gateway, and so do its workers."""
+
+    kind = "in memory"
+
+    def __init__(self, folder):
+        pass
+
+    def layer(self, options):
+        return {
+            "layer": {"BACKEND": "channels.layers.memory.MemoryChannelLayer", "CONFIG": options}
+        }
+
+    def prepare(self, stack):
+        pass
+
+
+class Stack:
+    """A copy of the site in a temporary folder, on a layer of its own, and all processes of one row."""
+
+    def __init__(self, backend, **options):
+        self.folder = tempfile.mkdtemp(prefix="channels-chaos-")
+        self.site = os.path.join(self.folder, "site")
+        shutil.copytree(os.path.join(HERE, "site"), self.site)
+        for name in ("record", "log"):
+            os.mkdir(os.path.join(self.site, name))
+        self.processes = []
+        self.keep = False
+        self.server = backend(self.site)
+        settings = self.server.layer(options)
+        with open(os.path.join(self.site, "chaos.json"), "w") as file:
+            json.dump(settings, file)
+        self._layer = None
+
+    def __enter__(self):
+        try:
+            self.server.prepare(self)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exc_info):
+        self.close()
+
+    def close(self):
+        for process in self.processes + [getattr(self.server, "process", None)]:
+            if process is not None:
+                process.kill()
+        if self._layer is not None and hasattr(self._layer, "close"):
+            self._layer.close()
+        if self.keep:
+            print("  (kept: %s)" % self.folder)
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def start(self, name, *command, **options):
+        process = Process(name, [sys.executable] + list(command), self.site, **options)
+        self.processes.append(process)
+        return process
+
+    def manage(self, name, *args):
+        return self.start(name, "manage.py", *args)
+
+    def worker(self, *args, threads=4, grace=10):
+        """A `runworker` that works: it has said so, or its children have."""
+        process = self.manage(
+            "worker", "runworker", "--threads", str(threads), "--grace", str(grace), *args
+        )
+        self.await_worker(process)
+        return process
+
+    def await_worker(self, process):
+        def works():
+            require(process.alive, "a worker did not start:\n%s", process.output[-2000:])
+            return "Quit with" in process.output
+
+        wait_for(works, START, "a worker to start")
+
+    def gateway(self, program="uvicorn", port=None, send_buffer=None, application=None, wait=True):
+        """A gateway under uvicorn or Daphne; `send_buffer` bounds what the kernel keeps for a client."""
+        port = port or free_port()
+        application = application or "chaossite.asgi:channel_layer"
+        descriptors = ()
+        if program == "daphne":
+            command = ["-m", "daphne", "-b", "127.0.0.1", "-p", str(port), "-v", "0", application]
+        else:
+            command = ["-m", "uvicorn", "--log-level", "warning", "--backlog", "4096", application]
+            if send_buffer:
+                sock = socket.socket()
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+                sock.bind(("127.0.0.1", port))
+                descriptors = (sock.fileno(),)
+                command += ["--fd", str(sock.fileno())]
+            else:
+                command += ["--host", "127.0.0.1", "--port", str(port)]
+        process = self.start(program, *command, pass_fds=descriptors)
+        if descriptors:
+            sock.close()
+        process.port = port
+        if wait:
+            self.await_gateway(process)
+        return process
+
+    def await_gateway(self, process):
+        def listens():
+            require(process.alive, "%s did not start:\n%s", process.name, process.output[-2000:])
+            return can_connect(process.port)
+
+        wait_for(listens, START, process.name)
+
+    def records(self):
+        """What consumers did, in the order of time."""
+        found = []
+        for path in glob.glob(os.path.join(self.site, "record", "*.jsonl")):
+            with open(path) as file:
+                found += [json.loads(line) for line in file]
+        return sorted(found, key=lambda line: line["at"])
+
+    @property
+    def layer(self):
+        """The layer, for this process to send on and to look at."""
+        if self._layer is None:
+            with open(os.path.join(self.site, "chaos.json")) as file:
+                settings = json.load(file)["layer"]
+            from django.utils.module_loading import import_string
+
+            self._layer = import_string(settings["BACKEND"])(**settings["CONFIG"])
+            self._layer.alias, self._layer.routing = "default", []
+        return self._layer
+
+    def require_alive(self, processes):
+        for process in processes:
+            require(process.alive, "%s ended by itself:\n%s", process.name, process.output[-2000:])
