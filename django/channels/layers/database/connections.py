@@ -96,10 +96,11 @@ class Connections:
         """The exception to raise for one of the driver's `errors`."""
         raise NotImplementedError
 
-    @contextmanager
-    def writing(self):
-        """Around each transaction that writes."""
-        yield
+    def lock(self):
+        """Before each transaction that writes; `unlock` follows."""
+
+    def unlock(self):
+        """After each transaction that writes."""
 
     # Use.
 
@@ -114,14 +115,7 @@ class Connections:
             connection = self._get()
             yield connection
         except BaseException as error:
-            if connection is not None:
-                connection.close()
-            if isinstance(error, self.errors):
-                explained = self.explain(error)
-                if isinstance(explained, LayerUnavailable):
-                    self.close_idle()
-                raise explained from error
-            raise
+            self._give_up(connection, error)
         self._put(connection)
 
     def transaction(self, work, single=False):
@@ -129,21 +123,48 @@ class Connections:
         `work(connection)` between BEGIN and COMMIT, or, being a `single` statement, as it is; run again
         where it lost against another one.
         """
-        for attempt in range(TRIES):
+        attempt = 0
+        while True:
             try:
-                with self.lend() as connection, self.writing():
-                    if single:
-                        return work(connection)
-                    connection.run(self.begin)
-                    result = work(connection)
-                    connection.run("COMMIT")
-                    return result
+                return self._transaction(work, single)
             except Conflict as error:
-                last = error
+                attempt += 1
+                if attempt == TRIES:
+                    raise LayerUnavailable(
+                        "A transaction lost against others %d times: %s" % (TRIES, error)
+                    ) from error
                 time.sleep(0.002 * attempt)
-        raise LayerUnavailable(
-            "A transaction lost against others %d times: %s" % (TRIES, last)
-        ) from last
+
+    def _transaction(self, work, single):
+        connection, locked = None, False
+        try:
+            connection = self._get()
+            self.lock()
+            locked = True
+            if single:
+                result = work(connection)
+            else:
+                connection.run(self.begin)
+                result = work(connection)
+                connection.run("COMMIT")
+        except BaseException as error:
+            if locked:
+                self.unlock()
+            self._give_up(connection, error)
+        self.unlock()
+        self._put(connection)
+        return result
+
+    def _give_up(self, connection, error):
+        """Close what failed, and raise `error` as callers know it."""
+        if connection is not None:
+            connection.close()
+        if isinstance(error, self.errors):
+            explained = self.explain(error)
+            if isinstance(explained, LayerUnavailable):
+                self.close_idle()
+            raise explained from error
+        raise error
 
     def _get(self):
         while True:

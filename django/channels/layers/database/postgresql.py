@@ -13,8 +13,8 @@ from .store import Store
 
 OLDEST = (13, 0)
 
-#: SQLSTATE of a missing table, and of a deadlock and its like.
-_UNDEFINED_TABLE = "42P01"
+#: SQLSTATEs of a missing table or function, and of a deadlock and its like.
+_UNDEFINED = ("42P01", "42883")
 _CONFLICTS = ("40P01", "40001")
 
 
@@ -45,7 +45,7 @@ class PostgreSQLConnections(Connections):
 
     def explain(self, error):
         state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
-        if state == _UNDEFINED_TABLE:
+        if state in _UNDEFINED:
             return not_migrated(self.alias, error)
         if state in _CONFLICTS:
             return Conflict(str(error))

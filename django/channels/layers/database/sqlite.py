@@ -13,7 +13,6 @@ import sqlite3
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections as aliases
@@ -44,12 +43,12 @@ class SQLiteConnections(Connections):
         self._name = self._path = None
         self._exists_until = 0.0
         super().__init__(alias)
-        self.errors = (sqlite3.Error,)
+        self.errors = (sqlite3.Error, OSError)
 
     def _reset(self):
         super()._reset()
         self._writer = threading.Lock()
-        self._line = {}
+        self._line = None
 
     def path(self):
         """
@@ -85,7 +84,8 @@ class SQLiteConnections(Connections):
         connection = Connection(raw, raw.cursor())
         connection.path = path
         raw.create_function("unixnow", 0, time.time)
-        with self.writing():
+        self.lock()
+        try:
             # The journal's mode stays with the file. In WAL mode, NORMAL loses the last messages with a power
             # failure, and nothing else.
             connection.rows("PRAGMA journal_mode = WAL")
@@ -94,6 +94,8 @@ class SQLiteConnections(Connections):
                 "SELECT 1 FROM sqlite_master WHERE name = 'channels_database_dead'"
             ):
                 raw.executescript("BEGIN IMMEDIATE; %s; COMMIT" % statements("sqlite")["tables"])
+        finally:
+            self.unlock()
         return connection
 
     def is_alive(self, connection):
@@ -110,26 +112,33 @@ class SQLiteConnections(Connections):
     def explain(self, error):
         if "locked" in str(error):
             return Conflict("SQLite (%s): %s" % (self.path(), error))
-        if isinstance(error, (sqlite3.OperationalError, sqlite3.DatabaseError)):
+        if isinstance(error, (sqlite3.OperationalError, sqlite3.DatabaseError, OSError)):
             return LayerUnavailable("SQLite (%s): %s" % (self.path(), error))
         return error
 
-    @contextmanager
-    def writing(self):
-        with self._writer:
-            if fcntl is None:
-                yield
-                return
-            path = self.path()
-            descriptor = self._line.get(path)
-            if descriptor is None:
-                flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-                descriptor = self._line[path] = os.open(path + "-lock", flags, 0o666)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    def lock(self):
+        self._writer.acquire()
+        if fcntl is not None:
             try:
-                yield
-            finally:
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
+                fcntl.flock(self._descriptor(), fcntl.LOCK_EX)
+            except BaseException:
+                self._writer.release()
+                raise
+
+    def unlock(self):
+        if fcntl is not None:
+            fcntl.flock(self._line[1], fcntl.LOCK_UN)
+        self._writer.release()
+
+    def _descriptor(self):
+        """Of the file in whose lock writers wait in line. A child process opens it anew."""
+        path = self.path()
+        if self._line is None or self._line[0] != path:
+            if self._line is not None:
+                os.close(self._line[1])
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+            self._line = (path, os.open(path + "-lock", flags, 0o666))
+        return self._line[1]
 
 
 class SQLiteStore(Store):
