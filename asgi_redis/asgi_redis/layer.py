@@ -30,6 +30,8 @@ from .leases import Leases
 from .recovery import logger
 from .scripts import run
 from .servers import make_servers
+from .slots import CHANNEL as SEVERAL
+from .slots import Slot, Watch
 
 #: Bytes before the channel in an entry: when it expires, and how often its worker was lost.
 HEAD = 14
@@ -109,8 +111,8 @@ class RedisChannelLayer(BaseChannelLayer):
         self.policy = LostPolicy(lost, retry_safe_requests)
         self.leases = Leases(self, heartbeat, lease)
         self._turn = 0
-        self._claimed = {}
-        self._last_words = {}  # by slot: the command that sends what `finish` was given
+        self._slots = {}
+        self._watch = Watch(self._settle_slot)
         self.place = lru_cache(maxsize=1024)(self._place)
         self._claim_keys = lru_cache(maxsize=64)(self._make_claim_keys)
         _layers.add(self)
@@ -121,8 +123,8 @@ class RedisChannelLayer(BaseChannelLayer):
         self.servers.forked()
         self.leases.forked()
         self.codec.forked()
-        self._claimed = {}
-        self._last_words = {}
+        self._slots = {}
+        self._watch.forked()
         self._gateway = None
         self._claim_keys.cache_clear()
 
@@ -275,42 +277,113 @@ class RedisChannelLayer(BaseChannelLayer):
         made = self._claim_keys(tuple(channels))
         if made is None:
             return self._claim_apart(slot, channels, block)
-        keys, wakes = made
-        leases = self.leases
-        leases.ensure()
-        servers = self.servers
-        deadline = None
+        keys, wakes, several = made
+        state = self._slot(slot)
+        state.end()
+        self.leases.ensure()
+        deadline = time.monotonic() + self.block_for
+        if state.is_late:
+            self._send_answers(state)
         while True:
-            self._turn += 1
-            command = run("claim", keys, (slot, leases.holder, leases.milliseconds, self._turn))
-            if slot in self._last_words:
-                entry = servers.call_many([self._last_words[slot], command])[1]
-                del self._last_words[slot]
-            else:
-                entry = servers.call(command)
+            entry = state.begin()
+            if entry is None and self._claim_more(state, keys, several):
+                entry = state.begin()
             if entry is not None:
                 channel, message, _ = self.read_entry(entry)
-                if message is None:
-                    self.bury(slot, "unreadable")
-                    continue
-                self._claimed[slot] = channel
-                return channel, message
-            if not block:
-                return None, None
-            now = time.monotonic()
-            if deadline is None:
-                deadline = now + self.block_for
-            remaining = deadline - now
-            if remaining <= 0:
+                if message is not None:
+                    state.channel = channel
+                    return channel, message
+                self.bury(state.current, "unreadable")
+                state.end()
+                continue
+            remaining = deadline - time.monotonic()
+            if not block or remaining <= 0:
                 return None, None
             remaining = max(0.01, remaining)
             wake = self.keys.wake(slot)
-            token = servers.wait(("BLPOP",) + wakes + (wake, remaining), remaining)
+            token = self.servers.wait(("BLPOP",) + wakes + (wake, remaining), remaining)
             if token is None or token[0] == wake.encode():
                 return None, None
 
+    def _slot(self, name):
+        slot = self._slots.get(name)
+        if slot is None:
+            slot = self._slots[name] = Slot(name)
+        return slot
+
+    def _claim_more(self, state, keys, several):
+        """One round trip: what was answered and done goes, what is next comes. Returns whether any came."""
+        self._turn += 1
+        commands = self._answer_commands(state.answers)
+        commands.append(
+            run(
+                "claim",
+                keys,
+                [state.name, self.leases.holder, self.leases.milliseconds, self._turn]
+                + [several, state.wanted]
+                + state.done,
+            )
+        )
+        if len(commands) == 1:
+            entries = self.servers.call(commands[0])
+        else:
+            entries = self.servers.call_many(commands)[-1]
+        with state.lock:
+            state.took(entries or ())
+            if len(state.ahead) > 1:
+                self._watch.over(state)
+        return bool(entries)
+
+    def _send_answers(self, state):
+        """What was answered has waited long enough: it goes now, and what was claimed ahead stays."""
+        commands = self._answer_commands(state.answers)
+        commands.append(("HDEL", self.keys.held(self.leases.process)) + tuple(state.done))
+        self.servers.call_many(commands)
+        with state.lock:
+            state.sent()
+
+    def _answer_commands(self, answers):
+        """The commands that send last answers: one for each gateway."""
+        bodies = {}
+        for channel, body in answers:
+            bodies.setdefault(inbox_of(channel) or channel, []).append((channel, body))
+        commands = []
+        for name, several in bodies.items():
+            if name[-1] != "!":
+                commands += [self.send_command(*each, forced=True) for each in several]
+                continue
+            partition, queue, wake, _, expiry, _ = self._place(several[0][0])
+            _, register, stream, _ = self.keys.inbox(name)
+            stat = self.keys.tags[partition] + "stat"
+            commands.append(
+                run(
+                    "answer",
+                    (stat, register, stream, queue, wake),
+                    [expiry] + [body for _, body in several],
+                )
+            )
+        return commands
+
+    def _settle_slot(self, state):
+        """Send what was answered, acknowledge what is done, give back what was claimed ahead."""
+        commands = self._answer_commands(state.answers)
+        held = self.keys.held(self.leases.process)
+        if state.done:
+            commands.append(("HDEL", held) + tuple(state.done))
+        for field, entry in reversed(state.ahead):
+            channel = entry[HEAD:].partition(b"\n")[0].decode()
+            _, queue, wake, _, expiry, _ = self.place(channel)
+            commands.append(run("release", (held, queue, wake), (field, 0, expiry)))
+        if commands:
+            self.servers.call_many(commands)
+        state.sent()
+        state.ahead.clear()
+
     def _make_claim_keys(self, channels):
-        """(keys of claim.lua, wake lists), or None where the channels lie in several partitions."""
+        """
+        (keys of claim.lua, wake lists, which channel, from 1, gives several messages; 0: none), or None where
+        the channels lie in several partitions.
+        """
         keys, wakes = [], []
         for channel in channels:
             check_channel_name(channel)
@@ -320,7 +393,8 @@ class RedisChannelLayer(BaseChannelLayer):
             keys += [queue, wake]
             wakes.append(wake)
         first = [self.keys.held(self.leases.process), self.keys.leases, self.keys.stat]
-        return tuple(first + keys), tuple(wakes)
+        several = channels.index(SEVERAL) + 1 if SEVERAL in channels else 0
+        return tuple(first + keys), tuple(wakes), several
 
     def _claim_apart(self, slot, channels, block):
         """Of channels in several partitions, a message is forgotten as it is handed out."""
@@ -328,21 +402,23 @@ class RedisChannelLayer(BaseChannelLayer):
         return self.receive_many(list(channels), block)
 
     def finish(self, slot, channel, message):
-        """One round trip less: it leaves with the next claim, or with `acknowledge`."""
-        self._last_words[slot] = self.send_command(channel, self.encode(channel, message), True)
+        """It leaves with the next claim that goes to the server, or after slots.PATIENCE."""
+        state = self._slot(slot)
+        with state.lock:
+            state.answers.append((channel, self.encode(channel, message)))
 
     def acknowledge(self, slot):
-        commands = [("HDEL", self.keys.held(self.leases.process), slot)]
-        if slot in self._last_words:
-            commands.insert(0, self._last_words[slot])
-        self.servers.call_many(commands)
-        self._last_words.pop(slot, None)
-        self._claimed.pop(slot, None)
+        state = self._slot(slot)
+        state.end()
+        self._settle_slot(state)
 
     def release(self, slot):
-        channel = self._claimed.pop(slot, None)
-        if channel is not None:
-            self.put_back(slot, channel)
+        state = self._slot(slot)
+        with state.lock:
+            field, state.current = state.current, None
+        self._settle_slot(state)
+        if field is not None:
+            self.put_back(field, state.channel)
 
     def put_back(self, slot, channel, losses=0):
         """What `slot` holds goes back to the head of `channel`, having lost so many more workers."""
@@ -358,6 +434,10 @@ class RedisChannelLayer(BaseChannelLayer):
             pass  # then a claim that waits has ended already
 
     # Dead letters.
+
+    def forget(self, slot):
+        """What `slot` holds, for a worker that was lost, is dealt with."""
+        self.servers.call(("HDEL", self.keys.held(self.leases.process), slot))
 
     def bury(self, slot, reason):
         """Move what `slot` holds to the dead letters."""

@@ -26,7 +26,7 @@ def settle(layer, slot, entry):
             raise
         except Exception:
             logger.exception("The loss of a message of %s could not be reported", channel)
-        layer.acknowledge(slot)
+        layer.forget(slot)
     elif policy == RETRY:
         logger.warning("A worker was lost with a message of %s: it goes to another.", channel)
         layer.put_back(slot, channel, losses=1)

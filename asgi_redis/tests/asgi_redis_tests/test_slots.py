@@ -1,0 +1,173 @@
+"""Messages claimed ahead: who is quick gets several, and nobody waits for who is slow."""
+
+import threading
+import time
+import unittest
+
+from asgi_redis import slots
+from channels_tests.timing import TIMEOUT, wait_until
+
+from .test_standalone import RedisLayerCase
+
+CHANNELS = ["http.request", "websocket.connect", "websocket.receive"]
+
+
+class AheadTests(RedisLayerCase, unittest.TestCase):
+    config = {"prefix": "ahead:", "heartbeat": 0.05, "lease": 0.5}
+
+    def setUp(self):
+        self.layer = self.make_layer(capacity=1000)
+        self.layer.flush()
+        self.addCleanup(self.layer.flush)
+        self.number = 0
+
+    def send(self, count, channel="websocket.receive"):
+        for _ in range(count):
+            self.number += 1
+            self.layer.send(
+                channel, {"reply_channel": "gateway.a!%d" % self.number, "exchange": self.number}
+            )
+
+    def claim(self, slot="slot", layer=None):
+        return (layer or self.layer).claim(slot, CHANNELS)[1]
+
+    def finish(self, message, slot="slot"):
+        self.layer.finish(slot, message["reply_channel"], {"done": message["exchange"]})
+
+    def prove_quick(self):
+        """Have the slot earn more than one message at a time."""
+        while self.layer._slot("slot").wanted == 1:  # a busy machine may take its time
+            self.send(1)
+            self.finish(self.claim())
+            self.layer._slot("slot").end()
+        self.assertIsNone(self.claim())
+        while self.answer() is not None:
+            pass
+
+    def nobody_watches(self):
+        self.layer._watch._settle = lambda slot: None
+
+    def answer(self):
+        return self.layer.receive_many(["gateway.a!"])[1]
+
+    def pending(self, channel="websocket.receive"):
+        return self.layer.channel_statistics(channel)["messages_pending"]
+
+    def test_the_first_ones_come_one_by_one(self):
+        self.send(5)
+        self.claim()
+        self.assertEqual(self.pending(), 4)
+
+    def test_who_is_quick_gets_several_and_answers_them_all_in_order(self):
+        self.prove_quick()
+        self.send(50)
+        got = []
+        for _ in range(50):
+            message = self.claim()
+            got.append(message["exchange"])
+            self.finish(message)
+        self.assertEqual(got, sorted(got))
+        self.assertIsNone(self.claim())
+        answers = []
+        while len(answers) < 50:
+            answers.append(self.answer()["done"])
+        self.assertEqual(answers, got)
+        self.assertIsNone(self.answer())
+        self.assertEqual(self.layer.global_statistics()["messages_held"], 0)
+
+    def test_a_slow_one_gives_back_what_it_has_ahead_and_keeps_no_answer(self):
+        self.prove_quick()
+        self.send(slots.AHEAD)
+        first = self.claim()
+        self.assertEqual(self.pending(), 0)
+        self.finish(first)
+        slow = self.claim()  # and now it takes its time
+        self.assertEqual(
+            wait_until(self.answer, "the first one's answer"), {"done": first["exchange"]}
+        )
+        wait_until(lambda: self.pending() == slots.AHEAD - 2, "the others to be given back")
+        self.assertEqual(self.layer.global_statistics()["messages_held"], 1)
+        # They are another worker's now, in their order.
+        got = [self.claim("other")["exchange"] for _ in range(slots.AHEAD - 2)]
+        self.assertEqual(got, list(range(slow["exchange"] + 1, slow["exchange"] + slots.AHEAD - 1)))
+        self.finish(slow)
+        self.assertIsNone(self.claim())
+        self.assertEqual(self.answer(), {"done": slow["exchange"]})
+
+    def test_answers_do_not_wait_for_a_long_row_of_quick_ones(self):
+        self.prove_quick()
+        self.nobody_watches()
+        self.send(slots.AHEAD)
+        first = self.claim()
+        self.finish(first)
+        time.sleep(slots.PATIENCE)
+        self.claim()
+        self.assertEqual(self.answer(), {"done": first["exchange"]})
+
+    def test_what_is_not_a_sockets_frame_is_claimed_one_by_one(self):
+        self.prove_quick()
+        self.send(5, "http.request")
+        self.claim()
+        self.assertEqual(self.pending("http.request"), 4)
+
+    def test_a_worker_that_ends_gives_back_what_it_has_ahead(self):
+        self.prove_quick()
+        self.send(5)
+        self.finish(self.claim())
+        self.layer.acknowledge("slot")
+        self.assertEqual(self.pending(), 4)
+        self.assertIsNotNone(self.answer())
+        self.assertEqual(self.layer.global_statistics()["messages_held"], 0)
+
+    def test_a_released_one_is_next_before_those_ahead(self):
+        self.prove_quick()
+        self.send(5)
+        first = self.claim()
+        self.layer.release("slot")
+        self.assertEqual(self.claim("other"), first)
+
+    def test_a_lost_worker_is_reported_for_all_that_it_had(self):
+        self.prove_quick()
+        self.nobody_watches()
+        self.send(5)
+        self.claim()
+        self.layer.leases.stop()
+        other = self.make_layer()
+        other.leases.ensure()
+        lost = [
+            wait_until(lambda: other.receive_many(["gateway.a!"], block=True)[1], "a report")[
+                "lost"
+            ]
+            for _ in range(5)
+        ]
+        self.assertEqual(sorted(lost), list(range(self.number - 4, self.number + 1)))
+
+    def test_many_threads_lose_and_double_nothing(self):
+        total, done, lock = 2000, [], threading.Lock()
+
+        def work(number):
+            slot = "slot-%d" % number
+            while len(done) < total:
+                message = self.claim(slot)
+                if message is None:
+                    time.sleep(0.001)
+                    continue
+                if message["exchange"] % 97 == 0:
+                    time.sleep(2 * slots.PATIENCE)
+                self.finish(message, slot)
+                with lock:
+                    done.append(message["exchange"])
+            self.layer.acknowledge(slot)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for _ in range(total):
+            while self.pending() > 500:
+                time.sleep(0.002)
+            self.send(1)
+        for thread in threads:
+            thread.join(TIMEOUT)
+        self.assertEqual(sorted(done), list(range(1, total + 1)))
+        self.assertEqual(self.layer.global_statistics()["messages_held"], 0)
+        self.assertEqual(self.pending("gateway.a!"), total)
