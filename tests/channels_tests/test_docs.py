@@ -383,6 +383,19 @@ class PageTests(ChannelTestCase):
                 self.assertEqual(client.receive(), {"message": "hello"})
                 self.assertEqual(client.receive(), {"message": "tea is ready"})
 
+    def test_readme(self):
+        path = os.path.join(os.path.dirname(DOCS), "README.md")
+        if not os.path.exists(path):
+            self.skipTest("Django's tree has a README of its own")
+        with open(path, encoding="utf-8") as readme:
+            (source,) = re.findall(r"```python\n# mysite/routing.py\n(.*?)```", readme.read(), re.S)
+        namespace = {}
+        exec(re.sub(r"\bchannels import", PACKAGE + " import", source), namespace)
+        with apply_routes(namespace["channel_routing"]):
+            one, other = self.connect("/"), self.connect("/")
+            self.assertEqual(self.say(one, "/", "hello"), "hello")
+            self.assertEqual(other.receive(json=False), "hello")
+
     def test_tutorial_members(self):
         with self.page("tutorial"):
             from mysite import members
