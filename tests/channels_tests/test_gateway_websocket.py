@@ -10,11 +10,11 @@ from django.channels.gateway.websocket import CLOSED, CLOSING, CONNECTING, OPEN,
 class Socket:
     """A WebSocket whose actions are kept, sorted by what they ask for."""
 
-    def __init__(self):
+    def __init__(self, **handshake):
         self.state = WebSocket("gateway.test!1", "/path")
         self.sent, self.written, self.counted, self.logged = [], [], [], []
         self.finished = False
-        self.do(self.state.connect({"path": "/path"}))
+        self.do(self.state.connect(dict(handshake, path="/path")))
 
     def do(self, actions):
         for action in actions:
@@ -75,8 +75,17 @@ class HandshakeTests(unittest.TestCase):
         self.assertEqual(socket.state.state, OPEN)
 
     def test_accept_with_a_subprotocol(self):
-        socket = Socket().reply(accept=True, subprotocol="chat.v2")
+        socket = Socket(subprotocols=["chat.v1", "chat.v2"])
+        socket.reply(accept=True, subprotocol="chat.v2")
         self.assertEqual(socket.written, [{"type": "websocket.accept", "subprotocol": "chat.v2"}])
+
+    def test_a_subprotocol_that_was_not_offered_is_left_out(self):
+        for subprotocol in ("chat.v2", "chat\r\nset-cookie: admin=1", 5, ["chat"]):
+            with self.subTest(subprotocol=subprotocol):
+                socket = Socket(subprotocols=["chat"])
+                socket.reply(accept=True, subprotocol=subprotocol)
+                self.assertEqual(socket.written, [{"type": "websocket.accept"}])
+                self.assertIn("is none of its client's", socket.logged[0])
 
     def test_data_accepts(self):
         socket = Socket().reply(text="")
@@ -322,6 +331,13 @@ class EndTests(unittest.TestCase):
         socket = Socket().opened().frame("a").done({"text": b"bytes"}, {"text": "fine"})
         self.assertEqual(socket.written, [{"type": "websocket.send", "text": "fine"}])
         self.assertIn("must be str", socket.logged[0])
+
+    def test_a_close_code_that_cannot_be_sent_is_logged_and_1011_goes_out(self):
+        for code in ("4000", 999, 1005, 1006, 1015, 2000, 5000, 4000.0, [1]):
+            with self.subTest(code=code):
+                socket = Socket().opened().done({"close": code})
+                self.assertEqual(socket.written, [{"type": "websocket.close", "code": 1011}])
+                self.assertIn("is no close code", socket.logged[0])
 
     def test_unknown_keys_are_ignored(self):
         socket = Socket().opened().reply(unknown=1).reply(text="x", other=2)

@@ -32,6 +32,9 @@ ERROR = 1011
 RESTARTED = 1012
 OVERLOADED = 1013
 
+#: Those below 3000 that a server may send; 1005, 1006 and 1015 never travel.
+_SENDABLE = frozenset(range(1000, 1015)) - {1004, 1005, 1006}
+
 #: Frames, and their weight in bytes, that wait for a worker before the socket is no longer read.
 MAX_WAITING = 64
 MAX_WAITING_WEIGHT = 1024 * 1024
@@ -58,6 +61,7 @@ class WebSocket(Exchange):
         self.state = CONNECTING
         self.connected = False  # whether the connect event went out, so that an end is owed
         self.close_code = None
+        self._subprotocols = ()
         self._order = 0
         self._waiting = deque()
         self._waiting_weight = 0
@@ -70,6 +74,7 @@ class WebSocket(Exchange):
     def connect(self, message):
         """The handshake's request has come; `message` holds its standard keys."""
         self.connected = True
+        self._subprotocols = message.get("subprotocols") or ()
         message["order"] = 0
         return [self.event("websocket.connect", 0, message)]
 
@@ -77,7 +82,7 @@ class WebSocket(Exchange):
         """A frame of text, or of data (bytes), has come."""
         if self.state != OPEN:
             return []
-        key, value = ("text", text) if text is not None else ("bytes", data)
+        key, value = ("text", text) if text is not None else ("bytes", data or b"")
         weight = weigh(value)
         if weight > MAX_FRAME:
             return [(COUNT, "frames_too_big")] + self._close(TOO_BIG)
@@ -150,20 +155,35 @@ class WebSocket(Exchange):
                 return []
             self._move("accept")
             accept = {"type": "websocket.accept"}
-            if isinstance(message.get("subprotocol"), str):
-                accept["subprotocol"] = message["subprotocol"]
-            actions = [(WRITE, accept, None)]
+            subprotocol = message.get("subprotocol")
+            if subprotocol in self._subprotocols:
+                accept["subprotocol"] = subprotocol
+            elif subprotocol is not None:
+                line = (
+                    "The subprotocol %r, which %s was to be accepted with, is none of its client's."
+                )
+                actions = [(LOG, "error", line % (subprotocol, self.path))]
+            actions.append((WRITE, accept, None))
         if text is not None:
             actions += self._write("text", text, str, own)
         elif data is not None:
             actions += self._write("bytes", data, bytes, own)
         if close:
-            actions += self._close(1000 if close is True else close)
+            actions += self._close_with(close)
         if self._held and self.state == OPEN:
             held, self._held = self._held, []
             for each in held:
                 actions += self._plain(each, own=OTHERS)
         return actions
+
+    def _close_with(self, code):
+        """Close it as a reply asks, with True or a close code."""
+        if code is True:
+            code = 1000
+        elif not isinstance(code, int) or not (code in _SENDABLE or 3000 <= code <= 4999):
+            text = "A reply closes %s with %r, which is no close code: 1011 was sent instead."
+            return [(LOG, "error", text % (self.path, code))] + self._close(ERROR)
+        return self._close(code)
 
     def _write(self, key, value, kind, own):
         if not isinstance(value, kind):
