@@ -96,6 +96,15 @@ class ResponseTests(unittest.TestCase):
         client.do(client.state.group(OK))
         self.assertEqual(client.body, b"hello")
 
+    def test_a_group_message_is_an_answer_and_nothing_else(self):
+        client = Client()
+        client.do(client.state.group({"done": 0, "lost": 0, "error": True, "body_credit": 9}))
+        client.do(client.state.group({"channel_session": {"set": {"_auth_user_id": "1"}}}))
+        self.assertEqual((client.state.busy, client.state.session, client.written), (0, {}, []))
+        client.do(client.state.group(dict(OK, window_channel="window?x")))
+        client.drain()
+        self.assertEqual(len(client.sent), 1)
+
     def test_a_window_is_told_what_was_written(self):
         client = Client()
         client.reply(status=200, content=b"a", more_content=True, window_channel="window?x")
@@ -113,12 +122,32 @@ class ResponseTests(unittest.TestCase):
             ({"status": 99}, "has the status 99"),
             ({"status": 200, "headers": [("text", "text")]}, "is no [name, value] of bytes"),
             ({"status": 200, "headers": [[b"lonely"]]}, "is no [name, value] of bytes"),
+            ({"status": 101}, "has the status 101"),
+            ({"status": 200, "headers": 5}, "they must be a list"),
         ):
             with self.subTest(reply=reply):
                 client = Client().done(reply)
                 self.assertEqual(client.status, 500)
                 self.assertIn(text, client.logged[0])
                 self.assertNotIn(b"status'", client.body)
+
+    def test_no_header_becomes_two(self):
+        for name, value in (
+            (b"location", b"/\r\nset-cookie: admin=1"),
+            (b"location", b"/\nset-cookie: admin=1"),
+            (b"location", b"/\0"),
+            (b"x: y\r\nset-cookie", b"admin=1"),
+            (b"x y", b""),
+            (b"x:", b""),
+            (b"", b"x"),
+        ):
+            with self.subTest(name=name, value=value):
+                client = Client().done({"status": 302, "headers": [[name, value]]})
+                self.assertEqual(client.status, 500)
+                self.assertNotIn(b"admin", repr(client.written).encode())
+                self.assertIn("a character that no header may have", client.logged[0])
+        client = Client().done({"status": 200, "headers": [[b"X-\x60'9", "caf\xe9\t".encode()]]})
+        self.assertEqual(client.status, 200)
 
     def test_content_that_is_no_bytes_cuts_the_response(self):
         client = Client().reply(status=200, content=b"a", more_content=True)
@@ -220,6 +249,23 @@ class EndTests(unittest.TestCase):
         self.assertEqual(client.status, 503)
         self.assertIn((b"retry-after", b"1"), client.written[0][0]["headers"])
         self.assertEqual(client.counted, ["refused"])
+
+    def test_a_request_whose_client_left_before_there_was_room_is_forgotten(self):
+        for event in (lambda state: state.full("http.request"), lambda state: state.reset()):
+            client = Client()
+            client.do(client.state.gone())
+            self.assertFalse(client.state.over)
+            client.do(event(client.state))
+            self.assertTrue(client.state.over)
+            self.assertEqual([channel for channel, _ in client.sent], ["http.request"])
+
+    def test_a_body_that_finds_no_room_does_not_end_the_exchange(self):
+        client = Client(more_body=True)
+        client.do(client.state.gone())
+        client.do(client.state.full("body?x"))
+        client.done()
+        self.assertEqual(client.sent[-1][0], "http.disconnect")
+        self.assertTrue(client.state.over)
 
     def test_a_layer_that_lost_its_data(self):
         client = Client()

@@ -5,6 +5,9 @@ The messages follow the ASGI 1.0 specification's HTTP section, with the keys tha
 bound what is on the way in either direction.
 """
 
+import re
+import string
+
 from .exchanges import COUNT, DISPATCH, DROP, FINISH, LOG, WRITE, Exchange
 
 # Where the request stands.
@@ -26,13 +29,16 @@ BODY_WINDOW = 8
 #: Replies without a window (long-polls that others answer in parts) that wait for a slow client.
 MAX_UNREAD = 1000
 
+#: What the name of a header is made of (RFC 9110, section 5.6.2), and what its value never holds.
+_TOKEN = b"!#$%&'*+-.^_`|~" + (string.ascii_letters + string.digits).encode()
+_BREAK = re.compile(rb"[\r\n\0]")
+
 _PAGES = {
     500: b"<!doctype html><title>Server Error (500)</title><h1>Server Error (500)</h1>",
     502: b"<!doctype html><title>Bad Gateway (502)</title><h1>Bad Gateway (502)</h1>"
     b"<p>The process that handled this request was lost.</p>",
     503: b"<!doctype html><title>Service Unavailable (503)</title><h1>Service Unavailable (503)</h1>"
     b"<p>The site is busy. Please try again shortly.</p>",
-    504: b"<!doctype html><title>Gateway Timeout (504)</title><h1>Gateway Timeout (504)</h1>",
 }
 
 
@@ -96,6 +102,8 @@ class Request(Exchange):
             for each in message.get("replies") or ():
                 actions += self._plain(each)
         elif "status" in message or "content" in message:
+            if self.state == WAITING:
+                self._window_channel = message.get("window_channel")
             actions += self._plain(message)
         self.merge(message.get("channel_session"))
         self._credit += message.get("body_credit", 0)
@@ -111,7 +119,7 @@ class Request(Exchange):
 
     def group(self, message):
         """A message came for a group of which the client is a member: an answer like any other."""
-        return self.reply(message)
+        return self._plain(message) if "status" in message or "content" in message else []
 
     def _plain(self, message):
         if self.state == FINISHED:
@@ -122,7 +130,6 @@ class Request(Exchange):
             if problem:
                 text = "The reply to %s %s: a 500 was sent instead." % (self.path, problem)
                 return [(LOG, "error", text)] + self._fail(500)
-            self._window_channel = message.get("window_channel")
             self._move("head")
             actions.append((WRITE, _start(message["status"], message.get("headers") or ()), None))
         elif "status" in message:
@@ -156,25 +163,22 @@ class Request(Exchange):
     # What goes wrong.
 
     def full(self, channel):
-        """The layer did not take the request: `channel` is full."""
-        self.busy = None
+        """The layer did not take the request, or a part of its body, or what a window is told."""
+        if channel == "http.request":
+            self._unsent()
         return [(COUNT, "refused")] + self._fail(503)
 
     def reset(self):
         """The layer has lost its data, and the request with it."""
-        self.busy = None
+        self._unsent()
         return self._fail(502)
 
-    def timeout(self):
-        """Nobody answered in time."""
-        if self.state != WAITING:
-            return []
-        text = "Nobody answered %s in time: a 504 was sent." % self.path
-        actions = [(LOG, "warning", text)] + self._fail(504)
-        self._disconnect_due = True
-        return actions + self._next()
-
     # The steps behind them.
+
+    def _unsent(self):
+        """No answer will come to the request, and nobody is owed its end, should the client have gone."""
+        self.busy = None
+        self._disconnect_due = False
 
     def _move(self, event):
         self.state = TRANSITIONS.get((self.state, event), self.state)
@@ -225,15 +229,23 @@ def _head_problem(message):
     status = message.get("status")
     if status is None:
         return "has no 'status'"
-    if not isinstance(status, int) or not 100 <= status <= 999:
+    # 1xx is no answer: the client would wait for another, and a proxy mistake the next one for it.
+    if not isinstance(status, int) or not 200 <= status <= 999:
         return "has the status %r" % (status,)
-    for header in message.get("headers") or ():
+    headers = message.get("headers") or ()
+    if not isinstance(headers, (list, tuple)):
+        return "has headers of type %s; they must be a list" % type(headers).__name__
+    for header in headers:
         if (
             not isinstance(header, (list, tuple))
             or len(header) != 2
             or not all(isinstance(part, bytes) for part in header)
         ):
             return "has the header %r, which is no [name, value] of bytes" % (header,)
+        name, value = header
+        # Not every server looks: with a line break in it, one header is two, or a whole response.
+        if not name or name.translate(None, _TOKEN) or _BREAK.search(value):
+            return "has the header %r, which has a character that no header may have" % (header,)
     return None
 
 
