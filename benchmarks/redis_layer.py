@@ -41,7 +41,7 @@ FORMER_REQUIREMENTS = [
     "autobahn<21",
 ]
 
-SECONDS = 2.0
+SECONDS, WARMUP = 2.0, 0.5
 IDLE_SECONDS = 10.0
 REQUIRED = {
     "frame": 10,
@@ -160,7 +160,7 @@ def site(name, redis_port, server_options):
 def load(scenario, port, log, sockets):
     command = [sys.executable, os.path.join(run.HERE, "load.py"), scenario]
     command += ["--sockets", str(sockets), "--port", str(port)]
-    command += ["--warmup", "0.5", "--duration", str(SECONDS)]
+    command += ["--warmup", str(WARMUP), "--duration", str(SECONDS)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=run.RUN_SECONDS)
     except subprocess.TimeoutExpired:
@@ -217,7 +217,7 @@ def idle(redis_port, server_options):
     return {"gateway": used[0], "worker": used[1], "commands": rate}
 
 
-def measure_round(results, redis_port, server_options, contenders):
+def measure_round(results, redis_port, redis_process, server_options, contenders):
     def take(key, function):
         redis_command(redis_port, "FLUSHALL")
         try:
@@ -232,8 +232,14 @@ def measure_round(results, redis_port, server_options, contenders):
 
     def through(name, scenario, sockets):
         def function():
-            with site(name, redis_port, server_options) as (port, _, log):
-                return load(scenario, port, log, sockets)
+            with site(name, redis_port, server_options) as (port, processes, log):
+                counted = list(processes) if name == "channels4" else processes + [redis_process]
+                before = sum(map(cpu_seconds, counted))
+                result = load(scenario, port, log, sockets)
+                # Of all its processes, the handshakes and the warm-up included.
+                used = sum(map(cpu_seconds, counted)) - before
+                result["cpu_us"] = 1e6 * used / (result["rate"] * (SECONDS + WARMUP))
+                return result
 
         return function
 
@@ -328,6 +334,13 @@ def print_table(results, why_no_former):
         REQUIRED["broadcast"],
         "Channels 4 with channels_redis",
     )
+    print(
+        "\nprocessor time for each message or delivery, of all processes and Redis, in microseconds:"
+    )
+    for key in rates:
+        costs = [each["cpu_us"] for each in results.get(key, [])]
+        if costs:
+            print("  %-44s %10.1f" % (key, spread(costs)["median"]))
     for each in results.get("idle", []):
         good = each["gateway"] + each["worker"] < 0.01 and each["commands"] < 20
         met.append(good)
@@ -373,9 +386,9 @@ def main():
     contenders = [] if why_no_former else ["channels1"]
     results = {}
     busy, own, begun = run.busy_seconds(), run.children_seconds(), time.monotonic()
-    with redis_server() as (port, _):
+    with redis_server() as (port, process):
         for _ in range(arguments.rounds):
-            measure_round(results, port, server_options, contenders)
+            measure_round(results, port, process, server_options, contenders)
         redis_command(port, "FLUSHALL")
         try:
             results["idle"] = [idle(port, server_options)]
