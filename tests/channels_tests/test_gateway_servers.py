@@ -49,6 +49,8 @@ def stream(request):
     def parts():
         try:
             for number in range(int(request.GET["parts"])):
+                if "note" in request.GET:
+                    routing.note("parts", number)
                 yield (b"%08d" % number) * 8192
         finally:
             routing.note("stream", "closed")
@@ -173,6 +175,16 @@ def echo_disconnect(message):
     note("codes", message["code"])
 
 
+def flood_connect(message):
+    message.reply_channel.send({"accept": True})
+    Group("flood").add(message.reply_channel)
+
+
+def flood(message):
+    for number in range(20):
+        Group("flood").send({"text": ("%08d" % number) * 8192})
+
+
 def farewell(message):
     time.sleep(0.05)
     print("consumer says farewell", flush=True)
@@ -207,6 +219,8 @@ channel_routing = [
     route("websocket.disconnect", ordered_disconnect, path="^/ordered/$"),
     route("websocket.receive", echo, path="^/echo/$"),
     route("websocket.disconnect", echo_disconnect, path="^/echo/$"),
+    route("websocket.connect", flood_connect, path="^/flood/$"),
+    route("websocket.receive", flood, path="^/flood/$"),
     route("websocket.receive", echo, path="^/farewell/$"),
     route("websocket.disconnect", farewell, path="^/farewell/$"),
     route("websocket.connect", room_connect, path="^/room/(?P<room>[a-z]+)/$"),
@@ -424,6 +438,40 @@ class ServerTests:
         connection.close()
         wait_until(lambda: len(self.notes("stream")) > before, "the iterator to be closed")
 
+    def test_a_stream_that_breaks_is_cut_and_seen_to_be(self):
+        with self.assertRaises((http.client.IncompleteRead, ConnectionError)):
+            _, body = self.get("/broken_stream/")
+            self.fail("it looked complete: %d bytes, ending in %r" % (len(body), body[-100:]))
+
+    def test_a_stream_goes_no_faster_than_its_client_reads(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=TIMEOUT)
+        self.addCleanup(connection.close)
+        connection.request("GET", "/stream/?parts=20000&note=1")  # 1.3 GB
+        self.assertEqual(connection.getresponse().read(8), b"00000000")
+        counts = [0]
+
+        def stands_still():
+            counts.append(len(self.notes("parts")))
+            return counts[-1] == counts[-2] > 0
+
+        wait_until(stands_still, "the stream to wait for its client", interval=0.3)
+        self.assertLess(counts[-1], 500)
+
+    def test_a_member_that_does_not_read_is_closed_and_the_others_get_everything(self):
+        slow, quick = self.connect("/flood/"), self.connect("/flood/")
+        before = self.statistics().get("slow_clients", 0)
+        rounds = 0
+        while self.statistics().get("slow_clients", 0) == before:
+            rounds += 1
+            self.assertLess(rounds, 50, "the slow member is still there")
+            quick.send("more")
+            for number in range(20):
+                self.assertEqual(quick.recv()[:8], "%08d" % number)
+        slow.shutdown()
+
+    def statistics(self):
+        return json.loads(self.get("/statistics/")[1].decode())
+
     def test_a_long_poll_is_answered_by_a_group(self):
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=TIMEOUT)
         self.addCleanup(connection.close)
@@ -516,11 +564,6 @@ class UvicornTests(ServerTests, unittest.TestCase):
         socket = self.connect("/echo/")
         socket.send_frame(websocket.ABNF.create_frame(b"\xff\xfe", websocket.ABNF.OPCODE_TEXT))
         self.assertEqual(self.close_code(socket), 1007)
-
-    def test_a_stream_that_breaks_is_cut_and_seen_to_be(self):
-        with self.assertRaises((http.client.IncompleteRead, ConnectionError)):
-            _, body = self.get("/broken_stream/")
-            self.fail("it looked complete: %d bytes, ending in %r" % (len(body), body[-100:]))
 
 
 class HypercornTests(ServerTests, unittest.TestCase):

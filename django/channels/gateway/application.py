@@ -16,7 +16,8 @@ from functools import partial
 
 from ..exceptions import LayerUnavailable
 from . import websocket
-from .exchanges import COUNT, DISPATCH, DROP, FINISH, LOG, WRITE
+from .daphne import with_flow_control
+from .exchanges import COUNT, CUT, DISPATCH, DROP, FINISH, LOG, WRITE
 from .http import Request
 from .scopes import connect_message, request_message
 from .websocket import WebSocket
@@ -189,7 +190,7 @@ class Gateway:
     def _open(self, state_class, path, send):
         self._number += 1
         channel = "%s%d" % (self.name, self._number)
-        connection = Connection(self, state_class(channel, path), send)
+        connection = Connection(self, state_class(channel, path), with_flow_control(send))
         self.connections[channel] = connection
         return connection
 
@@ -358,6 +359,7 @@ class Connection:
         "reader",
         "state",
         "_finished",
+        "_is_cut",
         "_outgoing",
         "_paused",
         "_send",
@@ -374,6 +376,7 @@ class Connection:
         self._send = send
         self._outgoing = deque()
         self._finished = False
+        self._is_cut = False
         self._wakeup = None
         self._paused = None
 
@@ -393,6 +396,8 @@ class Connection:
                 getattr(logger, action[1])(action[2])
             elif verb is FINISH:
                 self._finished = True
+            elif verb is CUT:
+                self._is_cut = True
         if self._wakeup is not None and (self._outgoing or self._finished):
             _wake(self._wakeup)
             self._wakeup = None
@@ -412,6 +417,8 @@ class Connection:
                 if actions:
                     self.perform(actions)
             if self._finished:
+                if self._is_cut and hasattr(self._send, "cut"):
+                    self._send.cut()  # other servers see that the application has returned
                 return
             self._wakeup = self.gateway.loop.create_future()
             await self._wakeup

@@ -9,6 +9,7 @@ the next is not sent before the worker's answer says that it is done. Pure: no I
 DISPATCH = "dispatch"  # (DISPATCH, channel, message): send it through the layer
 WRITE = "write"  # (WRITE, event, note): give this ASGI 3 event to the server, then say written(event, note)
 DROP = "drop"  # (DROP,): forget what is not written yet
+CUT = "cut"  # (CUT,): what was written is not complete, and the client is to see that
 FINISH = "finish"  # (FINISH,): nothing more is written; the connection can go
 COUNT = "count"  # (COUNT, name): one more in the layer's statistics
 LOG = "log"  # (LOG, "warning" or "error", text): a line in the log

@@ -8,7 +8,7 @@ bound what is on the way in either direction.
 import re
 import string
 
-from .exchanges import COUNT, DISPATCH, DROP, FINISH, LOG, WRITE, Exchange
+from .exchanges import COUNT, CUT, DISPATCH, DROP, FINISH, LOG, WRITE, Exchange
 
 # Where the request stands.
 WAITING = "waiting"  # no answer yet
@@ -221,7 +221,7 @@ class Request(Exchange):
         if self.state == FINISHED:
             return []
         self._move("gone")
-        return [(COUNT, "responses_cut"), (FINISH,)] + self._closed()
+        return [(COUNT, "responses_cut"), (CUT,), (FINISH,)] + self._closed()
 
 
 def _head_problem(message):
