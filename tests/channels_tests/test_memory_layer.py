@@ -1,9 +1,16 @@
 """The in-memory layer keeps the contract of a channel layer."""
 
+import asyncio
+import threading
 import unittest
+from types import SimpleNamespace
+from unittest import mock
 
+from django.channels.layers import memory
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.test.conformance import LayerConformance
+
+from .timing import TIMEOUT, wait_until
 
 
 class MemoryLayerConformanceTests(LayerConformance, unittest.TestCase):
@@ -11,3 +18,45 @@ class MemoryLayerConformanceTests(LayerConformance, unittest.TestCase):
 
     def make_layer(self, **config):
         return MemoryChannelLayer(**config)
+
+
+class WaitingReaderTests(unittest.TestCase):
+    def test_two_readers_of_a_process_local_channel_are_both_woken(self):
+        for wanted in ("local.x!a", "local.x!"):
+            with self.subTest(wanted=wanted):
+                layer = MemoryChannelLayer()
+                layer.block_for = 10 * TIMEOUT
+                found = []
+                readers = [
+                    threading.Thread(
+                        target=lambda: found.append(layer.receive_many([wanted], block=True)[1]),
+                        daemon=True,
+                    )
+                    for _ in range(2)
+                ]
+                for reader in readers:
+                    reader.start()
+                wait_until(lambda: len(layer._waiters) == 2)
+                with layer._lock:  # both, before the first reader looks
+                    layer._put("local.x!a", {"number": 1})
+                    layer._put("local.x!a", {"number": 2})
+                for reader in readers:
+                    reader.join(TIMEOUT)
+                self.assertEqual(sorted(each["number"] for each in found), [1, 2])
+
+
+class ExpiryTests(unittest.TestCase):
+    def test_the_gateway_is_told_of_an_event_that_nobody_took_in_time(self):
+        async def received():
+            layer = MemoryChannelLayer(expiry=60)
+            inbox = layer.open_inbox("gateway.test!")
+            event = {"reply_channel": "gateway.test!7", "exchange": 3}
+            layer.deliver("websocket.receive", event)
+            layer.deliver("websocket.receive", {"text": "of no connection"})
+            with mock.patch.object(memory, "time", SimpleNamespace(monotonic=lambda: later)):
+                self.assertEqual(layer.receive_many(["websocket.receive"]), (None, None))
+            self.assertEqual(layer.statistics()["expired"], 2)
+            return await asyncio.wait_for(inbox.receive(), TIMEOUT)
+
+        later = memory.time.monotonic() + 61
+        self.assertEqual(asyncio.run(received()), [("gateway.test!7", {"lost": 3})])

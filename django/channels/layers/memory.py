@@ -14,7 +14,7 @@ from collections import deque
 
 from ..exceptions import ChannelFull
 from .base import BaseChannelLayer, Inbox
-from .messages import clean
+from .messages import EVENT_CHANNELS, clean
 from .names import check_channel_name, check_group_name, inbox_of
 
 #: Sends between two looks for expired messages on channels that nobody reads.
@@ -103,8 +103,14 @@ class MemoryChannelLayer(BaseChannelLayer):
     def _drop_expired(self, key, queue, now):
         dropped = 0
         while queue and queue[0][0] <= now:
-            queue.popleft()
+            _, channel, message = queue.popleft()
             dropped += 1
+            if channel in EVENT_CHANNELS and "exchange" in message:
+                # Its connection waits for an answer before it goes on.
+                reply_channel = message["reply_channel"]
+                inbox = self._inboxes.get(inbox_of(reply_channel))
+                if inbox is not None:
+                    inbox.put(reply_channel, {"lost": message["exchange"]}, control=True)
         if dropped:
             self.count("expired", dropped)
         if not queue:
@@ -148,9 +154,11 @@ class MemoryChannelLayer(BaseChannelLayer):
         """Forget a reader that waited; others look at what was left to it. The lock is held."""
         if waiter in self._waking:
             self._waking.remove(waiter)
-            for channel in waiter[0]:
-                if channel in self._queues:
-                    self._wake(channel, channel)
+            if self._queues:
+                for channel in waiter[0]:
+                    key = channel if "!" not in channel else inbox_of(channel)
+                    if key in self._queues:
+                        self._wake(channel, key)
         elif waiter in self._waiters:
             self._waiters.remove(waiter)
 
