@@ -49,6 +49,12 @@ REPLY_PATIENCE = 30.0
 #: Seconds between two tries to reach a layer that is away, at the most.
 MAX_PAUSE = 5.0
 
+#: Seconds that a thread waits when it has put back what must not run beside another one of its sort.
+SUSPECT_PAUSE = 1.0
+
+#: Held by the thread of this process that handles a message which was lost with a worker before.
+_one_suspect = threading.Lock()
+
 
 class Worker:
     """
@@ -138,8 +144,28 @@ class Worker:
         channel, content = self.channel_layer.claim(self.slot, self.channels, block)
         if channel is None:
             return False
-        self.handle(channel, content)
+        if content.get("redelivered") is True:
+            self._handle_suspect(channel, content)
+        else:
+            self.handle(channel, content)
         return True
+
+    def _handle_suspect(self, channel, content):
+        """
+        Handle a message that was lost with a worker before: one at a time in a process, for should this one
+        die too, the message that kills it is not to take the same others with it each time.
+        """
+        if _one_suspect.acquire(False):
+            try:
+                self.handle(channel, content)
+                self._acknowledge()  # before another one may begin
+            finally:
+                _one_suspect.release()
+        else:
+            self.channel_layer.release(self.slot)
+            # Nor is it to come straight back.
+            if _one_suspect.acquire(True, SUSPECT_PAUSE):
+                _one_suspect.release()
 
     def stop(self):
         """End `run` after the message that is being handled. Thread-safe."""
