@@ -22,27 +22,29 @@ class MemoryLayerConformanceTests(LayerConformance, unittest.TestCase):
 
 class WaitingReaderTests(unittest.TestCase):
     def test_two_readers_of_a_process_local_channel_are_both_woken(self):
-        for wanted in ("local.x!a", "local.x!"):
-            with self.subTest(wanted=wanted):
-                layer = MemoryChannelLayer()
-                layer.block_for = 10 * TIMEOUT
-                found = []
-                readers = [
-                    threading.Thread(
-                        target=lambda: found.append(layer.receive_many([wanted], block=True)[1]),
-                        daemon=True,
-                    )
-                    for _ in range(2)
-                ]
-                for reader in readers:
-                    reader.start()
-                wait_until(lambda: len(layer._waiters) == 2)
-                with layer._lock:  # both, before the first reader looks
-                    layer._put("local.x!a", {"number": 1})
-                    layer._put("local.x!a", {"number": 2})
-                for reader in readers:
-                    reader.join(TIMEOUT)
-                self.assertEqual(sorted(each["number"] for each in found), [1, 2])
+        self.check("local.x!a")
+
+    def test_two_readers_of_all_of_it_too(self):
+        self.check("local.x!")
+
+    def check(self, wanted):
+        layer = MemoryChannelLayer()
+        layer.block_for = 10 * TIMEOUT
+        found = []
+
+        def read():
+            found.append(layer.receive_many([wanted], block=True)[1])
+
+        readers = [threading.Thread(target=read, daemon=True) for _ in range(2)]
+        for reader in readers:
+            reader.start()
+        wait_until(lambda: len(layer._waiters) == 2)
+        with layer._lock:  # both, before the first reader looks
+            layer._put("local.x!a", {"number": 1})
+            layer._put("local.x!a", {"number": 2})
+        for reader in readers:
+            reader.join(TIMEOUT)
+        self.assertEqual(sorted(each["number"] for each in found), [1, 2])
 
 
 class ExpiryTests(unittest.TestCase):
