@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -14,6 +15,14 @@ PACKED = {
     "django/core/handlers": "channels/handlers",
     "django/conf": "channels/conf",
 }
+
+
+def extra(name):
+    """Return what the extra ``name`` requires, as pyproject.toml has it (no tomllib before 3.11)."""
+    with open(os.path.join(ROOT, "pyproject.toml"), encoding="utf-8") as stream:
+        text = stream.read()
+    (block,) = re.findall(rf"^{name} = \[(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    return re.findall(r'^\s*"([^"]+)"', block, re.MULTILINE)
 
 
 def make():

@@ -6,7 +6,6 @@
 """
 
 import argparse
-import email
 import os
 import re
 import shutil
@@ -14,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections import OrderedDict
 
 import make_dist
@@ -60,24 +58,11 @@ def readme_table():
     return TABLE_HEAD + "".join(lines)
 
 
-def test_requirements(wheel, python):
-    """Return what the extra ``test`` of ``wheel`` requires, for Python ``python``."""
-    with zipfile.ZipFile(wheel) as archive:
-        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-        metadata = email.message_from_bytes(archive.read(name))
-    found = []
-    for line in metadata.get_all("Requires-Dist", []):
-        requirement, _, marker = line.partition(";")
-        if re.search(r"""extra\s*==\s*["']test["']""", marker):
-            rest = re.sub(r"""(\s*and\s*)?\(?extra\s*==\s*["']test["']\)?""", "", marker).strip()
-            found.append(requirement.strip() + (f"; {rest}" if rest else ""))
-    return found + PINS_FOR_OLD_PYTHON.get(python, [])
-
-
 def install(row, interpreter, wheel):
     """Return the path of Python in the row's environment, with ``wheel`` freshly installed."""
     django, python = row
-    needed = [f"Django~={django}.0"] + test_requirements(wheel, python)
+    needed = [f"Django~={django}.0"] + make_dist.extra("test")
+    needed += PINS_FOR_OLD_PYTHON.get(python, [])
     path = python_of(environment(f"django-{django}", python, interpreter, needed))
     pip = [path, "-m", "pip", "--disable-pip-version-check"]
     run(pip + ["uninstall", "--quiet", "--yes", "channels"])

@@ -32,6 +32,7 @@ from interpreters import (
     BUILD,
     CACHE,
     IN_CI,
+    PINS_FOR_OLD_PYTHON,
     ROOT,
     CommandFailed,
     environment,
@@ -63,10 +64,10 @@ class PatchFailed(Exception):
 
 
 def requirements():
-    """Return the requirements of the test environment, one string each."""
+    """Return what Django's tests need and what ours need, one string each."""
     with open(REQUIREMENTS, encoding="utf-8") as stream:
-        lines = (line.split("#")[0].strip() for line in stream)
-        return [line for line in lines if line]
+        lines = [line.split("#")[0].strip() for line in stream]
+    return [line for line in lines if line] + make_dist.extra("test") + PINS_FOR_OLD_PYTHON[PYTHON]
 
 
 def tests_environment():
@@ -389,7 +390,7 @@ def main():
 
 def patched_environment():
     """Return the path of Python in an environment of the patched Django and Daphne alone."""
-    needed = [line for line in requirements() if re.match(r"daphne|twisted|pytz", line)]
+    needed = ["pytz"] + PINS_FOR_OLD_PYTHON[PYTHON]
     venv = environment("django-patched", PYTHON, find_python(PYTHON), needed)
     python = python_of(venv)
     pip = [python, "-m", "pip"]
