@@ -20,6 +20,7 @@ import tempfile
 import time
 import unittest
 
+import django
 from django.channels.layers.database import statements
 from django.db import connections
 
@@ -166,6 +167,8 @@ class PostgreSQL(Server):
     user = "postgres"
     login = "postgres"
     engine = "django.db.backends.postgresql"
+    if django.VERSION < (1, 9):
+        engine += "_psycopg2"
     stop_signal = signal.SIGINT  # "fast": it ends its sessions
 
     def __init__(self):

@@ -184,13 +184,16 @@ class PostgreSQLLoadTests(ExactlyOnceTests, PostgreSQLCase, unittest.TestCase):
         wait_until(lambda: layer.watcher.listening, "the proof that notifications come through")
 
     def test_who_waits_asks_for_nothing(self):
-        layer = self.make_layer()
+        layer = self.make_layer(heartbeat=60.0, lease=180.0)
         layer.flush()
+        layer.block_for = 0.1
         self.wait(layer)
-        count, run = [], layer.store.connections._get
-        layer.store.connections._get = lambda: (count.append(None), run())[1]
-        time.sleep(2)
-        self.assertLess(len(count), 2 * 2.0)
+        claims, queries = [], []
+        claim, lend = layer.claim, layer.store.connections._get
+        layer.claim = lambda *args, **kwargs: (claims.append(None), claim(*args, **kwargs))[1]
+        layer.store.connections._get = lambda: (queries.append(None), lend())[1]
+        wait_until(lambda: len(claims) > 60, "claims of four threads")
+        self.assertLessEqual(len(queries), 2)
 
     def test_an_idle_reader_is_woken_at_once(self):
         layer = self.make_layer()

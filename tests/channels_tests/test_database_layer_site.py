@@ -20,7 +20,7 @@ from .timing import TIMEOUT, wait_until
 SETTINGS = """
 INSTALLED_APPS += ["{channels}.layers.database"]
 CHANNEL_LAYERS["default"]["BACKEND"] = "{channels}.layers.database.DatabaseChannelLayer"
-CHANNEL_LAYERS["default"]["CONFIG"] = {"DATABASE": "default", "heartbeat": 0.3, "lease": 2.0}
+CHANNEL_LAYERS["default"]["CONFIG"] = {"DATABASE": "default", "heartbeat": 0.3, "lease": 1.5}
 """
 
 FILES = {

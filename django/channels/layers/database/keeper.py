@@ -156,12 +156,11 @@ class Keeper:
             self._asked_due = now
             self._next_due = None
         try:
-            count = 100
-            while count == 100:
-                rows, count = (
-                    self.store.move_due(self.layer.accept_due) if self._is_due() else ((), 0)
-                )
+            while self._is_due():
+                rows, count = self.store.move_due(self.layer.accept_due)
                 self.layer.tell({row["queue"] for row in rows})
+                if not count:
+                    break  # another process is sending it
         except BaseException:
             with self._lock:
                 self._next_due = time.monotonic()
