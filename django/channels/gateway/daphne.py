@@ -7,6 +7,9 @@ Behind any other server nothing here is used. Nothing here imports Daphne or Twi
 
 import asyncio
 
+#: The events of which a client may have too many.
+_CONTENT = ("http.response.body", "websocket.send")
+
 
 def with_flow_control(send):
     """`send` of an ASGI 3 server, made to wait for the client where the server is Daphne."""
@@ -25,6 +28,7 @@ class FlowControl:
         self._send = send
         self._protocol = protocol
         self._registered = False
+        self._is_gone = False
         self._may_write = asyncio.Event()
         self._may_write.set()
 
@@ -32,7 +36,7 @@ class FlowControl:
         is_last = event["type"] == "http.response.body" and not event["more_body"]
         if is_last:
             self._end()
-        elif not self._registered and event["type"] in ("http.response.body", "websocket.send"):
+        elif not self._registered and not self._is_gone and event["type"] in _CONTENT:
             self._registered = True
             self._register()
         await self._send(event)
@@ -55,6 +59,7 @@ class FlowControl:
     def stopProducing(self):
         """The client has gone."""
         self._registered = False
+        self._is_gone = True
         self._may_write.set()
 
 
@@ -71,7 +76,13 @@ class RequestSend(FlowControl):
     def cut(self):
         """End the connection in the middle of the response."""
         self._end()
-        self._protocol.loseConnection()
+        # Over HTTP/2 it is the stream that ends, and has to end in an error.
+        channel = getattr(self._protocol, "channel", None)
+        abort = getattr(channel, "abortConnection", None)
+        if abort is not None:
+            abort()
+        else:
+            self._protocol.loseConnection()
 
 
 class SocketSend(FlowControl):
