@@ -45,7 +45,6 @@ from smoke import ANSWER_TIMEOUT, START_TIMEOUT, Server, SmokeFailed, free_port,
 PYTHON = "3.7"
 REQUIREMENTS = os.path.join(patch_django.PATCHES, "test-requirements.txt")
 LOGS = os.path.join(BUILD, "logs")
-ALL_STEPS = "123456"
 
 # A Sphinx of Django 1.10's time, and what it was written against.
 SPHINX = [
@@ -332,14 +331,53 @@ def _names(line, paths):
     return any(os.sep + path + ":" in line or path[len("docs/") : -4] in line for path in paths)
 
 
-def step(number, title, started):
-    print(f"{number}. {title}  [{time.monotonic() - started:.0f} s]", flush=True)
+def check_wheel():
+    """Step 4. Raises `SmokeFailed` or `CommandFailed`."""
+    smoke(patched_environment(), "django.channels")
+
+
+def check_addon_beside_it():
+    """Step 5. Raises `PatchFailed`, `SmokeFailed` or `CommandFailed`."""
+    python = patched_environment()
+    pip = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall"]
+    run(pip + [make_dist.make()])
+    check_alias(python)
+    smoke(python, "channels")
+
+
+STEPS = {
+    "1": f"Django {patch_django.VERSION}'s own suite, on both trees",
+    "2": "tests/channels_tests with Django's runtests.py",
+    "3": "A project without the app, on both trees",
+    "4": "The wheel of the patched Django",
+    "5": "The add-on's wheel beside it",
+    "6": "Django's documentation, with ours in it",
+}
+
+
+def take(number, python, options):
+    """Take the step ``number``; raises what says that it failed."""
+    if number == "1":
+        compare_suites(python, options.processes)
+    elif number == "2":
+        run_our_tests(python, options.labels)
+    elif number == "4":
+        check_wheel()
+    elif number == "5":
+        check_addon_beside_it()
+    else:
+        with tempfile.TemporaryDirectory(prefix="test-patch-") as folder:
+            if number == "3":
+                compare_without_app(python, folder)
+            else:
+                check_docs(folder)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    everything = "".join(STEPS)
     parser.add_argument(
-        "--steps", default=ALL_STEPS, help=f"the steps to run (default: all, {ALL_STEPS})"
+        "--steps", default=everything, help=f"the steps to run (default: all, {everything})"
     )
     parser.add_argument(
         "--processes",
@@ -349,43 +387,31 @@ def main():
     )
     parser.add_argument("labels", nargs="*", default=["channels_tests"], help="labels for step 2")
     options = parser.parse_args()
-    if IN_CI and options.steps != ALL_STEPS:
+    if not set(options.steps) <= set(STEPS):
+        parser.error(f"the steps are {everything}")
+    if IN_CI and options.steps != everything:
         parser.error("with CI=true every step runs: leave --steps out")
     if not os.path.isdir(patch_django.PATCHED_TREE):
         sys.exit("test_patch: there is no patched tree yet: run `make patch` first.")
     os.makedirs(LOGS, exist_ok=True)
-    started = time.monotonic()
+    started, failed = time.monotonic(), []
     try:
         python = tests_environment()
-        if "1" in options.steps:
-            step(1, f"Django {patch_django.VERSION}'s own suite, on both trees", started)
-            compare_suites(python, options.processes)
-        if "2" in options.steps:
-            step(2, "tests/channels_tests with Django's runtests.py", started)
-            run_our_tests(python, options.labels)
-        if "3" in options.steps:
-            step(3, "A project without the app, on both trees", started)
-            with tempfile.TemporaryDirectory(prefix="without-app-") as folder:
-                compare_without_app(python, folder)
-        if "4" in options.steps or "5" in options.steps:
-            with_wheel = patched_environment()
-        if "4" in options.steps:
-            step(4, "The wheel of the patched Django", started)
-            smoke(with_wheel, "django.channels")
-        if "5" in options.steps:
-            step(5, "The add-on's wheel beside it", started)
-            pip = [with_wheel, "-m", "pip", "install", "--quiet", "--no-deps"]
-            run(pip + ["--force-reinstall", make_dist.make()])
-            check_alias(with_wheel)
-            smoke(with_wheel, "channels")
-        if "6" in options.steps:
-            step(6, "Django's documentation, with ours in it", started)
-            with tempfile.TemporaryDirectory(prefix="docs-") as folder:
-                check_docs(folder)
-    except (PatchFailed, SuiteCrashed, SmokeFailed, CommandFailed) as error:
+    except (PatchFailed, CommandFailed) as error:
         sys.exit(f"test_patch: {error}")
-    seconds = time.monotonic() - started
-    print(f"The patch holds. {seconds:.0f} s; logs in {os.path.relpath(LOGS, ROOT)}")
+    for number, title in STEPS.items():
+        if number in options.steps:
+            print(f"{number}. {title}  [{time.monotonic() - started:.0f} s]", flush=True)
+            try:
+                take(number, python, options)
+            except (PatchFailed, SuiteCrashed, SmokeFailed, CommandFailed) as error:
+                # Every step is taken: one look at the log tells all.
+                print(f"  FAILED: {error}", flush=True)
+                failed.append(number)
+    seconds, logs = time.monotonic() - started, os.path.relpath(LOGS, ROOT)
+    if failed:
+        sys.exit(f"test_patch: failed: {', '.join(failed)}. {seconds:.0f} s; logs in {logs}")
+    print(f"The patch holds. {seconds:.0f} s; logs in {logs}")
 
 
 def patched_environment():
