@@ -455,7 +455,7 @@ async def slow(stack, options):
     reset_peak(gateway.pid)
     before = memory(gateway.pid)
     # A slow client is closed once 4 MB, or 1,000 messages, wait for it.
-    seconds = 8 * MB / (size * rate) + 5
+    seconds = 5 * MB / (size * rate) + 5
     sent = await speak(seconds)
     with_mute = percentile(latencies, 0.99)
     await until(lambda: all(each.received >= sent for each in readers), 10, "the room's messages")
@@ -679,6 +679,8 @@ async def full(stack, options):
     ]
     handshakes = [Socket(gateways[n % 2].port, "/echo?id=%d" % n) for n in range(50)]
     opening = [asyncio.ensure_future(each.open(60)) for each in handshakes]
+    for task in opening:
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
     begun = time.monotonic()
     await until(lambda: sum(task.done() for task in requests) >= 70, 20, "answers of 503")
     await until(

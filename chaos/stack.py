@@ -237,7 +237,7 @@ class Stack:
         if self._layer is not None and hasattr(self._layer, "close"):
             self._layer.close()
         if self.keep:
-            print("  (kept: %s)" % self.folder)
+            print("  (kept: %s)" % self.folder, flush=True)
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -273,6 +273,8 @@ class Stack:
             command = ["-m", "daphne", "-b", "127.0.0.1", "-p", str(port), "-v", "0", application]
         else:
             command = ["-m", "uvicorn", "--log-level", "warning", "--backlog", "4096", application]
+            # The bound is to close who does not read, not the server's own keep-alive.
+            command += ["--ws-ping-timeout", "120"]
             if send_buffer:
                 sock = socket.socket()
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

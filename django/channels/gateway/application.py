@@ -17,15 +17,22 @@ from functools import partial
 from ..exceptions import LayerUnavailable
 from . import websocket
 from .daphne import with_flow_control
-from .exchanges import COUNT, CUT, DISPATCH, DROP, FINISH, LOG, WRITE
+from .exchanges import COUNT, CUT, DISPATCH, DROP, FINISH, HOLD, LOG, WRITE
 from .http import Request
 from .scopes import connect_message, request_message
 from .websocket import WebSocket
 
 logger = logging.getLogger("django.channels.gateway")
 
-#: Seconds for which an event waits for room on a full channel before its client is turned away.
-PATIENCE = 5.0
+#: Seconds for which an event waits for room on a full channel before its client is turned away. Daphne
+#: gives up a handshake after 5 seconds (--websocket_connect_timeout), without an answer.
+PATIENCE = 3.0
+
+#: The deadline of what waits as long as the layer is away.
+NEVER = float("inf")
+
+#: Seconds between two lines in the log about clients that were turned away.
+LOG_EVERY = 1.0
 
 #: Seconds in which somebody has to accept or deny a WebSocket.
 ACCEPT_TIMEOUT = 30.0
@@ -65,6 +72,8 @@ class Gateway:
         self._number = 0
         self._refused = {}  # channel to a deque of (deadline, connection, message)
         self._retrying = None
+        self._turned_away = 0
+        self._telling = None
         self._pumping = self.loop.create_task(self._pump())
         self._workers = None
         if not layer.crosses_processes and layer.threads:
@@ -152,11 +161,10 @@ class Gateway:
             return
         connection = self._open(WebSocket, scope["path"], send)
         state = connection.state
-        farewell = {"reply_channel": connection.channel, "path": state.path, "code": websocket.GONE}
-        self.inbox.hold(connection.channel, ("websocket.disconnect", farewell))
+        connection.perform([state.farewell()])
         connection.perform(state.connect(connect_message(scope)))
         connection.reader = asyncio.ensure_future(self._read_frames(connection, receive))
-        writer = self.loop.create_task(connection.write())
+        writer = connection.writer = self.loop.create_task(connection.write())
         deadline = self.loop.call_later(ACCEPT_TIMEOUT, lambda: connection.perform(state.timeout()))
         try:
             # The reader ends when the client has gone; a writer that ends first has closed the
@@ -166,6 +174,9 @@ class Gateway:
                 await asyncio.wait({connection.reader}, timeout=CLOSE_TIMEOUT)
         finally:
             deadline.cancel()
+            connection.writer = None
+            if connection.overdue is not None:
+                connection.overdue.cancel()
             for task in (connection.reader, writer):
                 task.cancel()
             connection.perform(state.gone(websocket.GONE))
@@ -206,7 +217,8 @@ class Gateway:
     def _forget(self, connection):
         if connection.detached and connection.state.over:
             if self.connections.pop(connection.channel, None) is not None:
-                self.inbox.drop(connection.channel)
+                for name in connection.holds:
+                    self.inbox.drop(name)
 
     def _leave(self, group, connection):
         members = self.groups.get(group)
@@ -235,6 +247,14 @@ class Gateway:
         if "exchange" not in message:
             connection.perform(connection.state.full(channel))
         elif isinstance(error, (self.layer.ChannelFull, LayerUnavailable)):
+            if isinstance(error, LayerUnavailable):
+                # Nobody knows whether it was taken.
+                message["redelivered"] = "maybe"
+            if channel == "websocket.receive":
+                # An open socket outlives an outage; only a layer that is there and full closes it.
+                away = isinstance(error, LayerUnavailable)
+                if away or deadline == NEVER:
+                    deadline = NEVER if away else self.loop.time() + PATIENCE
             self._refused.setdefault(channel, deque()).append((deadline, connection, message))
             if self._retrying is None:
                 self._retrying = self.loop.create_task(self._retry())
@@ -262,6 +282,20 @@ class Gateway:
                     else:
                         self._send(connection, channel, message, deadline)
         self._retrying = None
+
+    def turned_away(self):
+        """One more client got a 503 or a 1013: a line in the log says how many, now and then."""
+        self._turned_away += 1
+        if self._telling is None:
+            self._tell_turned_away()
+
+    def _tell_turned_away(self):
+        count, self._turned_away = self._turned_away, 0
+        self._telling = self.loop.call_later(LOG_EVERY, self._tell_turned_away) if count else None
+        if count:
+            logger.warning(
+                "A channel is full, or the layer is away: turned away with 503 or 1013: %d", count
+            )
 
     # What comes back.
 
@@ -327,7 +361,7 @@ class Gateway:
         if self._workers is not None:
             await self.loop.run_in_executor(None, self._workers.stop, SHUTDOWN_GRACE)
             atexit.unregister(self._at_exit)
-        for task in (self._pumping, self._retrying):
+        for task in (self._pumping, self._retrying, self._telling):
             if task is not None:
                 task.cancel()
         await self.inbox.close()
@@ -356,8 +390,11 @@ class Connection:
         "detached",
         "groups",
         "gateway",
+        "holds",
+        "overdue",
         "reader",
         "state",
+        "writer",
         "_finished",
         "_is_cut",
         "_outgoing",
@@ -373,6 +410,9 @@ class Connection:
         self.groups = set()
         self.detached = False
         self.reader = None
+        self.writer = None  # of a WebSocket: the task that writes
+        self.overdue = None  # and what ends it, some time after the state has finished
+        self.holds = ()  # names under which the inbox holds a farewell
         self._send = send
         self._outgoing = deque()
         self._finished = False
@@ -388,14 +428,23 @@ class Connection:
                 self._outgoing.append(action)
             elif verb is DISPATCH:
                 self.gateway.dispatch(self, action[1], action[2])
+            elif verb is HOLD:
+                if action[1] not in self.holds:
+                    self.holds += (action[1],)
+                self.gateway.inbox.hold(action[1], action[2:])
             elif verb is COUNT:
                 self.gateway.layer.count(action[1])
+                if action[1] == "refused":
+                    self.gateway.turned_away()
             elif verb is DROP:
                 self._outgoing.clear()
             elif verb is LOG:
                 getattr(logger, action[1])(action[2])
             elif verb is FINISH:
                 self._finished = True
+                if self.writer is not None and self.overdue is None:
+                    # A client that reads nothing will not take its close either.
+                    self.overdue = self.gateway.loop.call_later(CLOSE_TIMEOUT, self.writer.cancel)
             elif verb is CUT:
                 self._is_cut = True
         if self._wakeup is not None and (self._outgoing or self._finished):

@@ -11,6 +11,7 @@ WRITE = "write"  # (WRITE, event, note): give this ASGI 3 event to the server, t
 DROP = "drop"  # (DROP,): forget what is not written yet
 CUT = "cut"  # (CUT,): what was written is not complete, and the client is to see that
 FINISH = "finish"  # (FINISH,): nothing more is written; the connection can go
+HOLD = "hold"  # (HOLD, name, channel, message): should this gateway be lost, the layer sends that
 COUNT = "count"  # (COUNT, name): one more in the layer's statistics
 LOG = "log"  # (LOG, "warning" or "error", text): a line in the log
 
@@ -37,8 +38,10 @@ class Exchange:
         return (DISPATCH, channel, message)
 
     def merge(self, patch):
-        """Take over what a consumer changed in the session."""
-        if isinstance(patch, dict):
-            self.session.update(patch.get("set") or {})
-            for key in patch.get("removed") or ():
-                self.session.pop(key, None)
+        """Take over what a consumer changed in the session; returns whether it changed anything."""
+        if not isinstance(patch, dict):
+            return False
+        self.session.update(patch.get("set") or {})
+        for key in patch.get("removed") or ():
+            self.session.pop(key, None)
+        return True

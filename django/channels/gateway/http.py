@@ -8,7 +8,7 @@ bound what is on the way in either direction.
 import re
 import string
 
-from .exchanges import COUNT, CUT, DISPATCH, DROP, FINISH, LOG, WRITE, Exchange
+from .exchanges import COUNT, CUT, DISPATCH, DROP, FINISH, HOLD, LOG, WRITE, Exchange
 
 # Where the request stands.
 WAITING = "waiting"  # no answer yet
@@ -61,9 +61,11 @@ class Request(Exchange):
         The head and the first part of the body have come; `message` holds the standard keys.
         `new_body_channel()` names a channel for the rest, if there is any.
         """
+        actions = [self.event("http.request", 0, message)]
         if more_body:
             self.body_channel = message["body_channel"] = new_body_channel()
-        return [self.event("http.request", 0, message)]
+            actions.append(_hold_closed(self.body_channel))
+        return actions
 
     def body(self, content, more):
         """A further part (bytes) of the body has come."""
@@ -104,6 +106,8 @@ class Request(Exchange):
         elif "status" in message or "content" in message:
             if self.state == WAITING:
                 self._window_channel = message.get("window_channel")
+                if self._window_channel is not None:
+                    actions.append(_hold_closed(self._window_channel))
             actions += self._plain(message)
         self.merge(message.get("channel_session"))
         self._credit += message.get("body_credit", 0)
@@ -222,6 +226,11 @@ class Request(Exchange):
             return []
         self._move("gone")
         return [(COUNT, "responses_cut"), (CUT,), (FINISH,)] + self._closed()
+
+
+def _hold_closed(channel):
+    """Should the gateway be lost, who reads `channel` is told that the client has gone."""
+    return (HOLD, channel, channel, {"closed": True})
 
 
 def _head_problem(message):

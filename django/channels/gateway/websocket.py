@@ -7,7 +7,7 @@ The messages follow the ASGI 1.0 specification's WebSocket section, with the key
 from collections import deque
 
 from ..layers.messages import weigh
-from .exchanges import COUNT, DROP, FINISH, LOG, WRITE, Exchange
+from .exchanges import COUNT, DROP, FINISH, HOLD, LOG, WRITE, Exchange
 
 # Where the socket stands.
 CONNECTING = "connecting"  # connect is with the workers, the handshake is not answered
@@ -117,20 +117,34 @@ class WebSocket(Exchange):
         """A message came on the reply channel."""
         if "done" not in message and "replies" not in message:
             actions = self._plain(message, own=OTHERS)
-            self.merge(message.get("channel_session"))
+            actions += self._remember(message.get("channel_session"))
             if "lost" in message and message["lost"] == self.busy:
                 actions += self.lost()
             return actions
         actions = []
+        if "done" in message and message["done"] != self.busy:
+            # Sent or handled once more, since the layer was away and nobody knew: the client has it.
+            return actions
         for each in message.get("replies") or ():
             actions += self._plain(each, own=OWN)
-        self.merge(message.get("channel_session"))
+        actions += self._remember(message.get("channel_session"))
         if message.get("error"):
             actions += self._close(ERROR)
-        if "done" in message and message["done"] == self.busy:
+        if "done" in message:
             self.busy = None
             actions += self._next()
         return actions
+
+    def _remember(self, patch):
+        """Take over what a consumer changed in the session: the farewell is to have it too."""
+        return [self.farewell()] if self.merge(patch) and self.connected else []
+
+    def farewell(self):
+        """The action that has the layer tell the site of this socket's end, should the gateway be lost."""
+        message = {"reply_channel": self.reply_channel, "path": self.path, "code": GONE}
+        if self.session:
+            message["channel_session"] = self.session.copy()
+        return (HOLD, self.reply_channel, "websocket.disconnect", message)
 
     def group(self, message):
         """A message came for a group of which the socket is a member: it accepts no handshake by itself."""

@@ -1,0 +1,210 @@
+"""What a gateway does about a layer that is away or full, about clients that never read, and what it leaves
+behind should it be lost itself."""
+
+import asyncio
+import unittest
+from unittest import mock
+
+from django.channels.exceptions import LayerUnavailable
+from django.channels.gateway import application
+from django.channels.gateway.exchanges import HOLD, WRITE
+from django.channels.gateway.http import Request
+from django.channels.gateway.websocket import MAX_UNREAD, WebSocket
+from django.channels.layers.memory import MemoryChannelLayer, MemoryInbox
+
+from .timing import TIMEOUT
+
+
+def holds(actions):
+    return [action[1:] for action in actions if action[0] == HOLD]
+
+
+class FarewellTests(unittest.TestCase):
+    """What the layer says in the place of a gateway that was lost."""
+
+    def test_the_end_of_a_socket_has_its_session(self):
+        socket = WebSocket("gateway.test!1", "/path")
+        message = {"reply_channel": "gateway.test!1", "path": "/path", "code": 1006}
+        self.assertEqual(
+            socket.farewell(), (HOLD, "gateway.test!1", "websocket.disconnect", message)
+        )
+        socket.connect({"path": "/path"})
+        actions = socket.reply(
+            {
+                "replies": [{"accept": True}],
+                "done": 0,
+                "channel_session": {"set": {"name": "ann"}, "removed": []},
+            }
+        )
+        expected = dict(message, channel_session={"name": "ann"})
+        self.assertEqual(holds(actions), [("gateway.test!1", "websocket.disconnect", expected)])
+        self.assertEqual(holds(socket.frame("text")), [])
+
+    def test_who_reads_a_body_or_writes_a_stream_is_told(self):
+        request = Request("gateway.test!1", "/path")
+        actions = request.request({"path": "/path", "body": b""}, True, lambda: "body?x")
+        self.assertEqual(holds(actions), [("body?x", "body?x", {"closed": True})])
+        actions = request.reply(
+            {"status": 200, "content": b"", "more_content": True, "window_channel": "window?x"}
+        )
+        self.assertEqual(holds(actions), [("window?x", "window?x", {"closed": True})])
+
+    def test_a_short_request_leaves_nothing(self):
+        request = Request("gateway.test!1", "/path")
+        actions = request.request({"path": "/path", "body": b""}, False, None)
+        actions += request.reply({"replies": [{"status": 200, "content": b""}], "done": 0})
+        self.assertEqual(holds(actions), [])
+
+
+class TwiceTests(unittest.TestCase):
+    def test_an_answer_that_comes_twice_is_written_once(self):
+        socket = WebSocket("gateway.test!1", "/path")
+        socket.connect({"path": "/path"})
+        socket.reply({"replies": [{"accept": True}], "done": 0})
+        socket.frame("text")
+        answer = {"replies": [{"text": "answer"}], "done": 1}
+        first = socket.reply(dict(answer))
+        self.assertEqual([action[0] for action in first], [WRITE])
+        self.assertEqual(socket.reply(dict(answer)), [])
+
+
+class FlakyInbox(MemoryInbox):
+    """`error` is what becomes of the next messages, or None; `tried` counts them."""
+
+    error, tried = None, 0
+
+    def send(self, channel, message, failed):
+        self.tried += 1
+        if self.error is not None:
+            failed(self.error)
+        else:
+            super().send(channel, message, failed)
+
+
+class FlakyLayer(MemoryChannelLayer):
+    def open_inbox(self, name):
+        with self._lock:
+            inbox = self._inboxes[name] = FlakyInbox(self, name)
+        return inbox
+
+
+class Server:
+    """An ASGI 3 server's end of one connection; `stuck` is a client that reads nothing."""
+
+    def __init__(self, gateway, scope):
+        self.events, self.written = asyncio.Queue(), []
+        self.stuck = False
+        scope = dict(
+            {"path": "/path", "headers": [], "query_string": b"", "method": "GET"}, **scope
+        )
+        self.task = asyncio.ensure_future(gateway(scope, self.events.get, self.send))
+
+    async def send(self, event):
+        if self.stuck:
+            await asyncio.Event().wait()
+        self.written.append(event)
+
+    async def until_written(self, count):
+        await until(lambda: len(self.written) >= count)
+
+
+async def until(condition):
+    deadline = asyncio.get_event_loop().time() + TIMEOUT
+    while not condition():
+        if asyncio.get_event_loop().time() > deadline:
+            raise AssertionError("waited in vain")
+        await asyncio.sleep(0.005)
+
+
+class OutageTests(unittest.TestCase):
+    def run_with(self, scenario):
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_until_complete(asyncio.wait_for(self._run(scenario), 3 * TIMEOUT))
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
+
+    async def _run(self, scenario):
+        self.layer = FlakyLayer(threads=0)
+        self.gateway = self.layer.gateway
+        self.inbox = self.gateway.inbox
+        try:
+            with mock.patch.object(application, "PATIENCE", 0.05):
+                await scenario()
+        finally:
+            with mock.patch.object(application, "SHUTDOWN_GRACE", 0):
+                await self.gateway.stop()
+
+    def claim(self, channel):
+        return self.layer.receive_many([channel])[1]
+
+    async def opened(self):
+        """A socket whose handshake was answered."""
+        server = Server(self.gateway, {"type": "websocket"})
+        server.events.put_nowait({"type": "websocket.connect"})
+        await until(lambda: self.layer._queues.get("websocket.connect"))
+        message = self.claim("websocket.connect")
+        self.reply_channel = message["reply_channel"]
+        self.layer.deliver(self.reply_channel, {"replies": [{"accept": True}], "done": 0})
+        await server.until_written(1)
+        return server
+
+    def test_an_open_socket_outlives_an_outage(self):
+        async def scenario():
+            server = await self.opened()
+            self.inbox.error = LayerUnavailable("away")
+            tried = self.inbox.tried
+            server.events.put_nowait({"type": "websocket.receive", "text": "hello"})
+            # Far more tries than fit into the patience with a channel that is full.
+            await until(lambda: self.inbox.tried > tried + 10)
+            self.inbox.error = None
+            await until(lambda: self.layer._queues.get("websocket.receive"))
+            message = self.claim("websocket.receive")
+            self.assertEqual(message["text"], "hello")
+            # Nobody knows whether the first try was taken.
+            self.assertEqual(message["redelivered"], "maybe")
+            self.assertEqual(len(server.written), 1)
+            server.task.cancel()
+
+        self.run_with(scenario)
+
+    def test_a_request_is_answered_in_an_outage(self):
+        async def scenario():
+            self.inbox.error = LayerUnavailable("away")
+            server = Server(self.gateway, {"type": "http"})
+            server.events.put_nowait({"type": "http.request"})
+            with self.assertLogs("django.channels.gateway", "WARNING") as logs:
+                await server.until_written(2)
+            self.assertEqual(server.written[0]["status"], 503)
+            self.assertIn("turned away with 503 or 1013: 1", logs.output[0])
+            await server.task
+
+        self.run_with(scenario)
+
+    def test_turning_away_is_logged_now_and_then(self):
+        async def scenario():
+            with self.assertLogs("django.channels.gateway", "WARNING") as logs:
+                for _ in range(50):
+                    self.gateway.turned_away()
+                self.assertEqual(len(logs.output), 1)
+                self.gateway._tell_turned_away()  # a second has passed
+            self.assertEqual([each.rpartition(" ")[2] for each in logs.output], ["1", "49"])
+
+        self.run_with(scenario)
+
+    def test_a_client_that_never_reads_is_let_go(self):
+        async def scenario():
+            server = await self.opened()
+            server.stuck = True
+            with mock.patch.object(application, "CLOSE_TIMEOUT", 0.02):
+                for _ in range(MAX_UNREAD + 2):
+                    self.layer.deliver(self.reply_channel, {"text": "x"})
+                # Its end is told at once, and the server gets the socket back soon.
+                await until(lambda: self.layer._queues.get("websocket.disconnect"))
+                self.assertEqual(self.claim("websocket.disconnect")["code"], 1013)
+                await asyncio.wait_for(server.task, TIMEOUT)
+            self.assertEqual(self.layer.statistics()["slow_clients"], 1)
+
+        self.run_with(scenario)
