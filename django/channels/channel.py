@@ -8,6 +8,7 @@ leaves at once.
 from django.db import connection
 
 from .compat import on_commit as on_commit_of
+from .layers.messages import drop_control_keys
 from .layers.names import check_channel_name, check_group_name
 from .outbox import outbox
 
@@ -30,9 +31,11 @@ class _Target:
         It leaves when the consumer that runs in this thread ends; at once where there is none, or with
         `immediately`. With `on_commit`, inside `transaction.atomic()` of the default database, it leaves
         when that commits, and never if it rolls back (Django 1.9 or newer). None is as the layer has it by
-        default (`sends_on_commit`).
+        default (`sends_on_commit`). The keys that gateways and workers use among themselves are ignored,
+        so that what a client sent may be passed on.
         """
         message = self.channel_layer.check_message(content)
+        drop_control_keys(message, self.name)
         if on_commit is None:
             on_commit = self.channel_layer.sends_on_commit
         if on_commit and connection.in_atomic_block:

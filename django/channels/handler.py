@@ -54,7 +54,7 @@ def read_body(message):
             raise RequestAborted("The client went away before it had sent the request's body.")
         more = chunk.get("more_content", False)
         if more:
-            _send(message.reply_channel, {"body_credit": 1}, BODY_TIMEOUT)
+            _send(message, {"body_credit": 1}, BODY_TIMEOUT)
         yield chunk.get("content") or b""
         if not more:
             return
@@ -69,14 +69,16 @@ def _wait(layer, channel, seconds):
             return found
 
 
-def _send(channel, message, seconds):
+def _send(message, reply, seconds):
     """
-    Send at once, and again while the channel is full. Raises ChannelFull after `seconds` of that.
+    Send `reply` to the gateway of `message` at once, and again while its inbox is full. Raises
+    ChannelFull after `seconds` of that.
     """
     deadline, pause = time.monotonic() + seconds, RETRY_FIRST
     while True:
         try:
-            return channel.send(message, immediately=True)
+            # Not through the Channel, which takes the gateway's own keys out.
+            return message.channel_layer.send(message["reply_channel"], reply)
         except ChannelFull:
             if time.monotonic() > deadline:
                 raise
@@ -163,7 +165,7 @@ class ViewConsumer:
             if ahead >= RESPONSE_WINDOW or time.monotonic() > looked + LOOK_EVERY:
                 ahead -= self._written(layer, window, ahead)
                 looked = time.monotonic()
-            _send(message.reply_channel, reply, STALLED_AFTER)
+            _send(message, reply, STALLED_AFTER)
             ahead += 1
             reply = next(replies, None)
 

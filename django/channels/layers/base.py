@@ -135,7 +135,8 @@ class BaseChannelLayer:
 
         Raises ChannelFull at capacity, MessageTooLarge over a megabyte, InvalidMessage or
         InvalidChannelName for what no layer carries, LayerUnavailable when its server cannot be
-        reached. In each case nothing was sent.
+        reached. In each case nothing was sent. Unlike `Channel.send`, it sends every key, those of gateways
+        and workers too: not for what a client wrote.
         """
         self.deliver(check_channel_name(channel), clean(message))
 
