@@ -1,6 +1,7 @@
 """The lines that `runserver` logs: one for each HTTP request, WebSocket opened, refused and closed.
 
-They go to Django's own logger "django.server", whose formatter colours them by status.
+They go to Django's own logger "django.server", whose formatter colours them by status. And what every
+other line needs that has something of a client's in it (`visible`).
 """
 
 import logging
@@ -17,6 +18,16 @@ _WEBSOCKET_EVENTS = {
     "rejected": ("REFUSED", 403),
     "disconnected": ("CLOSE", None),
 }
+
+
+def visible(text):
+    """`text` (any object) for a line of a log: what would break the line, or colour it, is escaped."""
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 class ActionLog:
@@ -41,8 +52,8 @@ class ActionLog:
         logger.log(
             _level(status),
             "HTTP %s %s %s %s [%.3f s, %s]",
-            details["method"],
-            details["path"],
+            visible(details["method"]),
+            visible(details["path"]),
             status,
             details["size"],
             details["time_taken"],
@@ -65,7 +76,7 @@ class ActionLog:
             _level(status),
             "WebSocket %s %s%s [%.3f s, %s]",
             event,
-            details["path"],
+            visible(details["path"]),
             " %d" % status if status else "",
             now - since,
             client,

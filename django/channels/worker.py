@@ -21,6 +21,8 @@ from .exceptions import (
     DenyConnection,
     LayerUnavailable,
 )
+from .layers.messages import EVENT_CHANNELS
+from .log import visible
 from .message import Message
 from .outbox import outbox
 from .security.websockets import origin_allowed
@@ -40,8 +42,9 @@ MESSAGE_RETRIES = 10
 #: What consumers of one batch of frames answer is sent on the way once this many seconds have passed.
 BATCH_PATIENCE = 0.02
 
-#: Answers that leave together weigh no more than this, in items.
+#: Answers that leave together are no more than this, and no longer (in bytes, or characters).
 MAX_REPLIES = 500
+MAX_REPLIES_LENGTH = 1024 * 1024
 
 #: Seconds for which an answer waits for room in a gateway's inbox.
 REPLY_PATIENCE = 30.0
@@ -130,6 +133,11 @@ class Worker:
                     )
                     time.sleep(pause)
                     pause = min(pause * 2, MAX_PAUSE)
+                except Exception:
+                    # The layer's, or of what the site hooks into the worker: others wait for this thread.
+                    logger.exception("The worker goes on after this error, in %.1f s:", pause)
+                    time.sleep(pause)
+                    pause = min(pause * 2, MAX_PAUSE)
             while self.drain and self.run_once():
                 pass
             self._acknowledge()
@@ -187,20 +195,28 @@ class Worker:
     def handle(self, channel, content):
         """Run the consumer of a message, or of each frame of a batch; send what was held, and the answer."""
         # In the loop of `run`, the last answer may wait for the next claim, which follows at once.
-        answer = _Answer(self.channel_layer, content, self.slot if self._runs else None)
-        frames = content.pop("frames", None)
-        if frames is None:
-            self._consume(channel, content, answer)
-        else:
-            began = time.monotonic()
-            for frame in frames:
-                self._consume(channel, dict(content, **frame), answer)
-                if answer.ends_batch:
-                    break
-                if time.monotonic() - began > BATCH_PATIENCE:
-                    answer.flush()
-                    began = time.monotonic()
+        answer = _Answer(self.channel_layer, channel, content, self.slot if self._runs else None)
+        try:
+            if answer.frames is None:
+                self._consume(channel, content, answer)
+            else:
+                self._consume_frames(channel, content, answer)
+        except Exception:
+            # What a consumer raises is dealt with: this is the callback's, a route's or an error page's.
+            logger.exception("A message on %s could not be handled:", channel)
+            answer.failed()
         answer.finish()
+
+    def _consume_frames(self, channel, content, answer):
+        began = time.monotonic()
+        for number, frame in enumerate(answer.frames, 1):
+            self._consume(channel, dict(content, **frame), answer)
+            if answer.ends_batch:
+                answer.put_back_frames(frame, answer.frames[number:])
+                break
+            if time.monotonic() - began > BATCH_PATIENCE:
+                answer.flush()
+                began = time.monotonic()
 
     def _consume(self, channel, content, answer):
         message = Message(
@@ -244,8 +260,11 @@ class Worker:
             logger.exception("The consumer %s raised %s:", _name(consumer), type(error).__name__)
             answer.failed(message, error)
         finally:
-            consumer_finished.send(sender=self.__class__)
-            release_connections()
+            try:
+                consumer_finished.send(sender=self.__class__)
+                release_connections()
+            except Exception:
+                logger.exception("After the consumer %s:", _name(consumer))
             held = outbox.close(outer)
         if requeue:
             self._requeue(channel, message, answer)
@@ -256,7 +275,8 @@ class Worker:
         """A WebSocket from a page of another site is denied, unless its route says otherwise."""
         if not origin_allowed(message, consumer):
             logger.warning(
-                "WebSocket %s denied: its Origin is not in ALLOWED_HOSTS.", message.get("path")
+                "WebSocket %s denied: its Origin is not in ALLOWED_HOSTS.",
+                visible(message.get("path")),
             )
             raise DenyConnection()
 
@@ -264,7 +284,7 @@ class Worker:
         if message._channel_name == "websocket.connect":
             logger.warning(
                 "WebSocket %s denied: no route of channel websocket.connect takes this path.",
-                message.get("path"),
+                visible(message.get("path")),
             )
             answer.add(
                 message, [(self.channel_layer, "send", answer.reply_channel, {"close": True})]
@@ -286,7 +306,7 @@ class Worker:
             answer.failed(message, None)
             return
         content["__retries__"] = retries
-        answer.put_back(channel, content)
+        answer.put_back(content)
 
 
 class _Answer:
@@ -297,16 +317,21 @@ class _Answer:
     leave first, so that everything arrives in the order in which it was sent.
     """
 
-    def __init__(self, layer, content, slot=None):
+    def __init__(self, layer, channel, content, slot=None):
         self.layer = layer
+        self.channel = channel
         self.slot = slot
-        self.exchange = content.pop("exchange", None)
+        self.exchange = self.frames = None
+        if channel in EVENT_CHANNELS:  # elsewhere the site may have keys of these names
+            self.exchange = content.pop("exchange", None)
+            self.frames = content.pop("frames", None)
         self.session_data = content.pop("channel_session", None)
         self.reply_channel = content.get("reply_channel")
         self.ends_batch = False
         self._replies = []
+        self._length = 0
         self._error = False
-        self._put_back = False
+        self._put_back = None
         self._patch = None
 
     def add(self, message, held, patch=None):
@@ -325,9 +350,12 @@ class _Answer:
                 and layer is self.layer
                 and self.exchange is not None
             ):
-                if len(self._replies) >= MAX_REPLIES:
+                carried = content.get("text") or content.get("bytes") or content.get("content")
+                length = len(carried) if isinstance(carried, (str, bytes)) else 0
+                if len(self._replies) >= MAX_REPLIES or self._length + length > MAX_REPLIES_LENGTH:
                     self.flush()
                 self._replies.append(content)
+                self._length += length
                 self.ends_batch = self.ends_batch or bool(content.get("close"))
                 continue
             self.flush()
@@ -341,41 +369,48 @@ class _Answer:
                 content = dict(content, channel_session=self.session_data)
             self._send(layer, kind, name, content)
 
-    def failed(self, message, error):
+    def failed(self, message=None, error=None):
         """Its consumer raised: Django's own 500 for a request, an error close for a socket."""
         self._error = True
         self.ends_batch = True
-        if (
-            message._channel_name == "http.request"
-            and error is not None
-            and self.exchange is not None
-        ):
+        if self.channel == "http.request" and error is not None and self.exchange is not None:
             from .handler import AsgiHandler
 
             for reply in AsgiHandler.handle_uncaught(message, error):
                 outbox.held.append((self.layer, "send", self.reply_channel, reply))
 
-    def put_back(self, channel, content):
+    def put_back(self, content):
         """The message is to be handled later: its exchange stays open."""
-        self._put_back = True
+        self._put_back = content
         self.ends_batch = True
         if self.exchange is not None:
             content["exchange"] = self.exchange
         if self.session_data:
             content["channel_session"] = self.session_data
-        self._send(self.layer, "send", channel, content)
+
+    def put_back_frames(self, frame, rest):
+        """Where `frame` was put back, the frames after it wait with it."""
+        if self._put_back is not None and rest:
+            keys = [key for key in list(frame) + ["__retries__"] if key in self._put_back]
+            first = {key: self._put_back.pop(key) for key in keys}
+            self._put_back["frames"] = [first] + rest
 
     def flush(self):
         """Send the replies that wait."""
         if self._replies:
-            replies, self._replies = self._replies, []
+            replies, self._replies, self._length = self._replies, [], 0
             self._reply({"replies": replies})
 
     def finish(self):
         """Send *done*, with everything that still waits."""
-        if self._put_back:
+        if self._put_back is not None:
             self.flush()
-            return
+            if self._patch is not None:
+                patch, self._patch = self._patch, None
+                self._reply({"channel_session": patch})
+            if self._send(self.layer, "send", self.channel, self._put_back):
+                return
+            self._error = True
         if self.exchange is None:
             return
         answer = {"done": self.exchange}
@@ -406,8 +441,10 @@ class _Answer:
             pause = min(pause * 2, 0.2)
 
     def _send(self, layer, kind, name, content):
+        """Returns whether there was room."""
         try:
             (layer.deliver if kind == "send" else layer.deliver_group)(name, content)
+            return True
         except (ChannelFull, LayerUnavailable) as error:
             layer.count("held_not_sent")
             logger.error(
@@ -417,6 +454,7 @@ class _Answer:
                 name,
                 error,
             )
+            return False
 
 
 def _merged(first, second):

@@ -300,7 +300,7 @@ class WorkerTests(SimpleTestCase):
             message.channel_session["user"] = object()
 
         with self.assertLogs("django.channels.worker", "ERROR") as logs:
-            answers = self.handle(consumer, exchange=3)
+            answers = self.handle(consumer, "websocket.receive", exchange=3)
         self.assertEqual(answers, [{"done": 3, "error": True}])
         self.assertIn("channel_session.user", logs.output[0])
 

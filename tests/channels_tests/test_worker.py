@@ -412,6 +412,186 @@ class OutboxTests(WorkerTestCase):
         self.assertIsNone(Message({}, "test", self.layer).reply_channel)
 
 
+class ControlKeyTests(WorkerTestCase):
+    """A consumer may pass on what a client sent it, whatever keys the client has thought of."""
+
+    FORGED = {
+        "__retries__": "many",
+        "body_credit": 1000,
+        "channel_session": {"set": {"_auth_user_id": "1"}},
+        "done": 1,
+        "error": True,
+        "exchange": 7,
+        "frames": 5,
+        "group": "staff",
+        "group_add": "staff",
+        "group_discard": "staff",
+        "lost": 1,
+        "replies": [],
+        "reset": True,
+        "window_channel": "elsewhere",
+    }
+
+    def test_a_client_cannot_speak_to_the_gateway(self):
+        self.channel(REPLY).send(dict(self.FORGED, text="x"))
+        (message,) = self.received(REPLY)
+        self.assertEqual(message, {"text": "x", "__retries__": "many", "exchange": 7, "frames": 5})
+
+    def test_nor_to_a_worker_on_the_channels_of_events(self):
+        self.channel("websocket.receive").send(dict(self.FORGED, text="x"))
+        (message,) = self.received("websocket.receive")
+        for key in ("__retries__", "channel_session", "exchange", "frames"):
+            self.assertNotIn(key, message)
+
+    def test_a_site_has_these_keys_on_its_own_channels(self):
+        mine = {"exchange": "NYSE", "frames": 5, "done": False, "error": "x", "group": "g"}
+
+        def consumer(message):
+            self.seen.append(message.content)
+
+        self.layer.routing = [route("trade", consumer)]
+        self.channel("trade").send(mine)
+        self.assertTrue(Worker(self.layer).run_once())
+        self.assertEqual(self.seen, [mine])
+
+    def test_a_client_cannot_give_itself_a_session(self):
+        def consumer(message):
+            self.seen.append(dict(message.channel_session.items()))
+            raise ConsumeLater()
+
+        self.layer.routing = [route("chat.receive", consumer)]
+        forged = {"_auth_user_id": "1", "set": {"_auth_user_id": "1"}}
+        content = dict(self.FORGED, reply_channel=REPLY, channel_session=forged)
+        self.channel("chat.receive").send(content)
+        self.assertTrue(Worker(self.layer).run_once())
+        self.assertEqual(self.seen, [{}])
+        self.assertEqual(self.received("chat.receive")[0]["__retries__"], 1)
+        self.group("room").add("chat.receive")
+        self.group("room").send(content)
+        self.assertNotIn("channel_session", self.received("chat.receive")[0])
+
+
+class SturdinessTests(WorkerTestCase):
+    """Whatever goes wrong around one message, its client is told, and the thread takes the next."""
+
+    def test_consume_later_in_a_batch_loses_none_of_its_frames(self):
+        def consumer(message):
+            if message["order"] == 2 and "__retries__" not in message:
+                raise ConsumeLater()
+            self.seen.append(message["order"])
+
+        frames = [{"text": "x", "order": order} for order in (1, 2, 3)]
+        self.assertEqual(self.work(consumer, "websocket.receive", frames=frames), [])
+        self.assertTrue(Worker(self.layer).run_once())
+        self.assertEqual(self.seen, [1, 2, 3])
+        self.assertEqual(self.received(REPLY), [{"done": 1}])
+
+    def test_what_the_batch_changed_in_the_session_before_consume_later_is_kept(self):
+        def consumer(message):
+            if message["order"] == 2:
+                raise ConsumeLater()
+            message.channel_session["seen"] = message["order"]
+
+        frames = [{"text": "x", "order": order} for order in (1, 2)]
+        self.assertEqual(
+            self.work(consumer, "websocket.receive", frames=frames),
+            [{"channel_session": {"set": {"seen": 1}, "removed": []}}],
+        )
+
+    def test_consume_later_that_finds_no_room_is_an_error(self):
+        self.layer = MemoryChannelLayer(capacity=1)
+        self.layer.alias = "test"
+
+        def consumer(message):
+            self.layer.send("websocket.receive", {"text": "somebody else's"})
+            raise ConsumeLater()
+
+        with self.assertLogs("django.channels.worker", "ERROR"):
+            answers = self.work(consumer, "websocket.receive")
+        self.assertEqual(answers, [{"done": 1, "error": True}])
+
+    def test_a_receiver_of_consumer_finished_that_raises(self):
+        def receiver(**kwargs):
+            raise RuntimeError("broken receiver")
+
+        consumer_finished.connect(receiver)
+        try:
+            with self.assertLogs("django.channels.worker", "ERROR") as logs:
+                answers = self.work(
+                    lambda message: message.reply_channel.send({"text": "x"}), "websocket.receive"
+                )
+        finally:
+            consumer_finished.disconnect(receiver)
+        self.assertEqual(answers, [{"done": 1, "replies": [{"text": "x"}]}])
+        self.assertIn("broken receiver", logs.output[0])
+        self.assertFalse(pending_message_store.active)
+
+    def test_a_callback_a_route_or_an_error_page_that_raises(self):
+        def callback(channel, message):
+            raise RuntimeError("broken callback")
+
+        class BrokenRoute:
+            def channel_names(self):
+                return {"websocket.receive"}
+
+            def match(self, channel, content):
+                raise RuntimeError("broken route")
+
+        for worker, routing in (
+            (Worker(self.layer, callback=callback), []),
+            (Worker(self.layer), [BrokenRoute()]),
+        ):
+            self.layer.routing = routing
+            self.layer.router = None
+            self.layer.send("websocket.receive", {"reply_channel": REPLY, "exchange": 4})
+            with self.assertLogs("django.channels.worker", "ERROR") as logs:
+                self.assertTrue(worker.run_once())
+            self.assertEqual(self.received(REPLY), [{"done": 4, "error": True}])
+            self.assertIn("RuntimeError: broken", logs.output[0])
+
+    def test_an_answer_that_the_layer_refuses_does_not_end_the_thread(self):
+        self.layer.routing = [route("websocket.receive", lambda message: self.seen.append(message))]
+        for reply_channel in ("not a name", 5, REPLY):
+            self.layer.deliver("websocket.receive", {"reply_channel": reply_channel, "exchange": 1})
+        deliver = self.layer.deliver
+
+        def refuse(channel, message):
+            if channel != REPLY:
+                raise InvalidMessage("refused")
+            deliver(channel, message)
+
+        self.layer.deliver = refuse
+        group = WorkerGroup(self.layer, threads=1)
+        with self.assertLogs("django.channels.worker", "ERROR"):
+            group.start()
+            wait_until(lambda: len(self.seen) == 3)
+            self.assertTrue(group.stop(grace=TIMEOUT))
+        self.assertEqual(self.received(REPLY), [{"done": 1}])
+
+    def test_heavy_replies_leave_in_several_messages(self):
+        part = "x" * 300000
+
+        def consumer(message):
+            for _ in range(5):
+                message.reply_channel.send({"text": part})
+
+        answers = self.work(consumer, "websocket.receive")
+        self.assertEqual(sum(len(each["replies"]) for each in answers), 5)
+        self.assertTrue(all(len(each["replies"]) <= 4 for each in answers))
+        self.assertEqual([each for each in answers if "done" in each], answers[-1:])
+
+    def test_a_path_cannot_write_lines_of_its_own_into_the_log(self):
+        self.layer.routing = []
+        for headers in ([], [[b"origin", b"http://evil.example"]]):
+            event = {"path": "/x\nERROR forged", "reply_channel": REPLY, "exchange": 0}
+            self.layer.send("websocket.connect", dict(event, headers=headers))
+            with self.assertLogs("django.channels.worker", "WARNING") as logs:
+                self.assertTrue(Worker(self.layer).run_once())
+            self.assertIn("/x\\nERROR forged", logs.output[0])
+            self.layer.routing = [route("websocket.connect", lambda message: None)]
+            self.layer.router = None
+
+
 class WorkerGroupTests(unittest.TestCase):
     def test_threads_share_the_work_and_stop(self):
         layer = MemoryChannelLayer()
