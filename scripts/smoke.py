@@ -53,6 +53,12 @@ def echo(message):
 channel_routing = [route("websocket.receive", echo)]
 """
 
+# Django 1.10 and 1.11 take either name.
+FORMER_MIDDLEWARE = """
+MIDDLEWARE_CLASSES = MIDDLEWARE
+del MIDDLEWARE
+"""
+
 SETTINGS = """
 
 CHANNEL_LAYERS = {{
@@ -113,6 +119,7 @@ class Server:
                 url = f"http://127.0.0.1:{port}{path}"
                 with urllib.request.urlopen(url, timeout=ANSWER_TIMEOUT) as answer:
                     body = answer.read().decode("utf-8", "replace")
+                    headers = answer.headers
                 break
             except urllib.error.HTTPError as error:
                 self.fail(f"GET {path} was answered {error.code}")
@@ -122,6 +129,8 @@ class Server:
                 time.sleep(0.1)
         if expected not in body:
             self.fail(f"GET {path}: {expected!r} is not in the answer: {body[:500]!r}")
+        if "X-Frame-Options" not in headers:
+            self.fail(f"GET {path}: the site's middleware has not run")
 
     def echo(self, port):
         try:
@@ -285,6 +294,8 @@ def run_smoke(python, folder, package, report=lambda step: None):
     _append(os.path.join(inner, "urls.py"), URLS)
     _append(os.path.join(inner, "settings.py"), SETTINGS.format(package=package))
 
+    django = _command([python, "-c", "import django; print('%d.%d' % django.VERSION[:2])"], project)
+    django = django.strip()
     daphne = os.path.join(os.path.dirname(python), "daphne")
     for name, command in (
         ("runserver", [python, "manage.py", "runserver", "127.0.0.1:{port}"]),
@@ -296,6 +307,9 @@ def run_smoke(python, folder, package, report=lambda step: None):
             server.get(port, "/hello/", "hello from GET", START_TIMEOUT)
             server.echo(port)
         report(name + ": HTTP and WebSocket")
+        if name == "runserver" and django in ("1.10", "1.11"):
+            _append(os.path.join(inner, "settings.py"), FORMER_MIDDLEWARE)
+            report("MIDDLEWARE_CLASSES")
 
     # A worker in a process of its own can take nothing from a layer in memory, and says so.
     output = _command([python, "manage.py", "runworker"], project, status=1)
