@@ -2,7 +2,8 @@
 # time: a stamp file in .venv says what is installed, and pyproject.toml makes it stale.
 #
 #   make demo     the chat of examples/chat, on http://127.0.0.1:8000/ (LAYER=database: a gateway
-#                 and two worker processes over SQLite)
+#                 and two worker processes over SQLite; CHANNEL_REDIS_URL=redis://…: two gateways and
+#                 two worker processes)
 #   make test     the test suite, against the add-on installed from this tree
 #   make lint     ruff and mypy
 #   make bench    the benchmarks, side by side with Channels 4 and a bare ASGI 3 application
@@ -40,7 +41,7 @@ $(VENV)/.installed-%: pyproject.toml | $(BIN)/python
 	$(PIP) install --quiet --editable '.[$*]'
 	@touch $@
 
-demo: $(VENV)/.installed-daphne
+demo: $(VENV)/.installed-daphne $(if $(CHANNEL_REDIS_URL),$(VENV)/.installed-asgi-redis)
 	$(BIN)/python examples/chat/demo.py
 
 # With TESTS, only what it names; asgi_redis_tests.… are those of the Redis layer.
@@ -48,7 +49,7 @@ test: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
 	$(if $(TESTS),,$(BIN)/python asgi_redis/tests/run.py)
 	$(BIN)/python $(if $(filter asgi_redis_tests%,$(TESTS)),asgi_redis/tests/run.py,tests/runtests_addon.py) $(TESTS)
 
-$(VENV)/.installed-asgi-redis: asgi_redis/pyproject.toml | $(VENV)/.installed-test
+$(VENV)/.installed-asgi-redis: asgi_redis/pyproject.toml | $(BIN)/python
 	$(PIP) install --quiet --editable './asgi_redis[test]'
 	@touch $@
 

@@ -63,6 +63,12 @@ def main():
         workers = [subprocess.Popen(command + ["--verbosity", "0"]) for _ in range(WORKERS)]
         pids = " and ".join(str(worker.pid) for worker in workers)
         print(f"The code runs in worker processes {pids}", flush=True)
+        if os.environ.get("CHANNEL_REDIS_URL"):  # a second server, as behind a load balancer
+            second = f"[{host}]:{{}}" if ":" in host else f"{host}:{{}}"
+            second = second.format(free_port(host, 0))
+            command = command[:-1] + server[1:-2] + [second, "--noworker", "--verbosity", "0"]
+            workers.append(subprocess.Popen(command))
+            print(f"The chat is also at http://{second}/", flush=True)
     print(f"The chat is at http://{address}/ (Ctrl-C stops it)", flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the workers end, too
     try:
