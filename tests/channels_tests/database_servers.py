@@ -14,6 +14,7 @@ import pwd
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -68,6 +69,14 @@ def importable(*names):
     return None
 
 
+def open_folder():
+    """Where other users get to: the temporary folder of Django's own test runner is for its user alone."""
+    folder = tempfile.gettempdir()
+    while not os.stat(folder).st_mode & stat.S_IXOTH:
+        folder = os.path.dirname(folder)
+    return folder
+
+
 class Server:
     """A database server of its own, with its data in a temporary folder."""
 
@@ -75,7 +84,7 @@ class Server:
     running = None
 
     def __init__(self):
-        self.folder = tempfile.mkdtemp(prefix="channels-test-")
+        self.folder = tempfile.mkdtemp(prefix="channels-test-", dir=open_folder())
         self.port = free_port()
         self.process = None
         self.ids = None
@@ -281,7 +290,7 @@ class MariaDB(Server):
     def connect(self, name="channels"):
         import MySQLdb
 
-        options = {"db": name} if name else {}
+        options = {"database": name} if name else {}
         return MySQLdb.connect(
             host="127.0.0.1", port=self.port, user=self.login, connect_timeout=5, **options
         )
