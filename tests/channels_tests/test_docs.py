@@ -22,7 +22,7 @@ from contextlib import contextmanager, redirect_stdout
 import django
 import django.channels
 from django.channels import Channel, Group
-from django.channels.asgi import channel_layers, import_backend
+from django.channels.asgi import channel_layers
 from django.channels.test import ChannelTestCase, HttpClient, WSClient, apply_routes
 from django.core.management import find_commands, load_command_class
 from django.test import SimpleTestCase, modify_settings, override_settings
@@ -721,13 +721,10 @@ class NamesTests(SimpleTestCase):
                     for alias, entry in config.items():
                         with self.subTest("%s, line %d: %s" % (page, number, alias)):
                             backend = entry["BACKEND"]
-                            if not backend.startswith(PACKAGE + "."):
-                                if importlib.util.find_spec(backend.split(".")[0]) is None:
-                                    continue
+                            if importlib.util.find_spec(backend.split(".")[0]) is None:
+                                continue
                             with override_settings(CHANNEL_LAYERS=config):
-                                import_backend(alias, entry)
-                                if backend.endswith("MemoryChannelLayer"):
-                                    channel_layers.make_backend(alias)
+                                channel_layers.make_backend(alias)  # connects to nothing
                         count += 1
         self.assertGreater(count, 3)
 
@@ -779,7 +776,7 @@ class NamesTests(SimpleTestCase):
                     self.assertIn(os.path.normpath(name), ours, page)
             for tree in re.findall(r"\.\. toctree::\n(?:   :.*\n)*\n((?:   .*\n)+)", text):
                 listed |= {os.path.normpath(os.path.join(folder, each)) for each in tree.split()}
-        self.assertEqual(ours - listed, set())
+        self.assertEqual(ours - listed, set(), "list them in a toctree, as of topics/channels.txt")
 
 
 def _sources(cls):
