@@ -7,6 +7,8 @@
 #   make test     the test suite, against the add-on installed from this tree
 #   make lint     ruff and mypy
 #   make bench    the benchmarks, side by side with Channels 4 and a bare ASGI 3 application
+#   make chaos    what holds under faults, with real processes, Redis and PostgreSQL: one row a
+#                 promise; under 30 minutes (make chaos-quick: under 4). ROWS chooses some of them
 #
 #   make patch       Django 1.10.8 with channels in it: a tree in build/, a patch file in dist/
 #   make test-patch  Django's own suite on both trees, then ours, a site, the add-on beside it
@@ -26,7 +28,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench patch test-patch dist matrix clean
+.PHONY: help demo test lint bench chaos chaos-quick patch test-patch dist matrix clean
 
 help:
 	@sed -n 's/^#   make /make /p' Makefile
@@ -76,6 +78,12 @@ dist:
 # ROWS chooses rows by Django's version: make matrix ROWS=1.8,5.2
 matrix:
 	$(PYTHON) scripts/matrix.py $(if $(ROWS),--rows $(ROWS)) $(TESTS)
+
+chaos: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
+	$(BIN)/python chaos/run.py $(ROWS)
+
+chaos-quick: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
+	$(BIN)/python chaos/run.py --quick $(ROWS)
 
 clean:
 	rm -rf $(VENV) .bench build dist *.egg-info

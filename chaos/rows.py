@@ -94,7 +94,12 @@ async def settle(stack, traffic):
     return audit(traffic, stack.records())
 
 
-@row("rolling", "rolling restart of all workers, one by one", seconds=300)
+@row(
+    "rolling",
+    "rolling restart of all workers, one by one",
+    backends=("redis", "postgresql"),
+    seconds=300,
+)
 async def rolling(stack, options):
     gateways = both(stack)
     workers = [stack.worker() for _ in range(3)]
@@ -145,7 +150,7 @@ async def reload(stack, options):
     return "%d times, all 3 renewed in %.1f s at most: %s" % (rounds, max(times), measured)
 
 
-@row("killed", "SIGKILL of a random worker every 3 s", lost={"job": "retry"})
+@row("killed", "SIGKILL of a random worker every 3 s", backends=("redis", "postgresql"))
 async def killed(stack, options):
     gateways = both(stack)
     supervisor = stack.worker("--processes", "4")
@@ -193,6 +198,7 @@ async def killed(stack, options):
 @row(
     "retried",
     "the same with `retried` channels, and a poison message",
+    backends=("redis", "postgresql"),
     lost={"job": "retry"},
     channel_capacity={"job": 100000},
     channel_expiry={"job": 600},
@@ -260,7 +266,7 @@ async def retried(stack, options):
     return measured
 
 
-@row("gateway", "SIGKILL of a gateway")
+@row("gateway", "SIGKILL of a gateway", backends=("redis", "postgresql"))
 async def gateway_killed(stack, options):
     count = 50
     gateways = both(stack)
@@ -382,7 +388,11 @@ async def outage(stack, options, fault, keeps):
     return measured
 
 
-@row("stopped", "the server stopped, and started again with its data")
+@row(
+    "stopped",
+    "the server stopped, and started again with its data",
+    backends=("redis", "postgresql"),
+)
 async def stopped(stack, options):
     async def fault(seconds):
         await in_thread(stack.server.stop, True)
@@ -392,7 +402,7 @@ async def stopped(stack, options):
     return await outage(stack, options, fault, keeps=True)
 
 
-@row("frozen", "the server SIGSTOPped")
+@row("frozen", "the server SIGSTOPped", backends=("redis", "postgresql"))
 async def frozen(stack, options):
     async def fault(seconds):
         stack.server.signal(signal.SIGSTOP)
@@ -402,7 +412,7 @@ async def frozen(stack, options):
     return await outage(stack, options, fault, keeps=True)
 
 
-@row("emptied", "the server killed, and restarted empty")
+@row("emptied", "the server killed, and restarted empty", backends=("redis", "postgresql"))
 async def emptied(stack, options):
     async def fault(seconds):
         await in_thread(stack.server.stop, False)

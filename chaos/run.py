@@ -9,8 +9,10 @@ Prints a table with what was measured, and exits with 1 if a promise did not hol
 
 import argparse
 import asyncio
+import json
 import os
 import resource
+import subprocess
 import sys
 import time
 import traceback
@@ -18,9 +20,9 @@ import traceback
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import rows  # noqa: E402
-from stack import Failure, Memory, Redis, Stack  # noqa: E402
+from stack import Failure, Memory, PostgreSQL, Redis, Stack  # noqa: E402
 
-BACKENDS = {"redis": Redis, "memory": Memory}
+BACKENDS = {"redis": Redis, "postgresql": PostgreSQL, "memory": Memory}
 
 
 def raise_descriptor_limit():
@@ -31,8 +33,7 @@ def raise_descriptor_limit():
 
 
 def run_row(row, backend, options):
-    """(whether it held, what was measured or what went wrong, seconds)."""
-    begun = time.monotonic()
+    """(whether it held, what was measured or what went wrong)."""
     stack = None
 
     async def bounded():
@@ -50,13 +51,20 @@ def run_row(row, backend, options):
     except Exception:
         text, held = traceback.format_exc(), False
     if not held and stack is not None:
-        for process in stack.processes:
-            try:
-                tail = process.output[-1500:]
-            except OSError:
-                continue
-            if tail.strip():
-                print("--- %s %d ---\n%s" % (process.name, process.pid, tail))
+        text += stack.tails
+    return held, text
+
+
+def run_apart(row, backend, options):
+    """`run_row` in a process of its own: its settings, its sockets and its memory go with it."""
+    command = [sys.executable, os.path.abspath(__file__), "--apart", "--backend", backend, row.name]
+    command += ["--quick"] * options.quick + ["--keep"] * options.keep
+    begun = time.monotonic()
+    child = subprocess.run(command, stdout=subprocess.PIPE)
+    try:
+        held, text = json.loads(child.stdout.decode().rpartition("\n\n")[2])
+    except ValueError:
+        held, text = False, "The row's own process failed: %r" % child.stdout[-500:]
     return held, text, time.monotonic() - begun
 
 
@@ -67,11 +75,12 @@ def main():
     parser.add_argument("--backend", choices=sorted(BACKENDS), help="one backend; all of them")
     parser.add_argument("--list", action="store_true", help="the names of the rows, and no more")
     parser.add_argument("--keep", action="store_true", help="keep each row's folder, with its logs")
+    parser.add_argument("--apart", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.descriptors = raise_descriptor_limit()
     chosen = [
         (row, backend)
-        for backend in (["redis", "memory"] if not options.backend else [options.backend])
+        for backend in ([options.backend] if options.backend else BACKENDS)
         for row in rows.ROWS
         if backend in row.backends
         and (not options.rows or row.name in options.rows)
@@ -81,11 +90,10 @@ def main():
         for row in rows.ROWS:
             print("%-12s %s" % (row.name, row.title))
         sys.exit(0 if options.list else "No row has such a name.")
+    if options.apart:
+        print("\n\n" + json.dumps(run_row(*chosen[0], options)))
+        return
     import django
-    from django.conf import settings
-
-    settings.configure()
-    django.setup()
 
     print(
         "Django %s, Python %s; %s; leases of %g s (by default 15 s)\n"
@@ -98,7 +106,7 @@ def main():
     )
     table, begun = [], time.monotonic()
     for row, backend in chosen:
-        held, text, seconds = run_row(row, backend, options)
+        held, text, seconds = run_apart(row, backend, options)
         table.append((held, row, backend, text, seconds))
         show(table[-1])
     failed = [each for each in table if not each[0]]

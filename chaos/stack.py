@@ -6,6 +6,7 @@ own, started on free ports and ended by its process id.
 import glob
 import json
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -61,9 +62,9 @@ def wait_for(condition, seconds, what):
 class Process:
     """One process; what it writes is in the file `log`."""
 
-    def __init__(self, name, command, cwd, pass_fds=()):
+    def __init__(self, name, command, cwd, pass_fds=(), preexec_fn=os.setsid, log_folder=None):
         self.name = name
-        self.log = os.path.join(cwd, "log", "%s-%d.log" % (name, time.monotonic_ns()))
+        self.log = os.path.join(log_folder or cwd, "log", "%s-%d.log" % (name, time.monotonic_ns()))
         environment = dict(
             os.environ, PYTHONUNBUFFERED="1", DJANGO_SETTINGS_MODULE="chaossite.settings"
         )
@@ -78,7 +79,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
+                preexec_fn=preexec_fn,
                 pass_fds=pass_fds,
             )
         self.pid = self.popen.pid
@@ -176,6 +177,10 @@ class Redis:
     def signal(self, number):
         self.process.signal(number)
 
+    def close(self):
+        if self.process is not None:
+            self.process.kill()
+
     def layer(self, options):
         url = "redis://127.0.0.1:%d/0" % self.port
         config = dict({"hosts": [url], "heartbeat": HEARTBEAT, "lease": LEASE}, **options)
@@ -183,6 +188,118 @@ class Redis:
 
     def prepare(self, stack):
         self.start()
+
+
+class PostgreSQL:
+    """A PostgreSQL server of its own, for the database layer; for root, the user postgres runs it."""
+
+    kind = "PostgreSQL"
+
+    def __init__(self, folder):
+        self.cwd = folder
+        self.folder = tempfile.mkdtemp(prefix="channels-chaos-postgresql-")
+        self.port = free_port()
+        self.process = None
+        found = shutil.which("postgres") or max(
+            glob.glob("/usr/lib/postgresql/*/bin/postgres"), default=None
+        )
+        if found is None:
+            raise Failure("PostgreSQL is not here: install it, or choose another --backend")
+        self.binary = os.path.realpath(found)
+        self.ids = None
+        if os.getuid() == 0:
+            entry = pwd.getpwnam("postgres")
+            self.ids = (entry.pw_uid, entry.pw_gid)
+            os.chown(self.folder, *self.ids)
+        self.data = os.path.join(self.folder, "data")
+
+    def _become(self):
+        os.setsid()
+        if self.ids is not None:
+            os.setgroups([])
+            os.setgid(self.ids[1])
+            os.setuid(self.ids[0])
+
+    def prepare(self, stack):
+        initdb = os.path.join(os.path.dirname(self.binary), "initdb")
+        subprocess.run(
+            [initdb, "--pgdata", self.data, "--username", "postgres", "--auth", "trust"]
+            + ["--encoding", "UTF8", "--locale", "C", "--no-sync"],
+            check=True,
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+            preexec_fn=self._become,
+        )
+        self.start()
+        migrate = stack.manage("migrate", "migrate", "--verbosity", "0")
+        migrate.wait(START)
+        require(migrate.popen.returncode == 0, "migrate failed:\n%s", migrate.output)
+
+    def start(self):
+        self.process = Process(
+            "postgresql",
+            [self.binary, "-D", self.data, "-k", self.folder, "-p", str(self.port)]
+            + ["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"],
+            self.folder,
+            preexec_fn=self._become,
+            log_folder=self.cwd,
+        )
+        wait_for(self._answers, START, "PostgreSQL")
+
+    def _answers(self):
+        require(self.process.alive, "PostgreSQL did not start:\n%s", self.process.output)
+        ready = os.path.join(os.path.dirname(self.binary), "pg_isready")
+        return (
+            subprocess.run(
+                [ready, "-q", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"],
+                stdout=subprocess.DEVNULL,
+            ).returncode
+            == 0
+        )
+
+    def stop(self, keep):
+        """A fast shutdown; what lies in unlogged tables stays. Its crash would empty those."""
+        self.process.signal(signal.SIGINT if keep else signal.SIGQUIT)
+        self.process.wait(START)
+
+    def signal(self, number):
+        """To the server and to each of its processes."""
+        os.kill(self.process.pid, number)
+        for pid in self.process.children():
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
+
+    def close(self):
+        if self.process is not None and self.process.alive:
+            self.process.signal(signal.SIGCONT)
+            self.process.signal(signal.SIGQUIT)
+            try:
+                self.process.wait(10)
+            except Failure:
+                pass
+            self.process.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def layer(self, options):
+        return {
+            "apps": ["channels.layers.database"],
+            "databases": {
+                "default": {
+                    "ENGINE": "django.db.backends.postgresql",
+                    "NAME": "postgres",
+                    "USER": "postgres",
+                    "HOST": "127.0.0.1",
+                    "PORT": str(self.port),
+                    "OPTIONS": {"connect_timeout": 2},
+                }
+            },
+            "layer": {
+                "BACKEND": "channels.layers.database.DatabaseChannelLayer",
+                "CONFIG": dict({"heartbeat": HEARTBEAT, "lease": LEASE}, **options),
+            },
+        }
 
 
 class Memory:
@@ -201,6 +318,9 @@ class Memory:
     def prepare(self, stack):
         pass
 
+    def close(self):
+        pass
+
 
 class Stack:
     """A copy of the site in a temporary folder, on a layer of its own, and all processes of one row."""
@@ -212,6 +332,7 @@ class Stack:
         for name in ("record", "log"):
             os.mkdir(os.path.join(self.site, name))
         self.processes = []
+        self.tails = ""  # what the processes wrote last, once they are gone
         self.keep = False
         self.server = backend(self.site)
         settings = self.server.layer(options)
@@ -231,15 +352,24 @@ class Stack:
         self.close()
 
     def close(self):
-        for process in self.processes + [getattr(self.server, "process", None)]:
-            if process is not None:
-                process.kill()
+        self.tails = self._tails()
         if self._layer is not None and hasattr(self._layer, "close"):
             self._layer.close()
+        for process in self.processes:
+            process.kill()
+        self.server.close()
         if self.keep:
             print("  (kept: %s)" % self.folder, flush=True)
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _tails(self):
+        found = ""
+        for process in self.processes:
+            tail = process.output[-1500:].strip()
+            if tail:
+                found += "\n--- %s %d ---\n%s" % (process.name, process.pid, tail)
+        return found
 
     def start(self, name, *command, **options):
         process = Process(name, [sys.executable] + list(command), self.site, **options)
@@ -311,12 +441,11 @@ class Stack:
     def layer(self):
         """The layer, for this process to send on and to look at."""
         if self._layer is None:
-            with open(os.path.join(self.site, "chaos.json")) as file:
-                settings = json.load(file)["layer"]
-            from django.utils.module_loading import import_string
+            sys.path.insert(0, self.site)
+            os.environ["DJANGO_SETTINGS_MODULE"] = "chaossite.settings"
+            from channels.asgi import get_channel_layer
 
-            self._layer = import_string(settings["BACKEND"])(**settings["CONFIG"])
-            self._layer.alias, self._layer.routing = "default", []
+            self._layer = get_channel_layer()
         return self._layer
 
     def require_alive(self, processes):
