@@ -55,6 +55,9 @@ MAX_PAUSE = 5.0
 #: Seconds that a thread waits when it has put back what must not run beside another one of its sort.
 SUSPECT_PAUSE = 1.0
 
+#: Seconds before a message runs that was lost with a worker before.
+SUSPECT_DELAY = 0.1
+
 #: Held by the thread of this process that handles a message which was lost with a worker before.
 _one_suspect = threading.Lock()
 
@@ -165,6 +168,8 @@ class Worker:
         """
         if _one_suspect.acquire(False):
             try:
+                # What other threads claimed at the same time is put back before this may kill them.
+                time.sleep(SUSPECT_DELAY)
                 self.handle(channel, content)
                 self._acknowledge()  # before another one may begin
             finally:
