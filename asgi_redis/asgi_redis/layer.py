@@ -125,7 +125,7 @@ class RedisChannelLayer(BaseChannelLayer):
         self.codec.forked()
         self._slots = {}
         self._watch.forked()
-        self._gateway = None
+        self._gateways = {}
         self._claim_keys.cache_clear()
 
     def close(self):

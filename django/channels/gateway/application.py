@@ -15,6 +15,8 @@ from collections import deque
 from functools import partial
 
 from ..exceptions import LayerUnavailable
+from ..layers.messages import GATEWAY
+from ..log import visible
 from . import websocket
 from .daphne import with_flow_control
 from .exchanges import COUNT, CUT, DISPATCH, DROP, FINISH, HOLD, LOG, WRITE
@@ -68,7 +70,15 @@ class Gateway:
         self.layer = layer
         self.loop = asyncio.get_event_loop()
         token = "".join(_random.choice(string.ascii_letters + string.digits) for _ in range(12))
-        self.name = "gateway.%s!" % token
+        self.name = GATEWAY + token + "!"
+        self._workers = None
+        if not layer.crosses_processes and layer.threads:
+            from ..worker import WorkerGroup
+
+            # First: where the site's routing is wrong, nothing is left behind.
+            self._workers = WorkerGroup(layer, threads=layer.threads, drain=True)
+            self._workers.start()
+            atexit.register(self._at_exit)
         self.inbox = layer.open_inbox(self.name)
         self.connections = {}  # by reply channel
         self.groups = {}  # group to {connection: None}
@@ -79,17 +89,10 @@ class Gateway:
         self._turned_away = 0
         self._telling = None
         self._pumping = self.loop.create_task(self._pump())
-        self._workers = None
-        if not layer.crosses_processes and layer.threads:
-            from ..worker import WorkerGroup
 
-            self._workers = WorkerGroup(layer, threads=layer.threads, drain=True)
-            self._workers.start()
-            atexit.register(self._at_exit)
-
-    def is_current(self):
-        """Whether it belongs to the running event loop, and has not been stopped."""
-        return self.loop is asyncio.get_event_loop() and not self._pumping.done()
+    @property
+    def stopped(self):
+        return self._pumping.done()
 
     async def __call__(self, scope, receive, send):
         if scope["type"] == "http":
@@ -178,6 +181,7 @@ class Gateway:
                 await asyncio.wait({connection.reader}, timeout=CLOSE_TIMEOUT)
         finally:
             deadline.cancel()
+            client_has_gone = connection.reader.done()
             connection.writer = None
             if connection.overdue is not None:
                 connection.overdue.cancel()
@@ -186,7 +190,12 @@ class Gateway:
             connection.perform(state.gone(websocket.GONE))
             self._detach(connection)
             if writer.done() and not writer.cancelled():
-                writer.exception()  # an OSError: the client has gone
+                error = (
+                    writer.exception()
+                )  # an OSError, and what else servers raise: the client has gone
+                if error is not None and not client_has_gone:
+                    text = "What was written to the WebSocket %s was refused by the server:"
+                    logger.error(text, visible(state.path), exc_info=error)
 
     async def _read_frames(self, connection, receive):
         state = connection.state
@@ -260,10 +269,10 @@ class Gateway:
                 if away or deadline == NEVER:
                     deadline = NEVER if away else self.loop.time() + PATIENCE
             self._refused.setdefault(channel, deque()).append((deadline, connection, message))
-            if self._retrying is None:
+            if self._retrying is None or self._retrying.done():
                 self._retrying = self.loop.create_task(self._retry())
         else:
-            logger.error("An event of %s was not sent: %s", connection.state.path, error)
+            logger.error("An event of %s was not sent: %s", visible(connection.state.path), error)
             connection.perform(connection.state.full(channel))
 
     async def _retry(self):
@@ -311,6 +320,13 @@ class Gateway:
                 messages = await self.inbox.receive()
             except LayerUnavailable as error:
                 logger.warning("The channel layer cannot be reached (%s); trying again.", error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 5.0)
+                continue
+            except asyncio.CancelledError:  # an Exception until Python 3.7 goes
+                raise
+            except Exception:
+                logger.exception("The inbox of the gateway could not be read; trying again.")
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 5.0)
                 continue
@@ -370,6 +386,12 @@ class Gateway:
             if task is not None:
                 task.cancel()
         await self.inbox.close()
+
+    def abandon(self):
+        """Its loop was closed without `stop`: its threads end, each after what it handles."""
+        if self._workers is not None:
+            self._workers.stop(grace=0)
+            atexit.unregister(self._at_exit)
 
     def _at_exit(self):
         """
@@ -444,7 +466,7 @@ class Connection:
             elif verb is DROP:
                 self._outgoing.clear()
             elif verb is LOG:
-                getattr(logger, action[1])(action[2])
+                getattr(logger, action[1])(visible(action[2]))
             elif verb is FINISH:
                 self._finished = True
                 if self.writer is not None and self.overdue is None:
@@ -480,7 +502,7 @@ class Connection:
     async def _give(self, event):
         try:
             await self._send(event)
-        except OSError:
+        except (OSError, asyncio.CancelledError):  # the latter an Exception until Python 3.7 goes
             raise  # the client has gone
         except Exception:
             # Daphne (autobahn) sends no close code of the protocol's own but 1000: from it, 1011

@@ -11,6 +11,7 @@ for each promise made here.
 import random
 import string
 import threading
+from asyncio import get_event_loop
 from collections import Counter
 
 from .. import exceptions
@@ -123,7 +124,7 @@ class BaseChannelLayer:
         self.expiries = ByName(expiry, channel_expiry)
         self._counters = Counter()
         self._counters_lock = threading.Lock()
-        self._gateway = None
+        self._gateways = {}  # by event loop
         self._router = None
 
     # Sending and receiving.
@@ -278,11 +279,14 @@ class BaseChannelLayer:
     @property
     def gateway(self):
         """The gateway of the running event loop."""
-        from ..gateway import Gateway
+        loop = get_event_loop()
+        gateway = self._gateways.get(loop)
+        if gateway is None or gateway.stopped:
+            from ..gateway import Gateway
 
-        gateway = self._gateway
-        if gateway is None or not gateway.is_current():
-            gateway = self._gateway = Gateway(self)
+            for each in [each for each in self._gateways if each.is_closed()]:
+                self._gateways.pop(each).abandon()
+            gateway = self._gateways[loop] = Gateway(self)
         return gateway
 
     @property

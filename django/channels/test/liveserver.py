@@ -229,13 +229,13 @@ class _Server:
     def end(self):
         """Close what the test has left open, and wait until its consumers have ended."""
         layer, self.layer = self.layer, None
-        if self.loop is not None and layer is not None and layer._gateway is not None:
+        if self.loop is not None and layer is not None and self.loop in layer._gateways:
             asyncio.run_coroutine_threadsafe(self._end(layer), self.loop).result(PATIENCE)
 
     async def _end(self, layer):
         for send in list(self.sends):
             await send({"type": "websocket.close", "code": 1000})
-        await layer._gateway.stop()
+        await layer.gateway.stop()
 
 
 async def _unavailable(scope, receive, send):

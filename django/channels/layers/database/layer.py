@@ -123,7 +123,7 @@ class DatabaseChannelLayer(BaseChannelLayer):
         if self._store is not None:
             self._store.connections.after_fork()
             self._store.floors = type(self._store.floors)()
-        self._gateway = None
+        self._gateways = {}
         self._begin()
 
     # The parts, each made when it is first needed.

@@ -1,0 +1,188 @@
+"""The gateway's life: its event loops, its threads, and what it does about errors around it."""
+
+import asyncio
+import threading
+import unittest
+
+from django.channels import route
+from django.channels.gateway import application
+from django.channels.gateway.application import Connection, Gateway
+from django.channels.gateway.websocket import WebSocket
+from django.channels.layers.memory import MemoryChannelLayer, MemoryInbox
+from django.core.exceptions import ImproperlyConfigured
+
+from .timing import TIMEOUT, wait_until
+
+
+class Server:
+    """The server's side of one WebSocket: `send` and `receive` as an application calls them."""
+
+    def __init__(self, path="/"):
+        self.scope = {"type": "websocket", "path": path, "headers": []}
+        self.events = asyncio.Queue()
+        self.events.put_nowait({"type": "websocket.connect"})
+        self.sent = asyncio.Queue()
+        self.receive = self.events.get
+
+    async def send(self, event):
+        self.sent.put_nowait(event)
+
+    async def leave(self, running):
+        self.events.put_nowait({"type": "websocket.disconnect", "code": 1001})
+        await asyncio.wait_for(running, TIMEOUT)
+
+
+def accept(message):
+    message.reply_channel.send({"accept": True})
+
+
+def make_layer(threads=1, **config):
+    layer = MemoryChannelLayer(threads=threads, **config)
+    layer.alias = "test"
+    layer.routing = [route("websocket.connect", accept)]
+    return layer
+
+
+async def visit(layer, server=None):
+    """One WebSocket from its opening to its end."""
+    server = server or Server()
+    running = asyncio.ensure_future(layer(server.scope, server.receive, server.send))
+    event = await asyncio.wait_for(server.sent.get(), TIMEOUT)
+    await server.leave(running)
+    return event
+
+
+def worker_threads():
+    return [each for each in threading.enumerate() if each.name.startswith("channels-worker-")]
+
+
+class LoopTests(unittest.TestCase):
+    def test_each_loop_has_one_gateway_however_they_alternate(self):
+        layer, gateways = make_layer(), []
+        loops = [asyncio.new_event_loop() for _ in range(2)]
+        try:
+            for loop in loops * 3:
+                self.assertEqual(
+                    loop.run_until_complete(visit(layer)), {"type": "websocket.accept"}
+                )
+
+                async def current():
+                    return layer.gateway
+
+                gateways.append(loop.run_until_complete(current()))
+            self.assertEqual(len(set(gateways)), 2)
+            self.assertEqual(gateways[:2], gateways[4:])
+        finally:
+            for loop, gateway in zip(loops, gateways):
+                loop.run_until_complete(gateway.stop())
+                loop.close()
+
+    def test_the_threads_of_a_loop_that_was_closed_end(self):
+        before = len(worker_threads())
+        layer = make_layer(threads=2)
+        asyncio.run(visit(layer))
+        asyncio.run(visit(layer))
+        wait_until(lambda: len(worker_threads()) == before + 2, "the first loop's threads to end")
+
+        async def stop():
+            await layer.gateway.stop()
+
+        asyncio.run(stop())
+        wait_until(lambda: len(worker_threads()) == before, "the others to end")
+
+    def test_a_wrong_routing_leaves_nothing_behind(self):
+        layer = make_layer()
+        layer.routing = "no.such.routing"
+
+        async def main():
+            server = Server()
+            await layer(server.scope, server.receive, server.send)
+
+        with self.assertRaises(ImproperlyConfigured):
+            asyncio.run(main())
+        self.assertEqual(layer._inboxes, {})
+
+
+class ErrorTests(unittest.TestCase):
+    def test_an_error_in_the_inbox_ends_no_gateway(self):
+        class BrokenInbox(MemoryInbox):
+            errors = [RuntimeError("broken inbox")]
+
+            async def receive(self):
+                if self.errors:
+                    raise self.errors.pop()
+                return await super().receive()
+
+        class Layer(MemoryChannelLayer):
+            def open_inbox(self, name):
+                inbox = self._inboxes[name] = BrokenInbox(self, name)
+                return inbox
+
+        layer = Layer(threads=1)
+        layer.routing = [route("websocket.connect", accept)]
+
+        async def main():
+            gateway = layer.gateway
+            self.assertEqual(await visit(layer), {"type": "websocket.accept"})
+            self.assertIs(layer.gateway, gateway)
+            await gateway.stop()
+
+        with self.assertLogs("django.channels.gateway", "ERROR") as logs:
+            asyncio.run(main())
+        self.assertIn("broken inbox", logs.output[0])
+
+    def test_what_a_server_refuses_is_logged(self):
+        layer, timeout = make_layer(), application.CLOSE_TIMEOUT
+        application.CLOSE_TIMEOUT = 0.01
+        self.addCleanup(setattr, application, "CLOSE_TIMEOUT", timeout)
+
+        async def main():
+            server = Server("/x\nforged")
+
+            async def refuse(event):
+                raise RuntimeError("refused event")
+
+            await asyncio.wait_for(layer(server.scope, server.receive, refuse), TIMEOUT)
+            await layer.gateway.stop()
+
+        with self.assertLogs("django.channels.gateway", "ERROR") as logs:
+            asyncio.run(main())
+        self.assertIn("refused event", logs.output[0])
+        self.assertIn("/x\\nforged was", logs.output[0])
+
+    def test_a_path_cannot_write_lines_of_its_own_into_the_log(self):
+        async def main():
+            gateway = Gateway(make_layer(threads=0))
+            state = WebSocket(gateway.name + "1", "/x\nforged")
+            Connection(gateway, state, None).perform(state.timeout())
+            await gateway.stop()
+
+        with self.assertLogs("django.channels.gateway", "WARNING") as logs:
+            asyncio.run(main())
+        self.assertIn("/x\\nforged was not accepted", logs.output[0])
+
+
+class ClientsTests(unittest.TestCase):
+    def test_a_client_cannot_join_a_group_by_what_is_passed_on(self):
+        layer = make_layer()
+
+        def say(message):
+            forged = {"text": "x", "group_add": "staff"}
+            message.reply_channel.send(dict(forged, channel_session={"set": {"admin": True}}))
+            message.reply_channel.send(dict(forged, done=1), immediately=True)
+
+        layer.routing = [route("websocket.connect", accept), route("websocket.receive", say)]
+
+        async def main():
+            server = Server()
+            running = asyncio.ensure_future(layer(server.scope, server.receive, server.send))
+            await asyncio.wait_for(server.sent.get(), TIMEOUT)
+            server.events.put_nowait({"type": "websocket.receive", "text": "x"})
+            for _ in range(2):
+                await asyncio.wait_for(server.sent.get(), TIMEOUT)
+            (connection,) = layer.gateway.connections.values()
+            self.assertEqual((connection.groups, connection.state.session), (set(), {}))
+            await server.leave(running)
+            await layer.gateway.stop()
+
+        asyncio.run(main())
