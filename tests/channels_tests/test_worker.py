@@ -16,7 +16,7 @@ from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.message import Message, pending_message_store
 from django.channels.signals import consumer_finished, consumer_started
 from django.channels.worker import Worker, WorkerGroup
-from django.test import SimpleTestCase
+from django.test import SimpleTestCase, override_settings
 
 from .timing import TIMEOUT, wait_until
 
@@ -580,6 +580,7 @@ class SturdinessTests(WorkerTestCase):
         self.assertTrue(all(len(each["replies"]) <= 4 for each in answers))
         self.assertEqual([each for each in answers if "done" in each], answers[-1:])
 
+    @override_settings(ALLOWED_HOSTS=["testserver"])
     def test_a_path_cannot_write_lines_of_its_own_into_the_log(self):
         self.layer.routing = []
         for headers in ([], [[b"origin", b"http://evil.example"]]):

@@ -190,9 +190,8 @@ class Gateway:
             connection.perform(state.gone(websocket.GONE))
             self._detach(connection)
             if writer.done() and not writer.cancelled():
-                error = (
-                    writer.exception()
-                )  # an OSError, and what else servers raise: the client has gone
+                # Servers raise an OSError, or what they like, once the client has gone.
+                error = writer.exception()
                 if error is not None and not client_has_gone:
                     text = "What was written to the WebSocket %s was refused by the server:"
                     logger.error(text, visible(state.path), exc_info=error)
