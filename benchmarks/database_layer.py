@@ -11,7 +11,7 @@ It starts servers of its own on free ports (tests/channels_tests/database_server
 * send + receive: one process sends, another receives, both at once, until all have come;
 * send + claim: the same by `claim`, as workers do (each message is held until it is done);
 * wake-up: from `send` until a reader in another process, which waits, has the message; the median;
-* idle: queries a second that a process makes whose four threads wait (PostgreSQL counts them);
+* idle: queries a second that a process makes whose four threads wait (PostgreSQL);
 * once: 8 processes claim 20,000 messages: how many were handled, and how many twice.
 """
 
@@ -265,9 +265,16 @@ def wake_up(contender, number):
     return statistics.median(times)
 
 
-def _wait(description, seconds):
-    layer = make_layer(description)
-    stop = time.monotonic() + seconds
+def _wait(description, seconds, answer):
+    from channels.layers.database.connections import Connection
+
+    layer, count = make_layer(description), []
+    stop = time.monotonic() + seconds + 5
+
+    def counting(function):
+        return lambda *args: (count.append(time.monotonic()), function(*args))[1]
+
+    Connection.run, Connection.rows = counting(Connection.run), counting(Connection.rows)
 
     def wait(number):
         while time.monotonic() < stop:
@@ -278,33 +285,21 @@ def _wait(description, seconds):
         thread.start()
     for thread in threads:
         thread.join()
+    answer.put(sum(stop - seconds <= when < stop for when in count) / seconds)
 
 
 def idle_load(contender, seconds=20):
-    """Queries a second of a process whose four threads wait: as PostgreSQL counts transactions."""
+    """Queries a second of a process whose four threads wait, heartbeats included."""
     if contender.kind != "postgresql":
         return None
-    process = multiprocessing.get_context("spawn").Process(
-        target=_in_child, args=("_wait", contender.description, seconds + 6)
+    spawn = multiprocessing.get_context("spawn")
+    answer = spawn.SimpleQueue()
+    process = spawn.Process(
+        target=_in_child, args=("_wait", contender.description, seconds, answer)
     )
     process.start()
-    time.sleep(5)
-
-    def count():
-        connection = contender.server.connect("postgres")
-        cursor = connection.cursor()
-        cursor.execute(
-            "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = 'channels'"
-        )
-        result = cursor.fetchone()[0]
-        connection.close()
-        return result
-
-    before = count()
-    time.sleep(seconds)
-    after = count()
     process.join()
-    return (after - before) / seconds
+    return answer.get()
 
 
 def _claim_all(description, total, name):

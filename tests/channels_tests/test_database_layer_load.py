@@ -30,9 +30,8 @@ from .timing import TIMEOUT, wait_until
 CLAIMER = """
 import json, sys
 sys.path.insert(0, {tests!r})
-import {package}  # noqa
-import runtests_addon
 if {package!r} == "channels":
+    import runtests_addon
     sys.meta_path.insert(0, runtests_addon.AliasFinder())
 from django.conf import settings
 settings.configure(DATABASES={{"default": {{"ENGINE": "django.db.backends.sqlite3"}}}})

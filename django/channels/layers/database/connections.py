@@ -22,6 +22,9 @@ from ...exceptions import LayerUnavailable
 #: A transaction that lost against another one (a deadlock) is run this often.
 TRIES = 10
 
+#: Seconds for which a connection that was just used is taken for alive.
+FRESH = 0.02
+
 #: Idle connections that are kept.
 MOST_IDLE = 16
 
@@ -38,6 +41,7 @@ class Connection:
     def __init__(self, raw, cursor):
         self.raw = raw
         self.cursor = cursor
+        self.used = 0.0
 
     def run(self, statement, parameters=()):
         """Execute; returns the number of rows it changed."""
@@ -172,11 +176,12 @@ class Connections:
                 connection = self._idle.pop() if self._idle else None
             if connection is None:
                 return self._open()
-            if self.is_alive(connection):
+            if time.monotonic() - connection.used < FRESH or self.is_alive(connection):
                 return connection
             connection.close()
 
     def _put(self, connection):
+        connection.used = time.monotonic()
         with self._lock:
             if len(self._idle) < MOST_IDLE:
                 self._idle.append(connection)

@@ -5,7 +5,7 @@ import re
 from django.core.exceptions import ImproperlyConfigured
 
 from ...exceptions import LayerUnavailable
-from .connections import Conflict, Connection, Connections, not_migrated
+from .connections import Conflict, Connection, Connections, not_migrated, readable
 from .store import Store
 
 OLDEST_MARIADB = (10, 6)
@@ -17,6 +17,8 @@ _CONFLICTS = (1205, 1213, 1020)  # lock wait time-out, deadlock, record changed 
 
 class MySQLConnections(Connections):
     vendor = "mysql"
+    #: Whether DELETE returns what it deletes (MariaDB).
+    returns = False
     begin = "START TRANSACTION"
 
     def open(self):
@@ -35,6 +37,7 @@ class MySQLConnections(Connections):
         version = tuple(int(number) for number in re.findall(r"\d+", text)[:2])
         maria = "MariaDB" in text
         oldest = OLDEST_MARIADB if maria else OLDEST_MYSQL
+        self.returns = maria
         if version < oldest:
             raw.close()
             raise ImproperlyConfigured(
@@ -46,8 +49,6 @@ class MySQLConnections(Connections):
         raw = connection.raw
         if hasattr(raw, "fileno"):  # mysqlclient
             return super().is_alive(connection)
-        from .connections import readable
-
         sock = getattr(raw, "_sock", None)  # PyMySQL
         return sock is not None and not readable(sock.fileno())
 
@@ -69,6 +70,10 @@ class MySQLStore(Store):
     connections_class = MySQLConnections
     poll_every = 0.03
 
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self._last_found = False
+
     def take(self, wanted):
         return self._next(wanted, None, None)
 
@@ -76,12 +81,30 @@ class MySQLStore(Store):
         return self._next(wanted, slot, process)
 
     def _next(self, wanted, slot, process):
-        # A look that locks nothing first: most of the channels are empty most of the time.
-        waiting = self.peek([queue for queue, _ in wanted])
-        wanted = [each for each in wanted if each[0] in waiting]
-        if not wanted:
+        # Who found nothing last time looks first, which locks nothing: most of the channels are empty
+        # most of the time.
+        if not self._last_found or len(wanted) > 1:
+            waiting = self.peek([queue for queue, _ in wanted])
+            wanted = [each for each in wanted if each[0] in waiting]
+        row = None
+        if wanted and slot is None and self.connections.returns:
+            row = self._take_at_once(wanted)
+        elif wanted:
+            row = self._take_past_others(wanted, slot, process)
+        self._last_found = row is not None
+        return row
+
+    def _take_at_once(self, wanted):
+        def work(connection):
+            for queue, channel in wanted:
+                rows = connection.rows(self.sql["take"], {"queue": queue, "channel": channel})
+                if rows:
+                    return rows[0]
             return None
 
+        return self.connections.transaction(work, single=True)
+
+    def _take_past_others(self, wanted, slot, process):
         def work(connection):
             for queue, channel in wanted:
                 rows = connection.rows(self.sql["next"], {"queue": queue, "channel": channel})

@@ -23,8 +23,11 @@ logger = logging.getLogger("django.channels.layers.database")
 PROOF_TIMEOUT = 3.0
 PROOF_EVERY = 60.0
 
-#: Seconds between two notifications of one topic by one process.
+#: Seconds between two notifications of one topic by one process; and while it sends so much (messages
+#: between two of them) that its readers are at work anyway.
 NOTIFY_EVERY = 0.003
+NOTIFY_EVERY_BUSY = 0.010
+BUSY = 5
 
 #: Seconds between two tries to reach a database that is away.
 PAUSE = 0.5
@@ -327,7 +330,7 @@ def _look_once(watcher, bump=False):
 
 class Notifier:
     """
-    Notifies at most every NOTIFY_EVERY seconds a topic: the first send carries its notification
+    Notifies a topic at most once in a few milliseconds: the first send carries its notification
     itself (`due` says so), those that follow closely share one, which a thread sends. Thread-safe.
     """
 
@@ -336,6 +339,8 @@ class Notifier:
         self._lock = threading.Condition()
         self._last = {}
         self._owed = set()
+        self._count = 0
+        self._every = NOTIFY_EVERY
         self._thread = None
 
     def due(self, topics):
@@ -344,7 +349,7 @@ class Notifier:
         with self._lock:
             if len(self._last) > 1000:
                 self._last.clear()
-            found = [each for each in topics if now - self._last.get(each, 0) >= NOTIFY_EVERY]
+            found = [each for each in topics if now - self._last.get(each, 0) >= self._every]
             self._last.update((each, now) for each in found)
         return found
 
@@ -356,6 +361,7 @@ class Notifier:
             return
         with self._lock:
             self._owed.update(topics)
+            self._count += 1
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._run, name="channels-notifier", daemon=True
@@ -378,9 +384,11 @@ class Notifier:
             with self._lock:
                 while not self._owed:
                     self._lock.wait()
-            time.sleep(NOTIFY_EVERY)
+            time.sleep(self._every)
             with self._lock:
                 owed, self._owed = self._owed, set()
+                self._every = NOTIFY_EVERY if self._count < BUSY else NOTIFY_EVERY_BUSY
+                self._count = 0
                 now = time.monotonic()
                 self._last.update((each, now) for each in owed)
             try:

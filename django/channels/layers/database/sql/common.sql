@@ -65,9 +65,9 @@ SELECT slot, id, queue, channel, body, losses FROM channels_database_held WHERE 
 DELETE FROM channels_database_held WHERE process = :process;
 
 -- name: farewell
--- What is sent to :queue should the gateway be lost. {rows} is "farewell_row" for each.
+-- What is sent to :queue should the gateway be lost; the last word counts. {rows} is "farewell_row" for each.
 INSERT INTO channels_database_farewell (channel, gateway, queue, body) VALUES {rows}
-ON CONFLICT DO NOTHING;
+ON CONFLICT (channel) DO UPDATE SET body = excluded.body;
 
 -- name: farewell_row
 (:channel, :gateway, :queue, :body);

@@ -57,6 +57,13 @@ CREATE TABLE channels_database_dead (
     died double NOT NULL
 ) ENGINE=InnoDB;
 
+-- name: take
+-- The next message of one queue, on MariaDB in one statement; who comes second waits for the first.
+DELETE FROM channels_database_message
+WHERE queue = :queue AND expires > {now} AND (:channel = '' OR channel = :channel)
+ORDER BY id LIMIT 1
+RETURNING id, queue, channel, body, losses;
+
 -- name: next
 -- The next message of one queue, locked past what others have locked; "drop" follows in the transaction.
 SELECT id, queue, channel, body, losses FROM channels_database_message
@@ -102,7 +109,8 @@ WHERE id = :id AND queue >= :low AND queue < :high FOR UPDATE SKIP LOCKED;
 REPLACE INTO channels_database_process (name, expires) VALUES (:name, {now} + :lease);
 
 -- name: farewell
-INSERT IGNORE INTO channels_database_farewell (channel, gateway, queue, body) VALUES {rows};
+INSERT INTO channels_database_farewell (channel, gateway, queue, body) VALUES {rows}
+ON DUPLICATE KEY UPDATE body = VALUES(body);
 
 -- name: group_add
 INSERT IGNORE INTO channels_database_group (grp, gateway, channel) VALUES (:grp, :gateway, :channel);
