@@ -115,6 +115,9 @@ class Server:
             os.setgid(self.ids[1])
             os.setuid(self.ids[0])
 
+    def environment(self):
+        return dict(os.environ, TMPDIR=self.folder)  # as for open_folder()
+
     def run(self, *command):
         result = subprocess.run(
             command,
@@ -122,6 +125,7 @@ class Server:
             stderr=subprocess.STDOUT,
             preexec_fn=self._become,
             cwd=self.folder,
+            env=self.environment(),
             timeout=START,
         )
         if result.returncode:
@@ -137,6 +141,7 @@ class Server:
             stderr=subprocess.STDOUT,
             preexec_fn=self._become,
             cwd=self.folder,
+            env=self.environment(),
         )
         deadline = time.monotonic() + START
         while not self.answers():
