@@ -23,6 +23,7 @@ SETTINGS = """
 INSTALLED_APPS += ["{channels}.layers.database"]
 CHANNEL_LAYERS["default"]["BACKEND"] = "{channels}.layers.database.DatabaseChannelLayer"
 CHANNEL_LAYERS["default"]["CONFIG"] = {"DATABASE": "default", "heartbeat": 0.3, "lease": 1.5}
+CHANNEL_LAYERS["default"]["TEST_CONFIG"] = {"prefix": "test"}
 """
 
 FILES = {
@@ -94,6 +95,48 @@ def index(request):
 }
 
 
+TESTS = """
+import urllib.request
+
+from django.db import transaction
+from django.test import TestCase, TransactionTestCase
+from {channels} import Channel
+from {channels}.asgi import get_channel_layer
+from {channels}.test import ChannelLiveServerTestCase, ChannelTestCase
+
+
+class InATransaction(TestCase):
+    def test_a_send_waits_for_a_commit_that_never_comes_or_leaves_at_once(self):
+        layer = get_channel_layer()
+        layer.flush()
+        Channel("there").send({"number": 1})
+        Channel("there").send({"number": 2}, on_commit=False)
+        self.assertEqual(layer.receive_many(["there"]), ("there", {"number": 2}))
+        self.assertEqual(layer.receive_many(["there"]), (None, None))
+
+
+class OutOfOne(TransactionTestCase):
+    def test_a_send_leaves_on_commit(self):
+        layer = get_channel_layer()
+        layer.flush()
+        with transaction.atomic():
+            Channel("there").send({"number": 1})
+        self.assertEqual(layer.receive_many(["there"]), ("there", {"number": 1}))
+
+
+class OverASocket(ChannelLiveServerTestCase):
+    def test_a_view(self):
+        with urllib.request.urlopen(self.live_server_url) as response:
+            self.assertEqual(response.read(), b"hello")
+
+
+class Captive(ChannelTestCase):
+    def test_channel_test_cases_need_no_database_of_the_layer(self):
+        Channel("there").send({"number": 1})
+        self.assertEqual(self.get_next_message("there").content, {"number": 1})
+"""
+
+
 class SiteTests:
     """One site for the tests of a class; each test has workers of its own. `settings()` names its
     database."""
@@ -103,6 +146,7 @@ class SiteTests:
         super().setUpClass()
         require("uvicorn")
         require("websocket")
+        require("daphne")
         cls.project = Project(FILES, SETTINGS + cls.settings())
         cls.addClassCleanup(cls.project.close)
         with cls.project.manage("migrate", "--verbosity", "0") as process:
@@ -262,6 +306,15 @@ class ServerSiteTests(SiteTests):
 
 class PostgreSQLSiteTests(ServerSiteTests, unittest.TestCase):
     server_class = PostgreSQL
+
+    @unittest.skipUnless(hasattr(transaction, "on_commit"), "Django 1.8 knows no on_commit")
+    def test_the_tests_of_a_site(self):
+        """Inside TestCase and out of it; and the runner can drop its database at the end."""
+        self.project.write("mysite/tests.py", TESTS)
+        process = self.project.manage("test", "mysite")
+        self.addCleanup(process.kill)
+        self.assertEqual(process.wait(3 * TIMEOUT), 0, process.output)
+        self.assertIn("Ran 4 tests", process.output)
 
 
 class MariaDBSiteTests(ServerSiteTests, unittest.TestCase):

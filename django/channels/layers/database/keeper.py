@@ -101,6 +101,8 @@ class Keeper:
         """Renew the leases, clear up after others, and now and then remove what has expired."""
         with self._lock:
             names = list(self._names)
+        if self.store.forgive(self.layer.lease):
+            logger.warning("The database was away: nobody is taken for dead for it.")
         for name in self.store.beat(names, self.layer.lease):
             with self._lock:
                 if name not in self._names:

@@ -44,6 +44,14 @@ DELETE FROM channels_database_held WHERE slot = :slot;
 -- Renew a lease. No row: the lease had run out, and somebody has cleared up after its holder.
 UPDATE channels_database_process SET expires = {now} + :lease WHERE name = :name;
 
+-- name: longest
+-- For how many seconds the lease lasts that ends last.
+SELECT max(expires) - {now} FROM channels_database_process WHERE name >= :low AND name < :high;
+
+-- name: forgive
+-- Everybody gets a new lease.
+UPDATE channels_database_process SET expires = {now} + :lease WHERE name >= :low AND name < :high;
+
 -- name: register
 INSERT INTO channels_database_process (name, expires) VALUES (:name, {now} + :lease);
 
