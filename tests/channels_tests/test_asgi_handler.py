@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import random
 import tempfile
 import threading
 from unittest import skipIf, skipUnless
@@ -190,6 +191,27 @@ class BodyTests(HandlerCase):
         self.assertEqual(stream.readline(100), b"defg\n")
         self.assertEqual(stream.readline(100), b"")
         self.assertEqual(asgi.BodyStream(b"a\nb\n").readlines(), [b"a\n", b"b\n"])
+
+    def test_any_reads_give_what_a_file_gives(self):
+        for seed in range(300):
+            chance = random.Random(seed)
+            chunks = [
+                bytes(chance.choice(b"ab\n") for _ in range(chance.randrange(9)))
+                for _ in range(chance.randrange(5))
+            ]
+            first, whole = b"start\n", b"".join([b"start\n"] + chunks)
+            length = chance.choice([None, len(whole), chance.randrange(len(whole) + 1)])
+            stream, file = asgi.BodyStream(first, chunks, length), io.BytesIO(whole[:length])
+            for _ in range(12):
+                limit = chance.randrange(9)
+                left = len(file.getvalue()) - file.tell()
+                call = chance.choice(["read", "readline", "exceeds"])
+                if call == "exceeds":
+                    self.assertEqual(stream.exceeds(limit), left > limit, seed)
+                else:
+                    got, wanted = (getattr(each, call)(limit) for each in (stream, file))
+                    self.assertEqual(got, wanted, seed)
+            self.assertEqual(stream.read(), file.read(), seed)
 
     def test_whole_body(self):
         request = self.request(b"a", [b"b" * 100, b"c"])
