@@ -43,7 +43,7 @@ class RedisInbox(Inbox):
         #: Whether its lease has been taken.
         self.leased = False
         self._reader, self._writer = layer.servers.link(), layer.servers.link()
-        self._attended = 0
+        self._attended, self._run_id = 0, None
         self._ready, self._error, self._reading = [], None, None
         self._outgoing, self._writing = deque(), None
         self._holds = OrderedDict()  # channel to farewell, or None: what the server is to be told
@@ -62,15 +62,16 @@ class RedisInbox(Inbox):
 
     def attend(self, lost):
         """Say that the gateway is there; `lost`: the server has forgotten it. Raises LayerUnavailable."""
-        # After a restart, the reader may have noticed already.
+        reply = self._layer.servers.call(self._attend_command(lost))
+        for group in self._attended_with(reply):
+            self._layer.unroute(group, self.name)
+
+    def _attend_command(self, lost):
+        # Lease and reader notice the same loss, one after the other: it is told once.
         if lost and self._lost_at is not None:
             lost = time.monotonic() - self._lost_at > self._layer.leases.lease
         lost = lost and self._beat > 0
-        reply = self._layer.servers.call(
-            self._layer.attend_command(self.name, self._beat, self._last, lost)
-        )
-        for group in self._attended_with(reply):
-            self._layer.unroute(group, self.name)
+        return self._layer.attend_command(self.name, self._beat, self._last, lost)
 
     def _attended_with(self, reply):
         """Take in the answer of attend.lua; returns the groups whose routes are to go."""
@@ -110,13 +111,15 @@ class RedisInbox(Inbox):
         link = self._reader
         await link.connect()
         if link.generation != self._attended:
-            # A new connection, maybe to a server that has restarted.
-            command = self._layer.attend_command(self.name, self._beat, self._last, False)
-            reply = (await link.call([command]))[0]
+            # A server that has restarted, or a replica that was made the primary, may have lost the
+            # last things it was told: an event, or an answer that somebody would wait for in vain.
+            another = None not in (self._run_id, link.run_id) and self._run_id != link.run_id
+            reply = (await link.call([self._attend_command(another)]))[0]
             if isinstance(reply, Exception):
                 raise LayerUnavailable(str(reply))
             self._chores += [("unroute", group) for group in self._attended_with(reply)]
             self._attended = link.generation
+            self._run_id = link.run_id or self._run_id
             self._schedule()
         commands = []
         if self._trimmed != self._last:

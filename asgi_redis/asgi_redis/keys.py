@@ -13,6 +13,7 @@ lies in one place and a script may use all of it:
     r:GROUP        routes of a group, a hash (lua/route.lua)
     p:GROUP        its members that no gateway holds, a sorted set
     stat           counters, a hash
+    epoch          what nobody changes: where it has, the partition lost its data
 
 and only in the first partition:
 

@@ -634,7 +634,7 @@ class RedisChannelLayer(BaseChannelLayer):
         kept = tuple(
             (tag + kind).encode()
             for tag in self.keys.tags
-            for kind in ("leases", "seen", "g:", "i:")
+            for kind in ("leases", "seen", "epoch", "g:", "i:")
         )
         for pattern in self.keys.patterns():
             doomed = defaultdict(list)
@@ -646,7 +646,9 @@ class RedisChannelLayer(BaseChannelLayer):
                     self.servers.call(("UNLINK",) + tuple(keys[start : start + BATCH]))
         for holder in self.servers.call(("ZRANGE", self.keys.leases, 0, -1)):
             if holder.startswith(b"g:"):
-                self.servers.call(self.attend_command(holder[2:].decode(), 1, (0, 0), True))
+                inbox = holder[2:].decode()
+                self.servers.call(("XTRIM", self.keys.inbox(inbox)[2], "MAXLEN", 0))
+                self.servers.call(self.attend_command(inbox, 1, (0, 0), True))
 
     def attend_command(self, inbox, beat, last, lost):
         """The command that says that a gateway is there, as attend.lua tells."""

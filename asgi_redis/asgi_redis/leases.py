@@ -47,6 +47,7 @@ class Leases:
         self._stopped = threading.Event()
         self._inboxes = {}
         self._due = None
+        self._epochs = {}
 
     def ensure(self):
         """Take the lease and start the thread, unless that is done. Raises LayerUnavailable."""
@@ -96,14 +97,34 @@ class Leases:
         )
         self._due = None if due < 0 else time.monotonic() + due / 1000.0
         missing = {name.decode() for name in missing}
+        lost_some = self._look_at_partitions()
         for name, inbox in inboxes.items():
             # A lease that others have reaped took the memberships with it.
-            inbox.attend(name in missing and inbox.leased)
+            inbox.attend((name in missing or lost_some) and inbox.leased)
             inbox.leased = True
         for slot, entry in zip(lost[::2], lost[1::2]):
             recovery.settle(layer, slot.decode(), entry)
         for name in gone:
             self.clear_up(name.decode())
+
+    def _look_at_partitions(self):
+        """
+        Whether one of several partitions lost its data, and with it routes of groups: a cluster's node
+        did. (Of a single partition, the register of the inbox tells.)
+        """
+        layer = self._layer()
+        tags = layer.keys.tags
+        if len(tags) == 1 or not self._inboxes:
+            return False
+        lost = False
+        epochs = layer.servers.call_many([("GET", tag + "epoch") for tag in tags])
+        for tag, epoch in zip(tags, epochs):
+            if epoch is None:
+                layer.servers.call(("SET", tag + "epoch", uuid.uuid4().hex, "NX"))
+                epoch = layer.servers.call(("GET", tag + "epoch"))
+            lost = lost or self._epochs.get(tag, epoch) != epoch
+            self._epochs[tag] = epoch
+        return lost
 
     def clear_up(self, inbox):
         """Remove what a gateway left. Each part may be done twice; farewells are sent once."""

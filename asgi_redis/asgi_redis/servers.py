@@ -8,6 +8,7 @@ LayerUnavailable.
 
 import asyncio
 import os
+import re
 import threading
 import time
 from collections import deque
@@ -157,12 +158,15 @@ def _preparation():
 
 
 def _check_preparation(replies, where):
+    """Which run of which server this is, or None: an ACL may keep INFO away."""
     for reply in replies[1:]:
         if isinstance(reply, Exception):
             raise reply
-    # An ACL may keep INFO away.
-    if not isinstance(replies[0], Exception):
-        check_version(replies[0], where)
+    if isinstance(replies[0], Exception):
+        return None
+    check_version(replies[0], where)
+    found = re.search(rb"run_id:(\w+)", replies[0])
+    return found and found.group(1)
 
 
 class Direct:
@@ -325,10 +329,8 @@ class DirectLink:
         self._connection = None
         #: Counts connections made, so that a user can tell that it is another one.
         self.generation = 0
-
-    @property
-    def is_connected(self):
-        return self._connection is not None
+        #: Which run of which server it is connected to; None where that is not known.
+        self.run_id = None
 
     async def connect(self):
         if self._connection is not None:
@@ -338,7 +340,8 @@ class DirectLink:
         connection = self._pool.connection_class(**self._pool.connection_kwargs)
         try:
             await connection.connect()
-            _check_preparation(await self._exchange(connection, _preparation(), None), self.where)
+            replies = await self._exchange(connection, _preparation(), None)
+            run_id = _check_preparation(replies, self.where)
         except ERRORS as error:
             await connection.disconnect(nowait=True)
             raise unavailable(error, self.where) from error
@@ -347,6 +350,7 @@ class DirectLink:
             raise
         self._connection = connection
         self.generation += 1
+        self.run_id = run_id
 
     async def call(self, commands, seconds=None):
         """
@@ -480,10 +484,7 @@ class ClusterLink:
         self._urls, self._options, self.where = urls, options, where
         self._client = None
         self.generation = 0
-
-    @property
-    def is_connected(self):
-        return self._client is not None
+        self.run_id = None  # of many servers
 
     async def connect(self):
         if self._client is not None:

@@ -10,7 +10,7 @@
 --      2 the id of the last record it has read, as two numbers: milliseconds
 --      3 and sequence
 --      4 what says that data was lost: newline, payload
---      5 "1" if it was, whatever the register says
+--      5 "1" if it was, or may have been, whatever the register says
 --      6 the partition's tag, before the "m:…" keys of its members
 --      7 the inbox's name
 -- Returns {beat, 1 if data was lost (else 0), groups that it had members of until then…}.
@@ -23,7 +23,6 @@ if known > 0 and (beat < known or ARGV[5] == "1") then
     redis.call("DEL", ARGV[6] .. "m:" .. ARGV[7] .. ":" .. group)
   end
   redis.call("DEL", KEYS[3])
-  redis.call("XTRIM", KEYS[2], "MAXLEN", 0)
   -- Where the clock went back, a new stream's ids would lie before what was read.
   local id = "*"
   local time = redis.call("TIME")

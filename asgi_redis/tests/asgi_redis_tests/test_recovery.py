@@ -289,6 +289,27 @@ class LostGatewayTests(RecoveryCase):
 class PartitionedLostGatewayTests(LostGatewayTests):
     config = dict(LostGatewayTests.config, partitions=8)
 
+    def test_a_partition_that_loses_its_data_is_noticed(self):
+        """As when one node of a cluster restarts empty: the routes of some groups are gone."""
+
+        async def check():
+            inbox = self.layer.open_inbox("gateway.a!")
+            try:
+                wait_until(lambda: inbox.leased, "its lease")
+                home = self.layer.keys.partition(inbox.name)
+                tag = next(
+                    tag
+                    for number, tag in enumerate(self.layer.keys.tags)
+                    if number not in (0, home)
+                )
+                for key in list(self.layer.servers.scan(tag + "*")):
+                    self.layer.servers.call(("DEL", key))
+                return await asyncio.wait_for(inbox.receive(), TIMEOUT)
+            finally:
+                await inbox.close()
+
+        self.assertEqual(asyncio.run(check()), [("gateway.a!", {"reset": True})])
+
 
 class LostDataTests(RecoveryCase):
     """On a server of its own."""

@@ -155,6 +155,8 @@ class SentinelTests(Topology, LayerConformance, unittest.TestCase):
                 flow.flows()
                 self.primary.kill()
                 flow.flows()
+                # An event or an answer may have been lost: sockets begin anew.
+                wait_until(lambda: ("gateway.a!", {"reset": True}) in batches, "it to be told")
                 sender.send("gateway.a!1", {"after": "failover"})
                 wait_until(
                     lambda: ("gateway.a!1", {"after": "failover"}) in batches, "the inbox to get it"
