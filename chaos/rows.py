@@ -284,6 +284,7 @@ async def gateway_killed(stack, options):
             b"GET /stream?mb=64&ms=20&name=%s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % name.encode()
         )
     await reader.readexactly(1000)
+    await asyncio.sleep(0.5)
     begun = time.monotonic()
     doomed.kill()
 

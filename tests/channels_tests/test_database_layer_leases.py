@@ -61,6 +61,22 @@ class LeaseTests:
     def assertNothing(self, channel):
         self.assertEqual(self.layer.receive_many([channel]), (None, None))
 
+    def test_who_could_not_renew_since_the_database_was_away_is_not_lost(self):
+        layers = [self.make_layer(heartbeat=4.0) for _ in range(2)]
+        for layer in layers:
+            layer.claim("slot", ["nothing"])  # takes the lease
+            self.die(layer)
+        first, second = layers
+        first.keeper.beat()
+        self.assertEqual(second.keeper.reap(), [])
+        second.keeper.beat()
+        self.assertEqual(first.keeper.reap(), [])
+        # But while somebody is there, who is silent is lost.
+        self.die(second)
+        first.keeper.beat()
+        names = list(second.keeper._names)
+        self.assertEqual(second.store.beat(names, 5.0), names)
+
     # Workers.
 
     def test_the_gateway_is_told_of_a_lost_request(self):
