@@ -63,9 +63,9 @@ lint: $(VENV)/.installed-lint
 # It makes a virtual environment for each contender, in .bench.
 bench: $(BIN)/python
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/run.py --tuned --rounds 3
 	@command -v redis-server >/dev/null || echo "redis-server is not installed: no figures of the Redis layer"
 	$(if $(shell command -v redis-server),$(BIN)/python benchmarks/redis_layer.py)
-	$(BIN)/python benchmarks/run.py --tuned --rounds 3
 
 # SOURCE is Django's sdist or unpacked tree (default: from PyPI).
 patch:
