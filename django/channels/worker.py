@@ -50,7 +50,7 @@ MAX_REPLIES_LENGTH = 1024 * 1024
 REPLY_PATIENCE = 30.0
 
 #: Seconds between two tries to reach a layer that is away, at the most.
-MAX_PAUSE = 5.0
+MAX_PAUSE = 2.0
 
 #: Seconds that a thread waits when it has put back what must not run beside another one of its sort.
 SUSPECT_PAUSE = 1.0

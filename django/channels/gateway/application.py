@@ -51,6 +51,9 @@ BODY_PART = 256 * 1024
 #: Messages taken from the inbox before the connections' writers get their turn.
 TURN = 256
 
+#: Seconds between two tries to reach a layer that is away, at the most.
+MAX_PAUSE = 2.0
+
 #: Seconds between two tries while channels are full, at first and at most.
 RETRY_FIRST, RETRY_MOST = 0.005, 0.1
 
@@ -320,14 +323,14 @@ class Gateway:
             except LayerUnavailable as error:
                 logger.warning("The channel layer cannot be reached (%s); trying again.", error)
                 await asyncio.sleep(pause)
-                pause = min(pause * 2, 5.0)
+                pause = min(pause * 2, MAX_PAUSE)
                 continue
             except asyncio.CancelledError:  # an Exception until Python 3.7 goes
                 raise
             except Exception:
                 logger.exception("The inbox of the gateway could not be read; trying again.")
                 await asyncio.sleep(pause)
-                pause = min(pause * 2, 5.0)
+                pause = min(pause * 2, MAX_PAUSE)
                 continue
             pause = 0.1
             for index, (channel, message) in enumerate(messages, 1):
