@@ -314,7 +314,7 @@ class RedisChannelLayer(BaseChannelLayer):
     def _claim_more(self, state, keys, several):
         """One round trip: what was answered and done goes, what is next comes. Returns whether any came."""
         self._turn += 1
-        commands = self._answer_commands(state.answers)
+        commands = self._answer_commands(state.answers) + self._return_commands(state.returned)
         commands.append(
             run(
                 "claim",
@@ -336,7 +336,7 @@ class RedisChannelLayer(BaseChannelLayer):
 
     def _send_answers(self, state):
         """What was answered has waited long enough: it goes now, and what was claimed ahead stays."""
-        commands = self._answer_commands(state.answers)
+        commands = self._answer_commands(state.answers) + self._return_commands(state.returned)
         commands.append(("HDEL", self.keys.held(self.leases.process)) + tuple(state.done))
         self.servers.call_many(commands)
         with state.lock:
@@ -366,18 +366,24 @@ class RedisChannelLayer(BaseChannelLayer):
 
     def _settle_slot(self, state):
         """Send what was answered, acknowledge what is done, give back what was claimed ahead."""
-        commands = self._answer_commands(state.answers)
-        held = self.keys.held(self.leases.process)
+        # If the reply gets lost it is not known who has what was given back: not this thread.
+        state.give_back()
+        commands = self._answer_commands(state.answers) + self._return_commands(state.returned)
         if state.done:
-            commands.append(("HDEL", held) + tuple(state.done))
-        for field, entry in reversed(state.ahead):
-            channel = entry[HEAD:].partition(b"\n")[0].decode()
-            _, queue, wake, _, expiry, _ = self.place(channel)
-            commands.append(run("release", (held, queue, wake), (field, 0, expiry)))
+            commands.append(("HDEL", self.keys.held(self.leases.process)) + tuple(state.done))
         if commands:
             self.servers.call_many(commands)
         state.sent()
-        state.ahead.clear()
+
+    def _return_commands(self, returned):
+        """The commands that put back what was claimed ahead; for what is back already they do nothing."""
+        held = self.keys.held(self.leases.process)
+        commands = []
+        for field, entry in returned:
+            channel = entry[HEAD:].partition(b"\n")[0].decode()
+            _, queue, wake, _, expiry, _ = self.place(channel)
+            commands.append(run("release", (held, queue, wake), (field, 0, expiry)))
+        return commands
 
     def _make_claim_keys(self, channels):
         """

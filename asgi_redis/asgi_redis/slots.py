@@ -40,6 +40,7 @@ class Slot:
         "done",
         "lock",
         "name",
+        "returned",
         "quick",
         "sent_at",
         "since",
@@ -53,6 +54,7 @@ class Slot:
         self.done = []  # fields that are to be acknowledged
         self.answers = []  # (channel, what `encode` made)
         self.ahead = deque()  # (field, entry) claimed and not begun
+        self.returned = []  # the same, given back: until the server has said that it has them
         self.quick = 0
         self.since = 0.0  # when its consumer began
         self.sent_at = 0.0  # when the server last took what was answered
@@ -81,9 +83,14 @@ class Slot:
             self.ahead.append(("%s+%d" % (self.name, number) if number else self.name, entry))
 
     def sent(self):
-        """The server has taken all that was done and answered."""
-        self.done, self.answers = [], []
+        """The server has taken all that was done, answered and given back."""
+        self.done, self.answers, self.returned = [], [], []
         self.sent_at = time.monotonic()
+
+    def give_back(self):
+        """What was claimed ahead is not this thread's any more."""
+        self.returned += reversed(self.ahead)
+        self.ahead.clear()
 
     @property
     def is_late(self):

@@ -119,6 +119,46 @@ class AheadTests(RedisLayerCase, unittest.TestCase):
         self.assertIsNotNone(self.answer())
         self.assertEqual(self.layer.global_statistics()["messages_held"], 0)
 
+    def test_a_claim_whose_reply_got_lost_gives_the_same_again(self):
+        self.prove_quick()
+        self.send(5)
+        call, lost = self.layer.servers.call, []
+
+        def call_and_lose(command):
+            reply = call(command)
+            if not lost and command[0] == "EVALSHA" and isinstance(reply, list):
+                lost.append(reply)
+                raise self.layer.LayerUnavailable("the reply got lost")
+            return reply
+
+        self.layer.servers.call = call_and_lose
+        with self.assertRaises(self.layer.LayerUnavailable):
+            self.claim()
+        self.assertEqual(len(lost), 1)
+        got = [self.claim()["exchange"] for _ in range(5)]
+        self.assertEqual(got, list(range(self.number - 4, self.number + 1)))
+        self.assertIsNone(self.claim())
+
+    def test_what_was_given_back_is_not_handled_twice_where_the_reply_got_lost(self):
+        self.prove_quick()
+        self.send(5)
+        first = self.claim()
+        call_many, lost = self.layer.servers.call_many, []
+
+        def call_and_lose(commands):
+            replies = call_many(commands)
+            if not lost:
+                lost.append(replies)
+                raise self.layer.LayerUnavailable("the reply got lost")
+            return replies
+
+        self.layer.servers.call_many = call_and_lose
+        wait_until(lambda: lost, "them to be given back")
+        others = [self.claim("other")["exchange"] for _ in range(4)]
+        self.assertEqual(others, list(range(first["exchange"] + 1, first["exchange"] + 5)))
+        self.finish(first)
+        self.assertIsNone(self.claim())
+
     def test_a_released_one_is_next_before_those_ahead(self):
         self.prove_quick()
         self.send(5)
