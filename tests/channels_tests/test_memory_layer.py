@@ -48,9 +48,19 @@ class WaitingReaderTests(unittest.TestCase):
 
 
 class ExpiryTests(unittest.TestCase):
+    def test_events_of_sockets_outlast_a_time_without_workers(self):
+        layer = MemoryChannelLayer(expiry=60)
+        for channel in ("http.request", "websocket.receive", "websocket.disconnect"):
+            layer.deliver(channel, {"channel": channel})
+        later = memory.time.monotonic() + 3600
+        with mock.patch.object(memory, "time", SimpleNamespace(monotonic=lambda: later)):
+            for channel in ("websocket.receive", "websocket.disconnect"):
+                self.assertEqual(layer.receive_many([channel])[0], channel)
+            self.assertEqual(layer.receive_many(["http.request"]), (None, None))
+
     def test_the_gateway_is_told_of_an_event_that_nobody_took_in_time(self):
         async def received():
-            layer = MemoryChannelLayer(expiry=60)
+            layer = MemoryChannelLayer(channel_expiry={"websocket.*": 60})
             inbox = layer.open_inbox("gateway.test!")
             event = {"reply_channel": "gateway.test!7", "exchange": 3}
             layer.deliver("websocket.receive", event)

@@ -15,11 +15,18 @@ from asyncio import get_event_loop
 from collections import Counter
 
 from .. import exceptions
-from .messages import MAX_WEIGHT, clean
+from .messages import EVENT_CHANNELS, MAX_WEIGHT, clean
 from .names import ByName, check_channel_name, check_group_name
 
 _LETTERS = string.ascii_letters + string.digits
 _random = random.SystemRandom()
+
+#: Seconds for which what follows on a connection waits for a worker, whatever `expiry` says: the gateway
+#: goes on with the connection when it is done, so it must not vanish while no worker runs. (A request
+#: may: nobody wants it handled when its client has long given up.)
+EVENT_EXPIRY = 86400
+
+_EXPIRIES = dict.fromkeys(EVENT_CHANNELS - {"http.request"}, EVENT_EXPIRY)
 
 
 class Inbox:
@@ -81,7 +88,8 @@ class BaseChannelLayer:
     What every layer shares: names, capacities, expiry, checks, counters, and the contract.
 
     `expiry` is in seconds, `capacity` in messages a channel; `channel_expiry` and `channel_capacity`
-    map name patterns (globs or compiled regular expressions) to numbers that replace them.
+    map name patterns (globs or compiled regular expressions) to numbers that replace them. Events of
+    sockets wait for a day (EVENT_EXPIRY) unless `channel_expiry` names them.
     `group_expiry` is accepted for settings written for Channels 1.x; memberships end with their
     connection, so nothing needs it here.
 
@@ -121,7 +129,7 @@ class BaseChannelLayer:
         self.group_expiry = group_expiry
         self.capacity = capacity
         self.capacities = ByName(capacity, channel_capacity)
-        self.expiries = ByName(expiry, channel_expiry)
+        self.expiries = ByName(expiry, channel_expiry, _EXPIRIES)
         self._counters = Counter()
         self._counters_lock = threading.Lock()
         self._gateways = {}  # by event loop

@@ -46,13 +46,15 @@ def inbox_of(channel):
 
 class ByName:
     """
-    A number by channel name: `default`, or the first of `patterns` that matches.
+    A number by channel name: the first of `patterns` that matches, what `names` has, or `default`.
 
-    `patterns` maps globs ("http.*", "gateway.*!*") or compiled regular expressions to numbers.
+    `patterns` maps globs ("http.*", "gateway.*!*") or compiled regular expressions to numbers; `names`
+    whole names.
     """
 
-    def __init__(self, default, patterns=None):
+    def __init__(self, default, patterns=None, names=None):
         self.default = default
+        self._names = names or {}
         self._patterns = [
             (
                 re.compile(fnmatch.translate(pattern)) if isinstance(pattern, str) else pattern,
@@ -62,9 +64,7 @@ class ByName:
         ]
 
     def __getitem__(self, channel):
-        if not self._patterns:
-            return self.default
         for pattern, number in self._patterns:
             if pattern.match(channel):
                 return number
-        return self.default
+        return self._names.get(channel, self.default)
