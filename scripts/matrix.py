@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 
 import make_dist
 from interpreters import (
@@ -142,6 +143,12 @@ def main():
     parser.add_argument(
         "--rows", help="comma-separated Django versions, or Django:Python pairs (default: all)"
     )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=min(2, os.cpu_count() or 1),
+        help="rows that run at the same time (default: %(default)s)",
+    )
     parser.add_argument("labels", nargs="*", help="tests to run (default: all)")
     options = parser.parse_args()
     if options.table:
@@ -165,13 +172,17 @@ def main():
     print(f"{os.path.basename(wheel)}; logs in {os.path.relpath(LOGS, ROOT)}")
     print(LINE.format("Django", "Python", "exactly", "channels_tests", "site", "s", ""))
     failed = []
-    for row in runnable:
-        cells, seconds, good, log = run_row(
-            row, interpreters[row[1]], wheel, options.labels, options.only
-        )
-        print(LINE.format(*row, *cells, round(seconds), "ok" if good else "FAILED"), flush=True)
-        if not good:
-            failed.append((row, log))
+    # The tests wait for servers more than they compute: two rows share two cores well.
+    with ThreadPoolExecutor(options.jobs) as pool:
+        running = [
+            pool.submit(run_row, row, interpreters[row[1]], wheel, options.labels, options.only)
+            for row in runnable
+        ]
+        for row, job in zip(runnable, running):
+            cells, seconds, good, log = job.result()
+            print(LINE.format(*row, *cells, round(seconds), "ok" if good else "FAILED"), flush=True)
+            if not good:
+                failed.append((row, log))
 
     for row, log in failed:
         print("\n===== Django {} on Python {}: {} =====".format(*row, os.path.relpath(log, ROOT)))
