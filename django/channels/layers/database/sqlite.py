@@ -158,9 +158,14 @@ class SQLiteStore(Store):
         )
 
     def insert(self, rows, topics=()):
-        self.connections.transaction(
-            lambda connection: self.insert_on(connection, rows), single=len(rows) <= MAX_ROWS
-        )
+        if len(rows) <= MAX_ROWS:
+            # All that can be done before it is this writer's turn, is.
+            statement, parameters = self.many("insert", "insert_row", rows)
+            self.connections.transaction(
+                lambda connection: connection.run(statement, parameters), single=True
+            )
+        else:
+            self.connections.transaction(lambda connection: self.insert_on(connection, rows))
 
     def take(self, wanted):
         return self._next(wanted, None, None)

@@ -8,8 +8,8 @@ On PostgreSQL it LISTENs, and asks nothing while nothing comes; where notificati
 
 import hashlib
 import logging
-import os
 import select
+import socket
 import threading
 import time
 import uuid
@@ -156,8 +156,8 @@ class Watcher:
 
     def _start(self):
         if self._thread is None and not self._stopped:
-            self._pipe = os.pipe()
-            os.set_blocking(self._pipe[1], False)
+            self._pipe = socket.socketpair()  # not a pipe: Windows cannot wait for one
+            self._pipe[1].setblocking(False)
             self._thread = threading.Thread(target=self._run, name="channels-watcher", daemon=True)
             self._thread.start()
 
@@ -165,7 +165,7 @@ class Watcher:
         pipe = self._pipe
         if pipe is not None:
             try:
-                os.write(pipe[1], b".")
+                pipe[1].send(b".")
             except OSError:
                 pass
 
@@ -176,6 +176,10 @@ class Watcher:
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(5)
+            if not thread.is_alive():
+                pair, self._pipe = self._pipe, None
+                for end in pair or ():
+                    end.close()
 
     def _run(self):
         watch = _listen if self.store.notifies else _look
@@ -195,8 +199,8 @@ class Watcher:
 
     def _sleep(self, seconds):
         pipe = self._pipe
-        if pipe is not None and readable(pipe[0], seconds):
-            os.read(pipe[0], 4096)
+        if pipe is not None and readable(pipe[0].fileno(), seconds):
+            pipe[0].recv(4096)
 
     def _wanted(self):
         with self._lock:
@@ -292,8 +296,9 @@ def _listen(watcher):
         listener.close()
 
 
-def _wait(descriptor, pipe, timeout):
-    """Until one of two descriptors is readable; the second is the pipe, which is emptied."""
+def _wait(descriptor, pair, timeout):
+    """Until the descriptor or the socket `pair` is readable; what the latter holds is read."""
+    pipe = pair.fileno()
     if hasattr(select, "poll"):
         poll = select.poll()
         poll.register(descriptor, select.POLLIN | select.POLLPRI)
@@ -302,7 +307,7 @@ def _wait(descriptor, pipe, timeout):
     else:
         ready = select.select([descriptor, pipe], [], [], max(timeout, 0))[0]
     if pipe in ready:
-        os.read(pipe, 4096)
+        pair.recv(4096)
 
 
 def _look(watcher, until=None):
