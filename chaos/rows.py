@@ -16,8 +16,11 @@ Row = namedtuple("Row", "name title function backends seconds quick config")
 ROWS = []
 
 
-def row(name, title, backends=("redis",), seconds=240, quick=True, **config):
-    """`config` goes to the layer; a row that takes longer than `seconds` has failed."""
+def row(name, title, backends=("redis",), seconds=240, quick=("redis",), **config):
+    """
+    On `backends`, and with --quick on those of `quick`; `config` goes to the layer. A row that takes longer
+    than `seconds` has failed.
+    """
 
     def register(function):
         ROWS.append(Row(name, title, function, backends, seconds, quick, config))
@@ -150,7 +153,12 @@ async def reload(stack, options):
     return "%d times, all 3 renewed in %.1f s at most: %s" % (rounds, max(times), measured)
 
 
-@row("killed", "SIGKILL of a random worker every 3 s", backends=("redis", "postgresql"))
+@row(
+    "killed",
+    "SIGKILL of a random worker every 3 s",
+    backends=("redis", "postgresql"),
+    quick=("redis", "postgresql"),
+)
 async def killed(stack, options):
     gateways = both(stack)
     supervisor = stack.worker("--processes", "4")
@@ -158,7 +166,7 @@ async def killed(stack, options):
     traffic = Traffic(ports(gateways), frame_ms=10, request_ms=60, interval=0.05, requests=10)
     await traffic.start()
     kills = 0
-    end = time.monotonic() + (12 if options.quick else 60)
+    end = time.monotonic() + (9 if options.quick else 60)
     while time.monotonic() < end:
         await asyncio.sleep(3)
         os.kill(random.choice(supervisor.children()), signal.SIGKILL)
@@ -416,7 +424,12 @@ async def frozen(stack, options):
     return await outage(stack, options, fault)
 
 
-@row("emptied", "the server killed, and restarted empty", backends=("redis", "postgresql"))
+@row(
+    "emptied",
+    "the server killed, and restarted empty",
+    backends=("redis", "postgresql"),
+    quick=("redis", "postgresql"),
+)
 async def emptied(stack, options):
     async def fault(seconds):
         await in_thread(stack.server.stop, False)
@@ -429,7 +442,7 @@ async def emptied(stack, options):
 @row("slow", "clients of a room that never read", backends=("redis", "memory"))
 async def slow(stack, options):
     total, mute = (250, 50) if options.quick else (1000, 200)
-    size, rate = (16384, 15) if options.quick else (8192, 10)
+    size, rate = (24576, 15) if options.quick else (8192, 10)
     gateway = stack.gateway(send_buffer=65536)
     if stack.server.kind != "in memory":
         stack.worker()
@@ -457,7 +470,7 @@ async def slow(stack, options):
     await speak(2)
     for each in sockets:
         each.received = 0
-    sent = await speak(8)
+    sent = await speak(5 if options.quick else 10)
     await until(lambda: all(each.received >= sent for each in sockets), 10, "the room's messages")
     without = percentile(latencies, 0.99)
     muted = random.sample(sockets[1:], mute)
@@ -747,7 +760,7 @@ async def full(stack, options):
     return measured
 
 
-@row("daphne", "limit: Daphne takes a stream as fast as it is made", quick=False)
+@row("daphne", "limit: Daphne takes a stream as fast as it is made", quick=())
 async def daphne(stack, options):
     """No promise: the figure that the documentation states."""
     gateway = stack.gateway("daphne")

@@ -84,7 +84,7 @@ def main():
         for row in rows.ROWS
         if backend in row.backends
         and (not options.rows or row.name in options.rows)
-        and (row.quick or not options.quick or options.rows)
+        and (backend in row.quick or not options.quick or options.rows)
     ]
     if options.list or not chosen:
         for row in rows.ROWS:

@@ -77,6 +77,18 @@ class LeaseTests:
         names = list(second.keeper._names)
         self.assertEqual(second.store.beat(names, 5.0), names)
 
+    def test_numbers_that_begin_anew_are_found_at_once(self):
+        """As after a crash of PostgreSQL, which empties unlogged tables."""
+        layer = self.make_layer(heartbeat=4.0)
+        layer.claim("slot", ["test"])
+        layer.store.floors._floors[layer.store.key("test")] = [10**6, 10**6, 0.0]
+        layer.store.floors.searched(3600.0)
+        self.die(layer)
+        layer.store.write("unregister", {"name": list(layer.keeper._names)[0]})
+        layer.send("test", {"number": 1})
+        layer.keeper.beat()
+        self.assertEqual(layer.claim("slot", ["test"])[1], {"number": 1})
+
     # Workers.
 
     def test_the_gateway_is_told_of_a_lost_request(self):

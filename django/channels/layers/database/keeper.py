@@ -103,7 +103,10 @@ class Keeper:
             names = list(self._names)
         if self.store.forgive(self.layer.lease):
             logger.warning("The database was away: nobody is taken for dead for it.")
-        for name in self.store.beat(names, self.layer.lease):
+        missing = self.store.beat(names, self.layer.lease)
+        if missing:
+            self.store.floors.clear()
+        for name in missing:
             with self._lock:
                 if name not in self._names:
                     continue

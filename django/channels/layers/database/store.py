@@ -22,6 +22,9 @@ FLOOR_LAG = 0.1
 SEARCH_EVERY = 1.0
 SEARCH_SHARE = 0.05
 
+#: Seconds between them at the most: one that took long may have waited for the server.
+SEARCH_MOST = 10.0
+
 
 class Store:
     """
@@ -472,7 +475,8 @@ class Floors:
 
     def searched(self, seconds):
         """A search from the beginning took `seconds`."""
-        self._search_at = time.monotonic() + max(SEARCH_EVERY, seconds / SEARCH_SHARE)
+        pause = min(SEARCH_MOST, max(SEARCH_EVERY, seconds / SEARCH_SHARE))
+        self._search_at = time.monotonic() + pause
 
     def passed(self, queue, number):
         """The message `number` of `queue` was taken."""
@@ -486,6 +490,12 @@ class Floors:
             elif now - entry[2] >= FLOOR_LAG:
                 entry[0] = max(entry[0], min(entry[1], number - 1))
                 entry[1], entry[2] = number, now
+
+    def clear(self):
+        """The tables were emptied, and their numbers may begin anew."""
+        with self._lock:
+            self._floors.clear()
+            self._search_at = 0.0
 
     def forget(self, queue):
         """Something came in below."""
