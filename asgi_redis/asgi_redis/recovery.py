@@ -17,7 +17,6 @@ def settle(layer, slot, entry):
         layer.bury(slot, "unreadable")
         return
     policy = layer.policy.decide(channel, message, losses + 1)
-    layer.count("lost")
     if policy == REPORT:
         logger.warning("A worker was lost with a message of %s: its client is told.", channel)
         try:
@@ -27,11 +26,14 @@ def settle(layer, slot, entry):
         except Exception:
             logger.exception("The loss of a message of %s could not be reported", channel)
         layer.forget(slot)
+        layer.count("lost_reported")
     elif policy == RETRY:
         logger.warning("A worker was lost with a message of %s: it goes to another.", channel)
         layer.put_back(slot, channel, losses=1)
+        layer.count("lost_retried")
     else:
         logger.error(
             "A worker was lost with a message of %s: it is among the dead letters.", channel
         )
         layer.bury(slot, "lost")
+        layer.count("lost_dead")

@@ -130,7 +130,7 @@ class BaseChannelLayer:
         self.capacity = capacity
         self.capacities = ByName(capacity, channel_capacity)
         self.expiries = ByName(expiry, channel_expiry, _EXPIRIES)
-        self._counters = Counter()
+        self._counters, self._shared = Counter(), Counter()
         self._counters_lock = threading.Lock()
         self._gateways = {}  # by event loop
         self._router = None
@@ -271,6 +271,18 @@ class BaseChannelLayer:
         """Add to one counter of `statistics`. Thread-safe."""
         with self._counters_lock:
             self._counters[name] += number
+
+    def share_counters(self, share):
+        """
+        Call `share(counts)` with what was counted here since the last time that it raised nothing: a layer
+        adds it to the "counters" of `global_statistics`, those of all processes. One thread's business.
+        """
+        with self._counters_lock:
+            now = self._counters.copy()
+        new = now - self._shared
+        if new:
+            share(dict(new))
+            self._shared = now
 
     # The gateway's end.
 
