@@ -5,7 +5,9 @@ What one turn of the loop sends leaves together; while a batch is on its way the
 """
 
 import asyncio
+import threading
 import time
+import uuid
 from asyncio import get_event_loop, shield
 from collections import OrderedDict, defaultdict, deque
 
@@ -33,8 +35,11 @@ class RedisInbox(Inbox):
         self.name = name
         self._layer = layer
         self._loop = get_event_loop()
+        self._token = uuid.uuid4().hex[:12]
+        #: This gateway, and no former one of that name.
+        self.gateway = "%s|%s" % (name, self._token)
         self._stream = layer.keys.inbox(name)[2]
-        self._holds_key = layer.keys.holds(name)
+        self._holds_key = layer.keys.holds(self.gateway)
         # What the register knows, and how far the stream was read: (milliseconds, sequence).
         self._beat = 0
         self._last = (0, 0)
@@ -50,6 +55,7 @@ class RedisInbox(Inbox):
         self._told = set()  # channels that it has been told of
         self._chores = []
         self._closed = False
+        self._left, self._leaving = False, threading.Lock()
         # Said at once, so that a member that is added now counts as this gateway's. Only where the
         # server is away the first read says it.
         try:
@@ -62,16 +68,19 @@ class RedisInbox(Inbox):
 
     def attend(self, lost):
         """Say that the gateway is there; `lost`: the server has forgotten it. Raises LayerUnavailable."""
-        reply = self._layer.servers.call(self._attend_command(lost))
-        for group in self._attended_with(reply):
-            self._layer.unroute(group, self.name)
+        with self._leaving:
+            if self._left:
+                return
+            reply = self._layer.servers.call(self._attend_command(lost))
+            for group in self._attended_with(reply):
+                self._layer.unroute(group, self.name)
 
     def _attend_command(self, lost):
         # Lease and reader notice the same loss, one after the other: it is told once.
         if lost and self._lost_at is not None:
             lost = time.monotonic() - self._lost_at > self._layer.leases.lease
         lost = lost and self._beat > 0
-        return self._layer.attend_command(self.name, self._beat, self._last, lost)
+        return self._layer.attend_command(self.name, self._beat, self._last, lost, self._token)
 
     def _attended_with(self, reply):
         """Take in the answer of attend.lua; returns the groups whose routes are to go."""
@@ -324,10 +333,12 @@ class RedisInbox(Inbox):
     def _leave(self):
         """Memberships, and what is still in the inbox, go; connections still held get their farewell."""
         keys, servers = self._layer.keys, self._layer.servers
+        with self._leaving:  # the lease's thread may be about to say that it is there
+            self._left = True
         try:
             servers.call_many(
-                [("SADD", keys.gone, self.name), ("ZREM", keys.leases, "g:" + self.name)]
+                [("SADD", keys.gone, self.gateway), ("ZREM", keys.leases, "g:" + self.gateway)]
             )
-            self._layer.leases.clear_up(self.name)
+            self._layer.leases.clear_up(self.gateway)
         except LayerUnavailable as error:
             logger.warning("The gateway could not take its leave; its lease will end: %s", error)

@@ -19,7 +19,7 @@ and only in the first partition:
 
     f:PROCESS            what a worker process holds, a hash (lua/claim.lua)
     k:SLOT               wake list of one worker thread
-    h:INBOX              connections of a gateway, a hash (lua/farewell.lua)
+    h:INBOX|TOKEN        connections of a gateway, a hash (lua/farewell.lua)
     leases, seen, gone   leases (lua/beat.lua)
     delay, delay-wake    what is due later (lua/later.lua)
     dead                 dead letters, a stream (lua/bury.lua)
@@ -81,8 +81,8 @@ class Keys:
     def wake(self, slot):
         return "%sk:%s" % (self.tag, slot)
 
-    def holds(self, inbox):
-        return "%sh:%s" % (self.tag, inbox)
+    def holds(self, gateway):
+        return "%sh:%s" % (self.tag, gateway)
 
     def inbox(self, inbox):
         """(partition, register, stream, groups) of an inbox."""

@@ -652,11 +652,11 @@ class RedisChannelLayer(BaseChannelLayer):
                     self.servers.call(("UNLINK",) + tuple(keys[start : start + BATCH]))
         for holder in self.servers.call(("ZRANGE", self.keys.leases, 0, -1)):
             if holder.startswith(b"g:"):
-                inbox = holder[2:].decode()
+                inbox = holder[2:].partition(b"|")[0].decode()
                 self.servers.call(("XTRIM", self.keys.inbox(inbox)[2], "MAXLEN", 0))
                 self.servers.call(self.attend_command(inbox, 1, (0, 0), True))
 
-    def attend_command(self, inbox, beat, last, lost):
+    def attend_command(self, inbox, beat, last, lost, token=""):
         """The command that says that a gateway is there, as attend.lua tells."""
         home, register, stream, groups = self.keys.inbox(inbox)
         _, queue, wake = self.keys.queue(inbox)
@@ -664,13 +664,23 @@ class RedisChannelLayer(BaseChannelLayer):
         return run(
             "attend",
             (register, stream, groups, queue, wake),
-            (beat, last[0], last[1], record, "1" if lost else "", self.keys.tags[home], inbox),
+            (
+                beat,
+                last[0],
+                last[1],
+                record,
+                "1" if lost else "",
+                self.keys.tags[home],
+                inbox,
+                token,
+            ),
         )
 
     def global_statistics(self):
         """
         As the ASGI 1.0 specification names them: messages_count, messages_pending, messages_max_age,
-        channel_full_count; and messages_held (by workers), messages_expired, dead_letters.
+        channel_full_count; and messages_held (by workers), messages_expired, dead_letters; "counters" is a
+        dict of what the `statistics` of all processes count, as of their last heartbeats.
         """
         found = defaultdict(list)
         for pattern in self.keys.patterns(("q", "i")):
@@ -698,7 +708,20 @@ class RedisChannelLayer(BaseChannelLayer):
             "messages_expired": counts["expired"],
             "channel_full_count": counts["full"],
             "dead_letters": self.servers.call(("XLEN", self.keys.dead)),
+            "counters": self._counters_of_all(),
         }
+
+    def add_to_counters(self, counts):
+        """Add what this process counted to the counters of all processes, under "+NAME" in the statistics."""
+        self.servers.call_many(
+            [("HINCRBY", self.keys.stat, "+" + name, number) for name, number in counts.items()]
+        )
+
+    def _counters_of_all(self):
+        reply = self.servers.call(("HGETALL", self.keys.stat))
+        # A cluster's client makes a dict of it.
+        pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2])
+        return {name[1:].decode(): int(value) for name, value in pairs if name[:1] == b"+"}
 
     def channel_statistics(self, channel):
         check_channel_name(channel)

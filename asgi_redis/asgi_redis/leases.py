@@ -69,13 +69,13 @@ class Leases:
 
     def attach(self, inbox):
         """Keep the lease of `inbox` too, from now on, whether or not the server can be reached now."""
-        self._inboxes[inbox.name] = inbox
+        self._inboxes[inbox.gateway] = inbox
         with self._lock:
             if self._thread is None:
                 self._start()
 
     def detach(self, inbox):
-        self._inboxes.pop(inbox.name, None)
+        self._inboxes.pop(inbox.gateway, None)
 
     def stop(self):
         """End the thread, within one heartbeat."""
@@ -98,14 +98,15 @@ class Leases:
         self._due = None if due < 0 else time.monotonic() + due / 1000.0
         missing = {name.decode() for name in missing}
         lost_some = self._look_at_partitions()
-        for name, inbox in inboxes.items():
+        for gateway, inbox in inboxes.items():
             # A lease that others have reaped took the memberships with it.
-            inbox.attend((name in missing or lost_some) and inbox.leased)
+            inbox.attend((gateway in missing or lost_some) and inbox.leased)
             inbox.leased = True
         for slot, entry in zip(lost[::2], lost[1::2]):
             recovery.settle(layer, slot.decode(), entry)
         for name in gone:
             self.clear_up(name.decode())
+        layer.share_counters(layer.add_to_counters)
 
     def _look_at_partitions(self):
         """
@@ -126,18 +127,19 @@ class Leases:
             self._epochs[tag] = epoch
         return lost
 
-    def clear_up(self, inbox):
+    def clear_up(self, gateway):
         """Remove what a gateway left. Each part may be done twice; farewells are sent once."""
         layer = self._layer()
         keys, call = layer.keys, layer.servers.call
+        inbox, _, token = gateway.partition("|")
         logger.info("Clearing up after the gateway %s.", inbox)
-        while call(run("farewell", [keys.holds(inbox), keys.stat], [keys.tag])):
+        while call(run("farewell", [keys.holds(gateway), keys.stat], [keys.tag])):
             pass
         partition, register, stream, groups = keys.inbox(inbox)
         tag = keys.tags[partition]
-        for group in call(run("retire", [register, stream, groups], [tag, inbox])):
+        for group in call(run("retire", [register, stream, groups], [tag, inbox, token])):
             layer.unroute(group.decode(), inbox)
-        call(("SREM", keys.gone, inbox))
+        call(("SREM", keys.gone, gateway))
 
     def send_due(self):
         """Send what is due; sets when the next is. Raises LayerUnavailable."""
@@ -198,10 +200,8 @@ def _keep(reference, stopped, heartbeat):
             del leases
             stopped.wait(pause)
             pause = min(pause * 2, heartbeat)
-        except AttributeError:
-            if leases._layer() is None:
-                return
-            raise
         except Exception:
+            if stopped.is_set() or leases._layer() is None:
+                return
             logger.exception("The lease thread failed; it goes on")
             stopped.wait(heartbeat)

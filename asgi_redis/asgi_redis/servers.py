@@ -250,13 +250,13 @@ class Direct:
         return reply
 
     def scan(self, pattern):
-        """The keys that match `pattern`, as bytes, in steps that hold up nobody."""
-        cursor = b"0"
+        """The keys that match `pattern`, a set of bytes, found in steps that hold up nobody."""
+        cursor, found = b"0", set()  # SCAN may name a key twice
         while True:
             cursor, keys = self.call(("SCAN", cursor, "MATCH", pattern, "COUNT", 1000))
-            yield from keys
+            found.update(keys)
             if int(cursor) == 0:
-                return
+                return found
 
     def _take(self):
         while True:
@@ -457,8 +457,10 @@ class Clustered:
 
     def scan(self, pattern):
         try:
-            yield from self.client.scan_iter(
-                match=pattern, count=1000, target_nodes=redis.RedisCluster.PRIMARIES
+            return set(
+                self.client.scan_iter(
+                    match=pattern, count=1000, target_nodes=redis.RedisCluster.PRIMARIES
+                )
             )
         except ERRORS as error:
             raise unavailable(error, self.where) from error

@@ -1,7 +1,8 @@
 -- Say that a gateway is there. If its register is gone, or older than it was, the server lost data:
 -- the memberships that are left are removed, and the inbox gets a record that says so.
 --
--- KEYS 1 the inbox's register (hash: "beat", how often this ran; "gen", memberships so far)
+-- KEYS 1 the inbox's register (hash: "beat", how often this ran; "gen", memberships so far;
+--        "token", whose it is)
 --      2 the inbox (stream, as in tell.lua)
 --      3 its groups (set of names)
 --      4 the queue (list of entries) of what came before the gateway
@@ -13,16 +14,28 @@
 --      5 "1" if it was, or may have been, whatever the register says
 --      6 the partition's tag, before the "m:…" keys of its members
 --      7 the inbox's name
+--      8 what tells this gateway from a former one of that name; "" where another speaks for it
 -- Returns {beat, 1 if data was lost (else 0), groups that it had members of until then…}.
 local beat = tonumber(redis.call("HGET", KEYS[1], "beat") or -1)
 local known = tonumber(ARGV[1])
 local answer = {0, 0}
-if known > 0 and (beat < known or ARGV[5] == "1") then
+local lost = known > 0 and (beat < known or ARGV[5] == "1")
+local former = false
+if ARGV[8] ~= "" then
+  former = known == 0 and (redis.call("HGET", KEYS[1], "token") or ARGV[8]) ~= ARGV[8]
+  redis.call("HSET", KEYS[1], "token", ARGV[8])
+end
+if lost or former then
   for _, group in ipairs(redis.call("SMEMBERS", KEYS[3])) do
     answer[#answer + 1] = group
     redis.call("DEL", ARGV[6] .. "m:" .. ARGV[7] .. ":" .. group)
   end
   redis.call("DEL", KEYS[3])
+end
+if former then
+  redis.call("XTRIM", KEYS[2], "MAXLEN", 0)
+end
+if lost then
   -- Where the clock went back, a new stream's ids would lie before what was read.
   local id = "*"
   local time = redis.call("TIME")

@@ -1,16 +1,16 @@
 -- Renew a process's leases, and reap those that have ended, each exactly once.
 --
 -- KEYS 1  leases (sorted set of holder by the time its lease ends, in milliseconds; a holder is
---         "w:" and a worker process, or "g:" and a gateway's inbox)
+--         "w:" and a worker process, or "g:" and a gateway: its inbox, "|", whose it is)
 --      2  when any process last did this, in milliseconds
---      3  gateways that are gone and not yet cleared up after (set of inbox names)
+--      3  gateways that are gone and not yet cleared up after (set)
 --      4  what this process holds (hash of slot to entry)
 --      5  what is due later (sorted set, as in later.lua)
 -- ARGV 1  this process ("w:…")
 --      2  how long a lease lasts, in milliseconds
 --      3  the partition's tag, before the "f:…" keys of what the dead held
---      4… the inboxes of this process
--- Returns {milliseconds until something is due (-1: nothing is), {inboxes whose lease was missing},
+--      4… the gateways of this process
+-- Returns {milliseconds until something is due (-1: nothing is), {gateways whose lease was missing},
 -- {slot, entry, …: what this process now holds for dead
 -- ones}, {gateways that are gone}}.
 local time = redis.call("TIME")

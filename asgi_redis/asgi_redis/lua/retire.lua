@@ -5,7 +5,11 @@
 --      3 its groups (set of names)
 -- ARGV 1 the partition's tag, before the "m:…" keys of its members
 --      2 the inbox's name
+--      3 whose it was: where another has opened it since, nothing is removed
 -- Returns the groups it had members of: their routes to it are to go.
+if (redis.call("HGET", KEYS[1], "token") or ARGV[3]) ~= ARGV[3] then
+  return {}
+end
 local groups = redis.call("SMEMBERS", KEYS[3])
 for _, group in ipairs(groups) do
   redis.call("DEL", ARGV[1] .. "m:" .. ARGV[2] .. ":" .. group)

@@ -16,6 +16,10 @@ from channels_tests.timing import TIMEOUT, wait_until
 
 from .servers import RedisServer
 
+#: The ACL of the guide, in docs/topics/channels/redis.txt.
+ACL = "~{mysite:#* +@read +@write +@blocking +@scripting +@connection -@dangerous +info +time"
+CLUSTER_ACL = ACL + " +cluster|slots +cluster|shards +cluster|nodes +cluster|myid +command"
+
 
 class Topology:
     """Its servers are started once for the class, by `start_servers`."""
@@ -210,6 +214,31 @@ class ClusterTests(Topology, LayerConformance, unittest.TestCase):
         }
         self.assertEqual(slots, {0, 1, 2})
 
+    def test_a_user_who_may_do_no_more_than_the_guide_says(self):
+        for node in self.nodes:
+            words = ("on", ">secret") + tuple(CLUSTER_ACL.split())
+            node.client().execute_command("ACL", "SETUSER", "channels", *words)
+        urls = [node.url.replace("//", "//channels:secret@") for node in self.nodes]
+        layer = self.make_layer(hosts=urls, prefix="mysite:")
+        layer.flush()
+        layer.send("test.x", {"a": 1})
+        self.assertEqual(layer.claim("slot", ["test.x"]), ("test.x", {"a": 1}))
+
+        async def check():
+            inbox = layer.open_inbox("gateway.acl!")
+            try:
+                layer.group_add("room", "gateway.acl!1")
+                layer.send_group("room", {"hello": "all"})
+                batch = []
+                while len(batch) < 2:
+                    batch += await asyncio.wait_for(inbox.receive(), TIMEOUT)
+                return batch[1]
+            finally:
+                await inbox.close()
+
+        received = asyncio.run(check())
+        self.assertEqual(received[1], {"group": "room", "message": {"hello": "all"}})
+
     def test_messages_flow_while_a_slot_moves(self):
         sender, worker = self.make_layer(), self.make_layer()
         with Flow(sender, worker) as flow:
@@ -242,10 +271,6 @@ class ClusterTests(Topology, LayerConformance, unittest.TestCase):
             )
         for client in (clients[target], clients[source], clients[3 - source - target]):
             client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
-
-
-#: The ACL of the guide, in docs/topics/channels/redis.txt.
-ACL = "~{mysite:#* +@read +@write +@blocking +@scripting +@connection -@dangerous +info +time"
 
 
 def make_certificate(directory):

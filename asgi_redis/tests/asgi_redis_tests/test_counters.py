@@ -1,0 +1,29 @@
+"""What processes count is added up in Redis, with their heartbeats."""
+
+from channels_tests.timing import wait_until
+
+from .test_recovery import RecoveryCase
+
+
+class CounterTests(RecoveryCase):
+    def counters(self):
+        return self.layer.global_statistics()["counters"]
+
+    def test_those_of_all_processes_are_added_up(self):
+        first, second = self.make_layer(), self.make_layer()
+        for layer, number in ((first, 2), (second, 3)):
+            layer.count("refused", number)
+            layer.leases.beat()
+        self.assertEqual(self.counters(), {"refused": 5})
+        first.leases.beat()  # nothing new
+        first.count("slow_clients")
+        first.leases.beat()
+        self.assertEqual(self.counters(), {"refused": 5, "slow_clients": 1})
+
+    def test_what_became_of_lost_messages(self):
+        self.watch()
+        self.lose("http.request", reply_channel="gateway.x!1", exchange=1)
+        self.lose("websocket.disconnect", path="/a/")
+        self.lose("jobs", number=1)
+        expected = {"lost_reported": 1, "lost_retried": 1, "lost_dead": 1}
+        wait_until(lambda: self.counters() == expected, "the counters")
