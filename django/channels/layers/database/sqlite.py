@@ -126,7 +126,7 @@ class SQLiteConnections(Connections):
                 raise
 
     def unlock(self):
-        if fcntl is not None:
+        if fcntl is not None and self._line is not None:
             fcntl.flock(self._line[1], fcntl.LOCK_UN)
         self._writer.release()
 
