@@ -9,6 +9,7 @@ from django.channels.gateway import application
 from django.channels.gateway.application import Connection, Gateway
 from django.channels.gateway.websocket import WebSocket
 from django.channels.layers.memory import MemoryChannelLayer, MemoryInbox
+from django.channels.signals import worker_process_ready, worker_ready
 from django.core.exceptions import ImproperlyConfigured
 
 from .timing import TIMEOUT, wait_until
@@ -89,6 +90,24 @@ class LoopTests(unittest.TestCase):
 
         asyncio.run(stop())
         wait_until(lambda: len(worker_threads()) == before, "the others to end")
+
+    def test_receivers_of_worker_ready_may_use_the_database(self):
+        # Django refuses to where an event loop runs.
+        loops = []
+
+        def receiver(**kwargs):
+            loops.append(asyncio._get_running_loop())
+
+        worker_ready.connect(receiver)
+        worker_process_ready.connect(receiver)
+        self.addCleanup(worker_ready.disconnect, receiver)
+        self.addCleanup(worker_process_ready.disconnect, receiver)
+
+        async def main():
+            await make_layer(threads=2).gateway.stop()
+
+        asyncio.run(main())
+        self.assertEqual(loops, [None] * 3)
 
     def test_a_wrong_routing_leaves_nothing_behind(self):
         layer = make_layer()

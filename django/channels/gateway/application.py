@@ -12,6 +12,7 @@ import random
 import string
 import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from ..exceptions import LayerUnavailable
@@ -80,7 +81,10 @@ class Gateway:
 
             # First: where the site's routing is wrong, nothing is left behind.
             self._workers = WorkerGroup(layer, threads=layer.threads, drain=True)
-            self._workers.start()
+            # In a thread: receivers of worker_ready may use the database, and Django lets nobody do
+            # so where an event loop runs.
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(self._workers.start).result()
             atexit.register(self._at_exit)
         self.inbox = layer.open_inbox(self.name)
         self.connections = {}  # by reply channel
