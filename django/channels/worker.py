@@ -55,6 +55,9 @@ MAX_PAUSE = 2.0
 #: Seconds that a thread waits when it has put back what must not run beside another one of its sort.
 SUSPECT_PAUSE = 1.0
 
+#: Seconds between two looks of a WorkerGroup at whether a signal has told it to end.
+LOOK_EVERY = 0.5
+
 #: Seconds before a message runs that was lost with a worker before.
 SUSPECT_DELAY = 0.1
 
@@ -499,6 +502,7 @@ class WorkerGroup:
         ]
         self._threads = []
         self._stop = threading.Event()
+        self._told = False
 
     def ready(self):
         """Tell the site, once a worker, that it is about to claim."""
@@ -520,11 +524,16 @@ class WorkerGroup:
     def run(self):
         """Start, and wait until told to stop; then let the consumers that run end."""
         if self.signal_handlers:
-            signal.signal(signal.SIGTERM, lambda number, frame: self._stop.set())
-            signal.signal(signal.SIGINT, lambda number, frame: self._stop.set())
+            signal.signal(signal.SIGTERM, self._on_signal)
+            signal.signal(signal.SIGINT, self._on_signal)
         self.start()
-        self._stop.wait()
+        while not (self._told or self._stop.wait(LOOK_EVERY)):
+            pass
         self.stop()
+
+    def _on_signal(self, number, frame):
+        # Not the Event, whose lock the thread that this interrupts may hold.
+        self._told = True
 
     def stop(self, grace=10.0):
         """
