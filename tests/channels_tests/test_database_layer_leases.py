@@ -168,6 +168,15 @@ class LeaseTests:
         self.layer.keeper.reap()
         self.assertEqual(len(self.layer.dead_letters()), 2)
 
+    def test_a_process_that_ends_in_order_is_not_lost(self):
+        other = self.make_layer()
+        self.layer.send("orders", {"number": 1})
+        self.claim(other, "orders")
+        process = other.process
+        other.acknowledge("slot")
+        other.close()
+        self.assertEqual(self.layer.store.beat([process], 5.0), [process])  # there is no such lease
+
     def test_a_killed_process(self):
         self.layer.send("orders", {"number": 1})
         reader, writer = os.pipe()

@@ -218,24 +218,27 @@ class DatabaseChannelLayer(BaseChannelLayer):
         End this process' threads and connections; the layer can be used again. For tests, and at
         exit.
         """
-        with self._lock:
-            watcher, keeper, notifier = self._watcher, self._keeper, self._notifier
-            process = self._process
-        if notifier is not None:
-            notifier.flush()
-        for part in (watcher, keeper):
+        for part in (self._watcher, self._keeper):
             if part is not None:
                 part.stop()
-        if process is not None and not self._held:
-            try:
-                self.store.leave(process)
-            except LayerUnavailable:
-                pass
+        try:
+            self._leave()
+        except LayerUnavailable:
+            pass  # its lease will run out
         with self._lock:
             self._begin()
             if self._store is not None:
                 self._store.connections.close_idle()
                 self._store = None
+
+    def _leave(self):
+        if self._notifier is not None:
+            self._notifier.flush()
+        process, self._process = self._process, None
+        if process is not None:
+            self.keeper.let_go(process)
+            if not self._held:
+                self.store.leave(process)
 
     # Telling who waits.
 
@@ -613,9 +616,12 @@ def _forked():
 
 
 def _at_exit():
+    """What is owed to readers is told; and a worker process that holds nothing leaves in order."""
     for layer in list(_layers):
-        if layer._notifier is not None:
-            layer._notifier.flush()
+        try:
+            layer._leave()
+        except Exception:
+            logger.debug("The layer %s was left without a word", layer, exc_info=True)
 
 
 if hasattr(os, "register_at_fork"):
