@@ -19,6 +19,9 @@ logger = logging.getLogger("django.channels.redis")
 #: Messages due that are sent before the thread looks at the time again.
 DUE_BATCH = 100
 
+#: Seconds after the end of a lease at which it is looked for.
+AFTER_END = 0.01
+
 #: Milliseconds after which another process sends what one has taken and not sent.
 PUT_OFF = 15000
 
@@ -84,11 +87,14 @@ class Leases:
     # One step.
 
     def beat(self):
-        """Renew, reap, clear up. Raises LayerUnavailable; what was not finished is done by the next beat."""
+        """
+        Renew, reap, clear up. Returns after how many seconds the next lease ends, should its holder be dead.
+        Raises LayerUnavailable; what was not finished is done by the next beat.
+        """
         layer = self._layer()
         keys = layer.keys
         inboxes = dict(self._inboxes)
-        due, missing, lost, gone = layer.servers.call(
+        due, missing, lost, gone, ending = layer.servers.call(
             run(
                 "beat",
                 [keys.leases, keys.seen, keys.gone, keys.held(self.process), keys.delay],
@@ -107,6 +113,7 @@ class Leases:
         for name in gone:
             self.clear_up(name.decode())
         layer.share_counters(layer.add_to_counters)
+        return ending / 1000.0
 
     def _look_at_partitions(self):
         """
@@ -184,8 +191,8 @@ def _keep(reference, stopped, heartbeat):
             return
         try:
             if time.monotonic() >= following:
-                leases.beat()
-                following = time.monotonic() + heartbeat
+                # Who is silent is noticed as its lease ends, not up to a heartbeat later.
+                following = time.monotonic() + min(heartbeat, leases.beat() + AFTER_END)
             if leases.wait(following - time.monotonic()) and not stopped.is_set():
                 leases.send_due()
             if complained:

@@ -12,7 +12,7 @@
 --      4… the gateways of this process
 -- Returns {milliseconds until something is due (-1: nothing is), {gateways whose lease was missing},
 -- {slot, entry, …: what this process now holds for dead
--- ones}, {gateways that are gone}}.
+-- ones}, {gateways that are gone}, milliseconds until the next lease ends, unless it is renewed}.
 local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local lease = tonumber(ARGV[2])
@@ -60,4 +60,5 @@ local following = redis.call("ZRANGE", KEYS[5], 0, 0, "WITHSCORES")
 if following[2] then
   due = math.max(0, tonumber(following[2]) - now)
 end
-return {due, missing, lost, redis.call("SMEMBERS", KEYS[3])}
+local ending = redis.call("ZRANGE", KEYS[1], 0, 0, "WITHSCORES")
+return {due, missing, lost, redis.call("SMEMBERS", KEYS[3]), math.max(0, tonumber(ending[2]) - now)}
