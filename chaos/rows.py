@@ -482,7 +482,7 @@ async def slow(stack, options):
     reset_peak(gateway.pid)
     before = memory(gateway.pid)
     # A slow client is closed once 4 MB, or 1,000 messages, wait for it.
-    seconds = 5 * MB / (size * rate) + 5
+    seconds = 4.75 * MB / (size * rate) + 2
     sent = await speak(seconds)
     with_mute = percentile(latencies, 0.99)
     await until(lambda: all(each.received >= sent for each in readers), 10, "the room's messages")
@@ -508,6 +508,8 @@ async def slow(stack, options):
     without = max(without, after)
     # 1006: closed with 1013, which did not get through what the client has not read.
     require(set(codes) <= {1013, 1006}, measured)
+    told = [line for line in stack.records() if line["kind"] == "disconnect"]
+    require(len(told) == mute and {line["code"] for line in told} == {1013}, "told %s", told[:5])
     # Below 100 ms, what else the machine does is what one measures.
     require(with_mute < max(2 * without, 100), measured)
     require(peak < mute * 5 * MB, measured)

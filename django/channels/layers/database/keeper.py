@@ -18,6 +18,9 @@ SWEEP_EVERY = 4
 #: Seconds between two tries to reach a database that is away.
 PAUSE = 0.5
 
+#: Seconds after the end of a lease at which it is looked for.
+AFTER_END = 0.02
+
 
 class Keeper:
     """The keeper of `layer`. Thread-safe."""
@@ -73,6 +76,11 @@ class Keeper:
                 if time.monotonic() >= next_beat:
                     next_beat = time.monotonic() + self.layer.heartbeat
                     self.beat()
+                    # Who is silent is noticed as its lease ends, not up to a heartbeat later.
+                    ending = self.store.shortest_lease()
+                    if ending is not None:
+                        soon = time.monotonic() + max(0.0, ending) + AFTER_END
+                        next_beat = min(next_beat, soon)
                 pause = 0.0
             except LayerUnavailable as error:
                 logger.debug("The keeper cannot reach the database: %s", error)

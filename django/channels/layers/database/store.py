@@ -219,6 +219,11 @@ class Store:
         self.write("forgive", dict(self.range, lease=lease))
         return True
 
+    def shortest_lease(self):
+        """For how many seconds the lease lasts that ends first, should its holder be dead; or None."""
+        rows = self.read("shortest", self.range)
+        return rows[0][0] if rows else None
+
     def leave(self, name):
         """End a lease in order: what its holder left behind goes with it."""
 

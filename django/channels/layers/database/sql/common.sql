@@ -48,6 +48,10 @@ UPDATE channels_database_process SET expires = {now} + :lease WHERE name = :name
 -- For how many seconds the lease lasts that ends last.
 SELECT max(expires) - {now} FROM channels_database_process WHERE name >= :low AND name < :high;
 
+-- name: shortest
+-- For how many seconds the lease lasts that ends first.
+SELECT min(expires) - {now} FROM channels_database_process WHERE name >= :low AND name < :high;
+
 -- name: forgive
 -- Everybody gets a new lease.
 UPDATE channels_database_process SET expires = {now} + :lease WHERE name >= :low AND name < :high;
