@@ -6,7 +6,6 @@ fork. What differs between databases is in postgresql.py, mysql.py and sqlite.py
 """
 
 import asyncio
-import copy
 import os
 import select
 import threading
@@ -231,9 +230,10 @@ class Connections:
         Django's own connection object for a copy of the alias: only to open connections by its
         settings.
         """
-        settings = copy.deepcopy(aliases[self.alias].settings_dict)
+        settings = dict(aliases[self.alias].settings_dict)
+        settings["OPTIONS"] = dict(settings.get("OPTIONS") or {})
         # A pool of Django's is for requests; these connections are kept here.
-        settings.get("OPTIONS", {}).pop("pool", None)
+        settings["OPTIONS"].pop("pool", None)
         return load_backend(settings["ENGINE"]).DatabaseWrapper(settings, self.alias)
 
 

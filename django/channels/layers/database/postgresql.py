@@ -33,6 +33,9 @@ class PostgreSQLConnections(Connections):
         else:
             cursor = raw.cursor()
         connection = Connection(raw, cursor)
+        role = wrapper.settings_dict["OPTIONS"].get("assume_role")
+        if role:
+            cursor.execute('SET ROLE "%s"' % role.replace('"', '""'))
         cursor.execute("SHOW server_version_num")
         number = int(cursor.fetchone()[0])
         if (number // 10000, 0) < OLDEST:
