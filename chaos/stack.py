@@ -311,6 +311,7 @@ class Memory:
         pass
 
     def layer(self, options):
+        options = {key: options[key] for key in options if key not in ("heartbeat", "lease")}
         return {
             "layer": {"BACKEND": "channels.layers.memory.MemoryChannelLayer", "CONFIG": options}
         }
