@@ -224,7 +224,7 @@ class ChatBrowserTests(unittest.TestCase):
             browser.wait(
                 "return document.getElementById('count').textContent", "2", RECONNECT_TIMEOUT
             )
-        self.assertEqual(ada.ask(WAITING), 0)
+        ada.wait(WAITING, 0, RECONNECT_TIMEOUT)
         ben.say("after")
         for browser in (ada, ben):
             browser.await_lines(*everything + ["after"])
@@ -253,7 +253,7 @@ class ChatBrowserTests(unittest.TestCase):
         pages = [frame for frame in ben.ask("return window.sent") if "after" in frame]
         self.assertEqual(len(pages), 1)  # the second page, asked for at once
         ada.await_people("Ada", "Ben")
-        self.assertEqual(ada.ask(WAITING), 0)
+        ada.wait(WAITING, 0, RECONNECT_TIMEOUT)
 
     def test_the_front_page_leads_to_a_new_room(self):
         from selenium.webdriver.common.keys import Keys
