@@ -76,6 +76,9 @@ logger = logging.getLogger("django.request")
 #: The most content that one reply carries, in bytes.
 CHUNK_SIZE = 256 * 1024
 
+#: Seconds that tasks beside an asynchronous stream get at its end before they are cancelled.
+STRAYS_GRACE = 0.1
+
 #: How many header names are remembered with their META key; clients make up what lies beyond.
 _KNOWN_HEADERS = 1024
 
@@ -607,8 +610,13 @@ def _run_async_iterator(iterator):
             loop.run_until_complete(asyncio.wait([task]))
             if not task.cancelled() and task.exception() is not None:
                 logger.error("Closing a streaming response failed.", exc_info=task.exception())
-            # What the view started beside its stream ends with it.
+            # Generators that were let go are being closed by tasks of their own, which get a moment;
+            # what else the view started beside its stream ends with it.
+            loop.run_until_complete(asyncio.sleep(0))
             strays = asyncio.all_tasks(loop)
+            if strays:
+                wait = asyncio.wait(strays, timeout=STRAYS_GRACE)
+                _, strays = loop.run_until_complete(wait)
             for stray in strays:
                 stray.cancel()
             if strays:
