@@ -492,11 +492,17 @@ class ASGIHandler(BaseHandler):
                 yield reply
                 return
             contents = _parts(response) if response.streaming else _split(response.content)
-            for content, last in contents:
-                reply["content"] = content
-                reply["more_content"] = not last
-                yield reply
-                reply = {}
+            try:
+                for content, last in contents:
+                    reply["content"] = content
+                    reply["more_content"] = not last
+                    yield reply
+                    reply = {}
+            finally:
+                # Whoever leaves the loop has not closed what it went over; until Python 3.10 that
+                # waited for the garbage collector.
+                if response.streaming:
+                    cls._close(contents)
         finally:
             cls._close(response)
 
