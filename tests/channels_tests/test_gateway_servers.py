@@ -581,5 +581,17 @@ class HypercornTests(ServerTests, unittest.TestCase):
     ends_with_open_sockets = sys.version_info < (3, 12)  # later it waits for them, for ever
     no_traceback = 'File ".*channels/(gateway|layers)'  # it logs its own way out of an open socket
 
+    # https://github.com/pgjones/hypercorn/issues/308
+    never_ends = unittest.skipIf(
+        sys.version_info >= (3, 12),
+        "from Python 3.12 on, Hypercorn waits for every socket to close",
+    )
+    test_the_process_ends_when_told_to = never_ends(
+        lambda self: ServerTests.test_the_process_ends_when_told_to(self)
+    )
+    test_the_site_is_told_of_sockets_that_end_with_the_process = never_ends(
+        lambda self: ServerTests.test_the_site_is_told_of_sockets_that_end_with_the_process(self)
+    )
+
     def code(self, code):
         return code
