@@ -99,6 +99,8 @@ class Server:
             stdout=self._stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # Ctrl-C is to work though this script may run in the background, where a shell has it ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         return self
 
