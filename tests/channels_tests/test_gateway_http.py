@@ -3,40 +3,22 @@
 import unittest
 
 from django.channels.gateway import http
-from django.channels.gateway.exchanges import COUNT, DISPATCH, FINISH, LOG, WRITE
 from django.channels.gateway.http import Request
+
+from .recorder import Recorder
 
 OK = {"status": 200, "headers": [[b"X-Test", b"yes"]], "content": b"hello", "more_content": False}
 
 
-class Client:
+class Client(Recorder):
     """A Request whose actions are kept, sorted by what they ask for."""
 
     def __init__(self, more_body=False):
-        self.state = Request("gateway.test!1", "/path")
-        self.sent, self.written, self.counted, self.logged = [], [], [], []
-        self.finished = False
+        super().__init__(Request("gateway.test!1", "/path"))
         self.do(self.state.request({"path": "/path", "body": b""}, more_body, lambda: "body?x"))
 
-    def do(self, actions):
-        for action in actions:
-            if action[0] == DISPATCH:
-                self.sent.append(action[1:])
-            elif action[0] == WRITE:
-                self.written.append(action[1:])
-            elif action[0] == COUNT:
-                self.counted.append(action[1])
-            elif action[0] == LOG:
-                self.logged.append(action[2])
-            elif action[0] == FINISH:
-                self.finished = True
-        return self
-
-    def reply(self, **message):
-        return self.do(self.state.reply(message))
-
-    def done(self, *replies, **more):
-        return self.reply(replies=list(replies), done=self.state.busy, **more)
+    def write(self, event, note):
+        self.written.append((event, note))
 
     def drain(self):
         """The server takes everything that was written."""

@@ -3,32 +3,17 @@
 import unittest
 
 from django.channels.gateway import websocket
-from django.channels.gateway.exchanges import COUNT, DISPATCH, FINISH, LOG, WRITE
 from django.channels.gateway.websocket import CLOSED, CLOSING, CONNECTING, OPEN, WebSocket
 
+from .recorder import Recorder
 
-class Socket:
+
+class Socket(Recorder):
     """A WebSocket whose actions are kept, sorted by what they ask for."""
 
     def __init__(self, **handshake):
-        self.state = WebSocket("gateway.test!1", "/path")
-        self.sent, self.written, self.counted, self.logged = [], [], [], []
-        self.finished = False
+        super().__init__(WebSocket("gateway.test!1", "/path"))
         self.do(self.state.connect(dict(handshake, path="/path")))
-
-    def do(self, actions):
-        for action in actions:
-            if action[0] == DISPATCH:
-                self.sent.append(action[1:])
-            elif action[0] == WRITE:
-                self.written.append(action[1])
-            elif action[0] == COUNT:
-                self.counted.append(action[1])
-            elif action[0] == LOG:
-                self.logged.append(action[2])
-            elif action[0] == FINISH:
-                self.finished = True
-        return self
 
     def opened(self):
         """With the handshake answered, and nothing kept of it."""
@@ -38,12 +23,6 @@ class Socket:
 
     def frame(self, text=None, data=None):
         return self.do(self.state.frame(text, data))
-
-    def reply(self, **message):
-        return self.do(self.state.reply(message))
-
-    def done(self, *replies, **more):
-        return self.reply(replies=list(replies), done=self.state.busy, **more)
 
     @property
     def types(self):
