@@ -7,6 +7,7 @@ import time
 
 import django
 from django.db import transaction
+from django.utils import autoreload
 
 
 def on_commit(func, using=None):
@@ -41,3 +42,14 @@ def end_with_parent():
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="channels-end-with-parent", daemon=True).start()
+
+
+def before_reloading(func):
+    """
+    In the autoreloader's child: call `func()` in its thread before it begins to look for changes.
+
+    While it lists the modules that are loaded, an import that fails in another thread takes one away,
+    and it ends with a KeyError. Before Django 2.2 it has no such hook.
+    """
+    if django.VERSION >= (2, 2):  # else: until Django 2.1 goes
+        autoreload.autoreload_started.connect(lambda sender, **kwargs: func(), weak=False)

@@ -9,6 +9,7 @@ import datetime
 import errno
 import os
 import sys
+import threading
 from importlib import import_module
 
 import django
@@ -18,7 +19,7 @@ from django.core.management.base import CommandError
 from django.utils import autoreload
 
 from ...asgi import DEFAULT_LAYER_ALIAS
-from ...compat import end_with_parent
+from ...compat import before_reloading, end_with_parent
 from ...log import ActionLog, configure
 from ...routing import Router
 from ...worker import WorkerGroup
@@ -31,6 +32,9 @@ else:
 
 #: Seconds that consumers have to end before the autoreloader's new process starts.
 RELOAD_GRACE = 5
+
+#: Seconds that the autoreloader waits for the system checks before it looks for changes.
+CHECKS_TIMEOUT = 30
 
 PACKAGE = __name__.rpartition(".management.")[0]
 
@@ -78,16 +82,21 @@ class Command(WSGICommand):
                     "this one. Leave --noworker out, or choose a layer that crosses processes in "
                     "CHANNEL_LAYERS." % layer
                 )
+            self.checked = threading.Event()
+            before_reloading(lambda: self.checked.wait(CHECKS_TIMEOUT))
         return super().handle(*args, **options)
 
     def inner_run(self, *args, **options):
         if not options["asgi"]:
             return super().inner_run(*args, **options)
-        # An error that stopped the start: the autoreloader shows it, and waits for the mend.
-        autoreload.raise_last_exception()
         if options["use_reloader"]:
             end_with_parent()
-        self.check_project(options)
+        try:
+            # An error that stopped the start: the autoreloader shows it, and waits for the mend.
+            autoreload.raise_last_exception()
+            self.check_project(options)
+        finally:
+            self.checked.set()
         configure()
         layer = get_layer(options["layer"])
         self.serve_static(layer, options)
