@@ -20,6 +20,9 @@ from .names import check_channel_name, check_group_name, inbox_of
 #: Sends between two looks for expired messages on channels that nobody reads.
 SWEEP_EVERY = 4096
 
+#: Seconds between two looks of a gateway for its events among them.
+LOOK_EVERY = 1.0
+
 
 class MemoryChannelLayer(BaseChannelLayer):
     """
@@ -346,6 +349,17 @@ class MemoryInbox(Inbox):
         self._messages = []
         self._waiting = []
         self._sent_to = {}  # channels whose readers are to be woken
+        self._timer = self._loop.call_later(LOOK_EVERY, self._look)
+
+    def _look(self):
+        """Drop events that have expired, and tell their connections, though nobody reads."""
+        with self._layer._lock:
+            now = time.monotonic()
+            for channel in EVENT_CHANNELS:
+                queue = self._layer._queues.get(channel)
+                if queue:
+                    self._layer._drop_expired(channel, queue, now)
+        self._timer = self._loop.call_later(LOOK_EVERY, self._look)
 
     def put(self, channel, message, control=False):
         """Append, and wake the loop once for all that comes before it looks. The layer's lock is held."""
@@ -411,6 +425,7 @@ class MemoryInbox(Inbox):
             self._layer._leave(group, self.name, channel)
 
     async def close(self):
+        self._timer.cancel()
         with self._layer._lock:
             if self._layer._inboxes.get(self.name) is self:
                 del self._layer._inboxes[self.name]
