@@ -190,8 +190,9 @@ class Connections:
 
     def _is_passing(self):
         """Whether the database is a test runner's, which cannot drop it while somebody is connected."""
-        name = str(aliases[self.alias].settings_dict["NAME"])
-        return hasattr(mail, "outbox") and name.startswith("test_")
+        return hasattr(mail, "outbox") and str(
+            aliases[self.alias].settings_dict["NAME"]
+        ).startswith("test_")
 
     def _open(self):
         """
