@@ -9,6 +9,11 @@ import django
 from django.db import transaction
 from django.utils import autoreload
 
+try:  # what `user.is_authenticated` is on Django 1.10 and 1.11: until the latter goes
+    from django.utils.deprecation import CallableBool
+except ImportError:
+    CallableBool = bool
+
 
 def on_commit(func, using=None):
     """Call `func()` once the transaction on the database `using` commits; outside of one, now."""

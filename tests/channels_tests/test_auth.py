@@ -1,14 +1,17 @@
 """channels.auth: who is at the other end of a connection."""
 
 from importlib import import_module
+from unittest import skipIf
 
-from django.channels import auth
+import django
+from django.channels import Channel, auth
 from django.channels.asgi import channel_layers
 from django.channels.message import Message
 from django.channels.sessions import ChannelSession
 from django.channels.test import ChannelTestCase
 from django.conf import settings
 from django.contrib.auth import get_user_model, login
+from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest
 
 
@@ -69,6 +72,12 @@ class AuthTests(ChannelTestCase):
         # Decorated with it on every event, as some sites do: no cookie is no log-out.
         receive = self.message("websocket.receive", data=data, cookie=False)
         self.assertEqual(self.run_with(auth.channel_session_user_from_http, receive), self.user)
+
+    @skipIf(django.VERSION < (1, 10), "is_authenticated is a method there")
+    def test_whether_somebody_is_logged_in_can_be_sent(self):
+        for user in (AnonymousUser(), self.user):
+            Channel("test").send({"accept": user.is_authenticated})
+            self.assertIs(self.get_next_message("test")["accept"], user is self.user)
 
     def test_user_is_looked_up_when_used(self):
         connect = self.message()

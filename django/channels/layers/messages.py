@@ -5,6 +5,7 @@ The types follow the ASGI 1.0 specification: text, bytes, signed 64-bit integers
 None, lists (a tuple becomes a list) and dicts with text keys.
 """
 
+from ..compat import CallableBool
 from ..exceptions import InvalidMessage, MessageTooLarge
 
 MAX_WEIGHT = 1024 * 1024
@@ -125,6 +126,8 @@ def _plain(value, where):
     """A subclass (SafeString, IntEnum, OrderedDict…) as its plain type."""
     if isinstance(value, str):
         return str.__str__(value)
+    if isinstance(value, CallableBool):
+        return bool(value)
     for kind in (bytes, int, float, dict, list, tuple):
         if isinstance(value, kind):
             return kind(value)
