@@ -29,6 +29,9 @@ except ImportError:  # Windows, where SQLite's own waiting has to do
 
 OLDEST = (3, 35, 0)
 
+#: The number of the tables' version, which the file bears: one more when they change.
+SCHEMA = 1
+
 #: Seconds that SQLite itself waits for a lock that somebody else (a backup, a shell) holds.
 BUSY_TIMEOUT = 30
 
@@ -93,10 +96,11 @@ class SQLiteConnections(Connections):
             # failure, and nothing else.
             connection.rows("PRAGMA journal_mode = WAL")
             connection.run("PRAGMA synchronous = NORMAL")
-            if not connection.rows(
-                "SELECT 1 FROM sqlite_master WHERE name = 'channels_database_dead'"
-            ):
-                raw.executescript("BEGIN IMMEDIATE; %s; COMMIT" % statements("sqlite")["tables"])
+            if connection.rows("PRAGMA user_version") != [(SCHEMA,)]:
+                raw.executescript(
+                    "BEGIN IMMEDIATE; %s; PRAGMA user_version = %d; COMMIT"
+                    % (statements("sqlite")["tables"], SCHEMA)
+                )
         finally:
             self.unlock()
         return connection
