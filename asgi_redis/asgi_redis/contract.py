@@ -9,7 +9,7 @@ try:
     )
     from django.channels.layers.base import BaseChannelLayer, Inbox
     from django.channels.layers.lost import DEAD_LETTER, REPORT, RETRY, DeadLetter, LostPolicy
-    from django.channels.layers.messages import clean
+    from django.channels.layers.messages import EVENT_CHANNELS, clean
     from django.channels.layers.names import (
         ByName,
         check_channel_name,
@@ -28,7 +28,7 @@ except ModuleNotFoundError as _error:
         )
         from channels.layers.base import BaseChannelLayer, Inbox
         from channels.layers.lost import DEAD_LETTER, REPORT, RETRY, DeadLetter, LostPolicy
-        from channels.layers.messages import clean
+        from channels.layers.messages import EVENT_CHANNELS, clean
         from channels.layers.names import ByName, check_channel_name, check_group_name, inbox_of
     except ImportError as error:
         raise ImportError(
@@ -38,6 +38,7 @@ except ModuleNotFoundError as _error:
 
 __all__ = [
     "DEAD_LETTER",
+    "EVENT_CHANNELS",
     "REPORT",
     "RETRY",
     "BaseChannelLayer",

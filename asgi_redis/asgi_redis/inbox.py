@@ -240,16 +240,15 @@ class RedisInbox(Inbox):
                 commands.append(layer.send_command(channel, body, forced))
                 afterwards.append(lambda reply, item=item: self._told_one(reply, item))
                 continue
-            partition, queue, wake, capacity, expiry, _ = (
+            partition, queue, wake, capacity, expiry, kind, _ = (
                 layer.place(channel) if "?" not in channel else layer._place(channel)
             )
             keys, arguments, items = queued[partition]
             keys += (queue, wake)
-            arguments += (-1 if forced else capacity, expiry, body)
+            arguments += (-1 if forced else capacity, expiry, kind, body)
             items.append(item)
         for partition, (keys, arguments, items) in queued.items():
-            stat = layer.keys.tags[partition] + "stat"
-            commands.append(run("send", [stat] + keys, arguments))
+            commands.append(run("send", layer.keys.sending(partition) + keys, arguments))
             afterwards.append(lambda reply, items=items: self._sent_many(reply, items))
 
     def _told_one(self, reply, item):
@@ -298,8 +297,13 @@ class RedisInbox(Inbox):
                 command = run("unroute", [self._layer.keys.group(chore[1])[1]], [self.name, number])
             else:
                 command = self._layer.bury_command(chore[1])
+                after = self._buried
             commands.append(command)
             afterwards.append(after)
+
+    def _buried(self, reply):
+        if isinstance(reply, int):
+            self._layer.buried(reply)
 
     def _unroute_after(self, group):
         """Where the route lies in another partition, it takes another script."""

@@ -13,6 +13,8 @@ lies in one place and a script may use all of it:
     r:GROUP        routes of a group, a hash (lua/route.lua)
     p:GROUP        its members that no gateway holds, a sorted set
     stat           counters, a hash
+    expired        what expired and nobody has looked at, a list (lua/beat.lua)
+    queues         queues that may hold what expires, a set (lua/beat.lua)
     epoch          what nobody changes: where it has, the partition lost its data
 
 and only in the first partition:
@@ -31,7 +33,10 @@ what there is much of, and are spread over all partitions.
 
 from zlib import crc32
 
-from .contract import inbox_of
+from .contract import EVENT_CHANNELS, inbox_of
+
+#: Kinds of channels for lua/send.lua: a single reader's, of a connection's events, another shared one.
+SINGLE, EVENTS, SHARED = 0, 1, 2
 
 
 class Keys:
@@ -55,6 +60,10 @@ class Keys:
         self.delay = self.tag + "delay"
         self.delay_wake = self.tag + "delay-wake"
         self.dead = self.tag + "dead"
+        self.queues = self.tag + "queues"
+        #: What beat.lua looks at for what expired.
+        self.expiring = [self.stat, self.tag + "expired", self.queues]
+        self.expiring += [self.queue(channel)[1] for channel in sorted(EVENT_CHANNELS)]
 
     def partition(self, name):
         """The partition of an inbox, a group or a channel."""
@@ -74,6 +83,17 @@ class Keys:
         name = inbox_of(channel) or channel
         tag = self.tags[number]
         return number, "%sq:%s" % (tag, name), "%sw:%s" % (tag, name)
+
+    def kind(self, channel):
+        """SINGLE, EVENTS or SHARED."""
+        if "?" in channel or "!" in channel:
+            return SINGLE
+        return EVENTS if channel in EVENT_CHANNELS else SHARED
+
+    def sending(self, partition):
+        """The keys of send.lua before the queues."""
+        tag = self.tags[partition]
+        return [tag + "stat", tag + "expired", tag + "queues"]
 
     def held(self, process):
         return "%sf:%s" % (self.tag, process)

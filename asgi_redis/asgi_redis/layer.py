@@ -42,6 +42,10 @@ BATCH = 200
 #: Seconds between two looks where nothing can wake the reader: at several partitions at once.
 GLANCE = 0.1
 
+#: Seconds between two looks of one thread of each process, woken or not: the token that was to wake
+#: somebody may have gone to a process that was killed, or stopped, as it waited.
+LOOK = 2.0
+
 
 class RedisChannelLayer(BaseChannelLayer):
     """
@@ -52,10 +56,10 @@ class RedisChannelLayer(BaseChannelLayer):
     `prefix` begins every key; layers of one site share it. `partitions` (1; on a cluster 16) must be the
     same in all processes. `symmetric_encryption_keys`: see codec.py. `heartbeat` and `lease` are in seconds;
     `lost` maps channel patterns to what becomes of a dead worker's message ("report", "retry" or
-    "dead-letter"), and `retry_safe_requests` lets a GET or HEAD run once more. `inbox_capacity` is how many
-    messages a gateway may be behind. `socket_timeout`, `socket_connect_timeout` (seconds), `pool_size`
-    (idle connections kept), `connection_kwargs` and `sentinel_kwargs` go to redis-py. The rest is
-    BaseChannelLayer's.
+    "dead-letter"), and `retry_safe_requests` lets a GET or HEAD run once more; `dead_letters` is how many
+    are kept, the newest. `inbox_capacity` is how many messages a gateway may be behind. `socket_timeout`,
+    `socket_connect_timeout` (seconds), `pool_size` (idle connections kept), `connection_kwargs` and
+    `sentinel_kwargs` go to redis-py. The rest is BaseChannelLayer's.
     """
 
     extensions = (
@@ -86,6 +90,7 @@ class RedisChannelLayer(BaseChannelLayer):
         lease=15.0,
         lost=None,
         retry_safe_requests=False,
+        dead_letters=10000,
         socket_timeout=10.0,
         socket_connect_timeout=5.0,
         pool_size=64,
@@ -109,9 +114,16 @@ class RedisChannelLayer(BaseChannelLayer):
         self.codec = make_codec(symmetric_encryption_keys)
         self.inbox_capacity = inbox_capacity
         self.policy = LostPolicy(lost, retry_safe_requests)
+        if not isinstance(dead_letters, int) or dead_letters < 0:
+            raise ValueError(
+                "dead_letters is how many are kept, 0 or more, not %r." % (dead_letters,)
+            )
+        self.dead_letters_kept = dead_letters
+        self.notices = recovery.Notices(dead_letters)
         self.leases = Leases(self, heartbeat, lease)
         self._turn = 0
         self._slots = {}
+        self._lookout = threading.Lock()
         self._watch = Watch(self._settle_slot)
         self.place = lru_cache(maxsize=1024)(self._place)
         self._claim_keys = lru_cache(maxsize=64)(self._make_claim_keys)
@@ -123,7 +135,9 @@ class RedisChannelLayer(BaseChannelLayer):
         self.servers.forked()
         self.leases.forked()
         self.codec.forked()
+        self.notices = recovery.Notices(self.dead_letters_kept)
         self._slots = {}
+        self._lookout = threading.Lock()
         self._watch.forked()
         self._gateways = {}
         self._claim_keys.cache_clear()
@@ -138,10 +152,11 @@ class RedisChannelLayer(BaseChannelLayer):
     # Sending.
 
     def _place(self, channel):
-        """(partition, queue, wake list, capacity, expiry in milliseconds, inbox or None) of a channel."""
+        """(partition, queue, wake list, capacity, milliseconds to expiry, kind, inbox or None) of it."""
         return self.keys.queue(channel) + (
             self.capacities[channel],
             int(self.expiries[channel] * 1000),
+            self.keys.kind(channel),
             inbox_of(channel),
         )
 
@@ -189,14 +204,15 @@ class RedisChannelLayer(BaseChannelLayer):
 
     def send_command(self, channel, body, forced=False):
         """The command that sends `body`; one that is `forced` finds no channel full."""
-        partition, queue, wake, capacity, expiry, inbox = (
+        partition, queue, wake, capacity, expiry, kind, inbox = (
             self.place(channel)
             if "!" not in channel and "?" not in channel
             else self._place(channel)
         )
-        stat = self.keys.tags[partition] + "stat"
         if inbox is None:
-            return run("send", (stat, queue, wake), (-1 if forced else capacity, expiry, body))
+            keys = self.keys.sending(partition) + [queue, wake]
+            return run("send", keys, (-1 if forced else capacity, expiry, kind, body))
+        stat = self.keys.tags[partition] + "stat"
         _, register, stream, _ = self.keys.inbox(inbox)
         return run(
             "tell",
@@ -220,7 +236,7 @@ class RedisChannelLayer(BaseChannelLayer):
         for channel in channels:
             check_channel_name(channel)
         plan = self._receive_plan(channels)
-        # A token of a shared wake list may wake another channel's reader.
+        # The tokens of a wake list that channels share may go to another channel's reader.
         alone = len(plan) == 1 and not any(plan[0][2])
         deadline = time.monotonic() + self.block_for
         while True:
@@ -232,15 +248,12 @@ class RedisChannelLayer(BaseChannelLayer):
                 return None, None
             if not alone:
                 remaining = min(remaining, GLANCE)
+            remaining = max(0.01, min(remaining, LOOK))
             _, _, _, wakes = plan[self._turn % len(plan)]
-            token = self.servers.wait(
-                ("BLPOP",) + wakes + (max(0.01, remaining),), max(0.01, remaining)
-            )
-            if token is None and alone:
-                return None, None
+            self.servers.wait(("BLPOP",) + wakes + (remaining,), remaining)
 
     def _receive_plan(self, channels):
-        """By partition: (statistics, queues and wake lists, the channel wanted of each or "", wake lists)."""
+        """By partition: (own keys, queues and wake lists, the channel wanted of each or "", wake lists)."""
         parts = {}
         for channel in channels:
             partition, queue, wake = self.keys.queue(channel)
@@ -251,17 +264,22 @@ class RedisChannelLayer(BaseChannelLayer):
             part[1].append(wanted)
             part[2].append(wake)
         return [
-            (self.keys.tags[partition] + "stat", tuple(keys), wanted, tuple(dict.fromkeys(wakes)))
+            (
+                tuple(self.keys.sending(partition)[:2]),
+                tuple(keys),
+                wanted,
+                tuple(dict.fromkeys(wakes)),
+            )
             for partition, (keys, wanted, wakes) in parts.items()
         ]
 
     def _receive_once(self, plan):
         self._turn += 1
         for step in range(len(plan)):
-            stat, keys, wanted, _ = plan[(self._turn + step) % len(plan)]
+            own, keys, wanted, _ = plan[(self._turn + step) % len(plan)]
             while True:
                 entry = self.servers.call(
-                    run("receive", (stat,) + keys, [self._turn % len(wanted)] + wanted)
+                    run("receive", own + keys, [self._turn % len(wanted)] + wanted)
                 )
                 if entry is None:
                     break
@@ -299,11 +317,21 @@ class RedisChannelLayer(BaseChannelLayer):
             remaining = deadline - time.monotonic()
             if not block or remaining <= 0:
                 return None, None
-            remaining = max(0.01, remaining)
             wake = self.keys.wake(slot)
-            token = self.servers.wait(("BLPOP",) + wakes + (wake, remaining), remaining)
-            if token is None or token[0] == wake.encode():
+            if self._wait(wakes + (wake,), max(0.01, remaining)) == wake.encode():
                 return None, None
+
+    def _wait(self, wakes, remaining):
+        """Wait for a token of one of these lists; returns which one gave it, or None."""
+        looks_around = self._lookout.acquire(False)
+        try:
+            if looks_around:
+                remaining = min(remaining, LOOK)
+            token = self.servers.wait(("BLPOP",) + wakes + (remaining,), remaining)
+        finally:
+            if looks_around:
+                self._lookout.release()
+        return None if token is None else token[0]
 
     def _slot(self, name):
         slot = self._slots.get(name)
@@ -352,7 +380,7 @@ class RedisChannelLayer(BaseChannelLayer):
             if name[-1] != "!":
                 commands += [self.send_command(*each, forced=True) for each in several]
                 continue
-            partition, queue, wake, _, expiry, _ = self._place(several[0][0])
+            partition, queue, wake, _, expiry, _, _ = self._place(several[0][0])
             _, register, stream, _ = self.keys.inbox(name)
             stat = self.keys.tags[partition] + "stat"
             commands.append(
@@ -381,8 +409,7 @@ class RedisChannelLayer(BaseChannelLayer):
         commands = []
         for field, entry in returned:
             channel = entry[HEAD:].partition(b"\n")[0].decode()
-            _, queue, wake, _, expiry, _ = self.place(channel)
-            commands.append(run("release", (held, queue, wake), (field, 0, expiry)))
+            commands.append(self._release_command(held, field, channel))
         return commands
 
     def _make_claim_keys(self, channels):
@@ -398,7 +425,8 @@ class RedisChannelLayer(BaseChannelLayer):
                 return None
             keys += [queue, wake]
             wakes.append(wake)
-        first = [self.keys.held(self.leases.process), self.keys.leases, self.keys.stat]
+        first = [self.keys.held(self.leases.process), self.keys.leases]
+        first += self.keys.sending(0)[:2]
         several = channels.index(SEVERAL) + 1 if SEVERAL in channels else 0
         return tuple(first + keys), tuple(wakes), several
 
@@ -428,9 +456,12 @@ class RedisChannelLayer(BaseChannelLayer):
 
     def put_back(self, slot, channel, losses=0):
         """What `slot` holds goes back to the head of `channel`, having lost so many more workers."""
-        _, queue, wake, _, expiry, _ = self.place(channel)
         held = self.keys.held(self.leases.process)
-        self.servers.call(run("release", (held, queue, wake), (slot, losses, expiry)))
+        self.servers.call(self._release_command(held, slot, channel, losses))
+
+    def _release_command(self, held, slot, channel, losses=0):
+        _, queue, wake, _, expiry, _, _ = self.place(channel)
+        return run("release", (held, queue, wake, self.keys.queues), (slot, losses, expiry))
 
     def wake(self, slot):
         key = self.keys.wake(slot)
@@ -447,20 +478,22 @@ class RedisChannelLayer(BaseChannelLayer):
 
     def bury(self, slot, reason):
         """Move what `slot` holds to the dead letters."""
-        held = self.keys.held(self.leases.process)
-        self.servers.call(
-            run("bury", (held, self.keys.dead), (slot, reason, recovery.MAX_DEAD_LETTERS))
-        )
+        keys = (self.keys.held(self.leases.process), self.keys.dead)
+        self.buried(self.servers.call(run("bury", keys, (slot, reason, self.dead_letters_kept))))
 
     def bury_entry(self, entry):
-        self.servers.call(self.bury_command(entry))
+        self.buried(self.servers.call(self.bury_command(entry)))
 
     def bury_command(self, entry):
-        """The command that puts what cannot be read among the dead letters."""
-        limit = recovery.MAX_DEAD_LETTERS
-        return (
-            ("XADD", self.keys.dead, "MAXLEN", "~", limit, "*") + ("r", "unreadable") + ("e", entry)
-        )
+        """The command that puts what cannot be read among the dead letters; `buried` takes its answer."""
+        keys = (self.keys.held(self.leases.process), self.keys.dead)
+        return run("bury", keys, ("", "unreadable", self.dead_letters_kept, entry))
+
+    def buried(self, dropped):
+        """So many dead letters were dropped for a newer one."""
+        if dropped:
+            self.count("dead_letters_dropped", dropped)
+            self.notices.dropped(dropped)
 
     def _letters(self):
         """(id, reason, entry) of each dead letter, the oldest first."""
@@ -498,13 +531,17 @@ class RedisChannelLayer(BaseChannelLayer):
             channel = entry[HEAD:].partition(b"\n")[0].decode("ascii", "replace")
             if (ids is not None and number not in ids) or not channel:
                 continue
-            partition, queue, wake, _, expiry, _ = self._place(channel)
+            partition, queue, wake, _, expiry, _, _ = self._place(channel)
             if partition:
                 self.deliver_raw(entry[HEAD:])
                 count += self.drop_dead_letters([number])
             else:
                 count += self.servers.call(
-                    run("requeue", (self.keys.dead, queue, wake), (number, expiry))
+                    run(
+                        "requeue",
+                        (self.keys.dead, queue, wake, self.keys.queues),
+                        (number, expiry),
+                    )
                 )
         return count
 

@@ -88,16 +88,18 @@ class Leases:
 
     def beat(self):
         """
-        Renew, reap, clear up. Returns after how many seconds the next lease ends, should its holder be dead.
+        Renew, reap, clear up. Returns after how many seconds the next lease ends, should its holder be dead;
+        0 where more has expired than one step takes.
         Raises LayerUnavailable; what was not finished is done by the next beat.
         """
         layer = self._layer()
         keys = layer.keys
         inboxes = dict(self._inboxes)
-        due, missing, lost, gone, ending = layer.servers.call(
+        due, missing, lost, gone, ending, expired = layer.servers.call(
             run(
                 "beat",
-                [keys.leases, keys.seen, keys.gone, keys.held(self.process), keys.delay],
+                [keys.leases, keys.seen, keys.gone, keys.held(self.process), keys.delay]
+                + keys.expiring,
                 [self.holder, self.milliseconds, keys.tag] + list(inboxes),
             )
         )
@@ -108,6 +110,10 @@ class Leases:
             # A lease that others have reaped took the memberships with it.
             inbox.attend((gateway in missing or lost_some) and inbox.leased)
             inbox.leased = True
+        for channel, number in zip(expired[::2], expired[1::2]):
+            layer.count("expired", number)
+            layer.notices.expired(channel.decode("ascii", "replace"), number)
+        layer.notices.log()
         for slot, entry in zip(lost[::2], lost[1::2]):
             recovery.settle(layer, slot.decode(), entry)
         for name in gone:

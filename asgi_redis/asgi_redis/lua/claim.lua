@@ -3,8 +3,9 @@
 -- KEYS 1      what this process holds (hash of slot, or slot "+" number, to entry)
 --      2      leases (sorted set of holder by the time its lease ends, in milliseconds)
 --      3      statistics (hash)
---      2n + 2 a channel's queue (list of entries, as in send.lua)
---      2n + 3 its wake list
+--      4      what expired and nobody has looked at (list of entries, as in beat.lua)
+--      2n + 3 a channel's queue (list of entries, as in send.lua)
+--      2n + 4 its wake list
 -- ARGV 1      the slot
 --      2      this process, as in the leases
 --      3      how long a lease lasts, in milliseconds
@@ -26,10 +27,10 @@ end
 if #again > 0 then
   return again
 end
-local channels = (#KEYS - 3) / 2
+local channels = (#KEYS - 4) / 2
 local queues = {}
 for n = 1, channels do
-  queues[n] = KEYS[2 * n + 2]
+  queues[n] = KEYS[2 * n + 3]
 end
 if channels == 0 or redis.call("EXISTS", unpack(queues)) == 0 then
   return nil
@@ -57,16 +58,18 @@ for step = 0, channels - 1 do
       found[#found + 1] = entry
     else
       redis.call("HINCRBY", KEYS[3], "expired", 1)
+      redis.call("RPUSH", KEYS[4], entry)
+      redis.call("PEXPIRE", KEYS[4], 600000)
     end
   end
   if #found > 0 then
     redis.call("HSET", KEYS[1], unpack(held))
     redis.call("ZADD", KEYS[2], "NX", now + tonumber(ARGV[3]), ARGV[2])
     if redis.call("EXISTS", queues[n]) == 0 then
-      redis.call("DEL", KEYS[2 * n + 3])
-    elseif redis.call("EXISTS", KEYS[2 * n + 3]) == 0 then
-      redis.call("RPUSH", KEYS[2 * n + 3], "1")
-      redis.call("PEXPIRE", KEYS[2 * n + 3], 60000)
+      redis.call("DEL", KEYS[2 * n + 4])
+    elseif redis.call("EXISTS", KEYS[2 * n + 4]) == 0 then
+      redis.call("RPUSH", KEYS[2 * n + 4], "1")
+      redis.call("PEXPIRE", KEYS[2 * n + 4], 60000)
     end
     return found
   end

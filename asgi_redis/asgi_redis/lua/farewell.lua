@@ -16,7 +16,8 @@ for n = 1, #some, 2 do
   local channel = string.sub(body, 1, string.find(body, "\n", 1, true) - 1)
   local queue, wake = ARGV[1] .. "q:" .. channel, ARGV[1] .. "w:" .. channel
   redis.call("RPUSH", queue, string.format("%013d0", now + expiry) .. body)
-  redis.call("PEXPIRE", queue, expiry + 1000)
+  local lasts = string.find(channel, "?", 1, true) and 1000 or 600000
+  redis.call("PEXPIRE", queue, expiry + lasts)
   redis.call("DEL", wake)
   redis.call("RPUSH", wake, "1")
   redis.call("PEXPIRE", wake, expiry + 1000)

@@ -3,6 +3,7 @@
 -- KEYS 1 what this process holds (hash of slot to entry)
 --      2 the channel's queue (list of entries, as in send.lua)
 --      3 its wake list
+--      4 queues that may hold what expires (set of keys, as in beat.lua)
 -- ARGV 1 the slot
 --      2 how many losses of a worker to add to the entry's
 --      3 the channel's expiry, in milliseconds
@@ -19,9 +20,10 @@ local losses = math.min(9, tonumber(string.sub(entry, 14, 14)) + tonumber(ARGV[2
 redis.call(
   "LPUSH", KEYS[2], string.format("%013d%d", now + expiry, losses) .. string.sub(entry, 15)
 )
-if redis.call("PTTL", KEYS[2]) < expiry then
-  redis.call("PEXPIRE", KEYS[2], expiry + 1000)
+if redis.call("PTTL", KEYS[2]) < expiry + 600000 then
+  redis.call("PEXPIRE", KEYS[2], expiry + 600000)
 end
+redis.call("SADD", KEYS[4], KEYS[2])
 redis.call("DEL", KEYS[3])
 redis.call("RPUSH", KEYS[3], "1")
 redis.call("PEXPIRE", KEYS[3], expiry + 1000)

@@ -1,0 +1,309 @@
+"""What nobody took in time: its client is told, once, and it is counted; and who was to take it is woken."""
+
+import threading
+import time
+
+from channels_tests.timing import TIMEOUT, wait_until
+
+from .servers import RedisServer
+from .test_recovery import RecoveryCase
+
+LOGGER = "django.channels.redis"
+
+
+class ExpiryCase(RecoveryCase):
+    def setUp(self):
+        super().setUp()
+        self.sender = self.make_layer(expiry=0.2, channel_expiry={"websocket.*": 0.2})
+
+    def send(self, channel, number, **message):
+        self.sender.send(
+            channel, dict(reply_channel="gateway.x!%d" % number, exchange=number, **message)
+        )
+
+    def wait_for_expiry(self):
+        time.sleep(0.25)
+
+    def expired(self):
+        return self.layer.statistics().get("expired", 0)
+
+    def told(self, number):
+        """The next so many messages of the gateway, sorted."""
+        return sorted(self.receive("gateway.x!")["lost"] for _ in range(number))
+
+    def nothing_is_left(self):
+        self.assertEqual(self.layer.receive_many(["gateway.x!"]), (None, None))
+        self.assertEqual(self.layer.global_statistics()["messages_held"], 0)
+        self.assertEqual(self.layer.dead_letters(), [])
+
+
+class ExpiredEventTests(ExpiryCase):
+    def test_with_no_worker_at_all(self):
+        others = [self.make_layer() for _ in range(3)]
+        for layer in others:
+            layer.leases.ensure()
+        with self.assertLogs(LOGGER, "WARNING") as logs:
+            self.watch()
+            channels = ("http.request", "websocket.connect", "websocket.receive")
+            for number, channel in enumerate(channels):
+                self.send(channel, number)
+            self.assertEqual(self.told(3), [0, 1, 2])
+            layers = others + [self.layer]
+            wait_until(lambda: sum(each.statistics().get("expired", 0) for each in layers) == 3)
+            # The heartbeats to come tell nobody twice.
+            beats = self.layer.leases.heartbeat * 4
+            time.sleep(beats)
+        self.nothing_is_left()
+        self.assertEqual(self.layer.global_statistics()["messages_expired"], 3)
+        self.assertEqual(self.layer.global_statistics()["messages_pending"], 0)
+        wait_until(
+            lambda: self.layer.global_statistics()["counters"].get("expired") == 3, "the counter"
+        )
+        text = "\n".join(logs.output)
+        self.assertIn("1 of websocket.connect", text)
+        self.assertIn("start `manage.py runworker`", text)
+
+    def test_what_a_worker_finds(self):
+        for number in range(3):
+            self.send("http.request", number)
+        self.wait_for_expiry()
+        self.assertEqual(self.layer.claim("slot", ["http.request"]), (None, None))
+        self.assertEqual(self.told(3), [0, 1, 2])
+        wait_until(lambda: self.expired() == 3, "the count")
+        self.nothing_is_left()
+
+    def test_what_a_plain_reader_finds(self):
+        self.send("http.request", 1)
+        self.wait_for_expiry()
+        self.assertEqual(self.layer.receive_many(["http.request"]), (None, None))
+        self.watch()
+        self.assertEqual(self.told(1), [1])
+        self.nothing_is_left()
+
+    def test_what_a_sender_finds_in_a_full_channel(self):
+        sender = self.make_layer(capacity=2)
+        self.send("http.request", 1)
+        self.send("http.request", 2)
+        self.wait_for_expiry()
+        sender.send("http.request", {"number": 3})
+        sender.send("http.request", {"number": 4})
+        self.watch()
+        self.assertEqual(self.told(2), [1, 2])
+        self.assertEqual(self.receive("http.request"), {"number": 3})
+        self.nothing_is_left()
+
+    def test_only_what_expired_goes(self):
+        self.send("http.request", 1)
+        self.layer.send("http.request", {"number": 2})
+        self.watch()
+        self.assertEqual(self.told(1), [1])
+        self.assertEqual(self.receive("http.request"), {"number": 2})
+        self.nothing_is_left()
+
+    def test_more_than_one_step_takes(self):
+        sender = self.make_layer(expiry=0.2, capacity=1000)
+        for number in range(450):
+            sender.send("http.request", {"reply_channel": "gateway.x!1", "exchange": number})
+        self.watch()
+        self.assertEqual(self.told(450), list(range(450)))
+        self.assertEqual(self.expired(), 450)
+        self.nothing_is_left()
+
+    def test_a_process_that_is_lost_before_it_tells(self):
+        """Who reaps it tells in its place, and does not take it for a lost worker."""
+        finder = self.layer_that_dies(lease=0.5)
+        finder.deliver = lambda channel, message: None
+        finder.forget = lambda slot: None
+        self.send("websocket.receive", 7)
+        self.wait_for_expiry()
+        finder.leases.beat()
+        self.assertEqual(finder.statistics()["expired"], 1)
+        self.assertEqual(self.layer.global_statistics()["messages_held"], 1)
+        self.die(finder)
+        self.watch()
+        self.assertEqual(self.told(1), [7])
+        wait_until(lambda: not self.layer.global_statistics()["messages_held"], "it to be done")
+        self.assertEqual(self.expired(), 0)
+        self.assertNotIn("lost_reported", self.layer.statistics())
+        self.nothing_is_left()
+
+    def test_what_has_nobody_to_be_told_is_counted(self):
+        self.sender.send("websocket.disconnect", {"path": "/", "code": 1000})
+        self.sender.send("http.request", {"path": "/sent/by/hand/"})
+        self.watch()
+        wait_until(lambda: self.expired() == 2, "the count")
+        wait_until(lambda: not self.layer.global_statistics()["messages_held"], "it to be done")
+        self.nothing_is_left()
+
+    def test_an_event_that_cannot_be_read_is_a_dead_letter(self):
+        stranger = self.make_layer(expiry=0.2, symmetric_encryption_keys=["another"])
+        stranger.send("http.request", {"reply_channel": "gateway.x!1", "exchange": 1})
+        self.watch()
+        self.assertEqual(
+            [each.reason for each in wait_until(self.layer.dead_letters, "it")], ["unreadable"]
+        )
+
+
+class PartitionedExpiredEventTests(ExpiredEventTests):
+    config = dict(ExpiredEventTests.config, partitions=8)
+
+
+class EncryptedExpiredEventTests(ExpiredEventTests):
+    config = dict(ExpiredEventTests.config, symmetric_encryption_keys=["expiry"])
+
+
+class ExpiredApplicationMessageTests(ExpiryCase):
+    def test_it_is_counted_and_named_in_the_log(self):
+        with self.assertLogs(LOGGER, "WARNING") as logs:
+            self.watch()
+            for number in range(3):
+                self.sender.send("mail.nobody", {"number": number})
+            wait_until(lambda: self.expired() == 3, "the count")
+        self.assertIn("of mail.nobody", logs.output[0])
+        self.nothing_is_left()
+        tag = self.layer.keys.tag
+        wait_until(
+            lambda: not self.layer.servers.call(("EXISTS", tag + "queues", tag + "expired")),
+            "nothing to be left to look at",
+        )
+
+    def test_one_that_is_put_back_is_looked_after_too(self):
+        layer = self.make_layer(expiry=0.2, lost={"work.*": "retry"})
+        layer.send("work.x", {})
+        self.assertEqual(layer.claim("slot", ["work.x"]), ("work.x", {}))
+        layer.servers.call(("DEL", layer.keys.queues))
+        layer.release("slot")
+        wait_until(lambda: layer.statistics().get("expired") == 1, "the count")
+
+    def test_a_warning_a_second_at_most(self):
+        self.sender.leases.ensure()
+        with self.assertLogs(LOGGER, "WARNING") as logs:
+            begin = time.monotonic()
+            for _ in range(20):
+                self.sender.send("mail.nobody", {})
+                time.sleep(0.05)
+            wait_until(lambda: self.sender.statistics().get("expired") == 20, "the count")
+            wait_until(
+                lambda: sum(int(line.split(": ")[1].split()[0]) for line in self.lines(logs)) == 20,
+                "all of them to be named",
+            )
+            elapsed = time.monotonic() - begin
+        self.assertLessEqual(len(self.lines(logs)), 1 + elapsed)
+
+    def lines(self, logs):
+        return [record.getMessage() for record in logs.records]
+
+
+class StolenTokenTests(RecoveryCase):
+    """A process that is killed, or stopped, as it waits may get the token that was to wake another."""
+
+    def setUp(self):
+        # A server of its own, to count those that wait; and nobody whose lease is renewed meanwhile.
+        self.server = RedisServer().start()
+        self.addCleanup(self.server.stop)
+        self.layer = self.make_layer(
+            hosts=[self.server.url], heartbeat=3 * TIMEOUT, lease=9 * TIMEOUT
+        )
+        self.watch()
+        wait_until(lambda: self.blocked() == 1, "the lease's thread to wait")
+        self.layer.block_for = 3 * TIMEOUT
+        _, self.queue, self.wake = self.layer.keys.queue("work.x")
+
+    def steal(self):
+        """Be first in the row of those that wait, and take the next token for nothing."""
+        thief = threading.Thread(target=self.layer.servers.call, args=(("BLPOP", self.wake, 5),))
+        before = self.blocked()
+        thief.start()
+        self.addCleanup(thief.join)
+        wait_until(lambda: self.blocked() > before, "the thief to wait")
+
+    def blocked(self):
+        return self.server.client().info("clients")["blocked_clients"]
+
+    def wait_behind(self, function):
+        """Have `function` wait behind the thief; returns what it got, a list, when it has."""
+        self.steal()
+        before, got = self.blocked(), []
+        thread = threading.Thread(target=lambda: got.append(function()))
+        thread.start()
+        self.addCleanup(thread.join)
+        wait_until(lambda: self.blocked() > before, "the reader to wait")
+        return got
+
+    def test_a_worker_looks_around_though_nobody_wakes_it(self):
+        got = self.wait_behind(lambda: self.layer.claim("slot", ["work.x"], block=True))
+        self.layer.send("work.x", {"number": 1})
+        wait_until(lambda: got, "the message")
+        self.assertEqual(got, [("work.x", {"number": 1})])
+
+    def test_so_does_a_plain_reader(self):
+        got = self.wait_behind(lambda: self.layer.receive_many(["work.x"], block=True))
+        self.layer.send("work.x", {"number": 1})
+        wait_until(lambda: got, "the message")
+        self.assertEqual(got, [("work.x", {"number": 1})])
+
+    def test_the_next_message_wakes_somebody(self):
+        self.layer._lookout.acquire()  # as if the thread that looks around had work
+        got = self.wait_behind(lambda: self.layer.claim("slot", ["work.x"], block=True))
+        self.layer.send("work.x", {"number": 1})
+        wait_until(
+            lambda: not self.layer.servers.call(("EXISTS", self.wake)), "the token to be taken"
+        )
+        self.assertEqual(got, [])
+        self.layer.send("work.x", {"number": 2})
+        wait_until(lambda: got, "the message")
+        self.assertEqual(got, [("work.x", {"number": 1})])
+
+
+class DeadLetterLimitTests(RecoveryCase):
+    def setUp(self):
+        super().setUp()
+        self.layer = self.make_layer(dead_letters=3)
+
+    def bury(self, number):
+        """A dead letter that holds `number`."""
+        self.layer.send("work.x", {"number": number})
+        self.layer.claim("slot", ["work.x"])
+        self.layer.bury("slot", "lost")
+        self.layer.acknowledge("slot")
+
+    def numbers(self):
+        return [each.message["number"] for each in self.layer.dead_letters()]
+
+    def test_the_newest_are_kept_and_the_rest_is_counted_and_logged(self):
+        for number in range(3):
+            self.bury(number)
+        self.assertNotIn("dead_letters_dropped", self.layer.statistics())
+        with self.assertLogs(LOGGER, "ERROR") as logs:
+            for number in range(3, 8):
+                self.bury(number)
+            self.assertEqual(self.numbers(), [5, 6, 7])
+            self.assertEqual(self.layer.statistics()["dead_letters_dropped"], 5)
+            self.layer.notices.PAUSE = 0
+            self.layer.leases.beat()
+        messages = [record.getMessage() for record in logs.records]
+        self.assertIn("1 dead letters were dropped: no more than 3 are kept", messages[0])
+        # The four that came within the same second are in one line, unless this machine is slow.
+        self.assertEqual(sum(int(each.split()[0]) for each in messages), 5)
+        self.assertEqual(self.layer.global_statistics()["dead_letters"], 3)
+        self.assertEqual(self.layer.global_statistics()["counters"].get("dead_letters_dropped"), 5)
+
+    def test_those_that_cannot_be_read_count_too(self):
+        stranger = self.make_layer(symmetric_encryption_keys=["another"])
+        for number in range(5):
+            stranger.send("work.x", {"number": number})
+        self.assertEqual(self.layer.receive_many(["work.x"]), (None, None))
+        letters = stranger.dead_letters()
+        self.assertEqual([each.message["number"] for each in letters], [2, 3, 4])
+        self.assertEqual(self.layer.statistics()["dead_letters_dropped"], 2)
+
+    def test_none_may_be_kept(self):
+        self.layer = self.make_layer(dead_letters=0)
+        self.bury(1)
+        self.assertEqual(self.layer.dead_letters(), [])
+        self.assertEqual(self.layer.statistics()["dead_letters_dropped"], 1)
+
+    def test_a_wrong_number(self):
+        for wrong in (-1, "many", None, 2.5):
+            with self.subTest(wrong), self.assertRaisesRegex(ValueError, "how many are kept"):
+                self.make_layer(dead_letters=wrong)
