@@ -174,6 +174,31 @@ async def fetch(port, path, method="GET", timeout=30.0):
     return int(first.split(" ")[1]), headers, body
 
 
+class Lag:
+    """
+    How late this process' own event loop is (seconds, many a second): its share in every time that it
+    measures. A context manager.
+    """
+
+    EVERY = 0.02
+
+    def __init__(self):
+        self.samples = []
+
+    async def _tick(self):
+        while True:
+            due = time.monotonic() + self.EVERY
+            await asyncio.sleep(self.EVERY)
+            self.samples.append(time.monotonic() - due)
+
+    def __enter__(self):
+        self._task = asyncio.ensure_future(self._tick())
+        return self
+
+    def __exit__(self, *exc_info):
+        self._task.cancel()
+
+
 class Flow:
     """One socket of Traffic, which sends numbered frames; `sent` and `echoed` count them."""
 

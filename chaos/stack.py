@@ -398,23 +398,25 @@ class Stack:
     def gateway(self, program="uvicorn", port=None, send_buffer=None, application=None, wait=True):
         """A gateway under uvicorn or Daphne; `send_buffer` bounds what the kernel keeps for a client."""
         port = port or free_port()
-        application = application or "chaossite.asgi:channel_layer"
-        descriptors = ()
+        application = application or "chaossite.asgi:application"
+        # The bound is to close who does not read, not the server's own keep-alive.
         if program == "daphne":
-            command = ["-m", "daphne", "-b", "127.0.0.1", "-p", str(port), "-v", "0", application]
+            command = ["-m", "daphne", "-v", "0", "--ping-timeout", "120", application]
+            address = ["-b", "127.0.0.1", "-p", str(port)]
         else:
             command = ["-m", "uvicorn", "--log-level", "warning", "--backlog", "4096", application]
-            # The bound is to close who does not read, not the server's own keep-alive.
             command += ["--ws-ping-timeout", "120"]
-            if send_buffer:
-                sock = socket.socket()
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
-                sock.bind(("127.0.0.1", port))
-                descriptors = (sock.fileno(),)
-                command += ["--fd", str(sock.fileno())]
-            else:
-                command += ["--host", "127.0.0.1", "--port", str(port)]
+            address = ["--host", "127.0.0.1", "--port", str(port)]
+        descriptors = ()
+        if send_buffer:
+            sock = socket.socket()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+            sock.bind(("127.0.0.1", port))
+            sock.listen(1024)
+            descriptors = (sock.fileno(),)
+            address = ["--fd", str(sock.fileno())]
+        command += address
         process = self.start(program, *command, pass_fds=descriptors)
         if descriptors:
             sock.close()

@@ -9,4 +9,6 @@ urlpatterns = [
     re_path(r"^work$", views.work),
     re_path(r"^stream$", views.stream),
     re_path(r"^upload$", views.upload),
+    re_path(r"^hold$", views.hold),
+    re_path(r"^flood$", views.flood),
 ]

@@ -1,5 +1,10 @@
+import json
+import os
 import time
 
+from channels import Channel
+from channels.exceptions import ChannelFull
+from django.conf import settings
 from django.http import HttpResponse, StreamingHttpResponse
 
 from .record import record
@@ -43,3 +48,23 @@ def upload(request):
         if size >= following:
             following += burst
             time.sleep(pause)
+
+
+def hold(request):
+    """Keeps its thread until there is a file `released` in the site's folder."""
+    record("hold")
+    while not os.path.exists(os.path.join(settings.BASE_DIR, "released")):
+        time.sleep(0.05)
+    return HttpResponse("released")
+
+
+def flood(request):
+    """Sends `n` messages to a channel that nobody reads; how often it got ChannelFull, as JSON."""
+    refused = 0
+    for number in range(int(request.GET["n"])):
+        try:
+            Channel("unheard").send({"n": number}, immediately=True)
+        except ChannelFull:
+            refused += 1
+    layer = Channel("unheard").channel_layer
+    return HttpResponse(json.dumps({"refused": refused, "counted": layer.statistics()["full"]}))

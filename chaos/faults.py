@@ -1,0 +1,435 @@
+"""Rows of what dies, goes away, or is started anew: workers, gateways, the layer's server."""
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections import Counter
+
+from load import Refused, Socket, Traffic, fetch
+from stack import LEASE, Failure, require
+from table import both, in_thread, ports, require_untouched, row, settle, until
+
+
+@row(
+    "rolling",
+    "rolling restart of all workers, one by one",
+    backends=("redis", "postgresql"),
+    seconds=300,
+)
+async def rolling(stack, options):
+    gateways = both(stack)
+    workers = [stack.worker() for _ in range(3)]
+    traffic = Traffic(ports(gateways))
+    await traffic.start()
+    slowest, rounds = 0.0, 2 if options.quick else 10
+    for _ in range(rounds):
+        for index, worker in enumerate(workers):
+            worker.signal(signal.SIGTERM)
+            slowest = max(slowest, await in_thread(worker.wait, 12))
+            require(worker.popen.returncode == 0, "a worker left with %s", worker.popen.returncode)
+            workers[index] = await in_thread(stack.worker)
+    measured = require_untouched(traffic, await settle(stack, traffic))
+    return "%d times 3 workers: %s; slowest leave %.1f s" % (rounds, measured, slowest)
+
+
+@row(
+    "reload",
+    "SIGHUP to `runworker --processes 3`: new code",
+    backends=("redis", "postgresql"),
+)
+async def reload(stack, options):
+    gateways = both(stack)
+    supervisor = stack.worker("--processes", "3")
+    traffic = Traffic(ports(gateways))
+    await traffic.start()
+    times, rounds = [], 1 if options.quick else 4
+    for version in range(2, 2 + rounds):
+        before = set(supervisor.children())
+        path = os.path.join(stack.site, "chaossite", "version.py")
+        with open(path, "w") as file:
+            file.write("VERSION = %d\n" % version)
+        begun = time.monotonic()
+        supervisor.signal(signal.SIGHUP)
+        await until(
+            lambda before=before: (
+                len(supervisor.children()) == 3 and not before & set(supervisor.children())
+            ),
+            60,
+            "new processes",
+        )
+        times.append(time.monotonic() - begun)
+        since = time.monotonic()
+        await until(
+            lambda version=version, since=since: traffic.versions.get(version, 0) > since + 0.3,
+            10,
+            "the new code",
+        )
+        old = traffic.versions[version - 1]
+        require(old < since + 0.3, "old code answered %.1f s after the reload", old - since)
+    measured = require_untouched(traffic, await settle(stack, traffic))
+    return "%d times, all 3 renewed in %.1f s at most: %s" % (rounds, max(times), measured)
+
+
+@row(
+    "killed",
+    "SIGKILL of a random worker every 3 s",
+    backends=("redis", "postgresql"),
+    quick=("redis", "postgresql"),
+)
+async def killed(stack, options):
+    gateways = both(stack)
+    supervisor = stack.worker("--processes", "4")
+    await until(lambda: len(supervisor.children()) == 4, 20, "workers")
+    traffic = Traffic(ports(gateways), frame_ms=10, request_ms=60, interval=0.05, requests=10)
+    await traffic.start()
+    kills = 0
+    end = time.monotonic() + (9 if options.quick else 60)
+    while time.monotonic() < end:
+        await asyncio.sleep(3)
+        os.kill(random.choice(supervisor.children()), signal.SIGKILL)
+        kills += 1
+    await asyncio.sleep(LEASE + 1)
+    found = await settle(stack, traffic)
+    stack.require_alive(gateways + [supervisor])
+    statuses, codes = traffic.statuses(), traffic.codes()
+    worst = max(seconds for _, seconds, _, _ in traffic.answers)
+    done = Counter(line["n"] for line in stack.records() if line["kind"] == "request")
+    found["twice"] += sum(number > 1 for number in done.values())
+    measured = (
+        "%d kills: HTTP %s, slowest answer %.1f s (lease + 2 = %g); %d frames, closed with %s, "
+        "handshakes refused %s; "
+        "lost %d, unanswered %d, twice %d, out of order %d, marked %d, no disconnect %d"
+    ) % (
+        kills,
+        statuses,
+        worst,
+        LEASE + 2,
+        found["frames"],
+        codes,
+        traffic.refused,
+        found["lost"],
+        found["unanswered"],
+        found["twice"],
+        found["disorder"],
+        found["marked"],
+        found["no_disconnect"],
+    )
+    require(set(statuses) <= {200, 502}, measured)
+    require(worst < LEASE + 2, measured)
+    require(set(codes) <= {1011}, measured)
+    # A socket whose connect was lost is closed before it was open.
+    require(set(traffic.refused) <= {403}, measured)
+    require(
+        not (found["lost"] or found["unanswered"] or found["twice"] or found["disorder"]), measured
+    )
+    require(not found["no_disconnect"], measured)
+    return measured
+
+
+@row(
+    "retried",
+    "the same with `retried` channels, and a poison message",
+    backends=("redis", "postgresql"),
+    lost={"job": "retry"},
+    channel_capacity={"job": 100000},
+    channel_expiry={"job": 600},
+)
+async def retried(stack, options):
+    supervisor = stack.worker("--processes", "3")
+    await until(lambda: len(supervisor.children()) == 3, 20, "workers")
+    count = 1500 if options.quick else 6000
+    layer = stack.layer
+
+    def send(first, last):
+        for n in range(first, last):
+            layer.send("job", {"n": n, "ms": 20})
+
+    await in_thread(send, 0, count // 2)
+    layer.send("job", {"n": count, "poison": True})
+    await in_thread(send, count // 2, count)
+    begun = time.monotonic()
+
+    def done():
+        lines = stack.records()
+        return (
+            len({line["n"] for line in lines if line["kind"] == "job"}) == count
+            and len(layer.dead_letters()) >= 1
+        )
+
+    kills = 0
+    while not done():
+        require(
+            time.monotonic() - begun < 180,
+            "jobs handled: %d of %d; dead letters %s",
+            len({line["n"] for line in stack.records() if line["kind"] == "job"}),
+            count,
+            [(each.message, each.reason) for each in layer.dead_letters()],
+        )
+        await asyncio.sleep(3)
+        if kills < (4 if options.quick else 12):
+            os.kill(random.choice(supervisor.children() or [supervisor.pid]), signal.SIGKILL)
+            kills += 1
+    await asyncio.sleep(LEASE + 1)
+    letters = layer.dead_letters()
+    lines = stack.records()
+    handled = Counter(line["n"] for line in lines if line["kind"] == "job")
+    unmarked = [
+        line
+        for line in lines
+        if line["kind"] == "job" and handled[line["n"]] > 1 and not line["redelivered"]
+    ]
+    poisoned = sum(line["kind"] == "poison" for line in lines)
+    twice = sum(number > 1 for number in handled.values())
+    measured = (
+        "%d kills: %d of %d jobs handled, %d twice (marked); poison taken %d times, dead letters: %s"
+        % (
+            kills,
+            len(handled),
+            count,
+            twice,
+            poisoned,
+            [(each.message["n"], each.reason) for each in letters],
+        )
+    )
+    require([each.message["n"] for each in letters] == [count], measured)
+    require(poisoned == 3, measured)
+    require(len({line["n"] for line in unmarked}) == len(unmarked), measured)
+    return measured
+
+
+#: Seconds for which an event waits for a worker in the row `expired`; by default 60, and of a socket a day.
+EXPIRY = 3
+
+
+@row(
+    "expired",
+    "every worker killed, and none comes for longer than the expiry",
+    channel_expiry=dict.fromkeys(
+        ("http.request", "websocket.connect", "websocket.receive"), EXPIRY
+    ),
+)
+async def expired(stack, options):
+    gateways = both(stack)
+    worker = stack.worker()
+    answers, handshakes, sockets = [], [], []
+
+    async def ask(number, path="/work?n=%d"):
+        begun = time.monotonic()
+        status, _, _ = await fetch(gateways[number % 2].port, path % number)
+        answers.append((status, time.monotonic() - begun))
+
+    async def knock(number):
+        begun = time.monotonic()
+        try:
+            await Socket(gateways[number % 2].port, "/echo?id=late%d" % number).open()
+            status = 101
+        except Refused as error:
+            status = error.status
+        handshakes.append((status, time.monotonic() - begun))
+
+    for number in range(20):
+        socket = Socket(gateways[number % 2].port, "/echo?id=%d" % number)
+        sockets.append(await socket.open())
+    held = [asyncio.ensure_future(ask(number, "/hold?n=%d")) for number in range(4)]
+
+    def recorded(kind):
+        return {line.get("id", line["at"]) for line in stack.records() if line["kind"] == kind}
+
+    await until(lambda: len(recorded("hold")) == 4, 10, "requests that keep all threads")
+    worker.kill()
+    begun = time.monotonic()
+    for each in sockets:
+        each.send(b'{"n": 1}')
+    waiting = held + [asyncio.ensure_future(ask(number)) for number in range(20)]
+    waiting += [asyncio.ensure_future(knock(number)) for number in range(10)]
+    await asyncio.wait(waiting, timeout=EXPIRY + 10)
+    closes = [each.closed for each in sockets]
+    await asyncio.wait(closes, timeout=max(0.1, begun + EXPIRY + 10 - time.monotonic()))
+    closed = time.monotonic() - begun
+    codes = Counter(each.code for each in sockets)
+    statuses = Counter(status for status, _ in answers)
+    refused = Counter(status for status, _ in handshakes)
+    slowest = max([seconds for _, seconds in answers + handshakes] + [0.0])
+    for each in waiting:
+        each.cancel()
+    measured = (
+        "events wait %g s for a worker: HTTP %s, handshakes refused with %s, the slowest after %.1f s; "
+        "sockets closed with %s after %.1f s"
+    ) % (EXPIRY, dict(statuses), dict(refused), slowest, dict(codes), closed)
+    require(statuses == {502: 24}, measured)
+    # 0: Daphne cuts a handshake off by itself after 5 s.
+    require(sum(refused.values()) == 10 and set(refused) <= {403, 0}, measured)
+    require(codes == {1011: 20}, measured)
+    require(max(slowest, closed) < max(EXPIRY, LEASE) + 3, measured)
+    await in_thread(stack.worker)
+    everyone = {str(number) for number in range(20)}
+    later = await until(
+        lambda: everyone <= recorded("disconnect"), 5, "the disconnects, from a new worker"
+    )
+    status, _, _ = await fetch(gateways[0].port, "/work?n=1")
+    require(status == 200, "HTTP %d from the new worker", status)
+    return measured + "; a new worker has all disconnects after %.1f s" % later
+
+
+@row("gateway", "SIGKILL of a gateway", backends=("redis", "postgresql"))
+async def gateway_killed(stack, options):
+    count = 50
+    gateways = both(stack)
+    worker = stack.worker(threads=8)
+    sockets = []
+    for index in range(2 * count):
+        port = gateways[index % 2].port
+        sockets.append(await Socket(port, "/room/hall?id=%d" % index).open())
+    members = await in_thread(stack.layer.group_channels, "room-hall")
+    require(len(members) == 2 * count, "%d members before", len(members))
+    doomed, other = gateways if random.random() < 0.5 else gateways[::-1]
+    reader, writer = await asyncio.open_connection("127.0.0.1", doomed.port)
+    writer.write(b"GET /stream?mb=64&ms=20&name=slow HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    await reader.readexactly(1000)
+    await asyncio.sleep(0.5)
+    begun = time.monotonic()
+    doomed.kill()
+
+    def gone():
+        return {
+            line["id"]
+            for line in stack.records()
+            if line["kind"] == "disconnect" and line["code"] == 1006
+        }
+
+    expected = {str(index) for index in range(2 * count) if gateways[index % 2] is doomed}
+    try:
+        await until(lambda: gone() >= expected, LEASE + 2, "disconnects")
+    except Failure:
+        raise Failure(
+            "%d of %d disconnects within lease + 2 s" % (len(gone() & expected), count)
+        ) from None
+    seconds = time.monotonic() - begun
+    require(gone() == expected, "disconnects of sockets that live: %s", gone() - expected)
+    members = await in_thread(stack.layer.group_channels, "room-hall")
+    require(len(members) == count, "%d members after, %d expected", len(members), count)
+
+    def stream_ended():
+        return any(line["kind"] == "stream-end" for line in stack.records())
+
+    ended = await until(stream_ended, 20, "the view whose client was there to end its stream")
+    speaker = next(each for each in sockets if each.code is None)
+    speaker.send(b"still here")
+    living = [each for each in sockets if each.port == other.port]
+    await until(lambda: all(each.received for each in living), 5, "the room's message")
+    status, _, _ = await fetch(other.port, "/work?n=1")
+    require(status == 200 and worker.alive, "HTTP %d afterwards", status)
+    for each in living:
+        each.close()
+    return (
+        "%s killed: %d disconnects (1006) after %.1f s (lease + 2 = %g), %d of %d members left, "
+        "the stream's view ended after %.1f s, the others go on"
+        % (doomed.name, count, seconds, LEASE + 2, len(members), 2 * count, seconds + ended)
+    )
+
+
+async def outage(stack, options, fault, may_close=(), loses=False):
+    """`fault(seconds)` takes the server away for so long; whether it then `loses` what it holds."""
+    may_close = set(may_close)
+    gateways = both(stack)
+    worker, supervisor = stack.worker(), stack.worker("--processes", "2")
+    traffic = Traffic(ports(gateways), sockets=40)
+    await traffic.start()
+    await asyncio.sleep(1)
+    seconds = 4 if options.quick else 10
+    before = set(supervisor.children())
+    await fault(seconds)
+    back = time.monotonic()
+    first = await until(lambda: traffic.last_echo > back, 5, "traffic to resume")
+
+    # Every socket that is open, or came back, echoes again.
+    def all_flow():
+        flows = traffic.open_flows()
+        return len(flows) == traffic.sockets and all(
+            flow.echoed and flow.sent - flow.echoed < 4 for flow in flows
+        )
+
+    try:
+        everyone = await until(all_flow, 10, "all sockets")
+    except Failure:
+        flows = traffic.open_flows()
+        stuck = sum(flow.sent - flow.echoed >= 4 for flow in flows)
+        everyone = None
+    await asyncio.sleep(1)
+    found = await settle(stack, traffic)
+    stack.require_alive(gateways + [worker, supervisor])
+    codes, statuses = traffic.codes(), traffic.statuses()
+    measured = (
+        "away for %d s: first echo after %.1f s, all sockets after %s; closed with %s; HTTP %s; "
+        "%d frames, lost %d, unanswered %d, twice %d, marked %d, out of order %d, no disconnect %d; "
+        "refused %s"
+    ) % (
+        seconds,
+        first,
+        "%.1f s" % everyone
+        if everyone is not None
+        else "never (%d open, %d stuck)" % (len(flows), stuck),
+        codes or "none",
+        statuses,
+        found["frames"],
+        found["lost"],
+        found["unanswered"],
+        found["twice"],
+        found["marked"],
+        found["disorder"],
+        found["no_disconnect"],
+        dict(Counter(traffic.refused)),
+    )
+    require(everyone is not None and everyone < 5, measured)
+    require(set(supervisor.children()) == before, "workers were replaced; " + measured)
+    require(set(codes) <= may_close, measured)
+    require(set(statuses) <= {200, 502, 503}, measured)
+    require(not found["no_disconnect"] or loses, measured)
+    require(
+        not (found["lost"] or found["unanswered"] or found["twice"] or found["disorder"]), measured
+    )
+    return measured
+
+
+@row(
+    "stopped",
+    "the server stopped, and started again with its data",
+    backends=("redis", "postgresql"),
+)
+async def stopped(stack, options):
+    # What a Redis kept when it was stopped, nobody can tell: its sockets begin anew.
+    may_close = {1012} if stack.server.kind == "Redis" else ()
+
+    async def fault(seconds):
+        await in_thread(stack.server.stop, True)
+        await asyncio.sleep(seconds)
+        await in_thread(stack.server.start)
+
+    return await outage(stack, options, fault, may_close=may_close)
+
+
+@row("frozen", "the server SIGSTOPped", backends=("redis", "postgresql"))
+async def frozen(stack, options):
+    async def fault(seconds):
+        stack.server.signal(signal.SIGSTOP)
+        await asyncio.sleep(seconds)
+        stack.server.signal(signal.SIGCONT)
+
+    return await outage(stack, options, fault)
+
+
+@row(
+    "emptied",
+    "the server killed, and restarted empty",
+    backends=("redis", "postgresql"),
+    quick=("redis", "postgresql"),
+)
+async def emptied(stack, options):
+    async def fault(seconds):
+        await in_thread(stack.server.stop, False)
+        await asyncio.sleep(seconds)
+        await in_thread(stack.server.start)
+
+    return await outage(stack, options, fault, may_close={1012}, loses=True)

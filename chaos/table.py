@@ -1,0 +1,98 @@
+"""
+The table: how a row is made, and the steps that rows share. A row is a coroutine that raises Failure, or
+returns what it measured; faults.py and bounds.py hold them.
+"""
+
+import asyncio
+import time
+from collections import namedtuple
+
+from load import audit
+from stack import Failure, require
+
+Row = namedtuple("Row", "name title function backends seconds quick config")
+ROWS = []
+
+#: For rows in which nobody dies: the layer's own timing, which a busy machine does not outrun.
+PATIENT = {"heartbeat": 5.0, "lease": 15.0}
+
+
+def row(name, title, backends=("redis",), seconds=240, quick=("redis",), **config):
+    """
+    On `backends`, and with --quick on those of `quick`; `config` goes to the layer. A row that takes longer
+    than `seconds` has failed.
+    """
+
+    def register(function):
+        ROWS.append(Row(name, title, function, backends, seconds, quick, config))
+        return function
+
+    return register
+
+
+async def in_thread(function, *args):
+    return await asyncio.get_event_loop().run_in_executor(None, lambda: function(*args))
+
+
+async def until(condition, seconds, what):
+    """Seconds until `condition()` is true; Failure after so many."""
+    begun = time.monotonic()
+    while not condition():
+        require(time.monotonic() - begun < seconds, "waited %g s in vain for %s", seconds, what)
+        await asyncio.sleep(0.02)
+    return time.monotonic() - begun
+
+
+def both(stack):
+    """A gateway under each server."""
+    gateways = [stack.gateway("uvicorn", wait=False), stack.gateway("daphne", wait=False)]
+    for gateway in gateways:
+        stack.await_gateway(gateway)
+    return gateways
+
+
+def ports(gateways):
+    return [gateway.port for gateway in gateways]
+
+
+def require_untouched(traffic, found):
+    """The promises of a restart that nobody is to notice."""
+    statuses = traffic.statuses()
+    text = (
+        "%d frames, %d requests on %d sockets: closed %s, lost %d, unanswered %d, twice %d, "
+        "out of order %d, HTTP %s"
+    )
+    measured = text % (
+        found["frames"],
+        len(traffic.answers),
+        len(traffic.flows),
+        traffic.codes() or 0,
+        found["lost"],
+        found["unanswered"],
+        found["twice"] + found["marked"],
+        found["disorder"],
+        statuses,
+    )
+    bad = (
+        traffic.codes()
+        or traffic.refused
+        or set(statuses) - {200}
+        or any(found[key] for key in found if key != "frames")
+    )
+    require(not bad, "%s; refused %s; %s", measured, traffic.refused[:5], found)
+    return measured
+
+
+async def settle(stack, traffic):
+    """Stop the load, and let the last disconnects be handled; what the audit found."""
+    await traffic.stop()
+    connected = {flow.id for flow in traffic.flows}
+
+    def all_gone():
+        return connected <= {line["id"] for line in stack.records() if line["kind"] == "disconnect"}
+
+    try:
+        await until(all_gone, 10, "disconnects")
+    except Failure:
+        pass  # the audit says how many
+    return audit(traffic, stack.records())
