@@ -5,6 +5,7 @@ other line needs that has something of a client's in it (`visible`).
 """
 
 import logging
+import threading
 import time
 
 import django
@@ -122,6 +123,26 @@ def configure():
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False
+
+
+class Seldom:
+    """Lets one of many lines alike through in `seconds`. Thread-safe."""
+
+    def __init__(self, seconds=1.0, clock=time.monotonic):
+        self._seconds, self._clock = seconds, clock
+        self._lock = threading.Lock()
+        self._next = self._held_back = 0
+
+    def ask(self):
+        """None: not now. Else the number of lines that were held back since the last."""
+        with self._lock:
+            now = self._clock()
+            if now < self._next:
+                self._held_back += 1
+                return None
+            self._next = now + self._seconds
+            held_back, self._held_back = self._held_back, 0
+            return held_back
 
 
 class LastResort(logging.StreamHandler):

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 import uuid
+import weakref
 
 from django.db import connections
 
@@ -22,7 +23,7 @@ from .exceptions import (
     LayerUnavailable,
 )
 from .layers.messages import EVENT_CHANNELS
-from .log import visible
+from .log import Seldom, visible
 from .message import Message
 from .outbox import outbox
 from .security.websockets import origin_allowed
@@ -60,6 +61,9 @@ LOOK_EVERY = 0.5
 
 #: Seconds before a message runs that was lost with a worker before.
 SUSPECT_DELAY = 0.1
+
+#: Of a layer, what lets one line a second about messages that were not sent into the log.
+_not_sent = weakref.WeakKeyDictionary()
 
 #: Held by the thread of this process that handles a message which was lost with a worker before.
 _one_suspect = threading.Lock()
@@ -455,13 +459,16 @@ class _Answer:
             return True
         except (ChannelFull, LayerUnavailable) as error:
             layer.count("held_not_sent")
-            logger.error(
-                "What a consumer sent to the %s %s was not sent: %s Send with immediately=True to "
-                "get this error in the consumer.",
-                "channel" if kind == "send" else "group",
-                name,
-                error,
-            )
+            held_back = _not_sent.setdefault(layer, Seldom()).ask()
+            if held_back is not None:
+                logger.error(
+                    "What a consumer sent to the %s %s was not sent: %s Send with immediately=True "
+                    "to get this error in the consumer.%s",
+                    "channel" if kind == "send" else "group",
+                    name,
+                    error,
+                    " (Since the last such line: %d more.)" % held_back if held_back else "",
+                )
             return False
 
 

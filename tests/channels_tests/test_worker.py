@@ -13,6 +13,7 @@ from django.channels.exceptions import (
     WebsocketCloseException,
 )
 from django.channels.layers.memory import MemoryChannelLayer
+from django.channels.log import Seldom
 from django.channels.message import Message, pending_message_store
 from django.channels.signals import consumer_finished, consumer_started
 from django.channels.worker import Worker, WorkerGroup
@@ -142,6 +143,26 @@ class ConsumerTests(WorkerTestCase):
             self.work(consumer)
         self.assertIn("the channel other was not sent", logs.output[0])
         self.assertEqual(self.layer.statistics()["held_not_sent"], 1)
+
+    def test_many_that_were_not_sent_are_one_line_a_second(self):
+        self.layer = MemoryChannelLayer(capacity=1)
+
+        def consumer(message):
+            for _ in range(101):
+                self.channel("other").send({})
+
+        with self.assertLogs("django.channels.worker", "ERROR") as logs:
+            self.work(consumer)
+        lines = [line for line in logs.output if "the channel other was not sent" in line]
+        self.assertLess(len(lines), 10)  # 1, except on a machine that stands still
+        self.assertEqual(self.layer.statistics()["held_not_sent"], 100)
+
+    def test_a_line_says_how_many_were_held_back_before_it(self):
+        now = [5.0]
+        seldom = Seldom(clock=lambda: now[0])
+        self.assertEqual([seldom.ask() for _ in range(3)], [0, None, None])
+        now[0] += 1
+        self.assertEqual([seldom.ask() for _ in range(2)], [2, None])
 
     def test_a_batch_runs_the_consumer_once_a_frame(self):
         def consumer(message):
