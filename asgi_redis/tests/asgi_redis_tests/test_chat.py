@@ -5,6 +5,7 @@ import re
 import signal
 import unittest
 
+from asgi_redis import RedisChannelLayer
 from channels_tests.requirements import require
 from channels_tests.test_chat import START_TIMEOUT, ChatSite, Visitor, require_chat
 from channels_tests.timing import wait_until
@@ -57,6 +58,11 @@ class ChatTests(unittest.TestCase):
             ben = Visitor(second, "Ben").enter().await_people("Ada", "Ben")
             ada.say("hello over there")
             ben.await_line("hello over there")
+            # A socket whose event the killed worker held would be closed, as it should: the line is out
+            # before the worker has said that it is done.
+            layer = RedisChannelLayer(hosts=[redis.url])
+            self.addCleanup(layer.close)
+            wait_until(lambda: not layer.global_statistics()["messages_held"], "them to be done")
             os.kill(pids[0], signal.SIGKILL)
             for number in range(5):
                 ben.say("line %d" % number)
