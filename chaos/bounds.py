@@ -443,6 +443,7 @@ def turned_away(gateway):
     "full",
     "a shared channel that is full",
     backends=("redis", "postgresql", "memory"),
+    quick=("redis", "memory"),
     channel_capacity={"http.request": 50, "websocket.connect": 20, "unheard": 10},
     **PATIENT,
 )

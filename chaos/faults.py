@@ -139,12 +139,12 @@ async def killed(stack, options):
 async def retried(stack, options):
     supervisor = stack.worker("--processes", "3")
     await until(lambda: len(supervisor.children()) == 3, 20, "workers")
-    count = 1500 if options.quick else 6000
+    count, milliseconds, most = (1500, 20, 4) if options.quick else (6000, 100, 20)
     layer = stack.layer
 
     def send(first, last):
         for n in range(first, last):
-            layer.send("job", {"n": n, "ms": 20})
+            layer.send("job", {"n": n, "ms": milliseconds})
 
     await in_thread(send, 0, count // 2)
     layer.send("job", {"n": count, "poison": True})
@@ -168,7 +168,7 @@ async def retried(stack, options):
             [(each.message, each.reason) for each in layer.dead_letters()],
         )
         await asyncio.sleep(3)
-        if kills < (4 if options.quick else 12):
+        if kills < most:
             os.kill(random.choice(supervisor.children() or [supervisor.pid]), signal.SIGKILL)
             kills += 1
     await asyncio.sleep(LEASE + 1)
@@ -183,18 +183,21 @@ async def retried(stack, options):
     poisoned = sum(line["kind"] == "poison" for line in lines)
     twice = sum(number > 1 for number in handled.values())
     measured = (
-        "%d kills: %d of %d jobs handled, %d twice (marked); poison taken %d times, dead letters: %s"
+        "%d kills: %d of %d jobs handled, %d marked redelivered, %d twice; poison taken %d times, "
+        "dead letters: %s"
         % (
             kills,
             len(handled),
             count,
+            sum(line["kind"] == "job" and line["redelivered"] for line in lines),
             twice,
             poisoned,
             [(each.message["n"], each.reason) for each in letters],
         )
     )
     require([each.message["n"] for each in letters] == [count], measured)
-    require(poisoned == 3, measured)
+    # Fewer times where a random SIGKILL came before it did its own work.
+    require(1 <= poisoned <= 3, measured)
     require(len({line["n"] for line in unmarked}) == len(unmarked), measured)
     return measured
 
