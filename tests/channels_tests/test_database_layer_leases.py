@@ -4,9 +4,12 @@ import asyncio
 import logging
 import os
 import signal
+import threading
 import unittest
+from unittest import mock
 
 from django.channels.exceptions import LayerUnavailable
+from django.channels.layers.database import keeper, store
 from django.channels.layers.lost import LostPolicy
 from django.core.exceptions import ImproperlyConfigured
 
@@ -45,6 +48,10 @@ class LeaseTests:
     def lose(self, channel, message, times=1, **config):
         """Send it, and have as many workers die with it."""
         self.layer = self.make_layer(**config)
+        # While somebody lives, no keeper that still runs takes it that the database was away.
+        living = self.layer.store.key("living")
+        self.layer.store.register(living, 600.0)
+        self.addCleanup(self.layer.store.write, "unregister", {"name": living})
         self.layer.send(channel, message)
         for _ in range(times):
             doomed = self.doomed_layer(**config)
@@ -218,13 +225,217 @@ class LeaseTests:
         self.layer.acknowledge("slot")
         self.assertNothing("orders")
 
+    def test_of_the_dead_letters_the_newest_are_kept(self):
+        other = self.make_layer(prefix="other")
+        self.addCleanup(other.flush)
+        other.flush()
+        self.lose("orders", {"of": "other"}, prefix="other")
+        with self.assertLogs("django.channels.layers.database", "ERROR") as logs:
+            for number in range(4):
+                self.lose("orders", {"number": number}, dead_letters=2)
+                self.layer.share()
+        self.assertEqual([each.message["number"] for each in self.layer.dead_letters()], [2, 3])
+        statistics = self.layer.global_statistics()
+        self.assertEqual(statistics["dead_letters"], 2)
+        self.assertEqual(self.counters("dead_letters_dropped", "lost_dead"), [2, 4])
+        self.assertTrue(
+            any("raise the layer's option dead_letters" in each for each in logs.output)
+        )
+        self.assertEqual(len(other.dead_letters()), 1)
+
+    def test_there_may_be_no_dead_letters_at_all(self):
+        self.lose("orders", {"number": 1}, DEAD_LETTERS=0)
+        self.assertEqual(self.layer.dead_letters(), [])
+        self.assertEqual(self.counters("dead_letters_dropped"), [1])
+
+    # Events that no worker took.
+
+    def impatient_layer(self):
+        return self.make_layer(
+            heartbeat=4.0,
+            channel_expiry={"http.request": 0.05, "websocket.*": 0.05, "orders": 0.05},
+        )
+
+    def wait_for_expiry(self, layer):
+        def is_over():
+            return not any(
+                layer.channel_statistics(name)["messages_pending"]
+                for name in ("http.request", "websocket.receive", "orders")
+            )
+
+        wait_until(is_over, "the expiry")
+
+    def test_the_gateway_is_told_of_an_event_that_no_worker_took(self):
+        layer = self.impatient_layer()
+        layer.send("http.request", REQUEST)
+        layer.send("websocket.receive", {"reply_channel": "gateway.a!8", "exchange": 3, "text": ""})
+        layer.send("http.request", {"of": "somebody who waits for nothing"})
+        self.wait_for_expiry(layer)
+        layer.store.sweep()  # leaves them to who tells
+        with self.assertLogs("django.channels.layers.database", "WARNING") as logs:
+            layer.keeper.beat()
+        self.assertEqual(layer.statistics()["expired"], 3)
+        self.assertEqual(len(logs.output), 1)
+        for text in ("http.request (2)", "websocket.receive (1)", "manage.py runworker"):
+            self.assertIn(text, logs.output[0])
+        # The log has a line a second, no more.
+        layer.send("http.request", dict(REQUEST, reply_channel="gateway.a!9"))
+        self.wait_for_expiry(layer)
+        with mock.patch.object(keeper, "LOG_EVERY", 3600.0), self.assertRaises(AssertionError):
+            with self.assertLogs("django.channels.layers.database", "WARNING"):
+                layer.keeper.beat()
+        for channel, exchange in (("gateway.a!7", 0), ("gateway.a!8", 3), ("gateway.a!9", 0)):
+            self.assertEqual(self.receive(channel), {"lost": exchange})
+        self.assertNothing("gateway.a!")
+        self.assertNothing("http.request")
+
+    def test_an_open_inbox_is_told_by_the_heart_of_any_process(self):
+        layer = self.make_layer(channel_expiry={"http.request": 0.05})
+        other = self.make_layer()
+
+        async def live(inbox):
+            layer.keeper.stop()  # another process' heart beats
+            inbox.send("http.request", dict(REQUEST, reply_channel="gateway.c!1"), self.fail)
+            other.keeper.start()
+            self.assertEqual(await inbox.receive(), [("gateway.c!1", {"lost": 0})])
+            await inbox.close()
+
+        # A name of its own: other tests leave a gateway behind, which a flush tells.
+        self.in_gateway(live, layer, "gateway.c!")
+
+    def test_more_events_than_one_look_takes(self):
+        layer = self.impatient_layer()
+        for _ in range(2):
+            layer.store.insert([layer.row("http.request", REQUEST)[1] for _ in range(60)])
+        self.wait_for_expiry(layer)
+        self.assertEqual(layer.keeper.expire(), 120)
+        self.assertEqual(layer.channel_statistics("gateway.a!")["messages_pending"], 120)
+        self.assertFalse(layer.store.pulse()[1])
+
+    def test_an_event_is_not_taken_unless_its_gateway_is_told(self):
+        layer = self.impatient_layer()
+        layer.send("http.request", REQUEST)
+        self.wait_for_expiry(layer)
+
+        def dies(message):
+            raise RuntimeError("in the middle of it")
+
+        layer.report_expired, report = dies, layer.report_expired
+        with self.assertRaises(RuntimeError):
+            layer.keeper.expire()
+        layer.report_expired = report
+        self.assertEqual(layer.keeper.expire(), 1)
+        self.assertEqual(self.receive("gateway.a!7"), {"lost": 0})
+
+    def test_what_nobody_waits_for_goes_without_a_word(self):
+        layer = self.impatient_layer()
+        layer.send("orders", {"number": 1})
+        self.wait_for_expiry(layer)
+        self.assertFalse(layer.store.pulse()[1])
+        self.assertEqual(layer.store.sweep(), 1)
+        self.assertEqual(layer.store.sweep(), 0)
+
+    def test_where_looking_for_them_takes_long_it_is_not_done_each_time(self):
+        layer = self.impatient_layer()
+        layer.send("http.request", REQUEST)
+        self.wait_for_expiry(layer)
+        with mock.patch.object(store, "LONG_LOOK", -1.0), mock.patch.object(
+            store, "SEARCH_SHARE", 1e-9
+        ):
+            self.assertTrue(layer.store.pulse()[1])
+            self.assertFalse(layer.store.pulse()[1])
+
+    # Counters.
+
+    def counters(self, *names):
+        counters = self.layer.global_statistics()["counters"]
+        return [counters.get(name, 0) for name in names]
+
+    def test_the_counters_of_all_processes_are_added_up(self):
+        first, second = (self.make_layer(heartbeat=4.0) for _ in range(2))
+        for layer, number in ((first, 2), (second, 3)):
+            layer.count("refused", number)
+            layer.keeper.beat()
+        self.assertEqual(self.counters("refused"), [5])
+        first.keeper.beat()  # nothing new
+        self.assertEqual(self.counters("refused"), [5])
+        # What is not yet shared is known in its own process.
+        first.count("refused")
+        self.assertEqual(first.global_statistics()["counters"], {"refused": 6})
+        self.assertEqual(self.counters("refused"), [5])
+        first.close()
+        self.assertEqual(self.counters("refused"), [6])
+        self.layer.flush()
+        self.assertEqual(self.counters("refused"), [0])
+
+    def test_what_was_sent_refused_and_expired_is_counted_for_all_processes(self):
+        sender = self.make_layer(heartbeat=4.0, capacity=2, expiry=0.1)
+        for _ in range(2):
+            sender.send("orders", {})
+        with self.assertRaises(sender.ChannelFull):
+            sender.send("orders", {})
+        wait_until(
+            lambda: sender.store.sweep() and sender.count("expired", 2) is None, "the expiry"
+        )
+        sender.keeper.beat()
+        statistics = self.layer.global_statistics()
+        self.assertEqual(statistics["messages_count"], 2)
+        self.assertEqual(statistics["channel_full_count"], 1)
+        self.assertEqual(statistics["messages_expired"], 2)
+        self.assertEqual(statistics["counters"], {"full": 1})
+
+    def test_who_only_sends_shares_its_counters_too(self):
+        sender = self.make_layer()
+        channel = "orders"
+
+        def shared():
+            sender.send(channel, {})
+            return self.layer.global_statistics()["messages_count"]
+
+        wait_until(shared, "the count")
+        self.assertIsNone(sender._keeper)
+
+    def test_counters_are_shared_by_many_at_once(self):
+        layers = [self.make_layer(heartbeat=4.0) for _ in range(4)]
+        names = ["a", "b", "c", "d"]
+
+        def share(layer, order):
+            for _ in range(10):
+                for name in order:
+                    layer.count(name)
+                layer.share()
+
+        threads = [
+            threading.Thread(target=share, args=(layer, names[index:] + names[:index]))
+            for index, layer in enumerate(layers)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(3 * TIMEOUT)
+        self.assertEqual(self.counters(*names), [40] * 4)
+
+    def test_a_forked_process_shares_what_is_its_own(self):
+        self.layer.count("refused", 2)
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                self.layer.count("refused", 3)
+                self.layer.close()
+                status = 0
+            finally:
+                os._exit(status)
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
+        self.assertEqual(self.counters("refused"), [5])
+
     # Gateways.
 
-    def in_gateway(self, function, layer):
+    def in_gateway(self, function, layer, name="gateway.b!"):
         """Run the coroutine function `function(inbox)` in the event loop of a gateway on `layer`."""
 
         async def run():
-            inbox = layer.open_inbox("gateway.b!")
+            inbox = layer.open_inbox(name)
             await asyncio.wait_for(function(inbox), TIMEOUT)
 
         asyncio.run(run())

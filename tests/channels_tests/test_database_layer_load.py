@@ -18,6 +18,7 @@ from unittest import mock
 
 from django.channels.exceptions import LayerUnavailable
 from django.channels.layers.database import DatabaseChannelLayer, watcher
+from django.channels.layers.database import layer as database_layer
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection as site_connection
 from django.db import connections
@@ -183,16 +184,58 @@ class PostgreSQLLoadTests(ExactlyOnceTests, PostgreSQLCase, unittest.TestCase):
         wait_until(lambda: layer.watcher.listening, "the proof that notifications come through")
 
     def test_who_waits_asks_for_nothing(self):
+        self.use_seldom_looks(3600.0)
+        layer, claims, queries = self.counting_layer()
+        wait_until(lambda: len(claims) > 60, "claims of four threads")
+        self.assertEqual(queries, [])
+
+    def test_now_and_then_one_looks_for_all_who_wait(self):
+        self.use_seldom_looks(0.3)
+        layer, claims, queries = self.counting_layer()
+        began = time.monotonic()
+        wait_until(lambda: len(claims) > 60, "claims of four threads")
+        looks = len(queries)
+        self.assertLessEqual(looks, (time.monotonic() - began) / 0.3 + 1)
+        self.assertGreater(looks, 1)
+
+    def test_what_came_without_a_notification_is_found_by_all(self):
+        self.use_seldom_looks(0.3)
+        layer, claims, _ = self.counting_layer()
+        # As many rows as threads, of which nobody is told; each thread keeps what it found.
+        rows = [layer.row("work.a", {"number": number})[1] for number in range(4)]
+        layer.block_for = 10 * TIMEOUT
+        layer.store.insert(rows)
+        wait_until(
+            lambda: layer.channel_statistics("work.a")["messages_pending"] == 0, "the claims"
+        )
+
+    def use_seldom_looks(self, seconds):
+        patch = mock.patch.object(database_layer, "EMPTY_FOR", seconds)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def counting_layer(self):
+        """A layer that four threads wait on, and lists that get longer with its claims and queries."""
         layer = self.make_layer(heartbeat=60.0, lease=180.0)
         layer.flush()
         layer.block_for = 0.1
-        self.wait(layer)
         claims, queries = [], []
         claim, lend = layer.claim, layer.store.connections._get
-        layer.claim = lambda *args, **kwargs: (claims.append(None), claim(*args, **kwargs))[1]
+        layer.claim = lambda *args, **kwargs: (claims.append(args[0]), claim(*args, **kwargs))[1]
+        self.wait(layer)
+
+        def is_known_empty():
+            return all(known[0] == layer.watcher.version for known in layer._empty.values())
+
+        # What is looked at once more, as notifications are found to come through, has been.
+        wait_until(lambda: layer._empty and is_known_empty(), "the last look")
+        del claims[:]
+        wait_until(
+            lambda: all(claims.count("slot-%d" % number) > 2 for number in range(4)),
+            "claims that began after it",
+        )
         layer.store.connections._get = lambda: (queries.append(None), lend())[1]
-        wait_until(lambda: len(claims) > 60, "claims of four threads")
-        self.assertLessEqual(len(queries), 2)
+        return layer, claims, queries
 
     def test_an_idle_reader_is_woken_at_once(self):
         layer = self.make_layer()
@@ -413,6 +456,8 @@ class SiteInMemoryTests(unittest.TestCase):
     def test_options_that_make_no_sense_are_told(self):
         with self.assertRaisesRegex(ImproperlyConfigured, "three times"):
             DatabaseChannelLayer(heartbeat=5, lease=5)
+        with self.assertRaisesRegex(ImproperlyConfigured, "0 or more"):
+            DatabaseChannelLayer(dead_letters=-1)
         with self.assertRaises(TypeError):
             DatabaseChannelLayer(nonsense=1)
         with self.assertRaisesRegex(ImproperlyConfigured, "is for SQLite"):

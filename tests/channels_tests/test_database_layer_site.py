@@ -2,6 +2,7 @@
 A site on the database layer: uvicorn as the gateway, and `manage.py runworker`, as real processes.
 """
 
+import json
 import os
 import re
 import signal
@@ -23,6 +24,7 @@ SETTINGS = """
 INSTALLED_APPS += ["{channels}.layers.database"]
 CHANNEL_LAYERS["default"]["BACKEND"] = "{channels}.layers.database.DatabaseChannelLayer"
 CHANNEL_LAYERS["default"]["CONFIG"] = {"DATABASE": "default", "heartbeat": 0.3, "lease": 1.5}
+CHANNEL_LAYERS["default"]["CONFIG"]["channel_expiry"] = {"http.request": 3.0}
 CHANNEL_LAYERS["default"]["TEST_CONFIG"] = {"prefix": "test"}
 """
 
@@ -229,6 +231,18 @@ class SiteTests:
         doomed = self.worker()
         self.assertEqual(self.get("/?die")[0], 502)
         doomed.wait()
+
+    def test_a_request_that_no_worker_takes_is_answered(self):
+        self.assertEqual(self.get("/")[0], 502)
+        wait_until(lambda: "manage.py runworker" in self.gateway.output, "the warning")
+
+        def is_counted():
+            with self.project.manage("layerstats", "--json") as process:
+                self.assertEqual(process.wait(TIMEOUT), 0, process.output)
+                statistics = json.loads(process.output)
+            return statistics["layer"]["messages_expired"] and statistics["counters"].get("lost")
+
+        wait_until(is_counted, "the counters of the gateway, in another process")
 
     def test_a_killed_gateway_says_farewell(self):
         worker = self.worker()

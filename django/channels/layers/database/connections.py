@@ -29,6 +29,10 @@ FRESH = 0.02
 MOST_IDLE = 16
 
 
+#: A parent's connections, in a process forked from it: kept, for some drivers close what is let go of.
+_inherited = []
+
+
 class Conflict(Exception):
     """The transaction lost against another one, and was rolled back: run it again."""
 
@@ -83,7 +87,7 @@ class Connections:
 
     def after_fork(self):
         """In the child: the parent's connections are the parent's, and are not even closed here."""
-        self._inherited = (getattr(self, "_inherited", None), self._idle)
+        _inherited.append(self._idle)
         self._reset()
 
     # For a subclass.

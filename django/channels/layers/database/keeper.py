@@ -1,5 +1,6 @@
 """
-Leases: one thread a process renews its own, clears up after those that ran out, and sends what is due.
+Leases: one thread a process renews its own, clears up after those that ran out, tells of what expired,
+and sends what is due.
 
 `beat()` and `send_due()` are the steps, apart from the thread that repeats them.
 """
@@ -7,13 +8,17 @@ Leases: one thread a process renews its own, clears up after those that ran out,
 import logging
 import threading
 import time
+from collections import Counter
 
 from ...exceptions import LayerUnavailable
 
 logger = logging.getLogger("django.channels.layers.database")
 
-#: Beats between two removals of what has expired.
+#: Beats between two removals of what has expired and nobody waits for. (Events are looked for each beat.)
 SWEEP_EVERY = 4
+
+#: Seconds between two lines in the log about one thing, at least.
+LOG_EVERY = 1.0
 
 #: Seconds between two tries to reach a database that is away.
 PAUSE = 0.5
@@ -34,6 +39,7 @@ class Keeper:
         self._stopped = False
         self._poked = False
         self._beats = 0
+        self._logged = {}  # what is logged seldom: its text to when (monotonic) it was last
         self._next_due = 0.0  # when (monotonic) to look for what is due; None: nothing is
         self._asked_due = 0.0
 
@@ -51,6 +57,10 @@ class Keeper:
         """Renew `name` no longer."""
         with self._lock:
             self._names.pop(name, None)
+
+    @property
+    def runs(self):
+        return self._thread is not None
 
     def start(self):
         """Start the thread, if it does not run yet."""
@@ -75,9 +85,8 @@ class Keeper:
                 self.send_due()
                 if time.monotonic() >= next_beat:
                     next_beat = time.monotonic() + self.layer.heartbeat
-                    self.beat()
+                    ending = self.beat()
                     # Who is silent is noticed as its lease ends, not up to a heartbeat later.
-                    ending = self.store.shortest_lease()
                     if ending is not None:
                         soon = time.monotonic() + max(0.0, ending) + AFTER_END
                         next_beat = min(next_beat, soon)
@@ -106,7 +115,10 @@ class Keeper:
     # Leases.
 
     def beat(self):
-        """Renew the leases, clear up after others, and now and then remove what has expired."""
+        """
+        Renew the leases, clear up after others, tell of events that expired, and now and then remove
+        what else has. Returns in how many seconds the next lease ends, should its holder be dead.
+        """
         with self._lock:
             names = list(self._names)
         if self.store.forgive(self.layer.lease):
@@ -122,20 +134,65 @@ class Keeper:
             self.store.register(name, self.layer.lease)
             if lost is not None:
                 lost()
-        self.reap()
+        ending, expired = self.store.pulse()
+        if ending is not None and ending < 0:
+            self.reap()
+            ending = self.store.shortest_lease()
+        if expired:
+            self.expire()
         self._beats += 1
         if self._beats % SWEEP_EVERY == 0:
             self.layer.count("expired", self.store.sweep())
+        self.layer.share()
+        return ending
 
     def reap(self):
         """Clear up after workers and gateways whose lease has run out. Returns their names."""
-        names, queues = self.store.reap(self.layer.judge)
+        most = self.layer.most_dead_letters
+        names, queues, dropped = self.store.reap(self.layer.judge, most)
         for name in names:
             logger.warning("The %s was lost; what it held is taken care of.", describe(name))
         if names:
             self.layer.count("lost", len(names))
             self.layer.tell(queues)
+        if dropped:
+            self.layer.count("dead_letters_dropped", dropped)
+            self._log_seldom(
+                logging.ERROR,
+                "There are more than %d dead letters, and the oldest were dropped (%d just now). See to "
+                "them with manage.py deadletters, or raise the layer's option dead_letters.",
+                most,
+                dropped,
+            )
         return names
+
+    def expire(self):
+        """
+        Take the events that no worker took in time, and tell their gateways, which answer 502 or close
+        the socket: nobody else would. Returns how many there were.
+        """
+        total = Counter()
+        while True:
+            channels, queues = self.store.expire(self.layer.report_expired)
+            self.layer.tell(queues)
+            if not channels:
+                break
+            self.layer.count("expired", len(channels))
+            total.update(channels)
+        if total:
+            self._log_seldom(
+                logging.WARNING,
+                "No worker took what expired on %s: none is running that takes these channels, or too "
+                "few. Start more of them with manage.py runworker.",
+                ", ".join("%s (%d)" % each for each in sorted(total.items())),
+            )
+        return sum(total.values())
+
+    def _log_seldom(self, level, text, *args):
+        now = time.monotonic()
+        if now - self._logged.get(text, -LOG_EVERY) >= LOG_EVERY:
+            self._logged[text] = now
+            logger.log(level, text, *args)
 
     # Delay.
 

@@ -32,6 +32,9 @@ logger = logging.getLogger("django.channels.layers.database")
 ROOM_FOR = 1.0
 ROOM_SHARE = 4
 
+#: Seconds for which a gateway is told of a lost event, at least: nobody would tell it again.
+REPORT_EXPIRY = 3600
+
 #: Seconds for which a look that found nothing spares others, while notifications come through.
 EMPTY_FOR = 4.0
 
@@ -45,8 +48,8 @@ class DatabaseChannelLayer(BaseChannelLayer):
     Layers with different `prefix` share a database and see nothing of each other. `inbox_capacity`
     is how many messages a gateway may be behind; `heartbeat` and `lease` are the seconds between
     two signs of life of a process, and after which it is taken for dead; `lost` maps channel
-    patterns to what becomes of a dead worker's message (see `layers/lost.py`). Every option may be
-    written in capitals, as in CONFIG.
+    patterns to what becomes of a dead worker's message (see `layers/lost.py`); of the dead letters
+    the `dead_letters` newest are kept. Every option may be written in capitals, as in CONFIG.
     """
 
     extensions = (
@@ -71,6 +74,7 @@ class DatabaseChannelLayer(BaseChannelLayer):
         lease=15.0,
         lost=None,
         retry_safe_requests=False,
+        dead_letters=10000,
         **options,
     ):
         known = {
@@ -82,6 +86,7 @@ class DatabaseChannelLayer(BaseChannelLayer):
             "lease": lease,
             "lost": lost,
             "retry_safe_requests": retry_safe_requests,
+            "dead_letters": dead_letters,
         }
         for key in list(options):
             if key.isupper():
@@ -93,6 +98,11 @@ class DatabaseChannelLayer(BaseChannelLayer):
                 "The layer's lease (%s s) must be longer than its heartbeat (%s s); three times is good."
                 % (known["lease"], known["heartbeat"])
             )
+        if not isinstance(known["dead_letters"], int) or known["dead_letters"] < 0:
+            raise ImproperlyConfigured(
+                "The layer's option dead_letters is how many of them are kept, 0 or more, not %r."
+                % (known["dead_letters"],)
+            )
         check_group_name(known["prefix"])
         self.database = known["database"]
         self.file = known["file"]
@@ -101,7 +111,9 @@ class DatabaseChannelLayer(BaseChannelLayer):
         self.heartbeat = known["heartbeat"]
         self.lease = known["lease"]
         self.lost_policy = LostPolicy(known["lost"], known["retry_safe_requests"])
+        self.most_dead_letters = known["dead_letters"]
         self._lock = threading.RLock()
+        self._share_lock = threading.Lock()
         self._store = None
         self._begin()
         _layers.add(self)
@@ -115,11 +127,16 @@ class DatabaseChannelLayer(BaseChannelLayer):
         self._held = {}  # slot to the number of the message that it holds
         self._unsure = set()  # slots whose last claim failed on the way
         self._empty = {}  # queues to (watcher's version, time) of a look that found nothing
+        #: When (monotonic) a process in which no keeper runs shares its counters.
+        self._share_at = time.monotonic() + self.heartbeat
 
     def _after_fork(self):
         """In the child: connections and threads are the parent's."""
         self._lock = threading.RLock()
+        self._share_lock = threading.Lock()
         self._counters_lock = threading.Lock()
+        # What the parent counted is the parent's to share.
+        self._counters, self._shared = Counter(), Counter()
         if self._store is not None:
             self._store.connections.after_fork()
             self._store.floors = type(self._store.floors)()
@@ -133,8 +150,12 @@ class DatabaseChannelLayer(BaseChannelLayer):
         if self._store is None:
             with self._lock:
                 if self._store is None:
+                    self._counted_in = self._database_name()
                     self._store = self._make_store()
         return self._store
+
+    def _database_name(self):
+        return aliases[self.database].settings_dict["NAME"]
 
     def _make_store(self):
         vendor = aliases[self.database].vendor
@@ -239,6 +260,9 @@ class DatabaseChannelLayer(BaseChannelLayer):
             self.keeper.let_go(process)
             if not self._held:
                 self.store.leave(process)
+        # Unless it was counted in the database of a test runner, which has put back the site's.
+        if self._store is not None and self._database_name() == self._counted_in:
+            self.share()
 
     # Telling who waits.
 
@@ -321,9 +345,11 @@ class DatabaseChannelLayer(BaseChannelLayer):
 
     def deliver(self, channel, message):
         error, row = self.row(channel, message)
+        if error is None:
+            self._insert([row])
+        self._share_now_and_then()
         if error is not None:
             raise error
-        self._insert([row])
 
     def _insert(self, rows):
         topics = {self.topic(row["queue"]) for row in rows} - {None}
@@ -365,10 +391,19 @@ class DatabaseChannelLayer(BaseChannelLayer):
         why = None
         while True:
             version = watcher.version
-            if why == "changed" or not self._known_empty(watcher, queues, version):
-                found = self._look(wanted, slot)
+            known = None if why == "changed" else self._known_empty(watcher, queues, version)
+            if not known:
+                try:
+                    found = self._look(wanted, slot)
+                except LayerUnavailable:
+                    self._empty.pop(queues, None)
+                    raise
                 if found[0] is not None:
-                    if why == "changed":
+                    if known is False:
+                        # Those for whom this thread looked have gone to wait.
+                        self._empty.pop(queues, None)
+                        watcher.changed(set(queues))
+                    elif why == "changed":
                         watcher.found(queues)
                     return found
                 self._empty[queues] = (version, time.monotonic())
@@ -379,15 +414,23 @@ class DatabaseChannelLayer(BaseChannelLayer):
                 return None, None
 
     def _known_empty(self, watcher, queues, version):
-        if len(self._empty) > 1000:
-            self._empty.clear()
-        known = self._empty.get(queues)
-        return (
-            watcher.listening
-            and known is not None
-            and known[0] == version
-            and time.monotonic() - known[1] < EMPTY_FOR
-        )
+        """
+        Whether a look just now found nothing, and no notification has come since. False: it was some time
+        ago, so the caller is to look, and does so for all; None: nothing is known.
+        """
+        now = time.monotonic()
+        with self._lock:
+            if len(self._empty) > 1000:
+                self._empty.clear()
+            if not watcher.listening:
+                return None
+            known = self._empty.get(queues)
+            if known is None or known[0] != version:
+                return None
+            if now - known[1] < EMPTY_FOR:
+                return True
+            self._empty[queues] = (version, now)
+            return False
 
     def _look(self, wanted, slot):
         """One look: each of the channels in turn, whichever stood first last time."""
@@ -453,10 +496,7 @@ class DatabaseChannelLayer(BaseChannelLayer):
         policy = self.lost_policy.decide(channel, message, losses)
         if policy == REPORT:
             self.count("lost_reported")
-            reply_channel = message["reply_channel"]
-            queue = self.store.key(inbox_of(reply_channel) or reply_channel)
-            report = encode({"lost": message["exchange"]})
-            return [("insert", self._row(queue, reply_channel, report))]
+            return [("insert", self._report(message))]
         if policy == RETRY:
             self.count("lost_retried")
             expiry = self.expiries[channel]
@@ -466,6 +506,22 @@ class DatabaseChannelLayer(BaseChannelLayer):
             "A worker was lost with a message of %s: it is among the dead letters.", channel
         )
         return [("bury", {"body": body, "losses": losses, "reason": "lost"})]
+
+    def report_expired(self, body):
+        """
+        The row that tells the gateway of an event that it expired, or None if no gateway waits: for
+        `Store.expire`.
+        """
+        message = decode(body)
+        if "exchange" not in message or "reply_channel" not in message:
+            return None
+        return self._report(message)
+
+    def _report(self, message):
+        reply_channel = message["reply_channel"]
+        queue = self.store.key(inbox_of(reply_channel) or reply_channel)
+        row = self._row(queue, reply_channel, encode({"lost": message["exchange"]}))
+        return dict(row, expiry=max(row["expiry"], REPORT_EXPIRY))
 
     # Dead letters.
 
@@ -554,6 +610,7 @@ class DatabaseChannelLayer(BaseChannelLayer):
                     self.count("group_full")
         if rows:
             self._insert(rows)
+        self._share_now_and_then()
 
     # Flush and statistics.
 
@@ -561,20 +618,55 @@ class DatabaseChannelLayer(BaseChannelLayer):
         def reset(queue):
             return self._row(queue, self.store.name(queue), encode({"reset": True}))
 
-        gateways = self.store.flush(reset)
+        with self._share_lock:
+            gateways = self.store.flush(reset)
+            with self._counters_lock:
+                self._shared = self._counters.copy()  # counted anew from here on
         with self._lock:
             self._rooms.clear()
         self.tell(gateways)
 
     def global_statistics(self):
+        """
+        As the ASGI 1.0 specification names them: messages_count, messages_pending, messages_max_age,
+        channel_full_count; and messages_held (by workers), messages_expired, dead_letters; "counters" is a
+        dict of what the `statistics` of all processes count, as of their last heartbeats.
+        """
         statistics = self._describe(self.store.pending())
-        counters = self.statistics()
-        statistics["messages_count"] = counters.get("sent", 0)
+        counters = self._counters_of_all()
+        statistics["messages_count"] = counters.pop("sent", 0)
         statistics["messages_held"] = self.store.count_held()
-        statistics["messages_expired"] = counters.get("expired", 0)
-        statistics["dead_letters"] = len(self.store.dead_ids())
+        statistics["messages_expired"] = counters.pop("expired", 0)
+        statistics["dead_letters"] = self.store.count_dead()
         statistics["channel_full_count"] = counters.get("full", 0)
+        statistics["counters"] = counters
         return statistics
+
+    def _counters_of_all(self):
+        with self._share_lock:
+            counters = Counter(self.store.counters())
+            with self._counters_lock:
+                counters += self._counters - self._shared
+        return dict(counters)
+
+    def share(self):
+        """
+        Add what this process counted since it last did to the counters of all processes; the keeper does
+        so with each beat.
+        """
+        with self._share_lock:
+            self.share_counters(self.store.add_counters)
+
+    def _share_now_and_then(self):
+        """For a process that sends and no more, so that no keeper runs."""
+        now = time.monotonic()
+        if now < self._share_at or (self._keeper is not None and self._keeper.runs):
+            return
+        self._share_at = now + self.heartbeat
+        try:
+            self.share()
+        except LayerUnavailable as error:
+            logger.debug("The counters were not shared: %s", error)
 
     def channel_statistics(self, channel):
         check_channel_name(channel)
@@ -585,7 +677,7 @@ class DatabaseChannelLayer(BaseChannelLayer):
         ages = [self.expiries[self.store.name(queue)] - seconds for queue, _, seconds in pending]
         return {
             "messages_pending": sum(count for _, count, _ in pending),
-            "messages_max_age": max(ages, default=0.0),
+            "messages_max_age": max(ages + [0.0]),
         }
 
     # The gateway's end.

@@ -30,7 +30,7 @@ except ImportError:  # Windows, where SQLite's own waiting has to do
 OLDEST = (3, 35, 0)
 
 #: The number of the tables' version, which the file bears: one more when they change.
-SCHEMA = 1
+SCHEMA = 2
 
 #: Seconds that SQLite itself waits for a lock that somebody else (a backup, a shell) holds.
 BUSY_TIMEOUT = 30

@@ -10,6 +10,7 @@ import threading
 import time
 from functools import lru_cache
 
+from ..messages import EVENT_CHANNELS
 from .statements import numbered, statements
 
 #: Rows that one INSERT takes.
@@ -24,6 +25,9 @@ SEARCH_SHARE = 0.05
 
 #: Seconds between them at the most: one that took long may have waited for the server.
 SEARCH_MOST = 10.0
+
+#: Seconds from which on a look for expired events is not taken with each beat.
+LONG_LOOK = 0.25
 
 
 class Store:
@@ -46,6 +50,9 @@ class Store:
         self.sql = statements(self.connections.vendor)
         self.prefix = prefix
         self.range = {"low": prefix + ":", "high": prefix + ";"}
+        #: The queues of gateways' events, each of which somebody waits for to be done.
+        self.events = [{"queue": self.key(name)} for name in sorted(EVENT_CHANNELS)]
+        self._pulse_at = 0.0
         self.floors = Floors()
 
     def key(self, name):
@@ -224,6 +231,22 @@ class Store:
         rows = self.read("shortest", self.range)
         return rows[0][0] if rows else None
 
+    def pulse(self):
+        """
+        (`shortest_lease`, whether there is something for `expire`) in one look. Where a look takes
+        long, for PostgreSQL cannot clear away what is gone, the next ones leave the second out.
+        """
+        began = time.monotonic()
+        if began < self._pulse_at:
+            return self.shortest_lease(), False
+        statement, parameters = self.many("pulse", "queue_name", self.events)
+        with self.connections.lend() as connection:
+            ((ending, expired),) = connection.rows(statement, dict(parameters, **self.range))
+        ended = time.monotonic()
+        if ended - began > LONG_LOOK:
+            self._pulse_at = ended + min(SEARCH_MOST, (ended - began) / SEARCH_SHARE)
+        return ending, bool(expired)
+
     def leave(self, name):
         """End a lease in order: what its holder left behind goes with it."""
 
@@ -233,20 +256,21 @@ class Store:
 
         self.connections.transaction(work)
 
-    def reap(self, judge):
+    def reap(self, judge, most):
         """
         Clear up after holders whose lease has run out. `judge(channel, body, losses)` decides on
         each message that was held: it returns a list of (verb, parameters), verbs being "back" (a
         row for insert_back but for id), "insert" (a row of `insert`), "bury" (a row for bury).
-        Returns the names and the queues that got something.
+        Of the dead letters the `most` newest are kept. Returns the names, the queues that got
+        something, and how many dead letters went.
         """
 
         def work(connection):
-            touched = set()
+            touched, buried = set(), False
             lost = [row[0] for row in connection.rows(self.sql["lost"], self.range)]
             for name in lost:
                 for held in connection.rows(self.sql["held_by"], {"process": name}):
-                    self._judge(connection, judge, held, touched)
+                    buried = self._judge(connection, judge, held, touched) or buried
                 connection.run(self.sql["forget_held"], {"process": name})
                 rows = []
                 for queue, body in connection.rows(self.sql["farewells"], {"gateway": name}):
@@ -262,17 +286,21 @@ class Store:
                 self.insert_on(connection, rows)
                 self._clear(connection, name)
                 connection.run(self.sql["unregister"], {"name": name})
-            return lost, touched
+            dropped = connection.run(self.sql["trim_dead"], keep) if buried else 0
+            return lost, touched, dropped
 
         if not self.read("lost", self.range):
-            return [], set()
-        lost, touched = self.connections.transaction(work)
+            return [], set(), 0
+        keep = dict(self.range, most=most)
+        lost, touched, dropped = self.connections.transaction(work)
         for queue in touched:
             self.floors.forget(queue)
-        return lost, touched
+        return lost, touched, dropped
 
     def _judge(self, connection, judge, held, touched):
+        """Do as `judge` says; returns whether there is one more dead letter."""
         _, number, queue, channel, body, losses = held
+        buried = False
         for verb, row in judge(channel, body, losses):
             if verb == "back":
                 connection.run(
@@ -284,6 +312,8 @@ class Store:
                 touched.add(row["queue"])
             else:
                 connection.run(self.sql["bury"], dict(row, queue=queue, channel=channel))
+                buried = True
+        return buried
 
     def _clear(self, connection, name):
         connection.run(self.sql["leave_groups"], {"gateway": name})
@@ -293,12 +323,38 @@ class Store:
 
     def sweep(self):
         """
-        Remove what has expired, and memberships of gateways that are gone. Returns how many
-        messages went.
+        Remove what has expired but for events, and memberships of gateways that are gone. Returns
+        how many messages went.
         """
-        number = self.write("sweep", self.range)
+        statement, parameters = self.many("sweep", "queue_name", self.events)
+        parameters.update(self.range)
+        number = self.connections.transaction(
+            lambda connection: connection.run(statement, parameters), single=True
+        )
         self.write("sweep_groups", self.range)
         return number
+
+    def expire(self, report):
+        """
+        Take some of the events that nobody took in time. `report(message body)` gives the row for
+        `insert` that tells its gateway so, or None; the one never happens without the other. Returns
+        the channels of what was taken (a list), and the queues that got something.
+        """
+        statement, parameters = self.many("expired", "queue_name", self.events)
+
+        def work(connection):
+            taken, reports = [], []
+            for number, queue, channel, body in connection.rows(statement, parameters):
+                connection.run(self.sql["drop"], {"queue": queue, "id": number})
+                taken.append(channel)
+                row = report(body)
+                if row is not None:
+                    reports.append(row)
+            if reports:
+                self.insert_on(connection, reports)
+            return taken, {row["queue"] for row in reports}
+
+        return self.connections.transaction(work)
 
     # Groups.
 
@@ -402,6 +458,24 @@ class Store:
     def drop_dead(self, number):
         return self.write("drop_dead", dict(self.range, id=number))
 
+    def count_dead(self):
+        return self.read("count_dead", self.range)[0][0]
+
+    # Counters.
+
+    def add_counters(self, counts):
+        """Add `counts` (a dict of name to number) to those of all processes."""
+        # In one order, lest two processes wait for each other.
+        rows = [{"name": self.key(name), "value": counts[name]} for name in sorted(counts)]
+        statement, parameters = self.many("add_counters", "counter_row", rows)
+        self.connections.transaction(
+            lambda connection: connection.run(statement, parameters), single=True
+        )
+
+    def counters(self):
+        """The counters of all processes: a dict of name to number."""
+        return {self.name(key): value for key, value in self.read("counters", self.range)}
+
     # The whole.
 
     def flush(self, reset):
@@ -410,7 +484,7 @@ class Store:
         """
 
         def work(connection):
-            for table in ("message", "held", "group", "delayed", "dead"):
+            for table in ("message", "held", "group", "delayed", "dead", "counter"):
                 connection.run(self.sql["flush_" + table], self.range)
             gateways = [row[0] for row in connection.rows(self.sql["gateways"], self.range)]
             self.insert_on(connection, [reset(queue) for queue in gateways])

@@ -44,6 +44,16 @@ DELETE FROM channels_database_held WHERE slot = :slot;
 -- Renew a lease. No row: the lease had run out, and somebody has cleared up after its holder.
 UPDATE channels_database_process SET expires = {now} + :lease WHERE name = :name;
 
+-- name: queue_name
+:queue;
+
+-- name: pulse
+-- For how many seconds the lease lasts that ends first; and whether a message expired on one of the queues
+-- that {rows} names.
+SELECT
+    (SELECT min(expires) - {now} FROM channels_database_process WHERE name >= :low AND name < :high),
+    EXISTS (SELECT 1 FROM channels_database_message WHERE queue IN ({rows}) AND expires <= {now});
+
 -- name: longest
 -- For how many seconds the lease lasts that ends last.
 SELECT max(expires) - {now} FROM channels_database_process WHERE name >= :low AND name < :high;
@@ -155,9 +165,29 @@ SELECT id FROM channels_database_dead WHERE queue >= :low AND queue < :high ORDE
 -- name: drop_dead
 DELETE FROM channels_database_dead WHERE id = :id AND queue >= :low AND queue < :high;
 
+-- name: trim_dead
+-- Remove all but the :most newest dead letters. (MySQL wants the inner SELECT in another one.)
+DELETE FROM channels_database_dead WHERE queue >= :low AND queue < :high AND id <= (
+    SELECT id FROM (
+        SELECT id FROM channels_database_dead WHERE queue >= :low AND queue < :high
+        ORDER BY id DESC LIMIT 1 OFFSET :most
+    ) AS last);
+
+-- name: count_dead
+SELECT count(*) FROM channels_database_dead WHERE queue >= :low AND queue < :high;
+
+-- name: expired
+-- Messages that nobody took in time, on the queues that {rows} names; no row that somebody else is at.
+SELECT id, queue, channel, body FROM channels_database_message
+WHERE queue IN ({rows}) AND expires <= {now} LIMIT 100;
+
+-- name: drop
+DELETE FROM channels_database_message WHERE queue = :queue AND id = :id;
+
 -- name: sweep
--- Remove messages that nobody took in time.
-DELETE FROM channels_database_message WHERE expires <= {now} AND queue >= :low AND queue < :high;
+-- Remove messages that nobody took in time, but for the queues that {rows} names: see "expired".
+DELETE FROM channels_database_message
+WHERE expires <= {now} AND queue >= :low AND queue < :high AND queue NOT IN ({rows});
 
 -- name: sweep_groups
 -- Remove memberships of gateways that are gone: one may have been added while its gateway was cleared up after.
@@ -171,6 +201,17 @@ WHERE expires > {now} AND queue >= :low AND queue < :high GROUP BY queue;
 
 -- name: count_held
 SELECT count(*) FROM channels_database_held WHERE queue >= :low AND queue < :high;
+
+-- name: add_counters
+-- What a process counted, to what all have. {rows} is "counter_row" for each.
+INSERT INTO channels_database_counter (name, value) VALUES {rows}
+ON CONFLICT (name) DO UPDATE SET value = channels_database_counter.value + excluded.value;
+
+-- name: counter_row
+(:name, :value);
+
+-- name: counters
+SELECT name, value FROM channels_database_counter WHERE name >= :low AND name < :high;
 
 -- name: flush_message
 DELETE FROM channels_database_message WHERE queue >= :low AND queue < :high;
@@ -186,6 +227,9 @@ DELETE FROM channels_database_delayed WHERE queue >= :low AND queue < :high;
 
 -- name: flush_dead
 DELETE FROM channels_database_dead WHERE queue >= :low AND queue < :high;
+
+-- name: flush_counter
+DELETE FROM channels_database_counter WHERE name >= :low AND name < :high;
 
 -- name: gateways
 SELECT name FROM channels_database_process WHERE name >= :low AND name < :high AND name LIKE '%!';

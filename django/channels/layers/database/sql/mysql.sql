@@ -56,6 +56,10 @@ CREATE TABLE channels_database_dead (
     reason varchar(200) NOT NULL,
     died double NOT NULL
 ) ENGINE=InnoDB;
+CREATE TABLE channels_database_counter (
+    name varchar(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
+    value bigint NOT NULL
+) ENGINE=InnoDB;
 
 -- name: take
 -- The next message of one queue, on MariaDB in one statement; who comes second waits for the first.
@@ -69,9 +73,6 @@ RETURNING id, queue, channel, body, losses;
 SELECT id, queue, channel, body, losses FROM channels_database_message
 WHERE queue = :queue AND expires > {now} AND (:channel = '' OR channel = :channel)
 ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED;
-
--- name: drop
-DELETE FROM channels_database_message WHERE queue = :queue AND id = :id;
 
 -- name: hold
 -- What was taken becomes the slot's, in place of what the slot held.
@@ -101,6 +102,10 @@ SELECT id, queue, channel, body FROM channels_database_delayed
 WHERE due <= {now} AND queue >= :low AND queue < :high
 ORDER BY due, id LIMIT 100 FOR UPDATE SKIP LOCKED;
 
+-- name: expired
+SELECT id, queue, channel, body FROM channels_database_message
+WHERE queue IN ({rows}) AND expires <= {now} LIMIT 100 FOR UPDATE SKIP LOCKED;
+
 -- name: dead_one
 SELECT id, queue, channel, body FROM channels_database_dead
 WHERE id = :id AND queue >= :low AND queue < :high FOR UPDATE SKIP LOCKED;
@@ -111,6 +116,10 @@ REPLACE INTO channels_database_process (name, expires) VALUES (:name, {now} + :l
 -- name: farewell
 INSERT INTO channels_database_farewell (channel, gateway, queue, body) VALUES {rows}
 ON DUPLICATE KEY UPDATE body = VALUES(body);
+
+-- name: add_counters
+INSERT INTO channels_database_counter (name, value) VALUES {rows}
+ON DUPLICATE KEY UPDATE value = value + VALUES(value);
 
 -- name: group_add
 INSERT IGNORE INTO channels_database_group (grp, gateway, channel) VALUES (:grp, :gateway, :channel);

@@ -2,8 +2,8 @@
 
 -- name: tables
 -- What lives for seconds is UNLOGGED: no write waits for the disk, and a crash of the server (not a
--- restart) empties it, which gateways notice by their missing leases. Delayed messages and dead
--- letters survive. Names are compared byte by byte. Vacuum comes early, as rows come and go.
+-- restart) empties it, which gateways notice by their missing leases. Delayed messages, dead
+-- letters and counters survive. Names are compared byte by byte. Vacuum comes early, as rows come and go.
 CREATE UNLOGGED TABLE channels_database_message (
     id bigserial NOT NULL,
     queue varchar(200) COLLATE "C" NOT NULL,
@@ -58,6 +58,10 @@ CREATE TABLE channels_database_dead (
     reason varchar(200) NOT NULL,
     died double precision NOT NULL
 );
+CREATE TABLE channels_database_counter (
+    name varchar(200) COLLATE "C" NOT NULL PRIMARY KEY,
+    value bigint NOT NULL
+) WITH (fillfactor = 20);
 
 -- name: function_take
 -- The next message of the wanted queues, looked at in the order given: found past what others have
@@ -163,6 +167,10 @@ SELECT id, queue, channel, body FROM channels_database_delayed
 WHERE due <= {now} AND queue >= :low AND queue < :high
 ORDER BY due, id LIMIT 100 FOR UPDATE SKIP LOCKED;
 
+-- name: expired
+SELECT id, queue, channel, body FROM channels_database_message
+WHERE queue IN ({rows}) AND expires <= {now} LIMIT 100 FOR UPDATE SKIP LOCKED;
+
 -- name: dead_one
 SELECT id, queue, channel, body FROM channels_database_dead
 WHERE id = :id AND queue >= :low AND queue < :high FOR UPDATE SKIP LOCKED;
@@ -178,7 +186,8 @@ ON CONFLICT DO NOTHING;
 -- name: sweep
 DELETE FROM channels_database_message WHERE (queue, id) IN (
     SELECT queue, id FROM channels_database_message
-    WHERE expires <= {now} AND queue >= :low AND queue < :high FOR UPDATE SKIP LOCKED);
+    WHERE expires <= {now} AND queue >= :low AND queue < :high AND queue NOT IN ({rows})
+    FOR UPDATE SKIP LOCKED);
 
 -- name: version
 -- "130004" for 13.4.

@@ -56,6 +56,10 @@ CREATE TABLE IF NOT EXISTS channels_database_dead (
     reason text NOT NULL,
     died real NOT NULL
 );
+CREATE TABLE IF NOT EXISTS channels_database_counter (
+    name text NOT NULL PRIMARY KEY,
+    value integer NOT NULL
+) WITHOUT ROWID;
 
 -- name: insert_one
 -- Put a message at the end of its queue. Its number is the time in microseconds, so that no message that was
