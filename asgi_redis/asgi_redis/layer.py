@@ -42,8 +42,8 @@ BATCH = 200
 #: Seconds between two looks where nothing can wake the reader: at several partitions at once.
 GLANCE = 0.1
 
-#: Seconds between two looks of one thread of each process, woken or not: the token that was to wake
-#: somebody may have gone to a process that was killed, or stopped, as it waited.
+#: Seconds between two looks of a plain reader, woken or not: the token that was to wake it may have gone to
+#: a process that was killed, or stopped, as it waited. (For workers, each heartbeat looks after that.)
 LOOK = 2.0
 
 
@@ -123,7 +123,6 @@ class RedisChannelLayer(BaseChannelLayer):
         self.leases = Leases(self, heartbeat, lease)
         self._turn = 0
         self._slots = {}
-        self._lookout = threading.Lock()
         self._watch = Watch(self._settle_slot)
         self.place = lru_cache(maxsize=1024)(self._place)
         self._claim_keys = lru_cache(maxsize=64)(self._make_claim_keys)
@@ -137,7 +136,6 @@ class RedisChannelLayer(BaseChannelLayer):
         self.codec.forked()
         self.notices = recovery.Notices(self.dead_letters_kept)
         self._slots = {}
-        self._lookout = threading.Lock()
         self._watch.forked()
         self._gateways = {}
         self._claim_keys.cache_clear()
@@ -317,21 +315,11 @@ class RedisChannelLayer(BaseChannelLayer):
             remaining = deadline - time.monotonic()
             if not block or remaining <= 0:
                 return None, None
+            remaining = max(0.01, remaining)
             wake = self.keys.wake(slot)
-            if self._wait(wakes + (wake,), max(0.01, remaining)) == wake.encode():
+            token = self.servers.wait(("BLPOP",) + wakes + (wake, remaining), remaining)
+            if token is None or token[0] == wake.encode():
                 return None, None
-
-    def _wait(self, wakes, remaining):
-        """Wait for a token of one of these lists; returns which one gave it, or None."""
-        looks_around = self._lookout.acquire(False)
-        try:
-            if looks_around:
-                remaining = min(remaining, LOOK)
-            token = self.servers.wait(("BLPOP",) + wakes + (remaining,), remaining)
-        finally:
-            if looks_around:
-                self._lookout.release()
-        return None if token is None else token[0]
 
     def _slot(self, name):
         slot = self._slots.get(name)

@@ -1,4 +1,5 @@
--- Renew a process's leases; reap those that have ended, and look for what expired, each exactly once.
+-- Renew a process's leases; reap those that have ended, and look for what expired, each exactly once;
+-- wake somebody where messages wait.
 --
 -- KEYS 1  leases (sorted set of holder by the time its lease ends, in milliseconds; a holder is
 --         "w:" and a worker process, or "g:" and a gateway: its inbox, "|", whose it is)
@@ -85,8 +86,13 @@ if redis.call("EXISTS", unpack(KEYS, 7)) > 0 then
       give_up(head)
       head = redis.call("LINDEX", queue, 0)
     end
+    local wake = ARGV[3] .. "w:" .. string.sub(queue, #ARGV[3] + 3)
     if found and not head then
-      redis.call("DEL", ARGV[3] .. "w:" .. string.sub(queue, #ARGV[3] + 3))
+      redis.call("DEL", wake)
+    elseif head and redis.call("EXISTS", wake) == 0 then
+      -- Who took the token may have died of it, or be stopped.
+      redis.call("RPUSH", wake, "1")
+      redis.call("PEXPIRE", wake, 60000)
     end
     return head
   end

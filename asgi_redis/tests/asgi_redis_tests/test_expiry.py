@@ -204,53 +204,54 @@ class StolenTokenTests(RecoveryCase):
         self.layer = self.make_layer(
             hosts=[self.server.url], heartbeat=3 * TIMEOUT, lease=9 * TIMEOUT
         )
+        self.layer.block_for = 3 * TIMEOUT
         self.watch()
         wait_until(lambda: self.blocked() == 1, "the lease's thread to wait")
-        self.layer.block_for = 3 * TIMEOUT
-        _, self.queue, self.wake = self.layer.keys.queue("work.x")
-
-    def steal(self):
-        """Be first in the row of those that wait, and take the next token for nothing."""
-        thief = threading.Thread(target=self.layer.servers.call, args=(("BLPOP", self.wake, 5),))
-        before = self.blocked()
-        thief.start()
-        self.addCleanup(thief.join)
-        wait_until(lambda: self.blocked() > before, "the thief to wait")
 
     def blocked(self):
         return self.server.client().info("clients")["blocked_clients"]
 
-    def wait_behind(self, function):
-        """Have `function` wait behind the thief; returns what it got, a list, when it has."""
-        self.steal()
-        before, got = self.blocked(), []
-        thread = threading.Thread(target=lambda: got.append(function()))
-        thread.start()
-        self.addCleanup(thread.join)
-        wait_until(lambda: self.blocked() > before, "the reader to wait")
+    def wait_behind_a_thief(self, function, channel):
+        """Who waits first takes the next token for nothing. Returns what `function` got, in a list."""
+        wake = self.layer.keys.queue(channel)[2]
+        got = []
+        for target in (
+            lambda: self.layer.servers.call(("BLPOP", wake, 5)),
+            lambda: got.append(function()),
+        ):
+            before = self.blocked()
+            thread = threading.Thread(target=target)
+            thread.start()
+            self.addCleanup(thread.join)
+            wait_until(lambda before=before: self.blocked() > before, "it to wait")
+        self.layer.send(channel, {"number": 1})
+        wait_until(lambda: not self.server.client().exists(wake), "the token to be taken")
         return got
 
-    def test_a_worker_looks_around_though_nobody_wakes_it(self):
-        got = self.wait_behind(lambda: self.layer.claim("slot", ["work.x"], block=True))
-        self.layer.send("work.x", {"number": 1})
-        wait_until(lambda: got, "the message")
-        self.assertEqual(got, [("work.x", {"number": 1})])
-
-    def test_so_does_a_plain_reader(self):
-        got = self.wait_behind(lambda: self.layer.receive_many(["work.x"], block=True))
-        self.layer.send("work.x", {"number": 1})
-        wait_until(lambda: got, "the message")
-        self.assertEqual(got, [("work.x", {"number": 1})])
-
-    def test_the_next_message_wakes_somebody(self):
-        self.layer._lookout.acquire()  # as if the thread that looks around had work
-        got = self.wait_behind(lambda: self.layer.claim("slot", ["work.x"], block=True))
-        self.layer.send("work.x", {"number": 1})
-        wait_until(
-            lambda: not self.layer.servers.call(("EXISTS", self.wake)), "the token to be taken"
+    def check(self, channel, wake):
+        got = self.wait_behind_a_thief(
+            lambda: self.layer.claim("slot", [channel], block=True), channel
         )
         self.assertEqual(got, [])
-        self.layer.send("work.x", {"number": 2})
+        wake()
+        wait_until(lambda: got, "the message")
+        self.assertEqual(got, [(channel, {"number": 1})])
+
+    def test_the_next_message_wakes_somebody(self):
+        for channel in ("websocket.receive", "work.x"):
+            with self.subTest(channel):
+                self.check(channel, lambda c=channel: self.layer.send(c, {"number": 2}))
+
+    def test_so_does_a_heartbeat_of_any_process(self):
+        other = self.make_layer(hosts=[self.server.url])
+        for channel in ("websocket.receive", "work.x"):
+            with self.subTest(channel):
+                self.check(channel, other.leases.beat)
+
+    def test_a_plain_reader_looks_around(self):
+        got = self.wait_behind_a_thief(
+            lambda: self.layer.receive_many(["work.x"], block=True), "work.x"
+        )
         wait_until(lambda: got, "the message")
         self.assertEqual(got, [("work.x", {"number": 1})])
 
