@@ -209,6 +209,8 @@ EXPIRY = 3
 @row(
     "expired",
     "every worker killed, and none comes for longer than the expiry",
+    backends=("redis", "postgresql"),
+    quick=("redis", "postgresql"),
     channel_expiry=dict.fromkeys(
         ("http.request", "websocket.connect", "websocket.receive"), EXPIRY
     ),
