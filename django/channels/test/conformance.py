@@ -26,6 +26,9 @@ class LayerConformance:
     #: What `expiry` the layer can tell apart, in seconds.
     shortest_expiry = 1
 
+    #: Config with which the layer does soon what it else does with its heartbeat.
+    busy = {}
+
     def make_layer(self, **config):
         """A new layer over the same store, with `config` (those of BaseChannelLayer) besides."""
         raise NotImplementedError("Define make_layer(**config) to return a layer.")
@@ -494,6 +497,21 @@ class LayerConformance:
             inbox.send("test.full", {}, failed.set_result)
             error = await asyncio.wait_for(failed, TIMEOUT)
             self.assertIsInstance(error, ChannelFull)
+
+        self.run_in_inbox(check)
+
+    def test_an_inbox_is_told_of_a_request_that_expires_unread(self):
+        self.layer = self.make_layer(expiry=self.shortest_expiry, **self.busy)
+
+        async def check(inbox):
+            failures = []
+            for number in (1, 2):
+                request = {"reply_channel": "test.inbox!%d" % number, "exchange": 0}
+                inbox.send("http.request", request, failures.append)
+            told = [("test.inbox!%d" % number, {"lost": 0}) for number in (1, 2)]
+            self.assertEqual(sorted(await self.read(inbox, 2)), told)
+            self.assertEqual(failures, [])
+            self.assertNothing("http.request")
 
         self.run_in_inbox(check)
 
