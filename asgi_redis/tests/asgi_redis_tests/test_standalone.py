@@ -13,7 +13,7 @@ class RedisLayerCase:
     """Makes layers on the shared server, and closes them."""
 
     config = {}
-    busy = {"heartbeat": 0.1, "lease": 0.3}
+    busy = {"heartbeat": 0.1, "lease": 0.5}
 
     def make_layer(self, **config):
         options = dict(self.config, **config)
