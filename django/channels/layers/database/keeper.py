@@ -142,7 +142,7 @@ class Keeper:
             self.expire()
         self._beats += 1
         if self._beats % SWEEP_EVERY == 0:
-            self.layer.count("expired", self.store.sweep())
+            self.sweep()
         self.layer.share()
         return ending
 
@@ -179,14 +179,27 @@ class Keeper:
                 break
             self.layer.count("expired", len(channels))
             total.update(channels)
-        if total:
+        self._log_expired(total)
+        return sum(total.values())
+
+    def sweep(self):
+        """Remove what else has expired."""
+        number, channels = self.store.sweep()
+        if number:
+            self.layer.count("expired", number)
+        # Those that a worker takes: the others belong to one process, which has gone.
+        self._log_expired(
+            {name: count for name, count in channels.items() if "!" not in name and "?" not in name}
+        )
+
+    def _log_expired(self, channels):
+        if channels:
             self._log_seldom(
                 logging.WARNING,
                 "No worker took what expired on %s: none is running that takes these channels, or too "
                 "few. Start more of them with manage.py runworker.",
-                ", ".join("%s (%d)" % each for each in sorted(total.items())),
+                ", ".join("%s (%d)" % each for each in sorted(channels.items())),
             )
-        return sum(total.values())
 
     def _log_seldom(self, level, text, *args):
         now = time.monotonic()

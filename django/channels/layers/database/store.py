@@ -324,15 +324,21 @@ class Store:
     def sweep(self):
         """
         Remove what has expired but for events, and memberships of gateways that are gone. Returns
-        how many messages went.
+        how many messages went, and of which channels: a dict of name to number, which may differ
+        where somebody else sweeps, too.
         """
-        statement, parameters = self.many("sweep", "queue_name", self.events)
+        look, parameters = self.many("stale", "queue_name", self.events)
+        statement, _ = self.many("sweep", "queue_name", self.events)
         parameters.update(self.range)
-        number = self.connections.transaction(
-            lambda connection: connection.run(statement, parameters), single=True
-        )
+        with self.connections.lend() as connection:
+            channels = dict(connection.rows(look, parameters))
+        number = 0
+        if channels:
+            number = self.connections.transaction(
+                lambda connection: connection.run(statement, parameters), single=True
+            )
         self.write("sweep_groups", self.range)
-        return number
+        return number, channels if number else {}
 
     def expire(self, report):
         """

@@ -184,6 +184,12 @@ WHERE queue IN ({rows}) AND expires <= {now} LIMIT 100;
 -- name: drop
 DELETE FROM channels_database_message WHERE queue = :queue AND id = :id;
 
+-- name: stale
+-- The channels of messages that nobody took in time, and how many, but for the queues that {rows} names.
+SELECT channel, count(*) FROM channels_database_message
+WHERE expires <= {now} AND queue >= :low AND queue < :high AND queue NOT IN ({rows})
+GROUP BY channel;
+
 -- name: sweep
 -- Remove messages that nobody took in time, but for the queues that {rows} names: see "expired".
 DELETE FROM channels_database_message
