@@ -69,7 +69,7 @@ CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "asgi_redis.RedisChannelLayer",
         "ROUTING": "mysite.routing.channel_routing",
-        "CONFIG": {"hosts": ["redis://127.0.0.1:%d/0"], "heartbeat": 0.2, "lease": 1.0},
+        "CONFIG": {"hosts": ["redis://127.0.0.1:%d/0"], "heartbeat": 0.2, "lease": 1.0%s},
     }
 }
 """
@@ -78,12 +78,16 @@ CHANNEL_LAYERS = {
 class ProcessesCase(unittest.TestCase):
     """One Redis and one project a test; what is started is stopped."""
 
+    #: More options of the layer, as they are written in a dict.
+    config = ""
+
     def setUp(self):
         require("uvicorn", "websockets", "websocket")
         self.redis = RedisServer().start()
         self.addCleanup(self.redis.stop)
         self.project = Project(
-            {"mysite/routing.py": ROUTING, "mysite/views.py": VIEWS}, SETTINGS % self.redis.port
+            {"mysite/routing.py": ROUTING, "mysite/views.py": VIEWS},
+            SETTINGS % (self.redis.port, self.config),
         )
         self.addCleanup(self.project.close)
 
@@ -160,6 +164,28 @@ class SeveralProcessesTests(ProcessesCase):
 
         wait_until(lambda: not left(), "its keys to go")
         self.assertEqual(worker.output.count("gone: "), 1)
+
+
+class NoWorkerTests(ProcessesCase):
+    config = ', "expiry": 1, "channel_expiry": {"websocket.*": 1}'
+
+    def test_clients_whose_events_nobody_takes_are_told(self):
+        gateway = self.gateway()
+        worker = self.worker()
+        socket = self.socket(gateway)
+        self.assertEqual(worker.stop(signal.SIGTERM), 0)
+        socket.send("hello?")
+        with self.assertRaises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(gateway.url("/"), timeout=TIMEOUT)
+        self.assertEqual(caught.exception.code, 502)
+        caught.exception.close()
+        self.assertEqual(self.close_code(socket), 1011)
+        gateway.wait_for_output("Expired(.|\n)*start `manage.py runworker`")
+        # With a worker, all is well again.
+        self.worker()
+        again = self.socket(gateway)
+        again.send("hello?")
+        self.assertEqual(again.recv(), "echo: hello?")
 
 
 class LossTests(ProcessesCase):
