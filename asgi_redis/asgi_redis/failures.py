@@ -4,7 +4,7 @@ import redis.exceptions
 
 from .contract import LayerUnavailable
 
-#: Oldest server, and what it is needed for: XTRIM MINID, HRANDFIELD, ZADD GT.
+#: Oldest server, and what it is needed for: XTRIM MINID, HRANDFIELD, ZADD GT, GETDEL.
 OLDEST = (6, 2)
 
 _NOT_ALLOWED = "its ACL does not let this user do that: see the guide of the Redis layer"

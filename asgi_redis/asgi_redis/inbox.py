@@ -248,7 +248,7 @@ class RedisInbox(Inbox):
             arguments += (-1 if forced else capacity, expiry, kind, body)
             items.append(item)
         for partition, (keys, arguments, items) in queued.items():
-            commands.append(run("send", layer.keys.sending(partition) + keys, arguments))
+            commands.append(run("send", layer.keys.sending[partition] + tuple(keys), arguments))
             afterwards.append(lambda reply, items=items: self._sent_many(reply, items))
 
     def _told_one(self, reply, item):

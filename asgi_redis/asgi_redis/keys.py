@@ -61,6 +61,8 @@ class Keys:
         self.delay_wake = self.tag + "delay-wake"
         self.dead = self.tag + "dead"
         self.queues = self.tag + "queues"
+        #: By partition, the keys of send.lua before the queues.
+        self.sending = [(tag + "stat", tag + "expired", tag + "queues") for tag in self.tags]
         #: What beat.lua looks at for what expired.
         self.expiring = [self.stat, self.tag + "expired", self.queues]
         self.expiring += [self.queue(channel)[1] for channel in sorted(EVENT_CHANNELS)]
@@ -89,11 +91,6 @@ class Keys:
         if "?" in channel or "!" in channel:
             return SINGLE
         return EVENTS if channel in EVENT_CHANNELS else SHARED
-
-    def sending(self, partition):
-        """The keys of send.lua before the queues."""
-        tag = self.tags[partition]
-        return [tag + "stat", tag + "expired", tag + "queues"]
 
     def held(self, process):
         return "%sf:%s" % (self.tag, process)

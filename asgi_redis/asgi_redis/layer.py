@@ -208,7 +208,7 @@ class RedisChannelLayer(BaseChannelLayer):
             else self._place(channel)
         )
         if inbox is None:
-            keys = self.keys.sending(partition) + [queue, wake]
+            keys = self.keys.sending[partition] + (queue, wake)
             return run("send", keys, (-1 if forced else capacity, expiry, kind, body))
         stat = self.keys.tags[partition] + "stat"
         _, register, stream, _ = self.keys.inbox(inbox)
@@ -263,7 +263,7 @@ class RedisChannelLayer(BaseChannelLayer):
             part[2].append(wake)
         return [
             (
-                tuple(self.keys.sending(partition)[:2]),
+                self.keys.sending[partition][:2],
                 tuple(keys),
                 wanted,
                 tuple(dict.fromkeys(wakes)),
@@ -414,7 +414,7 @@ class RedisChannelLayer(BaseChannelLayer):
             keys += [queue, wake]
             wakes.append(wake)
         first = [self.keys.held(self.leases.process), self.keys.leases]
-        first += self.keys.sending(0)[:2]
+        first += self.keys.sending[0][:2]
         several = channels.index(SEVERAL) + 1 if SEVERAL in channels else 0
         return tuple(first + keys), tuple(wakes), several
 

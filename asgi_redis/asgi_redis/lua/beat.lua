@@ -22,10 +22,9 @@
 local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local lease = tonumber(ARGV[2])
-local last = tonumber(redis.call("GET", KEYS[2]) or now)
 -- A server whose memory is full refuses a script's first write, unless that frees some: a lease is to
 -- be kept then too.
-redis.call("DEL", KEYS[2])
+local last = tonumber(redis.call("GETDEL", KEYS[2]) or now)
 redis.call("SET", KEYS[2], now)
 if now - last > lease / 2 then
   -- Nobody was heard: the server was away, not they. Everybody gets the time of one lease.
@@ -40,7 +39,12 @@ for n = 4, #ARGV do
     missing[#missing + 1] = ARGV[n]
   end
 end
-for _, holder in ipairs(redis.call("ZRANGEBYSCORE", KEYS[1], "-inf", now, "LIMIT", 0, 20)) do
+local following = redis.call("ZRANGE", KEYS[1], 0, 0, "WITHSCORES")
+local ended = {}
+if tonumber(following[2]) <= now then
+  ended = redis.call("ZRANGEBYSCORE", KEYS[1], "-inf", now, "LIMIT", 0, 20)
+end
+for _, holder in ipairs(ended) do
   redis.call("ZREM", KEYS[1], holder)
   local name = string.sub(holder, 3)
   if string.sub(holder, 1, 2) == "g:" then
@@ -126,11 +130,14 @@ for n = 1, #held, 2 do
   end
 end
 local due = -1
-local following = redis.call("ZRANGE", KEYS[5], 0, 0, "WITHSCORES")
-if following[2] then
-  due = math.max(0, tonumber(following[2]) - now)
+local first_due = redis.call("ZRANGE", KEYS[5], 0, 0, "WITHSCORES")
+if first_due[2] then
+  due = math.max(0, tonumber(first_due[2]) - now)
 end
-local ending = math.max(0, tonumber(redis.call("ZRANGE", KEYS[1], 0, 0, "WITHSCORES")[2]) - now)
+if #ended > 0 then
+  following = redis.call("ZRANGE", KEYS[1], 0, 0, "WITHSCORES")
+end
+local ending = math.max(0, tonumber(following[2]) - now)
 if more then
   ending = 0
 end
