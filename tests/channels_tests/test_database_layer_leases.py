@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import threading
+import time
 import unittest
 from unittest import mock
 
@@ -582,7 +583,21 @@ class SQLiteLeaseTests(LeaseTests, SQLiteCase, unittest.TestCase):
 
 
 class PostgreSQLLeaseTests(LeaseTests, PostgreSQLCase, unittest.TestCase):
-    pass
+    def test_what_is_put_back_is_found_at_once_by_who_has_passed_it(self):
+        passed, other = self.make_layer(), self.make_layer()
+        passed.block_for = 0.05
+        wait_until(
+            lambda: passed.claim("slot", ["nothing"], block=True)[0] or passed.watcher.listening,
+            "notifications",
+        )
+        passed.send("test", {"number": 1})
+        self.claim(other, "test")
+        # It will not search the whole queue for an hour.
+        floors = passed.store.floors
+        floors._floors[passed.store.key("test")] = [2**60, 2**60, 0.0]
+        floors._search_at = time.monotonic() + 3600
+        other.release("slot")
+        wait_until(lambda: passed.claim("slot", ["test"])[0], "what was put back")
 
 
 class MariaDBLeaseTests(LeaseTests, MariaDBCase, unittest.TestCase):

@@ -154,7 +154,7 @@ class Keeper:
             logger.warning("The %s was lost; what it held is taken care of.", describe(name))
         if names:
             self.layer.count("lost", len(names))
-            self.layer.tell(queues)
+            self.layer.tell(queues, back=True)
         if dropped:
             self.layer.count("dead_letters_dropped", dropped)
             self._log_seldom(

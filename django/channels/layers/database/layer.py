@@ -273,10 +273,13 @@ class DatabaseChannelLayer(BaseChannelLayer):
         name = self.store.name(queue)
         return topic(self.prefix, queue if name.endswith("!") else "work")
 
-    def tell(self, queues):
-        """Something has come to `queues`, apart from `deliver`."""
+    def tell(self, queues, back=False):
+        """Something has come to `queues`, apart from `deliver`; or has been put `back` at their heads."""
         if queues:
-            self.notifier.tell({self.topic(queue) for queue in queues} - {None})
+            topics = {self.topic(queue) for queue in queues} - {None}
+            if back and topics:
+                topics.add(topic(self.prefix, "back"))
+            self.notifier.tell(topics)
             self.sent([{"queue": queue} for queue in queues])
 
     def sent(self, rows):
@@ -469,7 +472,7 @@ class DatabaseChannelLayer(BaseChannelLayer):
             self._unsure.discard(slot)
             self._held.pop(slot, None)
             if queue is not None:
-                self.tell([queue])
+                self.tell([queue], back=True)
 
     # Acknowledgement.
 
@@ -484,7 +487,7 @@ class DatabaseChannelLayer(BaseChannelLayer):
         if self._held.pop(slot, None) is not None:
             queue = self.store.release(slot, None, self.expiries.__getitem__)
             if queue is not None:
-                self.tell([queue])
+                self.tell([queue], back=True)
 
     def wake(self, slot):
         self.watcher.wake(slot)

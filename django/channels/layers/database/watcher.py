@@ -61,6 +61,7 @@ class Watcher:
         self._pipe = None
         self._stopped = False
         self._work_topic = topic(store.prefix, "work")
+        self._back_topic = topic(store.prefix, "back")
 
     # Waiting.
 
@@ -210,7 +211,7 @@ class Watcher:
 
     def topics(self):
         """What to LISTEN to: a dict of topic to the queues it means (None: all that are shared)."""
-        found = {self._work_topic: None}
+        found = {self._work_topic: None, self._back_topic: None}
         with self._lock:
             for queue in self._subscribers:
                 found[topic(self.store.prefix, queue or "delay")] = {queue}
@@ -279,6 +280,8 @@ def _listen(watcher):
             timeout = deadline - now if proven else min(deadline - now, store.poll_every)
             _wait(listener.fileno(), watcher._pipe[0], timeout)
             topics = listener.topics()
+            if watcher._back_topic in topics:
+                store.floors.clear()  # there is something below them
             if proof in topics and not proven:
                 proven, deadline = True, time.monotonic() + PROOF_EVERY
                 watcher.listening = True
