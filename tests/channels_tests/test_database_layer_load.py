@@ -5,10 +5,8 @@ luck.
 
 import logging
 import os
-import select
 import socket
 import sqlite3
-import struct
 import subprocess
 import sys
 import threading
@@ -17,7 +15,7 @@ import unittest
 from unittest import mock
 
 from django.channels.exceptions import LayerUnavailable
-from django.channels.layers.database import DatabaseChannelLayer, watcher
+from django.channels.layers.database import DatabaseChannelLayer
 from django.channels.layers.database import layer as database_layer
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection as site_connection
@@ -300,30 +298,6 @@ class PostgreSQLLoadTests(ExactlyOnceTests, PostgreSQLCase, unittest.TestCase):
         layer.acknowledge("slot")
         self.assertLess(slow, 4 * fresh + 0.2)
 
-    def test_without_notifications_it_polls_and_says_so(self):
-        with Deaf(PostgreSQL.shared().port) as proxy, mock.patch.object(
-            watcher, "PROOF_TIMEOUT", 0.5
-        ):
-            settings = PostgreSQL.shared().settings(
-                PORT=str(proxy.port), OPTIONS={"sslmode": "disable"}
-            )
-            layer = DatabaseChannelLayer(database=add_alias("channels_deaf", settings))
-            self.addCleanup(layer.close)
-            layer.flush()
-            layer.block_for = TIMEOUT
-            with self.assertLogs("django.channels.layers.database", "WARNING") as logs:
-                found = []
-                thread = threading.Thread(
-                    target=lambda: found.append(layer.receive_many(["polled"], block=True))
-                )
-                thread.start()
-                wait_until(lambda: any("pooler" in line for line in logs.output), "the warning")
-                self.make_layer().send("polled", {"number": 1})
-                thread.join(TIMEOUT)
-            self.assertEqual(found, [("polled", {"number": 1})])
-            self.assertFalse(layer.watcher.listening)
-            layer.close()
-
     def test_without_its_tables_it_says_what_to_do(self):
         settings = PostgreSQL.shared().settings(NAME="postgres")
         layer = DatabaseChannelLayer(database=add_alias("channels_bare", settings))
@@ -373,72 +347,6 @@ class PostgreSQLLoadTests(ExactlyOnceTests, PostgreSQLCase, unittest.TestCase):
         # What is to survive has survived.
         self.assertGreater(layer.store.next_due(), 3000)
         layer.flush()
-
-
-class Deaf:
-    """Before PostgreSQL, and passes everything on but notifications, as a pooler in transaction
-    mode does."""
-
-    def __init__(self, server_port):
-        self.server_port = server_port
-        self.listener = socket.socket()
-        self.listener.bind(("127.0.0.1", 0))
-        self.listener.listen(50)
-        self.port = self.listener.getsockname()[1]
-        self.sockets = [self.listener]
-
-    def __enter__(self):
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *exc_info):
-        for each in self.sockets:
-            try:
-                each.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-            each.close()
-
-    def _accept(self):
-        while True:
-            try:
-                client, _ = self.listener.accept()
-            except OSError:
-                return
-            server = socket.create_connection(("127.0.0.1", self.server_port))
-            self.sockets += [client, server]
-            threading.Thread(target=self._pass_on, args=(client, server), daemon=True).start()
-
-    def _pass_on(self, client, server):
-        waiting = b""
-        try:
-            while True:
-                ready, _, _ = select.select([client, server], [], [])
-                if client in ready:
-                    data = client.recv(65536)
-                    if not data:
-                        break
-                    server.sendall(data)
-                if server in ready:
-                    data = server.recv(65536)
-                    if not data:
-                        break
-                    waiting += data
-                    # Each of the server's messages is a letter, its length and its content.
-                    while len(waiting) >= 5:
-                        length = 1 + struct.unpack("!I", waiting[1:5])[0]
-                        if len(waiting) < length:
-                            break
-                        if waiting[:1] != b"A":
-                            client.sendall(waiting[:length])
-                        waiting = waiting[length:]
-        except (OSError, ValueError):
-            pass
-        for each in (client, server):
-            try:
-                each.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
 
 class SiteInMemoryTests(unittest.TestCase):
