@@ -10,7 +10,7 @@ from unittest import mock
 from django.channels.layers.database import watcher
 from django.channels.test.conformance import LayerConformance
 
-from .database_servers import PostgreSQL, Server, add_alias, make_tables, missing, program
+from .database_servers import PostgreSQL, Server, add_alias, missing, postgresql_alias, program
 from .servers import wait_until
 from .test_database_layer import DatabaseLayerCase
 from .timing import TIMEOUT
@@ -45,7 +45,7 @@ class PgBouncer(Server):
         super().__init__()
 
     def prepare(self):
-        make_tables(self.server)
+        postgresql_alias()  # makes the tables, once
         self.file = os.path.join(self.folder, "pgbouncer.ini")
         with open(self.file, "w") as file:
             file.write(CONFIGURATION.format(server=self.server, port=self.port))
