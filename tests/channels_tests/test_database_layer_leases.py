@@ -403,7 +403,8 @@ class LeaseTests:
         self.assertEqual(statistics["messages_count"], 2)
         self.assertEqual(statistics["channel_full_count"], 1)
         self.assertEqual(statistics["messages_expired"], 2)
-        self.assertEqual(statistics["counters"], {"full": 1})
+        # Beside what is lost with the processes of earlier tests.
+        self.assertEqual(statistics["counters"]["full"], 1)
 
     def test_who_only_sends_shares_its_counters_too(self):
         sender = self.make_layer()
