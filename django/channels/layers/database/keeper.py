@@ -11,20 +11,21 @@ import time
 from collections import Counter
 
 from ...exceptions import LayerUnavailable
+from ...log import Seldom
 
 logger = logging.getLogger("django.channels.layers.database")
 
 #: Beats between two removals of what has expired and nobody waits for. (Events are looked for each beat.)
 SWEEP_EVERY = 4
 
-#: Seconds between two lines in the log about one thing, at least.
-LOG_EVERY = 1.0
-
 #: Seconds between two tries to reach a database that is away.
 PAUSE = 0.5
 
 #: Seconds after the end of a lease at which it is looked for.
 AFTER_END = 0.02
+
+#: Seconds between two lines in the log about one thing, at least.
+LOG_EVERY = 1.0
 
 
 class Keeper:
@@ -39,7 +40,7 @@ class Keeper:
         self._stopped = False
         self._poked = False
         self._beats = 0
-        self._logged = {}  # what is logged seldom: its text to when (monotonic) it was last
+        self._seldom = {}  # what is logged once a second at the most: its text to a Seldom
         self._next_due = 0.0  # when (monotonic) to look for what is due; None: nothing is
         self._asked_due = 0.0
 
@@ -202,9 +203,7 @@ class Keeper:
             )
 
     def _log_seldom(self, level, text, *args):
-        now = time.monotonic()
-        if now - self._logged.get(text, -LOG_EVERY) >= LOG_EVERY:
-            self._logged[text] = now
+        if self._seldom.setdefault(text, Seldom(LOG_EVERY)).ask() is not None:
             logger.log(level, text, *args)
 
     # Delay.
