@@ -9,13 +9,14 @@ try:
     )
     from django.channels.layers.base import BaseChannelLayer, Inbox
     from django.channels.layers.lost import DEAD_LETTER, REPORT, RETRY, DeadLetter, LostPolicy
-    from django.channels.layers.messages import EVENT_CHANNELS, clean
+    from django.channels.layers.messages import clean
     from django.channels.layers.names import (
         ByName,
         check_channel_name,
         check_group_name,
         inbox_of,
     )
+    from django.channels.protocol import EVENT_CHANNELS
 except ModuleNotFoundError as _error:
     if not (_error.name or "").startswith("django"):
         raise
@@ -28,8 +29,9 @@ except ModuleNotFoundError as _error:
         )
         from channels.layers.base import BaseChannelLayer, Inbox
         from channels.layers.lost import DEAD_LETTER, REPORT, RETRY, DeadLetter, LostPolicy
-        from channels.layers.messages import EVENT_CHANNELS, clean
+        from channels.layers.messages import clean
         from channels.layers.names import ByName, check_channel_name, check_group_name, inbox_of
+        from channels.protocol import EVENT_CHANNELS
     except ImportError as error:
         raise ImportError(
             "asgi_redis 2 needs django.channels: a patched Django, or the add-on `channels` of the "

@@ -172,13 +172,13 @@ class RedisInbox(Inbox):
         self._chores.append(("discard", group, channel))
         self._schedule()
 
-    def hold(self, channel, farewell):
-        target, message = farewell
+    def set_will(self, channel, will):
+        target, message = will
         expiry = int(self._layer.expiries[target] * 1000)
         self._holds[channel] = b"%d:" % expiry + self._layer.encode(target, message)
         self._schedule()
 
-    def drop(self, channel):
+    def clear_will(self, channel):
         if channel in self._told:
             self._holds[channel] = None
             self._schedule()

@@ -434,7 +434,7 @@ class RedisChannelLayer(BaseChannelLayer):
         state.end()
         self._settle_slot(state)
 
-    def release(self, slot):
+    def requeue(self, slot):
         state = self._slot(slot)
         with state.lock:
             field, state.current = state.current, None

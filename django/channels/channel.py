@@ -8,9 +8,9 @@ leaves at once.
 from django.db import connection
 
 from .compat import on_commit as on_commit_of
-from .layers.messages import drop_control_keys
 from .layers.names import check_channel_name, check_group_name
 from .outbox import outbox
+from .protocol import drop_control_keys
 
 
 class _Target:

@@ -2,8 +2,10 @@
 
 import os
 import signal
+import sys
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import django
 from django.db import transaction
@@ -13,6 +15,16 @@ try:  # what `user.is_authenticated` is on Django 1.10 and 1.11: until the latte
     from django.utils.deprecation import CallableBool
 except ImportError:
     CallableBool = bool
+
+if TYPE_CHECKING or sys.version_info >= (3, 8):
+    from typing import TypedDict
+else:  # until Python 3.7 goes: nothing checks the types at run time
+
+    class TypedDict(dict):
+        """Stands in for typing.TypedDict where that does not exist."""
+
+        def __init_subclass__(cls, total=True):
+            pass
 
 
 def on_commit(func, using=None):

@@ -22,10 +22,10 @@ from .exceptions import (
     DenyConnection,
     LayerUnavailable,
 )
-from .layers.messages import EVENT_CHANNELS
 from .log import Seldom, visible
 from .message import Message
 from .outbox import outbox
+from .protocol import EVENT_CHANNELS
 from .security.websockets import origin_allowed
 from .signals import (
     consumer_finished,
@@ -182,7 +182,7 @@ class Worker:
             finally:
                 _one_suspect.release()
         else:
-            self.channel_layer.release(self.slot)
+            self.channel_layer.requeue(self.slot)
             # Nor is it to come straight back.
             if _one_suspect.acquire(True, SUSPECT_PAUSE):
                 _one_suspect.release()

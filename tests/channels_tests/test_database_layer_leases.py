@@ -472,8 +472,8 @@ class LeaseTests:
             doomed.group_add("room", "elsewhere")
             for number in (1, 2, 3):
                 farewell = {"reply_channel": "gateway.b!%d" % number, "code": 1006}
-                inbox.hold("gateway.b!%d" % number, ("websocket.disconnect", farewell))
-            inbox.drop("gateway.b!2")
+                inbox.set_will("gateway.b!%d" % number, ("websocket.disconnect", farewell))
+            inbox.clear_will("gateway.b!2")
             # Sent after the others, so they have been done when it arrives.
             inbox.send("orders", {"last": True}, self.fail)
 
@@ -497,7 +497,7 @@ class LeaseTests:
 
         async def live(inbox):
             for number in range(5):
-                inbox.hold("gateway.b!%d" % number, ("websocket.disconnect", {"n": number}))
+                inbox.set_will("gateway.b!%d" % number, ("websocket.disconnect", {"n": number}))
             inbox.send("orders", {"last": True}, self.fail)
 
         self.in_gateway(live, doomed)
@@ -531,7 +531,7 @@ class LeaseTests:
 
     def test_a_gateway_that_leaves_in_order_says_nothing(self):
         async def live(inbox):
-            inbox.hold("gateway.b!1", ("websocket.disconnect", {}))
+            inbox.set_will("gateway.b!1", ("websocket.disconnect", {}))
             self.layer.group_add("room", "gateway.b!1")
             await inbox.close()
 
@@ -599,7 +599,7 @@ class PostgreSQLLeaseTests(LeaseTests, PostgreSQLCase, unittest.TestCase):
         floors = passed.store.floors
         floors._floors[passed.store.key("test")] = [2**60, 2**60, 0.0]
         floors._search_at = time.monotonic() + 3600
-        other.release("slot")
+        other.requeue("slot")
         wait_until(lambda: passed.claim("slot", ["test"])[0], "what was put back")
 
 

@@ -171,7 +171,7 @@ class ExpiredApplicationMessageTests(ExpiryCase):
         layer.send("work.x", {})
         self.assertEqual(layer.claim("slot", ["work.x"]), ("work.x", {}))
         layer.servers.call(("DEL", layer.keys.queues))
-        layer.release("slot")
+        layer.requeue("slot")
         wait_until(lambda: layer.statistics().get("expired") == 1, "the count")
 
     def test_a_warning_a_second_at_most(self):

@@ -222,16 +222,16 @@ class LostGatewayTests(RecoveryCase):
             inbox = gone.open_inbox("gateway.gone!")
             for number in range(3):
                 farewell = {"reply_channel": "gateway.gone!%d" % number, "code": 1006}
-                inbox.hold("gateway.gone!%d" % number, ("websocket.disconnect", farewell))
-            inbox.drop("gateway.gone!1")
+                inbox.set_will("gateway.gone!%d" % number, ("websocket.disconnect", farewell))
+            inbox.clear_will("gateway.gone!1")
             gone.group_add("room", "gateway.gone!0")
             for number in (3, 4):
-                inbox.hold("gateway.gone!%d" % number, ("websocket.disconnect", {}))
+                inbox.set_will("gateway.gone!%d" % number, ("websocket.disconnect", {}))
             await asyncio.sleep(0)
             while inbox._writing is not None or inbox._holds:
                 await asyncio.sleep(0.005)
-            inbox.drop("gateway.gone!3")
-            inbox.drop("gateway.gone!4")
+            inbox.clear_will("gateway.gone!3")
+            inbox.clear_will("gateway.gone!4")
             while inbox._writing is not None or inbox._holds:
                 await asyncio.sleep(0.005)
             wait_until(lambda: inbox.leased, "its lease")

@@ -163,7 +163,7 @@ class AheadTests(RedisLayerCase, unittest.TestCase):
         self.prove_quick()
         self.send(5)
         first = self.claim()
-        self.layer.release("slot")
+        self.layer.requeue("slot")
         self.assertEqual(self.claim("other"), first)
 
     def test_a_lost_worker_is_reported_for_all_that_it_had(self):

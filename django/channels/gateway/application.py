@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from ..exceptions import LayerUnavailable
-from ..layers.messages import GATEWAY
 from ..log import visible
+from ..protocol import GATEWAY_PREFIX
 from . import websocket
 from .daphne import with_flow_control
 from .exchanges import COUNT, CUT, DISPATCH, DROP, FINISH, HOLD, LOG, WRITE
@@ -74,7 +74,7 @@ class Gateway:
         self.layer = layer
         self.loop = asyncio.get_event_loop()
         token = "".join(_random.choice(string.ascii_letters + string.digits) for _ in range(12))
-        self.name = GATEWAY + token + "!"
+        self.name = GATEWAY_PREFIX + token + "!"
         self._workers = None
         if not layer.crosses_processes and layer.threads:
             from ..worker import WorkerGroup
@@ -237,7 +237,7 @@ class Gateway:
         if connection.detached and connection.state.over:
             if self.connections.pop(connection.channel, None) is not None:
                 for name in connection.holds:
-                    self.inbox.drop(name)
+                    self.inbox.clear_will(name)
 
     def _leave(self, group, connection):
         members = self.groups.get(group)
@@ -464,7 +464,7 @@ class Connection:
             elif verb is HOLD:
                 if action[1] not in self.holds:
                     self.holds += (action[1],)
-                self.gateway.inbox.hold(action[1], action[2:])
+                self.gateway.inbox.set_will(action[1], action[2:])
             elif verb is COUNT:
                 self.gateway.layer.count(action[1])
                 if action[1] == "refused":

@@ -15,7 +15,8 @@ from asyncio import get_event_loop
 from collections import Counter
 
 from .. import exceptions
-from .messages import EVENT_CHANNELS, MAX_WEIGHT, clean
+from ..protocol import EVENT_CHANNELS
+from .messages import MAX_WEIGHT, clean
 from .names import ByName, check_channel_name, check_group_name
 
 _LETTERS = string.ascii_letters + string.digits
@@ -69,13 +70,13 @@ class Inbox:
         """Forget one of this gateway's memberships; no record of it comes back. Never raises."""
         raise NotImplementedError
 
-    def hold(self, channel, farewell):
+    def set_will(self, channel, will):
         """
         Say that this gateway holds the connection of `channel`. Should the gateway be lost, the layer
         sends `farewell`, a `(channel, message)` pair, in its place.
         """
 
-    def drop(self, channel):
+    def clear_will(self, channel):
         """The connection of `channel` has ended in order: no farewell is due."""
 
     async def close(self):
@@ -208,7 +209,7 @@ class BaseChannelLayer:
         """
         self.deliver(channel, message)
 
-    def release(self, slot):
+    def requeue(self, slot):
         """Put what `slot` holds back at the head of its channel, for another worker."""
 
     def wake(self, slot):

@@ -13,8 +13,9 @@ from asyncio import get_event_loop
 from collections import deque
 
 from ..exceptions import ChannelFull
+from ..protocol import EVENT_CHANNELS
 from .base import BaseChannelLayer, Inbox
-from .messages import EVENT_CHANNELS, clean
+from .messages import clean
 from .names import check_channel_name, check_group_name, inbox_of
 
 #: Sends between two looks for expired messages on channels that nobody reads.
@@ -213,7 +214,7 @@ class MemoryChannelLayer(BaseChannelLayer):
         with self._lock:
             self._held.pop(slot, None)
 
-    def release(self, slot):
+    def requeue(self, slot):
         with self._lock:
             held = self._held.pop(slot, None)
             if held is None:

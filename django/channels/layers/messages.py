@@ -10,32 +10,6 @@ from ..exceptions import InvalidMessage, MessageTooLarge
 
 MAX_WEIGHT = 1024 * 1024
 
-#: What gateways are called; the process-local channels of their clients begin so.
-GATEWAY = "gateway."
-
-# The keys by which workers, layers and gateways speak of exchanges, sessions and memberships. A site
-# may well pass on what a client sent it: there they must mean nothing, or the client would speak for us.
-
-#: To a gateway.
-_ANSWER_KEYS = frozenset(
-    ["body_credit", "channel_session", "done", "error", "group", "group_add", "group_discard"]
-    + ["lost", "replies", "reset", "window_channel"]
-)
-
-#: From a gateway, on the channels of its events.
-_EVENT_KEYS = frozenset(["__retries__", "channel_session", "exchange", "frames"])
-
-#: From one consumer to another.
-_KEPT_KEYS = frozenset(["__retries__", "channel_session"])
-
-_ALL_KEYS = _ANSWER_KEYS | _EVENT_KEYS
-
-#: The channels of a gateway's events.
-EVENT_CHANNELS = frozenset(
-    ["http.request", "http.disconnect"]
-    + ["websocket.connect", "websocket.receive", "websocket.disconnect"]
-)
-
 _REMEDY = "; a message holds text, bytes, 64-bit integers, floats, booleans, None, lists and dicts."
 
 
@@ -55,23 +29,6 @@ def clean(message, limit=MAX_WEIGHT):
             "send its key." % (weight, limit)
         )
     return copy
-
-
-def drop_control_keys(message, name):
-    """
-    Take out of `message` (dict), which a site sends to the channel or group `name`, the keys that are for
-    gateways and workers to use there.
-    """
-    if _ALL_KEYS.isdisjoint(message):
-        return
-    if name in EVENT_CHANNELS:
-        keys = _EVENT_KEYS
-    elif name.startswith(GATEWAY):
-        keys = _ANSWER_KEYS
-    else:
-        keys = _KEPT_KEYS
-    for key in keys.intersection(message):
-        del message[key]
 
 
 def weigh(value):

@@ -351,7 +351,7 @@ class LayerConformance:
         self.assertEqual(self.layer.claim("slot-c", ["test.claim"]), (None, None))
         self.layer.acknowledge("slot-a")
         self.layer.acknowledge("slot-a")
-        self.layer.release("slot-a")
+        self.layer.requeue("slot-a")
         self.assertEqual(self.layer.claim("slot-c", ["test.claim"]), (None, None))
 
     def test_the_next_claim_acknowledges_the_last(self):
@@ -359,7 +359,7 @@ class LayerConformance:
         self.layer.send("test.claim", {"number": 1})
         self._claim("slot-a")
         self.assertEqual(self.layer.claim("slot-a", ["test.claim"]), (None, None))
-        self.layer.release("slot-a")
+        self.layer.requeue("slot-a")
         self.assertNothing("test.claim")
 
     def test_a_released_message_is_the_next(self):
@@ -367,7 +367,7 @@ class LayerConformance:
         for number in (1, 2):
             self.layer.send("test.claim", {"number": number})
         self._claim("slot-a")
-        self.layer.release("slot-a")
+        self.layer.requeue("slot-a")
         self.assertEqual(self._claim("slot-b")["number"], 1)
         self.assertEqual(self._claim("slot-b")["number"], 2)
 

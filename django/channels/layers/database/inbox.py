@@ -148,10 +148,10 @@ class DatabaseInbox(Inbox):
     def group_discard(self, group, channel):
         self._put("leave", self._store.key(group), channel)
 
-    def hold(self, channel, farewell):
-        self._put("hold", self._store.key(channel), farewell)
+    def set_will(self, channel, will):
+        self._put("hold", self._store.key(channel), will)
 
-    def drop(self, channel):
+    def clear_will(self, channel):
         self._put("drop", self._store.key(channel), None)
 
     def _put(self, *what):

@@ -482,7 +482,7 @@ class DatabaseChannelLayer(BaseChannelLayer):
             self.store.acknowledge(slot)
             self._held.pop(slot, None)
 
-    def release(self, slot):
+    def requeue(self, slot):
         self._settle(slot)
         if self._held.pop(slot, None) is not None:
             queue = self.store.release(slot, None, self.expiries.__getitem__)

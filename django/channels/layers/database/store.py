@@ -10,7 +10,7 @@ import threading
 import time
 from functools import lru_cache
 
-from ..messages import EVENT_CHANNELS
+from ...protocol import EVENT_CHANNELS
 from .statements import numbered, statements
 
 #: Rows that one INSERT takes.
