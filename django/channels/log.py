@@ -1,29 +1,34 @@
-"""The lines that `runserver` logs: one for each HTTP request, WebSocket opened, refused and closed.
-
-They go to Django's own logger "django.server", whose formatter colours them by status. And what every
-other line needs that has something of a client's in it (`visible`).
 """
+The lines that `runserver` logs: one for each HTTP request, and one for each WebSocket that opens, is
+refused or closes. They go to Django's logger "django.server", whose formatter colours them by status.
+
+Tools for every other log line: `visible` escapes what a client sent, `RateLimit` limits how often a line
+is logged, and `LastResort` writes lines that have no other handler.
+"""
+
+from __future__ import annotations
 
 import logging
 import threading
 import time
+from typing import TYPE_CHECKING, Any, Callable, Mapping
 
 import django
 from django.core.management.color import color_style
 
 logger = logging.getLogger("django.server")
 
-#: Beside the status, what the line of a WebSocket event says.
-_WEBSOCKET_EVENTS = {
+#: What the line of a WebSocket event says, and the status that colours it.
+_WEBSOCKET_EVENTS: dict[str, tuple[str, int | None]] = {
     "connected": ("OPEN", 101),
     "rejected": ("REFUSED", 403),
     "disconnected": ("CLOSE", None),
 }
 
 
-def visible(text):
-    """`text` (any object) for a line of a log: what would break the line, or colour it, is escaped."""
-    text = str(text)
+def visible(value: object) -> str:
+    """Return `value` as text for a log line. Characters that would break or colour the line are escaped."""
+    text = str(value)
     if text.isprintable():
         return text
     return "".join(
@@ -33,22 +38,23 @@ def visible(text):
 
 class ActionLog:
     """
-    What daphne's Server calls as `action_logger(protocol, action, details)`.
+    Log what Daphne's Server reports by calling `action_logger(protocol, action, details)`.
 
     Durations are in seconds: of a request, of a handshake (OPEN, REFUSED), of a connection (CLOSE).
     """
 
-    def __init__(self, clock=time.monotonic):
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._since = {}  # client address of an open WebSocket, to the time of its last event
+        #: The time of the last event of each open WebSocket, by client address.
+        self._since: dict[Any, float] = {}
 
-    def __call__(self, protocol, action, details):
+    def __call__(self, protocol: str, action: str, details: Mapping[str, Any]) -> None:
         if protocol == "http" and action == "complete":
             self._http(details)
         elif protocol == "websocket":
             self._websocket(action, details)
 
-    def _http(self, details):
+    def _http(self, details: Mapping[str, Any]) -> None:
         status = details["status"]
         logger.log(
             _level(status),
@@ -62,7 +68,7 @@ class ActionLog:
             extra={"status_code": status, "server_time": _server_time()},
         )
 
-    def _websocket(self, action, details):
+    def _websocket(self, action: str, details: Mapping[str, Any]) -> None:
         client, now = details["client"], self._clock()
         if action == "connecting":
             self._since[client] = now
@@ -85,38 +91,38 @@ class ActionLog:
         )
 
 
-def _server_time():
-    """The time as the lines of Django's own development server have it."""
+def _server_time() -> str:
+    """Return the time in the format of Django's development server."""
     return time.strftime("%d/%b/%Y %H:%M:%S")
 
 
-def _level(status):
+def _level(status: int | None) -> int:
     if not status or status < 400:
         return logging.INFO
     return logging.WARNING if status < 500 else logging.ERROR
 
 
 class _ServerFormatter(logging.Formatter):
-    """What Django's formatter for "django.server" does since 1.10."""
+    """Format lines as Django's own formatter for "django.server" does since 1.10."""
 
     STYLES = {1: "HTTP_INFO", 2: "HTTP_SUCCESS", 3: "HTTP_REDIRECT", 5: "HTTP_SERVER_ERROR"}
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.style = color_style()
+        self.colors = color_style()
 
-    def format(self, record):
+    def format(self, record: logging.LogRecord) -> str:
         text = record.getMessage()
         status = getattr(record, "status_code", None)
         if status:
             name = self.STYLES.get(status // 100, "HTTP_BAD_REQUEST")
             name = {304: "HTTP_NOT_MODIFIED", 404: "HTTP_NOT_FOUND"}.get(status, name)
-            text = getattr(self.style, name)(text)
+            text = getattr(self.colors, name)(text)
         return "[%s] %s" % (getattr(record, "server_time", _server_time()), text)
 
 
-def configure():
-    """Gives "django.server" a handler where neither Django (before 1.10) nor the project did."""
+def configure() -> None:
+    """Give "django.server" a handler if neither Django (before 1.10) nor the project did."""
     if django.VERSION < (1, 10) and not logger.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(_ServerFormatter())
@@ -125,44 +131,54 @@ def configure():
         logger.propagate = False
 
 
-class Seldom:
-    """Lets one of many lines alike through in `seconds`. Thread-safe."""
+class RateLimit:
+    """Limit how often a line is logged: at most once in `seconds`. Thread-safe."""
 
-    def __init__(self, seconds=1.0, clock=time.monotonic):
+    def __init__(self, seconds: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds, self._clock = seconds, clock
         self._lock = threading.Lock()
-        self._next = self._held_back = 0
+        self._next = 0.0
+        self._suppressed = 0
 
-    def ask(self):
-        """None: not now. Else the number of lines that were held back since the last."""
+    def allow(self) -> int | None:
+        """
+        Return None if the line must not be logged now. Otherwise return how many lines were suppressed
+        since the last one that was logged.
+        """
         with self._lock:
             now = self._clock()
             if now < self._next:
-                self._held_back += 1
+                self._suppressed += 1
                 return None
             self._next = now + self._seconds
-            held_back, self._held_back = self._held_back, 0
-            return held_back
+            suppressed, self._suppressed = self._suppressed, 0
+            return suppressed
 
 
-class LastResort(logging.StreamHandler):
+if TYPE_CHECKING:
+    _StderrHandler = logging.StreamHandler[Any]
+else:
+    _StderrHandler = logging.StreamHandler
+
+
+class LastResort(_StderrHandler):
     """
-    Writes to stderr what nobody else would: in production, Django's default LOGGING leaves
+    Write lines to stderr that have no other handler. In production, Django's default LOGGING leaves
     "django.channels" without a handler, and a consumer's traceback would be lost.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.setLevel(logging.WARNING)
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
         if not logging.getLogger().handlers:
             super().emit(record)
 
 
-def add_last_resort(settings):
-    """Install LastResort, unless the site logs by LOGGING of its own, or DEBUG has the console do it."""
+def add_last_resort(settings: Any) -> None:
+    """Install LastResort, unless the site sets LOGGING or DEBUG (Django then logs to the console)."""
     channels_logger = logging.getLogger("django.channels")
     if not settings.LOGGING and not settings.DEBUG and not channels_logger.handlers:
         channels_logger.addHandler(LastResort())

@@ -22,7 +22,7 @@ from .exceptions import (
     DenyConnection,
     LayerUnavailable,
 )
-from .log import Seldom, visible
+from .log import RateLimit, visible
 from .message import Message
 from .outbox import outbox
 from .protocol import EVENT_CHANNELS
@@ -459,7 +459,7 @@ class _Answer:
             return True
         except (ChannelFull, LayerUnavailable) as error:
             layer.count("held_not_sent")
-            held_back = _not_sent.setdefault(layer, Seldom()).ask()
+            held_back = _not_sent.setdefault(layer, RateLimit()).allow()
             if held_back is not None:
                 logger.error(
                     "What a consumer sent to the %s %s was not sent: %s Send with immediately=True "

@@ -77,7 +77,7 @@ class FormatterTests(SimpleTestCase):
             def __getattr__(self, name):
                 return lambda text: name
 
-        formatter.style = Style()
+        formatter.colors = Style()
         for status, style in [
             (101, "HTTP_INFO"),
             (200, "HTTP_SUCCESS"),

@@ -13,7 +13,7 @@ from django.channels.exceptions import (
     WebsocketCloseException,
 )
 from django.channels.layers.memory import MemoryChannelLayer
-from django.channels.log import Seldom
+from django.channels.log import RateLimit
 from django.channels.message import Message, pending_message_store
 from django.channels.signals import consumer_finished, consumer_started
 from django.channels.worker import Worker, WorkerGroup
@@ -159,10 +159,10 @@ class ConsumerTests(WorkerTestCase):
 
     def test_a_line_says_how_many_were_held_back_before_it(self):
         now = [5.0]
-        seldom = Seldom(clock=lambda: now[0])
-        self.assertEqual([seldom.ask() for _ in range(3)], [0, None, None])
+        limit = RateLimit(clock=lambda: now[0])
+        self.assertEqual([limit.allow() for _ in range(3)], [0, None, None])
         now[0] += 1
-        self.assertEqual([seldom.ask() for _ in range(2)], [2, None])
+        self.assertEqual([limit.allow() for _ in range(2)], [2, None])
 
     def test_a_batch_runs_the_consumer_once_a_frame(self):
         def consumer(message):

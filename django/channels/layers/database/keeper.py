@@ -11,7 +11,7 @@ import time
 from collections import Counter
 
 from ...exceptions import LayerUnavailable
-from ...log import Seldom
+from ...log import RateLimit
 
 logger = logging.getLogger("django.channels.layers.database")
 
@@ -40,7 +40,7 @@ class Keeper:
         self._stopped = False
         self._poked = False
         self._beats = 0
-        self._seldom = {}  # what is logged once a second at the most: its text to a Seldom
+        self._rate_limits = {}  # a RateLimit for each text that is logged at most once a second
         self._next_due = 0.0  # when (monotonic) to look for what is due; None: nothing is
         self._asked_due = 0.0
 
@@ -158,7 +158,7 @@ class Keeper:
             self.layer.tell(queues, back=True)
         if dropped:
             self.layer.count("dead_letters_dropped", dropped)
-            self._log_seldom(
+            self._log_rate_limited(
                 logging.ERROR,
                 "There are more than %d dead letters, and the oldest were dropped (%d just now). See to "
                 "them with manage.py deadletters, or raise the layer's option dead_letters.",
@@ -195,15 +195,15 @@ class Keeper:
 
     def _log_expired(self, channels):
         if channels:
-            self._log_seldom(
+            self._log_rate_limited(
                 logging.WARNING,
                 "No worker took what expired on %s: none is running that takes these channels, or too "
                 "few. Start more of them with manage.py runworker.",
                 ", ".join("%s (%d)" % each for each in sorted(channels.items())),
             )
 
-    def _log_seldom(self, level, text, *args):
-        if self._seldom.setdefault(text, Seldom(LOG_EVERY)).ask() is not None:
+    def _log_rate_limited(self, level, text, *args):
+        if self._rate_limits.setdefault(text, RateLimit(LOG_EVERY)).allow() is not None:
             logger.log(level, text, *args)
 
     # Delay.
