@@ -9,7 +9,7 @@ from django.db import connection
 
 from .compat import on_commit as on_commit_of
 from .layers.names import check_channel_name, check_group_name
-from .outbox import outbox
+from .outbox import TO_CHANNEL, TO_GROUP, PendingSend, outbox
 from .protocol import drop_control_keys
 
 
@@ -44,10 +44,11 @@ class _Target:
             self._leave(message, immediately)
 
     def _leave(self, message, immediately):
-        if outbox.held is None or immediately:
+        pending = outbox.pending
+        if pending is None or immediately:
             self._deliver(self.name, message)
         else:
-            outbox.held.append((self.channel_layer, self._kind, self.name, message))
+            pending.append(PendingSend(self.channel_layer, self._kind, self.name, message))
 
     def __str__(self):
         return self.name
@@ -65,7 +66,7 @@ class _Target:
 class Channel(_Target):
     """A channel by name, on the layer of `alias` or on `channel_layer`."""
 
-    _kind = "send"
+    _kind = TO_CHANNEL
     _check = staticmethod(check_channel_name)
 
     def _deliver(self, name, message):
@@ -75,7 +76,7 @@ class Channel(_Target):
 class Group(_Target):
     """A group of channels by name: what is sent to it reaches each member."""
 
-    _kind = "group"
+    _kind = TO_GROUP
     _check = staticmethod(check_group_name)
 
     def add(self, channel):

@@ -1,67 +1,75 @@
 """
-Views as consumers: ViewConsumer takes `http.request`, and AsgiHandler and AsgiRequest keep their
-1.1 names.
+Views as consumers: ViewConsumer takes `http.request`; AsgiHandler and AsgiRequest keep their 1.1 names.
 
-What an HTTP message means to Django is in the core handler, which knows no layer. Here is what it
-takes from one: a body that arrives in chunks on a channel of its own, and a response that leaves in
-a window.
+The core handler (`django/core/handlers/asgi.py`) turns a message into a request and a response into
+replies, and knows no layer. Here is what needs one: a body that arrives in parts on a channel of its own,
+and a streamed response that stays at most a window ahead of the client.
 """
 
+from __future__ import annotations
+
 import time
+from typing import TYPE_CHECKING, Any, Iterator
 
 from django.http import HttpResponse
 
+from . import protocol
 from .exceptions import ChannelFull, RequestAborted, RequestTimeout, ResponseLater
+from .protocol import BODY_CHANNEL, CLOSED, REPLY_CHANNEL, WINDOW_CHANNEL, WRITTEN
 
-# The add-on has the handler as a module of its own: Django 3.0 and later use the name for another
-# one.
+if TYPE_CHECKING:
+    from .channel import Channel
+    from .layers.base import BaseChannelLayer
+    from .message import Message
+
+# The add-on brings the handler as a module of its own, because Django 3.0 and later use that name for
+# another one.
 if __package__ == "django.channels":
     from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 else:
     from channels.handlers.asgi import ASGIHandler, ASGIRequest
 
-#: Seconds without any part of the body after which a request is given up with a 408.
+#: Seconds without any part of the body after which a request is answered with a 408.
 BODY_TIMEOUT = 60.0
 
 #: Replies of a streamed response that may be on their way to the client.
 RESPONSE_WINDOW = 8
 
-#: Seconds for which a client may take nothing of a stream: its gateway may be gone, and nobody
-#: tell.
-STALLED_AFTER = 300.0
+#: Seconds without any progress of the client after which a stream is closed. Without this bound, a
+#: thread would wait forever if a gateway is lost and its notice with it.
+STREAM_TIMEOUT = 300.0
 
-#: Seconds between two looks at whether the client of an unhurried stream is still there.
-LOOK_EVERY = 1.0
+#: Seconds between two polls of a slow stream for whether its client is still there.
+WINDOW_POLL_INTERVAL = 1.0
 
 #: Seconds between two attempts to send to a full channel, at first and at most.
-RETRY_FIRST, RETRY_MOST = 0.005, 0.25
+RETRY_INTERVAL, MAX_RETRY_INTERVAL = 0.005, 0.25
 
 
-def read_body(message):
+def read_body(message: Any) -> Iterator[bytes]:
     """
-    The chunks (bytes) of the body that follow the one in `message`, which has a `body_channel`.
+    Yield the parts of the body that follow the one in `message`, which has a `body_channel`.
 
-    For each chunk it returns a credit to the gateway, which sends another one. Raises
-    RequestAborted if the client goes away, RequestTimeout after BODY_TIMEOUT seconds without a
-    chunk.
+    For each part it gives a credit back to the gateway, which then sends another one. Raises
+    RequestAborted if the client goes away, and RequestTimeout after BODY_TIMEOUT seconds without a part.
     """
-    layer, channel = message.channel_layer, message["body_channel"]
+    layer, channel = message.channel_layer, message[BODY_CHANNEL]
     while True:
-        chunk = _wait(layer, channel, BODY_TIMEOUT)
-        if chunk is None:
+        part = _wait(layer, channel, BODY_TIMEOUT)
+        if part is None:
             raise RequestTimeout(f"No part of the request's body came in {BODY_TIMEOUT:g} seconds.")
-        if chunk.get("closed"):
+        if part.get(CLOSED):
             raise RequestAborted("The client went away before it had sent the request's body.")
-        more = chunk.get("more_content", False)
+        more = part.get("more_content", False)
         if more:
-            _send(message, {"body_credit": 1}, BODY_TIMEOUT)
-        yield chunk.get("content") or b""
+            _send(message, protocol.body_credit(1), BODY_TIMEOUT)
+        yield part.get("content") or b""
         if not more:
             return
 
 
-def _wait(layer, channel, seconds):
-    """The next message of `channel` (dict), or None after `seconds`."""
+def _wait(layer: BaseChannelLayer, channel: str, seconds: float) -> dict[str, Any] | None:
+    """Return the next message of `channel`, or None after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         _, found = layer.receive_many([channel], block=True)
@@ -69,42 +77,43 @@ def _wait(layer, channel, seconds):
             return found
 
 
-def _send(message, reply, seconds):
+def _send(message: Any, reply: dict[str, Any], seconds: float) -> None:
     """
-    Send `reply` to the gateway of `message` at once, and again while its inbox is full. Raises
-    ChannelFull after `seconds` of that.
+    Send `reply` to the gateway of `message` now. While its inbox is full, try again. Raises ChannelFull
+    after `seconds`.
     """
-    deadline, pause = time.monotonic() + seconds, RETRY_FIRST
+    deadline, interval = time.monotonic() + seconds, RETRY_INTERVAL
     while True:
         try:
-            # Not through the Channel, which takes the gateway's own keys out.
-            return message.channel_layer.send(message["reply_channel"], reply)
+            # Not through a Channel, which removes control keys.
+            message.channel_layer.send(message[REPLY_CHANNEL], reply)
+            return
         except ChannelFull:
             if time.monotonic() > deadline:
                 raise
-        time.sleep(pause)
-        pause = min(pause * 2, RETRY_MOST)
+        time.sleep(interval)
+        interval = min(interval * 2, MAX_RETRY_INTERVAL)
 
 
 class AsgiRequest(ASGIRequest):
-    """The HttpRequest of a Message; `message` and `reply_channel` lead back to it."""
+    """The HttpRequest of a Message, which is its attribute `message`."""
 
     ResponseLater = ResponseLater
 
-    def __init__(self, message, body=None):
-        if body is None and message.get("body_channel"):
+    def __init__(self, message: Any, body: Any = None) -> None:
+        if body is None and message.get(BODY_CHANNEL):
             body = read_body(message)
         super().__init__(message, body)
         self.message = message
-        self.reply_channel = getattr(message, "reply_channel", None)
+        self.reply_channel: Channel | None = getattr(message, "reply_channel", None)
 
 
 class AsgiHandler(ASGIHandler):
     """
-    The site's middleware and views as a function of a Message: `handler(message)` gives the
+    The site's middleware and views as a function of a Message: `handler(message)` returns a generator of
     replies.
 
-    A view that raises ResponseLater has handed the request on, and there are no replies.
+    If the view raises ResponseLater, other code answers the request, and there are no replies.
     """
 
     request_class = AsgiRequest
@@ -115,26 +124,27 @@ class ViewConsumer:
     """
     The consumer that `http.request` has by default: the site's middleware and views.
 
-    A response of one message leaves with the consumer's end, as what every consumer sends does. A
-    longer one leaves as it is made, at most RESPONSE_WINDOW messages ahead of the client: this
-    thread waits as it does under WSGI. If the client goes away, the response is closed where it
-    stands.
+    A response of one message leaves when the consumer ends, as everything does that a consumer sends. A
+    longer one leaves as it is made, at most RESPONSE_WINDOW messages ahead of the client. Meanwhile the
+    thread waits, as it does under WSGI. If the client goes away, the response is closed.
+
+    Thread-safe: the threads of a worker share one instance.
     """
 
     handler_class = AsgiHandler
 
-    def __init__(self):
-        self._handler = None
+    def __init__(self) -> None:
+        self._handler: AsgiHandler | None = None
 
     @property
-    def handler(self):
-        # Made with the first request: routing may be read before the settings and applications are.
+    def handler(self) -> AsgiHandler:
+        # Made with the first request, because routing may be read before the applications are ready.
         handler = self._handler
         if handler is None:
             handler = self._handler = self.handler_class()
         return handler
 
-    def __call__(self, message, **kwargs):
+    def __call__(self, message: Message, **kwargs: Any) -> None:
         replies = self.handler(message)
         try:
             reply = next(replies, None)
@@ -151,43 +161,46 @@ class ViewConsumer:
         if not reply["more_content"]:
             message.reply_channel.send(reply)
 
-    def _stream(self, message, reply, replies):
+    def _stream(
+        self, message: Message, reply: dict[str, Any] | None, replies: Iterator[dict[str, Any]]
+    ) -> None:
         """
-        Send `reply`, the first of several, and the rest. Raises RequestAborted if the client goes
-        away.
+        Send `reply`, the first of several, and the rest. Raises RequestAborted if the client goes away.
         """
         layer = message.channel_layer
         window = layer.new_channel("http.window.?")
-        reply["window_channel"] = window
-        ahead, looked = 0, time.monotonic()
+        if reply is not None:
+            reply[WINDOW_CHANNEL] = window
+        ahead, polled_at = 0, time.monotonic()
         while reply is not None:
-            # A slow view is told of a lost client here, a fast one by what its window says.
-            if ahead >= RESPONSE_WINDOW or time.monotonic() > looked + LOOK_EVERY:
+            # A fast view learns from a full window that its client is lost; a slow view has to ask.
+            if ahead >= RESPONSE_WINDOW or time.monotonic() > polled_at + WINDOW_POLL_INTERVAL:
                 ahead -= self._written(layer, window, ahead)
-                looked = time.monotonic()
-            _send(message, reply, STALLED_AFTER)
+                polled_at = time.monotonic()
+            _send(message, reply, STREAM_TIMEOUT)
             ahead += 1
             reply = next(replies, None)
 
     @staticmethod
-    def _written(layer, window, ahead):
+    def _written(layer: BaseChannelLayer, window: str, ahead: int) -> int:
         """
-        How many messages the gateway says it has written; waits for it while the window is full.
+        Return how many messages the gateway has written. While the window is full, wait for it. Raises
+        RequestAborted if the client goes away, or takes nothing for STREAM_TIMEOUT seconds.
         """
         written = 0
         while True:
             if ahead - written >= RESPONSE_WINDOW:
-                found = _wait(layer, window, STALLED_AFTER)
+                found = _wait(layer, window, STREAM_TIMEOUT)
                 if found is None:
-                    raise RequestAborted(f"The client took nothing for {STALLED_AFTER:g} seconds.")
+                    raise RequestAborted(f"The client took nothing for {STREAM_TIMEOUT:g} seconds.")
             else:
                 _, found = layer.receive_many([window])
                 if found is None:
                     return written
-            if found.get("closed"):
+            if found.get(CLOSED):
                 raise RequestAborted("The client went away while its response was sent.")
-            written += found.get("written", 0)
+            written += found.get(WRITTEN, 0)
 
 
-def _request_timeout():
+def _request_timeout() -> HttpResponse:
     return HttpResponse("<h1>Request Timeout (408)</h1>", status=408)

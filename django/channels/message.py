@@ -2,110 +2,135 @@
 Message: what a consumer is called with.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ItemsView, Iterator, KeysView, ValuesView
+
 from .channel import Channel
 from .outbox import pending_message_store  # noqa: F401  (where Channels 1.1 has it)
+from .protocol import REPLY_CHANNEL, SessionPatch
+
+if TYPE_CHECKING:
+    from .layers.base import BaseChannelLayer
+    from .sessions import ChannelSession
 
 
 class Message:
     """
     One event, as a consumer sees it: a mapping over `content` (dict), with the channel it came on.
 
-    `channel_layer` is where it came from and where answers go. `exchange` is the number of the event on
-    its connection, or None for a message that is not a gateway's.
+    `channel_layer` is the layer that it came from and that replies go to. `event_id` is the number of the
+    event on its connection, or None for a message that a gateway didn't send. Belongs to the thread that
+    runs the consumer.
     """
 
-    exchange = None
+    #: A class attribute, because most messages of tests and site code have no event id.
+    event_id: int | None = None
 
-    def __init__(self, content, channel_name, channel_layer, exchange=None, session_data=None):
+    def __init__(
+        self,
+        content: dict[str, Any],
+        channel_name: str,
+        channel_layer: BaseChannelLayer,
+        event_id: int | None = None,
+        session_data: dict[str, Any] | None = None,
+    ) -> None:
         self.content = content
         self.channel_layer = channel_layer
         self._channel_name = channel_name
-        self._reply_channel = None
-        self._channel_session = None
+        self._reply_channel: Channel | None = None
+        self._channel_session: ChannelSession | None = None
         self._session_data = session_data
-        if exchange is not None:
-            self.exchange = exchange
+        if event_id is not None:
+            self.event_id = event_id
 
     @property
-    def channel(self):
-        """The Channel it came on."""
+    def channel_name(self) -> str:
+        """The name of the channel that it came on."""
+        return self._channel_name
+
+    @property
+    def channel(self) -> Channel:
+        """The Channel that it came on."""
         return Channel(self._channel_name, channel_layer=self.channel_layer)
 
     @property
-    def reply_channel(self):
-        """The Channel of the client, or None where nobody awaits an answer."""
+    def reply_channel(self) -> Any:
+        """The Channel of the client, or None if no client waits for an answer."""
         if self._reply_channel is None:
-            name = self.content.get("reply_channel")
+            name = self.content.get(REPLY_CHANNEL)
             if name is None:
                 return None
             self._reply_channel = Channel(name, channel_layer=self.channel_layer)
         return self._reply_channel
 
     @reply_channel.setter
-    def reply_channel(self, channel):
+    def reply_channel(self, channel: Channel | None) -> None:
         self._reply_channel = channel
 
     @property
-    def channel_session(self):
+    def channel_session(self) -> Any:
         """
-        The session of the connection: it came with the event, and goes back when the consumer ends.
-
-        A `sessions.ChannelSession`; for a message without a reply channel, None.
+        The session of the connection (a `sessions.ChannelSession`), or None for a message without a reply
+        channel. It came with the event, and goes back when the consumer ends.
         """
-        if self._channel_session is None and self.content.get("reply_channel"):
+        if self._channel_session is None and self.content.get(REPLY_CHANNEL):
             from .sessions import ChannelSession
 
             self._channel_session = ChannelSession(
-                self._session_data or {}, self.content["reply_channel"]
+                self._session_data or {}, self.content[REPLY_CHANNEL]
             )
         return self._channel_session
 
     @channel_session.setter
-    def channel_session(self, session):
+    def channel_session(self, session: Any) -> None:
         self._channel_session = session
 
-    def session_patch(self):
-        """What the consumer changed in the session, for the gateway to merge; None if nothing."""
+    def session_patch(self) -> SessionPatch | None:
+        """
+        Return what the consumer changed in the session, for the gateway to merge; None for nothing. Raises
+        InvalidMessage for a value that no layer carries.
+        """
         patch = getattr(self._channel_session, "patch", None)
         return patch() if patch is not None else None
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: str) -> Any:
         return self.content[key]
 
-    def __setitem__(self, key, value):
+    def __setitem__(self, key: str, value: Any) -> None:
         self.content[key] = value
 
-    def __contains__(self, key):
+    def __contains__(self, key: object) -> bool:
         return key in self.content
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self.content)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.content)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return "<Message on %s: %s>" % (self._channel_name, ", ".join(sorted(self.content)))
 
-    def keys(self):
+    def keys(self) -> KeysView[str]:
         return self.content.keys()
 
-    def values(self):
+    def values(self) -> ValuesView[Any]:
         return self.content.values()
 
-    def items(self):
+    def items(self) -> ItemsView[str, Any]:
         return self.content.items()
 
-    def get(self, key, default=None):
+    def get(self, key: str, default: Any = None) -> Any:
         return self.content.get(key, default)
 
-    def copy(self):
-        """A Message with a content of its own (a shallow copy), of the same connection and session."""
+    def copy(self) -> Message:
+        """Return a Message with a shallow copy of the content, of the same connection and session."""
         copy = Message(
             self.content.copy(),
             self._channel_name,
             self.channel_layer,
-            self.exchange,
+            self.event_id,
             self._session_data,
         )
         copy._reply_channel = self._reply_channel

@@ -2,14 +2,21 @@
 The messages that gateways, workers and layers exchange: every key, with a constructor for each message.
 
 A *gateway* sends the events of a connection (a request, a frame, a disconnect) to the workers, one at a
-time; `event_id` numbers them. A worker sends replies to the connection's reply channel, and with the last
-of them the acknowledgement (`ack`) of the event. A layer tells a gateway of lost events, of changes of
+time; `EVENT_ID` numbers them. A worker sends replies to the connection's reply channel, and with the last
+of them the acknowledgement (`ACK`) of the event. A layer tells a gateway of lost events, of changes of
 membership, of messages to groups, and of lost data.
 
-Here are names, constructors, accessors and types: no I/O, no state, no imports of this package but
-`compat`. No other module writes one of these keys as a literal. The keys that a site's code sees ("text",
-"path", "status" and so on) are those of the ASGI 1.0 specification; `docs/ref/channels/messages.txt`
-lists them.
+Two kinds of keys:
+
+* The keys that a site's code sees ("path", "text", "status" and so on) are those of the ASGI 1.0
+  specification. The TypedDicts below list them, and `docs/ref/channels/messages.txt` describes them.
+  To add one to `websocket.connect`, add it to `WebSocketConnect` and set it in
+  `gateway.scopes.connect_event`; for `http.request`, to `HttpRequest` and in `gateway.scopes.request_event`.
+* The control keys are constants here. No other module writes one as a literal. To add one, add the
+  constant, put it into the set of keys that a site may not send, and write a constructor or accessor.
+
+Here are names, constructors, accessors and types: no I/O, no state, and nothing of this package but
+`compat`.
 """
 
 from __future__ import annotations
@@ -36,47 +43,63 @@ EVENT_CHANNELS = frozenset(
     [HTTP_REQUEST, HTTP_DISCONNECT] + [WEBSOCKET_CONNECT, WEBSOCKET_RECEIVE, WEBSOCKET_DISCONNECT]
 )
 
-# Keys of events: from a gateway to a worker.
+#: Those of them that end a connection: always delivered, however late.
+DISCONNECT_CHANNELS = frozenset([HTTP_DISCONNECT, WEBSOCKET_DISCONNECT])
 
-REPLY_CHANNEL = "reply_channel"  # text: where replies go; a key of the ASGI specification
-EVENT_ID = "exchange"  # int: the number of this event on its connection
-SESSION = "channel_session"  # dict: the session of the connection; in replies, a patch of it
-FRAMES = "frames"  # list of dicts: several frames in one event, each with its own keys
-REDELIVERED = (
-    "redelivered"  # True: a worker was lost with it before; "maybe": it may have been sent twice
-)
-BODY_CHANNEL = (
-    "body_channel"  # text: where the rest of the request's body is; of the ASGI specification
-)
+# Control keys of events, from a gateway to a worker.
 
-#: How often ConsumeLater has put a message back. The name is that of Channels 1.1.
+#: Text: where replies go. The ASGI specification defines this key.
+REPLY_CHANNEL = "reply_channel"
+#: int: the number of this event on its connection.
+EVENT_ID = "exchange"
+#: dict: the session of the connection. In a reply it is a SessionPatch.
+SESSION = "channel_session"
+#: List of dicts: several frames in one event, each with its own "text" or "bytes" and "order".
+FRAMES = "frames"
+#: True: a worker was lost with this message before. MAYBE: the message may have been sent twice.
+REDELIVERED = "redelivered"
+MAYBE = "maybe"
+#: Text: where the rest of the request's body is. The ASGI specification defines this key.
+BODY_CHANNEL = "body_channel"
+#: int: how often ConsumeLater has requeued the message. The name is that of Channels 1.1.
 RETRIES = "__retries__"
 
-# Keys of replies: from a worker to a gateway.
+# Control keys of replies, from a worker to a gateway.
 
-ACK = "done"  # int: the id of the event that has been handled
-REPLIES = "replies"  # list of dicts: what the consumers of the event sent to the client, in order
-ERROR = "error"  # True: a consumer failed
-BODY_CREDIT = "body_credit"  # int: so many more parts of the request's body may be sent
-WINDOW_CHANNEL = (
-    "window_channel"  # text: where the worker learns which parts of a stream were written
-)
+#: int: the id of the event that has been handled.
+ACK = "done"
+#: List of dicts: what the consumers of the event sent to the client, in order.
+REPLIES = "replies"
+#: True: a consumer failed.
+ERROR = "error"
+#: int: the number of further parts of the request's body that may be sent.
+BODY_CREDIT = "body_credit"
+#: Text: where the worker learns which parts of a streamed response were written.
+WINDOW_CHANNEL = "window_channel"
 
-# Keys of flow control, on body channels and window channels.
+# Control keys of flow control, on body channels and window channels.
 
-WRITTEN = "written"  # int: so many parts of the stream have been given to the server
-CLOSED = "closed"  # True: the client has gone
+#: int: the number of parts of a stream that have been given to the server.
+WRITTEN = "written"
+#: True: the client has gone.
+CLOSED = "closed"
 
-# Keys of a layer's notices to a gateway.
+# Control keys of a layer's notices to a gateway.
 
-LOST = "lost"  # int: the id of an event whose worker died, or that expired
-RESET = "reset"  # True: the layer lost its data
-GROUP = "group"  # text: the group that a message was sent to
-GROUP_MESSAGE = "message"  # dict: that message
-GROUP_ADD = "group_add"  # text: the channel has become a member of this group
-GROUP_DISCARD = "group_discard"  # text: the channel is not a member of this group any more
+#: int: the id of an event whose worker died, or that expired.
+LOST = "lost"
+#: True: the layer lost its data.
+RESET = "reset"
+#: Text: the group that a message was sent to.
+GROUP = "group"
+#: dict: that message.
+GROUP_MESSAGE = "message"
+#: Text: the channel has become a member of this group.
+GROUP_ADD = "group_add"
+#: Text: the channel has left this group.
+GROUP_DISCARD = "group_discard"
 
-# What a site may not send, because it would speak for a gateway or a worker.
+# What a site may not send, because it would speak for a gateway, a worker or a layer.
 
 _REPLY_KEYS = frozenset(
     [ACK, REPLIES, ERROR, BODY_CREDIT, WINDOW_CHANNEL, SESSION, LOST, RESET, GROUP]
@@ -87,6 +110,9 @@ _CONSUMER_KEYS = frozenset([RETRIES, SESSION])
 _ALL_KEYS = _REPLY_KEYS | _EVENT_KEYS
 
 
+# Types of events.
+
+
 class SessionPatch(TypedDict):
     """What a consumer changed in the session of its connection."""
 
@@ -95,13 +121,95 @@ class SessionPatch(TypedDict):
 
 
 class Event(TypedDict, total=False):
-    """What every event carries besides the keys of its own kind."""
+    """What every event carries besides the keys of its own kind. `ConnectionState.event` sets them."""
 
     reply_channel: str
     exchange: int
     channel_session: dict[str, Any]
+    redelivered: bool | str
+
+
+class _Handshake(Event, total=False):
+    """The keys of `http.request` and `websocket.connect` that describe the connection."""
+
+    scheme: str
+    path: str
+    query_string: bytes
+    root_path: str
+    headers: list[list[bytes]]
+    client: list[Any] | None
+    server: list[Any] | None
+
+
+class HttpRequest(_Handshake, total=False):
+    """`http.request`, built by `gateway.scopes.request_event`; the gateway adds the body."""
+
+    http_version: str
+    method: str
+    body: bytes
+    body_channel: str
+
+
+class HttpDisconnect(Event, total=False):
+    """`http.disconnect`, built by `gateway.http.Request`."""
+
+    path: str
+
+
+class WebSocketConnect(_Handshake, total=False):
+    """`websocket.connect`, built by `gateway.scopes.connect_event`; the state adds the order."""
+
+    subprotocols: list[str]
+    order: int
+
+
+class WebSocketReceive(Event, total=False):
+    """`websocket.receive`, built by `gateway.websocket.WebSocket`."""
+
+    path: str
+    order: int
+    text: str
+    bytes: bytes
     frames: list[Message]
-    redelivered: Any
+
+
+class WebSocketDisconnect(Event, total=False):
+    """`websocket.disconnect`, built by `gateway.websocket.WebSocket`, also as its last will."""
+
+    path: str
+    order: int
+    code: int
+
+
+class BodyPart(TypedDict, total=False):
+    """What a gateway sends on a body channel."""
+
+    content: bytes
+    more_content: bool
+    closed: bool
+
+
+# Types of replies.
+
+
+class HttpReply(TypedDict, total=False):
+    """One message of a response: the first has a status and headers."""
+
+    status: int
+    headers: list[list[bytes]]
+    content: bytes
+    more_content: bool
+    window_channel: str
+
+
+class WebSocketReply(TypedDict, total=False):
+    """What a consumer sends to its socket."""
+
+    accept: bool
+    subprotocol: str
+    text: str
+    bytes: bytes
+    close: bool | int
 
 
 class Reply(TypedDict, total=False):
@@ -204,6 +312,11 @@ def ignores_capacity(message: Message) -> bool:
     return ACK in message or LOST in message
 
 
+def lost_a_worker(message: Message) -> bool:
+    """Return whether a worker was lost with this message before. A message sent twice doesn't count."""
+    return message.get(REDELIVERED) is True
+
+
 def drop_control_keys(message: Message, name: str) -> None:
     """
     Remove from `message`, which a site sends to the channel or group `name`, the keys that only gateways,
@@ -219,3 +332,34 @@ def drop_control_keys(message: Message, name: str) -> None:
         keys = _CONSUMER_KEYS
     for key in keys.intersection(message):
         del message[key]
+
+
+# Session patches.
+
+
+def make_patch(before: dict[str, Any], changed: dict[str, Any], after: Any) -> SessionPatch:
+    """
+    Return the patch that sets the items of `changed`, and removes the keys of `before` that `after` (any
+    container of keys) doesn't have.
+    """
+    return {"set": changed, "removed": [key for key in before if key not in after]}
+
+
+def merge_patches(first: SessionPatch | None, second: SessionPatch) -> SessionPatch:
+    """Return one patch that does what `first` and then `second` do."""
+    if first is None:
+        return second
+    changed = {key: value for key, value in first["set"].items() if key not in second["removed"]}
+    changed.update(second["set"])
+    removed = set(first["removed"]).difference(second["set"]).union(second["removed"])
+    return {"set": changed, "removed": sorted(removed)}
+
+
+def apply_patch(session: dict[str, Any], patch: Any) -> bool:
+    """Change `session` as `patch` says. Return whether `patch` was one (None isn't)."""
+    if not isinstance(patch, dict):
+        return False
+    session.update(patch.get("set") or {})
+    for key in patch.get("removed") or ():
+        session.pop(key, None)
+    return True

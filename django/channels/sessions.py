@@ -1,15 +1,18 @@
 """
-Sessions of a connection: the one that travels with its events, and the visitor's own, HTTP, one.
+Sessions of a connection: the channel session, which travels with its events, and the visitor's HTTP session.
 
-`message.channel_session` needs no store. Its data came with the event and what changed goes back
-with the event's answer (`ChannelSession.patch`); nothing reads or writes a database for it. The
-HTTP session is Django's, found by the cookie of a handshake or request, or by `?session_key=`.
+`message.channel_session` needs no store. Its data comes with the event, and what changed goes back
+with the acknowledgement (`ChannelSession.patch`), so nothing reads or writes a database for it. The
+HTTP session is Django's. The cookie of a handshake or request names it, or `?session_key=`.
 """
+
+from __future__ import annotations
 
 import copy
 import functools
 import hashlib
 from importlib import import_module
+from typing import TYPE_CHECKING, Any, Callable, TypeVar, cast
 
 from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
@@ -18,120 +21,128 @@ from django.utils.functional import SimpleLazyObject
 
 from .exceptions import ChannelSocketException
 from .layers.messages import clean
+from .protocol import SESSION, SessionPatch, make_patch
 
-#: Where a channel session remembers the key of the HTTP session it was opened with.
+if TYPE_CHECKING:
+    from .message import Message
+
+ConsumerT = TypeVar("ConsumerT", bound=Callable[..., Any])
+
+#: Where a channel session remembers the key of the HTTP session that it was opened with.
 HTTP_SESSION_KEY = "_http_session_key"
 
 
 class ChannelSession(SessionBase):
     """
-    What is known of one connection: a session as Django's are, whose data travels with the events.
+    The session of one connection: one of Django's sessions, whose data travels with the events.
 
-    `data` (dict) is the data that came with the event; it is never changed, and is read only when
-    the session is first used, so that one nobody touches costs nothing. `reply_channel` (text or
-    None) names the connection, and the session key is derived from it.
+    `data` (dict) is the data that came with the event. It is never changed, and it is copied when the
+    session is first used, so that a session that no code touches costs nothing. `reply_channel` (text or
+    None) names the connection; the session key is derived from it. Belongs to the thread that runs the
+    consumer.
     """
 
-    def __init__(self, data=None, reply_channel=None):
+    def __init__(
+        self, data: dict[str, Any] | None = None, reply_channel: str | None = None
+    ) -> None:
         super().__init__(_key_of(reply_channel))
-        self._came_with = {} if data is None else data
+        self._received = {} if data is None else data
 
-    # What a store would do; there is none.
+    # The calls that other sessions pass on to a store.
 
-    def load(self):
-        return copy.deepcopy(self._came_with)
+    def load(self) -> dict[str, Any]:
+        return copy.deepcopy(self._received)
 
-    def exists(self, session_key=None):
-        return session_key is None or session_key == self.session_key
+    def exists(self, session_key: str | None = None) -> bool:
+        return session_key is None or bool(session_key == self.session_key)
 
-    def create(self):
-        """A travelling session is there as soon as its connection is."""
+    def create(self) -> None:
+        """Do nothing: the session exists as soon as its connection does."""
 
-    def save(self, must_create=False):
-        """Nothing to write: what changed leaves with the event's answer, saved or not."""
+    def save(self, must_create: bool = False) -> None:
+        """Do nothing: what changed leaves with the acknowledgement, saved or not."""
 
-    def delete(self, session_key=None):
-        """Forget everything, unless `session_key` is another session's."""
+    def delete(self, session_key: str | None = None) -> None:
+        """Remove all data, unless `session_key` is the key of another session."""
         if self.exists(session_key):
             self.clear()
 
-    def cycle_key(self):
-        """The key is the connection's own, which nobody can fix in advance: it stays."""
+    def cycle_key(self) -> None:
+        """Keep the key. A client cannot choose it in advance, because it belongs to the connection."""
         self.modified = True
 
-    def flush(self):
-        """Forget everything (logging out does). The key stays, as the connection does."""
+    def flush(self) -> None:
+        """Remove all data, as logging out does. The key stays, because the connection does."""
         self.clear()
 
-    async def acycle_key(self):
+    async def acycle_key(self) -> None:
         self.cycle_key()
 
-    async def aflush(self):
+    async def aflush(self) -> None:
         self.flush()
 
     @classmethod
-    def clear_expired(cls):
-        """A session ends with its socket: nothing expires."""
+    def clear_expired(cls) -> None:
+        """Do nothing: a session ends with its connection, and none expires."""
 
-    # What the worker asks for.
+    # The calls of the worker.
 
-    def snapshot(self):
-        """The data as it is now (dict), to send with a message: read it, do not change it."""
-        return getattr(self, "_session_cache", self._came_with)
+    def snapshot(self) -> dict[str, Any]:
+        """Return the data as it is now, to send with a message. Do not change it."""
+        return cast("dict[str, Any]", getattr(self, "_session_cache", self._received))
 
-    def patch(self):
+    def patch(self) -> SessionPatch | None:
         """
-        What the consumer changed: `{"set": {key: value}, "removed": [key]}`, or None for nothing.
+        Return what the consumer changed, or None for nothing.
 
-        Compares with what came, so a change inside a nested list or dict counts too. Raises
-        InvalidMessage, naming the key, for a value that no channel layer carries.
+        A change inside a nested list or dict counts too. Raises InvalidMessage, naming the key, for a
+        value that no channel layer carries.
         """
         now = getattr(self, "_session_cache", None)
         if now is None:
             return None
-        before = self._came_with
+        before = self._received
         changed = {k: v for k, v in now.items() if k not in before or not _same(before[k], v)}
-        removed = [key for key in before if key not in now]
-        if not changed and not removed:
+        if not changed and all(key in now for key in before):
             return None
-        return {"set": clean({"channel_session": changed})["channel_session"], "removed": removed}
+        return make_patch(before, clean({SESSION: changed})[SESSION], now)
 
 
-def _key_of(reply_channel):
+def _key_of(reply_channel: str | None) -> str:
     return hashlib.sha256((reply_channel or "").encode()).hexdigest()[:32]
 
 
-def _same(one, other):
-    """Equal, and of one type: True is not 1 to whoever reads the session next."""
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two values are equal and of one type, at every depth: True is not 1."""
     if one is other or type(one) is not type(other):
         return one is other
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
     if isinstance(one, (list, tuple)):
         return len(one) == len(other) and all(map(_same, one, other))
-    return one == other
+    return bool(one == other)
 
 
-def session_for_reply_channel(reply_channel):
+def session_for_reply_channel(reply_channel: str) -> ChannelSession:
     """
-    An empty session object for the connection that `reply_channel` (text) names.
+    Return an empty session for the connection that `reply_channel` names.
 
-    Sessions live with their connection, not in a store, so this one cannot see what the connection
-    holds: inside a consumer, use `message.channel_session`.
+    It cannot see the connection's own data, because that is in no store. Inside a consumer, use
+    `message.channel_session`.
     """
     return ChannelSession({}, reply_channel)
 
 
-def channel_session(func):
+def channel_session(func: ConsumerT) -> ConsumerT:
     """
     Give the consumer `message.channel_session`, which persists as long as the connection does.
 
-    Every message has the attribute, decorated or not; this makes sure that the message comes from
-    a connection. Raises ValueError for a message without a `reply_channel`.
+    Every message has the attribute, decorated or not. The decorator checks that the message belongs to
+    a connection: the consumer raises ValueError for one without a `reply_channel`.
     """
 
     @functools.wraps(func)
-    def inner(message, *args, **kwargs):
+    def inner(message: Message, *args: Any, **kwargs: Any) -> Any:
         if message.reply_channel is None:
             raise ValueError(
                 "The message on %s has no reply_channel, so it belongs to no connection and has "
@@ -139,52 +150,52 @@ def channel_session(func):
             )
         return func(message, *args, **kwargs)
 
-    return inner
+    return cast(ConsumerT, inner)
 
 
-def enforce_ordering(func=None, slight=False):
+def enforce_ordering(func: Any = None, slight: bool = False) -> Any:
     """
-    Kept for projects written for Channels 1.x: returns the consumer as it is.
+    Return the consumer as it is. Kept for projects written for Channels 1.x.
 
-    Events of one connection are always handled in order and one at a time. Works bare, and with
-    `slight=True`.
+    Events of one connection are always handled in order and one at a time. Use it with or without
+    arguments.
     """
     if func is None:
         return enforce_ordering
     return func
 
 
-def http_session(func):
+def http_session(func: ConsumerT) -> ConsumerT:
     """
-    Give the consumer `message.http_session`: the visitor's own session, as `request.session` is.
+    Give the consumer `message.http_session`, the visitor's own session (`request.session` in a view).
 
-    It is found by the `session_key` parameter of the query string or else by the session cookie,
-    so the message must carry them (`http.request` and `websocket.connect` do). Without a session
-    that exists, the attribute is None: a socket cannot set a cookie, only a view can start one.
+    The `session_key` parameter of the query string names it, or else the session cookie, so the
+    message must carry one of them. `http.request` and `websocket.connect` do. If no such session
+    exists, the attribute is None, because a socket cannot set a cookie: only a view can start a session.
     What the consumer changes is saved after it.
     """
 
     @functools.wraps(func)
-    def inner(message, *args, **kwargs):
+    def inner(message: Message, *args: Any, **kwargs: Any) -> Any:
         if hasattr(message, "http_session"):
             return func(message, *args, **kwargs)
         message.http_session = existing_session(http_session_key(message))
         return _save_after(message, func, args, kwargs)
 
-    return inner
+    return cast(ConsumerT, inner)
 
 
-def channel_and_http_session(func):
+def channel_and_http_session(func: ConsumerT) -> ConsumerT:
     """
     Give the consumer both `message.channel_session` and `message.http_session`.
 
-    On `websocket.connect` (and whatever else carries cookies) the key of the HTTP session is
-    remembered in the channel session; later events of the connection find it there.
+    On `websocket.connect`, and any other message with cookies, the key of the HTTP session is
+    remembered in the channel session. Later events of the connection find it there.
     """
 
     @channel_session
     @functools.wraps(func)
-    def inner(message, *args, **kwargs):
+    def inner(message: Message, *args: Any, **kwargs: Any) -> Any:
         if hasattr(message, "http_session"):
             remember_http_session(message)
             return func(message, *args, **kwargs)
@@ -195,25 +206,25 @@ def channel_and_http_session(func):
         remember_http_session(message)
         return _save_after(message, func, args, kwargs)
 
-    return inner
+    return cast(ConsumerT, inner)
 
 
-def remembered_http_session(func):
+def remembered_http_session(func: ConsumerT) -> ConsumerT:
     """
-    As `channel_and_http_session`, for a consumer that may not look: the session is read when
-    `message.http_session` is first used. Where the key of a session is known, that is never None.
+    Give the consumer what `channel_and_http_session` does, but read the HTTP session only when
+    `message.http_session` is first used. If the key of a session is known, the attribute is never None.
     """
 
     @channel_session
     @functools.wraps(func)
-    def inner(message, *args, **kwargs):
+    def inner(message: Message, *args: Any, **kwargs: Any) -> Any:
         if hasattr(message, "http_session"):
             remember_http_session(message)
             return func(message, *args, **kwargs)
         key = message.channel_session.get(HTTP_SESSION_KEY)
-        found = []
+        found: list[Any] = []
 
-        def find():
+        def find() -> Any:
             found.append(existing_session(key))
             return found[0]
 
@@ -226,44 +237,46 @@ def remembered_http_session(func):
         _save(found and found[0])
         return result
 
-    return inner
+    return cast(ConsumerT, inner)
 
 
-def remember_http_session(message):
-    """Note the key of `message.http_session`, if it has one, in its channel session."""
+def remember_http_session(message: Any) -> None:
+    """Store the key of `message.http_session`, if it has one, in the channel session."""
     session = message.http_session
     if session is not None and message.channel_session.get(HTTP_SESSION_KEY) != session.session_key:
         message.channel_session[HTTP_SESSION_KEY] = session.session_key
 
 
-def http_session_key(message):
-    """The key that the message's query string or cookie gives (text), or None."""
+def http_session_key(message: Message) -> str | None:
+    """Return the key that the message's query string or cookie gives, or None."""
     query = message.get("query_string")
     if query:
         key = QueryDict(query, encoding="utf-8").get("session_key")
         if key:
-            return key
+            return cast(str, key)
     for name, value in message.get("headers") or ():
         if name == b"cookie":
             cookies = parse_cookie(value.decode("latin-1"))
             if settings.SESSION_COOKIE_NAME in cookies:
-                return cookies[settings.SESSION_COOKIE_NAME]
+                return cast(str, cookies[settings.SESSION_COOKIE_NAME])
     return None
 
 
-def existing_session(session_key):
-    """The session of the configured engine that `session_key` (text or None) names, or None."""
+def existing_session(session_key: str | None) -> Any:
+    """Return the session of the configured engine that `session_key` names, or None."""
     if not session_key:
         return None
     session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
-    # Reading it is how every engine (the one in signed cookies too) finds out whether it exists,
-    # and what was read is needed next anyway.
+    # Every engine, signed cookies included, finds out by reading whether the session exists. What it
+    # has read is needed next anyway.
     session.keys()
     return session if session.session_key else None
 
 
-def _save_after(message, func, args, kwargs):
-    """Run the consumer, then save its HTTP session; also where it ended by closing the socket."""
+def _save_after(
+    message: Any, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Run the consumer, then save its HTTP session, also if the consumer ended by closing the socket."""
     try:
         result = func(message, *args, **kwargs)
     except ChannelSocketException:
@@ -273,6 +286,6 @@ def _save_after(message, func, args, kwargs):
     return result
 
 
-def _save(session):
+def _save(session: Any) -> None:
     if session and session.modified:
         session.save()

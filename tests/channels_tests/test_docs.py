@@ -700,15 +700,14 @@ class NamesTests(SimpleTestCase):
         text = text_of("ref/channels/limits.txt")
         named = set(re.findall(r"^``(\w+)``$", text, re.MULTILINE))
         counted = set()
-        for path in (
-            "gateway/application.py",
-            "gateway/http.py",
-            "gateway/websocket.py",
-            "worker.py",
-        ):
-            folder = os.path.dirname(django.channels.__file__)
-            with open(os.path.join(folder, *path.split("/")), encoding="utf-8") as source:
-                counted |= set(re.findall(r"(?:COUNT, |\.count\()\"(\w+)\"", source.read()))
+        folder = os.path.dirname(django.channels.__file__)
+        gateway = os.path.join(folder, "gateway")
+        paths = [os.path.join(gateway, name) for name in os.listdir(gateway)]
+        paths += [os.path.join(folder, name) for name in ("replies.py", "worker.py")]
+        for path in paths:
+            if path.endswith(".py"):
+                with open(path, encoding="utf-8") as source:
+                    counted |= set(re.findall(r"(?:COUNT, |\.count\()\"(\w+)\"", source.read()))
         self.assertEqual(counted - named, set())
         self.assertEqual(named - counted, set())
 
@@ -787,7 +786,7 @@ def _sources(cls):
 
 
 def _parameters(found):
-    """The parameters of a callable by name, without `self` or `cls`."""
+    """Return the parameters of a callable by name, without `self`, `cls` and annotations."""
     if isinstance(found, type):
         found = next(vars(each)["__init__"] for each in found.__mro__ if "__init__" in vars(each))
         if found in (object.__init__, Exception.__init__):
@@ -795,7 +794,8 @@ def _parameters(found):
     parameters = list(inspect.signature(found).parameters.items())
     if parameters and parameters[0][0] in ("self", "cls"):
         del parameters[0]
-    return dict(parameters)
+    empty = inspect.Parameter.empty
+    return {name: each.replace(annotation=empty) for name, each in parameters}
 
 
 def _exists(name):

@@ -218,7 +218,7 @@ class StreamTests(ViewConsumerCase):
             finally:
                 closed.set()
 
-        with mock.patch.object(handler, "LOOK_EVERY", 0.0):
+        with mock.patch.object(handler, "WINDOW_POLL_INTERVAL", 0.0):
             self.start(lambda request: http.StreamingHttpResponse(parts()))
             first = self.next()
             self.layer.send(first["window_channel"], {"closed": True})
@@ -229,7 +229,7 @@ class StreamTests(ViewConsumerCase):
 
     def test_client_that_takes_nothing_is_given_up(self):
         self.layer.block_for = 0.01
-        with mock.patch.object(handler, "STALLED_AFTER", 0.05):
+        with mock.patch.object(handler, "STREAM_TIMEOUT", 0.05):
             self.start(lambda request: self.parts(100))
             self.join()
         self.assertTrue(self.closed.is_set())

@@ -142,7 +142,7 @@ class ConsumerTests(WorkerTestCase):
         with self.assertLogs("django.channels.worker", "ERROR") as logs:
             self.work(consumer)
         self.assertIn("the channel other was not sent", logs.output[0])
-        self.assertEqual(self.layer.statistics()["held_not_sent"], 1)
+        self.assertEqual(self.layer.statistics()["sends_dropped"], 1)
 
     def test_many_that_were_not_sent_are_one_line_a_second(self):
         self.layer = MemoryChannelLayer(capacity=1)
@@ -155,7 +155,7 @@ class ConsumerTests(WorkerTestCase):
             self.work(consumer)
         lines = [line for line in logs.output if "the channel other was not sent" in line]
         self.assertLess(len(lines), 10)  # 1, except on a machine that stands still
-        self.assertEqual(self.layer.statistics()["held_not_sent"], 100)
+        self.assertEqual(self.layer.statistics()["sends_dropped"], 100)
 
     def test_a_line_says_how_many_were_held_back_before_it(self):
         now = [5.0]

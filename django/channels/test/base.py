@@ -1,46 +1,48 @@
 """
-Test cases whose channel layers are captive, and Client, which sends, runs consumers and receives.
+Test cases with in-memory test layers, and Client, which sends, runs consumers and receives.
 
-Nothing runs by itself here: a test puts messages on channels, and runs the consumer of one message at
-a time in its own thread.
+No gateway and no worker runs here: a test puts messages on channels, and runs the consumer of one message
+at a time in its own thread. Everything here belongs to the thread of the test.
 """
+
+from __future__ import annotations
 
 import functools
 import weakref
 from contextlib import contextmanager
+from typing import Any, Callable, Iterable, Iterator
 
 from django.db import connections
 from django.test import TestCase, TransactionTestCase, override_settings
 
 from ..asgi import DEFAULT_LAYER_ALIAS, channel_layers, import_backend
 from ..channel import Group
-from ..exceptions import ChannelSocketException, ConsumeLater, DenyConnection
+from ..consume import HANDLED, LATER, run_consumer
+from ..layers.base import BaseChannelLayer
 from ..layers.memory import MemoryChannelLayer
 from ..message import Message
-from ..outbox import outbox, send_held
+from ..protocol import REPLY_CHANNEL
 from ..routing import Router
-from ..security.websockets import check_origin
 from ..sessions import ChannelSession
-from ..signals import consumer_finished, consumer_started
 
 #: The name of the package, in which the hooks of `run_commit_hooks` are defined.
 _PACKAGE = __package__.rpartition(".")[0] + "."
 
-#: What gateways do elsewhere: per layer, the session of each connection, by reply channel.
-_sessions = weakref.WeakKeyDictionary()
+#: For each layer, the session of each connection by reply channel. Elsewhere the gateway keeps it.
+_sessions: Any = weakref.WeakKeyDictionary()
 
-#: Inside a ChannelTestCase: by database alias, how many transactions are the test case's own.
-_own_transactions = {}
+#: Inside a ChannelTestCase: how many open transactions of each database alias are the test case's own.
+_own_transactions: dict[str, int] = {}
 
 
-def next_message(layer, channel):
-    """The next Message on `channel`, with the session of its connection, or None."""
+def next_message(layer: BaseChannelLayer, channel: str) -> Message | None:
+    """Return the next Message on `channel`, with the session of its connection, or None."""
     run_commit_hooks()
     name, content = layer.receive_many([channel])
-    if name is None:
+    if name is None or content is None:
         return None
     message = Message(content, name, layer)
-    reply_channel = content.get("reply_channel")
+    reply_channel = content.get(REPLY_CHANNEL)
     if reply_channel is not None:
         sessions = _sessions.setdefault(layer, {})
         if reply_channel not in sessions:
@@ -49,23 +51,23 @@ def next_message(layer, channel):
     return message
 
 
-def forget_session(layer, reply_channel):
-    """The connection of `reply_channel` begins anew."""
+def forget_session(layer: BaseChannelLayer, reply_channel: str) -> None:
+    """Give the connection of `reply_channel` an empty session."""
     _sessions.get(layer, {}).pop(reply_channel, None)
 
 
-def run_commit_hooks():
+def run_commit_hooks() -> None:
     """
-    Send what waits for a commit that will never come, because the test case rolls back.
+    Send the messages that wait for a commit that never comes, because the test case rolls back.
 
-    Inside a ChannelTestCase, that is done whenever a test looks for messages outside of a transaction of
-    its own. Hooks of the site are left alone.
+    A ChannelTestCase calls this whenever a test reads messages outside of a transaction of its own. Only
+    hooks of this package run; those of the site don't.
     """
     for alias, own in _own_transactions.items():
         connection = connections[alias]
         if not connection.in_atomic_block or len(connection.savepoint_ids) > own:
             continue
-        waiting = getattr(connection, "run_on_commit", [])  # there is none before Django 1.9
+        waiting = getattr(connection, "run_on_commit", [])  # Django 1.8 has no such hooks
         due = [hook for hook in waiting if _is_ours(hook[1])]
         if due:
             connection.run_on_commit = [hook for hook in waiting if not _is_ours(hook[1])]
@@ -73,27 +75,27 @@ def run_commit_hooks():
                 hook[1]()
 
 
-def _is_ours(hook):
+def _is_ours(hook: Callable[[], Any]) -> bool:
     return getattr(hook, "__module__", None) is not None and hook.__module__.startswith(_PACKAGE)
 
 
 class ChannelTestMixin:
-    """Captive layers in memory for a test case, emptied before each test."""
+    """Replaces channel layers by in-memory test layers, which are emptied before each test."""
 
-    #: The aliases of the layers to swap; None for all that are configured.
-    test_channel_aliases = None
+    #: The aliases of the layers to replace; None for all that are configured.
+    test_channel_aliases: Iterable[str] | None = None
 
     @classmethod
-    def setUpClass(cls):
-        # Already here, since setUpTestData may send too; but what Django is about to override for
-        # the class counts.
+    def setUpClass(cls) -> None:
+        # Before super(), because setUpTestData may send. Django has not overridden the settings of the
+        # class yet, so look at what it is about to override.
         overridden = getattr(cls, "_overridden_settings", None) or {}
         layers = {k: v for k, v in overridden.items() if k == "CHANNEL_LAYERS"}
-        cls._former_layers = {}
+        cls._former_layers: dict[str, Any] = {}
         with override_settings(**layers):
             aliases = cls.test_channel_aliases
             for alias in list(channel_layers if aliases is None else aliases):
-                cls._former_layers[alias] = channel_layers.set(alias, captive_layer(alias))
+                cls._former_layers[alias] = channel_layers.set(alias, make_test_layer(alias))
         try:
             super().setUpClass()
         except BaseException:
@@ -101,20 +103,20 @@ class ChannelTestMixin:
             raise
 
     @classmethod
-    def tearDownClass(cls):
+    def tearDownClass(cls) -> None:
         try:
             super().tearDownClass()
         finally:
             cls._restore_layers()
 
     @classmethod
-    def _restore_layers(cls):
+    def _restore_layers(cls) -> None:
         for alias, layer in cls._former_layers.items():
             channel_layers.set(alias, layer)
         cls._former_layers = {}
 
-    def run(self, result=None):
-        # Not in setUp, so that a test case need not call super().setUp().
+    def run(self, result: Any = None) -> Any:
+        # Not in setUp, because a test case that defines setUp may not call super().
         for alias in self._former_layers:
             layer = channel_layers[alias]
             layer.flush()
@@ -123,7 +125,7 @@ class ChannelTestMixin:
             return super().run(result)
 
     @contextmanager
-    def _known_transactions(self):
+    def _known_transactions(self) -> Iterator[None]:
         before = dict(_own_transactions)
         for connection in connections.all():
             if connection.in_atomic_block:
@@ -134,10 +136,12 @@ class ChannelTestMixin:
             _own_transactions.clear()
             _own_transactions.update(before)
 
-    def get_next_message(self, channel, alias=DEFAULT_LAYER_ALIAS, require=False):
+    def get_next_message(
+        self, channel: str, alias: str = DEFAULT_LAYER_ALIAS, require: bool = False
+    ) -> Any:
         """
-        The next message on `channel` (text) as a Message, or None; with `require`, the test fails
-        if there is none.
+        Return the next message on `channel` as a Message, or None. With `require`, the test fails if
+        there is none.
         """
         message = next_message(channel_layers[alias], channel)
         if message is None and require:
@@ -146,15 +150,15 @@ class ChannelTestMixin:
 
 
 class ChannelTestCase(ChannelTestMixin, TestCase):
-    """A django.test.TestCase with captive layers: each test runs in a transaction."""
+    """A django.test.TestCase with in-memory test layers: each test runs in a transaction."""
 
 
 class TransactionChannelTestCase(ChannelTestMixin, TransactionTestCase):
-    """A django.test.TransactionTestCase with captive layers: commits are real."""
+    """A django.test.TransactionTestCase with in-memory test layers: commits are real."""
 
 
-def captive_layer(alias):
-    """A layer in memory that stands in for the one CHANNEL_LAYERS configures under `alias`."""
+def make_test_layer(alias: str) -> Any:
+    """Return an in-memory layer to replace the one that CHANNEL_LAYERS configures under `alias`."""
     entry = channel_layers.configs[alias]
     layer_class = import_backend(alias, entry)
     if issubclass(layer_class, MemoryChannelLayer):
@@ -169,40 +173,42 @@ def captive_layer(alias):
 
 class Client:
     """
-    A connection without a protocol: sends on the layer of `alias` (text), with a reply channel of
-    its own, runs consumers, and receives what they reply.
+    A connection without a protocol: sends on the layer of `alias`, with a reply channel of its own, runs
+    consumers, and receives their replies.
     """
 
-    def __init__(self, alias=DEFAULT_LAYER_ALIAS):
+    def __init__(self, alias: str = DEFAULT_LAYER_ALIAS) -> None:
         self.alias = alias
         self.reply_channel = self.channel_layer.new_channel("test.client?")
 
     @property
-    def channel_layer(self):
+    def channel_layer(self) -> BaseChannelLayer:
+        """The layer of `alias`."""
         return channel_layers[self.alias]
 
-    def get_next_message(self, channel):
-        """The next message on `channel` (text) as a Message, or None."""
+    def get_next_message(self, channel: str) -> Message | None:
+        """Return the next message on `channel` as a Message, or None."""
         return next_message(self.channel_layer, channel)
 
-    def get_consumer_by_channel(self, channel):
-        """The consumer that is routed for `channel` (text) alone, or None."""
+    def get_consumer_by_channel(self, channel: str) -> Callable[..., Any] | None:
+        """Return the consumer that is routed for `channel` without filters, or None."""
         match = self.channel_layer.router.match(Message({}, channel, self.channel_layer))
         return match and match[0]
 
-    def send(self, to, content=None):
-        """Put `content` (dict) on the channel `to`, with this client's reply channel."""
+    def send(self, to: str, content: dict[str, Any] | None = None) -> None:
+        """Put `content` on the channel `to`, with this client's reply channel."""
         content = dict(content or {})
-        content.setdefault("reply_channel", self.reply_channel)
+        content.setdefault(REPLY_CHANNEL, self.reply_channel)
         self.channel_layer.send(to, content)
 
-    def consume(self, channel, fail_on_none=True):
+    def consume(self, channel: str, fail_on_none: bool = True) -> Any:
         """
-        Run the consumer of the next message on `channel`; returns what it returns (of a class, the
-        instance). What it raises, the test sees, apart from the exceptions that tell the worker
-        something.
+        Run the consumer of the next message on `channel`, as a worker does. Return what it returns (of a
+        class, the instance).
 
-        With `fail_on_none`, raises AssertionError if there is no message, or no consumer for it.
+        The test sees what the consumer raises, apart from ConsumeLater, DenyConnection in
+        `websocket.connect` and ChannelSocketException. With `fail_on_none`, raises AssertionError if there
+        is no message, or no consumer for it.
         """
         message = self.get_next_message(channel)
         if message is None:
@@ -214,79 +220,72 @@ class Client:
             if fail_on_none:
                 raise AssertionError("No route takes the message %r" % message)
             return None
-        return run_consumer(message, *match)
+        return _consume(message, *match)
 
-    def send_and_consume(self, channel, content=None, fail_on_none=True):
-        """`send`, then `consume`."""
+    def send_and_consume(
+        self, channel: str, content: dict[str, Any] | None = None, fail_on_none: bool = True
+    ) -> Any:
+        """Do what `send` does, then what `consume` does."""
         self.send(channel, content)
         return self.consume(channel, fail_on_none=fail_on_none)
 
-    def receive(self):
-        """The content (dict) of the next reply to this client, or None."""
+    def receive(self) -> Any:
+        """Return the content (dict) of the next reply to this client, or None."""
         message = self.get_next_message(self.reply_channel)
         return message and message.content
 
-    def join_group(self, group_name):
-        """Make this client a member of a group (its name)."""
+    def join_group(self, group_name: str) -> None:
+        """Add this client to a group."""
         Group(group_name, alias=self.alias).add(self.reply_channel)
 
 
-def run_consumer(message, consumer, kwargs):
-    """Run one consumer as a worker does: its sends are held until its end, its session is kept."""
-    content = dict(message.content)
-    outer = outbox.open()
-    result = None
-    again = False
-    # A worker also releases database connections here; a test case needs its own on.
-    consumer_started.send(sender=run_consumer, environ={})
-    try:
-        if message.channel.name == "websocket.connect":
-            check_origin(message, consumer)
-        result = consumer(message, **kwargs)
-    except DenyConnection:
-        if message.channel.name != "websocket.connect":
-            raise
-        # An accept that was sent before must not open the socket after all.
-        outbox.held[:] = [each for each in outbox.held if each[2] != message["reply_channel"]]
-        message.reply_channel.send({"close": True})
-    except ConsumeLater:
-        outbox.held[:] = []
-        again = True
-    except ChannelSocketException as exception:
-        exception.run(message)
-    finally:
-        held = outbox.close(outer)
-        _keep_session(message)
-        send_held(held)
-        consumer_finished.send(sender=run_consumer, environ={})
-    if again:
-        message.channel_layer.send(message.channel.name, content)
-    return result
-
-
-def _keep_session(message):
-    """What the next event of the connection finds in its session: what a layer would carry there."""
-    sessions = _sessions.get(message.channel_layer, {})
+def _consume(message: Message, consumer: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
+    """Run one consumer, deliver what it sent, and keep its session for the connection's next event."""
+    layer, content = message.channel_layer, dict(message.content)
     session = message.channel_session
-    if session is not None and sessions.get(message["reply_channel"]) is session:
-        data = message.channel_layer.check_message(session.snapshot())
-        sessions[message["reply_channel"]] = ChannelSession(data, message["reply_channel"])
+    if session is not None:
+        # A copy: as with a worker, only a consumer that ends in order changes the session.
+        data = layer.check_message(session.snapshot())
+        message.channel_session = ChannelSession(data, message[REPLY_CHANNEL])
+    result = run_consumer(message, consumer, kwargs, sender=_consume, releases_connections=False)
+    if result.outcome == HANDLED and session is not None:
+        _keep_session(message, content[REPLY_CHANNEL])
+    for send in result.sends:
+        send.deliver()
+    if result.outcome == LATER:
+        layer.send(message.channel_name, content)
+    if result.error is not None:
+        try:
+            raise result.error
+        finally:
+            del result  # the traceback holds this frame, which would hold it in turn
+    return result.returned
+
+
+def _keep_session(message: Message, reply_channel: str) -> None:
+    """Give the connection's next event the session as the consumer left it, in the form that travels."""
+    snapshot = getattr(message.channel_session, "snapshot", None)
+    if snapshot is not None:
+        data = message.channel_layer.check_message(snapshot())
+        sessions = _sessions.setdefault(message.channel_layer, {})
+        sessions[reply_channel] = ChannelSession(data, reply_channel)
 
 
 class apply_routes:
     """
-    Context manager and decorator (of functions, methods and test case classes): the layers of
-    `aliases` (["default"]) are routed by `routes` (a route, or a list of them) and nothing else.
+    Route the layers of `aliases` (["default"]) by `routes`, a route or a list of them, and by nothing else.
+
+    A context manager, and a decorator of functions, methods and test case classes.
     """
 
-    def __init__(self, routes, aliases=None):
+    def __init__(self, routes: Any, aliases: Any = None) -> None:
         self.routes = routes if isinstance(routes, (list, tuple, dict, str)) else [routes]
         if aliases is None:
             aliases = [DEFAULT_LAYER_ALIAS]
         self.aliases = [aliases] if isinstance(aliases, str) else list(aliases)
-        self._former = []
+        self._former: list[Any] = []
 
-    def __enter__(self):
+    def __enter__(self) -> apply_routes:
         former = []
         for alias in self.aliases:
             layer = channel_layers[alias]
@@ -297,17 +296,17 @@ class apply_routes:
         self._former.append(former)
         return self
 
-    def __exit__(self, *exc_info):
+    def __exit__(self, *exc_info: Any) -> None:
         for layer, router in self._former.pop():
             layer.router = router
 
-    def __call__(self, decorated):
+    def __call__(self, decorated: Any) -> Any:
         if isinstance(decorated, type):
             decorated.run = self(decorated.run)
             return decorated
 
         @functools.wraps(decorated)
-        def wrapper(*args, **kwargs):
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
             with self:
                 return decorated(*args, **kwargs)
 

@@ -20,7 +20,7 @@ from ..asgi import DEFAULT_LAYER_ALIAS, channel_layers, import_backend
 from ..routing import Router
 from ..signals import consumer_started
 from ..worker import WorkerGroup
-from .base import captive_layer
+from .base import make_test_layer
 
 #: Seconds that the server gets to listen, and a test's connections get to end.
 PATIENCE = 30.0
@@ -132,7 +132,7 @@ def _make_layer(alias):
     """A layer for a test. Raises ImproperlyConfigured for one with a server but no TEST_CONFIG."""
     if import_backend(alias, channel_layers.configs[alias]).crosses_processes:
         return channel_layers.make_test_backend(alias)
-    return captive_layer(alias)
+    return make_test_layer(alias)
 
 
 def _in_memory(connection):
