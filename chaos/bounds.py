@@ -431,7 +431,7 @@ async def blocked(stack, options):
 
 
 #: A line of a gateway's log about clients that it turned away: when, and how many.
-TURNED_AWAY = re.compile(r"^(\S+ \S+),(\d{3}) .*turned away with 503 or 1013: (\d+)$", re.MULTILINE)
+TURNED_AWAY = re.compile(r"^(\S+ \S+),(\d{3}) .*rejected with 503 or 1013: (\d+)$", re.MULTILINE)
 
 
 def turned_away(gateway):

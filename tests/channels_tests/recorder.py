@@ -1,6 +1,6 @@
 """What a state of the gateway asks for, kept and sorted, for tests without a server."""
 
-from django.channels.gateway.exchanges import COUNT, DISPATCH, FINISH, LOG, WRITE
+from django.channels.gateway.state import COUNT, FINISH, LOG, SEND, WRITE
 
 
 class Recorder:
@@ -16,7 +16,7 @@ class Recorder:
 
     def do(self, actions):
         for action in actions:
-            if action[0] == DISPATCH:
+            if action[0] == SEND:
                 self.sent.append(action[1:])
             elif action[0] == WRITE:
                 self.write(*action[1:])
@@ -32,4 +32,4 @@ class Recorder:
         return self.do(self.state.reply(message))
 
     def done(self, *replies, **more):
-        return self.reply(replies=list(replies), done=self.state.busy, **more)
+        return self.reply(replies=list(replies), done=self.state.in_flight, **more)

@@ -16,7 +16,7 @@ except ImportError:
     hypothesis = None
 
 from django.channels.gateway import websocket
-from django.channels.gateway.exchanges import DISPATCH, WRITE
+from django.channels.gateway.state import SEND, WRITE
 from django.channels.gateway.websocket import WebSocket
 from django.channels.layers.memory import MemoryChannelLayer
 
@@ -52,7 +52,7 @@ if hypothesis is not None:
             self.layer = MemoryChannelLayer(capacity=5)
             self.peers = {}
             self.held = {}  # slot to (channel, message)
-            self.turned_away = []
+            self.refused = []
 
         # What happens.
 
@@ -67,7 +67,7 @@ if hypothesis is not None:
             return [
                 peer
                 for peer in self.peers.values()
-                if peer.state.state == websocket.OPEN and not peer.client_gone
+                if peer.state.phase == websocket.OPEN and not peer.client_gone
             ]
 
         @stateful.precondition(lambda self: self.open_peers())
@@ -75,7 +75,7 @@ if hypothesis is not None:
         def a_client_sends_frames(self, data, number):
             peer = data.draw(st.sampled_from(self.open_peers()))
             for _ in range(number):
-                if peer.state.state != websocket.OPEN or not peer.state.reading:
+                if peer.state.phase != websocket.OPEN or not peer.state.reading:
                     return
                 peer.sent += 1
                 self.perform(peer, peer.state.frame(text=str(peer.sent)))
@@ -157,7 +157,7 @@ if hypothesis is not None:
             for action in actions:
                 if action[0] == WRITE:
                     peer.written.append(action[1])
-                elif action[0] == DISPATCH:
+                elif action[0] == SEND:
                     self.dispatch(peer, *action[1:])
 
         def dispatch(self, peer, channel, message):
@@ -165,13 +165,13 @@ if hypothesis is not None:
                 self.layer.send(channel, message)
             except self.layer.ChannelFull:
                 if channel == "websocket.disconnect":
-                    self.turned_away.append((channel, message))  # the gateway tries again
+                    self.refused.append((channel, message))  # the gateway tries again
                 else:
-                    self.perform(peer, peer.state.full(channel))
+                    self.perform(peer, peer.state.refused(channel))
 
         @stateful.rule()
         def the_gateway_tries_again(self):
-            again, self.turned_away = self.turned_away, []
+            again, self.refused = self.refused, []
             for channel, message in again:
                 self.dispatch(self.peers[message["reply_channel"]], channel, message)
 

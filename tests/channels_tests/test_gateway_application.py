@@ -5,8 +5,9 @@ import threading
 import unittest
 
 from django.channels import route
-from django.channels.gateway import application
-from django.channels.gateway.application import Connection, Gateway
+from django.channels.gateway import connection
+from django.channels.gateway.application import Gateway
+from django.channels.gateway.connection import Connection
 from django.channels.gateway.websocket import WebSocket
 from django.channels.layers.memory import MemoryChannelLayer, MemoryInbox
 from django.channels.signals import worker_process_ready, worker_ready
@@ -151,9 +152,9 @@ class ErrorTests(unittest.TestCase):
         self.assertIn("broken inbox", logs.output[0])
 
     def test_what_a_server_refuses_is_logged(self):
-        layer, timeout = make_layer(), application.CLOSE_TIMEOUT
-        application.CLOSE_TIMEOUT = 0.01
-        self.addCleanup(setattr, application, "CLOSE_TIMEOUT", timeout)
+        layer, timeout = make_layer(), connection.CLOSE_TIMEOUT
+        connection.CLOSE_TIMEOUT = 0.01
+        self.addCleanup(setattr, connection, "CLOSE_TIMEOUT", timeout)
 
         async def main():
             server = Server("/x\nforged")
@@ -167,7 +168,7 @@ class ErrorTests(unittest.TestCase):
         with self.assertLogs("django.channels.gateway", "ERROR") as logs:
             asyncio.run(main())
         self.assertIn("refused event", logs.output[0])
-        self.assertIn("/x\\nforged was", logs.output[0])
+        self.assertIn("WebSocket /x\\nforged:", logs.output[0])
 
     def test_a_path_cannot_write_lines_of_its_own_into_the_log(self):
         async def main():
@@ -199,8 +200,8 @@ class ClientsTests(unittest.TestCase):
             server.events.put_nowait({"type": "websocket.receive", "text": "x"})
             for _ in range(2):
                 await asyncio.wait_for(server.sent.get(), TIMEOUT)
-            (connection,) = layer.gateway.connections.values()
-            self.assertEqual((connection.groups, connection.state.session), (set(), {}))
+            (client,) = layer.gateway.connections.values()
+            self.assertEqual((client.groups, client.state.session), (set(), {}))
             await server.leave(running)
             await layer.gateway.stop()
 

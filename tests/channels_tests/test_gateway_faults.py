@@ -6,27 +6,27 @@ import unittest
 from unittest import mock
 
 from django.channels.exceptions import LayerUnavailable
-from django.channels.gateway import application
-from django.channels.gateway.exchanges import HOLD, WRITE
+from django.channels.gateway import application, connection, sender
 from django.channels.gateway.http import Request
+from django.channels.gateway.state import SET_WILL, WRITE
 from django.channels.gateway.websocket import MAX_UNREAD, WebSocket
 from django.channels.layers.memory import MemoryChannelLayer, MemoryInbox
 
 from .timing import TIMEOUT
 
 
-def holds(actions):
-    return [action[1:] for action in actions if action[0] == HOLD]
+def wills(actions):
+    return [action[1:] for action in actions if action[0] == SET_WILL]
 
 
-class FarewellTests(unittest.TestCase):
+class LastWillTests(unittest.TestCase):
     """What the layer says in the place of a gateway that was lost."""
 
     def test_the_end_of_a_socket_has_its_session(self):
         socket = WebSocket("gateway.test!1", "/path")
         message = {"reply_channel": "gateway.test!1", "path": "/path", "code": 1006}
         self.assertEqual(
-            socket.farewell(), (HOLD, "gateway.test!1", "websocket.disconnect", message)
+            socket.last_will(), (SET_WILL, "gateway.test!1", "websocket.disconnect", message)
         )
         socket.connect({"path": "/path"})
         actions = socket.reply(
@@ -37,23 +37,23 @@ class FarewellTests(unittest.TestCase):
             }
         )
         expected = dict(message, channel_session={"name": "ann"})
-        self.assertEqual(holds(actions), [("gateway.test!1", "websocket.disconnect", expected)])
-        self.assertEqual(holds(socket.frame("text")), [])
+        self.assertEqual(wills(actions), [("gateway.test!1", "websocket.disconnect", expected)])
+        self.assertEqual(wills(socket.frame("text")), [])
 
     def test_who_reads_a_body_or_writes_a_stream_is_told(self):
         request = Request("gateway.test!1", "/path")
         actions = request.request({"path": "/path", "body": b""}, True, lambda: "body?x")
-        self.assertEqual(holds(actions), [("body?x", "body?x", {"closed": True})])
+        self.assertEqual(wills(actions), [("body?x", "body?x", {"closed": True})])
         actions = request.reply(
             {"status": 200, "content": b"", "more_content": True, "window_channel": "window?x"}
         )
-        self.assertEqual(holds(actions), [("window?x", "window?x", {"closed": True})])
+        self.assertEqual(wills(actions), [("window?x", "window?x", {"closed": True})])
 
     def test_a_short_request_leaves_nothing(self):
         request = Request("gateway.test!1", "/path")
         actions = request.request({"path": "/path", "body": b""}, False, None)
         actions += request.reply({"replies": [{"status": 200, "content": b""}], "done": 0})
-        self.assertEqual(holds(actions), [])
+        self.assertEqual(wills(actions), [])
 
 
 class TwiceTests(unittest.TestCase):
@@ -131,10 +131,10 @@ class OutageTests(unittest.TestCase):
         self.gateway = self.layer.gateway
         self.inbox = self.gateway.inbox
         try:
-            with mock.patch.object(application, "PATIENCE", 0.05):
+            with mock.patch.object(sender, "SEND_TIMEOUT", 0.05):
                 await scenario()
         finally:
-            with mock.patch.object(application, "SHUTDOWN_GRACE", 0):
+            with mock.patch.object(application, "SHUTDOWN_TIMEOUT", 0):
                 await self.gateway.stop()
 
     def claim(self, channel):
@@ -178,7 +178,7 @@ class OutageTests(unittest.TestCase):
             with self.assertLogs("django.channels.gateway", "WARNING") as logs:
                 await server.until_written(2)
             self.assertEqual(server.written[0]["status"], 503)
-            self.assertIn("turned away with 503 or 1013: 1", logs.output[0])
+            self.assertIn("rejected with 503 or 1013: 1", logs.output[0])
             await server.task
 
         self.run_with(scenario)
@@ -187,9 +187,9 @@ class OutageTests(unittest.TestCase):
         async def scenario():
             with self.assertLogs("django.channels.gateway", "WARNING") as logs:
                 for _ in range(50):
-                    self.gateway.turned_away()
+                    self.gateway.events.count_rejected()
                 self.assertEqual(len(logs.output), 1)
-                self.gateway._tell_turned_away()  # a second has passed
+                self.gateway.events.log_rejected()  # a second has passed
             self.assertEqual([each.rpartition(" ")[2] for each in logs.output], ["1", "49"])
 
         self.run_with(scenario)
@@ -198,7 +198,7 @@ class OutageTests(unittest.TestCase):
         async def scenario():
             server = await self.opened()
             server.stuck = True
-            with mock.patch.object(application, "CLOSE_TIMEOUT", 0.02):
+            with mock.patch.object(connection, "CLOSE_TIMEOUT", 0.02):
                 for _ in range(MAX_UNREAD + 2):
                     self.layer.deliver(self.reply_channel, {"text": "x"})
                 # Its end is told at once, and the server gets the socket back soon.

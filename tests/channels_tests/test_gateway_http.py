@@ -82,7 +82,9 @@ class ResponseTests(unittest.TestCase):
         client = Client()
         client.do(client.state.group({"done": 0, "lost": 0, "error": True, "body_credit": 9}))
         client.do(client.state.group({"channel_session": {"set": {"_auth_user_id": "1"}}}))
-        self.assertEqual((client.state.busy, client.state.session, client.written), (0, {}, []))
+        self.assertEqual(
+            (client.state.in_flight, client.state.session, client.written), (0, {}, [])
+        )
         client.do(client.state.group(dict(OK, window_channel="window?x")))
         client.drain()
         self.assertEqual(len(client.sent), 1)
@@ -102,8 +104,8 @@ class ResponseTests(unittest.TestCase):
             ({"content": b"no status"}, "has no 'status'"),
             ({"status": "200"}, "has the status '200'"),
             ({"status": 99}, "has the status 99"),
-            ({"status": 200, "headers": [("text", "text")]}, "is no [name, value] of bytes"),
-            ({"status": 200, "headers": [[b"lonely"]]}, "is no [name, value] of bytes"),
+            ({"status": 200, "headers": [("text", "text")]}, "isn't a [name, value] of bytes"),
+            ({"status": 200, "headers": [[b"lonely"]]}, "isn't a [name, value] of bytes"),
             ({"status": 101}, "has the status 101"),
             ({"status": 200, "headers": 5}, "they must be a list"),
         ):
@@ -227,13 +229,13 @@ class EndTests(unittest.TestCase):
 
     def test_a_full_channel(self):
         client = Client()
-        client.do(client.state.full("http.request"))
+        client.do(client.state.refused("http.request"))
         self.assertEqual(client.status, 503)
         self.assertIn((b"retry-after", b"1"), client.written[0][0]["headers"])
         self.assertEqual(client.counted, ["refused"])
 
     def test_a_request_whose_client_left_before_there_was_room_is_forgotten(self):
-        for event in (lambda state: state.full("http.request"), lambda state: state.reset()):
+        for event in (lambda state: state.refused("http.request"), lambda state: state.reset()):
             client = Client()
             client.do(client.state.gone())
             self.assertFalse(client.state.over)
@@ -244,7 +246,7 @@ class EndTests(unittest.TestCase):
     def test_a_body_that_finds_no_room_does_not_end_the_exchange(self):
         client = Client(more_body=True)
         client.do(client.state.gone())
-        client.do(client.state.full("body?x"))
+        client.do(client.state.refused("body?x"))
         client.done()
         self.assertEqual(client.sent[-1][0], "http.disconnect")
         self.assertTrue(client.state.over)

@@ -46,12 +46,12 @@ class HandshakeTests(unittest.TestCase):
                 )
             ],
         )
-        self.assertEqual(socket.state.state, CONNECTING)
+        self.assertEqual(socket.state.phase, CONNECTING)
 
     def test_accept(self):
         socket = Socket().reply(accept=True)
         self.assertEqual(socket.written, [{"type": "websocket.accept"}])
-        self.assertEqual(socket.state.state, OPEN)
+        self.assertEqual(socket.state.phase, OPEN)
 
     def test_accept_with_a_subprotocol(self):
         socket = Socket(subprotocols=["chat.v1", "chat.v2"])
@@ -64,7 +64,7 @@ class HandshakeTests(unittest.TestCase):
                 socket = Socket(subprotocols=["chat"])
                 socket.reply(accept=True, subprotocol=subprotocol)
                 self.assertEqual(socket.written, [{"type": "websocket.accept"}])
-                self.assertIn("is none of its client's", socket.logged[0])
+                self.assertIn("the client did not offer it", socket.logged[0])
 
     def test_data_accepts(self):
         socket = Socket().reply(text="")
@@ -87,7 +87,7 @@ class HandshakeTests(unittest.TestCase):
                 # Who was denied was never there: no disconnect is owed.
                 socket.do(socket.state.gone(1006))
                 self.assertEqual(len(socket.sent), 1)
-                self.assertEqual(socket.state.state, CLOSED)
+                self.assertEqual(socket.state.phase, CLOSED)
 
     def test_the_answer_may_come_after_the_consumer_has_ended(self):
         socket = Socket().done()
@@ -172,7 +172,7 @@ class OrderTests(unittest.TestCase):
     def test_disconnect_comes_after_the_last_frame(self):
         socket = Socket().opened().frame("a").frame("b")
         socket.do(socket.state.gone(1001))
-        self.assertEqual(socket.state.state, CLOSING)
+        self.assertEqual(socket.state.phase, CLOSING)
         socket.done()
         self.assertEqual(socket.sent[-1][1]["text"], "b")
         socket.done()
@@ -251,13 +251,13 @@ class BoundTests(unittest.TestCase):
 
     def test_a_full_channel(self):
         socket = Socket().opened().frame("a")
-        socket.do(socket.state.full("websocket.receive"))
+        socket.do(socket.state.refused("websocket.receive"))
         self.assertEqual(socket.written, [{"type": "websocket.close", "code": 1013}])
         self.assertEqual(socket.sent[-1][0], "websocket.disconnect")
 
     def test_a_full_channel_in_the_handshake(self):
         socket = Socket()
-        socket.do(socket.state.full("websocket.connect"))
+        socket.do(socket.state.refused("websocket.connect"))
         self.assertEqual(
             socket.written,
             [{"type": "websocket.accept"}, {"type": "websocket.close", "code": 1013}],
@@ -316,7 +316,7 @@ class EndTests(unittest.TestCase):
             with self.subTest(code=code):
                 socket = Socket().opened().done({"close": code})
                 self.assertEqual(socket.written, [{"type": "websocket.close", "code": 1011}])
-                self.assertIn("is no close code", socket.logged[0])
+                self.assertIn("isn't a close code", socket.logged[0])
 
     def test_unknown_keys_are_ignored(self):
         socket = Socket().opened().reply(unknown=1).reply(text="x", other=2)

@@ -5,7 +5,7 @@ import logging
 from urllib.parse import unquote_to_bytes
 
 import django
-from django.channels.gateway.scopes import request_message
+from django.channels.gateway.scopes import request_event
 from django.test import SimpleTestCase, override_settings
 
 from . import http_site
@@ -159,7 +159,7 @@ class RequestParityTests(ParityCase):
                         "headers": sent.message()["headers"],
                     }
                     expected = Received.from_wsgi(sent.environ())
-                    got = Received.from_replies(asgi.ASGIHandler()(request_message(scope)))
+                    got = Received.from_replies(asgi.ASGIHandler()(request_event(scope)))
                     self.assertEqual(got.body, expected.body)
 
     def test_queries(self):

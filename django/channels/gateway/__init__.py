@@ -1,8 +1,15 @@
 """
 The gateway: an ASGI 3 application in front of a channel layer.
 
-`websocket.py` and `http.py` hold the states of a connection, pure functions of events; `application.py`
-holds all the I/O. Nothing here knows Django's views.
+* `application.py`: the application, and the life of a gateway and its connections
+* `scopes.py`: from an ASGI 3 scope to the keys of `websocket.connect` and `http.request`
+* `websocket.py`, `http.py`, `state.py`: the states of a connection, pure functions of events
+* `connection.py`: carries out what a state asks for, and writes to the server
+* `sender.py`: sends events to the workers, and tries again those that the layer refuses
+* `reader.py`: takes what comes out of the inbox to its connection; groups
+* `daphne.py`: flow control for Daphne, which has none
+
+Nothing here knows Django's views.
 """
 
 from .application import Gateway

@@ -1,18 +1,23 @@
 """
-What Daphne keeps from an application, asked of Twisted: to wait for a client that reads slowly, and to
-cut a response short. ASGI 3 has `send` wait; Daphne's returns at once and buffers without a bound.
+Flow control for Daphne, by way of Twisted: wait for a client that reads slowly, and cut a response short.
 
-Behind any other server nothing here is used. Nothing here imports Daphne or Twisted.
+In ASGI 3, `send` waits until the client has room. Daphne's returns at once and buffers without a bound.
+Other servers don't need this module. It imports neither Daphne nor Twisted.
 """
 
-import asyncio
+from __future__ import annotations
 
-#: The events of which a client may have too many.
+import asyncio
+from typing import Any, Awaitable, Callable, Dict
+
+ServerSend = Callable[[Dict[str, Any]], Awaitable[None]]
+
+#: The events that make a client fall behind.
 _CONTENT = ("http.response.body", "websocket.send")
 
 
-def with_flow_control(send):
-    """`send` of an ASGI 3 server, made to wait for the client where the server is Daphne."""
+def with_flow_control(send: Any) -> Any:
+    """Return a `send` that waits for the client if the server is Daphne, else `send` itself."""
     server = getattr(getattr(send, "func", None), "__self__", None)
     if not any(each.__module__ == "daphne.server" for each in type(server).__mro__):
         return send
@@ -22,9 +27,14 @@ def with_flow_control(send):
 
 
 class FlowControl:
-    """A `send`, and a push producer (twisted.internet.interfaces.IPushProducer) that it waits for."""
+    """
+    A `send` that waits for the client. It is Twisted's push producer, too
+    (twisted.internet.interfaces.IPushProducer), so that the transport says when to wait.
 
-    def __init__(self, send, protocol):
+    Belongs to the event loop, which is Twisted's reactor, too.
+    """
+
+    def __init__(self, send: ServerSend, protocol: Any) -> None:
         self._send = send
         self._protocol = protocol
         self._registered = False
@@ -32,7 +42,7 @@ class FlowControl:
         self._may_write = asyncio.Event()
         self._may_write.set()
 
-    async def __call__(self, event):
+    async def __call__(self, event: dict[str, Any]) -> None:
         is_last = event["type"] == "http.response.body" and not event["more_body"]
         if is_last:
             self._end()
@@ -43,40 +53,50 @@ class FlowControl:
         if self._registered:
             await self._may_write.wait()
 
-    def _end(self):
+    @property
+    def _consumer(self) -> Any:
+        """What the producer is registered with."""
+        raise NotImplementedError
+
+    def _register(self) -> None:
+        raise NotImplementedError
+
+    def _end(self) -> None:
         if self._registered:
             self._registered = False
             self._consumer.unregisterProducer()
 
-    # The producer: Twisted's transport says how it is doing.
+    # The producer, which Twisted's transport calls.
 
-    def pauseProducing(self):
+    def pauseProducing(self) -> None:
+        """Wait: the client is behind."""
         self._may_write.clear()
 
-    def resumeProducing(self):
+    def resumeProducing(self) -> None:
+        """Continue: the client has caught up."""
         self._may_write.set()
 
-    def stopProducing(self):
-        """The client has gone."""
+    def stopProducing(self) -> None:
+        """Stop waiting: the client has gone."""
         self._registered = False
         self._is_gone = True
         self._may_write.set()
 
 
 class RequestSend(FlowControl):
-    """That of a request (twisted.web.http.Request)."""
+    """The `send` of a request (twisted.web.http.Request)."""
 
     @property
-    def _consumer(self):
+    def _consumer(self) -> Any:
         return self._protocol
 
-    def _register(self):
+    def _register(self) -> None:
         self._consumer.registerProducer(self, True)
 
-    def cut(self):
+    def cut(self) -> None:
         """End the connection in the middle of the response."""
         self._end()
-        # Over HTTP/2 it is the stream that ends, and has to end in an error.
+        # Over HTTP/2 the stream has to end in an error, not the connection.
         channel = getattr(self._protocol, "channel", None)
         abort = getattr(channel, "abortConnection", None)
         if abort is not None:
@@ -86,12 +106,12 @@ class RequestSend(FlowControl):
 
 
 class SocketSend(FlowControl):
-    """That of a WebSocket (autobahn), whose transport still has the HTTP channel as its producer."""
+    """The `send` of a WebSocket (autobahn). Its transport still has the HTTP channel as its producer."""
 
     @property
-    def _consumer(self):
+    def _consumer(self) -> Any:
         return self._protocol.transport
 
-    def _register(self):
+    def _register(self) -> None:
         self._consumer.unregisterProducer()
         self._consumer.registerProducer(self, True)

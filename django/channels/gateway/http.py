@@ -1,21 +1,48 @@
 """
 An HTTP request's state: what to do about each thing that can happen to it. Pure: no I/O, no clock.
 
-The messages follow the ASGI 1.0 specification's HTTP section, with the keys that exchanges add: windows
-bound what is on the way in either direction.
+The messages follow the ASGI 1.0 specification's HTTP section, with the control keys of `protocol.py`.
+Windows bound how much of a body or of a response is on its way.
 """
+
+from __future__ import annotations
 
 import re
 import string
+from typing import Any, Callable, Iterable
 
-from .exchanges import COUNT, CUT, DISPATCH, DROP, FINISH, HOLD, LOG, WRITE, Exchange
+from .. import protocol
+from ..protocol import (
+    ACK,
+    BODY_CHANNEL,
+    BODY_CREDIT,
+    ERROR,
+    HTTP_DISCONNECT,
+    HTTP_REQUEST,
+    LOST,
+    REPLIES,
+    SESSION,
+    WINDOW_CHANNEL,
+)
+from .state import (
+    ABORT,
+    COUNT,
+    DISCARD,
+    FINISH,
+    LOG,
+    SEND,
+    SET_WILL,
+    WRITE,
+    Action,
+    ConnectionState,
+)
 
-# Where the request stands.
+# The phases of a request.
 WAITING = "waiting"  # no answer yet
-STREAMING = "streaming"  # the head is written, more content is to come
+STREAMING = "streaming"  # the head is written, and more content follows
 FINISHED = "finished"
 
-#: What moves it on. A pair that is not here changes nothing.
+#: What moves it from one phase to the next. A pair that is not here changes nothing.
 TRANSITIONS = {
     (WAITING, "head"): STREAMING,
     (WAITING, "gone"): FINISHED,
@@ -23,13 +50,13 @@ TRANSITIONS = {
     (STREAMING, "gone"): FINISHED,
 }
 
-#: Chunks of a body that go to the worker before it has read the first of them.
+#: Parts of a body that are sent to the worker before it has read the first of them.
 BODY_WINDOW = 8
 
-#: Replies without a window (long-polls that others answer in parts) that wait for a slow client.
+#: Replies without a window that wait for a slow client: those of a long-poll that is answered in parts.
 MAX_UNREAD = 1000
 
-#: What the name of a header is made of (RFC 9110, section 5.6.2), and what its value never holds.
+#: The characters of a header's name (RFC 9110, section 5.6.2), and those that its value must not have.
 _TOKEN = b"!#$%&'*+-.^_`|~" + (string.ascii_letters + string.digits).encode()
 _BREAK = re.compile(rb"[\r\n\0]")
 
@@ -42,169 +69,173 @@ _PAGES = {
 }
 
 
-class Request(Exchange):
-    """The state of one request. Every method is an event and returns actions (see exchanges.py)."""
+class Request(ConnectionState):
+    """
+    The state of one request. Every method is an event and returns actions (see state.py).
 
-    def __init__(self, reply_channel, path):
+    Belongs to the event loop of its gateway.
+    """
+
+    def __init__(self, reply_channel: str, path: str) -> None:
         super().__init__(reply_channel, path)
-        self.state = WAITING
-        self.body_channel = None
-        self._window_channel = None
+        self.phase = WAITING
+        self.body_channel: str | None = None
+        self._window_channel: str | None = None
         self._credit = BODY_WINDOW
         self._unread = 0
         self._disconnect_due = False
 
     # What the client does.
 
-    def request(self, message, more_body, new_body_channel):
+    def request(
+        self, message: dict[str, Any], more_body: bool, new_body_channel: Callable[[], str]
+    ) -> list[Action]:
         """
-        The head and the first part of the body have come; `message` holds the standard keys.
-        `new_body_channel()` names a channel for the rest, if there is any.
+        Handle the head and the first part of the body. `message` is what `scopes.request_event` returned,
+        with the body. `new_body_channel()` returns a channel for the rest, if there is more of it.
         """
-        actions = [self.event("http.request", 0, message)]
+        actions = [self.event(HTTP_REQUEST, 0, message)]
         if more_body:
-            self.body_channel = message["body_channel"] = new_body_channel()
-            actions.append(_hold_closed(self.body_channel))
+            self.body_channel = message[BODY_CHANNEL] = new_body_channel()
+            actions.append(_will_close(self.body_channel))
         return actions
 
-    def body(self, content, more):
-        """A further part (bytes) of the body has come."""
-        if self.state == FINISHED:
+    def body(self, content: bytes, more: bool) -> list[Action]:
+        """Handle a further part of the body."""
+        if self.phase == FINISHED:
             return []
         self._credit -= 1
-        message = {"content": content, "more_content": more}
-        return [(DISPATCH, self.body_channel, message)]
+        part: protocol.BodyPart = {"content": content, "more_content": more}
+        return [(SEND, self.body_channel, part)]
 
     @property
-    def over(self):
-        """Whether nothing more will happen here."""
-        return self.state == FINISHED and not self._disconnect_due
+    def over(self) -> bool:
+        """Whether nothing more will be sent to the workers."""
+        return self.phase == FINISHED and not self._disconnect_due
 
     @property
-    def reading(self):
-        """Whether the body may be read on: not while the view has a window of it to read."""
+    def reading(self) -> bool:
+        """Whether more of the body may be read. Not while the view has a window of it to read."""
         return self._credit > 0
 
-    def gone(self):
-        """The client has gone."""
-        if self.state == FINISHED:
+    def gone(self) -> list[Action]:
+        """Handle that the client has gone."""
+        if self.phase == FINISHED:
             return []
         self._move("gone")
-        actions = [(DROP,), (FINISH,)] + self._closed()
+        actions = [(DISCARD,), (FINISH,), *self._tell_closed()]
         self._disconnect_due = True
         return actions + self._next()
 
-    # What the workers and the rest of the site say.
+    # What the workers and the rest of the site send.
 
-    def reply(self, message):
-        """A message came on the reply channel."""
-        actions = []
-        exchange_keys = "done" in message or "replies" in message
-        if exchange_keys:
-            for each in message.get("replies") or ():
-                actions += self._plain(each)
+    def reply(self, message: dict[str, Any]) -> list[Action]:
+        """Handle a message on the reply channel."""
+        actions: list[Action] = []
+        if ACK in message or REPLIES in message:
+            for each in message.get(REPLIES) or ():
+                actions += self._apply(each)
         elif "status" in message or "content" in message:
-            if self.state == WAITING:
-                self._window_channel = message.get("window_channel")
+            if self.phase == WAITING:
+                self._window_channel = message.get(WINDOW_CHANNEL)
                 if self._window_channel is not None:
-                    actions.append(_hold_closed(self._window_channel))
-            actions += self._plain(message)
-        self.merge(message.get("channel_session"))
-        self._credit += message.get("body_credit", 0)
-        if message.get("error"):
+                    actions.append(_will_close(self._window_channel))
+            actions += self._apply(message)
+        self.merge(message.get(SESSION))
+        self._credit += message.get(BODY_CREDIT, 0)
+        if message.get(ERROR):
             actions += self._fail(500)
-        if "done" in message and message["done"] == self.busy:
-            self.busy = None
+        if ACK in message and message[ACK] == self.in_flight:
+            self.in_flight = None
             actions += self._next()
-        if "lost" in message and message["lost"] == self.busy:
-            self.busy = None
-            actions += [(COUNT, "lost")] + self._fail(502) + self._next()
+        if LOST in message and message[LOST] == self.in_flight:
+            self.in_flight = None
+            actions += [(COUNT, "lost"), *self._fail(502), *self._next()]
         return actions
 
-    def group(self, message):
-        """A message came for a group of which the client is a member: an answer like any other."""
-        return self._plain(message) if "status" in message or "content" in message else []
+    def group(self, message: dict[str, Any]) -> list[Action]:
+        """Handle a message to a group that the client is in: an answer, without any control keys."""
+        return self._apply(message) if "status" in message or "content" in message else []
 
-    def _plain(self, message):
-        if self.state == FINISHED:
+    def _apply(self, message: dict[str, Any]) -> list[Action]:
+        """Write one message of the response."""
+        if self.phase == FINISHED:
             return []
-        actions = []
-        if self.state == WAITING:
+        actions: list[Action] = []
+        if self.phase == WAITING:
             problem = _head_problem(message)
             if problem:
                 text = "The reply to %s %s: a 500 was sent instead." % (self.path, problem)
-                return [(LOG, "error", text)] + self._fail(500)
+                return [(LOG, "error", text), *self._fail(500)]
             self._move("head")
             actions.append((WRITE, _start(message["status"], message.get("headers") or ()), None))
         elif "status" in message:
-            return self._cut()  # an error page, in the middle of the response that it is about
+            return self._abort()  # an error page, in the middle of the response that it is about
         content, more = message.get("content", b""), bool(message.get("more_content"))
         if not isinstance(content, bytes):
-            text = (
-                "The content of a reply to %s is of type %s; it must be bytes: the reply was cut."
-            )
-            return [(LOG, "error", text % (self.path, type(content).__name__))] + self._cut()
+            text = "The content of a reply to %s is of type %s; it must be bytes. The response was cut."
+            return [(LOG, "error", text % (self.path, type(content).__name__)), *self._abort()]
         if self._window_channel is None:
             self._unread += 1
             if self._unread > MAX_UNREAD:
-                return [(COUNT, "slow_clients"), (DROP,)] + self._cut()
-        event = {"type": "http.response.body", "body": content, "more_body": more}
-        actions.append((WRITE, event, "content"))
+                return [(COUNT, "slow_clients"), (DISCARD,), *self._abort()]
+        actions.append((WRITE, _content(content, more), "content"))
         if not more:
             self._move("last")
             actions.append((FINISH,))
         return actions
 
-    def written(self, event, note):
-        """The server has taken a part of the response, so the client reads."""
+    def written(self, event: dict[str, Any], note: str | None) -> list[Action]:
+        """Handle that the server has taken a part of the response: the client reads."""
         if note is None:
             return []
         self._unread -= 1
         if self._window_channel is not None and event["more_body"]:
-            return [(DISPATCH, self._window_channel, {"written": 1})]
+            return [(SEND, self._window_channel, protocol.written(1))]
         return []
 
     # What goes wrong.
 
-    def full(self, channel):
-        """The layer did not take the request, or a part of its body, or what a window is told."""
-        if channel == "http.request":
-            self._unsent()
-        return [(COUNT, "refused")] + self._fail(503)
+    def refused(self, channel: str) -> list[Action]:
+        """Handle that the layer did not take the request, a part of its body, or a notice to a window."""
+        if channel == HTTP_REQUEST:
+            self._forget_event()
+        return [(COUNT, "refused"), *self._fail(503)]
 
-    def reset(self):
-        """The layer has lost its data, and the request with it."""
-        self._unsent()
+    def reset(self) -> list[Action]:
+        """Handle that the layer has lost its data, and the request with it."""
+        self._forget_event()
         return self._fail(502)
 
     # The steps behind them.
 
-    def _unsent(self):
-        """No answer will come to the request, and nobody is owed its end, should the client have gone."""
-        self.busy = None
+    def _forget_event(self) -> None:
+        """The request reached no worker, so no answer comes, and no worker has to learn of its end."""
+        self.in_flight = None
         self._disconnect_due = False
 
-    def _move(self, event):
-        self.state = TRANSITIONS.get((self.state, event), self.state)
+    def _move(self, event: str) -> None:
+        self.phase = TRANSITIONS.get((self.phase, event), self.phase)
 
-    def _next(self):
-        if self.busy is None and self._disconnect_due:
+    def _next(self) -> list[Action]:
+        """Send the disconnect event, if it is due and no event is in flight."""
+        if self.in_flight is None and self._disconnect_due:
             self._disconnect_due = False
-            return [self.event("http.disconnect", 1, {"path": self.path})]
+            return [self.event(HTTP_DISCONNECT, 1, {"path": self.path})]
         return []
 
-    def _closed(self):
+    def _tell_closed(self) -> list[Action]:
         """Tell a worker that reads the body, or writes a stream, to stop."""
         return [
-            (DISPATCH, channel, {"closed": True})
+            (SEND, channel, protocol.closed())
             for channel in (self.body_channel, self._window_channel)
             if channel is not None
         ]
 
-    def _fail(self, status):
-        """Answer with an error page if nothing was answered; else cut the response short."""
-        if self.state != WAITING:
-            return self._cut()
+    def _fail(self, status: int) -> list[Action]:
+        """Answer with an error page, or cut the response if it has begun."""
+        if self.phase != WAITING:
+            return self._abort()
         headers = [(b"content-type", b"text/html; charset=utf-8")]
         if status == 503:
             headers.append((b"retry-after", b"1"))
@@ -212,33 +243,30 @@ class Request(Exchange):
         self._move("last")
         return [
             (WRITE, _start(status, headers), None),
-            (
-                WRITE,
-                {"type": "http.response.body", "body": _PAGES[status], "more_body": False},
-                None,
-            ),
+            (WRITE, _content(_PAGES[status], False), None),
             (FINISH,),
-        ] + self._closed()
+            *self._tell_closed(),
+        ]
 
-    def _cut(self):
-        """End without a last part, so that the client can tell that it has not got everything."""
-        if self.state == FINISHED:
+    def _abort(self) -> list[Action]:
+        """End without a last part, so that the client can tell that the response is incomplete."""
+        if self.phase == FINISHED:
             return []
         self._move("gone")
-        return [(COUNT, "responses_cut"), (CUT,), (FINISH,)] + self._closed()
+        return [(COUNT, "responses_cut"), (ABORT,), (FINISH,), *self._tell_closed()]
 
 
-def _hold_closed(channel):
-    """Should the gateway be lost, who reads `channel` is told that the client has gone."""
-    return (HOLD, channel, channel, {"closed": True})
+def _will_close(channel: str) -> Action:
+    """If this gateway is lost, the reader of `channel` is told that the client has gone."""
+    return (SET_WILL, channel, channel, protocol.closed())
 
 
-def _head_problem(message):
-    """What is wrong with the first message of a response, or None."""
+def _head_problem(message: dict[str, Any]) -> str | None:
+    """Return what is wrong with the first message of a response, or None."""
     status = message.get("status")
     if status is None:
         return "has no 'status'"
-    # 1xx is no answer: the client would wait for another, and a proxy mistake the next one for it.
+    # A 1xx is no final answer: the client would wait for another, and a proxy mistake the next one for it.
     if not isinstance(status, int) or not 200 <= status <= 999:
         return "has the status %r" % (status,)
     headers = message.get("headers") or ()
@@ -250,17 +278,21 @@ def _head_problem(message):
             or len(header) != 2
             or not all(isinstance(part, bytes) for part in header)
         ):
-            return "has the header %r, which is no [name, value] of bytes" % (header,)
+            return "has the header %r, which isn't a [name, value] of bytes" % (header,)
         name, value = header
-        # Not every server looks: with a line break in it, one header is two, or a whole response.
+        # Not every server checks. A line break would turn one header into two, or into a whole response.
         if not name or name.translate(None, _TOKEN) or _BREAK.search(value):
-            return "has the header %r, which has a character that no header may have" % (header,)
+            return "has the header %r, with a character that no header may have" % (header,)
     return None
 
 
-def _start(status, headers):
+def _start(status: int, headers: Iterable[Any]) -> dict[str, Any]:
     return {
         "type": "http.response.start",
         "status": status,
         "headers": [(name.lower(), value) for name, value in headers],
     }
+
+
+def _content(body: bytes, more: bool) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": body, "more_body": more}

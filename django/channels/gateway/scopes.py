@@ -1,10 +1,18 @@
-"""From an ASGI 3 scope to the standard keys of a channel's message. Pure functions."""
+"""
+From an ASGI 3 scope to the event of a channel. Pure functions.
+
+The keys of `websocket.connect` and `http.request` that describe the connection are set here, and nowhere
+else. To add one, set it here and add it to `protocol.WebSocketConnect` or `protocol.HttpRequest`.
+"""
+
+from __future__ import annotations
 
 import codecs
+from typing import Any, Mapping
 from urllib.parse import unquote_to_bytes
 
 
-def _keep_percent_encoded(error):
+def _keep_percent_encoded(error: Any) -> tuple[str, int]:
     """A decoder's error handler: bytes that are not UTF-8 stay percent-encoded."""
     undecodable = error.object[error.start : error.end]
     return "".join("%%%02X" % byte for byte in undecodable), error.end
@@ -13,23 +21,24 @@ def _keep_percent_encoded(error):
 codecs.register_error("channels.percent", _keep_percent_encoded)
 
 
-def request_message(scope):
-    """The keys of `http.request` but those of its body (ASGI 1.0 specification, section HTTP)."""
-    message = _connection(scope, "http")
-    message["http_version"] = scope.get("http_version", "1.1")
-    message["method"] = scope["method"]
-    return message
+def request_event(scope: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of `http.request` apart from its body: a `protocol.HttpRequest`."""
+    event = _connection(scope, "http")
+    event["http_version"] = scope.get("http_version", "1.1")
+    event["method"] = scope["method"]
+    return event
 
 
-def connect_message(scope):
-    """The keys of `websocket.connect`, and the subprotocols that the client offers."""
-    message = _connection(scope, "ws")
+def connect_event(scope: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of `websocket.connect`: a `protocol.WebSocketConnect`."""
+    event = _connection(scope, "ws")
     if scope.get("subprotocols"):
-        message["subprotocols"] = list(scope["subprotocols"])
-    return message
+        event["subprotocols"] = list(scope["subprotocols"])
+    return event
 
 
-def _connection(scope, scheme):
+def _connection(scope: Mapping[str, Any], scheme: str) -> dict[str, Any]:
+    """Return the keys that both events have."""
     return {
         "scheme": scope.get("scheme", scheme),
         "path": _path(scope),
@@ -41,12 +50,13 @@ def _connection(scope, scheme):
     }
 
 
-def _path(scope):
-    """The path, with what is not UTF-8 in it as Django has it under WSGI, where the server lets us know."""
-    path, raw = scope["path"], scope.get("raw_path")
+def _path(scope: Mapping[str, Any]) -> str:
+    """Return the path. If the server gives the raw path, bytes that are not UTF-8 stay percent-encoded."""
+    path: str = scope["path"]
+    raw = scope.get("raw_path")
     if raw and not path.isascii():
         octets = unquote_to_bytes(raw.partition(b"?")[0])
-        # Servers differ in what they put in the place of such bytes, and whether raw_path is the same path.
+        # Servers differ in how they decode such bytes, and in whether raw_path is the same path.
         if path in (octets.decode("utf-8", "replace"), octets.decode("utf-8", "surrogateescape")):
             return octets.decode("utf-8", "channels.percent")
     return path

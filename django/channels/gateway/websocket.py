@@ -1,21 +1,36 @@
 """
 A WebSocket's state: what to do about each thing that can happen to it. Pure: no I/O, no clock.
 
-The messages follow the ASGI 1.0 specification's WebSocket section, with the keys that exchanges add.
+The messages follow the ASGI 1.0 specification's WebSocket section, with the control keys of `protocol.py`.
 """
 
+from __future__ import annotations
+
 from collections import deque
+from typing import Any
 
 from ..layers.messages import weigh
-from .exchanges import COUNT, DROP, FINISH, HOLD, LOG, WRITE, Exchange
+from ..protocol import (
+    ACK,
+    ERROR,
+    FRAMES,
+    LOST,
+    REPLIES,
+    REPLY_CHANNEL,
+    SESSION,
+    WEBSOCKET_CONNECT,
+    WEBSOCKET_DISCONNECT,
+    WEBSOCKET_RECEIVE,
+)
+from .state import COUNT, DISCARD, FINISH, LOG, SET_WILL, WRITE, Action, ConnectionState
 
-# Where the socket stands.
+# The phases of a socket.
 CONNECTING = "connecting"  # connect is with the workers, the handshake is not answered
 OPEN = "open"
-CLOSING = "closing"  # no frame comes or goes any more; what came before is still being handled
+CLOSING = "closing"  # no frame comes or goes any more; events before the close are still handled
 CLOSED = "closed"  # nothing more will be sent to the workers
 
-#: What moves it on. A pair that is not here changes nothing.
+#: What moves it from one phase to the next. A pair that is not here changes nothing.
 TRANSITIONS = {
     (CONNECTING, "accept"): OPEN,
     (CONNECTING, "deny"): CLOSED,
@@ -26,13 +41,14 @@ TRANSITIONS = {
 }
 
 # Close codes, of RFC 6455 and the IANA registry.
+NORMAL = 1000
 GONE = 1006
 TOO_BIG = 1009
-ERROR = 1011
+FAILED = 1011
 RESTARTED = 1012
 OVERLOADED = 1013
 
-#: Those below 3000 that a server may send; 1005, 1006 and 1015 never travel.
+#: The codes below 3000 that a server may send. 1005, 1006 and 1015 are never sent.
 _SENDABLE = frozenset(range(1000, 1015)) - {1004, 1005, 1006}
 
 #: Frames, and their weight in bytes, that wait for a worker before the socket is no longer read.
@@ -45,268 +61,285 @@ MAX_FRAME = 1024 * 1024 - 16 * 1024
 #: Frames that wait may go to the worker together, up to this weight in bytes.
 MAX_BATCH_WEIGHT = 512 * 1024
 
-#: Messages, and their weight (length), that wait for a client that reads slowly.
+#: Messages, and their length, that wait for a client that reads slowly.
 MAX_UNREAD = 1000
 MAX_UNREAD_WEIGHT = 4 * 1024 * 1024
 
-# Who sent them: past the bound, others' messages close the socket; its own consumers' stop its frames.
+# Who sent a message. Too many unread messages of others close the socket. Too many of its own consumers
+# stop its frames from being handled.
 OTHERS, OWN = False, True
 
 
-class WebSocket(Exchange):
-    """The state of one socket. Every method is an event and returns actions (see exchanges.py)."""
+class WebSocket(ConnectionState):
+    """
+    The state of one socket. Every method is an event and returns actions (see state.py).
 
-    def __init__(self, reply_channel, path):
+    Belongs to the event loop of its gateway.
+    """
+
+    def __init__(self, reply_channel: str, path: str) -> None:
         super().__init__(reply_channel, path)
-        self.state = CONNECTING
-        self.connected = False  # whether the connect event went out, so that an end is owed
-        self.close_code = None
-        self._subprotocols = ()
+        self.phase = CONNECTING
+        #: Whether the connect event was sent, so that the site is told of the end too.
+        self.connected = False
+        self.close_code: Any = None
+        self._subprotocols: Any = ()
         self._order = 0
-        self._waiting = deque()
+        self._waiting: deque[tuple[int, dict[str, Any]]] = deque()  # (weight, frame)
         self._waiting_weight = 0
-        self._held = []
-        self._unread = [0, 0]  # by others, by this socket's own consumers
+        self._buffered: list[dict[str, Any]] = []  # group messages, until the handshake is answered
+        self._unread = [0, 0]  # by sender: OTHERS, OWN
         self._unread_weight = [0, 0]
 
     # What the client does.
 
-    def connect(self, message):
-        """The handshake's request has come; `message` holds its standard keys."""
+    def connect(self, message: dict[str, Any]) -> list[Action]:
+        """Handle the request of the handshake. `message` is what `scopes.connect_event` returned."""
         self.connected = True
         self._subprotocols = message.get("subprotocols") or ()
         message["order"] = 0
-        return [self.event("websocket.connect", 0, message)]
+        return [self.event(WEBSOCKET_CONNECT, 0, message)]
 
-    def frame(self, text=None, data=None):
-        """A frame of text, or of data (bytes), has come."""
-        if self.state != OPEN:
+    def frame(self, text: str | None = None, data: bytes | None = None) -> list[Action]:
+        """Handle a frame of `text`, or of `data`."""
+        if self.phase != OPEN:
             return []
         key, value = ("text", text) if text is not None else ("bytes", data or b"")
         weight = weigh(value)
         if weight > MAX_FRAME:
-            return [(COUNT, "frames_too_big")] + self._close(TOO_BIG)
+            return [(COUNT, "frames_too_big"), *self._close(TOO_BIG)]
         self._order += 1
-        if self.busy is None and not self._choked():
+        if self.in_flight is None and not self._is_suspended():
             return [self._receive({key: value, "order": self._order})]
         self._waiting.append((weight, {key: value, "order": self._order}))
         self._waiting_weight += weight
         return []
 
-    def gone(self, code=GONE):
-        """The client has gone, with a close code or GONE."""
-        if self.state == CLOSING:
+    def gone(self, code: int = GONE) -> list[Action]:
+        """Handle the end of the connection. `code` is the client's close code, or GONE."""
+        if self.phase == CLOSING:
             return [(FINISH,)]
         self.close_code = code
         self._move("gone")
-        return [(DROP,), (FINISH,)] + self._next()
+        return [(DISCARD,), (FINISH,), *self._next()]
 
     @property
-    def over(self):
-        """Whether nothing more will happen here."""
-        return self.state == CLOSED
+    def over(self) -> bool:
+        """Whether nothing more will be sent to the workers."""
+        return self.phase == CLOSED
 
     @property
-    def reading(self):
-        """Whether the socket may be read: not while too much waits for a worker."""
+    def reading(self) -> bool:
+        """Whether the socket may be read. Not while too many frames wait for a worker."""
         return len(self._waiting) < MAX_WAITING and self._waiting_weight < MAX_WAITING_WEIGHT
 
-    # What the workers and the rest of the site say.
+    # What the workers and the rest of the site send.
 
-    def reply(self, message):
-        """A message came on the reply channel."""
-        if "done" not in message and "replies" not in message:
-            actions = self._plain(message, own=OTHERS)
-            actions += self._remember(message.get("channel_session"))
-            if "lost" in message and message["lost"] == self.busy:
+    def reply(self, message: dict[str, Any]) -> list[Action]:
+        """Handle a message on the reply channel."""
+        if ACK not in message and REPLIES not in message:
+            actions = self._apply(message, sender=OTHERS)
+            actions += self._merge_session(message.get(SESSION))
+            if LOST in message and message[LOST] == self.in_flight:
                 actions += self.lost()
             return actions
         actions = []
-        if "done" in message and message["done"] != self.busy:
-            # Sent or handled once more, since the layer was away and nobody knew: the client has it.
+        if ACK in message and message[ACK] != self.in_flight:
+            # The layer was unavailable, so that the answer was sent twice. The client already has it.
             return actions
-        for each in message.get("replies") or ():
-            actions += self._plain(each, own=OWN)
-        actions += self._remember(message.get("channel_session"))
-        if message.get("error"):
-            actions += self._close(ERROR)
-        if "done" in message:
-            self.busy = None
+        for each in message.get(REPLIES) or ():
+            actions += self._apply(each, sender=OWN)
+        actions += self._merge_session(message.get(SESSION))
+        if message.get(ERROR):
+            actions += self._close(FAILED)
+        if ACK in message:
+            self.in_flight = None
             actions += self._next()
         return actions
 
-    def _remember(self, patch):
-        """Take over what a consumer changed in the session: the farewell is to have it too."""
-        return [self.farewell()] if self.merge(patch) and self.connected else []
+    def _merge_session(self, patch: Any) -> list[Action]:
+        """Apply what a consumer changed in the session, in the last will too."""
+        return [self.last_will()] if self.merge(patch) and self.connected else []
 
-    def farewell(self):
-        """The action that has the layer tell the site of this socket's end, should the gateway be lost."""
-        message = {"reply_channel": self.reply_channel, "path": self.path, "code": GONE}
+    def last_will(self) -> Action:
+        """Return the action that has the layer send the disconnect event if this gateway is lost."""
+        message = {REPLY_CHANNEL: self.reply_channel, "path": self.path, "code": GONE}
         if self.session:
-            message["channel_session"] = self.session.copy()
-        return (HOLD, self.reply_channel, "websocket.disconnect", message)
+            message[SESSION] = self.session.copy()
+        return (SET_WILL, self.reply_channel, WEBSOCKET_DISCONNECT, message)
 
-    def group(self, message):
-        """A message came for a group of which the socket is a member: it accepts no handshake by itself."""
-        if self.state == CONNECTING:
-            if len(self._held) < MAX_UNREAD:
-                self._held.append(message)
+    def group(self, message: dict[str, Any]) -> list[Action]:
+        """Handle a message to a group that the socket is in. It never accepts a handshake, so it waits."""
+        if self.phase == CONNECTING:
+            if len(self._buffered) < MAX_UNREAD:
+                self._buffered.append(message)
                 return []
             return [(COUNT, "group_full")]
-        return self._plain(message, own=OTHERS)
+        return self._apply(message, sender=OTHERS)
 
-    def _plain(self, message, own):
-        """An ordinary reply, of the consumer that handles this socket's event (`own`), or of others."""
-        if self.state in (CLOSING, CLOSED):
+    def _apply(self, message: dict[str, Any], sender: bool) -> list[Action]:
+        """Do what one reply says. OWN is the consumer that handles this socket's event."""
+        if self.phase in (CLOSING, CLOSED):
             return []
         text, data, close = message.get("text"), message.get("bytes"), message.get("close")
-        actions = []
-        if self.state == CONNECTING:
+        actions: list[Action] = []
+        if self.phase == CONNECTING:
             has_data = text is not None or data is not None
             if message.get("accept") is False or (close and not has_data):
                 return self._deny()
             if not message.get("accept") and not has_data:
                 return []
-            self._move("accept")
-            accept = {"type": "websocket.accept"}
-            subprotocol = message.get("subprotocol")
-            if subprotocol in self._subprotocols:
-                accept["subprotocol"] = subprotocol
-            elif subprotocol is not None:
-                line = (
-                    "The subprotocol %r, which %s was to be accepted with, is none of its client's."
-                )
-                actions = [(LOG, "error", line % (subprotocol, self.path))]
-            actions.append((WRITE, accept, None))
+            actions += self._accept(message.get("subprotocol"))
         if text is not None:
-            actions += self._write("text", text, str, own)
+            actions += self._write("text", text, str, sender)
         elif data is not None:
-            actions += self._write("bytes", data, bytes, own)
+            actions += self._write("bytes", data, bytes, sender)
         if close:
-            actions += self._close_with(close)
-        if self._held and self.state == OPEN:
-            held, self._held = self._held, []
-            for each in held:
-                actions += self._plain(each, own=OTHERS)
+            actions += self._close_as_asked(close)
+        if self._buffered and self.phase == OPEN:
+            buffered, self._buffered = self._buffered, []
+            for each in buffered:
+                actions += self._apply(each, sender=OTHERS)
         return actions
 
-    def _close_with(self, code):
-        """Close it as a reply asks, with True or a close code."""
+    def _accept(self, subprotocol: Any) -> list[Action]:
+        self._move("accept")
+        actions: list[Action] = []
+        accept = {"type": "websocket.accept"}
+        if subprotocol in self._subprotocols:
+            accept["subprotocol"] = subprotocol
+        elif subprotocol is not None:
+            text = "Cannot accept %s with subprotocol %r: the client did not offer it."
+            actions.append((LOG, "error", text % (self.path, subprotocol)))
+        actions.append((WRITE, accept, None))
+        return actions
+
+    def _close_as_asked(self, code: Any) -> list[Action]:
+        """Close the socket as a reply asks, with True or a close code."""
         if code is True:
-            code = 1000
+            code = NORMAL
         elif not isinstance(code, int) or not (code in _SENDABLE or 3000 <= code <= 4999):
-            text = "A reply closes %s with %r, which is no close code: 1011 was sent instead."
-            return [(LOG, "error", text % (self.path, code))] + self._close(ERROR)
+            text = "A reply closes %s with %r, which isn't a close code: 1011 was sent instead."
+            return [(LOG, "error", text % (self.path, code)), *self._close(FAILED)]
         return self._close(code)
 
-    def _write(self, key, value, kind, own):
+    def _write(self, key: str, value: Any, kind: type, sender: bool) -> list[Action]:
         if not isinstance(value, kind):
             text = "A reply's %r to %s is of type %s; it must be %s. It was not sent."
             values = (key, self.path, type(value).__name__, kind.__name__)
             return [(LOG, "error", text % values)]
-        if not own and self._is_behind(OTHERS):
-            return [(COUNT, "slow_clients"), (DROP,)] + self._close(OVERLOADED)
-        self._unread[own] += 1
-        self._unread_weight[own] += len(value)
-        return [(WRITE, {"type": "websocket.send", key: value}, own)]
+        if not sender and self._is_behind(OTHERS):
+            return [(COUNT, "slow_clients"), (DISCARD,), *self._close(OVERLOADED)]
+        self._unread[sender] += 1
+        self._unread_weight[sender] += len(value)
+        return [(WRITE, {"type": "websocket.send", key: value}, sender)]
 
-    def written(self, event, own):
-        """The server has taken an event; if it is a `websocket.send`, the client reads."""
-        if own is None:
+    def written(self, event: dict[str, Any], sender: bool | None) -> list[Action]:
+        """Handle that the server has taken an event: the client reads. `sender` is None for no frame."""
+        if sender is None:
             return []
-        self._unread[own] -= 1
-        self._unread_weight[own] -= len(event.get("text") or event.get("bytes") or "")
-        if self.busy is None and own and self._waiting:
+        self._unread[sender] -= 1
+        self._unread_weight[sender] -= len(event.get("text") or event.get("bytes") or "")
+        if self.in_flight is None and sender and self._waiting:
             return self._next()
         return []
 
-    def _is_behind(self, whose):
-        return self._unread[whose] >= MAX_UNREAD or self._unread_weight[whose] >= MAX_UNREAD_WEIGHT
+    def _is_behind(self, sender: bool) -> bool:
+        """Return whether the client has too much of this sender unread."""
+        return (
+            self._unread[sender] >= MAX_UNREAD or self._unread_weight[sender] >= MAX_UNREAD_WEIGHT
+        )
 
-    def _choked(self):
-        """A client that does not read the answers to its frames gets no more of them handled."""
-        return self.state == OPEN and self._is_behind(OWN)
+    def _is_suspended(self) -> bool:
+        """Return whether frames are not handled, because the client does not read the answers to them."""
+        return self.phase == OPEN and self._is_behind(OWN)
 
     # What goes wrong.
 
-    def lost(self):
-        """The worker that held this socket's event died."""
-        self.busy = None
-        return [(COUNT, "lost")] + self._close(ERROR) + self._next()
+    def lost(self) -> list[Action]:
+        """Handle that the worker died that handled the event in flight, or that the event expired."""
+        self.in_flight = None
+        return [(COUNT, "lost"), *self._close(FAILED), *self._next()]
 
-    def full(self, channel):
-        """The layer did not take this socket's event: `channel` is full."""
-        self.busy = None
-        actions = [(COUNT, "refused")]
-        if channel == "websocket.connect":
-            # Accepted, since a browser sees the close code of an open socket only; no event went out.
+    def refused(self, channel: str) -> list[Action]:
+        """Handle that the layer did not take the event in flight, because `channel` is full."""
+        self.in_flight = None
+        actions: list[Action] = [(COUNT, "refused")]
+        if channel == WEBSOCKET_CONNECT:
+            # Accept it, because a browser sees the close code of an open socket only. No event was sent.
             self.connected = False
             self._move("accept")
             actions.append((WRITE, {"type": "websocket.accept"}, None))
         return actions + self._close(OVERLOADED) + self._next()
 
-    def reset(self):
-        """The layer has lost its data, and with it this socket's memberships."""
-        if self.state == CONNECTING:
+    def reset(self) -> list[Action]:
+        """Handle that the layer has lost its data, and with it this socket's memberships."""
+        if self.phase == CONNECTING:
             self.connected = False
             return self._deny()
-        self.busy = None
+        self.in_flight = None
         return self._close(RESTARTED) + self._next()
 
-    def timeout(self):
-        """Nobody answered the handshake in time."""
-        if self.state != CONNECTING:
+    def timeout(self) -> list[Action]:
+        """Handle that the handshake was not answered in time."""
+        if self.phase != CONNECTING:
             return []
         self.close_code = GONE
         self._move("gone")
-        return (
-            [(LOG, "warning", "WebSocket %s was not accepted in time: denied." % self.path)]
-            + [(WRITE, {"type": "websocket.close", "code": 1000}, None), (FINISH,)]
-            + self._next()
-        )
+        return [
+            (LOG, "warning", "WebSocket %s was not accepted in time: denied." % self.path),
+            (WRITE, {"type": "websocket.close", "code": NORMAL}, None),
+            (FINISH,),
+            *self._next(),
+        ]
 
     # The steps behind them.
 
-    def _move(self, event):
-        self.state = TRANSITIONS.get((self.state, event), self.state)
+    def _move(self, event: str) -> None:
+        self.phase = TRANSITIONS.get((self.phase, event), self.phase)
 
-    def _deny(self):
+    def _deny(self) -> list[Action]:
+        """Refuse the handshake. The site is not told of the end of a socket that it denied."""
         self._move("deny")
-        self.busy = None
+        self.in_flight = None
         return [
             (COUNT, "denied"),
-            (WRITE, {"type": "websocket.close", "code": 1000}, None),
+            (WRITE, {"type": "websocket.close", "code": NORMAL}, None),
             (FINISH,),
         ]
 
-    def _close(self, code):
-        """Close it from this side; what the client sent and nobody has handled is not handled."""
-        if self.state not in (CONNECTING, OPEN):
+    def _close(self, code: int) -> list[Action]:
+        """Close it from this side. Frames that wait for a worker are dropped."""
+        if self.phase not in (CONNECTING, OPEN):
             return []
-        self._move("gone" if self.state == CONNECTING else "close")
+        self._move("gone" if self.phase == CONNECTING else "close")
         self.close_code = code
-        actions = [(WRITE, {"type": "websocket.close", "code": code}, None), (FINISH,)]
         self._waiting.clear()
         self._waiting_weight = 0
-        return actions + self._next()
+        return [
+            (WRITE, {"type": "websocket.close", "code": code}, None),
+            (FINISH,),
+            *self._next(),
+        ]
 
-    def _next(self):
-        """Send out the next event, if none is out."""
-        if self.busy is not None or self._choked():
+    def _next(self) -> list[Action]:
+        """Send the next event, if none is in flight."""
+        if self.in_flight is not None or self._is_suspended():
             return []
         if self._waiting:
             return [self._receive(*self._batch())]
-        if self.state == CLOSING:
+        if self.phase == CLOSING:
             self._move("drained")
             if self.connected:
                 self._order += 1
                 message = {"path": self.path, "code": self.close_code, "order": self._order}
-                return [self.event("websocket.disconnect", self._order, message)]
+                return [self.event(WEBSOCKET_DISCONNECT, self._order, message)]
         return []
 
-    def _batch(self):
-        """The frames that wait, as many as go out together."""
-        frames, total = [], 0
+    def _batch(self) -> list[dict[str, Any]]:
+        """Take as many of the waiting frames as may go out together, at least one."""
+        frames: list[dict[str, Any]] = []
+        total = 0
         while self._waiting:
             weight, frame = self._waiting[0]
             if frames and total + weight > MAX_BATCH_WEIGHT:
@@ -317,7 +350,7 @@ class WebSocket(Exchange):
             frames.append(frame)
         return frames
 
-    def _receive(self, *frames):
-        message = frames[0] if len(frames) == 1 else {"frames": list(frames)}
+    def _receive(self, *frames: dict[str, Any]) -> Action:
+        message = frames[0] if len(frames) == 1 else {FRAMES: list(frames)}
         message["path"] = self.path
-        return self.event("websocket.receive", frames[-1]["order"], message)
+        return self.event(WEBSOCKET_RECEIVE, frames[-1]["order"], message)

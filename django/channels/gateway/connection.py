@@ -1,0 +1,155 @@
+"""
+A connection: carries out the actions of one state, and writes to the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Dict, Iterable
+
+from ..log import visible
+from .state import ABORT, COUNT, DISCARD, FINISH, LOG, SEND, SET_WILL, WRITE, Action
+
+if TYPE_CHECKING:
+    from .application import Gateway
+
+logger = logging.getLogger("django.channels.gateway")
+
+#: Seconds that a server gets to end a connection that this side has closed.
+CLOSE_TIMEOUT = 10.0
+
+#: ASGI 3's `send`.
+ServerSend = Callable[[Dict[str, Any]], Awaitable[None]]
+
+
+class Connection:
+    """
+    Carries out the actions of one state. What it writes waits here until the server takes it.
+
+    Belongs to the event loop of its gateway.
+    """
+
+    __slots__ = (
+        "channel",
+        "detached",
+        "gateway",
+        "groups",
+        "overdue",
+        "reader",
+        "state",
+        "wills",
+        "writer",
+        "_finished",
+        "_is_aborted",
+        "_outgoing",
+        "_paused",
+        "_send",
+        "_wakeup",
+    )
+
+    def __init__(self, gateway: Gateway, state: Any, send: ServerSend) -> None:
+        self.channel: str = state.reply_channel
+        self.gateway = gateway
+        self.state = state
+        self.groups: set[str] = set()
+        #: Whether its client has gone, so that it is known only while an event of it is in flight.
+        self.detached = False
+        self.reader: Any = None
+        #: Of a WebSocket: the task that writes, and the timer that ends it after the state has finished.
+        self.writer: Any = None
+        self.overdue: Any = None
+        #: The names under which the inbox keeps a last will of this connection.
+        self.wills: tuple[str, ...] = ()
+        self._send: Any = send
+        self._outgoing: deque[Action] = deque()
+        self._finished = False
+        self._is_aborted = False
+        self._wakeup: Any = None
+        self._paused: Any = None
+
+    def perform(self, actions: Iterable[Action]) -> None:
+        """Carry out `actions`."""
+        for action in actions:
+            verb = action[0]
+            if verb is WRITE:
+                self._outgoing.append(action)
+            elif verb is SEND:
+                self.gateway.send_event(self, action[1], action[2])
+            else:
+                self._perform_rare(action)
+        if self._wakeup is not None and (self._outgoing or self._finished):
+            _wake(self._wakeup)
+            self._wakeup = None
+        if self._paused is not None and (self.state.reading or self._finished):
+            _wake(self._paused)
+            self._paused = None
+        if self.detached:
+            self.gateway.forget(self)
+
+    def _perform_rare(self, action: Action) -> None:
+        """Carry out an action that most events don't ask for."""
+        verb = action[0]
+        if verb is SET_WILL:
+            if action[1] not in self.wills:
+                self.wills += (action[1],)
+            self.gateway.inbox.set_will(action[1], action[2:])
+        elif verb is COUNT:
+            self.gateway.layer.count(action[1])
+            if action[1] == "refused":
+                self.gateway.events.count_rejected()
+        elif verb is DISCARD:
+            self._outgoing.clear()
+        elif verb is LOG:
+            getattr(logger, action[1])(visible(action[2]))
+        elif verb is FINISH:
+            self._finished = True
+            if self.writer is not None and self.overdue is None:
+                # A client that reads nothing will not take its close either.
+                self.overdue = self.gateway.loop.call_later(CLOSE_TIMEOUT, self.writer.cancel)
+        elif verb is ABORT:
+            self._is_aborted = True
+
+    async def write(self) -> None:
+        """Give the server what there is to write, until the state has finished."""
+        while True:
+            while self._outgoing:
+                _, event, note = self._outgoing.popleft()
+                await self._give(event)
+                actions = self.state.written(event, note)
+                if actions:
+                    self.perform(actions)
+            if self._finished:
+                if self._is_aborted and hasattr(self._send, "cut"):
+                    self._send.cut()  # other servers see that the application has returned
+                return
+            self._wakeup = self.gateway.loop.create_future()
+            await self._wakeup
+
+    async def _give(self, event: dict[str, Any]) -> None:
+        try:
+            await self._send(event)
+        except (OSError, asyncio.CancelledError):  # the latter an Exception until Python 3.7 goes
+            raise  # the client has gone
+        except Exception:
+            # Daphne (autobahn) refuses the protocol's own close codes except 1000. It gets 4011 for 1011.
+            if event["type"] != "websocket.close" or not 1000 < event["code"] < 2000:
+                raise
+            await self._send(dict(event, code=event["code"] + 3000))
+
+    async def wait_for_reader(self) -> None:
+        """Let the server end a connection that this side has closed, up to CLOSE_TIMEOUT seconds."""
+        if not self.reader.done():
+            await asyncio.wait({self.reader}, timeout=CLOSE_TIMEOUT)
+
+    async def may_read(self) -> None:
+        """Wait until the state wants more from the client."""
+        while not self.state.reading and not self._finished:
+            self._paused = self.gateway.loop.create_future()
+            await self._paused
+
+
+def _wake(future: Any) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,117 @@
+"""
+The reader: takes everything that comes out of the gateway's inbox to the connection it is for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from ..exceptions import LayerUnavailable
+from ..protocol import GROUP, GROUP_ADD, GROUP_DISCARD, GROUP_MESSAGE, RESET
+
+if TYPE_CHECKING:
+    from ..layers.base import Inbox
+    from .connection import Connection
+
+logger = logging.getLogger("django.channels.gateway")
+
+#: Messages handled in one go, before the tasks that write get their turn.
+BATCH_SIZE = 256
+
+#: Seconds between two attempts to reach a layer that is unavailable, at first and at most.
+RECONNECT_INTERVAL, MAX_RECONNECT_INTERVAL = 0.1, 2.0
+
+
+class InboxReader:
+    """
+    Reads one gateway's inbox, and knows which of its connections are in which group.
+
+    Belongs to the gateway's event loop.
+    """
+
+    def __init__(self, name: str, inbox: Inbox, connections: dict[str, Connection]) -> None:
+        self.name = name
+        self.inbox = inbox
+        self.connections = connections  # by reply channel; shared with the gateway
+        self.groups: dict[str, dict[Connection, None]] = {}  # the members of each, in order
+
+    async def run(self) -> None:
+        """Read until cancelled. An error of the inbox, or of one message, is logged and does not end it."""
+        interval = RECONNECT_INTERVAL
+        while True:
+            try:
+                messages = await self.inbox.receive()
+            except asyncio.CancelledError:  # an Exception until Python 3.7 goes
+                raise
+            except Exception as error:
+                if isinstance(error, LayerUnavailable):
+                    logger.warning(
+                        "The channel layer cannot be reached (%s); trying again in %.1f s.",
+                        error,
+                        interval,
+                    )
+                else:
+                    logger.exception(
+                        "The gateway's inbox could not be read; trying again in %.1f s:", interval
+                    )
+                await asyncio.sleep(interval)
+                interval = min(interval * 2, MAX_RECONNECT_INTERVAL)
+                continue
+            interval = RECONNECT_INTERVAL
+            for index, (channel, message) in enumerate(messages, 1):
+                try:
+                    self.handle(channel, message)
+                except Exception:
+                    logger.exception("A message on %s could not be handled:", channel)
+                if index % BATCH_SIZE == 0:
+                    await asyncio.sleep(0)
+
+    def handle(self, channel: str, message: dict[str, Any]) -> None:
+        """Handle one message: a reply, a message to a group, or a notice of the layer."""
+        if channel == self.name:
+            if GROUP in message:
+                content = message[GROUP_MESSAGE]
+                for member in list(self.groups.get(message[GROUP], ())):
+                    member.perform(member.state.group(content))
+            elif RESET in message:
+                self._reset()
+            return
+        connection = self.connections.get(channel)
+        if GROUP_ADD in message:
+            group = message[GROUP_ADD]
+            if connection is None or connection.detached:
+                self.inbox.group_discard(group, channel)
+            else:
+                connection.groups.add(group)
+                self.groups.setdefault(group, {})[connection] = None
+        elif GROUP_DISCARD in message:
+            if connection is not None:
+                connection.groups.discard(message[GROUP_DISCARD])
+                self._leave(message[GROUP_DISCARD], connection)
+        elif connection is not None:
+            connection.perform(connection.state.reply(message))
+
+    def leave_all(self, connection: Connection) -> None:
+        """Remove a connection from its groups, here and in the layer."""
+        for group in connection.groups:
+            self._leave(group, connection)
+            self.inbox.group_discard(group, connection.channel)
+        connection.groups.clear()
+
+    def _leave(self, group: str, connection: Connection) -> None:
+        members = self.groups.get(group)
+        if members is not None:
+            members.pop(connection, None)
+            if not members:
+                del self.groups[group]
+
+    def _reset(self) -> None:
+        logger.warning(
+            "The channel layer lost its data: closing %d connections.", len(self.connections)
+        )
+        for connection in list(self.connections.values()):
+            connection.groups.clear()
+            connection.perform(connection.state.reset())
+        self.groups.clear()

@@ -1,0 +1,56 @@
+"""
+What the states of both protocols share: the actions they ask for, and one event in flight at a time.
+
+A connection's event (its connect, a frame, its end) is sent to a worker. The next event is not sent before
+the worker has acknowledged this one; until then it is *in flight*. Pure: no I/O, no clock.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Tuple
+
+from ..protocol import EVENT_ID, REPLY_CHANNEL, SESSION, apply_patch
+
+#: What a state asks its connection to do: a tuple that begins with one of the constants below.
+Action = Tuple[Any, ...]
+
+SEND = "send"  # (SEND, channel, message): send it through the layer
+WRITE = "write"  # (WRITE, event, note): give this ASGI 3 event to the server, then call written(event, note)
+DISCARD = "discard"  # (DISCARD,): forget what is not written yet
+FINISH = "finish"  # (FINISH,): nothing more will be written, and the connection can end
+ABORT = (
+    "abort"  # (ABORT,): end the connection so that the client sees that the response is incomplete
+)
+SET_WILL = (
+    "set will"  # (SET_WILL, name, channel, message): if this gateway is lost, the layer sends that
+)
+COUNT = "count"  # (COUNT, name): add one to a counter of the layer
+LOG = "log"  # (LOG, "warning" or "error", text): log a line
+
+
+class ConnectionState:
+    """
+    The event of one connection that is in flight, and the session that travels with each event.
+
+    Belongs to the event loop of its gateway.
+    """
+
+    def __init__(self, reply_channel: str, path: str) -> None:
+        self.reply_channel = reply_channel
+        self.path = path
+        self.session: dict[str, Any] = {}
+        #: The id of the event in flight, or None.
+        self.in_flight: int | None = None
+
+    def event(self, channel: str, event_id: int, message: dict[str, Any]) -> Action:
+        """Return the action that sends an event. It is in flight from now on."""
+        self.in_flight = event_id
+        message[REPLY_CHANNEL] = self.reply_channel
+        message[EVENT_ID] = event_id
+        if self.session:
+            message[SESSION] = self.session.copy()
+        return (SEND, channel, message)
+
+    def merge(self, patch: Any) -> bool:
+        """Apply what a consumer changed in the session. Return whether there was a patch (None is none)."""
+        return apply_patch(self.session, patch)
