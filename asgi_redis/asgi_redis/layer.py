@@ -4,7 +4,6 @@ told in keys.py; the gateway's end is in inbox.py.
 """
 
 import os
-import threading
 import time
 import uuid
 import weakref
@@ -130,7 +129,7 @@ class RedisChannelLayer(BaseChannelLayer):
 
     def _forked(self):
         """In a child process: no connection, lease or lock of the parent's is used."""
-        self._counters_lock = threading.Lock()
+        self.counters.after_fork()
         self.servers.forked()
         self.leases.forked()
         self.codec.forked()

@@ -118,7 +118,7 @@ class Leases:
             recovery.settle(layer, slot.decode(), entry)
         for name in gone:
             self.clear_up(name.decode())
-        layer.share_counters(layer.add_to_counters)
+        layer.counters.share(layer.add_to_counters)
         return ending / 1000.0
 
     def _look_at_partitions(self):

@@ -1,118 +1,160 @@
 """
-The contract of a channel layer: what each call promises to the gateway, the worker and the site.
+The contract of a channel layer: what each call promises to gateway, worker, commands and site.
 
-A layer knows no server and no settings. Of the rest of the package it uses the exceptions, and
-`__call__` hands an ASGI 3 server over to the gateway. The mechanics (`send`, `receive_many`,
-`new_channel`, groups, flush, statistics) follow the ASGI 1.0 specification; inbox, acknowledgement
-and delay are this project's extensions. The conformance suite in `test/conformance.py` holds a test
-for each promise made here.
+Every call that the rest of the package makes on a layer or an inbox is named here. A layer knows no server
+and no settings. `send`, `receive_many`, `new_channel`, groups, flush and statistics follow the ASGI 1.0
+specification; the inbox, acknowledgement, delay, leases, wills and dead letters are this project's
+extensions. The conformance suite (`test/conformance.py`) has a test for each promise made here.
+
+What may not be here: anything that only some layers do. Rules that layers share are in `engine/`.
 """
+
+from __future__ import annotations
 
 import random
 import string
-import threading
+from abc import ABC, abstractmethod
 from asyncio import get_event_loop
-from collections import Counter
+from typing import TYPE_CHECKING, Any, Callable, Dict, NamedTuple, Optional, Tuple
 
 from .. import exceptions
-from ..protocol import EVENT_CHANNELS
+from ..protocol import EVENT_CHANNELS, HTTP_REQUEST
+from .engine.counters import Counters
 from .messages import MAX_WEIGHT, clean
 from .names import ByName, check_channel_name, check_group_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ..gateway import Gateway
+    from ..routing import Router
+
+#: A message: text keys, and the types that `messages.clean` lets through.
+Message = Dict[str, Any]
+
+#: What a receive or a claim returns: (channel, message), or (None, None) where there is none.
+Received = Tuple[Optional[str], Optional[Message]]
 
 _LETTERS = string.ascii_letters + string.digits
 _random = random.SystemRandom()
 
-#: Seconds for which what follows on a connection waits for a worker, whatever `expiry` says: the gateway
-#: goes on with the connection when it is done, so it must not vanish while no worker runs. (A request
-#: may: nobody wants it handled when its client has long given up.)
+#: Seconds for which the events of an open connection wait for a worker, whatever `expiry` says. The gateway
+#: continues a connection only after its event has been handled, so such an event must not vanish while
+#: workers restart. (A request may: its client gives up long before.)
 EVENT_EXPIRY = 86400
 
-_EXPIRIES = dict.fromkeys(EVENT_CHANNELS - {"http.request"}, EVENT_EXPIRY)
+_EXPIRIES = dict.fromkeys(EVENT_CHANNELS - {HTTP_REQUEST}, EVENT_EXPIRY)
 
 
-class Inbox:
+class DeadLetter(NamedTuple):
+    """A message that the layer gave up, and kept for somebody to look at."""
+
+    id: str
+    channel: str
+    #: None if it cannot be read.
+    message: Message | None
+    #: "lost": its worker died; "unreadable".
+    reason: str
+    #: When it was given up, in seconds since 1970.
+    time: float
+
+
+class Inbox(ABC):
     """
-    One gateway's end of the layer, used from its event loop only; no call blocks the loop.
+    One gateway's end of the layer. Made by `BaseChannelLayer.open_inbox`.
 
-    The inbox is a process-local channel: what anyone sends to a channel that begins with `name` comes
-    out of `receive`. Made by `BaseChannelLayer.open_inbox`.
+    An inbox is a process-local channel: whatever is sent to a channel that begins with `name` comes out of
+    `receive`. It belongs to the thread of one event loop. No call blocks that loop.
     """
 
     #: The process-local channel, ending in "!".
-    name = None
+    name: str
 
-    async def receive(self):
+    @abstractmethod
+    async def receive(self) -> list[tuple[str, Message]]:
         """
         Wait for messages; return a non-empty list of `(channel, message)` in the order they were sent.
 
-        A read that is cancelled, or repeated, loses nothing. Beside messages as they were sent, these
-        arrive, each of them in its place in that order:
+        A read that is cancelled or repeated loses nothing. Besides messages as they were sent, these
+        notices arrive (see `protocol.py`), each in its place in that order:
 
-        * `(channel, {"group_add": group})`, `(channel, {"group_discard": group})`: the membership of
-          one of this gateway's channels changed;
-        * `(name, {"group": group, "message": message})`: for each member of the group here.
+        * on one of this gateway's channels, that it has joined or left a group;
+        * on `name`, a message to a group, once for all members here;
+        * on `name`, that the layer lost its data (reset).
 
-        Where the layer lost its data, `(name, {"reset": True})` says so. Raises LayerUnavailable when
-        its server is lost: call again, and it reconnects.
-        """
-        raise NotImplementedError
-
-    def send(self, channel, message, failed):
-        """
-        Send without waiting. The gateway's own messages are taken as they are: neither checked nor copied.
-
-        `failed(exception)` is called in the event loop, at once or later, if the message was not
-        taken: ChannelFull, MessageTooLarge or LayerUnavailable.
-        """
-        raise NotImplementedError
-
-    def group_discard(self, group, channel):
-        """Forget one of this gateway's memberships; no record of it comes back. Never raises."""
-        raise NotImplementedError
-
-    def set_will(self, channel, will):
-        """
-        Say that this gateway holds the connection of `channel`. Should the gateway be lost, the layer
-        sends `farewell`, a `(channel, message)` pair, in its place.
+        Raises LayerUnavailable when the layer cannot be reached; the next call tries again.
         """
 
-    def clear_will(self, channel):
-        """The connection of `channel` has ended in order: no farewell is due."""
+    @abstractmethod
+    def send(self, channel: str, message: Message, failed: Callable[[Exception], None]) -> None:
+        """
+        Send without waiting. The gateway's messages are neither checked nor copied.
 
-    async def close(self):
-        """Leave the layer: memberships go, and what is still in the inbox with them."""
-        raise NotImplementedError
+        `failed(exception)` is called in the event loop, at once or later, if the message was not taken:
+        ChannelFull, MessageTooLarge or LayerUnavailable. After LayerUnavailable it may have been taken.
+        """
+
+    @abstractmethod
+    def group_discard(self, group: str, channel: str) -> None:
+        """Remove one of this gateway's channels from `group`; no notice of it comes back. Never raises."""
+
+    def set_will(self, channel: str, will: tuple[str, Message]) -> None:
+        """
+        Store the last will of the connection of `channel`: a `(channel, message)` pair that the layer sends
+        if this gateway dies. A later will replaces it. A layer without the extension "wills" ignores it.
+        """
+
+    def clear_will(self, channel: str) -> None:
+        """Delete the last will of a connection that has ended in order."""
+
+    def take(self) -> list[tuple[str, Message]]:
+        """
+        Return what has arrived, maybe nothing, without waiting and without the event loop.
+
+        Called only at the end of the process, when the loop has stopped, and only on layers that do not
+        cross processes.
+        """
+        return []
+
+    @abstractmethod
+    async def close(self) -> None:
+        """
+        Leave the layer: memberships of this gateway's channels end, and what is unread is dropped. The wills
+        of connections that are still open are sent.
+        """
 
 
-class BaseChannelLayer:
+class BaseChannelLayer(ABC):
     """
     What every layer shares: names, capacities, expiry, checks, counters, and the contract.
 
-    `expiry` is in seconds, `capacity` in messages a channel; `channel_expiry` and `channel_capacity`
-    map name patterns (globs or compiled regular expressions) to numbers that replace them. Events of
-    sockets wait for a day (EVENT_EXPIRY) unless `channel_expiry` names them.
-    `group_expiry` is accepted for settings written for Channels 1.x; memberships end with their
-    connection, so nothing needs it here.
+    `expiry` is in seconds, `capacity` in messages for each channel; `channel_expiry` and `channel_capacity`
+    map name patterns (globs or compiled regular expressions) to numbers that replace them. Events of open
+    connections wait for EVENT_EXPIRY seconds unless `channel_expiry` names them. `group_expiry` is accepted
+    for settings written for Channels 1.x; a membership ends with its connection.
 
-    A subclass defines `deliver`, `receive_many`, the group calls and what its `extensions` name.
+    Thread-safe: every call may come from any thread, unless its docstring says otherwise.
     """
 
-    #: What the layer can do beyond `send` and `receive_many`: "groups", "flush", "statistics", "inbox",
-    #: "acknowledgement", "delay", "leases".
-    extensions = ()
+    #: What the layer can do besides `send` and `receive_many`: "groups", "flush", "statistics", "inbox",
+    #: "acknowledgement", "delay", "leases", "wills", "dead_letters".
+    extensions: tuple[str, ...] = ()
 
-    #: Whether other processes on the same settings see the same channels.
+    #: Whether other processes with the same settings see the same channels.
     crosses_processes = True
 
-    #: Whether `Channel.send` and `Group.send` wait for the transaction they are made in by default.
+    #: Whether `Channel.send` and `Group.send` wait by default for the transaction they are made in.
     sends_on_commit = False
 
-    #: Seconds after which a blocking receive or claim returns empty-handed.
+    #: Seconds after which a blocking receive or claim returns without a message.
     block_for = 5.0
 
-    #: Where the layer stands in CHANNEL_LAYERS, and its routing: set by `channels.asgi`.
-    alias = None
-    routing = None
+    #: How many worker threads a gateway starts in its own process, on a layer that does not cross processes.
+    threads = 0
+
+    #: The name of the layer in CHANNEL_LAYERS, and its routing. Set by `channels.asgi`.
+    alias: str | None = None
+    routing: Any = None
 
     ChannelFull = exceptions.ChannelFull
     MessageTooLarge = exceptions.MessageTooLarge
@@ -120,64 +162,65 @@ class BaseChannelLayer:
 
     def __init__(
         self,
-        expiry=60,
-        group_expiry=86400,
-        capacity=100,
-        channel_capacity=None,
-        channel_expiry=None,
-    ):
+        expiry: float = 60,
+        group_expiry: float = 86400,
+        capacity: int = 100,
+        channel_capacity: dict[Any, int] | None = None,
+        channel_expiry: dict[Any, float] | None = None,
+    ) -> None:
         self.expiry = expiry
         self.group_expiry = group_expiry
         self.capacity = capacity
         self.capacities = ByName(capacity, channel_capacity)
         self.expiries = ByName(expiry, channel_expiry, _EXPIRIES)
-        self._counters, self._shared = Counter(), Counter()
-        self._counters_lock = threading.Lock()
-        self._gateways = {}  # by event loop
-        self._router = None
+        self.counters = Counters()
+        self._gateways: dict[Any, Gateway] = {}  # by event loop
+        self._router: Router | None = None
 
     # Sending and receiving.
 
-    def send(self, channel, message):
+    def send(self, channel: str, message: Message) -> None:
         """
-        Put `message` (dict) on `channel` (text). Never waits for a reader; atomic; may be called from any
-        thread, with or without an event loop, also in a process forked since.
+        Put `message` on `channel`. Atomic; never waits for a reader; works in a forked process.
 
-        Raises ChannelFull at capacity, MessageTooLarge over a megabyte, InvalidMessage or
-        InvalidChannelName for what no layer carries, LayerUnavailable when its server cannot be
-        reached. In each case nothing was sent. Unlike `Channel.send`, it sends every key, those of gateways
-        and workers too: not for what a client wrote.
+        Raises ChannelFull if the channel holds as many messages as its capacity allows, MessageTooLarge for
+        more than a megabyte, InvalidMessage or InvalidChannelName for what no layer carries, and
+        LayerUnavailable if the layer cannot be reached. Only after LayerUnavailable may the message have
+        been sent. Unlike `Channel.send`, it sends control keys too: do not call it with a client's message.
         """
         self.deliver(check_channel_name(channel), clean(message))
 
-    def deliver(self, channel, message):
-        """`send` of what is known to be a valid name and a clean message that nobody else changes."""
-        raise NotImplementedError
+    @abstractmethod
+    def deliver(self, channel: str, message: Message) -> None:
+        """
+        Do as `send` for a valid name and a clean message that nobody else changes.
 
-    def check_message(self, message):
-        """A clean copy of `message`, fit for `deliver`; raises what `send` would of a bad one."""
+        A reply that `protocol.ignores_capacity` finds no channel full.
+        """
+
+    def check_message(self, message: Message) -> Message:
+        """Return a clean copy of `message`, fit for `deliver`; raise as `send` does for a bad one."""
         return clean(message, MAX_WEIGHT)
 
-    def receive_many(self, channels, block=False):
+    @abstractmethod
+    def receive_many(self, channels: Sequence[str], block: bool = False) -> Received:
         """
-        Take the next message of any of `channels` (a list of names): `(channel, message)`, or `(None, None)`
-        if there is none.
+        Take the next message of any of `channels`: `(channel, message)`, or `(None, None)` if there is none.
 
-        With `block`, waits up to `block_for` seconds for one. Each message is returned once, to one
-        caller; messages of a channel come in the order they were sent, and no channel of the list
-        starves behind another. For a process-local channel, name the part up to the "!" to receive all
-        of it, or a full name. Thread-safe. Raises LayerUnavailable when its server cannot be reached.
+        With `block`, wait up to `block_for` seconds for one. Each message is returned once, to one caller.
+        Messages of a channel come in the order they were sent, and no channel of the list starves behind
+        another. For a process-local channel, name the part up to the "!" to receive all of it, or a full
+        name. Raises LayerUnavailable if the layer cannot be reached.
         """
-        raise NotImplementedError
 
-    def receive(self, channels, block=False):
-        """`receive_many` under the name it has in ASGI 1.1."""
+    def receive(self, channels: Sequence[str], block: bool = False) -> Received:
+        """Do as `receive_many`, under the name it has in ASGI 1.1."""
         return self.receive_many(channels, block)
 
-    def new_channel(self, pattern):
+    def new_channel(self, pattern: str) -> str:
         """
-        A new channel name nobody has: `pattern`, which ends in "!" (process-local) or "?" (a single
-        reader), and twelve random letters. Nothing is made in the layer.
+        Return a new channel name that is not in use: `pattern`, which ends in "!" (process-local) or "?" (a
+        single reader), and twelve random letters. Nothing is stored. Raises InvalidChannelName.
         """
         check_channel_name(pattern)
         if pattern[-1] not in "!?":
@@ -187,118 +230,143 @@ class BaseChannelLayer:
             )
         return check_channel_name(pattern + "".join(_random.choice(_LETTERS) for _ in range(12)))
 
-    # Acknowledgement: a message is a worker's until it is done.
+    # Acknowledgement ("acknowledgement"). A claimed message belongs to a consumer until it is acknowledged.
 
-    def claim(self, slot, channels, block=False):
+    def claim(self, consumer: str, channels: Sequence[str], block: bool = False) -> Received:
         """
-        Acknowledge what `slot` (text, one per worker thread) holds, and claim the next message as
-        `receive_many` does. What is claimed stays with the slot until it is acknowledged, by the next
-        claim or by `acknowledge`, so that a worker's loss is noticed by layers that keep leases.
+        Acknowledge what `consumer` holds, and claim the next message as `receive_many` does.
 
-        A layer without the extension forgets a message as it hands it out.
+        `consumer` is the id of one worker thread; its calls come from one thread at a time. The message
+        stays unacknowledged until the next `claim` or `acknowledge` of this consumer. If its process dies
+        before, a layer with "leases" applies the redelivery policy to the message; a redelivered message
+        has the key `redelivered`. A layer without the extension forgets a message as it hands it out.
         """
         return self.receive_many(channels, block)
 
-    def acknowledge(self, slot):
-        """What `slot` holds is done."""
+    def acknowledge(self, consumer: str) -> None:
+        """Acknowledge what `consumer` holds: it has been handled. Without a message, do nothing."""
 
-    def finish(self, slot, channel, message):
+    def finish(self, consumer: str, channel: str, message: Message) -> None:
         """
-        `deliver` the last answer to what `slot` holds. The layer may keep it until the slot's next `claim`
-        or `acknowledge`, which must follow at once, and send it with that.
+        `deliver` the last reply to what `consumer` holds.
+
+        The layer may keep the reply until the consumer's next `claim` or `acknowledge`, and send it with
+        that; the caller must make one of these calls at once.
         """
         self.deliver(channel, message)
 
-    def requeue(self, slot):
-        """Put what `slot` holds back at the head of its channel, for another worker."""
+    def requeue(self, consumer: str) -> None:
+        """Put what `consumer` holds back at the head of its channel, for another consumer."""
 
-    def wake(self, slot):
-        """Have a claim that waits for `slot` return at once, where the layer can."""
+    def wake(self, consumer: str) -> None:
+        """Make a claim that waits for `consumer`, or its next one, return at once, if the layer can."""
 
-    # Delay.
+    # Delay ("delay").
 
-    def send_later(self, channel, message, delay):
-        """`send`, `delay` seconds (float) from now. At that time a full channel drops it, and counts that."""
-        raise NotImplementedError
-
-    # Groups.
-
-    def group_add(self, group, channel):
+    def send_later(self, channel: str, message: Message, delay: float) -> None:
         """
-        Make `channel` a member of `group`; once more does no harm. When it returns, every later
-        `send_group` reaches the channel.
+        Send `message` in `delay` seconds. Raises as `send` does, except for ChannelFull: if the channel is
+        full at that time, the message is dropped and counted as "delayed_full".
         """
-        raise NotImplementedError
+        raise self._unsupported("delay")
 
-    def group_discard(self, group, channel):
-        """Remove `channel` from `group`; one that is no member does no harm."""
-        raise NotImplementedError
+    # Groups ("groups").
 
-    def group_channels(self, group):
-        """The members of `group`: a list of names in no particular order."""
-        raise NotImplementedError
-
-    def send_group(self, group, message):
+    def group_add(self, group: str, channel: str) -> None:
         """
-        Send `message` to every member of `group`, in the order of this caller's other sends. Full
-        members are skipped, and counted as "group_full". Raises as `send` does of a bad message.
+        Make `channel` a member of `group`. Adding a member again does nothing. When the call returns, every
+        later `send_group` reaches the channel.
+        """
+        raise self._unsupported("groups")
+
+    def group_discard(self, group: str, channel: str) -> None:
+        """Remove `channel` from `group`. Removing a channel that is not a member does nothing."""
+        raise self._unsupported("groups")
+
+    def group_channels(self, group: str) -> list[str]:
+        """Return the members of `group`, in no particular order."""
+        raise self._unsupported("groups")
+
+    def send_group(self, group: str, message: Message) -> None:
+        """
+        Send `message` to every member of `group`, in order with the caller's other sends. Members whose
+        channel or inbox is full are skipped, and counted as "group_full". Raises as `send` does.
         """
         self.deliver_group(check_group_name(group), clean(message))
 
-    def deliver_group(self, group, message):
-        """`send_group` of a valid name and a clean message that nobody else changes."""
-        raise NotImplementedError
+    def deliver_group(self, group: str, message: Message) -> None:
+        """Do as `send_group` for a valid name and a clean message that nobody else changes."""
+        raise self._unsupported("groups")
 
-    # Flush and statistics.
+    # Dead letters ("dead_letters").
 
-    def flush(self):
-        """Remove every message and every membership of this layer, and nothing else."""
-        raise NotImplementedError
+    def dead_letters(self) -> list[DeadLetter]:
+        """Return the messages that were given up, the oldest first."""
+        raise self._unsupported("dead_letters")
 
-    def global_statistics(self):
-        """The statistics of all channels together, a dict as the ASGI 1.0 specification names it."""
-        raise NotImplementedError
-
-    def channel_statistics(self, channel):
-        """The statistics of one channel, a dict as the ASGI 1.0 specification names it."""
-        raise NotImplementedError
-
-    def statistics(self):
-        """Every counter of this layer in this process: a dict of name to number since it started."""
-        with self._counters_lock:
-            return dict(self._counters)
-
-    def count(self, name, number=1):
-        """Add to one counter of `statistics`. Thread-safe."""
-        with self._counters_lock:
-            self._counters[name] += number
-
-    def share_counters(self, share):
+    def requeue_dead_letters(self, ids: Iterable[str] | None = None) -> int:
         """
-        Call `share(counts)` with what was counted here since the last time that it raised nothing: a layer
-        adds it to the "counters" of `global_statistics`, those of all processes. One thread's business.
+        Send dead letters again: those with these ids, or all. They go to the end of their channels, whatever
+        the capacity, and count as new. Return how many were sent.
         """
-        with self._counters_lock:
-            now = self._counters.copy()
-        new = now - self._shared
-        if new:
-            share(dict(new))
-            self._shared = now
+        raise self._unsupported("dead_letters")
 
-    # The gateway's end.
+    def drop_dead_letters(self, ids: Iterable[str] | None = None) -> int:
+        """Delete dead letters: those with these ids, or all. Return how many were deleted."""
+        raise self._unsupported("dead_letters")
 
-    def open_inbox(self, name):
-        """The Inbox of a gateway, under a process-local `name` that ends in "!". For its event loop only."""
-        raise NotImplementedError
+    # Flush and statistics ("flush", "statistics").
+
+    def flush(self) -> None:
+        """
+        Remove every message, delayed ones included, and every membership of this layer, and nothing else.
+        Open gateways are told (reset).
+        """
+        raise self._unsupported("flush")
+
+    def global_statistics(self) -> dict[str, Any]:
+        """
+        Return the statistics of all channels together, under the names of the ASGI 1.0 specification:
+        messages_count, messages_pending, messages_max_age (seconds), channel_full_count. Besides these:
+        messages_held (unacknowledged), and for layers that have them messages_expired, dead_letters and
+        "counters", a dict of what all processes have counted as of their last heartbeats.
+        """
+        raise self._unsupported("statistics")
+
+    def channel_statistics(self, channel: str) -> dict[str, Any]:
+        """Return messages_pending and messages_max_age (seconds) of one channel."""
+        raise self._unsupported("statistics")
+
+    def statistics(self) -> dict[str, int]:
+        """Return what this layer has counted in this process since it started, by name."""
+        return self.counters.values()
+
+    def count(self, name: str, number: int = 1) -> None:
+        """Add `number` to the counter `name` of `statistics`."""
+        self.counters.add(name, number)
+
+    # The gateway's end ("inbox").
+
+    def open_inbox(self, name: str) -> Inbox:
+        """
+        Return the inbox of a gateway under a process-local `name` that ends in "!".
+
+        Called in a running event loop, which owns the inbox. Messages that were sent to `name` before come
+        out of it first.
+        """
+        raise self._unsupported("inbox")
+
+    def close(self) -> None:
+        """End the layer's threads and connections in this process. A later call opens them again."""
 
     # The layer as an ASGI 3 application.
 
-    async def __call__(self, scope, receive, send):
-        """ASGI 3: `daphne mysite.asgi:channel_layer` and any other server's like."""
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """Serve as an ASGI 3 application: `daphne mysite.asgi:channel_layer`, or any other server."""
         await self.gateway(scope, receive, send)
 
     @property
-    def gateway(self):
+    def gateway(self) -> Gateway:
         """The gateway of the running event loop."""
         loop = get_event_loop()
         gateway = self._gateways.get(loop)
@@ -311,19 +379,25 @@ class BaseChannelLayer:
         return gateway
 
     @property
-    def router(self):
+    def router(self) -> Router:
         """The Router of `routing` (a dotted path, a list or a dict), with Django's own handling last."""
         if self._router is None:
             from ..routing import Router
 
             router = Router([] if self.routing is None else self.routing)
             router.check_default()
-            self._router = router  # only once it is whole: other threads use it
+            self._router = router  # only when it is complete, because other threads use it
         return self._router
 
     @router.setter
-    def router(self, router):
+    def router(self, router: Router) -> None:
         self._router = router
 
-    def __str__(self):
+    def _unsupported(self, extension: str) -> NotImplementedError:
+        return NotImplementedError(
+            "The channel layer %s does not support %r. Configure one that does in CHANNEL_LAYERS, for "
+            "example the in-memory, database or Redis layer." % (self, extension)
+        )
+
+    def __str__(self) -> str:
         return "%s (%s.%s)" % (self.alias, type(self).__module__, type(self).__qualname__)

@@ -5,6 +5,10 @@ The types follow the ASGI 1.0 specification: text, bytes, signed 64-bit integers
 None, lists (a tuple becomes a list) and dicts with text keys.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 from ..compat import CallableBool
 from ..exceptions import InvalidMessage, MessageTooLarge
 
@@ -13,7 +17,7 @@ MAX_WEIGHT = 1024 * 1024
 _REMEDY = "; a message holds text, bytes, 64-bit integers, floats, booleans, None, lists and dicts."
 
 
-def clean(message, limit=MAX_WEIGHT):
+def clean(message: Any, limit: int = MAX_WEIGHT) -> dict[str, Any]:
     """
     Return a deep copy of `message` (dict) that shares nothing with the sender's.
 
@@ -31,14 +35,16 @@ def clean(message, limit=MAX_WEIGHT):
     return copy
 
 
-def weigh(value):
-    """The weight in bytes of a text or bytes frame, as `clean` counts it."""
-    if isinstance(value, bytes) or value.isascii():
+def weigh(value: str | bytes) -> int:
+    """Return the weight in bytes of a text or bytes frame, as `clean` counts it."""
+    if isinstance(value, bytes):
+        return len(value) + 2
+    if value.isascii():
         return len(value) + 2
     return len(value.encode("utf-8", "surrogatepass")) + 2
 
 
-def _copy(value, where):
+def _copy(value: Any, where: str) -> tuple[Any, int]:
     kind = type(value)
     if kind is str:
         if value.isascii():
@@ -79,8 +85,8 @@ def _copy(value, where):
     return _copy(_plain(value, where), where)
 
 
-def _plain(value, where):
-    """A subclass (SafeString, IntEnum, OrderedDict…) as its plain type."""
+def _plain(value: Any, where: str) -> Any:
+    """Return a subclass (SafeString, IntEnum, OrderedDict…) as its plain type."""
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, CallableBool):
@@ -91,5 +97,5 @@ def _plain(value, where):
     raise InvalidMessage("%s is a %s%s" % (_name(where), type(value).__name__, _REMEDY))
 
 
-def _name(where):
+def _name(where: str) -> str:
     return "The message's %r" % where if where else "The message"

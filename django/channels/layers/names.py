@@ -4,9 +4,12 @@ Names of channels and groups, and settings that go by name pattern. No I/O and n
 The alphabet and the length follow the ASGI 1.0 specification.
 """
 
+from __future__ import annotations
+
 import fnmatch
 import re
 from functools import lru_cache
+from typing import Any, Mapping
 
 from ..exceptions import InvalidChannelName
 
@@ -17,29 +20,29 @@ _GROUP = re.compile(r"[a-zA-Z0-9\-_.]+\Z")
 
 
 @lru_cache(maxsize=4096)
-def check_channel_name(name):
-    """Return `name` (text), or raise InvalidChannelName telling what a channel name looks like."""
+def check_channel_name(name: str) -> str:
+    """Return `name`. Raise InvalidChannelName, saying what a channel name looks like, for any other."""
     if not isinstance(name, str) or len(name) > MAX_NAME_LENGTH or not _CHANNEL.match(name):
         raise InvalidChannelName(
-            "%r is no channel name: use up to %d ASCII letters, digits, hyphens, underscores and "
+            "%r is not a channel name: use up to %d ASCII letters, digits, hyphens, underscores and "
             "periods, with one '!' or '?' at the most." % (name, MAX_NAME_LENGTH)
         )
     return name
 
 
 @lru_cache(maxsize=4096)
-def check_group_name(name):
-    """Return `name` (text), or raise InvalidChannelName telling what a group name looks like."""
+def check_group_name(name: str) -> str:
+    """Return `name`. Raise InvalidChannelName, saying what a group name looks like, for any other."""
     if not isinstance(name, str) or len(name) > MAX_NAME_LENGTH or not _GROUP.match(name):
         raise InvalidChannelName(
-            "%r is no group name: use up to %d ASCII letters, digits, hyphens, underscores and "
+            "%r is not a group name: use up to %d ASCII letters, digits, hyphens, underscores and "
             "periods." % (name, MAX_NAME_LENGTH)
         )
     return name
 
 
-def inbox_of(channel):
-    """The inbox that a process-local channel belongs to ("gateway.a!" of "gateway.a!7"), or None."""
+def inbox_of(channel: str) -> str | None:
+    """Return the inbox that a process-local channel belongs to ("gateway.a!" of "gateway.a!7"), or None."""
     end = channel.find("!") + 1
     return channel[:end] if end else None
 
@@ -52,7 +55,12 @@ class ByName:
     whole names.
     """
 
-    def __init__(self, default, patterns=None, names=None):
+    def __init__(
+        self,
+        default: Any,
+        patterns: Mapping[Any, Any] | None = None,
+        names: Mapping[str, Any] | None = None,
+    ) -> None:
         self.default = default
         self._names = names or {}
         self._patterns = [
@@ -63,7 +71,7 @@ class ByName:
             for pattern, number in (patterns or {}).items()
         ]
 
-    def __getitem__(self, channel):
+    def __getitem__(self, channel: str) -> Any:
         for pattern, number in self._patterns:
             if pattern.match(channel):
                 return number

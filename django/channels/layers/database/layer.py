@@ -113,7 +113,6 @@ class DatabaseChannelLayer(BaseChannelLayer):
         self.lost_policy = LostPolicy(known["lost"], known["retry_safe_requests"])
         self.most_dead_letters = known["dead_letters"]
         self._lock = threading.RLock()
-        self._share_lock = threading.Lock()
         self._store = None
         self._begin()
         _layers.add(self)
@@ -133,10 +132,7 @@ class DatabaseChannelLayer(BaseChannelLayer):
     def _after_fork(self):
         """In the child: connections and threads are the parent's."""
         self._lock = threading.RLock()
-        self._share_lock = threading.Lock()
-        self._counters_lock = threading.Lock()
-        # What the parent counted is the parent's to share.
-        self._counters, self._shared = Counter(), Counter()
+        self.counters.after_fork()
         if self._store is not None:
             self._store.connections.after_fork()
             self._store.floors = type(self._store.floors)()
@@ -621,10 +617,8 @@ class DatabaseChannelLayer(BaseChannelLayer):
         def reset(queue):
             return self._row(queue, self.store.name(queue), encode({"reset": True}))
 
-        with self._share_lock:
-            gateways = self.store.flush(reset)
-            with self._counters_lock:
-                self._shared = self._counters.copy()  # counted anew from here on
+        gateways = self.store.flush(reset)
+        self.counters.reset_shared()
         with self._lock:
             self._rooms.clear()
         self.tell(gateways)
@@ -646,19 +640,14 @@ class DatabaseChannelLayer(BaseChannelLayer):
         return statistics
 
     def _counters_of_all(self):
-        with self._share_lock:
-            counters = Counter(self.store.counters())
-            with self._counters_lock:
-                counters += self._counters - self._shared
-        return dict(counters)
+        return self.counters.total(self.store.counters)
 
     def share(self):
         """
         Add what this process counted since it last did to the counters of all processes; the keeper does
         so with each beat.
         """
-        with self._share_lock:
-            self.share_counters(self.store.add_counters)
+        self.counters.share(self.store.add_counters)
 
     def _share_now_and_then(self):
         """For a process that sends and no more, so that no keeper runs."""

@@ -1,0 +1,360 @@
+"""
+A gateway's end of a layer: what its event loop wants done, and an inbox of two threads over any store.
+
+The loop never waits for a store. It leaves its work in `PendingWork`; a sender takes it in batches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple
+
+from ...exceptions import ChannelFull, LayerUnavailable, MessageTooLarge
+from ...protocol import ignores_capacity, reset
+from ..base import Inbox
+from .store import Entry, Outgoing, Unreadable, Will
+
+if TYPE_CHECKING:
+    from ..base import Message
+    from .layer import EngineLayer
+
+logger = logging.getLogger("django.channels.layers")
+
+#: Messages read at a time; and how many may wait for the event loop before reading pauses.
+READ_BATCH = 500
+READ_AHEAD = 5000
+
+#: Messages that leave in one batch at most.
+SEND_BATCH = 500
+
+#: Seconds between two tries to reach a store that is away.
+RETRY_INTERVAL = 0.3
+
+#: Seconds that `close` waits for what is still being sent.
+CLOSE_TIMEOUT = 5.0
+
+
+class Send(NamedTuple):
+    """One message on its way out: `body` is a message, or what a store has made of it."""
+
+    channel: str
+    body: Any
+    unlimited: bool
+    failed: Callable[[Exception], None]
+
+
+class Batch(NamedTuple):
+    """What one step of a sender takes: wills to set by connection, wills to clear, discards, and sends."""
+
+    wills: dict[str, Any]
+    cleared: list[str]
+    discards: list[tuple[str, str]]
+    sends: list[Send]
+
+
+class PendingWork:
+    """
+    What a gateway wants its layer to do, in the order it must be done in a batch.
+
+    Sends keep their order. Of the wills of one connection, only the last counts. Not thread-safe: the inbox
+    that owns it uses it from one thread, or under its lock.
+    """
+
+    def __init__(self) -> None:
+        self._sends: deque[Send] = deque()
+        self._wills: OrderedDict[str, Any] = OrderedDict()  # by connection; None: clear it
+        self._stored: set[str] = set()  # connections whose will the store may have
+        self._discards: list[tuple[str, str]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._sends or self._wills or self._discards)
+
+    def send(self, send: Send) -> None:
+        """Add a message."""
+        self._sends.append(send)
+
+    def set_will(self, connection: str, will: Any) -> None:
+        """Set the will of a connection, in place of an earlier one."""
+        self._wills[connection] = will
+
+    def clear_will(self, connection: str) -> None:
+        """Clear the will of a connection; one that no store has heard of is forgotten here."""
+        if connection in self._stored:
+            self._wills[connection] = None
+        else:
+            self._wills.pop(connection, None)
+
+    def discard(self, group: str, channel: str) -> None:
+        """Remove a membership."""
+        self._discards.append((group, channel))
+
+    def take(self, limit: int, size: int | None = None) -> Batch:
+        """
+        Take a batch of at most `limit` messages, and about `size` bytes if their bodies are bytes. Its wills
+        and discards are all there are.
+        """
+        sends: list[Send] = []
+        total = 0
+        while self._sends and len(sends) < limit and (size is None or total < size):
+            sends.append(self._sends.popleft())
+            if size is not None:
+                total += len(sends[-1].body)
+        changes, self._wills = self._wills, OrderedDict()
+        wills = {connection: will for connection, will in changes.items() if will is not None}
+        cleared = [connection for connection, will in changes.items() if will is None]
+        self._stored.update(wills)
+        discards, self._discards = self._discards, []
+        return Batch(wills, cleared, discards, sends)
+
+    def done(self, batch: Batch) -> None:
+        """Forget the connections whose wills a batch has cleared in the store."""
+        self._stored.difference_update(each for each in batch.cleared if each not in self._wills)
+
+    def put_back(self, batch: Batch) -> None:
+        """
+        Take back the wills and discards of a batch that may not have been done: each may be done twice. Its
+        messages are not sent again here; the caller reports them.
+        """
+        changes: OrderedDict[str, Any] = OrderedDict(batch.wills)
+        changes.update(dict.fromkeys(batch.cleared))
+        changes.update(self._wills)
+        self._wills = changes
+        self._discards = batch.discards + self._discards
+
+
+class ThreadedInbox(Inbox):
+    """
+    The inbox of a gateway over a store whose calls block.
+
+    The event loop calls `receive`, `send` and the other methods of the contract. The thread "channels-inbox"
+    reads, the thread "channels-outbox" sends; `_lock` guards what they share with the loop.
+    """
+
+    def __init__(self, layer: EngineLayer, name: str) -> None:
+        self.name = name
+        self._layer = layer
+        self._store = layer.store
+        self._loop = asyncio.get_event_loop()
+        self._lock = threading.Condition()
+        self._closed = False
+        self._messages: list[tuple[str, Message]] = []
+        self._error: Exception | None = None
+        self._waiting: asyncio.Future[None] | None = None
+        self._unread = True
+        self._work = PendingWork()
+        self._sending = False
+        self._registered = False
+        try:
+            self._register()
+        except LayerUnavailable as error:
+            # The sender tries again, before anything else leaves.
+            logger.warning("The gateway %s starts without its channel layer: %s", name, error)
+        self._threads = [
+            threading.Thread(target=self._repeat, args=(step,), name=name, daemon=True)
+            for name, step in (("channels-inbox", self._read), ("channels-outbox", self._send))
+        ]
+        for thread in self._threads:
+            thread.start()
+        self._store.subscribe(name, self._changed)
+
+    def _register(self) -> None:
+        self._layer.leases.acquire(self.name, self._lost)
+        self._registered = True
+
+    def _lost(self) -> None:
+        """The lease had run out: wills were sent and memberships removed, or the store lost its data."""
+        self._arrived([(self.name, reset())])
+
+    def _repeat(self, step: Callable[[], bool]) -> None:
+        """The body of both threads: repeat `step` until it returns False. A bug is logged, and it goes on."""
+        while True:
+            try:
+                if not step():
+                    return
+            except Exception:
+                logger.exception("The inbox of the gateway %s failed; it continues.", self.name)
+                with self._lock:
+                    self._unread = True
+                    self._lock.wait(RETRY_INTERVAL)
+
+    # What comes in.
+
+    async def receive(self) -> list[tuple[str, Message]]:
+        while True:
+            with self._lock:
+                if self._messages:
+                    messages, self._messages = self._messages, []
+                    self._lock.notify_all()
+                    return messages
+                if self._error is not None:
+                    error, self._error = self._error, None
+                    raise error
+                waiting = self._waiting
+                if waiting is None:
+                    waiting = self._waiting = self._loop.create_future()
+            # Shielded, because another reader may wait on the same future.
+            await asyncio.shield(waiting)
+
+    def _arrived(self, messages: list[tuple[str, Message]], error: Exception | None = None) -> None:
+        with self._lock:
+            self._messages.extend(messages)
+            if error is not None:
+                self._error = error
+            waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            self._call(_wake, waiting)
+
+    def _call(self, function: Callable[..., object], *args: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            pass  # the loop has ended, and the gateway with it
+
+    def _changed(self) -> None:
+        with self._lock:
+            self._unread = True
+            self._lock.notify_all()
+
+    def _read(self) -> bool:
+        """Read one batch, when there may be one. Return False once the inbox is closed."""
+        with self._lock:
+            while not self._closed and (not self._unread or len(self._messages) > READ_AHEAD):
+                # Read unasked from time to time, because a notification may be lost.
+                if not self._lock.wait(self._layer.block_for):
+                    self._unread = True
+            if self._closed:
+                return False
+            self._unread = False
+        try:
+            found = self._store.receive_inbox(self.name, READ_BATCH)
+        except LayerUnavailable as error:
+            self._arrived([], error)
+            with self._lock:
+                self._unread = True
+                if not self._closed:
+                    self._lock.wait(RETRY_INTERVAL)
+            return True
+        messages = list(self._decoded(found))
+        if messages:
+            self._arrived(messages)
+        if len(found) == READ_BATCH:
+            self._changed()
+        return True
+
+    def _decoded(self, found: Iterable[tuple[str, Any]]) -> Iterable[tuple[str, Message]]:
+        for channel, body in found:
+            try:
+                yield channel, self._store.decode(channel, body)
+            except Unreadable as error:
+                self._layer.bury(None, Entry(None, channel, body), error)
+
+    # What goes out.
+
+    def send(self, channel: str, message: Message, failed: Callable[[Exception], None]) -> None:
+        with self._lock:
+            self._work.send(Send(channel, message, ignores_capacity(message), failed))
+            self._wake_sender()
+
+    def group_discard(self, group: str, channel: str) -> None:
+        with self._lock:
+            self._work.discard(group, channel)
+            self._wake_sender()
+
+    def set_will(self, channel: str, will: tuple[str, Message]) -> None:
+        with self._lock:
+            self._work.set_will(channel, will)
+            self._wake_sender()
+
+    def clear_will(self, channel: str) -> None:
+        with self._lock:
+            self._work.clear_will(channel)
+            self._wake_sender()
+
+    def _wake_sender(self) -> None:
+        if not self._sending:
+            self._lock.notify_all()
+
+    def _send(self) -> bool:
+        """Send one batch, when there is one. Return False once the inbox is closed and nothing is left."""
+        with self._lock:
+            self._sending = False
+            while not self._work and not self._closed:
+                self._lock.wait()
+            if not self._work:
+                return False
+            self._sending = True
+            batch = self._work.take(SEND_BATCH)
+        try:
+            self._send_batch(batch)
+        except Exception as error:
+            reported = error
+            if not isinstance(error, LayerUnavailable):
+                logger.exception("What the gateway %s sent was lost.", self.name)
+                reported = LayerUnavailable(str(error))
+            for each in batch.sends:
+                self._call(each.failed, reported)
+            with self._lock:
+                self._work.put_back(batch)
+                if self._closed:
+                    return False
+                self._lock.wait(RETRY_INTERVAL)
+            return True
+        with self._lock:
+            self._work.done(batch)
+        return True
+
+    def _send_batch(self, batch: Batch) -> None:
+        if not self._registered:
+            self._register()
+        encode = self._store.encode
+        wills = [
+            Will(connection, channel, encode(channel, message))
+            for connection, (channel, message) in batch.wills.items()
+        ]
+        sends, senders = [], []
+        for each in batch.sends:
+            try:
+                sends.append(
+                    Outgoing(each.channel, encode(each.channel, each.body), each.unlimited)
+                )
+                senders.append(each)
+            except (MessageTooLarge, TypeError, ValueError) as error:
+                # One bad message does not take the others of its batch with it.
+                self._call(each.failed, error)
+        full = self._store.gateway_batch(self.name, wills, batch.cleared, batch.discards, sends)
+        for index in full:
+            self._layer.count("full")
+            error = ChannelFull("The channel %r is full." % senders[index].channel)
+            self._call(senders[index].failed, error)
+        if sends:
+            self._layer.count("sent", len(sends) - len(full))
+
+    # The end.
+
+    async def close(self) -> None:
+        self._store.unsubscribe(self.name)
+        self._layer.leases.release(self.name)
+        with self._lock:
+            self._closed = True
+            self._lock.notify_all()
+        await asyncio.get_event_loop().run_in_executor(None, self._leave)
+
+    def _leave(self) -> None:
+        for thread in self._threads:
+            thread.join(CLOSE_TIMEOUT)
+        try:
+            self._store.leave(self.name)
+        except LayerUnavailable as error:
+            logger.warning(
+                "The gateway %s could not leave the channel layer: %s. Its lease will run out.",
+                self.name,
+                error,
+            )
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

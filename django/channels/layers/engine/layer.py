@@ -1,0 +1,299 @@
+"""
+EngineLayer: the contract of `layers/base.py` over a store.
+
+Here is what is the same for every layer that crosses processes. What one store alone can do stays in it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, Iterable, Sequence
+
+from ...exceptions import ChannelFull, LayerUnavailable
+from ...protocol import REDELIVERED, ignores_capacity
+from ..base import BaseChannelLayer, DeadLetter, Inbox, Message, Received
+from ..messages import clean
+from ..names import check_channel_name, check_group_name, inbox_of
+from . import process
+from .leases import LeaseManager
+from .notices import Notices
+from .options import Options
+from .recovery import Recovery, logger
+from .redelivery import RedeliveryPolicy
+from .store import Entry, Outgoing, Unreadable
+
+if TYPE_CHECKING:
+    from .store import Store
+
+
+class EngineLayer(BaseChannelLayer):
+    """
+    A layer over a `Store`, which `make_store` makes when it is first needed. Thread-safe.
+
+    `options` are those of every such layer; `common` those of BaseChannelLayer. Making a layer connects to
+    nothing and starts no thread. Raises ImproperlyConfigured for options out of range.
+    """
+
+    extensions = (
+        "groups",
+        "flush",
+        "statistics",
+        "inbox",
+        "acknowledgement",
+        "delay",
+        "leases",
+        "wills",
+        "dead_letters",
+    )
+
+    def __init__(self, options: Options, **common: Any) -> None:
+        super().__init__(**common)
+        self.options = options.check()
+        self.inbox_capacity = options.inbox_capacity
+        self.policy = RedeliveryPolicy(options.lost, options.retry_safe_requests)
+        self.recovery = Recovery(self)
+        self._store: Store | None = None
+        self._begin()
+        process.register(self)
+
+    def _begin(self) -> None:
+        """Set up what belongs to one process."""
+        self._lock = threading.RLock()
+        self.notices = Notices(self.options.dead_letters)
+        self._leases: LeaseManager | None = None
+        #: When (monotonic) a process without a lease thread shares its counters.
+        self._share_at = time.monotonic() + self.options.heartbeat
+
+    @abstractmethod
+    def make_store(self) -> Store:
+        """Return the store. It connects to nothing yet."""
+
+    @property
+    def store(self) -> Store:
+        """The store, made when it is first needed."""
+        store = self._store
+        if store is None:
+            with self._lock:
+                if self._store is None:
+                    made = self.make_store()
+                    made.bind(self)
+                    self._store = made
+                store = self._store
+        return store
+
+    @property
+    def leases(self) -> LeaseManager:
+        """The leases of this process."""
+        leases = self._leases
+        if leases is None:
+            with self._lock:
+                if self._leases is None:
+                    self._leases = LeaseManager(self)
+                leases = self._leases
+        return leases
+
+    # The life of a process.
+
+    def after_fork(self) -> None:
+        """Begin anew in a child process: connections, threads, leases and locks are the parent's."""
+        self._begin()
+        self.counters.after_fork()
+        self._gateways = {}
+        if self._store is not None:
+            self._store.after_fork()
+
+    def leave(self) -> None:
+        """Release this process's lease, and share its counters. Raises LayerUnavailable."""
+        if self._leases is not None:
+            self._leases.leave()
+        if self._store is not None:
+            self.share_counters()
+
+    def close(self) -> None:
+        if self._leases is not None:
+            self._leases.stop()
+        try:
+            self.leave()
+        except LayerUnavailable:
+            pass  # the lease will run out
+        with self._lock:
+            store, self._store = self._store, None
+            self._begin()
+        if store is not None:
+            store.close()
+
+    # Sending.
+
+    def deliver(self, channel: str, message: Message) -> None:
+        body = self.store.encode(channel, message)
+        if self.store.send([Outgoing(channel, body, ignores_capacity(message))]):
+            self.refuse(channel)
+        self.count("sent")
+        self._share_now_and_then()
+
+    def refuse(self, channel: str) -> None:
+        """Count a full channel, and raise ChannelFull."""
+        self.count("full")
+        raise ChannelFull("The channel %r is full." % channel)
+
+    def send_later(self, channel: str, message: Message, delay: float) -> None:
+        check_channel_name(channel)
+        body = self.store.encode(channel, clean(message))
+        self.store.delay(channel, body, max(0.0, delay))
+        # If no worker and no gateway runs, this process sends it.
+        self.leases.expect(max(0.0, delay))
+
+    # Receiving.
+
+    def receive_many(self, channels: Sequence[str], block: bool = False) -> Received:
+        for channel in channels:
+            check_channel_name(channel)
+        return self._receive(None, channels, block)
+
+    def claim(self, consumer: str, channels: Sequence[str], block: bool = False) -> Received:
+        return self._receive(consumer, channels, block)
+
+    def _receive(self, consumer: str | None, channels: Sequence[str], block: bool) -> Received:
+        store = self.store
+        deadline = time.monotonic() + self.block_for if block else 0.0
+        while True:
+            if consumer is None:
+                entry = store.take(channels) if channels else None
+            else:
+                entry = store.claim(consumer, self.leases.process, channels)
+            if entry is not None:
+                message = self._read(consumer, entry)
+                if message is not None:
+                    return entry.channel, message
+                continue
+            remaining = deadline - time.monotonic() if block else 0.0
+            if remaining <= 0 or not channels or not store.wait(consumer, channels, remaining):
+                return None, None
+
+    def _read(self, consumer: str | None, entry: Entry) -> Message | None:
+        """Return the message of an entry; None for one that cannot be read, which becomes a dead letter."""
+        try:
+            message = self.store.decode(entry.channel, entry.body)
+        except Unreadable as error:
+            self.bury(consumer, entry, error)
+            return None
+        if entry.losses:
+            message[REDELIVERED] = True
+        return message
+
+    def bury(self, consumer: str | None, entry: Entry, error: Unreadable) -> None:
+        """Make a dead letter of an entry that cannot be read."""
+        dropped = self.store.dead_letter(consumer, entry, "unreadable")
+        self.recovery.unreadable(entry, error, dropped)
+
+    # Acknowledgement.
+
+    def acknowledge(self, consumer: str) -> None:
+        self.store.acknowledge(consumer)
+
+    def finish(self, consumer: str, channel: str, message: Message) -> None:
+        if not self.store.finish(consumer, channel, self.store.encode(channel, message)):
+            self.refuse(channel)
+        self.count("sent")
+
+    def requeue(self, consumer: str) -> None:
+        self.store.requeue(consumer)
+
+    def wake(self, consumer: str) -> None:
+        self.store.wake(consumer)
+
+    # Groups.
+
+    def group_add(self, group: str, channel: str) -> None:
+        self.store.group_add(check_group_name(group), check_channel_name(channel))
+
+    def group_discard(self, group: str, channel: str) -> None:
+        self.store.group_discard(check_group_name(group), check_channel_name(channel))
+
+    def group_channels(self, group: str) -> list[str]:
+        return self.store.group_channels(check_group_name(group))
+
+    def deliver_group(self, group: str, message: Message) -> None:
+        skipped = self.store.send_group(group, message)
+        if skipped:
+            self.count("group_full", skipped)
+        self.count("sent")
+        self._share_now_and_then()
+
+    # Dead letters.
+
+    def dead_letters(self) -> list[DeadLetter]:
+        letters = []
+        for id, channel, body, reason, died in self.store.dead_letters():
+            try:
+                message: Message | None = self.store.decode(channel, body)
+            except Unreadable:
+                message = None
+            letters.append(DeadLetter(id, channel, message, reason, died))
+        return letters
+
+    def requeue_dead_letters(self, ids: Iterable[str] | None = None) -> int:
+        return sum(self.store.requeue_dead_letter(id) for id in self._letter_ids(ids))
+
+    def drop_dead_letters(self, ids: Iterable[str] | None = None) -> int:
+        return self.store.drop_dead_letters(self._letter_ids(ids))
+
+    def _letter_ids(self, ids: Iterable[str] | None) -> list[str]:
+        if ids is None:
+            return [letter[0] for letter in self.store.dead_letters()]
+        return [str(each) for each in ids]
+
+    # Flush and statistics.
+
+    def flush(self) -> None:
+        self.store.flush()
+        self.counters.reset_shared()
+
+    def global_statistics(self) -> dict[str, Any]:
+        pending = self.store.pending()
+        counters = self.counters.total(self.store.counters)
+        return {
+            "messages_count": counters.pop("sent", 0),
+            "messages_pending": sum(each.count for each in pending),
+            "messages_max_age": max([each.age for each in pending] + [0.0]),
+            "messages_held": self.store.count_unacknowledged(),
+            "messages_expired": counters.pop("expired", 0),
+            "channel_full_count": counters.get("full", 0),
+            "dead_letters": self.store.count_dead_letters(),
+            "counters": counters,
+        }
+
+    def channel_statistics(self, channel: str) -> dict[str, Any]:
+        check_channel_name(channel)
+        pending = self.store.pending(inbox_of(channel) or channel)
+        return {
+            "messages_pending": sum(each.count for each in pending),
+            "messages_max_age": max([each.age for each in pending] + [0.0]),
+        }
+
+    def share_counters(self) -> None:
+        """Add what this process has counted to the counters of all processes. Raises LayerUnavailable."""
+        self.counters.share(self.store.add_counters)
+
+    def _share_now_and_then(self) -> None:
+        """Share the counters of a process that only sends, and so has no lease thread."""
+        now = time.monotonic()
+        if now < self._share_at:
+            return
+        self._share_at = now + self.options.heartbeat
+        if self._leases is not None and self._leases.runs:
+            return
+        try:
+            self.share_counters()
+        except LayerUnavailable as error:
+            logger.debug("The counters of %s were not shared: %s", self, error)
+
+    # The gateway's end.
+
+    def open_inbox(self, name: str) -> Inbox:
+        check_channel_name(name)
+        if not name.endswith("!"):
+            raise ValueError("An inbox has a process-local name, which ends in '!', not %r." % name)
+        return self.store.open_inbox(name)

@@ -1,0 +1,233 @@
+"""
+Leases: each process that claims messages or has a gateway says regularly that it lives, and clears up after
+those that have stopped saying so.
+
+One thread a process, "channels-lease", does this and sends what is due. `step` and `send_due` are its steps,
+separate from the thread that repeats them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import uuid
+from typing import TYPE_CHECKING, Callable
+
+from ...exceptions import LayerUnavailable
+
+if TYPE_CHECKING:
+    from .layer import EngineLayer
+
+logger = logging.getLogger("django.channels.layers")
+
+#: Heartbeats between two removals of what has expired and nobody waits for. (Events: with each heartbeat.)
+SWEEP_INTERVAL = 4
+
+#: Seconds between two tries to reach a store that is away: at first; at most, the heartbeat.
+RETRY_INTERVAL = 0.1
+
+#: Seconds after the end of a lease at which others look for it.
+AFTER_END = 0.02
+
+
+class LeaseManager:
+    """
+    The leases of one process on one layer. Thread-safe; `step` and `send_due` belong to the lease thread, and
+    to tests that start none.
+    """
+
+    def __init__(self, layer: EngineLayer) -> None:
+        self._layer = layer
+        self._lock = threading.Lock()
+        self._names: dict[str, Callable[[], None] | None] = {}
+        self._process: str | None = None
+        self._thread: threading.Thread | None = None
+        self._stopped = threading.Event()
+        self._steps = 0
+        self._next_due: float | None = (
+            0.0  # when (monotonic) to look for what is due; None: nothing is
+        )
+        self._looked = 0.0
+        #: When (monotonic) the store was last reached, and since when without a long pause.
+        self._reached = self._reachable_since = None  # type: float | None
+
+    # Names.
+
+    @property
+    def process(self) -> str:
+        """The name of this process's workers. The first use takes its lease. Raises LayerUnavailable."""
+        process = self._process
+        if process is None:
+            name = "%s.%d" % (uuid.uuid4().hex[:12], os.getpid())
+            self.acquire(name)
+            with self._lock:
+                if self._process is None:
+                    self._process = name
+                process = self._process
+        return process
+
+    def acquire(self, name: str, lost: Callable[[], None] | None = None) -> None:
+        """
+        Take the lease `name`, and renew it from now on. `lost()` is called in the lease thread if it had run
+        out: others have recovered what the name held. Raises LayerUnavailable.
+        """
+        self._layer.store.register(name)
+        self.renew(name, lost)
+
+    def renew(self, name: str, lost: Callable[[], None] | None = None) -> None:
+        """Renew the lease `name` from now on. With the first heartbeat, it is taken if it does not exist."""
+        with self._lock:
+            self._names[name] = lost
+        self.start()
+
+    def release(self, name: str) -> None:
+        """Renew `name` no longer. The lease itself ends with `Store.leave`, or runs out."""
+        with self._lock:
+            self._names.pop(name, None)
+
+    # The thread.
+
+    @property
+    def runs(self) -> bool:
+        """Whether the lease thread runs in this process."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start the thread, if it does not run."""
+        with self._lock:
+            if self._stopped.is_set() or self.runs:
+                return
+            self._thread = threading.Thread(target=self._run, name="channels-lease", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, and wait for it."""
+        self._stopped.set()
+        self._layer.store.wake_due()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(5)
+
+    def leave(self) -> None:
+        """Release this process's own lease in order. Raises LayerUnavailable."""
+        process, self._process = self._process, None
+        if process is not None:
+            self.release(process)
+            self._layer.store.leave(process)
+
+    def _run(self) -> None:
+        following, pause, away = 0.0, RETRY_INTERVAL, False
+        while not self._stopped.is_set():
+            try:
+                if time.monotonic() >= following:
+                    following = time.monotonic() + self.step()
+                if self.is_due():
+                    self.send_due()
+                if away:
+                    logger.warning("The channel layer %s can be reached again.", self._layer)
+                away, pause = False, RETRY_INTERVAL
+                self._wait(following)
+            except LayerUnavailable as error:
+                if not away and not self._stopped.is_set():
+                    logger.warning(
+                        "The channel layer %s cannot be reached: %s. Its leases are renewed when it is back.",
+                        self._layer,
+                        error,
+                    )
+                away = True
+                self._stopped.wait(pause)
+                pause = min(pause * 2, self._layer.options.heartbeat)
+            except Exception:
+                if not self._stopped.is_set():
+                    logger.exception("The lease thread of %s failed; it continues.", self._layer)
+                self._stopped.wait(self._layer.options.heartbeat)
+
+    def _wait(self, following: float) -> None:
+        """Wait until the next heartbeat, or until a message is due."""
+        until = following if self._next_due is None else min(following, self._next_due)
+        if self._layer.store.wait_due(max(0.0, until - time.monotonic())):
+            self._next_due = 0.0
+
+    # Heartbeats.
+
+    def step(self) -> float:
+        """
+        Send one heartbeat: renew the leases, recover the dead, report what expired, share counters. Return
+        the seconds until the next. Raises LayerUnavailable; the next step does what was not finished.
+        """
+        layer, options = self._layer, self._layer.options
+        self._notice_an_outage()
+        with self._lock:
+            names = dict(self._names)
+        beat = layer.store.heartbeat(list(names))
+        self._reached = time.monotonic()
+        for name in beat.missing:
+            lost = names.get(name)
+            if lost is not None:
+                lost()
+        pause = options.heartbeat
+        if beat.next_end is not None:
+            # A lease that ends sooner is looked at as it ends, not up to a heartbeat later.
+            pause = min(pause, max(0.0, beat.next_end) + AFTER_END)
+        if beat.lost:
+            # Not before everybody who was cut off as well has had time for a heartbeat.
+            wait = self._reachable_since + options.heartbeat - self._reached  # type: ignore[operator]
+            if wait > 0:
+                pause = min(options.heartbeat, wait + AFTER_END)
+            else:
+                layer.recovery.lost(layer.store.recover(layer.recovery.decide_lost))
+        if beat.expired:
+            layer.recovery.expired(layer.store.expire(layer.recovery.decide_expired))
+            pause = 0.0 if pause > 0 and beat.lost is False else pause
+        self._steps += 1
+        if self._steps % SWEEP_INTERVAL == 0:
+            layer.recovery.swept(layer.store.sweep())
+        layer.notices.flush()
+        layer.share_counters()
+        return pause
+
+    def _notice_an_outage(self) -> None:
+        """
+        After a pause in which others could not renew their leases either, extend all leases: the store, or
+        this machine, was away, and the others are not dead.
+        """
+        now, lease = time.monotonic(), self._layer.options.lease
+        if self._reached is None:
+            self._reachable_since = now
+        elif now - self._reached > lease / 2:
+            self._layer.store.extend_leases()
+            self._reachable_since = now
+            logger.warning(
+                "The channel layer %s was unreachable; all leases were extended.", self._layer
+            )
+
+    # Delay.
+
+    def expect(self, seconds: float) -> None:
+        """Look for what is due in `seconds`: this process has delayed a message."""
+        when = time.monotonic() + seconds
+        if self._next_due is None or when < self._next_due:
+            self._next_due = when
+            self._layer.store.wake_due()
+        self.start()
+
+    def is_due(self) -> bool:
+        """Return whether to look for delayed messages: one is due, or nobody has looked for a while."""
+        now = time.monotonic()
+        if now - self._looked >= self._layer.store.due_interval():
+            return True
+        return self._next_due is not None and now >= self._next_due
+
+    def send_due(self) -> None:
+        """Send the delayed messages that are due. Raises LayerUnavailable; the next call continues."""
+        self._looked = time.monotonic()
+        self._next_due = 0.0  # stays so if the store fails
+        while True:
+            due = self._layer.store.send_due()
+            if due.full:
+                self._layer.count("delayed_full", due.full)
+            if due.next is None or due.next > 0:
+                break
+        self._next_due = None if due.next is None else time.monotonic() + due.next

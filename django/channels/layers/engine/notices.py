@@ -1,0 +1,65 @@
+"""
+Log lines about what may happen often: at most one a second for each kind, with what was held back counted in.
+
+The same event has the same words on every layer. No I/O but logging.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from typing import Callable, Mapping
+
+logger = logging.getLogger("django.channels.layers")
+
+#: Seconds between two lines of one kind.
+INTERVAL = 1.0
+
+
+class Notices:
+    """The rate-limited lines of one layer, which keeps `kept` dead letters. Thread-safe."""
+
+    def __init__(self, kept: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._kept, self._clock = kept, clock
+        self._lock = threading.Lock()
+        self._expired: Counter[str] = Counter()
+        self._dropped = 0
+        self._expired_at = self._dropped_at = float("-inf")
+
+    def expired(self, channels: Mapping[str, int]) -> None:
+        """Report expired messages: how many on each channel."""
+        with self._lock:
+            self._expired.update(channels)
+        self.flush()
+
+    def dropped(self, number: int) -> None:
+        """Report that `number` dead letters were dropped, because there were too many."""
+        with self._lock:
+            self._dropped += number
+        self.flush()
+
+    def flush(self) -> None:
+        """Log the lines that are due. The lease thread calls this with each heartbeat."""
+        now = self._clock()
+        expired: Counter[str] = Counter()
+        dropped = 0
+        with self._lock:
+            if self._expired and now - self._expired_at >= INTERVAL:
+                expired, self._expired, self._expired_at = self._expired, Counter(), now
+            if self._dropped and now - self._dropped_at >= INTERVAL:
+                dropped, self._dropped, self._dropped_at = self._dropped, 0, now
+        if expired:
+            logger.warning(
+                "Messages on %s expired before a worker took them. Start workers that consume these "
+                "channels, or more of them: manage.py runworker.",
+                ", ".join("%s (%d)" % each for each in sorted(expired.items())),
+            )
+        if dropped:
+            logger.error(
+                "%d dead letters were dropped: no more than %d are kept. Look at them with manage.py "
+                "deadletters, or raise the layer's option dead_letters.",
+                dropped,
+                self._kept,
+            )

@@ -1,0 +1,99 @@
+"""
+The options that CHANNEL_LAYERS may give a layer, and what is refused: the same words on every layer.
+
+A layer declares what it takes beyond these by its constructor's arguments. No I/O.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, Iterable, NamedTuple
+
+from django.core.exceptions import ImproperlyConfigured
+
+from .redelivery import RedeliveryPolicy
+
+#: The options of `BaseChannelLayer`.
+COMMON = ("expiry", "group_expiry", "capacity", "channel_capacity", "channel_expiry")
+
+#: A lease outlives this many heartbeats, so that one that is late loses nothing.
+HEARTBEATS = 3
+
+
+class Options(NamedTuple):
+    """
+    The options of every layer on the engine.
+
+    `heartbeat` and `lease` are the seconds between two signs of life of a process, and after which it is
+    taken for dead. `lost` and `retry_safe_requests`: see redelivery.py. `dead_letters` is how many are kept,
+    the newest. `inbox_capacity` is how many messages a gateway may be behind.
+    """
+
+    heartbeat: float = 5.0
+    lease: float = 15.0
+    lost: dict[str, str] | None = None
+    retry_safe_requests: bool = False
+    dead_letters: int = 10000
+    inbox_capacity: int = 20000
+
+    def check(self) -> Options:
+        """Return these options. Raise ImproperlyConfigured, naming the remedy, for one out of range."""
+        for name in ("heartbeat", "lease"):
+            if not is_number(getattr(self, name)) or getattr(self, name) <= 0:
+                raise refusal(name, "a number of seconds above 0", getattr(self, name))
+        if self.lease < HEARTBEATS * self.heartbeat:
+            raise ImproperlyConfigured(
+                "The channel layer's lease is %r s and its heartbeat %r s: a lease lasts at least %d "
+                "heartbeats. Raise lease, or lower heartbeat."
+                % (self.lease, self.heartbeat, HEARTBEATS)
+            )
+        if not is_count(self.dead_letters):
+            raise refusal("dead_letters", "how many are kept, 0 or more", self.dead_letters)
+        check_inbox_capacity(self.inbox_capacity)
+        RedeliveryPolicy(self.lost, self.retry_safe_requests)
+        return self
+
+
+def is_number(value: object) -> bool:
+    """Return whether `value` is an int or a float."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_count(value: object, least: int = 0) -> bool:
+    """Return whether `value` is an int of at least `least`."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def check_inbox_capacity(value: object) -> None:
+    """Raise ImproperlyConfigured unless `value` can bound an inbox."""
+    if not is_count(value, 1):
+        raise refusal("inbox_capacity", "a number of messages, 1 or more", value)
+
+
+def refusal(name: str, wanted: str, value: object) -> ImproperlyConfigured:
+    """Return the exception for an option that has a bad value."""
+    return ImproperlyConfigured(
+        "The channel layer's option %s is %s, not %r." % (name, wanted, value)
+    )
+
+
+def fold(options: dict[str, Any], known: Iterable[str]) -> dict[str, Any]:
+    """
+    Return `options` with lower-case names: CONFIG may write them in capitals.
+
+    Raises ImproperlyConfigured for a name that is not in `known`, and suggests the nearest.
+    """
+    known = sorted(known)
+    found = {}
+    for name, value in options.items():
+        folded = name.lower()
+        if folded not in known:
+            near = difflib.get_close_matches(folded, known, 1)
+            raise ImproperlyConfigured(
+                "The channel layer has no option %r.%s Its options are: %s."
+                % (name, " Did you mean %r?" % near[0] if near else "", ", ".join(known))
+            )
+        if folded in found:
+            raise ImproperlyConfigured("The channel layer's option %s is given twice." % folded)
+        found[folded] = value
+    return found

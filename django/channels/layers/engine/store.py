@@ -1,0 +1,362 @@
+"""
+What a store must do: the primitives under the engine.
+
+A store moves and remembers messages; it decides nothing. Where a rule is needed, the engine hands a function
+in (`decide`), which the store calls while it holds the message. `EngineLayer` is the only caller.
+
+Unless its docstring says otherwise, each call is thread-safe, atomic (all of it happens or nothing), does not
+wait for messages, and raises LayerUnavailable if the store cannot be reached. After LayerUnavailable nobody
+knows whether the call happened, so every call may be repeated:
+
+* an entry's `id` is used for one claim only, and only ids that the engine has seen are acknowledged;
+* an entry that a lost reply handed out is handed out again, or requeued, by the consumer's next call.
+
+To write a store, subclass `Store`, define the abstract methods, and override others where the storage can
+do better. `docs/topics/channels/write-a-layer.txt` has a complete one.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ..base import Inbox, Message
+    from .layer import EngineLayer
+    from .recovery import Action
+
+
+class Unreadable(Exception):
+    """A body that is damaged, from another version, or encrypted under an unknown key."""
+
+
+class Entry(NamedTuple):
+    """A message as a store hands it out."""
+
+    #: Identifies this claim; used once.
+    id: Any
+    channel: str
+    #: What `Store.encode` made.
+    body: Any
+    #: How many workers have died with it.
+    losses: int = 0
+
+
+class Outgoing(NamedTuple):
+    """A message that goes into a store."""
+
+    channel: str
+    body: Any
+    #: Whether it is taken although its channel or inbox is full.
+    unlimited: bool = False
+    #: Seconds after which it expires; None: as the layer's options say for its channel.
+    expiry: float | None = None
+
+
+class Will(NamedTuple):
+    """The last will of one connection: what is sent if its gateway dies."""
+
+    connection: str
+    channel: str
+    body: Any
+
+
+class Heartbeat(NamedTuple):
+    """What `Store.heartbeat` found."""
+
+    #: Those of this process's names that had no lease any more. They have one again.
+    missing: list[str]
+    #: Whether leases of others have run out: call `recover`.
+    lost: bool = False
+    #: Whether messages have expired for which somebody waits: call `expire`.
+    expired: bool = False
+    #: Seconds until the next lease runs out, if its holder is dead; None: unknown.
+    next_end: float | None = None
+
+
+class Recovered(NamedTuple):
+    """What `Store.recover` and `Store.expire` have done, after it was committed."""
+
+    #: The names whose lease had run out.
+    names: list[str]
+    #: What was decided on each message: (channel, the action's kind).
+    decisions: list[tuple[str, str]]
+    #: How many dead letters were dropped to keep their number.
+    dropped: int = 0
+
+
+class Due(NamedTuple):
+    """What `Store.send_due` has done."""
+
+    #: How many messages found their channel full, and were dropped.
+    full: int
+    #: Seconds until the next delayed message is due, 0 if more are due now; None: there is none.
+    next: float | None
+
+
+class Pending(NamedTuple):
+    """The messages that wait on one channel, or in one inbox."""
+
+    channel: str
+    count: int
+    #: For how many seconds the oldest has waited.
+    age: float
+
+
+class Store(ABC):
+    """The storage of one layer. Made by `EngineLayer.make_store`, which connects to nothing yet."""
+
+    def __init__(self) -> None:
+        self.layer: EngineLayer
+        self._due = threading.Condition()
+        self._due_changed = False
+
+    def bind(self, layer: EngineLayer) -> None:
+        """Remember the layer: capacities, expiries and options are read from it."""
+        self.layer = layer
+
+    def after_fork(self) -> None:
+        """Forget connections, threads and locks: they are the parent's."""
+        self._due = threading.Condition()
+        self._due_changed = False
+
+    def close(self) -> None:
+        """Close connections and end threads. A later call opens them again."""
+
+    # Bodies.
+
+    @abstractmethod
+    def encode(self, channel: str, message: Message) -> Any:
+        """Return the body of a clean message. `channel` is "" for a message to a group."""
+
+    @abstractmethod
+    def decode(self, channel: str, body: Any) -> Message:
+        """Return the message of a body. Raises Unreadable, never anything else, for a bad one."""
+
+    # Messages.
+
+    @abstractmethod
+    def send(self, items: Sequence[Outgoing]) -> Sequence[int]:
+        """
+        Put messages on their channels, in this order. Return the indexes of those whose channel was full,
+        which were not sent. Each message is atomic; all together need not be.
+        """
+
+    @abstractmethod
+    def take(self, channels: Sequence[str]) -> Entry | None:
+        """
+        Take the next message of `channels` for good. Which channel is looked at first takes turns. A name
+        that ends in "!" means all channels that begin with it.
+        """
+
+    @abstractmethod
+    def claim(self, consumer: str, process: str, channels: Sequence[str]) -> Entry | None:
+        """
+        Acknowledge what `consumer` has handled, send its buffered replies, and claim the next message of
+        `channels` for it, all in one step. `process` is the name of the lease under which it is claimed.
+        None: nothing is there, and nothing is unacknowledged any more.
+        """
+
+    def finish(self, consumer: str, channel: str, body: Any) -> bool:
+        """
+        Send the last reply to what `consumer` holds, now or with its next `claim` or `acknowledge`. Capacity
+        does not matter. Return whether it was taken.
+        """
+        return not self.send([Outgoing(channel, body, unlimited=True)])
+
+    @abstractmethod
+    def acknowledge(self, consumer: str) -> None:
+        """Forget what `consumer` holds, after sending its buffered replies."""
+
+    @abstractmethod
+    def requeue(self, consumer: str) -> None:
+        """Put what `consumer` holds back at the head of its channel, with a new expiry."""
+
+    @abstractmethod
+    def dead_letter(self, consumer: str | None, entry: Entry, reason: str) -> int:
+        """
+        Move an entry to the dead letters: one that `consumer` holds, or, with None, one that was taken for
+        good. Keep the newest `layer.options.dead_letters`. Return how many were dropped for that.
+        """
+
+    @abstractmethod
+    def wait(self, consumer: str | None, channels: Sequence[str], seconds: float) -> bool:
+        """
+        Wait until there may be a message on `channels`, for `seconds` at most. Return False when the time is
+        up, or `wake` was called for `consumer`. A message that came just before the call ends the wait.
+        """
+
+    @abstractmethod
+    def wake(self, consumer: str) -> None:
+        """End the wait of `consumer`, or its next one. Does not raise LayerUnavailable."""
+
+    # Leases. A name is a worker process (without "!"), or the inbox of a gateway (ending in "!").
+
+    @abstractmethod
+    def register(self, name: str) -> None:
+        """Take a lease of `layer.options.lease` seconds under `name`."""
+
+    @abstractmethod
+    def heartbeat(self, names: Sequence[str]) -> Heartbeat:
+        """Renew leases, and look for those that have run out and for messages that have expired."""
+
+    @abstractmethod
+    def extend_leases(self) -> None:
+        """Renew every lease, of all processes, because the store was away for all of them."""
+
+    @abstractmethod
+    def recover(self, decide: Callable[[Entry], Action]) -> Recovered:
+        """
+        Clear up after names whose lease has run out, each exactly once among all processes. For each message
+        that a worker process held, do as `decide(entry)` says. Of a gateway, send the wills, and remove
+        memberships and inbox. What was interrupted is taken up by the next call.
+        """
+
+    @abstractmethod
+    def leave(self, name: str) -> None:
+        """
+        End a lease in order. Of a gateway, send the wills of connections that are still open, and remove
+        memberships and inbox. A worker process holds nothing at this time.
+        """
+
+    # Expiry.
+
+    @abstractmethod
+    def expire(self, decide: Callable[[Entry], Action]) -> Recovered:
+        """Take events that have expired, and do with each as `decide(entry)` says, exactly once."""
+
+    def sweep(self) -> dict[str, int]:
+        """
+        Remove what else has expired. Return how many messages went of each shared channel. Called now and
+        then, for a store that does not do so by itself.
+        """
+        return {}
+
+    # Delay.
+
+    @abstractmethod
+    def delay(self, channel: str, body: Any, seconds: float) -> None:
+        """Keep a message until it is due in `seconds`."""
+
+    @abstractmethod
+    def send_due(self) -> Due:
+        """Send the delayed messages that are due, each once among all processes, some at a time."""
+
+    def due_interval(self) -> float:
+        """Return the seconds after which to look for what is due although nothing told of it."""
+        return self.layer.options.heartbeat
+
+    def wait_due(self, seconds: float) -> bool:
+        """Wait until a message may be due sooner than known, for `seconds` at most. Return whether."""
+        with self._due:
+            if not self._due_changed and seconds > 0:
+                self._due.wait(seconds)
+            changed, self._due_changed = self._due_changed, False
+            return changed
+
+    def wake_due(self) -> None:
+        """End `wait_due`: something was delayed, or the thread must end."""
+        with self._due:
+            self._due_changed = True
+            self._due.notify_all()
+
+    # Groups.
+
+    @abstractmethod
+    def group_add(self, group: str, channel: str) -> None:
+        """
+        Add a member. If it belongs to the inbox of a live gateway and was not a member, that inbox gets the
+        notice `protocol.group_added`, in the same step.
+        """
+
+    @abstractmethod
+    def group_discard(self, group: str, channel: str) -> None:
+        """Remove a member, with the notice `protocol.group_discarded` as for `group_add`."""
+
+    @abstractmethod
+    def group_channels(self, group: str) -> list[str]:
+        """Return the members of a group."""
+
+    @abstractmethod
+    def send_group(self, group: str, message: Message) -> int:
+        """
+        Send to a group: one `protocol.group_message` for each gateway with members, however many, and the
+        message for each other member. Return how many members were skipped because they were full.
+        """
+
+    # Dead letters.
+
+    @abstractmethod
+    def dead_letters(self) -> Iterable[tuple[str, str, Any, str, float]]:
+        """Return (id, channel, body, reason, seconds since 1970) of each, the oldest first."""
+
+    @abstractmethod
+    def requeue_dead_letter(self, id: str) -> bool:
+        """Send a dead letter again, whatever the capacity. Return whether it was there."""
+
+    @abstractmethod
+    def drop_dead_letters(self, ids: Sequence[str]) -> int:
+        """Delete dead letters. Return how many there were."""
+
+    @abstractmethod
+    def count_dead_letters(self) -> int:
+        """Return how many dead letters there are."""
+
+    # Counters and statistics.
+
+    @abstractmethod
+    def add_counters(self, increments: dict[str, int]) -> None:
+        """Add to the counters of all processes."""
+
+    @abstractmethod
+    def counters(self) -> dict[str, int]:
+        """Return the counters of all processes."""
+
+    @abstractmethod
+    def pending(self, channel: str | None = None) -> list[Pending]:
+        """Return what waits, of one channel or inbox or of all."""
+
+    @abstractmethod
+    def count_unacknowledged(self) -> int:
+        """Return how many messages are claimed and not acknowledged."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Remove everything but leases and wills. Each open inbox gets `protocol.reset`."""
+
+    # A gateway's end, for `ThreadedInbox`. A store with an inbox of its own overrides `open_inbox` alone.
+
+    def open_inbox(self, name: str) -> Inbox:
+        """Return the inbox of a gateway; called in its event loop."""
+        from .inbox import ThreadedInbox
+
+        return ThreadedInbox(self.layer, name)
+
+    def receive_inbox(self, name: str, limit: int) -> list[tuple[str, Any]]:
+        """Take up to `limit` messages of an inbox: (channel, body), in order."""
+        raise NotImplementedError
+
+    def gateway_batch(
+        self,
+        inbox: str,
+        wills: Sequence[Will],
+        cleared: Sequence[str],
+        discards: Sequence[tuple[str, str]],
+        sends: Sequence[Outgoing],
+    ) -> Sequence[int]:
+        """
+        Do what a gateway wants done, in this order: set wills, clear wills (of these connections), remove
+        memberships (group, channel; no notice), and send. Return the indexes of `sends` that found their
+        channel full.
+        """
+        raise NotImplementedError
+
+    def subscribe(self, name: str, callback: Callable[[], None]) -> None:
+        """Call `callback()`, in any thread, whenever something may have come to the inbox `name`."""
+        raise NotImplementedError
+
+    def unsubscribe(self, name: str) -> None:
+        """Call no more."""
