@@ -1,6 +1,7 @@
 """The contract of a layer, from wherever channels is installed: inside Django, or as the add-on."""
 
 try:
+    from django.channels import protocol
     from django.channels.exceptions import (
         ChannelFull,
         InvalidMessage,
@@ -21,6 +22,7 @@ except ModuleNotFoundError as _error:
     if not (_error.name or "").startswith("django"):
         raise
     try:
+        from channels import protocol
         from channels.exceptions import (
             ChannelFull,
             InvalidMessage,
@@ -56,4 +58,5 @@ __all__ = [
     "check_group_name",
     "clean",
     "inbox_of",
+    "protocol",
 ]

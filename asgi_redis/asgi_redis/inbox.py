@@ -11,7 +11,9 @@ import uuid
 from asyncio import get_event_loop, shield
 from collections import OrderedDict, defaultdict, deque
 
-from .contract import ChannelFull, Inbox, LayerUnavailable
+from . import entry
+from .contract import ChannelFull, Inbox, LayerUnavailable, protocol
+from .failures import unavailable
 from .recovery import logger
 from .scripts import run
 
@@ -39,9 +41,10 @@ class RedisInbox(Inbox):
         #: This gateway, and no former one of that name.
         self.gateway = "%s|%s" % (name, self._token)
         self._stream = layer.keys.inbox(name)[2]
-        self._holds_key = layer.keys.holds(self.gateway)
+        self._store = layer.store
+        self._wills_key = layer.keys.wills(self.gateway)
         # What the register knows, and how far the stream was read: (milliseconds, sequence).
-        self._beat = 0
+        self._count = 0
         self._last = (0, 0)
         self._trimmed = (0, 0)
         self._lost_at = None
@@ -51,7 +54,7 @@ class RedisInbox(Inbox):
         self._attended, self._run_id = 0, None
         self._ready, self._error, self._reading = [], None, None
         self._outgoing, self._writing = deque(), None
-        self._holds = OrderedDict()  # channel to farewell, or None: what the server is to be told
+        self._wills = OrderedDict()  # channel to farewell, or None: what the server is to be told
         self._told = set()  # channels that it has been told of
         self._chores = []
         self._closed = False
@@ -73,22 +76,22 @@ class RedisInbox(Inbox):
                 return
             reply = self._layer.servers.call(self._attend_command(lost))
             for group in self._attended_with(reply):
-                self._layer.unroute(group, self.name)
+                self._store.remove_route(group, self.name)
 
     def _attend_command(self, lost):
         # Lease and reader notice the same loss, one after the other: it is told once.
         if lost and self._lost_at is not None:
             lost = time.monotonic() - self._lost_at > self._layer.leases.lease
-        lost = lost and self._beat > 0
-        return self._layer.attend_command(self.name, self._beat, self._last, lost, self._token)
+        lost = lost and self._count > 0
+        return self._store.register_command(self.name, self._count, self._last, lost, self._token)
 
     def _attended_with(self, reply):
         """Take in the answer of attend.lua; returns the groups whose routes are to go."""
-        beat, lost, *groups = reply
-        self._beat = max(self._beat, beat)
+        count, lost, groups = self._store.registered(reply)
+        self._count = max(self._count, count)
         if lost:
             self._lost_at = time.monotonic()
-        return [group.decode() for group in groups]
+        return groups
 
     # Reading.
 
@@ -147,25 +150,27 @@ class RedisInbox(Inbox):
             self._take(reply)
 
     def _take(self, reply):
-        records = reply[0][1]
-        for _, fields in records:
+        for raw_id, fields in reply[0][1]:
+            milliseconds, _, sequence = raw_id.partition(b"-")
+            record_id = (int(milliseconds), int(sequence))
+            if record_id <= self._last:
+                continue  # an old reply, or the same once more
+            self._last = record_id
             body = fields[b"e"] if isinstance(fields, dict) else fields[1]
-            channel, message = self._layer.decode(body)
+            channel = entry.split_body(body)[0]
+            message = self._layer.read_body(channel, body)
             if message is None:
-                self._chores.append(
-                    ("bury", b"0" * 14 + (body if channel else self.name.encode() + body))
-                )
+                body = body if channel else self.name.encode() + body
+                self._chores.append(("bury", entry.make_expired(body)))
                 self._schedule()
                 continue
             self._ready.append((channel or self.name, message))
-        milliseconds, _, sequence = records[-1][0].partition(b"-")
-        self._last = (int(milliseconds), int(sequence))
 
     # Sending.
 
     def send(self, channel, message, failed):
-        body = self._layer.encode(channel, message)
-        self._outgoing.append((channel, body, "done" in message, failed))
+        body = self._layer.store.encode(channel, message)
+        self._outgoing.append((channel, body, protocol.ignores_capacity(message), failed))
         self._schedule()
 
     def group_discard(self, group, channel):
@@ -175,15 +180,15 @@ class RedisInbox(Inbox):
     def set_will(self, channel, will):
         target, message = will
         expiry = int(self._layer.expiries[target] * 1000)
-        self._holds[channel] = b"%d:" % expiry + self._layer.encode(target, message)
+        self._wills[channel] = b"%d:" % expiry + self._store.encode(target, message)
         self._schedule()
 
     def clear_will(self, channel):
         if channel in self._told:
-            self._holds[channel] = None
+            self._wills[channel] = None
             self._schedule()
         else:
-            self._holds.pop(channel, None)
+            self._wills.pop(channel, None)
 
     def _schedule(self):
         if self._writing is None and not self._closed:
@@ -191,7 +196,7 @@ class RedisInbox(Inbox):
 
     async def _write(self):
         try:
-            while self._outgoing or self._chores or self._holds:
+            while self._outgoing or self._chores or self._wills:
                 if not await self._write_once():
                     return
         except Exception:
@@ -203,7 +208,7 @@ class RedisInbox(Inbox):
         """Send one batch; returns whether the server took it."""
         commands, afterwards = [], []
         batch = self._take_batch()
-        holds, self._holds = self._holds, OrderedDict()
+        holds, self._wills = self._wills, OrderedDict()
         chores, self._chores = self._chores, []
         self._add_holds(commands, afterwards, holds)
         self._add_messages(commands, afterwards, batch)
@@ -214,8 +219,8 @@ class RedisInbox(Inbox):
             for _, _, _, failed in batch:
                 failed(error)
             # What the server is to be told of connections that live on, it is told later.
-            holds.update(self._holds)
-            self._holds = holds
+            holds.update(self._wills)
+            self._wills = holds
             self._chores = chores + self._chores
             return False
         for reply, after in zip(replies, afterwards):
@@ -232,36 +237,32 @@ class RedisInbox(Inbox):
 
     def _add_messages(self, commands, afterwards, batch):
         """One script for all queues of a partition; one each for what goes to an inbox."""
-        layer = self._layer
+        store = self._store
         queued = defaultdict(lambda: ([], [], []))
         for item in batch:
-            channel, body, forced, _ = item
+            channel, body, unlimited, _ = item
             if "!" in channel:
-                commands.append(layer.send_command(channel, body, forced))
-                afterwards.append(lambda reply, item=item: self._told_one(reply, item))
+                commands.append(store.send_command(channel, body, unlimited))
+                afterwards.append(lambda reply, item=item: self._sent(reply, [item]))
                 continue
-            partition, queue, wake, capacity, expiry, kind, _ = (
-                layer.place(channel) if "?" not in channel else layer._place(channel)
-            )
+            partition, queue, wake, capacity, expiry, kind, _ = store.place(channel)
             keys, arguments, items = queued[partition]
             keys += (queue, wake)
-            arguments += (-1 if forced else capacity, expiry, kind, body)
+            arguments += (-1 if unlimited else capacity, expiry, kind, body)
             items.append(item)
         for partition, (keys, arguments, items) in queued.items():
-            commands.append(run("send", layer.keys.sending[partition] + tuple(keys), arguments))
-            afterwards.append(lambda reply, items=items: self._sent_many(reply, items))
+            commands.append(run("send", store.keys.sending[partition] + tuple(keys), arguments))
+            afterwards.append(lambda reply, items=items: self._sent(reply, items))
 
-    def _told_one(self, reply, item):
-        if reply != 1:
-            self._failed(reply if isinstance(reply, Exception) else None, item)
-
-    def _sent_many(self, reply, items):
+    def _sent(self, reply, items):
         if isinstance(reply, Exception):
             for item in items:
                 self._failed(reply, item)
-        elif reply != 0:
-            for number in reply:
-                self._failed(None, items[number - 1])
+            return
+        refused = reply or ()
+        self._layer.count("sent", len(items) - len(refused))
+        for number in refused:
+            self._failed(None, items[number - 1])
 
     def _failed(self, error, item):
         channel, _, _, failed = item
@@ -269,8 +270,6 @@ class RedisInbox(Inbox):
             self._layer.count("full")
             failed(ChannelFull("The channel %r is full." % channel))
         else:
-            from .failures import unavailable
-
             failed(unavailable(error, self._layer.servers.where))
 
     def _add_holds(self, commands, afterwards, holds):
@@ -278,11 +277,11 @@ class RedisInbox(Inbox):
         dropped = [channel for channel, farewell in holds.items() if farewell is None]
         if told:
             fields = tuple(part for item in told for part in item)
-            commands.append(("HSET", self._holds_key) + fields)
+            commands.append(("HSET", self._wills_key) + fields)
             afterwards.append(None)
             self._told.update(channel for channel, _ in told)
         if dropped:
-            commands.append(("HDEL", self._holds_key) + tuple(dropped))
+            commands.append(("HDEL", self._wills_key) + tuple(dropped))
             afterwards.append(None)
             self._told.difference_update(dropped)
 
@@ -290,25 +289,25 @@ class RedisInbox(Inbox):
         for chore in chores:
             after = None
             if chore[0] == "discard":
-                command = self._layer.discard_command(chore[1], chore[2])
+                command = self._store.discard_command(chore[1], chore[2])
                 after = self._unroute_after(chore[1])
             elif chore[0] == "unroute":
                 number = chore[2] if len(chore) > 2 else -1
-                command = run("unroute", [self._layer.keys.group(chore[1])[1]], [self.name, number])
+                command = self._store.remove_route_command(chore[1], self.name, number)
             else:
-                command = self._layer.bury_command(chore[1])
+                command = self._store.dead_letter_command("", "unreadable", chore[1])
                 after = self._buried
             commands.append(command)
             afterwards.append(after)
 
     def _buried(self, reply):
         if isinstance(reply, int):
-            self._layer.buried(reply)
+            self._layer.dropped(reply)
 
     def _unroute_after(self, group):
         """Where the route lies in another partition, it takes another script."""
         keys = self._layer.keys
-        if keys.partition(self.name) == keys.partition_of_group(group):
+        if keys.partition(self.name) == keys.group(group).partition:
             return None
 
         def after(reply):
@@ -336,13 +335,9 @@ class RedisInbox(Inbox):
 
     def _leave(self):
         """Memberships, and what is still in the inbox, go; connections still held get their farewell."""
-        keys, servers = self._layer.keys, self._layer.servers
         with self._leaving:  # the lease's thread may be about to say that it is there
             self._left = True
         try:
-            servers.call_many(
-                [("SADD", keys.gone, self.gateway), ("ZREM", keys.leases, "g:" + self.gateway)]
-            )
-            self._layer.leases.clear_up(self.gateway)
+            self._store.leave(self.gateway)
         except LayerUnavailable as error:
             logger.warning("The gateway could not take its leave; its lease will end: %s", error)

@@ -4,33 +4,36 @@ What lies under which key, and in which partition. No I/O and no state.
 A key is `{PREFIX#PARTITION}KIND:NAME`. The braces are Redis Cluster's hash tag, so that a partition
 lies in one place and a script may use all of it:
 
-    q:CHANNEL      queue: list of entries (lua/send.lua)
+    q:CHANNEL      queue: list of entries (lua/prelude.lua)
     w:CHANNEL      its wake list: a token while it holds anything
-    g:INBOX        register of a gateway, a hash (lua/attend.lua)
-    i:INBOX        its inbox, a stream (lua/tell.lua)
+    g:INBOX        register of a gateway, a hash (lua/register.lua)
+    i:INBOX        its inbox, a stream (lua/send_inbox.lua)
     b:INBOX        the groups of which it has members, a set
     m:INBOX:GROUP  a group's members there, a set
-    r:GROUP        routes of a group, a hash (lua/route.lua)
+    r:GROUP        routes of a group, a hash (lua/add_route.lua)
     p:GROUP        its members that no gateway holds, a sorted set
-    stat           counters, a hash
-    expired        what expired and nobody has looked at, a list (lua/beat.lua)
-    queues         queues that may hold what expires, a set (lua/beat.lua)
-    epoch          what nobody changes: where it has, the partition lost its data
+    epoch          a random id: a different value means that the partition lost its data
 
 and only in the first partition:
 
     f:PROCESS            what a worker process holds, a hash (lua/claim.lua)
-    k:SLOT               wake list of one worker thread
-    h:INBOX|TOKEN        connections of a gateway, a hash (lua/farewell.lua)
-    leases, seen, gone   leases (lua/beat.lua)
-    delay, delay-wake    what is due later (lua/later.lua)
-    dead                 dead letters, a stream (lua/bury.lua)
+    k:CONSUMER           wake list of one consumer
+    h:INBOX|TOKEN        last wills of a gateway, a hash (lua/send_wills.lua)
+    expired              expired entries that no heartbeat has reported, a list (lua/heartbeat.lua)
+    queues               queues that may hold what expires, a set (lua/heartbeat.lua)
+    leases, seen, gone   leases (lua/heartbeat.lua)
+    delay, delay-wake    what is due later (lua/send_later.lua)
+    dead                 dead letters, a stream (lua/dead_letter.lua)
+    counters             what all processes counted, a hash
 
-Shared channels lie in the first partition, all of them: a worker claims from any of them, and reaping
+Shared channels lie in the first partition, all of them: a worker claims from any of them, and a recovery
 moves what a dead worker held, in one script each. Inboxes, groups and single readers' channels are
 what there is much of, and are spread over all partitions.
 """
 
+from __future__ import annotations
+
+from typing import NamedTuple
 from zlib import crc32
 
 from .contract import EVENT_CHANNELS, inbox_of
@@ -39,10 +42,29 @@ from .contract import EVENT_CHANNELS, inbox_of
 SINGLE, EVENTS, SHARED = 0, 1, 2
 
 
+class QueueKeys(NamedTuple):
+    partition: int
+    queue: str
+    wake: str
+
+
+class InboxKeys(NamedTuple):
+    partition: int
+    register: str
+    stream: str
+    groups: str
+
+
+class GroupKeys(NamedTuple):
+    partition: int
+    routes: str
+    others: str  # members that no gateway holds
+
+
 class Keys:
     """The keys of one layer."""
 
-    def __init__(self, prefix, partitions):
+    def __init__(self, prefix: str, partitions: int) -> None:
         if not isinstance(prefix, str) or set("{}") & set(prefix):
             raise ValueError(
                 "prefix is text without braces, such as 'mysite:', not %r." % (prefix,)
@@ -53,22 +75,23 @@ class Keys:
         self.tags = ["{%s#%d}" % (prefix, number) for number in range(partitions)]
         #: The first partition's.
         self.tag = self.tags[0]
-        self.stat = self.tag + "stat"
+        self.counters = self.tag + "counters"
         self.leases = self.tag + "leases"
         self.seen = self.tag + "seen"
         self.gone = self.tag + "gone"
         self.delay = self.tag + "delay"
         self.delay_wake = self.tag + "delay-wake"
         self.dead = self.tag + "dead"
+        self.expired = self.tag + "expired"
         self.queues = self.tag + "queues"
         #: By partition, the keys of send.lua before the queues.
-        self.sending = [(tag + "stat", tag + "expired", tag + "queues") for tag in self.tags]
-        #: What beat.lua looks at for what expired.
-        self.expiring = [self.stat, self.tag + "expired", self.queues]
-        self.expiring += [self.queue(channel)[1] for channel in sorted(EVENT_CHANNELS)]
+        self.sending = [(tag + "expired", tag + "queues") for tag in self.tags]
+        #: Where heartbeat.lua looks for what expired.
+        self.expiring = [self.expired, self.queues]
+        self.expiring += [self.queue(channel).queue for channel in sorted(EVENT_CHANNELS)]
 
-    def partition(self, name):
-        """The partition of an inbox, a group or a channel."""
+    def partition(self, name: str) -> int:
+        """Return the partition of an inbox or a channel."""
         if self.partitions == 1:
             return 0
         inbox = inbox_of(name)
@@ -76,50 +99,49 @@ class Keys:
             return 0
         return crc32((inbox or name).encode()) % self.partitions
 
-    def partition_of_group(self, group):
-        return crc32(group.encode()) % self.partitions
-
-    def queue(self, channel):
-        """(partition, queue, wake list) of a channel; a process-local one shares its prefix's."""
+    def queue(self, channel: str) -> QueueKeys:
+        """Return the keys of a channel's queue; a process-local channel shares its prefix's."""
         number = self.partition(channel)
         name = inbox_of(channel) or channel
         tag = self.tags[number]
-        return number, "%sq:%s" % (tag, name), "%sw:%s" % (tag, name)
+        return QueueKeys(number, "%sq:%s" % (tag, name), "%sw:%s" % (tag, name))
 
-    def kind(self, channel):
-        """SINGLE, EVENTS or SHARED."""
+    def kind(self, channel: str) -> int:
+        """Return SINGLE, EVENTS or SHARED."""
         if "?" in channel or "!" in channel:
             return SINGLE
         return EVENTS if channel in EVENT_CHANNELS else SHARED
 
-    def held(self, process):
+    def held(self, process: str) -> str:
         return "%sf:%s" % (self.tag, process)
 
-    def wake(self, slot):
-        return "%sk:%s" % (self.tag, slot)
+    def wake(self, consumer: str) -> str:
+        return "%sk:%s" % (self.tag, consumer)
 
-    def holds(self, gateway):
+    def wills(self, gateway: str) -> str:
         return "%sh:%s" % (self.tag, gateway)
 
-    def inbox(self, inbox):
-        """(partition, register, stream, groups) of an inbox."""
+    def inbox(self, inbox: str) -> InboxKeys:
+        """Return the keys of an inbox."""
         number = self.partition(inbox)
         tag = self.tags[number]
-        return number, "%sg:%s" % (tag, inbox), "%si:%s" % (tag, inbox), "%sb:%s" % (tag, inbox)
+        return InboxKeys(
+            number, "%sg:%s" % (tag, inbox), "%si:%s" % (tag, inbox), "%sb:%s" % (tag, inbox)
+        )
 
-    def members(self, inbox, group):
+    def members(self, inbox: str, group: str) -> str:
         return "%sm:%s:%s" % (self.tags[self.partition(inbox)], inbox, group)
 
-    def group(self, group):
-        """(partition, routes, members that no gateway holds) of a group."""
-        number = self.partition_of_group(group)
+    def group(self, group: str) -> GroupKeys:
+        """Return the keys of a group."""
+        number = crc32(group.encode()) % self.partitions
         tag = self.tags[number]
-        return number, "%sr:%s" % (tag, group), "%sp:%s" % (tag, group)
+        return GroupKeys(number, "%sr:%s" % (tag, group), "%sp:%s" % (tag, group))
 
-    def patterns(self, kinds=None):
-        """For SCAN: globs of all keys of this layer, or of those of some kinds, by partition."""
+    def patterns(self, kinds: str = "") -> list[str]:
+        """Return globs for SCAN: of all keys of this layer, or of those of some kinds, by partition."""
         found = []
         for tag in self.tags:
             literal = "".join("\\" + each if each in "*?[]\\^" else each for each in tag)
-            found += [literal + "*"] if kinds is None else [literal + kind + ":*" for kind in kinds]
+            found += [literal + kind + ":*" for kind in kinds] if kinds else [literal + "*"]
         return found

@@ -11,19 +11,12 @@ import uuid
 import weakref
 
 from . import recovery
-from .contract import ChannelFull, LayerUnavailable
-from .scripts import run
+from .contract import LayerUnavailable
 
 logger = logging.getLogger("django.channels.redis")
 
-#: Messages due that are sent before the thread looks at the time again.
-DUE_BATCH = 100
-
 #: Seconds after the end of a lease at which it is looked for.
 AFTER_END = 0.01
-
-#: Milliseconds after which another process sends what one has taken and not sent.
-PUT_OFF = 15000
 
 
 class Leases:
@@ -38,19 +31,20 @@ class Leases:
         self._layer = weakref.ref(layer)
         self.heartbeat = heartbeat
         self.lease = lease
-        self.milliseconds = int(lease * 1000)
         self.forked()
 
     def forked(self):
         """In a new process: another name, and no thread."""
         self.process = "%s.%d" % (uuid.uuid4().hex[:12], os.getpid())
-        self.holder = "w:" + self.process
+        layer = self._layer()
+        if layer is not None:
+            layer.store.set_process(self.process)
+            layer.store.lease = int(self.lease * 1000)
         self._lock = threading.Lock()
         self._thread = None
         self._stopped = threading.Event()
         self._inboxes = {}
         self._due = None
-        self._epochs = {}
 
     def ensure(self):
         """Take the lease and start the thread, unless that is done. Raises LayerUnavailable."""
@@ -93,97 +87,51 @@ class Leases:
         Raises LayerUnavailable; what was not finished is done by the next beat.
         """
         layer = self._layer()
-        keys = layer.keys
+        store = layer.store
         inboxes = dict(self._inboxes)
-        due, missing, lost, gone, ending, expired = layer.servers.call(
-            run(
-                "beat",
-                [keys.leases, keys.seen, keys.gone, keys.held(self.process), keys.delay]
-                + keys.expiring,
-                [self.holder, self.milliseconds, keys.tag] + list(inboxes),
-            )
-        )
-        self._due = None if due < 0 else time.monotonic() + due / 1000.0
-        missing = {name.decode() for name in missing}
-        lost_some = self._look_at_partitions()
+        found = store.heartbeat(list(inboxes), self.lease)
+        self._set_due(found.next_due)
+        lost_some = bool(inboxes) and store.partition_lost_data()
         for gateway, inbox in inboxes.items():
             # A lease that others have reaped took the memberships with it.
-            inbox.attend((gateway in missing or lost_some) and inbox.leased)
+            inbox.attend((gateway in found.missing or lost_some) and inbox.leased)
             inbox.leased = True
-        for channel, number in zip(expired[::2], expired[1::2]):
+        for channel, number in found.expired.items():
             layer.count("expired", number)
-            layer.notices.expired(channel.decode("ascii", "replace"), number)
+            layer.notices.expired(channel, number)
         layer.notices.log()
-        for slot, entry in zip(lost[::2], lost[1::2]):
-            recovery.settle(layer, slot.decode(), entry)
-        for name in gone:
-            self.clear_up(name.decode())
-        layer.counters.share(layer.add_to_counters)
-        return ending / 1000.0
+        for held in found.held:
+            recovery.settle(layer, held)
+        for name in found.gone:
+            self.clear_up(name)
+        layer.counters.share(store.add_counters)
+        return found.next_end
 
-    def _look_at_partitions(self):
-        """
-        Whether one of several partitions lost its data, and with it routes of groups: a cluster's node
-        did. (Of a single partition, the register of the inbox tells.)
-        """
-        layer = self._layer()
-        tags = layer.keys.tags
-        if len(tags) == 1 or not self._inboxes:
-            return False
-        lost = False
-        epochs = layer.servers.call_many([("GET", tag + "epoch") for tag in tags])
-        for tag, epoch in zip(tags, epochs):
-            if epoch is None:
-                layer.servers.call(("SET", tag + "epoch", uuid.uuid4().hex, "NX"))
-                epoch = layer.servers.call(("GET", tag + "epoch"))
-            lost = lost or self._epochs.get(tag, epoch) != epoch
-            self._epochs[tag] = epoch
-        return lost
+    def _set_due(self, seconds):
+        self._due = None if seconds is None else time.monotonic() + seconds
 
     def clear_up(self, gateway):
-        """Remove what a gateway left. Each part may be done twice; farewells are sent once."""
-        layer = self._layer()
-        keys, call = layer.keys, layer.servers.call
-        inbox, _, token = gateway.partition("|")
-        logger.info("Clearing up after the gateway %s.", inbox)
-        while call(run("farewell", [keys.holds(gateway), keys.stat], [keys.tag])):
-            pass
-        partition, register, stream, groups = keys.inbox(inbox)
-        tag = keys.tags[partition]
-        for group in call(run("retire", [register, stream, groups], [tag, inbox, token])):
-            layer.unroute(group.decode(), inbox)
-        call(("SREM", keys.gone, gateway))
+        """Remove what a gateway left. Each part may be done twice; wills are sent once."""
+        logger.info("Clearing up after the gateway %s.", gateway.partition("|")[0])
+        self._layer().store.clear_up(gateway)
 
     def send_due(self):
         """Send what is due; sets when the next is. Raises LayerUnavailable."""
         layer = self._layer()
-        key = layer.keys.delay
-        while True:
-            pause, *due = layer.servers.call(run("due", [key], [PUT_OFF, DUE_BATCH]))
-            for member in due:
-                # The member begins with 16 digits that make it unique.
-                try:
-                    layer.deliver_raw(member[16:])
-                except ChannelFull:
-                    layer.count("delayed_full")
-                layer.servers.call(("ZREM", key, member))
-            if len(due) < DUE_BATCH:
-                self._due = None if pause < 0 else time.monotonic() + pause / 1000.0
-                return
+        dropped, seconds = layer.store.send_due()
+        if dropped:
+            layer.count("delayed_full", dropped)
+        self._set_due(seconds)
 
     def wait(self, seconds):
         """Wait until something is due, or a new message is due before it; for `seconds` at the most."""
         if self._due is not None:
             seconds = min(seconds, self._due - time.monotonic())
-        layer = self._layer()
-        servers, key = layer.servers, layer.keys.delay_wake
-        del layer  # it may go while this waits
-        if seconds > 0:
-            seconds = max(0.01, seconds)
-            if servers.wait(("BLPOP", key, seconds), seconds) is not None:
-                if self._stopped.is_set():
-                    servers.call(("RPUSH", key, "1"))  # for another process
-                self._due = time.monotonic()
+        store = self._layer().store
+        if seconds > 0 and store.wait_due(seconds):
+            if self._stopped.is_set():
+                store.wake_due()
+            self._due = time.monotonic()
         return self._due is not None and self._due <= time.monotonic() + 0.002
 
 

@@ -8,50 +8,50 @@ import threading
 import time
 from collections import Counter
 
-from .contract import REPORT, RETRY, LayerUnavailable
+from .contract import REPORT, RETRY, LayerUnavailable, protocol
+from .gateways import EXPIRED
 
 logger = logging.getLogger("django.channels.redis")
 
-#: Slots of this process that hold what expired begin so (lua/beat.lua).
-EXPIRED = "expired:"
 
-
-def settle(layer, slot, entry):
+def settle(layer, held):
     """
-    Deal with what a dead worker held, or what expired, which `slot` of this process holds now. Each step is
+    Deal with what a dead worker held, or what expired, which this process holds now. Each step is
     atomic; should this process be lost between them, another one begins again.
     """
-    channel, message, losses = layer.read_entry(entry)
+    field = held.field
+    channel, message, losses = layer.read_entry(held.entry)
     if message is None:
-        layer.bury(slot, "unreadable")
+        layer.dropped(layer.store.dead_letter(field, "unreadable"))
         return
-    if slot.startswith(EXPIRED):
-        if "exchange" in message and "reply_channel" in message:
-            _report(layer, channel, message)
-        layer.forget(slot)
+    address = protocol.reply_address(message)
+    if field.startswith(EXPIRED):
+        if address is not None:
+            _report(layer, channel, address)
+        layer.store.forget(field)
         return
     policy = layer.policy.decide(channel, message, losses + 1)
     if policy == REPORT:
         logger.warning("A worker was lost with a message of %s: its client is told.", channel)
-        _report(layer, channel, message)
-        layer.forget(slot)
+        _report(layer, channel, address)
+        layer.store.forget(field)
         layer.count("lost_reported")
     elif policy == RETRY:
         logger.warning("A worker was lost with a message of %s: it goes to another.", channel)
-        layer.put_back(slot, channel, losses=1)
+        layer.store.put_back(held, 1)
         layer.count("lost_retried")
     else:
         logger.error(
             "A worker was lost with a message of %s: it is among the dead letters.", channel
         )
-        layer.bury(slot, "lost")
+        layer.dropped(layer.store.dead_letter(field, "lost"))
         layer.count("lost_dead")
 
 
-def _report(layer, channel, message):
+def _report(layer, channel, address):
     """Tell its gateway, which answers the client; of an exchange that is over it takes no notice."""
     try:
-        layer.deliver(message["reply_channel"], {"lost": message["exchange"]})
+        layer.deliver(address[0], protocol.lost(address[1]))
     except LayerUnavailable:
         raise
     except Exception:

@@ -1,26 +1,26 @@
--- Put a dead letter back on its channel, at the end, whatever its capacity.
+-- Put what a process holds back at the head of its channel. Twice does no harm.
 --
--- KEYS 1 the dead letters (stream, as in bury.lua)
---      2 the channel's queue (list of entries, as in send.lua)
+-- KEYS 1 what this process holds (hash, as in claim.lua)
+--      2 the channel's queue (list of entries, as in prelude.lua)
 --      3 its wake list
---      4 queues that may hold what expires (set of keys, as in beat.lua)
--- ARGV 1 the letter's id
+--      4 queues that may hold what expires (set of keys, as in heartbeat.lua)
+-- ARGV 1 how many losses of a worker to add to each entry's
 --      2 the channel's expiry, in milliseconds
--- Returns 1, or 0 if there is no such letter.
-local letter = redis.call("XRANGE", KEYS[1], ARGV[1], ARGV[1])[1]
-if not letter then
-  return 0
-end
-redis.call("XDEL", KEYS[1], ARGV[1])
-local time = redis.call("TIME")
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+--      3… fields of KEYS 1; the last of them comes first in the queue
+-- Returns how many of them were held.
 local expiry = tonumber(ARGV[2])
-redis.call(
-  "RPUSH", KEYS[2], string.format("%013d0", now + expiry) .. string.sub(letter[2][4], 15)
-)
-redis.call("PEXPIRE", KEYS[2], expiry + 600000)
-redis.call("SADD", KEYS[4], KEYS[2])
-redis.call("DEL", KEYS[3])
-redis.call("RPUSH", KEYS[3], "1")
-redis.call("PEXPIRE", KEYS[3], expiry + 1000)
-return 1
+local returned = 0
+for n = 3, #ARGV do
+  local entry = redis.call("HGET", KEYS[1], ARGV[n])
+  if entry then
+    redis.call("HDEL", KEYS[1], ARGV[n])
+    local losses = math.min(9, losses_of(entry) + tonumber(ARGV[1]))
+    entry = make_entry(now() + expiry, losses, body_of(entry))
+    push("LPUSH", KEYS[2], KEYS[3], entry, expiry, 600000)
+    returned = returned + 1
+  end
+end
+if returned > 0 then
+  redis.call("SADD", KEYS[4], KEYS[2])
+end
+return returned

@@ -26,4 +26,4 @@ class CounterTests(RecoveryCase):
         self.lose("websocket.disconnect", path="/a/")
         self.lose("jobs", number=1)
         expected = {"lost_reported": 1, "lost_retried": 1, "lost_dead": 1}
-        wait_until(lambda: self.counters() == expected, "the counters")
+        wait_until(lambda: expected.items() <= self.counters().items(), "the counters")

@@ -114,7 +114,7 @@ class ExpiredEventTests(ExpiryCase):
         """Who reaps it tells in its place, and does not take it for a lost worker."""
         finder = self.layer_that_dies(lease=0.5)
         finder.deliver = lambda channel, message: None
-        finder.forget = lambda slot: None
+        finder.store.forget = lambda field: None
         self.send("websocket.receive", 7)
         self.wait_for_expiry()
         finder.leases.beat()
@@ -260,11 +260,12 @@ class DeadLetterLimitTests(RecoveryCase):
         super().setUp()
         self.layer = self.make_layer(dead_letters=3)
 
-    def bury(self, number):
+    def dead_letter(self, number):
         """A dead letter that holds `number`."""
         self.layer.send("work.x", {"number": number})
         self.layer.claim("slot", ["work.x"])
-        self.layer.bury("slot", "lost")
+        field = self.layer.store.consumer("slot").current.field
+        self.layer.dropped(self.layer.store.dead_letter(field, "lost"))
         self.layer.acknowledge("slot")
 
     def numbers(self):
@@ -272,11 +273,11 @@ class DeadLetterLimitTests(RecoveryCase):
 
     def test_the_newest_are_kept_and_the_rest_is_counted_and_logged(self):
         for number in range(3):
-            self.bury(number)
+            self.dead_letter(number)
         self.assertNotIn("dead_letters_dropped", self.layer.statistics())
         with self.assertLogs(LOGGER, "ERROR") as logs:
             for number in range(3, 8):
-                self.bury(number)
+                self.dead_letter(number)
             self.assertEqual(self.numbers(), [5, 6, 7])
             self.assertEqual(self.layer.statistics()["dead_letters_dropped"], 5)
             self.layer.notices.PAUSE = 0
@@ -299,7 +300,7 @@ class DeadLetterLimitTests(RecoveryCase):
 
     def test_none_may_be_kept(self):
         self.layer = self.make_layer(dead_letters=0)
-        self.bury(1)
+        self.dead_letter(1)
         self.assertEqual(self.layer.dead_letters(), [])
         self.assertEqual(self.layer.statistics()["dead_letters_dropped"], 1)
 

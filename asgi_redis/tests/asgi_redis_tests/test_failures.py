@@ -278,7 +278,7 @@ class EncryptionTests(RedisLayerCase, unittest.TestCase):
 
     def test_two_messages_never_look_alike(self):
         layers = [self.layer, self.make_layer(symmetric_encryption_keys=["old"])]
-        payloads = {layer.encode("test.x", {"a": 1}) for layer in layers for _ in range(100)}
+        payloads = {layer.store.encode("test.x", {"a": 1}) for layer in layers for _ in range(100)}
         self.assertEqual(len(payloads), 200)
 
     def test_keys_rotate_without_losing_a_message(self):
@@ -339,14 +339,14 @@ class EncryptionTests(RedisLayerCase, unittest.TestCase):
 
     def test_a_message_belongs_to_its_channel(self):
         """Somebody who can write to Redis, and has no key, cannot send one channel's to another."""
-        body = self.layer.encode("test.x", {"amount": 1})
-        self.layer.deliver_raw(body.replace(b"test.x", b"test.y"))
+        body = self.layer.store.encode("test.x", {"amount": 1})
+        self.layer.store.send("test.y", body.replace(b"test.x", b"test.y"))
         self.assertEqual(self.layer.receive_many(["test.y"]), (None, None))
         self.assertEqual(self.layer.dead_letters()[0].reason, "unreadable")
 
     def test_a_changed_message_is_not_read(self):
-        body = self.layer.encode("test.x", {"amount": 1})
-        self.layer.deliver_raw(body[:-1] + bytes([body[-1] ^ 1]))
+        body = self.layer.store.encode("test.x", {"amount": 1})
+        self.layer.store.send("test.x", body[:-1] + bytes([body[-1] ^ 1]))
         self.assertEqual(self.layer.receive_many(["test.x"]), (None, None))
         self.assertEqual(len(self.layer.dead_letters()), 1)
 
@@ -372,7 +372,7 @@ class NeighboursTests(RedisLayerCase, unittest.TestCase):
         for _ in range(3):
             layer.send(layer.new_channel("test.body?"), {})
         layer.send(layer.new_channel("test.local!"), {})
-        keys = [key for key in layer.servers.scan("*leftovers:*") if not key.endswith(b"stat")]
+        keys = layer.servers.scan("*leftovers:*")
         self.assertEqual(len(keys), 8)  # a queue and a wake list each
         for key in keys:
             self.assertLess(0, layer.servers.call(("PTTL", key)))

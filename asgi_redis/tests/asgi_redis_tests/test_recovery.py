@@ -158,14 +158,13 @@ class LostWorkerTests(RecoveryCase):
     def test_a_reaper_that_is_lost_in_the_middle_is_reaped_too(self):
         self.lose("work.twice", number=1)
         reaper = self.layer_that_dies()
-        settle, reaper.bury = reaper.bury, lambda *args: None
+        reaper.store.dead_letter = lambda *args: 0
         reaper.leases.ensure()
         held = reaper.keys.held(reaper.leases.process)
         wait_until(lambda: self.layer.servers.call(("HLEN", held)), "the reaper to hold it")
         self.die(reaper)
         self.watch()
         self.assertEqual(wait_until(self.layer.dead_letters, "it")[0].message, {"number": 1})
-        del settle
 
     def test_a_long_running_consumer_keeps_its_message_while_its_process_lives(self):
         self.watch()
@@ -228,11 +227,11 @@ class LostGatewayTests(RecoveryCase):
             for number in (3, 4):
                 inbox.set_will("gateway.gone!%d" % number, ("websocket.disconnect", {}))
             await asyncio.sleep(0)
-            while inbox._writing is not None or inbox._holds:
+            while inbox._writing is not None or inbox._wills:
                 await asyncio.sleep(0.005)
             inbox.clear_will("gateway.gone!3")
             inbox.clear_will("gateway.gone!4")
-            while inbox._writing is not None or inbox._holds:
+            while inbox._writing is not None or inbox._wills:
                 await asyncio.sleep(0.005)
             wait_until(lambda: inbox.leased, "its lease")
             self.die(gone)
@@ -394,7 +393,7 @@ class LostDataTests(RecoveryCase):
         async def check(inbox):
             await snapshot(inbox)
             await asyncio.get_event_loop().run_in_executor(
-                None, lambda: wait_until(lambda: inbox._beat > 3, "some beats")
+                None, lambda: wait_until(lambda: inbox._count > 3, "some beats")
             )
             self.assertEqual(await self.read(inbox), [("gateway.a!0", {"group_add": "room"})])
             back_in_time()

@@ -1,6 +1,6 @@
 -- List dead letters, the oldest first.
 --
--- KEYS 1 the dead letters (stream, as in bury.lua)
+-- KEYS 1 the dead letters (stream, as in dead_letter.lua)
 -- ARGV 1 the id to begin after, or "-"
 --      2 how many
 -- Returns id, why, entry of each, one after the other.

@@ -5,7 +5,7 @@
 --      3 its groups (set of names)
 -- ARGV 1 the partition's tag, before the "m:…" keys of its members
 --      2 the inbox's name
---      3 whose it was: where another has opened it since, nothing is removed
+--      3 its token: if another gateway has opened it since, nothing is removed
 -- Returns the groups it had members of: their routes to it are to go.
 if (redis.call("HGET", KEYS[1], "token") or ARGV[3]) ~= ARGV[3] then
   return {}

@@ -1,16 +1,15 @@
 -- Send a message to a group: one record for each gateway that has members, however many.
 --
--- KEYS 1 the group's routes (hash, as in route.lua)
+-- KEYS 1 the group's routes (hash, as in add_route.lua)
 --      2 its members that no gateway holds (sorted set of channels by the time they were added, in
 --        seconds)
---      3 statistics (hash)
 -- ARGV 1 the record: newline, payload
 --      2 the partition's tag, before the keys of inboxes in it
 --      3 the partition
 --      4 capacity of an inbox
 --      5 the group
---      6 after how many seconds a process-local or single reader's channel is no member any more
--- Returns {members skipped since their inbox is full, {partition:number, inbox, …} of gateways in
+--      6 after how many seconds a process-local or single reader's channel stops being a member
+-- Returns {members skipped because their inbox is full, {partition:number, inbox, …} of gateways in
 -- other partitions, {channels that no gateway holds}}.
 local skipped, elsewhere = 0, {}
 local routes = redis.call("HGETALL", KEYS[1])
@@ -25,7 +24,7 @@ for n = 1, #routes, 2 do
   elseif redis.call("XLEN", ARGV[2] .. "i:" .. inbox) >= tonumber(ARGV[4]) then
     skipped = skipped + redis.call("SCARD", ARGV[2] .. "m:" .. inbox .. ":" .. ARGV[5])
   else
-    redis.call("XADD", ARGV[2] .. "i:" .. inbox, "*", "e", ARGV[1])
+    add_record(ARGV[2] .. "i:" .. inbox, ARGV[1])
   end
 end
 local others = {}
@@ -38,5 +37,4 @@ if redis.call("EXISTS", KEYS[2]) == 1 then
   end
   others = redis.call("ZRANGE", KEYS[2], 0, -1)
 end
-redis.call("HINCRBY", KEYS[3], "sent", #routes / 2)
 return {skipped, elsewhere, others}

@@ -1,6 +1,6 @@
--- Take away the route of a group to an inbox, unless a later change put it there.
+-- Remove the route of a group to an inbox, unless a later change put it there.
 --
--- KEYS 1 the group's routes (hash, as in route.lua)
+-- KEYS 1 the group's routes (hash, as in add_route.lua)
 -- ARGV 1 the inbox
 --      2 the number of this change, or -1: in any case
 local old = redis.call("HGET", KEYS[1], ARGV[1])

@@ -5,13 +5,9 @@
 -- ARGV 1 in how many milliseconds it is due
 --      2 the message: 16 hexadecimal digits that make it unique, channel, newline, payload
 -- Returns 1 if it is the next one due, and so wakes a process; else 0.
-local time = redis.call("TIME")
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call("ZADD", KEYS[1], now + tonumber(ARGV[1]), ARGV[2])
+redis.call("ZADD", KEYS[1], now() + tonumber(ARGV[1]), ARGV[2])
 if redis.call("ZRANGE", KEYS[1], 0, 0)[1] ~= ARGV[2] then
   return 0
 end
-redis.call("DEL", KEYS[2])
-redis.call("RPUSH", KEYS[2], "1")
-redis.call("PEXPIRE", KEYS[2], 60000)
+wake_one(KEYS[2], 60000)
 return 1

@@ -4,7 +4,7 @@ import threading
 import time
 import unittest
 
-from asgi_redis import slots
+from asgi_redis import prefetch
 from channels_tests.timing import TIMEOUT, wait_until
 
 from .test_standalone import RedisLayerCase
@@ -36,16 +36,16 @@ class AheadTests(RedisLayerCase, unittest.TestCase):
 
     def prove_quick(self):
         """Have the slot earn more than one message at a time."""
-        while self.layer._slot("slot").wanted == 1:  # a busy machine may take its time
+        while self.layer.store.consumer("slot").wanted == 1:  # a busy machine may take its time
             self.send(1)
             self.finish(self.claim())
-            self.layer._slot("slot").end()
+            self.layer.store.consumer("slot").end()
         self.assertIsNone(self.claim())
         while self.answer() is not None:
             pass
 
     def nobody_watches(self):
-        self.layer._watch._settle = lambda slot: None
+        self.layer.store._monitor._settle = lambda slot: None
 
     def answer(self):
         return self.layer.receive_many(["gateway.a!"])[1]
@@ -77,7 +77,7 @@ class AheadTests(RedisLayerCase, unittest.TestCase):
 
     def test_a_slow_one_gives_back_what_it_has_ahead_and_keeps_no_answer(self):
         self.prove_quick()
-        self.send(slots.AHEAD)
+        self.send(prefetch.LIMIT)
         first = self.claim()
         self.assertEqual(self.pending(), 0)
         self.finish(first)
@@ -85,11 +85,13 @@ class AheadTests(RedisLayerCase, unittest.TestCase):
         self.assertEqual(
             wait_until(self.answer, "the first one's answer"), {"done": first["exchange"]}
         )
-        wait_until(lambda: self.pending() == slots.AHEAD - 2, "the others to be given back")
+        wait_until(lambda: self.pending() == prefetch.LIMIT - 2, "the others to be given back")
         self.assertEqual(self.layer.global_statistics()["messages_held"], 1)
         # They are another worker's now, in their order.
-        got = [self.claim("other")["exchange"] for _ in range(slots.AHEAD - 2)]
-        self.assertEqual(got, list(range(slow["exchange"] + 1, slow["exchange"] + slots.AHEAD - 1)))
+        got = [self.claim("other")["exchange"] for _ in range(prefetch.LIMIT - 2)]
+        self.assertEqual(
+            got, list(range(slow["exchange"] + 1, slow["exchange"] + prefetch.LIMIT - 1))
+        )
         self.finish(slow)
         self.assertIsNone(self.claim())
         self.assertEqual(self.answer(), {"done": slow["exchange"]})
@@ -97,10 +99,10 @@ class AheadTests(RedisLayerCase, unittest.TestCase):
     def test_answers_do_not_wait_for_a_long_row_of_quick_ones(self):
         self.prove_quick()
         self.nobody_watches()
-        self.send(slots.AHEAD)
+        self.send(prefetch.LIMIT)
         first = self.claim()
         self.finish(first)
-        time.sleep(slots.PATIENCE)
+        time.sleep(prefetch.MAX_WAIT)
         self.claim()
         self.assertEqual(self.answer(), {"done": first["exchange"]})
 
@@ -193,7 +195,7 @@ class AheadTests(RedisLayerCase, unittest.TestCase):
                     time.sleep(0.001)
                     continue
                 if message["exchange"] % 97 == 0:
-                    time.sleep(2 * slots.PATIENCE)
+                    time.sleep(2 * prefetch.MAX_WAIT)
                 self.finish(message, slot)
                 with lock:
                     done.append(message["exchange"])

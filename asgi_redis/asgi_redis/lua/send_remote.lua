@@ -1,18 +1,18 @@
 -- Put one group message into inboxes of one partition that is not the group's.
 --
 -- KEYS 3n - 2 an inbox's register (hash)
---      3n - 1 the inbox (stream, as in tell.lua)
+--      3n - 1 the inbox (stream, as in send_inbox.lua)
 --      3n     the group's members there (set of channels)
 -- ARGV 1      the record: newline, payload
 --      2      capacity of an inbox
--- Returns how many members were skipped since their inbox is full.
+-- Returns how many members were skipped because their inbox is full.
 local skipped = 0
 for n = 1, #KEYS, 3 do
   if redis.call("EXISTS", KEYS[n]) == 1 then
     if redis.call("XLEN", KEYS[n + 1]) >= tonumber(ARGV[2]) then
       skipped = skipped + redis.call("SCARD", KEYS[n + 2])
     else
-      redis.call("XADD", KEYS[n + 1], "*", "e", ARGV[1])
+      add_record(KEYS[n + 1], ARGV[1])
     end
   end
 end

@@ -1,0 +1,311 @@
+"""
+Connections to one server, or to the primary that Sentinel names, through redis-py's Connection.
+
+`Direct` is blocking, for any thread; `DirectLink` is for one event loop. Each reply is that of the command
+sent before it: a connection on which a reply is late, missing or cut off is closed, and the call raises
+LayerUnavailable. No command is sent twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+import time
+from collections import deque
+from typing import Any, Callable, Sequence, Tuple
+
+import redis
+import redis.asyncio
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from . import scripts
+from .contract import LayerUnavailable
+from .failures import check_version, unavailable
+from .scripts import Command
+
+#: Seconds by which the reply to a blocking command may be late.
+LATE = 5.0
+
+#: A connection that was idle for so many seconds is tested before it is used.
+FRESH = 1.0
+
+#: What may go wrong below; asyncio's own time-out is no OSError before Python 3.11.
+ERRORS: tuple[Any, ...] = (
+    RedisError,
+    redis.exceptions.RedisClusterException,  # not a RedisError
+    OSError,
+    asyncio.TimeoutError,
+    EOFError,
+)
+
+#: Makes a pool of redis-py out of a module (redis or redis.asyncio) and its Retry; where it leads (text).
+Pool = Tuple[Callable[[Any, Any], Any], str]
+
+
+def _blocking_pool(make: Callable[[Any, Any], Any]) -> Any:
+    from redis.retry import Retry
+
+    return make(redis, Retry)
+
+
+def _async_pool(make: Callable[[Any, Any], Any]) -> Any:
+    from redis.asyncio.retry import Retry
+
+    return make(redis.asyncio, Retry)
+
+
+def _preparation() -> list[Command]:
+    """Return what every new connection is sent: the scripts, because it may be another server."""
+    first: list[Command] = [("INFO", "server")]
+    return first + [("SCRIPT", "LOAD", script.text) for script in scripts.ALL.values()]
+
+
+def _check_preparation(replies: Sequence[Any], where: str) -> bytes | None:
+    """Return which run of which server this is, or None if an ACL forbids INFO."""
+    for reply in replies[1:]:
+        if isinstance(reply, Exception):
+            raise reply
+    if isinstance(replies[0], Exception):
+        return None
+    check_version(replies[0], where)
+    found = re.search(rb"run_id:(\w+)", replies[0])
+    return found.group(1) if found else None
+
+
+class Direct:
+    """One server, or the primary that Sentinel names. Thread-safe; call `forked` in a child process."""
+
+    is_cluster = False
+
+    def __init__(self, pool: Pool, pool_size: int) -> None:
+        self._make, self.where = pool
+        self._pool_size = pool_size
+        self.forked()
+
+    def forked(self) -> None:
+        """Forget the connections: in a child process they are the parent's."""
+        self._pool: Any = None
+        self._free: deque[tuple[Any, float]] = deque()
+        self._lock = threading.Lock()
+        self._suspected = 0.0
+
+    def suspect(self) -> None:
+        """Have all idle connections tested before they are used again, because one was lost."""
+        self._suspected = time.monotonic()
+
+    def _lost(self, connection: Any, error: Exception) -> LayerUnavailable:
+        self.suspect()
+        connection.disconnect()
+        return unavailable(error, self.where)
+
+    # Blocking.
+
+    def call(self, command: Command) -> Any:
+        """Return the reply to one command."""
+        connection = self._take()
+        try:
+            connection.send_command(*command)
+            reply = connection.read_response()
+        except NoScriptError:
+            self._give(connection)
+            return self.call(scripts.in_full(command))
+        except ERRORS as error:
+            raise self._lost(connection, error) from error
+        except BaseException:
+            connection.disconnect()  # its reply may still come
+            raise
+        self._give(connection)
+        return reply
+
+    def call_many(self, commands: Sequence[Command]) -> list[Any]:
+        """Return the replies to several commands, sent in one round trip."""
+        connection = self._take()
+        try:
+            replies = self._exchange(connection, commands)
+        except ERRORS as error:
+            raise self._lost(connection, error) from error
+        except BaseException:
+            connection.disconnect()
+            raise
+        self._give(connection)
+        return [self._settled(reply, command) for reply, command in zip(replies, commands)]
+
+    def _settled(self, reply: Any, command: Command) -> Any:
+        if isinstance(reply, NoScriptError):
+            return self.call(scripts.in_full(command))
+        if isinstance(reply, Exception):
+            raise unavailable(reply, self.where)
+        return reply
+
+    def wait(self, command: Command, seconds: float) -> Any:
+        """Return the reply to a command that blocks for up to `seconds`."""
+        connection = self._take()
+        try:
+            connection.send_command(*command)
+            if not connection.can_read(timeout=seconds + LATE):
+                raise redis.exceptions.TimeoutError("no reply for %.0f s" % (seconds + LATE))
+            reply = connection.read_response()
+        except ERRORS as error:
+            raise self._lost(connection, error) from error
+        except BaseException:
+            connection.disconnect()
+            raise
+        self._give(connection)
+        return reply
+
+    def scan(self, pattern: str) -> set[bytes]:
+        """Return the keys that match `pattern`. The server does other work between the steps."""
+        cursor, found = b"0", set()  # SCAN may name a key twice
+        while True:
+            cursor, keys = self.call(("SCAN", cursor, "MATCH", pattern, "COUNT", 1000))
+            found.update(keys)
+            if int(cursor) == 0:
+                return found
+
+    def _take(self) -> Any:
+        while True:
+            try:
+                connection, used = self._free.pop()
+            except IndexError:
+                return self._connect()
+            fresh = used > self._suspected and time.monotonic() - used < FRESH
+            if fresh or _is_quiet(connection):
+                return connection
+            connection.disconnect()
+
+    def _give(self, connection: Any) -> None:
+        if len(self._free) < self._pool_size:
+            self._free.append((connection, time.monotonic()))
+        else:
+            connection.disconnect()
+
+    def _connect(self) -> Any:
+        try:
+            with self._lock:
+                if self._pool is None:
+                    self._pool = _blocking_pool(self._make)
+                pool = self._pool
+            connection = pool.connection_class(**pool.connection_kwargs)
+            try:
+                connection.connect()
+                _check_preparation(self._exchange(connection, _preparation()), self.where)
+            except BaseException:
+                connection.disconnect()
+                raise
+        except ERRORS as error:
+            raise unavailable(error, self.where) from error
+        return connection
+
+    def _exchange(self, connection: Any, commands: Sequence[Command]) -> list[Any]:
+        connection.send_packed_command(connection.pack_commands(commands))
+        replies: list[Any] = []
+        for _ in commands:
+            try:
+                replies.append(connection.read_response())
+            except ResponseError as error:
+                replies.append(error)
+        return replies
+
+    def close(self) -> None:
+        while self._free:
+            self._free.pop()[0].disconnect()
+
+    # For an event loop.
+
+    def link(self) -> DirectLink:
+        return DirectLink(self._make, self.where, self.suspect)
+
+
+def _is_quiet(connection: Any) -> bool:
+    """Return whether an idle connection is still there, and no reply is on its way."""
+    try:
+        return not connection.can_read(timeout=0)
+    except ERRORS:
+        return False
+
+
+class DirectLink:
+    """One connection of an event loop; it connects when it is used. One user at a time."""
+
+    def __init__(
+        self, make: Callable[[Any, Any], Any], where: str, suspect: Callable[[], None]
+    ) -> None:
+        self._make, self.where, self._suspect = make, where, suspect
+        self._pool: Any = None
+        self._connection: Any = None
+        #: How many connections were made; a different number means another connection.
+        self.generation = 0
+        #: Which run of which server it is connected to; None if that is not known.
+        self.run_id: bytes | None = None
+
+    async def connect(self) -> None:
+        if self._connection is not None:
+            return
+        if self._pool is None:
+            self._pool = _async_pool(self._make)
+        connection = self._pool.connection_class(**self._pool.connection_kwargs)
+        try:
+            await connection.connect()
+            replies = await self._exchange(connection, _preparation(), None)
+            run_id = _check_preparation(replies, self.where)
+        except ERRORS as error:
+            await connection.disconnect(nowait=True)
+            raise unavailable(error, self.where) from error
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        self._connection = connection
+        self.generation += 1
+        self.run_id = run_id
+
+    async def call(self, commands: Sequence[Command], seconds: float | None = None) -> list[Any]:
+        """
+        Return the replies to `commands`; for one that Redis refused, the exception. With `seconds`, the last
+        of them blocks for so long. Raises LayerUnavailable when a reply is late.
+        """
+        await self.connect()
+        connection = self._connection
+        try:
+            replies = await self._exchange(
+                connection, commands, None if seconds is None else seconds + LATE
+            )
+            for index, reply in enumerate(replies):
+                if isinstance(reply, NoScriptError):
+                    full = [scripts.in_full(commands[index])]
+                    replies[index] = (await self._exchange(connection, full, None))[0]
+        except ERRORS as error:
+            self._suspect()
+            await self.close()
+            raise unavailable(error, self.where) from error
+        except BaseException:
+            self._connection = None
+            await connection.disconnect(nowait=True)
+            raise
+        return replies
+
+    async def _exchange(
+        self, connection: Any, commands: Sequence[Command], timeout: float | None
+    ) -> list[Any]:
+        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        replies: list[Any] = []
+        for _ in commands:
+            began = time.monotonic()
+            try:
+                reply = await connection.read_response(timeout=timeout)
+            except ResponseError as error:
+                reply = error
+            # redis-py returns None both for an empty reply and when `timeout` has passed.
+            if reply is None and timeout is not None and time.monotonic() - began > timeout - 0.1:
+                raise redis.exceptions.TimeoutError("no reply for %.0f s" % timeout)
+            replies.append(reply)
+        return replies
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+        manager = getattr(self._pool, "sentinel_manager", None)
+        if manager is not None:
+            for sentinel in manager.sentinels:
+                await sentinel.connection_pool.disconnect()

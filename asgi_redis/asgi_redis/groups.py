@@ -1,0 +1,115 @@
+"""Groups: one record for each gateway that has members, and one send for each other member."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from typing import Any
+
+from .calls import BATCH, Calls
+from .contract import inbox_of, protocol
+from .scripts import Command, run
+
+
+class GroupCalls(Calls):
+    """Thread-safe."""
+
+    #: Seconds after which a process-local or single reader's channel without a gateway leaves.
+    group_expiry = 86400
+
+    def group_add(self, group: str, channel: str) -> None:
+        """Make `channel` a member: in its inbox first, then in the group's routes."""
+        inbox = inbox_of(channel)
+        partition, routes, others = self.keys.group(group)
+        if inbox is not None:
+            home, register, stream, groups = self.keys.inbox(inbox)
+            record = self.encode(channel, protocol.group_added(group))
+            number = self.servers.call(
+                run(
+                    "group_add",
+                    [register, stream, self.keys.members(inbox, group), groups]
+                    + [routes] * (home == partition),
+                    [channel, group, record, inbox, home],
+                )
+            )
+            if number >= 0:
+                if home != partition:
+                    self.servers.call(run("add_route", [routes], [inbox, home, number]))
+                return
+        self.servers.call(("ZADD", others, int(time.time()), channel))
+
+    def group_discard(self, group: str, channel: str) -> None:
+        """Remove `channel` from the group, and the route if it was the last member there."""
+        inbox = inbox_of(channel)
+        partition, routes, others = self.keys.group(group)
+        if inbox is not None:
+            record = self.encode(channel, protocol.group_discarded(group))
+            number = self.servers.call(self.discard_command(group, channel, record))
+            if number > 0 and self.keys.partition(inbox) != partition:
+                self.servers.call(run("remove_route", [routes], [inbox, number]))
+            if number >= 0:
+                return
+        self.servers.call(("ZREM", others, channel))
+
+    def discard_command(self, group: str, channel: str, record: bytes = b"") -> Command:
+        """Return the command that takes a gateway's channel out of a group."""
+        inbox = inbox_of(channel)
+        assert inbox is not None
+        partition, routes, _ = self.keys.group(group)
+        home, register, stream, groups = self.keys.inbox(inbox)
+        return run(
+            "group_discard",
+            [register, stream, self.keys.members(inbox, group), groups]
+            + [routes] * (home == partition),
+            [channel, group, record, inbox],
+        )
+
+    def remove_route_command(self, group: str, inbox: str, number: int = -1) -> Command:
+        """Return the command that removes a route, unless a change later than `number` put it there."""
+        return run("remove_route", [self.keys.group(group).routes], [inbox, number])
+
+    def group_channels(self, group: str) -> list[str]:
+        _, routes, others = self.keys.group(group)
+        inboxes, plain = self.servers.call_many([("HKEYS", routes), ("ZRANGE", others, 0, -1)])
+        found = [name.decode() for name in plain]
+        for inbox in inboxes:
+            members = self.servers.call(("SMEMBERS", self.keys.members(inbox.decode(), group)))
+            found += [name.decode() for name in members]
+        return found
+
+    def send_group(self, group: str, message: dict[str, Any]) -> int:
+        """Send `message` to the group; return how many members were skipped because they were full."""
+        partition, routes, others = self.keys.group(group)
+        record = self.encode("", protocol.group_message(group, message))
+        skipped, elsewhere, plain = self.servers.call(
+            run(
+                "send_group",
+                (routes, others),
+                (record, self.keys.tags[partition], partition, self.inbox_capacity)
+                + (group, int(self.group_expiry)),
+            )
+        )
+        if elsewhere:
+            skipped += self._send_remote(group, record, [name.decode() for name in elsewhere[1::2]])
+        if plain:
+            skipped += self._send_to_all([name.decode() for name in plain], message)
+        return int(skipped)
+
+    def _send_remote(self, group: str, record: bytes, inboxes: list[str]) -> int:
+        """Send to inboxes of other partitions than the group's; return how many members were skipped."""
+        parts: dict[int, list[str]] = defaultdict(list)
+        for inbox in inboxes:
+            home, register, stream, _ = self.keys.inbox(inbox)
+            parts[home] += [register, stream, self.keys.members(inbox, group)]
+        arguments = (record, self.inbox_capacity)
+        commands = [run("send_remote", keys, arguments) for keys in parts.values()]
+        return sum(self.servers.call_many(commands))
+
+    def _send_to_all(self, channels: list[str], message: dict[str, Any]) -> int:
+        """Send to members that no gateway holds; return how many were full."""
+        skipped = 0
+        for start in range(0, len(channels), BATCH):
+            some = channels[start : start + BATCH]
+            commands = [self.send_command(each, self.encode(each, message)) for each in some]
+            skipped += sum(reply != 0 for reply in self.servers.call_many(commands))
+        return skipped

@@ -1,0 +1,72 @@
+-- What several scripts share. scripts.py puts the functions that a script names in front of it.
+--
+-- An entry of a queue is 13 digits (when it expires, in milliseconds since 1970), 1 digit (how many
+-- workers were lost with it), and its body: the channel, a newline, the payload. entry.py reads the same.
+
+-- Return the server's time, in milliseconds since 1970.
+local function now()
+  local time = redis.call("TIME")
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Return the entry for `body`.
+local function make_entry(expires, losses, body)
+  return string.format("%013d%d", expires, losses) .. body
+end
+
+-- Return when `entry` expires. What is no entry has expired.
+local function expires_of(entry)
+  return tonumber(string.sub(entry, 1, 13)) or 0
+end
+
+local function losses_of(entry)
+  return tonumber(string.sub(entry, 14, 14)) or 0
+end
+
+local function body_of(entry)
+  return string.sub(entry, 15)
+end
+
+-- Return the channel of `entry`, "" for what is no entry.
+local function channel_of(entry)
+  local newline = string.find(entry, "\n", 15, true)
+  return newline and string.sub(entry, 15, newline - 1) or ""
+end
+
+-- Put one token on a wake list, which wakes one reader.
+local function wake_one(wake, milliseconds)
+  redis.call("DEL", wake)
+  redis.call("RPUSH", wake, "1")
+  redis.call("PEXPIRE", wake, milliseconds)
+end
+
+-- Put `entry` at one end of a queue ("RPUSH": the tail, "LPUSH": the head), which stays for
+-- `outlives` milliseconds after the entry has expired, and wake a reader.
+local function push(command, queue, wake, entry, expiry, outlives)
+  redis.call(command, queue, entry)
+  if redis.call("PTTL", queue) < expiry + outlives then
+    redis.call("PEXPIRE", queue, expiry + outlives)
+  end
+  wake_one(wake, expiry + 1000)
+end
+
+-- After a reader took something: leave one token while the queue holds anything, else none. Where a
+-- token is missing, the reader that took it may have died of it.
+local function pass_token(queue, wake)
+  if redis.call("EXISTS", queue) == 0 then
+    redis.call("DEL", wake)
+  elseif redis.call("EXISTS", wake) == 0 then
+    wake_one(wake, 60000)
+  end
+end
+
+-- Keep a shared channel's expired `entry` for the next heartbeat, which reports it.
+local function keep_expired(list, entry)
+  redis.call("RPUSH", list, entry)
+  redis.call("PEXPIRE", list, 600000)
+end
+
+-- Add one record to an inbox.
+local function add_record(inbox, body)
+  redis.call("XADD", inbox, "*", "e", body)
+end

@@ -1,0 +1,394 @@
+"""
+A reply that gets lost, or comes twice: at the n-th call for each n, on the worker's and the gateway's side.
+
+The double runs the command and then loses its reply, as a connection that is cut does. Each message must be
+exactly one of: handled, waiting, unacknowledged, dead-lettered.
+"""
+
+import asyncio
+import time
+import unittest
+from collections import Counter
+
+from asgi_redis.direct import LATE
+
+from asgi_redis import entry, prefetch
+from channels_tests.timing import TIMEOUT
+
+from .test_standalone import RedisLayerCase
+
+CHANNELS = ["websocket.receive", "work.x"]
+
+
+class Fault:
+    """At the `number`-th call (from 1) the reply is lost, or the command runs twice."""
+
+    def __init__(self, number, kind):
+        self.number, self.kind = number, kind
+        self.calls = 0
+
+    @property
+    def has_happened(self):
+        return self.calls >= self.number
+
+    def is_next(self):
+        self.calls += 1
+        return self.calls == self.number
+
+
+class LossyServers:
+    """The servers of a layer, with one Fault on its blocking calls."""
+
+    def __init__(self, servers, fault, unavailable):
+        self._servers, self._fault, self._unavailable = servers, fault, unavailable
+        self.where = servers.where
+
+    def __getattr__(self, name):
+        return getattr(self._servers, name)
+
+    def call(self, command):
+        return self._run(lambda: self._servers.call(command))
+
+    def call_many(self, commands):
+        if self._fault.kind == "cut" and self._fault.is_next():
+            # The first command was sent before the connection broke, the rest was not.
+            self._servers.call(commands[0])
+            raise self._unavailable("the connection was cut")
+        return self._run(lambda: self._servers.call_many(commands))
+
+    def _run(self, call):
+        if self._fault.kind == "cut" or not self._fault.is_next():
+            return call()
+        call()
+        if self._fault.kind == "twice":
+            return call()
+        raise self._unavailable("the reply was lost")
+
+
+class WorkerTests(RedisLayerCase, unittest.TestCase):
+    config = {"prefix": "lossy:", "heartbeat": 20, "lease": 60}
+    total = 24
+
+    def setUp(self):
+        self.layer = self.make_layer()
+        self.layer.flush()
+        self.addCleanup(self.layer.flush)
+
+    def make_worker(self, fault):
+        worker = self.make_layer()
+        worker.claim("consumer", ["work.none"])  # its lease is taken
+        worker.store._monitor._settle = lambda consumer: None  # the test alone makes calls
+        consumer = worker.store.consumer("consumer")
+        consumer.quick = prefetch.QUICK_RUNS
+        worker.store.servers = LossyServers(worker.store.servers, fault, worker.LayerUnavailable)
+        return worker
+
+    def insist(self, worker, call, *args):
+        """Call until it succeeds, as a worker does."""
+        while True:
+            try:
+                return call(*args)
+            except worker.LayerUnavailable:
+                continue
+
+    def work(self, worker):
+        """Handle most messages, requeue some, and end with some prefetched. Return a Counter of ids."""
+        handled = Counter()
+        requeued = set()
+        while sum(handled.values()) < self.total - 4:
+            _, message = self.insist(worker, worker.claim, "consumer", CHANNELS)
+            if message is None:
+                break
+            number = message["exchange"]
+            if number % 7 == 0 and number not in requeued:
+                requeued.add(number)
+                self.insist(worker, worker.requeue, "consumer")
+                worker.store.consumer("consumer").quick = prefetch.QUICK_RUNS
+                continue
+            handled[number] += 1
+            worker.finish("consumer", message["reply_channel"], {"done": number})
+        self.insist(worker, worker.acknowledge, "consumer")
+        return handled
+
+    def rest(self):
+        """The ids of what is waiting, unacknowledged, or dead-lettered now."""
+        store = self.layer.store
+        found = Counter()
+        for key in store.servers.scan(store.keys.patterns("f")[0]):
+            reply = store.servers.call(("HGETALL", key))
+            for field, raw in zip(reply[::2], reply[1::2]):
+                if not field.startswith(b"#"):
+                    found[self.exchange(raw)] += 1
+        for key in store.servers.scan(store.keys.patterns("q")[0]):
+            if b"gateway" not in key:
+                for raw in store.servers.call(("LRANGE", key, 0, -1)):
+                    found[self.exchange(raw)] += 1
+        found.update(letter.message["exchange"] for letter in self.layer.dead_letters())
+        return found
+
+    def exchange(self, raw):
+        body = entry.parse(raw).body
+        return self.layer.store.codec.unpack(entry.split_body(body)[1], b"")["exchange"]
+
+    def replies(self):
+        found = set()
+        while True:
+            message = self.layer.receive_many(["gateway.a!"])[1]
+            if message is None:
+                return found
+            found.add(message["done"])
+
+    def check(self, kind):
+        number, fault = 0, None
+        while fault is None or fault.has_happened:
+            number += 1
+            fault = Fault(number, kind)
+            with self.subTest(kind=kind, call=number):
+                self.layer.flush()
+                worker = self.make_worker(fault)
+                for each in range(1, self.total + 1):
+                    channel = "work.x" if each % 5 == 0 else "websocket.receive"
+                    self.layer.send(
+                        channel, {"reply_channel": "gateway.a!%d" % each, "exchange": each}
+                    )
+                handled = self.work(worker)
+                self.assertEqual(
+                    handled + self.rest(), Counter(range(1, self.total + 1)), "all, each once"
+                )
+                self.assertEqual(self.replies(), set(handled))
+                self.assertEqual(self.layer.global_statistics()["messages_held"], 0)
+                worker.close()
+        self.assertGreater(number, 5)  # the scenario makes that many calls
+
+    def test_a_lost_reply_loses_and_doubles_no_message(self):
+        self.check("lost")
+
+    def test_a_command_that_runs_twice_loses_and_doubles_no_message(self):
+        self.check("twice")
+
+    def test_a_batch_of_which_only_the_first_command_ran_loses_and_doubles_no_message(self):
+        self.check("cut")
+
+    def claim_arguments(self, worker):
+        """Have the worker's claims recorded."""
+        sent, call = [], worker.store.servers.call
+
+        def record(command):
+            sent.append(command)
+            return call(command)
+
+        worker.store.servers.call = record
+        return sent
+
+    def test_a_claim_that_comes_late_claims_nothing(self):
+        worker = self.make_layer()
+        sent = self.claim_arguments(worker)
+        for number in (1, 2, 3):
+            self.layer.send("work.x", {"exchange": number})
+        worker.claim("consumer", ["work.x"])
+        late = sent[-1]
+        worker.claim("consumer", ["work.x"])  # acknowledges the first
+        reply = self.layer.servers.call(late)
+        self.assertEqual(reply, [2])
+        self.assertEqual(self.rest(), Counter([2, 3]))
+
+    def test_a_worker_that_ends_after_a_lost_reply_requeues_what_it_never_saw(self):
+        worker = self.make_worker(Fault(1, "lost"))
+        self.layer.send("work.x", {"exchange": 1})
+        with self.assertRaises(worker.LayerUnavailable):
+            worker.claim("consumer", ["work.x"])
+        self.assertEqual(self.layer.global_statistics()["messages_held"], 1)
+        worker.acknowledge("consumer")
+        self.assertEqual(self.layer.global_statistics()["messages_held"], 0)
+        self.assertEqual(self.layer.receive_many(["work.x"])[1], {"exchange": 1})
+
+    def test_a_claim_that_never_arrived_cannot_arrive_after_the_worker_has_ended(self):
+        worker = self.make_layer()
+        worker.claim("consumer", ["work.none"])
+        call, late = worker.store.servers.call, []
+
+        def drop(command):
+            late.append(command)
+            raise worker.LayerUnavailable("it did not arrive")
+
+        worker.store.servers.call = drop
+        with self.assertRaises(worker.LayerUnavailable):
+            worker.claim("consumer", ["work.x"])
+        worker.store.servers.call = call
+        worker.acknowledge("consumer")
+        self.layer.send("work.x", {"exchange": 1})
+        call(late[0])
+        self.assertEqual(self.layer.global_statistics()["messages_held"], 0)
+        self.assertEqual(self.rest(), Counter([1]))
+
+    def test_the_reply_to_another_claim_is_refused(self):
+        worker = self.make_layer()
+        worker.claim("consumer", ["work.x"])
+        call, old = worker.store.servers.call, []
+
+        def repeat(command):
+            if not old:
+                old.append(call(command))
+                return old[0]
+            return old[0]
+
+        self.layer.send("work.x", {"exchange": 1})
+        self.layer.send("work.x", {"exchange": 2})
+        worker.store.servers.call = repeat
+        self.assertEqual(worker.claim("consumer", ["work.x"])[1], {"exchange": 1})
+        with self.assertRaisesRegex(worker.LayerUnavailable, "reply to another"):
+            worker.claim("consumer", ["work.x"])
+        worker.store.servers.call = call
+        self.assertEqual(worker.claim("consumer", ["work.x"])[1], {"exchange": 2})
+
+
+class LossyLink:
+    """An event loop's connection, with one Fault. An old reply takes the place of a new one."""
+
+    def __init__(self, link, fault, unavailable):
+        self._link, self._fault, self._unavailable = link, fault, unavailable
+        self._old = None
+
+    def __getattr__(self, name):
+        return getattr(self._link, name)
+
+    async def call(self, commands, seconds=None):
+        if self._fault.is_next():
+            if self._fault.kind == "old" and self._old is not None:
+                return self._old
+            if self._fault.kind != "old":
+                await self._link.call(commands, seconds)
+                await self._link.close()
+                raise self._unavailable("the reply was lost")
+        reply = await self._link.call(commands, seconds)
+        if seconds is not None:
+            self._old = reply
+        return reply
+
+
+class GatewayTests(RedisLayerCase, unittest.TestCase):
+    config = {"prefix": "lossy-gateway:", "heartbeat": 20, "lease": 60}
+    total = 8
+
+    def setUp(self):
+        self.layer = self.make_layer()
+        self.layer.flush()
+        self.addCleanup(self.layer.flush)
+
+    async def read(self, inbox, number):
+        """The next so many messages, over failures, as the gateway reads."""
+        batch = []
+        while len(batch) < number:
+            try:
+                batch += await asyncio.wait_for(inbox.receive(), TIMEOUT)
+            except self.layer.LayerUnavailable:
+                pass
+        return batch
+
+    def check_reader(self, kind):
+        async def check(fault):
+            inbox = self.layer.open_inbox("gateway.a!")
+            inbox._reader = LossyLink(inbox._reader, fault, self.layer.LayerUnavailable)
+            try:
+                got = []
+                for number in range(self.total):
+                    self.layer.send("gateway.a!1", {"number": number})
+                    got += await self.read(inbox, 1)
+                self.layer.send("gateway.a!1", {"last": True})
+                got += await self.read(inbox, 1)
+                return got
+            finally:
+                await inbox.close()
+
+        expected = [("gateway.a!1", {"number": number}) for number in range(self.total)]
+        expected.append(("gateway.a!1", {"last": True}))
+        number, fault = 0, None
+        while fault is None or fault.has_happened:
+            number += 1
+            fault = Fault(number, kind)
+            with self.subTest(kind=kind, call=number):
+                self.assertEqual(asyncio.run(check(fault)), expected)
+        self.assertGreater(number, self.total)
+
+    def test_a_lost_reply_to_a_read_loses_and_doubles_no_message(self):
+        self.check_reader("lost")
+
+    def test_an_old_reply_to_a_read_is_not_taken_twice(self):
+        self.check_reader("old")
+
+    def test_a_lost_reply_to_a_batch_is_reported_and_keeps_wills(self):
+        """What a gateway sends is taken, or reported; its wills and discards are sent again."""
+
+        async def check(fault):
+            loop = asyncio.get_event_loop()
+            inbox = self.layer.open_inbox("gateway.a!")
+            self.layer.group_add("room", "gateway.a!1")
+            inbox._writer = LossyLink(inbox._writer, fault, self.layer.LayerUnavailable)
+            failed = []
+            try:
+                for number in range(4):
+                    inbox.set_will(
+                        "gateway.a!%d" % number, ("websocket.disconnect", {"number": number})
+                    )
+                    if number == 2:
+                        inbox.clear_will("gateway.a!0")
+                        inbox.group_discard("room", "gateway.a!1")
+                    inbox.send(
+                        "work.x", {"number": number}, lambda error, n=number: failed.append(n)
+                    )
+                    await self.idle(inbox)
+                inbox.send("work.x", {"number": 4}, lambda error: failed.append(4))
+                await self.idle(inbox)
+                key = self.layer.keys.wills(inbox.gateway)
+                wills = await loop.run_in_executor(None, self.layer.servers.call, ("HKEYS", key))
+            finally:
+                await inbox.close()
+            return failed, wills
+
+        number, fault = 0, None
+        while fault is None or fault.has_happened:
+            number += 1
+            fault = Fault(number, "lost")
+            with self.subTest(call=number):
+                self.layer.flush()
+                failed, wills = asyncio.run(check(fault))
+                self.assertEqual(sorted(wills), [b"gateway.a!1", b"gateway.a!2", b"gateway.a!3"])
+                self.assertEqual(len(failed), 1 if fault.has_happened else 0)
+                self.assertEqual(self.layer.group_channels("room"), [])
+                sent = []
+                while True:
+                    message = self.layer.receive_many(["work.x"])[1]
+                    if message is None:
+                        break
+                    sent.append(message["number"])
+                self.assertEqual(sent, [0, 1, 2, 3, 4])  # the double lets each command run
+        self.assertGreater(number, 4)
+
+    async def idle(self, inbox):
+        deadline = time.monotonic() + TIMEOUT
+        while inbox._writing is not None:
+            self.assertLess(time.monotonic(), deadline)
+            await asyncio.sleep(0.001)
+
+
+class SilentReaderTests(RedisLayerCase, unittest.TestCase):
+    """A server that accepts, answers the greeting, and then says nothing more."""
+
+    def test_a_read_without_a_reply_raises_at_its_deadline(self):
+        layer = self.make_layer()
+        link = layer.servers.link()
+
+        async def check():
+            try:
+                with self.assertRaisesRegex(layer.LayerUnavailable, "no reply"):
+                    # Redis waits longer than the reader: its reply is late.
+                    await link.call([("BLPOP", "nothing-comes", 30)], 0.2 - LATE)
+                self.assertIsNone(link._connection)
+                # The next call is on a new connection, and gets its own reply.
+                self.assertEqual(await link.call([("ECHO", "hello")]), [b"hello"])
+                # An empty reply in time is not an error.
+                self.assertEqual(await link.call([("BLPOP", "nothing-comes", 0.01)], 0.01), [None])
+            finally:
+                await link.close()
+
+        asyncio.run(check())
