@@ -5,7 +5,10 @@
 #                 and two worker processes over SQLite; CHANNEL_REDIS_URL=redis://…: two gateways and
 #                 two worker processes)
 #   make test     the test suite, against the add-on installed from this tree
+#                 (SHUFFLE=SEED: in another order)
 #   make lint     ruff and mypy
+#   make mutants  small changes to the code, one at a time: the tests have to notice 95 % of them
+#                 (NUMBER=100, SEED=9, MODULES=gateway/websocket.py)
 #   make bench    the benchmarks, side by side with Channels 4 and a bare ASGI 3 application
 #   make chaos    what holds under faults, with real processes, Redis and PostgreSQL: one row a
 #                 promise; under 30 minutes (make chaos-quick: under 4). ROWS chooses some of them
@@ -28,7 +31,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench chaos chaos-quick patch test-patch dist matrix clean
+.PHONY: help demo test lint mutants bench chaos chaos-quick patch test-patch dist matrix clean
 
 help:
 	@sed -n 's/^#   make /make /p' Makefile
@@ -48,8 +51,8 @@ demo: $(VENV)/.installed-daphne $(if $(CHANNEL_REDIS_URL),$(VENV)/.installed-asg
 
 # With TESTS, only what it names; asgi_redis_tests.… are those of the Redis layer.
 test: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
-	$(if $(TESTS),,$(BIN)/python asgi_redis/tests/run.py)
-	$(BIN)/python $(if $(filter asgi_redis_tests%,$(TESTS)),asgi_redis/tests/run.py,tests/runtests_addon.py) $(TESTS)
+	$(if $(TESTS),,$(BIN)/python asgi_redis/tests/run.py $(if $(SHUFFLE),--shuffle $(SHUFFLE)))
+	$(BIN)/python $(if $(filter asgi_redis_tests%,$(TESTS)),asgi_redis/tests/run.py,tests/runtests_addon.py) $(if $(SHUFFLE),--shuffle $(SHUFFLE)) $(TESTS)
 
 $(VENV)/.installed-asgi-redis: asgi_redis/pyproject.toml | $(BIN)/python
 	$(PIP) install --quiet --editable './asgi_redis[test]'
@@ -59,6 +62,10 @@ lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# In copies of the tree, about 20 minutes on two cores.
+mutants: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
+	$(BIN)/python scripts/mutants.py $(if $(NUMBER),--number $(NUMBER)) $(if $(SEED),--seed $(SEED)) $(MODULES)
 
 # It makes a virtual environment for each contender, in .bench.
 bench: $(BIN)/python

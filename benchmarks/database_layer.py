@@ -3,7 +3,7 @@
 
     python benchmarks/database_layer.py [--databases sqlite,postgresql,mariadb] [--messages 4000]
 
-It starts servers of its own on free ports (tests/channels_tests/database_servers.py), and Redis where
+It starts servers of its own on free ports (tests/channels_tests/support), and Redis where
 `redis-server` and asgi_redis are installed. For each it prints
 
 * raw: one INSERT and one claiming DELETE after another, by the driver alone, on a table like the
@@ -62,7 +62,8 @@ def make_layer(description, **options):
         return RedisChannelLayer(hosts=[description["url"]], **options)
     from channels.layers.database import DatabaseChannelLayer
 
-    from channels_tests.database_servers import add_alias, mysql_driver
+    from channels_tests.support.aliases import add_alias
+    from channels_tests.support.databases import mysql_driver
 
     if description["kind"] == "mariadb":
         mysql_driver()
@@ -88,19 +89,19 @@ class Contender:
         return {"kind": "sqlite", "settings": settings, "folder": folder}
 
     def _server(self, server_class):
-        from channels_tests.database_servers import make_tables
+        from channels_tests.support.aliases import make_tables
 
         self.server = server_class.shared()
         make_tables(self.server)
         return self.server.settings()
 
     def _postgresql(self):
-        from channels_tests.database_servers import PostgreSQL
+        from channels_tests.support.databases import PostgreSQL
 
         return {"kind": "postgresql", "settings": self._server(PostgreSQL)}
 
     def _mariadb(self):
-        from channels_tests.database_servers import MariaDB
+        from channels_tests.support.databases import MariaDB
 
         return {"kind": "mariadb", "settings": self._server(MariaDB)}
 

@@ -1,31 +1,34 @@
 #!/usr/bin/env python
 """Runs tests/channels_tests against the installed add-on, the package `channels`.
 
-    python tests/runtests_addon.py [-v 2] [--failfast] [channels_tests.test_routing ...]
+    python tests/runtests_addon.py [-v 2] [--failfast] [--shuffle [SEED]] [channels_tests.test_routing ...]
 
 The tests import `django.channels`, as in the patched Django, where Django's own runtests.py runs
 them. Here, and nowhere else, that name is an alias: the same module objects under a second name.
-The last line is `N passed, N failed, N skipped`; the exit status is 1 if any failed or none ran.
+The last line is `N passed, N failed, N skipped`. The exit status is 1 if a test failed, if none ran, or if
+the run left a process behind.
 """
 
 import argparse
+import atexit
 import faulthandler
+import hashlib
 import importlib
 import importlib.abc
 import importlib.util
 import os
-import re
-import subprocess
+import random
 import sys
 import time
 import unittest
+import uuid
 import warnings
 
 TESTS_DIR = os.path.dirname(os.path.abspath(__file__))
 ALIAS, REAL = "django.channels", "channels"
 
-#: With --retry, more failures than these are no flakes.
-MOST_RETRIED = 5
+#: Seconds that a process which a test has ended gets to disappear.
+LEFTOVERS_TIMEOUT = 5
 
 
 class AliasFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -105,17 +108,44 @@ class CountingResult(unittest.TextTestResult):
         return len(passed), len(failed), len(skipped)
 
 
-def retry(names):
-    """Run each of the tests `names` again, in a process of its own; returns how many passed."""
-    recovered = 0
-    for name in names:
-        # "setUpClass (package.module.Class)" stands for the class; a subtest's id for its test.
-        label = re.sub(r"^\w+ \((.*)\)$", r"\1", name)
-        command = [sys.executable, sys.argv[0], "--timeout", "300", label]
-        status = subprocess.call(command, env=dict(os.environ, CHANNELS_TEST_RETRY="0"))
-        print("FLAKY: %s %s at the second try" % (name, "failed" if status else "passed"))
-        recovered += not status
-    return recovered
+def shuffled(suite, seed):
+    """Return a suite of the same tests in the order that `seed` gives, the same on every Python.
+
+    The tests of one class stay together, since they share its setUpClass. Tests that Django runs in
+    transactions stay before those that empty the tables, as Django's runner orders them.
+    """
+    from django.test import SimpleTestCase, TestCase
+
+    def digest(text):
+        return hashlib.sha256(("%s %s" % (seed, text)).encode()).hexdigest()
+
+    def position(test):
+        name = type(test).__module__ + "." + type(test).__qualname__
+        kind = 0 if isinstance(test, TestCase) else 1 if isinstance(test, SimpleTestCase) else 2
+        return kind, digest(name), digest(test.id())
+
+    def flat(tests):
+        for test in tests:
+            if isinstance(test, unittest.TestSuite):
+                yield from flat(test)
+            else:
+                yield test
+
+    return type(suite)(sorted(flat(suite), key=position))
+
+
+def fail_for_leftovers(find, mark):
+    """Exit with status 1 if a process of this run is still there, after everything else has ended."""
+    deadline = time.monotonic() + LEFTOVERS_TIMEOUT
+    while find(mark) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    left = find(mark)
+    if left:
+        print("The run left processes behind; end them in the test that started them:")
+        for pid, command in sorted(left.items()):
+            print("  %d  %s" % (pid, command))
+        sys.stdout.flush()
+        os._exit(1)
 
 
 def check_addon():
@@ -142,13 +172,15 @@ def main():
         help="a run that takes longer shows where every thread is, and exits (default: 900)",
     )
     parser.add_argument(
-        "--retry",
-        action="store_true",
-        default=os.environ.get("CHANNELS_TEST_RETRY") == "1",
-        help="run what failed once more, by itself, and say which tests passed then: they are flaky, "
-        "which is a defect, but one run of CI should not hang on it (also: CHANNELS_TEST_RETRY=1)",
+        "--shuffle",
+        nargs="?",
+        const="",
+        metavar="SEED",
+        help="run the tests in another order, the same for the same seed (default: a random one)",
     )
     options = parser.parse_args()
+    if options.shuffle == "":
+        options.shuffle = str(random.SystemRandom().randrange(10**6))
 
     faulthandler.enable()
     faulthandler.dump_traceback_later(options.timeout, exit=True)
@@ -157,6 +189,12 @@ def main():
     sys.path.insert(0, TESTS_DIR)
     sys.meta_path.insert(0, AliasFinder())
     os.environ["DJANGO_SETTINGS_MODULE"] = "addon_settings"
+
+    from channels_tests.support.leftovers import RUN, marked_processes
+
+    # The first that is registered runs last: after what stops the servers that tests share.
+    mark = os.environ[RUN] = uuid.uuid4().hex
+    atexit.register(fail_for_leftovers, marked_processes, mark)
 
     import django
 
@@ -180,6 +218,10 @@ def main():
         def get_resultclass(self):
             return CountingResult
 
+        def build_suite(self, *args, **kwargs):
+            suite = super().build_suite(*args, **kwargs)
+            return shuffled(suite, options.shuffle) if options.shuffle else suite
+
         def suite_result(self, suite, result, **kwargs):
             results.append(result)
             return super().suite_result(suite, result, **kwargs)
@@ -194,9 +236,8 @@ def main():
     print("\n{:.0f} seconds".format(time.monotonic() - started))
     if not passed and not failed:
         print("no test ran")
-    if 0 < failed <= MOST_RETRIED and options.retry:
-        recovered = retry(sorted(results[0].outcomes["failed"]))
-        passed, failed = passed + recovered, failed - recovered
+    if options.shuffle:
+        print("shuffled: --shuffle %s gives the same order" % options.shuffle)
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
     sys.stdout.flush()
     sys.exit(1 if failed or not passed else 0)

@@ -17,7 +17,7 @@ from django.test import SimpleTestCase, override_settings
 from . import http_site
 from .core_handler import asgi
 from .http_messages import Received, Sent
-from .timing import TIMEOUT
+from .support.waiting import TIMEOUT
 
 try:
     from django.urls import get_script_prefix

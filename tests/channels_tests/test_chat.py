@@ -18,9 +18,11 @@ import urllib.parse
 import urllib.request
 import uuid
 
-from .requirements import require
-from .servers import PACKAGE, Process, Server, free_port
-from .timing import TIMEOUT, wait_until
+from .support.ports import free_port
+from .support.processes import Process
+from .support.requirements import require
+from .support.sites import PACKAGE, SiteServer
+from .support.waiting import TIMEOUT, wait_until
 
 CHAT = os.path.join(
     os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "examples", "chat"
@@ -59,7 +61,7 @@ class ChatSite:
 
     def start(self):
         command = [sys.executable, "demo.py"]
-        self.server = Server(command, CHAT, self.environment(PORT=str(self.port)), self.port)
+        self.server = SiteServer(command, CHAT, self.environment(PORT=str(self.port)), self.port)
         self.server.wait_until_listening(START_TIMEOUT)
 
     def stop(self, signum=signal.SIGTERM):
@@ -473,7 +475,7 @@ class DemoTests(unittest.TestCase):
         require("websocket")
         self.site.start()  # migrates
         self.site.stop()
-        self.site.server = Server(
+        self.site.server = SiteServer(
             [sys.executable, "-m", "uvicorn", "--port", str(self.site.port)]
             + ["mysite.asgi:channel_layer"],
             CHAT,

@@ -5,9 +5,9 @@ import signal
 import tempfile
 import unittest
 
-from .requirements import require
+from .support.requirements import require
+from .support.waiting import TIMEOUT, wait_until
 from .test_chat import ChatSite, require_chat
-from .timing import TIMEOUT, wait_until
 
 FLAGS = [
     "--headless",

@@ -8,7 +8,7 @@ import unittest
 from django.channels.layers.database import DatabaseChannelLayer
 from django.channels.test.conformance import LayerConformance
 
-from .database_servers import add_alias, mariadb_alias, postgresql_alias
+from .support.aliases import add_alias, mariadb_alias, postgresql_alias
 
 
 class DatabaseLayerCase:

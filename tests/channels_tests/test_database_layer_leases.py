@@ -14,8 +14,8 @@ from django.channels.layers.database import keeper, store
 from django.channels.layers.lost import LostPolicy
 from django.core.exceptions import ImproperlyConfigured
 
+from .support.waiting import TIMEOUT, wait_until
 from .test_database_layer import MariaDBCase, PostgreSQLCase, SQLiteCase
-from .timing import TIMEOUT, wait_until
 
 REQUEST = {"reply_channel": "gateway.a!7", "exchange": 0, "method": "GET", "path": "/"}
 

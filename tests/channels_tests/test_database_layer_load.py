@@ -21,9 +21,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connection as site_connection
 from django.db import connections
 
-from .database_servers import PostgreSQL, add_alias, postgresql_alias, python_environment
+from .support.aliases import add_alias, postgresql_alias
+from .support.databases import PostgreSQL
+from .support.processes import python_environment
+from .support.waiting import TIMEOUT, wait_until
 from .test_database_layer import MariaDBCase, PostgreSQLCase, SQLiteCase
-from .timing import TIMEOUT, wait_until
 
 #: Claims what it finds, and prints its numbers; ends when a message says so.
 CLAIMER = """
@@ -36,7 +38,8 @@ from django.conf import settings
 settings.configure(DATABASES={{"default": {{"ENGINE": "django.db.backends.sqlite3"}}}})
 import django
 django.setup()
-from channels_tests.database_servers import add_alias, mysql_driver
+from channels_tests.support.aliases import add_alias
+from channels_tests.support.databases import mysql_driver
 if "mysql" in {settings!r}["ENGINE"]:
     mysql_driver()
 add_alias("layer", {settings!r})

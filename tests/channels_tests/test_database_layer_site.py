@@ -14,11 +14,11 @@ import urllib.request
 
 from django.db import transaction
 
-from .database_servers import MariaDB, PostgreSQL
-from .requirements import require
-from .servers import Project, serve
+from .support.databases import MariaDB, PostgreSQL
+from .support.requirements import require
+from .support.sites import Project, serve
+from .support.waiting import TIMEOUT, wait_until
 from .test_chat import ChatSite, Visitor, require_chat
-from .timing import TIMEOUT, wait_until
 
 SETTINGS = """
 INSTALLED_APPS += ["{channels}.layers.database"]

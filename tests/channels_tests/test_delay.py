@@ -16,7 +16,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from .applications import INSTALLED
-from .timing import TIMEOUT, wait_until
+from .support.waiting import TIMEOUT, wait_until
 
 
 class WithoutDelay(MemoryChannelLayer):

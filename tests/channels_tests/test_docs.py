@@ -28,8 +28,8 @@ from django.core.management import find_commands, load_command_class
 from django.test import SimpleTestCase, modify_settings, override_settings
 
 from . import servers
-from .requirements import require
-from .timing import TIMEOUT, wait_until
+from .support.requirements import require
+from .support.waiting import TIMEOUT, wait_until
 
 PACKAGE = django.channels.__name__
 DOCS = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(__file__))), "docs")

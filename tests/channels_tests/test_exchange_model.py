@@ -20,7 +20,7 @@ from django.channels.gateway.state import SEND, WRITE
 from django.channels.gateway.websocket import WebSocket
 from django.channels.layers.memory import MemoryChannelLayer
 
-from .requirements import require
+from .support.requirements import require
 
 CHANNELS = ["websocket.connect", "websocket.receive", "websocket.disconnect"]
 SLOTS = ["slot-1", "slot-2", "slot-3"]

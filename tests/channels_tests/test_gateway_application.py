@@ -13,7 +13,7 @@ from django.channels.layers.memory import MemoryChannelLayer, MemoryInbox
 from django.channels.signals import worker_process_ready, worker_ready
 from django.core.exceptions import ImproperlyConfigured
 
-from .timing import TIMEOUT, wait_until
+from .support.waiting import TIMEOUT, wait_until
 
 
 class Server:

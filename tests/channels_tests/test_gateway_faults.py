@@ -12,7 +12,7 @@ from django.channels.gateway.state import SET_WILL, WRITE
 from django.channels.gateway.websocket import MAX_UNREAD, WebSocket
 from django.channels.layers.memory import MemoryChannelLayer, MemoryInbox
 
-from .timing import TIMEOUT
+from .support.waiting import TIMEOUT
 
 
 def wills(actions):

@@ -9,9 +9,9 @@ import urllib.error
 import urllib.request
 from socket import SHUT_WR
 
-from .requirements import require
-from .servers import Project, serve
-from .timing import TIMEOUT, wait_until
+from .support.requirements import require
+from .support.sites import Project, serve
+from .support.waiting import TIMEOUT, wait_until
 
 SETTINGS = """
 DEBUG = False

@@ -17,8 +17,8 @@ from django.test import override_settings
 
 from .applications import INSTALLED
 from .models import IntegerValue
-from .requirements import require
-from .timing import TIMEOUT, wait_until
+from .support.requirements import require
+from .support.waiting import TIMEOUT, wait_until
 
 try:
     from django.urls import re_path

@@ -10,7 +10,7 @@ from django.channels.layers import memory
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.test.conformance import LayerConformance
 
-from .timing import TIMEOUT, wait_until
+from .support.waiting import TIMEOUT, wait_until
 
 
 class MemoryLayerConformanceTests(LayerConformance, unittest.TestCase):

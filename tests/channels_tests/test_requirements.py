@@ -6,7 +6,7 @@ from unittest import mock
 
 from django.test import SimpleTestCase
 
-from .requirements import find, require
+from .support.requirements import find, require
 
 MISSING = "no-such-program-anywhere"
 

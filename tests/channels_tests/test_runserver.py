@@ -11,9 +11,10 @@ from urllib.request import urlopen
 import django
 from django.test import SimpleTestCase
 
-from .requirements import require
-from .servers import FILES, Project, can_connect, free_port
-from .timing import SCALE, TIMEOUT, wait_until
+from .support.ports import can_connect, free_port
+from .support.requirements import require
+from .support.sites import FILES, Project
+from .support.waiting import SCALE, TIMEOUT, wait_until
 
 STARTED = r"Starting Daphne development server at http://(\S+):(\d+)/"
 

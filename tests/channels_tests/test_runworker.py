@@ -6,8 +6,8 @@ import signal
 
 from django.test import SimpleTestCase
 
-from .servers import Project
-from .timing import wait_until
+from .support.sites import Project
+from .support.waiting import wait_until
 
 # A layer that says it crosses processes; what is to be worked on, the worker's process sends itself.
 FILES = {

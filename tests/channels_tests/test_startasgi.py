@@ -4,7 +4,7 @@ import os
 
 from django.test import SimpleTestCase
 
-from .servers import PACKAGE, Project
+from .support.sites import PACKAGE, Project
 
 # Without the variable of the test's environment, so that the file itself has to set it.
 TRY_IT = """

@@ -18,7 +18,7 @@ from django.test import SimpleTestCase, override_settings
 
 from . import http_site
 from .http_messages import Received, Sent
-from .timing import TIMEOUT, wait_until
+from .support.waiting import TIMEOUT, wait_until
 
 REPLY = "gateway.test!1"
 BODY = "http.request.body?test"

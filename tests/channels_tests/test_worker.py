@@ -19,7 +19,7 @@ from django.channels.signals import consumer_finished, consumer_started
 from django.channels.worker import Worker, WorkerGroup
 from django.test import SimpleTestCase, override_settings
 
-from .timing import TIMEOUT, wait_until
+from .support.waiting import TIMEOUT, wait_until
 
 REPLY = "gateway.test!1"
 

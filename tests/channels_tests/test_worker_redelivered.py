@@ -7,7 +7,7 @@ from django.channels import route
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.worker import WorkerGroup
 
-from .timing import TIMEOUT, wait_until
+from .support.waiting import TIMEOUT, wait_until
 
 
 class RedeliveredTests(unittest.TestCase):

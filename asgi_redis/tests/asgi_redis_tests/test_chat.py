@@ -6,11 +6,10 @@ import signal
 import unittest
 
 from asgi_redis import RedisChannelLayer
-from channels_tests.requirements import require
+from channels_tests.support.redis_server import RedisServer
+from channels_tests.support.requirements import require
+from channels_tests.support.waiting import wait_until
 from channels_tests.test_chat import START_TIMEOUT, ChatSite, Visitor, require_chat
-from channels_tests.timing import wait_until
-
-from .servers import RedisServer
 
 
 class RedisChatSite(ChatSite):

@@ -1,6 +1,6 @@
 """What processes count is added up in Redis, with their heartbeats."""
 
-from channels_tests.timing import wait_until
+from channels_tests.support.waiting import wait_until
 
 from .test_recovery import RecoveryCase
 

@@ -3,9 +3,9 @@
 import threading
 import time
 
-from channels_tests.timing import TIMEOUT, wait_until
+from channels_tests.support.redis_server import RedisServer
+from channels_tests.support.waiting import TIMEOUT, wait_until
 
-from .servers import RedisServer
 from .test_recovery import RecoveryCase
 
 LOGGER = "django.channels.redis"

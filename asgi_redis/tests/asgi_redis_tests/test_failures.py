@@ -9,9 +9,10 @@ import time
 import unittest
 
 from asgi_redis import RedisChannelLayer
-from channels_tests.timing import TIMEOUT, wait_until
+from channels_tests.support.ports import free_port
+from channels_tests.support.redis_server import RedisServer
+from channels_tests.support.waiting import TIMEOUT, wait_until
 
-from .servers import RedisServer, free_port, shared_server
 from .test_standalone import RedisLayerCase
 
 
@@ -353,7 +354,7 @@ class EncryptionTests(RedisLayerCase, unittest.TestCase):
 
 class NeighboursTests(RedisLayerCase, unittest.TestCase):
     def test_flush_leaves_other_applications_alone(self):
-        client = shared_server().client()
+        client = RedisServer.shared().client()
         layers = [self.make_layer(prefix=prefix) for prefix in ("site", "site:", "site*", "site#0")]
         for layer in layers:
             layer.send("test.x", {})

@@ -13,7 +13,7 @@ from collections import Counter
 from asgi_redis.direct import LATE
 
 from asgi_redis import entry, prefetch
-from channels_tests.timing import TIMEOUT
+from channels_tests.support.waiting import TIMEOUT
 
 from .test_standalone import RedisLayerCase
 

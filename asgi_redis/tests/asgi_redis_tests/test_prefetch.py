@@ -5,7 +5,7 @@ import time
 import unittest
 
 from asgi_redis import prefetch
-from channels_tests.timing import TIMEOUT, wait_until
+from channels_tests.support.waiting import TIMEOUT, wait_until
 
 from .test_standalone import RedisLayerCase
 

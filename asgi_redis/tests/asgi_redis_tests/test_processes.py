@@ -6,11 +6,10 @@ import unittest
 import urllib.error
 import urllib.request
 
-from channels_tests.requirements import require
-from channels_tests.servers import Project, serve
-from channels_tests.timing import TIMEOUT, wait_until
-
-from .servers import RedisServer
+from channels_tests.support.redis_server import RedisServer
+from channels_tests.support.requirements import require
+from channels_tests.support.sites import Project, serve
+from channels_tests.support.waiting import TIMEOUT, wait_until
 
 ROUTING = """
 import os

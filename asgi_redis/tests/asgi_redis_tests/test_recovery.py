@@ -8,9 +8,9 @@ import unittest
 
 from django.core.exceptions import ImproperlyConfigured
 
-from channels_tests.timing import TIMEOUT, wait_until
+from channels_tests.support.redis_server import RedisServer
+from channels_tests.support.waiting import TIMEOUT, wait_until
 
-from .servers import RedisServer
 from .test_standalone import RedisLayerCase
 
 QUICK = {"heartbeat": 0.05, "lease": 0.3}

@@ -5,8 +5,7 @@ import unittest
 from django.channels.test.conformance import LayerConformance
 
 from asgi_redis import RedisChannelLayer
-
-from .servers import shared_server
+from channels_tests.support.redis_server import RedisServer
 
 
 class RedisLayerCase:
@@ -17,7 +16,7 @@ class RedisLayerCase:
 
     def make_layer(self, **config):
         options = dict(self.config, **config)
-        layer = RedisChannelLayer(**dict({"hosts": [shared_server().url]}, **options))
+        layer = RedisChannelLayer(**dict({"hosts": [RedisServer.shared().url]}, **options))
         layer.alias = "default"
         self.addCleanup(layer.close)
         return layer

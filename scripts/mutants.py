@@ -1,0 +1,354 @@
+"""Change the code in small ways, one at a time, and see whether the tests notice: `make mutants`.
+
+    python scripts/mutants.py [--number 100] [--seed 9] [--jobs 2] [--list] [MODULE ...]
+
+A mutant is one small change ("<" to "<=", a call deleted; see mutators.py). For each of a random sample, the
+tests of the changed module run until the first failure. A mutant that no test notices has survived: it
+is printed, and a test is missing. A file of equivalent mutants, mutants-equivalent.txt, names those that
+change nothing that anybody could notice, each with the reason. The exit status is 1 if under 95 % of the
+others were killed. Everything happens in copies of the tree; the working tree is never changed.
+
+Why not cosmic-ray or mutmut: both want one test command for one importable package, and here
+`django/channels` becomes the package `channels` and then `django.channels`, with two runners. cosmic-ray
+changes the files in place, and has no operator that deletes a call, an assignment or a `raise`, as most of
+the mistakes in this code base would. mutmut copies only what lies in its own layout, and needs pytest.
+"""
+
+import argparse
+import concurrent.futures
+import fnmatch
+import os
+import queue
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections import Counter
+
+from interpreters import ROOT
+from make_dist import PACKED
+from mutators import apply, mutants_of
+
+sys.path.insert(0, os.path.join(ROOT, "tests"))
+from channels_tests.support.leftovers import kill_marked  # noqa: E402
+
+EQUIVALENT = os.path.join(ROOT, "scripts", "mutants-equivalent.txt")
+LEAST = 0.95  # the share that has to be killed
+MARK = "CHANNELS_MUTANT"  # in the environment of a mutant's tests: see support/leftovers.py
+
+
+#: `paths` are what is mutated; `tests` are the modules that are to notice, the quickest first. Both
+#: are patterns. The first group that a path fits is its own.
+class Group:
+    def __init__(self, name, paths, runner, tests):
+        self.name, self.paths, self.runner, self.tests = name, paths, runner, tests
+
+
+ADDON, REDIS = "tests/runtests_addon.py", "asgi_redis/tests/run.py"
+FOLDERS = {ADDON: "tests/channels_tests", REDIS: "asgi_redis/tests/asgi_redis_tests"}
+GATEWAY_TESTS = ["test_gateway_application", "test_gateway_faults", "test_test_client"]
+GROUPS = [
+    Group(
+        "gateway states",
+        ["django/channels/gateway/websocket.py", "django/channels/gateway/exchanges.py"],
+        ADDON,
+        ["test_gateway_websocket*", "test_exchange_model"] + GATEWAY_TESTS,
+    ),
+    Group(
+        "gateway http",
+        ["django/channels/gateway/http.py"],
+        ADDON,
+        ["test_gateway_http*"] + GATEWAY_TESTS,
+    ),
+    Group(
+        "gateway",
+        ["django/channels/gateway/*.py"],
+        ADDON,
+        ["test_gateway_[!s]*", "test_log", "test_gateway_servers"],
+    ),
+    Group(
+        "sessions",
+        ["django/channels/sessions.py"],
+        ADDON,
+        ["test_sessions*", "test_auth", "test_generic", "test_gateway_servers"],
+    ),
+    Group(
+        "worker",
+        ["django/channels/%s.py" % name for name in ("worker", "consume", "replies", "outbox")],
+        ADDON,
+        ["test_worker*", "test_consume*", "test_replies*", "test_on_commit", "test_sessions"]
+        + ["test_view_consumer", "test_test_client", "test_gateway_faults"],
+    ),
+    Group(
+        "engine",
+        ["django/channels/layers/engine/*.py", "django/channels/layers/*.py"],
+        ADDON,
+        ["test_engine*", "test_layer*", "test_memory_layer*", "test_conformance*"]
+        + ["test_worker*", "test_database_layer_leases", "test_database_layer"],
+    ),
+    Group(
+        "database",
+        ["django/channels/layers/database/*.py"],
+        ADDON,
+        ["test_database_layer", "test_database_layer_leases", "test_database_layer_[!l]*"],
+    ),
+    Group(
+        "redis",
+        ["asgi_redis/asgi_redis/*.py"],
+        REDIS,
+        ["test_standalone", "test_[!s]*", "test_slots"],
+    ),
+]
+#: Contracts and declarations: nothing in them runs, or all of it is trivial.
+LEFT_OUT = ["*/__init__.py", "*/layers/base.py", "*/apps.py", "*/migrations/*"]
+
+
+class CannotRun(Exception):
+    """The tests cannot judge: the message says why."""
+
+
+def group_of(path):
+    return next((g for g in GROUPS if any(fnmatch.fnmatch(path, each) for each in g.paths)), None)
+
+
+def tracked_files():
+    """Return the paths of the working tree's files, those not yet committed included."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout.decode()
+    return [path for path in listed.splitlines() if os.path.isfile(os.path.join(ROOT, path))]
+
+
+def find_mutants(modules):
+    """Return all mutants of the files that `modules` (paths or patterns; none: all) name."""
+    found = []
+    for path in sorted(tracked_files()):
+        wanted = not modules or any(
+            path == each or fnmatch.fnmatch(path, "*" + each) for each in modules
+        )
+        if not wanted or group_of(path) is None:
+            continue
+        if any(fnmatch.fnmatch(path, each) for each in LEFT_OUT):
+            continue
+        with open(os.path.join(ROOT, path), "rb") as file:
+            found += mutants_of(path, file.read())
+    return found
+
+
+def read_equivalent(path=EQUIVALENT):
+    """Return {(path, function, old, new): reason} of the file of equivalent mutants.
+
+    An entry is four lines, "path: function", "- old", "+ new" and "reason: …"; entries are divided by an
+    empty line, and lines that begin with "#" are comments.
+    """
+    with open(path, encoding="utf-8") as file:
+        text = "".join(line for line in file if not line.startswith("#"))
+    entries = {}
+    for block in text.strip().split("\n\n") if text.strip() else ():
+        match = re.match(r"(\S+): (\S+)\n- (.+)\n\+ (.+)\nreason: (\S[^\n]+)$", block.strip())
+        if match is None:
+            raise CannotRun("%s: not an entry with a reason:\n%s" % (path, block))
+        entries[match.groups()[:4]] = match.group(5)
+    return entries
+
+
+def key(mutant):
+    return (mutant.path, mutant.function, mutant.old, mutant.new)
+
+
+def choose(mutants, number, seed):
+    """Return a sample of `number` mutants, one a line at most, in the order of the files."""
+    ordered = sorted(mutants)
+    random.Random(seed).shuffle(ordered)
+    chosen = {}
+    for mutant in ordered:
+        if len(chosen) < number:
+            chosen.setdefault((mutant.path, mutant.line), mutant)
+    return sorted(chosen.values())
+
+
+class Copy:
+    """A copy of the tree in which one mutant at a time is tried. One thread uses it."""
+
+    def __init__(self, folder, files):
+        self.root = folder
+        for path in files:
+            target = os.path.join(folder, path)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            shutil.copyfile(os.path.join(ROOT, path), target)
+        # The package `channels`, as pyproject.toml maps it, before the installed one.
+        library = os.path.join(folder, "library")
+        os.mkdir(library)
+        for source, package in sorted(PACKED.items(), key=lambda pair: pair[1]):
+            os.symlink(os.path.join(folder, source), os.path.join(library, package))
+        self.library = library
+
+    def labels(self, group):
+        """Return the labels of the group's test modules, the quickest first."""
+        folder = os.path.join(self.root, FOLDERS[group.runner])
+        names = sorted(name[:-3] for name in os.listdir(folder) if name.endswith(".py"))
+        found = []
+        for pattern in group.tests:
+            found += [each for each in fnmatch.filter(names, pattern) if each not in found]
+        if not found:
+            raise CannotRun("No test module fits the group %r: %s" % (group.name, group.tests))
+        return ["%s.%s" % (os.path.basename(folder), name) for name in found]
+
+    def run_tests(self, group, timeout):
+        """Run the group's tests until the first failure; return (passed, seconds, output)."""
+        mark = uuid.uuid4().hex
+        environ = dict(os.environ, PYTHONPATH=self.library, PYTHONDONTWRITEBYTECODE="1")
+        environ[MARK] = mark
+        environ.pop("DJANGO_SETTINGS_MODULE", None)
+        command = [sys.executable, os.path.join(self.root, group.runner), "--failfast"]
+        command += ["--timeout", str(int(timeout) + 60)] + self.labels(group)
+        started = time.monotonic()
+        with tempfile.TemporaryFile() as log:
+            process = subprocess.Popen(
+                command,
+                cwd=self.root,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+            try:
+                status = process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                status = None
+                process.kill()
+                process.wait()
+            finally:
+                kill_marked(mark, MARK)
+            log.seek(0)
+            output = log.read().decode("utf-8", "replace")
+        return status == 0, time.monotonic() - started, output
+
+    def try_mutant(self, mutant, timeout):
+        """Return whether the tests noticed, and after how many seconds."""
+        path = os.path.join(self.root, mutant.path)
+        with open(path, "rb") as file:
+            source = file.read()
+        try:
+            with open(path, "wb") as file:
+                file.write(apply(mutant, source))
+            passed, seconds, _ = self.run_tests(group_of(mutant.path), timeout)
+        finally:
+            with open(path, "wb") as file:
+                file.write(source)
+        return not passed, seconds
+
+
+def check_unchanged(copy, groups):
+    """Run each group's tests on the unchanged copy; return {group: time limit of a mutant}."""
+    limits = {}
+    for group in groups:
+        passed, seconds, output = copy.run_tests(group, 900)
+        if not passed:
+            raise CannotRun(
+                "Without any change the tests of %r fail:\n%s" % (group.name, output[-4000:])
+            )
+        if group.runner == ADDON and copy.root not in output:
+            raise CannotRun("The tests do not run on the copy:\n" + output[:1000])
+        limits[group] = 30 + 3 * seconds
+        print("%-15s %3.0f s unchanged" % (group.name, seconds), flush=True)
+    return limits
+
+
+def show(mutant):
+    return "%s:%d  %s\n    - %s\n    + %s" % (
+        mutant.path, mutant.line, mutant.function, mutant.old, mutant.new,
+    )  # fmt: skip
+
+
+def run(chosen, jobs, scratch):
+    """Try the mutants `chosen`; return the survivors, and the number of those tried by file."""
+    files = tracked_files()
+    copies = queue.Queue()
+    for number in range(jobs):
+        copies.put(Copy(os.path.join(scratch, "copy-%d" % number), files))
+    first = copies.queue[0]
+    limits = check_unchanged(first, list(dict.fromkeys(group_of(m.path) for m in chosen)))
+    survivors, tried, begun = [], Counter(), time.monotonic()
+
+    def judge(mutant):
+        copy = copies.get()
+        try:
+            return copy.try_mutant(mutant, limits[group_of(mutant.path)])
+        finally:
+            copies.put(copy)
+
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        running = {pool.submit(judge, mutant): mutant for mutant in chosen}
+        for job in concurrent.futures.as_completed(running):
+            mutant, (killed, seconds) = running[job], job.result()
+            tried[mutant.path] += 1
+            if not killed:
+                survivors.append(mutant)
+                print("SURVIVED (%.0f s)  %s" % (seconds, show(mutant)), flush=True)
+            done = sum(tried.values())
+            if done % 10 == 0:
+                print(
+                    "%d of %d, %.0f s" % (done, len(chosen), time.monotonic() - begun), flush=True
+                )
+    return sorted(survivors), tried
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help="only these files (patterns)")
+    parser.add_argument("--number", type=int, default=100, help="how many mutants (default: 100)")
+    parser.add_argument("--seed", type=int, default=9, help="which of them (default: 9)")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--list", action="store_true", help="print the sample, and run nothing")
+    options = parser.parse_args()
+    if sys.version_info < (3, 8):
+        sys.exit("mutants: Python 3.8 or newer is needed: make mutants PYTHON=python3.11")
+    try:
+        sys.exit(0 if work(options) else 1)
+    except CannotRun as error:
+        sys.exit("mutants: %s" % error)
+
+
+def work(options):
+    """Choose, try and report; return whether enough mutants were killed."""
+    every = find_mutants(options.modules)
+    equivalent = read_equivalent()
+    considered = {mutant.path for mutant in every}
+    stale = set(equivalent) - {key(mutant) for mutant in every}
+    stale = [each for each in sorted(stale) if each[0] in considered or not options.modules]
+    candidates = [mutant for mutant in every if key(mutant) not in equivalent]
+    chosen = choose(candidates, options.number, options.seed)
+    print(
+        "%d mutants in %d files, %d judged equivalent; %d tried, seed %d"
+        % (len(every), len(considered), len(equivalent), len(chosen), options.seed)
+    )
+    if options.list:
+        print("\n".join(show(mutant) for mutant in chosen))
+        return True
+    if not chosen:
+        raise CannotRun("No mutant was found: is a module's path right?")
+    scratch = tempfile.mkdtemp(prefix="channels-mutants-")
+    os.chmod(scratch, 0o755)
+    try:
+        survivors, tried = run(chosen, options.jobs, scratch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    lost = Counter(mutant.path for mutant in survivors)
+    print()
+    for path in sorted(tried):
+        print("%3d of %3d killed  %s" % (tried[path] - lost[path], tried[path], path))
+    for mutant in survivors:
+        print(show(mutant))
+    for each in stale:
+        print("No such mutant any more; remove it from mutants-equivalent.txt:\n    " + str(each))
+    share = 1 - len(survivors) / len(chosen)
+    print("%.1f %% killed, %.0f %% are needed" % (100 * share, 100 * LEAST))
+    return share >= LEAST and not stale
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Give Django an alias on one of the servers of databases.py, with the database layer's tables in it."""
+
+import contextlib
+
+from django.channels.layers.database import statements
+from django.db import connections
+
+from .databases import MariaDB, PgBouncer, PostgreSQL
+
+
+def add_alias(alias, settings):
+    """Add `alias` to Django's databases, with an entry as in DATABASES, and return it."""
+    defaults = {
+        "ATOMIC_REQUESTS": False,
+        "AUTOCOMMIT": True,
+        "CONN_MAX_AGE": 0,
+        "CONN_HEALTH_CHECKS": False,
+        "OPTIONS": {},
+        "TIME_ZONE": None,
+        "NAME": "",
+        "USER": "",
+        "PASSWORD": "",
+        "HOST": "",
+        "PORT": "",
+        "TEST": {"CHARSET": None, "COLLATION": None, "MIGRATE": True, "MIRROR": None, "NAME": None},
+    }
+    connections.databases[alias] = dict(defaults, **settings)
+    with contextlib.suppress(AttributeError):
+        del connections[alias]  # an earlier test class had its own database under this name
+    return alias
+
+
+def make_tables(server):
+    """Make the layer's tables on a server that has none."""
+    vendor = {"PostgreSQL": "postgresql", "MariaDB": "mysql"}[server.name]
+    connection = server.connect()
+    try:
+        cursor = connection.cursor()
+        for statement in statements.schema(vendor):
+            cursor.execute(statement)
+        connection.commit()
+    finally:
+        connection.close()
+
+
+def postgresql_alias():
+    """Return the alias "channels_postgresql", with the layer's tables."""
+    return _shared_alias(PostgreSQL, "channels_postgresql")
+
+
+def mariadb_alias():
+    """Return the alias "channels_mariadb", with the layer's tables."""
+    return _shared_alias(MariaDB, "channels_mariadb")
+
+
+def pgbouncer_alias():
+    """Return the alias "channels_pgbouncer": PgBouncer before the database of `postgresql_alias`."""
+    postgresql_alias()
+    return add_alias("channels_pgbouncer", PgBouncer.shared().settings())
+
+
+def _shared_alias(server_class, alias):
+    server = server_class.shared()
+    if alias not in connections.databases:
+        make_tables(server)
+        add_alias(alias, server.settings())
+    return alias

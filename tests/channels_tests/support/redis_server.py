@@ -1,0 +1,88 @@
+"""Redis (or Valkey) servers: one process each, alone, as a replica, a Sentinel or a Cluster node."""
+
+import glob
+import os
+import signal
+import socket
+
+from .ports import can_connect
+from .requirements import find, missing, require
+from .servers import Server
+from .waiting import START_TIMEOUT
+
+
+def find_redis():
+    """Return the path of the program that REDIS_SERVER names, or of redis-server; skip if missing."""
+    wanted = os.environ.get("REDIS_SERVER")
+    if not wanted:
+        return require("redis-server")
+    return find(wanted) or missing("not installed here: " + wanted)
+
+
+class RedisServer(Server):
+    """One Redis process. `options` are the lines of redis.conf: name to value, or to a list of them.
+
+    With `monitor`, the lines that begin with "sentinel", it is a Sentinel.
+    """
+
+    name = "redis-server"
+    # It keeps no data unless it is told to, so there is nothing to end in order.
+    stop_signal = signal.SIGKILL
+
+    def __init__(self, monitor=None, **options):
+        self.program = find_redis()
+        super().__init__(beside=10000)
+        self.is_sentinel = monitor is not None
+        self.options = {"port": self.port, "bind": "127.0.0.1", "dir": self.directory}
+        if self.is_sentinel:
+            self.options["sentinel"] = monitor
+        else:
+            self.options.update({"save": '""', "appendonly": "no"})
+        self.options.update((name.replace("_", "-"), value) for name, value in options.items())
+
+    @property
+    def url(self):
+        return "redis://127.0.0.1:%d/0" % self.port
+
+    def command(self):
+        path = os.path.join(self.directory, "redis.conf")
+        # A Sentinel writes into its file what it has learned.
+        if not (self.is_sentinel and os.path.exists(path)):
+            with open(path, "w") as file:
+                for name, value in self.options.items():
+                    for each in value if isinstance(value, list) else [value]:
+                        file.write("%s %s\n" % (name, each))
+        return [self.program, path] + ["--sentinel"] * self.is_sentinel
+
+    def answers(self):
+        if self.options.get("tls-port"):
+            return can_connect(self.port)
+        answer = self.ask("PING")
+        return bool(answer) and not answer.startswith(b"-LOADING")
+
+    def ask(self, command):
+        """Return the answer to an inline command, as bytes; b"" if there is none."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as sock:
+                sock.sendall(command.encode() + b"\r\n")
+                return sock.recv(1000)
+        except OSError:
+            return b""
+
+    def client(self, **kwargs):
+        """Return a client of the package redis."""
+        import redis
+
+        return redis.Redis(port=self.port, **kwargs)
+
+    def stop_with_data(self):
+        """Stop the server in order; what it holds is there when it starts again."""
+        self.forget_data()
+        self.ask("SHUTDOWN SAVE")
+        self.process.wait(START_TIMEOUT)
+        self.process.kill()
+
+    def forget_data(self):
+        """Delete what was saved, so that the next start finds nothing."""
+        for path in glob.glob(os.path.join(self.directory, "*.rdb")):
+            os.remove(path)
