@@ -1,72 +1,112 @@
 """
-The layer that lives in one process: a dict of queues under one lock.
+The layer that lives in one process: queues in a dict, under one lock.
 
-Gateway and worker threads share the process, so it needs no server and no leases. It is the layer
-of development, of tests, and of small sites that run as one process.
+The gateway and the worker threads share the process, so the layer needs no server and no leases, and is not
+built on the engine: a claim takes one lock, and bodies are not encoded. Options, counters, log lines and
+what happens after a fork are the engine's. It is the layer of development, of tests, and of small sites that
+run as one process. The file is a little over 400 lines because all that needs the lock is in one class.
 """
 
-import heapq
-import itertools
+from __future__ import annotations
+
 import threading
 import time
-from asyncio import get_event_loop
-from collections import deque
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any, Deque, Dict, Tuple
 
+from .. import protocol
 from ..exceptions import ChannelFull
-from ..protocol import EVENT_CHANNELS
-from .base import BaseChannelLayer, Inbox
+from .base import BaseChannelLayer
+from .delay import Delay
+from .engine import process
+from .engine.notices import Notices
+from .engine.options import COMMON, check_inbox_capacity, fold, is_count, refusal
+from .memory_inbox import MemoryInbox
 from .messages import clean
 from .names import check_channel_name, check_group_name, inbox_of
 
-#: Sends between two looks for expired messages on channels that nobody reads.
-SWEEP_EVERY = 4096
+if TYPE_CHECKING:
+    from typing import Iterable, Sequence
 
-#: Seconds between two looks of a gateway for its events among them.
-LOOK_EVERY = 1.0
+    from .base import Message, Received
+
+#: Sends between two searches for expired messages on channels that nobody reads.
+SWEEP_INTERVAL = 4096
+
+#: A waiting reader: its channels, a lock that is released to wake it, and its consumer id.
+_Reader = Tuple["Sequence[str]", Any, "str | None"]
+
+#: When a message expires (monotonic), its channel, and the message.
+_Queue = Deque[Tuple[float, str, Dict[str, Any]]]
 
 
 class MemoryChannelLayer(BaseChannelLayer):
     """
-    A layer in memory. `threads` is how many worker threads a gateway starts on it; `inbox_capacity` how many
-    messages an event loop may be behind before senders are told ChannelFull.
+    A layer in memory. Thread-safe: `_lock` guards all that it holds.
+
+    `threads` is how many worker threads a gateway starts, `inbox_capacity` how many messages an event loop
+    may be behind before senders get ChannelFull. The other options are those of BaseChannelLayer. Options
+    may be written in capitals, as in CONFIG. Raises ImproperlyConfigured for unknown ones.
     """
 
     extensions = ("groups", "flush", "statistics", "inbox", "acknowledgement", "delay")
     crosses_processes = False
 
-    def __init__(self, threads=4, inbox_capacity=20000, **kwargs):
-        super().__init__(**kwargs)
-        self.threads = threads
-        self.inbox_capacity = inbox_capacity
+    def __init__(self, threads: int = 4, inbox_capacity: int = 20000, **config: Any) -> None:
+        options = fold(config, COMMON + ("threads", "inbox_capacity"))
+        self.threads = options.pop("threads", threads)
+        self.inbox_capacity = options.pop("inbox_capacity", inbox_capacity)
+        super().__init__(**options)
+        if not is_count(self.threads):
+            raise refusal("threads", "a number of threads, 0 or more", self.threads)
+        check_inbox_capacity(self.inbox_capacity)
+        self._begin()
+        process.register(self)
+
+    def _begin(self) -> None:
+        """Set up what belongs to one process."""
         self._lock = threading.Lock()
         self._turn = 0
-        self._sends = 0
-        self._waiters = []  # (channels, lock to release, slot) of each blocked reader
-        self._waking = []  # those of them that were released and have not looked yet
-        self._woken = set()
-        self._inboxes = {}
-        self._clock = _Clock(self)
+        self._sent = 0
+        self._readers: list[_Reader] = []
+        self._waking: list[_Reader] = []  # readers that were woken and have not looked yet
+        self._woken: set[str] = set()  # consumers that `wake` was called for
+        self._expired: Counter[str] = Counter()  # not logged yet
+        self._inboxes: dict[str, MemoryInbox] = {}
+        self._delay = Delay(self._deliver_delayed)
+        self._notices = Notices(0)
         self._clear()
 
-    def _clear(self):
-        self._queues = {}  # channel, or inbox, to a deque of (expires, channel, message)
-        self._held = {}  # slot to (channel, message)
-        self._groups = {}  # group to {inbox, or None: {channel: None}}
+    def _clear(self) -> None:
+        self._queues: dict[str, _Queue] = {}  # by channel, or by inbox
+        self._unacknowledged: dict[str, tuple[str, Message]] = {}  # by consumer
+        #: group to {inbox, or None for members without one: {channel: None}}
+        self._groups: dict[str, dict[str | None, dict[str, None]]] = {}
+
+    def after_fork(self) -> None:
+        """Begin empty in a child process: what is here is handled by the parent."""
+        self._begin()
+        self.counters.after_fork()
+        self._gateways = {}
+
+    def leave(self) -> None:
+        """Do nothing at the end of the process: there are no leases."""
 
     # Sending and receiving.
 
-    def deliver(self, channel, message):
+    def deliver(self, channel: str, message: Message) -> None:
         with self._lock:
             self._put(channel, message)
 
-    def _put(self, channel, message, wake=True):
-        """Queue it, and wake a reader. The lock is held."""
+    def _put(self, channel: str, message: Message, wake: bool = True) -> None:
+        """Queue a message, and wake a reader. The lock is held."""
         key = channel
         if "!" in channel:
-            key = inbox_of(channel)
+            key = inbox_of(channel) or channel
             inbox = self._inboxes.get(key)
             if inbox is not None:
                 inbox.put(channel, message)
+                self._sent += 1
                 return
         queue = self._queues.get(key)
         if queue is None:
@@ -74,100 +114,119 @@ class MemoryChannelLayer(BaseChannelLayer):
         now = time.monotonic()
         if len(queue) >= self.capacities[channel]:
             self._drop_expired(key, queue, now)
-            if len(queue) >= self.capacities[channel]:
+            if len(queue) >= self.capacities[channel] and not protocol.ignores_capacity(message):
                 self.count("full")
                 raise ChannelFull("The channel %r is full." % channel)
             self._queues[key] = queue
         queue.append((now + self.expiries[channel], channel, message))
         if wake:
-            self._wake(channel, key)
-        self._sends += 1
-        if self._sends % SWEEP_EVERY == 0:
+            self._wake_reader(channel, key)
+        self._sent += 1
+        if self._sent % SWEEP_INTERVAL == 0:
             for name, each in list(self._queues.items()):
                 self._drop_expired(name, each, now)
 
-    def _wake(self, channel, key):
+    def _wake_reader(self, channel: str, key: str) -> None:
         """
-        Have one waiting reader of `channel` look, unless one is about to: whoever takes a message
-        wakes the next if there are more. So an event loop that sends pays for one thread, and short
-        work stays with few.
+        Wake one waiting reader of `channel`, unless another one is about to look. A reader that takes a
+        message wakes the next if there are more: so an event loop that sends pays for one thread, and short
+        work stays with few threads. The lock is held.
         """
-        for waiter in self._waking:
-            if key in waiter[0] or channel in waiter[0]:
+        for reader in self._waking:
+            if key in reader[0] or channel in reader[0]:
                 return
-        waiters = self._waiters
-        for index in range(len(waiters) - 1, -1, -1):  # who began to wait last is the warmest
-            waiter = waiters[index]
-            if key in waiter[0] or channel in waiter[0]:
-                self._waking.append(waiter)
-                del waiters[index]
-                waiter[1].release()
+        readers = self._readers
+        # Whoever began to wait last is woken first: its stack and caches are warm.
+        for index in range(len(readers) - 1, -1, -1):
+            reader = readers[index]
+            if key in reader[0] or channel in reader[0]:
+                self._waking.append(reader)
+                del readers[index]
+                reader[1].release()
                 return
 
-    def _drop_expired(self, key, queue, now):
+    def _drop_expired(self, key: str, queue: _Queue, now: float) -> None:
+        """Drop the expired messages of a queue; report events to their gateways. The lock is held."""
         dropped = 0
         while queue and queue[0][0] <= now:
             _, channel, message = queue.popleft()
             dropped += 1
-            if channel in EVENT_CHANNELS and "exchange" in message:
-                # Its connection waits for an answer before it goes on.
-                reply_channel = message["reply_channel"]
-                inbox = self._inboxes.get(inbox_of(reply_channel))
+            if "!" not in channel and "?" not in channel:
+                self._expired[channel] += 1
+            address = (
+                protocol.reply_address(message) if channel in protocol.EVENT_CHANNELS else None
+            )
+            if address is not None and isinstance(address[0], str):
+                inbox = self._inboxes.get(inbox_of(address[0]) or "")
                 if inbox is not None:
-                    inbox.put(reply_channel, {"lost": message["exchange"]}, control=True)
+                    # Without it the connection would wait for an acknowledgement forever.
+                    inbox.put(address[0], protocol.lost(address[1]))
         if dropped:
             self.count("expired", dropped)
         if not queue:
             self._queues.pop(key, None)
 
-    def receive_many(self, channels, block=False):
+    def drop_expired(self, channels: Iterable[str] | None = None) -> None:
+        """Drop the expired messages of `channels`, or of all. Log what expired since the last call."""
+        with self._lock:
+            now = time.monotonic()
+            for key in list(self._queues) if channels is None else channels:
+                queue = self._queues.get(key)
+                if queue:
+                    self._drop_expired(key, queue, now)
+            expired, self._expired = self._expired, Counter()
+        # Not under the lock: a log handler may send to this layer.
+        self._notices.expired(expired)
+
+    def receive_many(self, channels: Sequence[str], block: bool = False) -> Received:
         for channel in channels:
             check_channel_name(channel)
         return self._take(list(channels), block, None)
 
-    def _take(self, channels, block, slot):
-        deadline = waiter = None
+    def _take(self, channels: Sequence[str], block: bool, consumer: str | None) -> Received:
+        deadline = reader = None
         while True:
             with self._lock:
-                if slot is not None:
-                    self._held.pop(slot, None)
+                if consumer is not None:
+                    self._unacknowledged.pop(consumer, None)
                 found = self._pop(channels)
-                if waiter is not None:
-                    self._end_wait(waiter)
+                if reader is not None:
+                    self._end_wait(reader)
                 if found is not None:
-                    if slot is not None:
-                        self._held[slot] = found
+                    if consumer is not None:
+                        self._unacknowledged[consumer] = found
                     return found
-                if not block or (slot is not None and slot in self._woken):
-                    self._woken.discard(slot)
+                if not block or (consumer is not None and consumer in self._woken):
+                    if consumer is not None:
+                        self._woken.discard(consumer)
                     return None, None
-                waiter = (channels, threading.Lock(), slot)
-                waiter[1].acquire()
-                self._waiters.append(waiter)
+                reader = (channels, threading.Lock(), consumer)
+                reader[1].acquire()
+                self._readers.append(reader)
             if deadline is None:
                 deadline = time.monotonic() + self.block_for
             try:
-                # Once the time is up, one more look: a message may have come just now.
-                block = waiter[1].acquire(timeout=max(0, deadline - time.monotonic()))
+                # When the time is up, look once more: a message may have come just now.
+                block = reader[1].acquire(timeout=max(0, deadline - time.monotonic()))
             except BaseException:  # Ctrl-C in the thread that waits
                 with self._lock:
-                    self._end_wait(waiter)
+                    self._end_wait(reader)
                 raise
 
-    def _end_wait(self, waiter):
-        """Forget a reader that waited; others look at what was left to it. The lock is held."""
-        if waiter in self._waking:
-            self._waking.remove(waiter)
+    def _end_wait(self, reader: _Reader) -> None:
+        """Forget a reader that waited; wake others for what it left. The lock is held."""
+        if reader in self._waking:
+            self._waking.remove(reader)
             if self._queues:
-                for channel in waiter[0]:
-                    key = channel if "!" not in channel else inbox_of(channel)
+                for channel in reader[0]:
+                    key = inbox_of(channel) or channel
                     if key in self._queues:
-                        self._wake(channel, key)
-        elif waiter in self._waiters:
-            self._waiters.remove(waiter)
+                        self._wake_reader(channel, key)
+        elif reader in self._readers:
+            self._readers.remove(reader)
 
-    def _pop(self, channels):
-        """The next message of `channels`, each of them in turn. The lock is held."""
+    def _pop(self, channels: Sequence[str]) -> tuple[str, Message] | None:
+        """Return the next message of `channels`, looking at each of them first in turn. The lock is held."""
         if not self._queues:
             return None
         count = len(channels)
@@ -192,10 +251,12 @@ class MemoryChannelLayer(BaseChannelLayer):
             return name, message
         return None
 
-    def _pop_local(self, channel):
-        """One full process-local name out of the queue it shares with others."""
-        key = inbox_of(channel)
-        queue = self._queues.get(key, ())
+    def _pop_local(self, channel: str) -> tuple[str, Message] | None:
+        """Return a message of one process-local channel, from the queue it shares with others."""
+        key = inbox_of(channel) or channel
+        queue = self._queues.get(key)
+        if queue is None:
+            return None
         now = time.monotonic()
         for entry in queue:
             if entry[1] == channel and entry[0] > now:
@@ -207,277 +268,157 @@ class MemoryChannelLayer(BaseChannelLayer):
 
     # Acknowledgement.
 
-    def claim(self, slot, channels, block=False):
-        return self._take(channels, block, slot)
+    def claim(self, consumer: str, channels: Sequence[str], block: bool = False) -> Received:
+        return self._take(channels, block, consumer)
 
-    def acknowledge(self, slot):
+    def acknowledge(self, consumer: str) -> None:
         with self._lock:
-            self._held.pop(slot, None)
+            self._unacknowledged.pop(consumer, None)
 
-    def requeue(self, slot):
+    def requeue(self, consumer: str) -> None:
         with self._lock:
-            held = self._held.pop(slot, None)
+            held = self._unacknowledged.pop(consumer, None)
             if held is None:
                 return
             channel, message = held
             key = inbox_of(channel) or channel
             entry = (time.monotonic() + self.expiries[channel], channel, message)
             self._queues.setdefault(key, deque()).appendleft(entry)
-            self._wake(channel, key)
+            self._wake_reader(channel, key)
 
-    def wake(self, slot):
+    def wake(self, consumer: str) -> None:
         with self._lock:
-            for waiter in self._waiters:
-                if waiter[2] == slot:
-                    self._waiters.remove(waiter)
-                    waiter[1].release()
+            for reader in self._readers:
+                if reader[2] == consumer:
+                    self._readers.remove(reader)
+                    reader[1].release()
                     break
-            self._woken.add(slot)
+            self._woken.add(consumer)
 
     # Delay.
 
-    def send_later(self, channel, message, delay):
-        self._clock.add(time.monotonic() + delay, check_channel_name(channel), clean(message))
+    def send_later(self, channel: str, message: Message, delay: float) -> None:
+        self._delay.add(delay, (check_channel_name(channel), clean(message)))
+
+    def _deliver_delayed(self, item: tuple[str, Message]) -> None:
+        try:
+            self.deliver(*item)
+        except ChannelFull:
+            self.count("delayed_full")
 
     # Groups.
 
-    def group_add(self, group, channel):
+    def group_add(self, group: str, channel: str) -> None:
         check_group_name(group)
         inbox_name = inbox_of(check_channel_name(channel))
         with self._lock:
-            inbox = self._inboxes.get(inbox_name)
-            members = self._groups.setdefault(group, {}).setdefault(inbox and inbox_name, {})
+            inbox = self._inboxes.get(inbox_name or "")
+            members = self._groups.setdefault(group, {}).setdefault(inbox and inbox.name, {})
             if channel not in members:
                 members[channel] = None
                 if inbox is not None:
-                    inbox.put(channel, {"group_add": group}, control=True)
+                    inbox.put(channel, protocol.group_added(group), control=True)
 
-    def group_discard(self, group, channel):
+    def group_discard(self, group: str, channel: str) -> None:
         check_group_name(group)
         inbox_name = inbox_of(check_channel_name(channel))
         with self._lock:
-            inbox = self._inboxes.get(inbox_name)
-            if self._leave(group, inbox and inbox_name, channel) and inbox is not None:
-                inbox.put(channel, {"group_discard": group}, control=True)
+            inbox = self._inboxes.get(inbox_name or "")
+            if self._discard(group, inbox and inbox.name, channel) and inbox is not None:
+                inbox.put(channel, protocol.group_discarded(group), control=True)
 
-    def _leave(self, group, inbox_name, channel):
-        gateways = self._groups.get(group, {})
-        members = gateways.get(inbox_name, {})
+    def _discard(self, group: str, inbox_name: str | None, channel: str) -> bool:
+        inboxes = self._groups.get(group, {})
+        members = inboxes.get(inbox_name, {})
         if channel not in members:
             return False
         del members[channel]
         if not members:
-            del gateways[inbox_name]
-            if not gateways:
+            del inboxes[inbox_name]
+            if not inboxes:
                 del self._groups[group]
         return True
 
-    def group_channels(self, group):
+    def group_channels(self, group: str) -> list[str]:
         check_group_name(group)
         with self._lock:
-            return [
-                channel for members in self._groups.get(group, {}).values() for channel in members
-            ]
+            return [name for members in self._groups.get(group, {}).values() for name in members]
 
-    def deliver_group(self, group, message):
+    def deliver_group(self, group: str, message: Message) -> None:
         with self._lock:
+            copy = None  # no two gateways, and no two members, share one dict
             for inbox_name, members in self._groups.get(group, {}).items():
-                if inbox_name is not None:
-                    try:
-                        self._inboxes[inbox_name].put(
-                            inbox_name, {"group": group, "message": message}
-                        )
-                    except ChannelFull:
-                        self.count("group_full", len(members))
+                if inbox_name is None:
+                    self._send_to_each(members, message)
                     continue
-                for channel in members:
-                    try:
-                        self._put(channel, clean(message))
-                    except ChannelFull:
-                        self.count("group_full")
+                copy = message if copy is None else clean(message)
+                try:
+                    self._inboxes[inbox_name].put(inbox_name, protocol.group_message(group, copy))
+                    self._sent += 1
+                except ChannelFull:
+                    self.count("group_full", len(members))
+
+    def _send_to_each(self, channels: Iterable[str], message: Message) -> None:
+        for channel in channels:
+            try:
+                self._put(channel, clean(message))
+            except ChannelFull:
+                self.count("group_full")
 
     # Flush and statistics.
 
-    def flush(self):
+    def flush(self) -> None:
         with self._lock:
             self._clear()
-            self._clock.clear()
+            self._delay.clear()
             for inbox in self._inboxes.values():
-                inbox.put(inbox.name, {"reset": True}, control=True)
+                inbox.clear()
+                inbox.put(inbox.name, protocol.reset(), control=True)
 
-    def global_statistics(self):
+    def statistics(self) -> dict[str, int]:
+        counters = self.counters.values()
+        if self._sent:
+            counters["sent"] = self._sent
+        return counters
+
+    def global_statistics(self) -> dict[str, Any]:
+        self.drop_expired()
+        counters = self.statistics()
         with self._lock:
-            queues = list(self._queues.values())
-            return self._describe(queues, self.statistics().get("full", 0))
-
-    def channel_statistics(self, channel):
-        check_channel_name(channel)
-        with self._lock:
-            queue = self._queues.get(inbox_of(channel) or channel)
-            return self._describe([queue] if queue else [], None)
-
-    def _describe(self, queues, full):
-        now = time.monotonic()
-        ages = [now - (queue[0][0] - self.expiries[queue[0][1]]) for queue in queues if queue]
-        statistics = {
-            "messages_pending": sum(map(len, queues)),
-            "messages_max_age": max(ages, default=0.0),
+            found = self._describe(list(self._queues.values()), self._inboxes.values())
+            held = len(self._unacknowledged)
+        return {
+            **found,
+            "messages_count": counters.pop("sent", 0),
+            "messages_held": held,
+            "messages_expired": counters.pop("expired", 0),
+            "channel_full_count": counters.get("full", 0),
+            "counters": counters,
         }
-        if full is not None:
-            statistics["messages_count"] = self._sends
-            statistics["messages_held"] = len(self._held)
-            statistics["channel_full_count"] = full
-        return statistics
+
+    def channel_statistics(self, channel: str) -> dict[str, Any]:
+        key = inbox_of(check_channel_name(channel)) or channel
+        self.drop_expired([key])
+        with self._lock:
+            queue, inbox = self._queues.get(key), self._inboxes.get(key)
+            return self._describe([queue] if queue else [], [inbox] if inbox else [])
+
+    def _describe(self, queues: Sequence[_Queue], inboxes: Iterable[MemoryInbox]) -> dict[str, Any]:
+        now = time.monotonic()
+        ages = [now - (queue[0][0] - self.expiries[queue[0][1]]) for queue in queues]
+        unread = [inbox for inbox in inboxes if inbox.unread]
+        return {
+            "messages_pending": sum(map(len, queues)) + sum(each.unread for each in unread),
+            "messages_max_age": max(ages + [now - each.since for each in unread], default=0.0),
+        }
 
     # The gateway's end.
 
-    def open_inbox(self, name):
-        check_channel_name(name)
+    def open_inbox(self, name: str) -> MemoryInbox:
+        if not check_channel_name(name).endswith("!"):
+            raise ValueError("An inbox has a process-local name, which ends in '!', not %r." % name)
         with self._lock:
             inbox = self._inboxes[name] = MemoryInbox(self, name)
             for _, channel, message in self._queues.pop(name, ()):
-                inbox.put(channel, message)
+                inbox.put(channel, message, control=True)
         return inbox
-
-
-class MemoryInbox(Inbox):
-    """The inbox of an event loop in the same process."""
-
-    def __init__(self, layer, name):
-        self.name = name
-        self._layer = layer
-        self._loop = get_event_loop()
-        self._messages = []
-        self._waiting = []
-        self._sent_to = {}  # channels whose readers are to be woken
-        self._timer = self._loop.call_later(LOOK_EVERY, self._look)
-
-    def _look(self):
-        """Drop events that have expired, and tell their connections, though nobody reads."""
-        with self._layer._lock:
-            now = time.monotonic()
-            for channel in EVENT_CHANNELS:
-                queue = self._layer._queues.get(channel)
-                if queue:
-                    self._layer._drop_expired(channel, queue, now)
-        self._timer = self._loop.call_later(LOOK_EVERY, self._look)
-
-    def put(self, channel, message, control=False):
-        """Append, and wake the loop once for all that comes before it looks. The layer's lock is held."""
-        if (
-            len(self._messages) >= self._layer.inbox_capacity
-            and not control
-            and "done" not in message
-        ):
-            self._layer.count("full")
-            raise ChannelFull("The inbox %r is full: its event loop is behind." % self.name)
-        self._messages.append((channel, message))
-        if self._waiting:
-            waiting, self._waiting = self._waiting, []
-            try:
-                self._loop.call_soon_threadsafe(_wake, waiting)
-            except RuntimeError:  # the loop has ended, and with it the gateway
-                pass
-
-    async def receive(self):
-        while True:
-            with self._layer._lock:
-                if self._messages:
-                    messages, self._messages = self._messages, []
-                    return messages
-                waiting = self._loop.create_future()
-                self._waiting.append(waiting)
-            await waiting
-
-    def take(self):
-        """
-        What is there now: a list as that of `receive`, maybe empty. For the end of the process, when the
-        loop runs no more.
-        """
-        self._wake_readers()
-        with self._layer._lock:
-            messages, self._messages = self._messages, []
-            return messages
-
-    def send(self, channel, message, failed):
-        try:
-            with self._layer._lock:
-                self._layer._put(channel, message, wake=False)
-        except ChannelFull as error:
-            failed(error)
-            return
-        # Readers are woken when this turn of the loop is over: until then they would only take
-        # turns with it, a thread switch at each of its system calls.
-        self._sent_to[channel] = None
-        if len(self._sent_to) == 1:
-            try:
-                self._loop.call_soon(self._wake_readers)
-            except RuntimeError:  # closed: the process is about to end
-                self._wake_readers()
-
-    def _wake_readers(self):
-        sent_to, self._sent_to = self._sent_to, {}
-        with self._layer._lock:
-            for channel in sent_to:
-                self._layer._wake(channel, inbox_of(channel) or channel)
-
-    def group_discard(self, group, channel):
-        with self._layer._lock:
-            self._layer._leave(group, self.name, channel)
-
-    async def close(self):
-        self._timer.cancel()
-        with self._layer._lock:
-            if self._layer._inboxes.get(self.name) is self:
-                del self._layer._inboxes[self.name]
-            for group, gateways in list(self._layer._groups.items()):
-                if gateways.pop(self.name, None) is not None and not gateways:
-                    del self._layer._groups[group]
-
-
-def _wake(futures):
-    for future in futures:
-        if not future.done():
-            future.set_result(None)
-
-
-class _Clock:
-    """Delivers what `send_later` was given, from one daemon thread that lives while anything is due."""
-
-    def __init__(self, layer):
-        self._layer = layer
-        self._due = []
-        self._numbers = itertools.count()
-        self._changed = threading.Condition()
-        self._thread = None
-
-    def add(self, when, channel, message):
-        with self._changed:
-            heapq.heappush(self._due, (when, next(self._numbers), channel, message))
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="channels-clock", daemon=True
-                )
-                self._thread.start()
-            self._changed.notify()
-
-    def clear(self):
-        with self._changed:
-            del self._due[:]
-            self._changed.notify()
-
-    def _run(self):
-        while True:
-            with self._changed:
-                if not self._due:
-                    self._thread = None
-                    return
-                wait = self._due[0][0] - time.monotonic()
-                if wait > 0:
-                    self._changed.wait(wait)
-                    continue
-                _, _, channel, message = heapq.heappop(self._due)
-            try:
-                self._layer.deliver(channel, message)
-            except ChannelFull:
-                self._layer.count("delayed_full")

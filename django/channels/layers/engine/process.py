@@ -14,14 +14,19 @@ import weakref
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Union
+
+    from ..memory import MemoryChannelLayer
     from .layer import EngineLayer
+
+    Layer = Union[EngineLayer, MemoryChannelLayer]
 
 logger = logging.getLogger("django.channels.layers")
 
-_layers: weakref.WeakSet[EngineLayer] = weakref.WeakSet()
+_layers: weakref.WeakSet[Layer] = weakref.WeakSet()
 
 
-def register(layer: EngineLayer) -> None:
+def register(layer: Layer) -> None:
     """Call `layer.after_fork()` in child processes, and `layer.leave()` when this process ends."""
     _layers.add(layer)
 
