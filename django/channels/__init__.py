@@ -15,24 +15,31 @@ settle(__name__)
 if django.VERSION < (3, 2):  # later versions find the AppConfig by themselves
     default_app_config = __name__ + ".apps.ChannelsConfig"
 
-_EXPORTS = {
-    "Channel": "channel",
-    "channel_layers": "asgi",
-    "Group": "channel",
-    "route": "routing",
-    "route_class": "routing",
-    "include": "routing",
-}
+__all__ = ["Channel", "Group", "channel_layers", "include", "route", "route_class"]
 
-__all__ = sorted(_EXPORTS)
+# Not the one of `typing`, and no annotations here: a Python that is too old must reach the check above.
+TYPE_CHECKING = False
 
+if TYPE_CHECKING:
+    from .asgi import channel_layers
+    from .channel import Channel, Group
+    from .routing import include, route, route_class
+else:
+    _MODULES = {
+        "Channel": "channel",
+        "Group": "channel",
+        "channel_layers": "asgi",
+        "include": "routing",
+        "route": "routing",
+        "route_class": "routing",
+    }
 
-def __getattr__(name):
-    # Lazily, so that `import channels` works before the settings are.
-    if name in _EXPORTS:
-        from importlib import import_module
+    def __getattr__(name):
+        # Lazily, so that `import channels` works before the settings are configured.
+        if name in _MODULES:
+            from importlib import import_module
 
-        value = getattr(import_module("." + _EXPORTS[name], __name__), name)
-        globals()[name] = value
-        return value
-    raise AttributeError("module %r has no attribute %r" % (__name__, name))
+            value = getattr(import_module("." + _MODULES[name], __name__), name)
+            globals()[name] = value
+            return value
+        raise AttributeError("module %r has no attribute %r" % (__name__, name))

@@ -1,5 +1,7 @@
 """The app of channels, under the label "channels" in the patched Django and as the add-on."""
 
+from __future__ import annotations
+
 from django.apps import AppConfig
 
 
@@ -8,7 +10,7 @@ class ChannelsConfig(AppConfig):
     label = "channels"
     verbose_name = "Channels"
 
-    def ready(self):
+    def ready(self) -> None:
         from django.conf import settings
 
         from .log import add_last_resort

@@ -2,16 +2,25 @@
 The layers that the settings name: `get_channel_layer()` for asgi.py, `channel_layers` for everything else.
 """
 
+from __future__ import annotations
+
 import threading
+from typing import TYPE_CHECKING, Any, Dict, Iterator, cast
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
+if TYPE_CHECKING:
+    from .layers.base import BaseChannelLayer
+
 DEFAULT_LAYER_ALIAS = "default"
 
+#: CHANNEL_LAYERS: what each alias has under BACKEND, CONFIG, TEST_CONFIG and ROUTING.
+Configs = Dict[str, Dict[str, Any]]
+
 #: What a site without CHANNEL_LAYERS gets.
-DEFAULT_CHANNEL_LAYERS = {
+DEFAULT_CHANNEL_LAYERS: Configs = {
     DEFAULT_LAYER_ALIAS: {"BACKEND": __package__ + ".layers.memory.MemoryChannelLayer"}
 }
 
@@ -22,26 +31,27 @@ _FORMER_BACKENDS = {
 
 
 class InvalidChannelLayerError(ImproperlyConfigured, ValueError):
-    """CHANNEL_LAYERS does not describe a layer; the text says how to mend it."""
+    """CHANNEL_LAYERS doesn't describe a layer; the text says how to correct it."""
 
 
 class ChannelLayerManager:
     """The layers of CHANNEL_LAYERS by alias, each made when it is first asked for. Thread-safe."""
 
-    def __init__(self):
-        self._layers = {}
+    def __init__(self) -> None:
+        self._layers: dict[str, BaseChannelLayer] = {}
         self._lock = threading.RLock()
 
     @property
-    def configs(self):
+    def configs(self) -> Configs:
+        """The setting CHANNEL_LAYERS, or DEFAULT_CHANNEL_LAYERS if it is missing or empty."""
         return getattr(settings, "CHANNEL_LAYERS", None) or DEFAULT_CHANNEL_LAYERS
 
-    def make_backend(self, alias):
-        """A new layer as `CHANNEL_LAYERS[alias]` describes it. Raises InvalidChannelLayerError."""
+    def make_backend(self, alias: str) -> BaseChannelLayer:
+        """Return a new layer as `CHANNEL_LAYERS[alias]` describes it. Raises InvalidChannelLayerError."""
         return self._make(alias, self._entry(alias).get("CONFIG") or {})
 
-    def make_test_backend(self, alias):
-        """A new layer for tests, by TEST_CONFIG. Raises InvalidChannelLayerError without one."""
+    def make_test_backend(self, alias: str) -> BaseChannelLayer:
+        """Return a new layer for tests, made by TEST_CONFIG. Raises InvalidChannelLayerError without one."""
         config = self._entry(alias).get("TEST_CONFIG")
         if config is None:
             raise InvalidChannelLayerError(
@@ -50,7 +60,7 @@ class ChannelLayerManager:
             )
         return self._make(alias, config)
 
-    def _entry(self, alias):
+    def _entry(self, alias: str) -> dict[str, Any]:
         try:
             return self.configs[alias]
         except KeyError:
@@ -59,7 +69,7 @@ class ChannelLayerManager:
                 % (alias, ", ".join(sorted(map(repr, self.configs))) or "nothing")
             ) from None
 
-    def _make(self, alias, config):
+    def _make(self, alias: str, config: dict[str, Any]) -> BaseChannelLayer:
         entry = self._entry(alias)
         layer_class = import_backend(alias, entry)
         try:
@@ -73,15 +83,18 @@ class ChannelLayerManager:
         layer.routing = entry.get("ROUTING", [])
         return layer
 
-    def set(self, alias, layer):
-        """Put `layer` (or None) in place; returns what stood there, or None. For tests."""
+    def set(self, alias: str, layer: BaseChannelLayer | None) -> BaseChannelLayer | None:
+        """
+        Replace the layer of `alias` by `layer`. None makes the next access build it from the settings.
+        Return the former layer, or None. For tests.
+        """
         with self._lock:
             former = self._layers.pop(alias, None)
             if layer is not None:
                 self._layers[alias] = layer
             return former
 
-    def __getitem__(self, alias):
+    def __getitem__(self, alias: str) -> BaseChannelLayer:
         layer = self._layers.get(alias)
         if layer is None:
             with self._lock:
@@ -90,15 +103,15 @@ class ChannelLayerManager:
                     layer = self._layers[alias] = self.make_backend(alias)
         return layer
 
-    def __contains__(self, alias):
+    def __contains__(self, alias: object) -> bool:
         return alias in self.configs
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self.configs)
 
 
-def import_backend(alias, entry):
-    """The class that `entry` (CHANNEL_LAYERS[alias]) names. Raises InvalidChannelLayerError."""
+def import_backend(alias: str, entry: dict[str, Any]) -> type[BaseChannelLayer]:
+    """Return the class that `entry` (CHANNEL_LAYERS[alias]) names. Raises InvalidChannelLayerError."""
     backend = entry.get("BACKEND") if isinstance(entry, dict) else None
     if not isinstance(backend, str):
         raise InvalidChannelLayerError(
@@ -108,7 +121,7 @@ def import_backend(alias, entry):
     if backend in _FORMER_BACKENDS:
         backend = __package__ + _FORMER_BACKENDS[backend]
     try:
-        return import_string(backend)
+        return cast("type[BaseChannelLayer]", import_string(backend))
     except ImportError as error:
         remedy = "check the path"
         if backend.startswith("asgi_redis."):
@@ -122,9 +135,9 @@ def import_backend(alias, entry):
 channel_layers = ChannelLayerManager()
 
 
-def get_channel_layer(alias=DEFAULT_LAYER_ALIAS):
+def get_channel_layer(alias: str = DEFAULT_LAYER_ALIAS) -> BaseChannelLayer:
     """
-    The layer of `alias`, with Django set up: an ASGI 3 application for any server, and what a worker runs on.
+    Set Django up, and return the layer of `alias`: an ASGI 3 application for any server.
 
     For a project's asgi.py, which sets DJANGO_SETTINGS_MODULE before it calls this.
     """
@@ -136,8 +149,11 @@ def get_channel_layer(alias=DEFAULT_LAYER_ALIAS):
     return channel_layers[alias]
 
 
-def _setup_options():
-    """Django 1.10 and newer must not set a script prefix at start-up: each request brings its own."""
+def _setup_options() -> dict[str, Any]:
+    """
+    Return the arguments of `django.setup()`. Django 1.10 and newer must not set a script prefix at start-up,
+    because each request brings a different one.
+    """
     import django
 
     return {"set_prefix": False} if django.VERSION >= (1, 10) else {}

@@ -1,29 +1,36 @@
 """
-Users on connections: `message.user`, from the visitor's own session or from the channel session.
+Users on connections: `message.user`, from the HTTP session or from the channel session.
 
-Follows django.contrib.auth, which does the checking (backend, session hash). The user is looked up
-when first used, as `request.user` is.
+django.contrib.auth does the checking (backend, session hash). The user is looked up when it is first used,
+as `request.user` is.
 """
 
+from __future__ import annotations
+
 import functools
+from typing import TYPE_CHECKING, Any, cast
 
 from django.utils.functional import SimpleLazyObject
 
 from .sessions import channel_session, http_session
+from .types import AnyConsumer
+
+if TYPE_CHECKING:
+    from .message import Message
 
 
 class _Holder:
-    """What django.contrib.auth.get_user asks of a request: its session."""
+    """Stands in for the request that django.contrib.auth.get_user() takes: it has a session."""
 
-    def __init__(self, session):
+    def __init__(self, session: Any) -> None:
         self.session = session
 
 
-def transfer_user(from_session, to_session):
+def transfer_user(from_session: Any, to_session: Any) -> None:
     """
-    Make the user of `from_session` the user of `to_session` too.
+    Make the user of `from_session` also the user of `to_session`. Both are Django's sessions.
 
-    Where nobody is logged in on the former, nobody is on the latter afterwards.
+    If `from_session` has no user, `to_session` has none afterwards.
     """
     from django.contrib import auth
 
@@ -34,49 +41,52 @@ def transfer_user(from_session, to_session):
             del to_session[key]
 
 
-def session_user(session):
-    """The user logged in on `session`, or an AnonymousUser (for None too); looked up lazily."""
+def session_user(session: Any) -> Any:
+    """
+    Return the user who is logged in on `session`, or an AnonymousUser (also if `session` is None). The user
+    is looked up when it is first used.
+    """
     return SimpleLazyObject(functools.partial(_get_user, session))
 
 
-def _get_user(session):
+def _get_user(session: Any) -> Any:
     from django.contrib import auth
     from django.contrib.auth.models import AnonymousUser
 
     return AnonymousUser() if session is None else auth.get_user(_Holder(session))
 
 
-def channel_session_user(func):
+def channel_session_user(func: AnyConsumer) -> AnyConsumer:
     """Give the consumer `message.user`, from the channel session, and `message.channel_session`."""
 
     @channel_session
     @functools.wraps(func)
-    def inner(message, *args, **kwargs):
+    def inner(message: Message, *args: Any, **kwargs: Any) -> Any:
         message.user = session_user(message.channel_session)
         return func(message, *args, **kwargs)
 
-    return inner
+    return cast(AnyConsumer, inner)
 
 
-def http_session_user(func):
+def http_session_user(func: AnyConsumer) -> AnyConsumer:
     """
-    Give the consumer `message.user`, from the visitor's own session, and `message.http_session`.
+    Give the consumer `message.user`, from the HTTP session, and `message.http_session`.
 
     For messages that carry cookies: `http.request` and `websocket.connect`.
     """
 
     @http_session
     @functools.wraps(func)
-    def inner(message, *args, **kwargs):
+    def inner(message: Message, *args: Any, **kwargs: Any) -> Any:
         message.user = session_user(message.http_session)
         return func(message, *args, **kwargs)
 
-    return inner
+    return cast(AnyConsumer, inner)
 
 
-def channel_session_user_from_http(func):
+def channel_session_user_from_http(func: AnyConsumer) -> AnyConsumer:
     """
-    Copy the user from the visitor's own session to the channel session, and give `message.user`.
+    Copy the user from the HTTP session to the channel session, and give `message.user`.
 
     Meant for `websocket.connect`; later events of the connection use `channel_session_user`. A
     message that carries no session leaves the channel session's user as it is.
@@ -85,10 +95,10 @@ def channel_session_user_from_http(func):
     @http_session
     @channel_session
     @functools.wraps(func)
-    def inner(message, *args, **kwargs):
+    def inner(message: Message, *args: Any, **kwargs: Any) -> Any:
         if message.http_session is not None:
             transfer_user(message.http_session, message.channel_session)
         message.user = session_user(message.channel_session)
         return func(message, *args, **kwargs)
 
-    return inner
+    return cast(AnyConsumer, inner)

@@ -1,9 +1,13 @@
 """
 Channel and Group: how code sends.
 
-Inside a consumer a send is held until the consumer ends; elsewhere, or with `immediately=True`, it
+Inside a consumer, a send waits until the consumer ends. Outside of one, or with `immediately=True`, it
 leaves at once.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.db import connection
 
@@ -12,27 +16,40 @@ from .layers.names import check_channel_name, check_group_name
 from .outbox import TO_CHANNEL, TO_GROUP, PendingSend, outbox
 from .protocol import drop_control_keys
 
+if TYPE_CHECKING:
+    from .layers.base import BaseChannelLayer
+
 
 class _Target:
     """What Channel and Group share: a name, a layer, and when a send leaves."""
 
-    def __init__(self, name, alias="default", channel_layer=None):
+    #: Where a PendingSend to this goes: TO_CHANNEL or TO_GROUP.
+    _kind: ClassVar[str]
+
+    #: Returns a valid name, or raises InvalidChannelName.
+    _check: ClassVar[staticmethod[[str], str]]
+
+    def __init__(
+        self, name: str, alias: str = "default", channel_layer: BaseChannelLayer | None = None
+    ) -> None:
         self.name = self._check(name)
         if channel_layer is None:
             from .asgi import channel_layers
 
             channel_layer = channel_layers[alias]
-        self.channel_layer = channel_layer
+        self.channel_layer: BaseChannelLayer = channel_layer
 
-    def send(self, content, immediately=False, on_commit=None):
+    def send(
+        self, content: dict[str, Any], immediately: bool = False, on_commit: bool | None = None
+    ) -> None:
         """
         Send `content` (dict). A bad message raises here: see `BaseChannelLayer.send` for the errors.
 
-        It leaves when the consumer that runs in this thread ends; at once where there is none, or with
-        `immediately`. With `on_commit`, inside `transaction.atomic()` of the default database, it leaves
-        when that commits, and never if it rolls back (Django 1.9 or newer). None is as the layer has it by
-        default (`sends_on_commit`). The keys that gateways and workers use among themselves are ignored,
-        so that what a client sent may be passed on.
+        The message leaves when the consumer that runs in this thread ends. It leaves at once if no
+        consumer runs, or with `immediately`. With `on_commit`, inside `transaction.atomic()` of the default
+        database, it leaves when that commits, and never if it rolls back (Django 1.9 or newer). None means
+        the layer's default (`sends_on_commit`). The keys that gateways and workers use among themselves
+        are dropped, so that a site may pass on what a client sent.
         """
         message = self.channel_layer.check_message(content)
         drop_control_keys(message, self.name)
@@ -43,53 +60,60 @@ class _Target:
         else:
             self._leave(message, immediately)
 
-    def _leave(self, message, immediately):
+    def _leave(self, message: dict[str, Any], immediately: bool) -> None:
         pending = outbox.pending
         if pending is None or immediately:
             self._deliver(self.name, message)
         else:
             pending.append(PendingSend(self.channel_layer, self._kind, self.name, message))
 
-    def __str__(self):
+    def _deliver(self, name: str, message: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def __str__(self) -> str:
         return self.name
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return "<%s %s>" % (type(self).__name__, self.name)
 
-    def __eq__(self, other):
-        return type(other) is type(self) and other.name == self.name
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Target) and type(other) is type(self) and other.name == self.name
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(self.name)
 
 
 class Channel(_Target):
-    """A channel by name, on the layer of `alias` or on `channel_layer`."""
+    """A channel by name (text), on the layer of `alias`, or on `channel_layer` if it is given."""
 
     _kind = TO_CHANNEL
     _check = staticmethod(check_channel_name)
 
-    def _deliver(self, name, message):
+    def _deliver(self, name: str, message: dict[str, Any]) -> None:
         self.channel_layer.deliver(name, message)
 
 
 class Group(_Target):
-    """A group of channels by name: what is sent to it reaches each member."""
+    """A group of channels by name (text): each member gets what is sent to the group."""
 
     _kind = TO_GROUP
     _check = staticmethod(check_group_name)
 
-    def add(self, channel):
+    def add(self, channel: Channel | str) -> None:
         """Add `channel` (a Channel or its name), at once."""
-        self.channel_layer.group_add(self.name, getattr(channel, "name", channel))
+        self.channel_layer.group_add(self.name, _name_of(channel))
 
-    def discard(self, channel):
+    def discard(self, channel: Channel | str) -> None:
         """Remove `channel` (a Channel or its name), at once."""
-        self.channel_layer.group_discard(self.name, getattr(channel, "name", channel))
+        self.channel_layer.group_discard(self.name, _name_of(channel))
 
-    def channels(self):
-        """The names of the members, in no particular order."""
+    def channels(self) -> list[str]:
+        """Return the names of the members, in no particular order."""
         return self.channel_layer.group_channels(self.name)
 
-    def _deliver(self, name, message):
+    def _deliver(self, name: str, message: dict[str, Any]) -> None:
         self.channel_layer.deliver_group(name, message)
+
+
+def _name_of(channel: Channel | str) -> str:
+    return channel.name if isinstance(channel, Channel) else channel

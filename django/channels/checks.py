@@ -1,4 +1,8 @@
-"""System checks of CHANNEL_LAYERS: a wrong BACKEND or ROUTING is told with its remedy."""
+"""System checks of CHANNEL_LAYERS: each problem is reported with its remedy."""
+
+from __future__ import annotations
+
+from typing import Any
 
 from django.core.checks import Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
@@ -6,15 +10,15 @@ from django.core.exceptions import ImproperlyConfigured
 TAG = "channels"
 
 
-def _layers():
+def _layers() -> Any:
     from .asgi import channel_layers
 
     return channel_layers.configs
 
 
 @register(TAG)
-def check_channel_layers(app_configs, **kwargs):
-    """channels.E001 (CHANNEL_LAYERS), E002 (BACKEND, CONFIG), E003 (ROUTING), W001 (no default)."""
+def check_channel_layers(app_configs: Any, **kwargs: Any) -> list[Any]:
+    """Check for channels.E001 (CHANNEL_LAYERS), E002 (BACKEND), E003 (ROUTING), W001 (no default)."""
     from .asgi import import_backend
     from .routing import Router
 
@@ -32,7 +36,7 @@ def check_channel_layers(app_configs, **kwargs):
         problems.append(
             Warning(
                 "CHANNEL_LAYERS has no 'default'.",
-                hint="Channel and Group send on 'default' where no alias is given: add one.",
+                hint="Channel and Group send on 'default' if they are given no alias: add it.",
                 id="channels.W001",
             )
         )
@@ -61,8 +65,8 @@ def check_channel_layers(app_configs, **kwargs):
 
 
 @register(TAG)
-def check_runserver(app_configs, **kwargs):
-    """channels.W002: which app's `runserver` is found first."""
+def check_runserver(app_configs: Any, **kwargs: Any) -> list[Any]:
+    """Check for channels.W002: Django finds the `runserver` of another app first."""
     from django.apps import apps
 
     names = [config.name for config in apps.get_app_configs()]
@@ -70,7 +74,7 @@ def check_runserver(app_configs, **kwargs):
     if other in names and ours in names and names.index(other) < names.index(ours):
         return [
             Warning(
-                "manage.py runserver is that of %r, which serves no WebSockets." % other,
+                "manage.py runserver is the command of %r, which doesn't serve WebSockets." % other,
                 hint="Put %r above %r in INSTALLED_APPS." % (ours, other),
                 id="channels.W002",
             )

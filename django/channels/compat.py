@@ -1,17 +1,19 @@
-"""Every difference between versions of Django and Python, each with the version that lets it go."""
+"""Every difference between versions of Django and Python, each with the version whose end lets it go."""
+
+from __future__ import annotations
 
 import os
 import signal
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 import django
 from django.db import transaction
 from django.utils import autoreload
 
-try:  # what `user.is_authenticated` is on Django 1.10 and 1.11: until the latter goes
+try:  # the type of `user.is_authenticated` on Django 1.10 and 1.11: until the latter goes
     from django.utils.deprecation import CallableBool
 except ImportError:
     CallableBool = bool
@@ -27,15 +29,15 @@ else:  # until Python 3.7 goes: nothing checks the types at run time
             pass
 
 
-def on_commit(func, using=None):
-    """Call `func()` once the transaction on the database `using` commits; outside of one, now."""
+def on_commit(func: Callable[[], Any], using: str | None = None) -> None:
+    """Call `func()` when the transaction on the database `using` commits. Outside of one, call it now."""
     if django.VERSION >= (1, 9):
         transaction.on_commit(func, using=using)
     else:  # until Django 1.8 goes: it has no such hook
         func()
 
 
-def set_related(instance, name, values):
+def set_related(instance: Any, name: str, values: Iterable[Any]) -> None:
     """Replace the members of the many-to-many field `name`."""
     if django.VERSION >= (1, 9):
         getattr(instance, name).set(values)
@@ -43,17 +45,17 @@ def set_related(instance, name, values):
         setattr(instance, name, values)
 
 
-def end_with_parent():
+def end_with_parent() -> None:
     """
-    In the autoreloader's child: end when the autoreloader does.
+    In the autoreloader's child process: end when the autoreloader ends.
 
-    Django does so itself since 2.2; before, one that SIGTERM ended left its server running.
+    Django does this since 2.2. Before, SIGTERM ended the autoreloader and left its server running.
     """
     if django.VERSION >= (2, 2) or not hasattr(os, "getppid"):
         return
     parent = os.getppid()
 
-    def watch():  # until Django 2.1 goes
+    def watch() -> None:  # until Django 2.1 goes
         while os.getppid() == parent:
             time.sleep(0.2)
         os.kill(os.getpid(), signal.SIGTERM)
@@ -61,12 +63,12 @@ def end_with_parent():
     threading.Thread(target=watch, name="channels-end-with-parent", daemon=True).start()
 
 
-def before_reloading(func):
+def before_reloading(func: Callable[[], Any]) -> None:
     """
-    In the autoreloader's child: call `func()` in its thread before it begins to look for changes.
+    In the autoreloader's child process: call `func()` before the autoreloader begins to look for changes.
 
-    While it lists the modules that are loaded, an import that fails in another thread takes one away,
-    and it ends with a KeyError. Before Django 2.2 it has no such hook.
+    The autoreloader lists the loaded modules. If an import in another thread fails at that moment, a module
+    vanishes from the list, and the autoreloader ends with a KeyError. Django has this hook since 2.2.
     """
     if django.VERSION >= (2, 2):  # else: until Django 2.1 goes
         autoreload.autoreload_started.connect(lambda sender, **kwargs: func(), weak=False)

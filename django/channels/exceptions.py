@@ -1,9 +1,16 @@
 """
 Every exception of channels: what a layer refuses, and what a consumer may raise.
 
-Nothing here does I/O, with one documented exception of Channels 1.1: the worker calls
+Nothing here does I/O, except as Channels 1.1 documents: the worker calls
 `ChannelSocketException.run(message)` on one that a consumer raised.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .message import Message
 
 
 # What a channel layer raises.
@@ -14,15 +21,15 @@ class ChannelFull(Exception):
 
 
 class MessageTooLarge(Exception):
-    """The message weighs over one megabyte as JSON would weigh it; it was not sent."""
+    """The message is larger than one megabyte, measured as JSON; it was not sent."""
 
 
 class InvalidMessage(TypeError):
-    """The message is not a dict of what a layer carries; the text names the key at fault."""
+    """The message isn't a dict of values that a layer carries; the text names the key at fault."""
 
 
 class InvalidChannelName(TypeError):
-    """A channel or group name outside the allowed alphabet or length."""
+    """A name of a channel or group has characters that aren't allowed, or is too long."""
 
 
 class LayerUnavailable(ConnectionError):
@@ -33,7 +40,7 @@ class LayerUnavailable(ConnectionError):
 
 
 class ConsumeLater(Exception):
-    """Put this message back on its channel: it cannot be handled yet. What was held is not sent."""
+    """Requeue this message, because it cannot be handled yet. What the consumer sent is dropped."""
 
 
 class ResponseLater(Exception):
@@ -54,33 +61,33 @@ class DenyConnection(Exception):
 
 class ChannelSocketException(Exception):
     """
-    Base for exceptions by which a consumer ends its event and answers the socket:
-    the worker calls `run(message)`, in which a subclass may send.
+    Base class of exceptions that end a consumer and answer the socket. The worker calls `run(message)`,
+    in which a subclass may send.
     """
 
-    def run(self, message):
+    def run(self, message: Message) -> None:
         raise NotImplementedError("A subclass of ChannelSocketException defines run(message).")
 
 
 class WebsocketCloseException(ChannelSocketException):
-    """Close the socket, with `code` (1000, or 3000 to 4999) where one is given."""
+    """Close the socket, with `code` (1000, or 3000 to 4999) if it is given."""
 
-    def __init__(self, code=None):
+    def __init__(self, code: int | None = None) -> None:
         if code is not None and code != 1000 and not 3000 <= code <= 4999:
             raise ValueError(
-                "A close code is 1000 or lies between 3000 and 4999, not %r." % (code,)
+                "%r is not a close code: use 1000, or a number from 3000 to 4999." % (code,)
             )
         super().__init__(code)
         self.code = code
 
-    def run(self, message):
+    def run(self, message: Message) -> None:
         message.reply_channel.send({"close": self.code or True})
 
 
 class SendNotAvailableOnDemultiplexer(Exception):
-    """A demultiplexer has no stream of its own to send on: send from the stream's consumer."""
+    """A demultiplexer cannot send, because a frame needs a stream: send from the stream's consumer."""
 
-    def __init__(self, *args):
+    def __init__(self, *args: object) -> None:
         super().__init__(
             *args
             or ("Send through the multiplexer of the stream's consumer, not the demultiplexer.",)

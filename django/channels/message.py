@@ -27,6 +27,10 @@ class Message:
     #: A class attribute, because most messages of tests and site code have no event id.
     event_id: int | None = None
 
+    # Set by the decorators of `auth` and `sessions`, and missing without them.
+    user: Any
+    http_session: Any
+
     def __init__(
         self,
         content: dict[str, Any],
@@ -55,12 +59,16 @@ class Message:
         return Channel(self._channel_name, channel_layer=self.channel_layer)
 
     @property
-    def reply_channel(self) -> Any:
-        """The Channel of the client, or None if no client waits for an answer."""
+    def reply_channel(self) -> Channel:
+        """
+        The Channel of the client, or None if no client waits for an answer.
+
+        Its type leaves None out, because all events of a client have one.
+        """
         if self._reply_channel is None:
             name = self.content.get(REPLY_CHANNEL)
             if name is None:
-                return None
+                return None  # type: ignore[return-value]  # see above
             self._reply_channel = Channel(name, channel_layer=self.channel_layer)
         return self._reply_channel
 

@@ -21,9 +21,12 @@ Here are names, constructors, accessors and types: no I/O, no state, and nothing
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import TYPE_CHECKING, Any, Dict
 
-from .compat import TypedDict
+if TYPE_CHECKING:
+    from typing import TypedDict
+else:
+    from .compat import TypedDict
 
 Message = Dict[str, Any]
 

@@ -66,7 +66,7 @@ class Replies:
             self.frames = content.pop(FRAMES, None)
         #: The data of the connection's session, as the next consumer is to see it.
         self.session = content.pop(SESSION, None)
-        self.reply_channel = content.get(REPLY_CHANNEL)
+        self.reply_channel: Any = content.get(REPLY_CHANNEL)  # text, in what gateways send
         #: Whether the frames after this one are not to be handled, or not now.
         self.ends_batch = False
         self._replies: list[dict[str, Any]] = []

@@ -1,12 +1,41 @@
 """
-Routing: which consumer takes a message, by its channel and by regular expressions over its content.
+Routing: which consumer handles a message, by its channel and by regular expressions over its content.
 """
+
+from __future__ import annotations
 
 import importlib
 import re
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Mapping, Pattern, Tuple, Union
 
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
+
+from .types import Consumer
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from .message import Message
+    from .types import ConsumerClass
+
+    class Routable(Protocol):
+        """What stands in a list of routes: a Route, an Include, or another object with these methods."""
+
+        def channel_names(self) -> set[str]:
+            """Return the names of the channels that it takes messages from."""
+
+        def match(self, channel: str, content: Mapping[str, Any]) -> Match | None:
+            """Return the consumer for a message and its keyword arguments, or None."""
+
+
+#: A consumer, and the keyword arguments that the filters of its route found.
+Match = Tuple[Consumer, Dict[str, Any]]
+
+#: What a project writes as routing: a list of routes, a dict of channel to consumer, or a dotted path.
+Routing = Union[str, List[Any], Tuple[Any, ...], Mapping[str, Any]]
+
+Filters = List[Tuple[str, Pattern[str]]]
 
 
 class Router:
@@ -17,21 +46,21 @@ class Router:
     either. Raises ImproperlyConfigured for anything else.
     """
 
-    def __init__(self, routing):
+    def __init__(self, routing: Routing) -> None:
         self.root = Include(routing)
         self.channels = self.root.channel_names()
 
-    def add_route(self, route):
-        """Try `route` after all others."""
+    def add_route(self, route: Routable) -> None:
+        """Add `route` behind all others."""
         self.root.routes.append(route)
         self.channels |= route.channel_names()
 
-    def check_default(self, http_consumer=None):
+    def check_default(self, http_consumer: Consumer | None = None) -> None:
         """
         Add Django's own handling behind the project's routes: views for `http.request` (by
-        `http_consumer` where given), and consumers that let WebSocket events pass.
+        `http_consumer` if it is given), and consumers that ignore WebSocket events.
 
-        A WebSocket is accepted by default only where a project's route would take its frames.
+        A WebSocket is accepted by default only if one of the project's routes takes its frames.
         """
         from .handler import ViewConsumer
 
@@ -42,33 +71,35 @@ class Router:
         self.add_route(route("websocket.receive", null_consumer))
         self.add_route(route("websocket.disconnect", null_consumer))
 
-    def match(self, message):
-        """`(consumer, kwargs)` of the first route that takes `message`, or None."""
-        return self.root.match(message._channel_name, message.content)
+    def match(self, message: Message) -> Match | None:
+        """Return `(consumer, kwargs)` of the first route that matches `message`, or None."""
+        return self.root.match(message.channel_name, message.content)
 
     @classmethod
-    def resolve_routing(cls, routing):
-        """A list of routes from a dotted path, a list or a dict."""
+    def resolve_routing(cls, routing: Routing) -> list[Routable]:
+        """Return a list of routes from a dotted path, a list or a dict."""
         return _resolve(routing)
 
 
 class Route:
     """One channel's consumer (a callable, or its dotted path), for messages that match `filters`."""
 
-    def __init__(self, channels, consumer, **filters):
+    def __init__(
+        self, channels: str | Iterable[str], consumer: str | Consumer, **filters: str | Pattern[str]
+    ) -> None:
         self.channels = {channels} if isinstance(channels, str) else set(channels)
         self.consumer = _consumer(consumer)
         self.filters = _compile(filters)
 
-    def channel_names(self):
+    def channel_names(self) -> set[str]:
         return set(self.channels)
 
-    def match(self, channel, content):
+    def match(self, channel: str, content: Mapping[str, Any]) -> Match | None:
         if channel not in self.channels:
             return None
         if not self.filters:
             return self.consumer, {}
-        kwargs = {}
+        kwargs: dict[str, Any] = {}
         for name, pattern in self.filters:
             found = _search(pattern, content.get(name))
             if found is None:
@@ -76,48 +107,49 @@ class Route:
             kwargs.update(found.groupdict())
         return self.consumer, kwargs
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return "<Route %s: %r>" % (", ".join(sorted(self.channels)), self.consumer)
 
 
 class RouteClass(Route):
-    """A class-based consumer, on each of the channels that it names itself (`channel_names()`)."""
+    """A class-based consumer, on each of the channels that its `channel_names()` returns."""
 
-    def __init__(self, consumer, **filters):
-        consumer = _consumer(consumer)
-        if not hasattr(consumer, "channel_names"):
+    def __init__(self, consumer: str | ConsumerClass, **filters: str | Pattern[str]) -> None:
+        found = _consumer(consumer)
+        if not hasattr(found, "channel_names"):
             raise ImproperlyConfigured(
                 "route_class() takes a consumer class with channel_names(), not %r: use "
-                "route(channel, consumer) for a function." % (consumer,)
+                "route(channel, consumer) for a function." % (found,)
             )
-        super().__init__(consumer.channel_names(), consumer, **filters)
+        super().__init__(found.channel_names(), found, **filters)
 
 
 class Include:
     """
-    Other routing, for messages that match `filters`; what a filter matched is cut off before the included
-    routes see the value, as a URLconf's prefix is.
+    Other routing, for messages that match `filters`. The part that a filter matched is removed before the
+    included routes see the value, as a URLconf's prefix is.
     """
 
-    def __init__(self, routing, **filters):
+    def __init__(self, routing: Routing, **filters: str | Pattern[str]) -> None:
         self.routes = _resolve(routing)
         self.filters = _compile(filters)
 
-    def channel_names(self):
+    def channel_names(self) -> set[str]:
         return (
             set().union(*(each.channel_names() for each in self.routes)) if self.routes else set()
         )
 
-    def match(self, channel, content):
-        kwargs = {}
+    def match(self, channel: str, content: Mapping[str, Any]) -> Match | None:
+        kwargs: dict[str, Any] = {}
         if self.filters:
-            content = dict(content)
+            rest = dict(content)
             for name, pattern in self.filters:
                 found = _search(pattern, content.get(name))
                 if found is None:
                     return None
                 kwargs.update(found.groupdict())
-                content[name] = _text(content[name])[found.end() :]
+                rest[name] = _text(rest[name])[found.end() :]
+            content = rest
         for each in self.routes:
             match = each.match(channel, content)
             if match is not None:
@@ -128,15 +160,15 @@ class Include:
 
 
 class _KnownSocket:
-    """Accepts a WebSocket whose connect nobody takes, where a project's route would take its frames."""
+    """Accepts a WebSocket that no route of the project connects, if one of them takes its frames."""
 
-    def __init__(self, routes):
+    def __init__(self, routes: list[Routable]) -> None:
         self._routes = routes
 
-    def channel_names(self):
+    def channel_names(self) -> set[str]:
         return {"websocket.connect"}
 
-    def match(self, channel, content):
+    def match(self, channel: str, content: Mapping[str, Any]) -> Match | None:
         if channel == "websocket.connect":
             for each in self._routes:
                 if each.match("websocket.receive", content) is not None:
@@ -144,8 +176,8 @@ class _KnownSocket:
         return None
 
 
-def _resolve(routing):
-    """A list of routes from what a project wrote."""
+def _resolve(routing: Routing) -> list[Routable]:
+    """Return a list of routes from what a project wrote."""
     if isinstance(routing, str):
         module_name, _, name = routing.rpartition(".")
         try:
@@ -164,55 +196,61 @@ def _resolve(routing):
         return [route(channel, consumer) for channel, consumer in routing.items()]
     if not isinstance(routing, (list, tuple)):
         raise ImproperlyConfigured(
-            "Routing is a list of routes, a dict of channel to consumer, or the dotted path of one, "
-            "not %r." % (routing,)
+            "%r isn't routing: write a list of routes, a dict of channel to consumer, or the dotted path "
+            "of one." % (routing,)
         )
     for each in routing:
         if not hasattr(each, "match") or not hasattr(each, "channel_names"):
             raise ImproperlyConfigured(
-                "%r is no route: use route(), route_class() or include()." % (each,)
+                "%r isn't a route: use route(), route_class() or include()." % (each,)
             )
     return list(routing)
 
 
-def _consumer(consumer):
+def _consumer(consumer: str | Consumer | ConsumerClass) -> Any:
+    """Return a consumer, imported if it is a dotted path. Raises ImproperlyConfigured."""
     if not isinstance(consumer, str):
         if not callable(consumer):
-            raise ImproperlyConfigured("The consumer %r is not callable." % (consumer,))
+            raise ImproperlyConfigured(
+                "The consumer %r isn't callable: write a function, a class, or its dotted path."
+                % (consumer,)
+            )
         return consumer
     module_name, _, name = consumer.rpartition(".")
     try:
         return getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ImproperlyConfigured(
-            "The consumer %r cannot be imported: %s." % (consumer, error)
+            "The consumer %r cannot be imported: %s. Write its dotted path, such as "
+            "'mysite.consumers.ws_connect'." % (consumer, error)
         ) from error
 
 
-def _compile(filters):
+def _compile(filters: Mapping[str, str | Pattern[str]]) -> Filters:
     try:
         return [(name, re.compile(pattern)) for name, pattern in sorted(filters.items())]
     except (re.error, TypeError) as error:
         raise ImproperlyConfigured(
-            "A route's filters are regular expressions; %r: %s." % (filters, error)
+            "%r cannot be the filters of a route: %s. Write a regular expression for each key."
+            % (filters, error)
         ) from error
 
 
-def _search(pattern, value):
+def _search(pattern: Pattern[str], value: Any) -> re.Match[str] | None:
     return None if value is None else pattern.match(_text(value))
 
 
-def _text(value):
+def _text(value: Any) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
-def connect_consumer(message):
+def connect_consumer(message: Message) -> None:
     """Accept a WebSocket."""
     message.reply_channel.send({"accept": True})
 
 
-def null_consumer(message):
-    """Let an event pass that needs no answer."""
+def null_consumer(message: Message) -> None:
+    """Ignore an event that needs no answer."""
 
 
 # The names that projects write.

@@ -1,16 +1,20 @@
 """
-Static files in development: StaticFilesConsumer stands in for ViewConsumer under `runserver`.
+Static files in development: `runserver` uses StaticFilesConsumer in place of ViewConsumer.
 
-It serves what is under STATIC_URL through django.contrib.staticfiles, and hands every other request
-to the views. For production, have a web server or a CDN serve them.
+It serves what is under STATIC_URL through django.contrib.staticfiles, and passes every other request on
+to the views. In production, let a web server or a CDN serve static files.
 """
 
+from __future__ import annotations
+
+from typing import cast
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 from django.conf import settings
 from django.contrib.staticfiles import utils
 from django.contrib.staticfiles.views import serve
+from django.http import HttpRequest, HttpResponse
 
 from .handler import AsgiHandler, ViewConsumer
 
@@ -22,44 +26,41 @@ else:
 
 class StaticFilesHandler(AsgiHandler):
     """
-    An AsgiHandler that serves STATIC_URL itself, whatever DEBUG says, without the site's
-    middleware.
+    An AsgiHandler that serves STATIC_URL, whatever DEBUG is, without the site's middleware.
 
-    Only a STATIC_URL of this host is served; a full URL names another server.
+    It serves a STATIC_URL that is a path. A full URL names another server.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self._serve = convert_exception_to_response(self.serve)
 
-    def get_base_url(self):
-        """STATIC_URL; raises ImproperlyConfigured where the settings have none, or a wrong one."""
+    def get_base_url(self) -> str:
+        """Return STATIC_URL. Raises ImproperlyConfigured if the setting is missing or wrong."""
         utils.check_settings()
-        return settings.STATIC_URL
+        return cast(str, settings.STATIC_URL)
 
-    def _static_path(self, request):
-        """
-        The path (text, percent-encoding undone) below STATIC_URL, or None for any other request.
-        """
+    def _static_path(self, request: HttpRequest) -> str | None:
+        """Return the path below STATIC_URL (percent-decoded), or None for any other request."""
         base = urlparse(self.get_base_url())
         if base.netloc:
             return None
-        # Django 3.1 and later put the script prefix in front of a relative STATIC_URL, earlier ones
-        # do not.
-        for path in (request.path, request.path_info):
+        # Django 3.1 and later put the script prefix in front of a relative STATIC_URL.
+        paths: tuple[str, str] = (request.path, request.path_info)
+        for path in paths:
             if path.startswith(base.path):
                 return path[len(base.path) :]
         return None
 
-    def file_path(self, url):
-        """The relative file path for a URL path below STATIC_URL."""
+    def file_path(self, url: str) -> str:
+        """Return the relative file path for a URL path below STATIC_URL."""
         return url2pathname(url)
 
-    def serve(self, request):
-        """The response for a file; raises Http404 if no finder has it."""
-        return serve(request, self.file_path(self._static_path(request)), insecure=True)
+    def serve(self, request: HttpRequest) -> HttpResponse:
+        """Return the response for a file. Raises Http404 if no finder has it."""
+        return serve(request, self.file_path(self._static_path(request) or ""), insecure=True)
 
-    def get_response(self, request):
+    def get_response(self, request: HttpRequest) -> HttpResponse:
         if self._static_path(request) is not None:
             return self._serve(request)
         return super().get_response(request)

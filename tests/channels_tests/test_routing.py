@@ -114,7 +114,7 @@ class RoutingTests(unittest.TestCase):
 
         return Context()
 
-    def test_what_is_no_routing_is_told_with_its_remedy(self):
+    def test_wrong_routing_raises_an_error_that_names_the_remedy(self):
         for routing, text in (
             ("no.such.module", "'no.such.module' cannot be imported"),
             (__name__ + ".no_such_name", "cannot be imported"),
@@ -122,11 +122,11 @@ class RoutingTests(unittest.TestCase):
             (7, "list of routes"),
             ([first], "use route()"),
             ({"test": "no.such.consumer"}, "'no.such.consumer' cannot be imported"),
-            ({"test": 7}, "not callable"),
+            ({"test": 7}, "isn't callable"),
         ):
             with self.subTest(routing=routing), self.assertRaisesMessage(text):
                 Router(routing)
-        with self.assertRaisesMessage("regular expressions"):
+        with self.assertRaisesMessage("a regular expression for each key"):
             route("test", first, path="(")
 
 
@@ -137,11 +137,11 @@ class DefaultRoutingTests(unittest.TestCase):
         consumer, _ = match(routing, "http.request", True, path="/")
         self.assertEqual(type(consumer).__name__, "ViewConsumer")
 
-    def test_ends_pass(self):
+    def test_events_that_need_no_answer_are_ignored_by_default(self):
         for channel in ("http.disconnect", "websocket.disconnect", "websocket.receive"):
             self.assertEqual(match([], channel, True, path="/")[0], null_consumer)
 
-    def test_a_socket_is_known_where_its_frames_would_be_taken(self):
+    def test_a_socket_is_accepted_by_default_if_a_route_takes_its_frames(self):
         routing = [route("websocket.receive", first, path="^/echo/")]
         self.assertEqual(
             match(routing, "websocket.connect", True, path="/echo/")[0], connect_consumer

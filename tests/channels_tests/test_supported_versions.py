@@ -64,7 +64,7 @@ class SupportedVersionsTests(SimpleTestCase):
         needed = {re.match(r"[\w.-]+", each).group().lower() for each in make_dist.extra("test")}
         self.assertGreater(len(needed), 3)
         # Django names Selenium itself, and knows psycopg2 alone.
-        self.assertEqual(needed - there, {"selenium", "psycopg"})
+        self.assertEqual(needed - there, {"mypy", "psycopg", "selenium"})
 
     def test_the_patch_installs_the_same_applications_for_tests(self):
         ours = re.findall(

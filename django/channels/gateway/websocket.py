@@ -223,7 +223,9 @@ class WebSocket(ConnectionState):
             return [(LOG, "error", text % (self.path, code)), *self._close(FAILED)]
         return self._close(code)
 
-    def _write(self, key: str, value: Any, kind: type, sender: bool) -> list[Action]:
+    def _write(
+        self, key: str, value: Any, kind: type[str] | type[bytes], sender: bool
+    ) -> list[Action]:
         if not isinstance(value, kind):
             text = "A reply's %r to %s is of type %s; it must be %s. It was not sent."
             values = (key, self.path, type(value).__name__, kind.__name__)
@@ -351,6 +353,6 @@ class WebSocket(ConnectionState):
         return frames
 
     def _receive(self, *frames: dict[str, Any]) -> Action:
-        message = frames[0] if len(frames) == 1 else {FRAMES: list(frames)}
+        message: dict[str, Any] = frames[0] if len(frames) == 1 else {FRAMES: list(frames)}
         message["path"] = self.path
         return self.event(WEBSOCKET_RECEIVE, frames[-1]["order"], message)

@@ -327,8 +327,8 @@ class ThreadedInbox(Inbox):
         full = self._store.gateway_batch(self.name, wills, batch.cleared, batch.discards, sends)
         for index in full:
             self._layer.count("full")
-            error = ChannelFull("The channel %r is full." % senders[index].channel)
-            self._call(senders[index].failed, error)
+            reason = ChannelFull("The channel %r is full." % senders[index].channel)
+            self._call(senders[index].failed, reason)
         if sends:
             self._layer.count("sent", len(sends) - len(full))
 

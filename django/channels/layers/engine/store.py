@@ -101,7 +101,7 @@ class Pending(NamedTuple):
     """The messages that wait on one channel, or in one inbox."""
 
     channel: str
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple's method of that name
     #: For how many seconds the oldest has waited.
     age: float
 
