@@ -19,8 +19,8 @@ import argparse
 import json
 import multiprocessing
 import os
+import re
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -107,26 +107,9 @@ class Contender:
 
     def _redis(self):
         import asgi_redis  # noqa: F401
+        from channels_tests.support.redis_server import RedisServer
 
-        program = shutil.which("redis-server") or shutil.which("valkey-server")
-        if program is None:
-            raise RuntimeError("redis-server is not installed")
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            port = listener.getsockname()[1]
-        process = subprocess.Popen(
-            [program, "--port", str(port), "--save", "", "--bind", "127.0.0.1"],
-            stdout=subprocess.DEVNULL,
-        )
-        self.clean.append(lambda: (process.terminate(), process.wait()))
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except OSError:
-                time.sleep(0.05)
-        return {"kind": "redis", "url": "redis://127.0.0.1:%d" % port}
+        return {"kind": "redis", "url": RedisServer.shared().url}
 
     def connect(self):
         """A plain connection of the driver, for the raw rate; the folder's own file on SQLite."""
@@ -211,7 +194,7 @@ def send_and_receive(contender, number, claim):
     """Messages a second, from one process that sends to this one, which receives."""
     layer = make_layer(contender.description)
     channel = "bench.claim" if claim else "bench.receive"
-    take = (lambda: layer.claim("slot", [channel], block=True)) if claim else (
+    take = (lambda: layer.claim("consumer", [channel], block=True)) if claim else (
         lambda: layer.receive_many([channel], block=True)
     )  # fmt: skip
     layer.send(channel, BODY)
@@ -229,7 +212,7 @@ def send_and_receive(contender, number, claim):
     seconds = time.perf_counter() - began
     sender.join()
     if claim:
-        layer.acknowledge("slot")
+        layer.acknowledge("consumer")
     layer.close() if hasattr(layer, "close") else None
     return (number - 1) / seconds
 
@@ -237,12 +220,12 @@ def send_and_receive(contender, number, claim):
 def _answer(description, number):
     layer = make_layer(description)
     while number:
-        channel, message = layer.claim("slot", ["bench.wake"], block=True)
+        channel, message = layer.claim("consumer", ["bench.wake"], block=True)
         if channel is not None:
             now = time.time()
             layer.send("bench.woken", {"after": now - message["sent"]})
             number -= 1
-    layer.acknowledge("slot")
+    layer.acknowledge("consumer")
 
 
 def wake_up(contender, number):
@@ -266,41 +249,48 @@ def wake_up(contender, number):
     return statistics.median(times)
 
 
-def _wait(description, seconds, answer):
-    from channels.layers.database.connections import Connection
-
-    layer, count = make_layer(description), []
-    stop = time.monotonic() + seconds + 5
-
-    def counting(function):
-        return lambda *args: (count.append(time.monotonic()), function(*args))[1]
-
-    Connection.run, Connection.rows = counting(Connection.run), counting(Connection.rows)
+def _wait(description, seconds):
+    layer, stop = make_layer(description), time.monotonic() + seconds
 
     def wait(number):
         while time.monotonic() < stop:
-            layer.claim("slot-%d" % number, ["bench.a", "bench.b"], block=True)
+            layer.claim("consumer-%d" % number, ["bench.a", "bench.b"], block=True)
 
     threads = [threading.Thread(target=wait, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    answer.put(sum(stop - seconds <= when < stop for when in count) / seconds)
 
 
-def idle_load(contender, seconds=20):
-    """Queries a second of a process whose four threads wait, heartbeats included."""
+def idle_load(contender, seconds=20, warmup=5):
+    """Queries a second of a process whose four threads wait, heartbeats included.
+
+    The server counts them: it logs each statement of the connections that are made meanwhile.
+    """
     if contender.kind != "postgresql":
         return None
-    spawn = multiprocessing.get_context("spawn")
-    answer = spawn.SimpleQueue()
-    process = spawn.Process(
-        target=_in_child, args=("_wait", contender.description, seconds, answer)
+
+    def log_statements(value):
+        connection = contender.connect()
+        connection.cursor().execute("ALTER DATABASE channels SET log_statement = '%s'" % value)
+        connection.close()
+
+    def logged():
+        return len(re.findall(r"LOG:  (?:statement|execute) ", contender.server.process.output))
+
+    log_statements("all")
+    process = multiprocessing.get_context("spawn").Process(
+        target=_in_child, args=("_wait", contender.description, warmup + seconds + 2)
     )
     process.start()
+    time.sleep(warmup)
+    before = logged()
+    time.sleep(seconds)
+    count = logged() - before
     process.join()
-    return answer.get()
+    log_statements("none")
+    return count / seconds
 
 
 def _claim_all(description, total, name):
@@ -330,7 +320,7 @@ def exactly_once(contender, total, processes=8):
                 sys.executable,
                 os.path.abspath(__file__),
                 "--child",
-                json.dumps([contender.description, total, "slot-%d" % number]),
+                json.dumps([contender.description, total, "consumer-%d" % number]),
             ],
             stdout=subprocess.PIPE,
         )

@@ -21,6 +21,9 @@ import time
 import run
 from run import BenchmarkError, number, say, spread
 
+from channels_tests.support.ports import free_port
+from channels_tests.support.redis_server import RedisServer
+
 PEER, OURS, FORMER = "redis-peer", "redis-ours", "redis-former"
 
 run.REQUIREMENTS[PEER] = ["channels>=4.3,<4.4", "channels_redis>=4.3,<4.4", "hiredis"]
@@ -92,7 +95,7 @@ def make_former_environment():
 
 @contextlib.contextmanager
 def started(command, **options):
-    """A process, ended afterwards; gives it and its log."""
+    """Start a process and end it afterwards; gives the process and its log."""
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, **options)
         try:
@@ -108,13 +111,12 @@ def started(command, **options):
 
 @contextlib.contextmanager
 def redis_server():
-    """Gives its port."""
-    port = run.free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        command = ["redis-server", "--port", str(port), "--save", "", "--dir", folder]
-        with started(command) as (process, log):
-            run.wait_until_it_listens(process, port, log)
-            yield port, process
+    """Start a Redis server; gives its port and its process."""
+    server = RedisServer().start()
+    try:
+        yield server.port, server.process
+    finally:
+        server.remove()
 
 
 @contextlib.contextmanager
@@ -126,7 +128,7 @@ def site(name, redis_port, server_options):
         "channels4-redis": (PEER, "channels4", "redis_settings", False),
         "channels1": (FORMER, "channels1", "settings", True),
     }[name]
-    port = run.free_port()
+    port = free_port()
     common = os.path.join(run.HERE, "sites", "common")
     folder = os.path.join(run.HERE, "sites", folder)
     environ = dict(

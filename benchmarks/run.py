@@ -16,7 +16,6 @@ import os
 import platform
 import re
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,10 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 ENVIRONMENTS = os.path.join(ROOT, ".bench")
+
+sys.path.insert(1, os.path.join(ROOT, "tests"))
+from channels_tests.support.ports import can_connect, free_port  # noqa: E402
+from channels_tests.support.waiting import wait_until  # noqa: E402
 
 MEASURING_BUDGET = 280  # seconds: no further round begins once the next one would not fit
 START_SECONDS = 20
@@ -245,22 +248,18 @@ def busy_seconds():
 # --- One run ------------------------------------------------------------------------------------
 
 
-def free_port():
-    with contextlib.closing(socket.socket()) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
 def wait_until_it_listens(process, port, log):
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        with contextlib.closing(socket.socket()) as sock:
-            if sock.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.02)
-    raise BenchmarkError("the server did not start:\n%s" % tail(log))
+    """Wait until a process listens on `port`; BenchmarkError with the end of its log if it does not."""
+    try:
+        wait_until(
+            lambda: process.poll() is not None or can_connect(port),
+            "the server to listen",
+            START_SECONDS,
+        )
+    except AssertionError:
+        pass
+    if process.poll() is not None or not can_connect(port):
+        raise BenchmarkError("the server did not start:\n%s" % tail(log))
 
 
 def tail(log):

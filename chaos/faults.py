@@ -27,7 +27,7 @@ async def rolling(stack, options):
     for _ in range(rounds):
         for index, worker in enumerate(workers):
             worker.signal(signal.SIGTERM)
-            slowest = max(slowest, await in_thread(worker.wait, 12))
+            slowest = max(slowest, await in_thread(worker.seconds_until_end, 12))
             require(worker.popen.returncode == 0, "a worker left with %s", worker.popen.returncode)
             workers[index] = await in_thread(stack.worker)
     measured = require_untouched(traffic, await settle(stack, traffic))

@@ -22,7 +22,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 # The table's order: what dies, and then what is bounded.
 import faults  # noqa: E402, F401, I001
 import bounds  # noqa: E402, F401
-from stack import LEASE, Failure, Memory, PostgreSQL, Redis, Stack  # noqa: E402
+from stack import LEASE, Memory, PostgreSQL, Redis, Stack  # noqa: E402
 from table import ROWS  # noqa: E402
 
 BACKENDS = {"redis": Redis, "postgresql": PostgreSQL, "memory": Memory}
@@ -47,7 +47,7 @@ def run_row(row, backend, options):
         stack.keep = options.keep
         with stack:
             text, held = asyncio.run(bounded()), True
-    except Failure as error:
+    except AssertionError as error:
         text, held = str(error), False
     except asyncio.TimeoutError:
         text, held = "it did not end within %d s" % row.seconds, False

@@ -50,11 +50,11 @@ class Group:
 
 ADDON, REDIS = "tests/runtests_addon.py", "asgi_redis/tests/run.py"
 FOLDERS = {ADDON: "tests/channels_tests", REDIS: "asgi_redis/tests/asgi_redis_tests"}
-GATEWAY_TESTS = ["test_gateway_application", "test_gateway_faults", "test_test_client"]
+GATEWAY_TESTS = ["test_gateway_application", "test_gateway_faults", "test_view_consumer"]
 GROUPS = [
     Group(
         "gateway states",
-        ["django/channels/gateway/websocket.py", "django/channels/gateway/exchanges.py"],
+        ["django/channels/gateway/websocket.py", "django/channels/gateway/state.py"],
         ADDON,
         ["test_gateway_websocket*", "test_exchange_model"] + GATEWAY_TESTS,
     ),
@@ -74,14 +74,14 @@ GROUPS = [
         "sessions",
         ["django/channels/sessions.py"],
         ADDON,
-        ["test_sessions*", "test_auth", "test_generic", "test_gateway_servers"],
+        ["test_sessions*", "test_auth", "test_generic", "test_view_consumer", "test_security"],
     ),
     Group(
         "worker",
         ["django/channels/%s.py" % name for name in ("worker", "consume", "replies", "outbox")],
         ADDON,
         ["test_worker*", "test_consume*", "test_replies*", "test_on_commit", "test_sessions"]
-        + ["test_view_consumer", "test_test_client", "test_gateway_faults"],
+        + ["test_view_consumer", "test_generic", "test_gateway_faults"],
     ),
     Group(
         "engine",
@@ -243,14 +243,16 @@ class Copy:
 
 
 def check_unchanged(copy, groups):
-    """Run each group's tests on the unchanged copy; return {group: time limit of a mutant}."""
+    """Run each group's tests on the unchanged copy; return {group: time limit of a mutant}.
+
+    A group whose tests fail cannot judge, and is left out.
+    """
     limits = {}
     for group in groups:
         passed, seconds, output = copy.run_tests(group, 900)
         if not passed:
-            raise CannotRun(
-                "Without any change the tests of %r fail:\n%s" % (group.name, output[-4000:])
-            )
+            print("Without any change the tests of %r fail:\n%s" % (group.name, output[-3000:]))
+            continue
         if group.runner == ADDON and copy.root not in output:
             raise CannotRun("The tests do not run on the copy:\n" + output[:1000])
         limits[group] = 30 + 3 * seconds
@@ -265,13 +267,14 @@ def show(mutant):
 
 
 def run(chosen, jobs, scratch):
-    """Try the mutants `chosen`; return the survivors, and the number of those tried by file."""
+    """Try the mutants `chosen`; return the survivors, and how many were tried in each file."""
     files = tracked_files()
     copies = queue.Queue()
     for number in range(jobs):
         copies.put(Copy(os.path.join(scratch, "copy-%d" % number), files))
     first = copies.queue[0]
     limits = check_unchanged(first, list(dict.fromkeys(group_of(m.path) for m in chosen)))
+    chosen = [mutant for mutant in chosen if group_of(mutant.path) in limits]
     survivors, tried, begun = [], Counter(), time.monotonic()
 
     def judge(mutant):
@@ -345,9 +348,14 @@ def work(options):
         print(show(mutant))
     for each in stale:
         print("No such mutant any more; remove it from mutants-equivalent.txt:\n    " + str(each))
-    share = 1 - len(survivors) / len(chosen)
-    print("%.1f %% killed, %.0f %% are needed" % (100 * share, 100 * LEAST))
-    return share >= LEAST and not stale
+    number = sum(tried.values())
+    if number < len(chosen):
+        print(
+            "%d mutants could not be judged: their tests fail without them" % (len(chosen) - number)
+        )
+    share = 1 - len(survivors) / max(1, number)
+    print("%.1f %% of %d killed, %.0f %% are needed" % (100 * share, number, 100 * LEAST))
+    return share >= LEAST and number == len(chosen) and not stale
 
 
 if __name__ == "__main__":

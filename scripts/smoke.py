@@ -2,7 +2,7 @@
 
 ``run_smoke`` makes a project with ``startproject``, starts ``manage.py runserver`` and Daphne, and
 sends each an HTTP request and a WebSocket frame. The environment has Django and channels
-installed; this module itself needs nothing but the standard library.
+installed; this module itself needs only the standard library.
 """
 
 import base64
@@ -13,12 +13,17 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
 
-SCALE = float(os.environ.get("CHANNELS_TEST_TIMEOUT_SCALE", 1))
-START_TIMEOUT = 60 * SCALE
+sys.path.insert(
+    1, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tests")
+)
+from channels_tests.support.ports import free_port  # noqa: E402
+from channels_tests.support.waiting import SCALE, START_TIMEOUT  # noqa: E402
+
 ANSWER_TIMEOUT = 15 * SCALE
 STOP_TIMEOUT = 20 * SCALE
 
@@ -72,12 +77,6 @@ CHANNEL_LAYERS = {{
 
 class SmokeFailed(Exception):
     """A step did not do what it should; the message names it and holds the server's output."""
-
-
-def free_port():
-    with contextlib.closing(socket.socket()) as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 class Server:

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Starts the chat: makes or updates its database, finds a free port, serves until Ctrl-C.
+"""Start the chat: make or update its database, find a free port, serve until Ctrl-C.
 
-`make demo` runs this. PORT in the environment asks for one port; without it, it is 8000, or another
-one where 8000 is taken. HOST is the address to listen on, 127.0.0.1 where it is not set.
+`make demo` runs this. The environment variable PORT asks for one port; the default is 8000, or any free port
+if 8000 is taken. HOST is the address to listen on (default: 127.0.0.1).
 
-With LAYER=database (or CHANNEL_REDIS_URL) the server holds the sockets and nothing else, and two
-worker processes run the code: end one, and the other goes on.
+With LAYER=database (or CHANNEL_REDIS_URL) the server holds only the sockets, and two worker processes run the
+code: if you end one, the other goes on.
 """
 
 import os
@@ -14,12 +14,12 @@ import socket
 import subprocess
 import sys
 
-#: Worker processes, where the layer crosses processes.
+#: Worker processes, if the layer crosses processes.
 WORKERS = 2
 
 
-def free_port(host, wanted):
-    """The port `wanted` (0: any) if nothing listens there, else None."""
+def usable_port(host, wanted):
+    """Return the port `wanted` (0: any) if nothing listens there, else None."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -31,14 +31,14 @@ def free_port(host, wanted):
 
 
 def choose_port(host, asked):
-    """The port to serve on, as a number; exits with the remedy where `asked` (text) will not do."""
+    """Return the port to serve on; exit with a message if `asked` (text) is not a usable port."""
     if not asked:
-        return free_port(host, 8000) or free_port(host, 0)
+        return usable_port(host, 8000) or usable_port(host, 0)
     if not asked.isdecimal() or int(asked) > 65535:
         sys.exit(f"PORT is a number from 1 to 65535, as in PORT=8123, not {asked!r}.")
-    port = free_port(host, int(asked))
+    port = usable_port(host, int(asked))
     if port is None:
-        sys.exit(f"Port {asked} is taken, or not yours to use: choose another, as in PORT=8123.")
+        sys.exit(f"Port {asked} is taken, or you may not use it: choose another, as in PORT=8123.")
     return port
 
 
@@ -65,12 +65,12 @@ def main():
         print(f"The code runs in worker processes {pids}", flush=True)
         if os.environ.get("CHANNEL_REDIS_URL"):  # a second server, as behind a load balancer
             second = f"[{host}]:{{}}" if ":" in host else f"{host}:{{}}"
-            second = second.format(free_port(host, 0))
+            second = second.format(usable_port(host, 0))
             command = command[:-1] + server[1:-2] + [second, "--noworker", "--verbosity", "0"]
             workers.append(subprocess.Popen(command))
             print(f"The chat is also at http://{second}/", flush=True)
     print(f"The chat is at http://{address}/ (Ctrl-C stops it)", flush=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the workers end, too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the workers also end
     try:
         execute_from_command_line(server)
     finally:
