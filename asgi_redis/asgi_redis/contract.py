@@ -8,8 +8,9 @@ try:
         LayerUnavailable,
         MessageTooLarge,
     )
-    from django.channels.layers.base import BaseChannelLayer, Inbox
-    from django.channels.layers.lost import DEAD_LETTER, REPORT, RETRY, DeadLetter, LostPolicy
+    from django.channels.layers.base import BaseChannelLayer, DeadLetter, Inbox
+    from django.channels.layers.engine.redelivery import DEAD_LETTER, REPORT, RETRY
+    from django.channels.layers.engine.redelivery import RedeliveryPolicy as LostPolicy
     from django.channels.layers.messages import clean
     from django.channels.layers.names import (
         ByName,
@@ -29,8 +30,9 @@ except ModuleNotFoundError as _error:
             LayerUnavailable,
             MessageTooLarge,
         )
-        from channels.layers.base import BaseChannelLayer, Inbox
-        from channels.layers.lost import DEAD_LETTER, REPORT, RETRY, DeadLetter, LostPolicy
+        from channels.layers.base import BaseChannelLayer, DeadLetter, Inbox
+        from channels.layers.engine.redelivery import DEAD_LETTER, REPORT, RETRY
+        from channels.layers.engine.redelivery import RedeliveryPolicy as LostPolicy
         from channels.layers.messages import clean
         from channels.layers.names import ByName, check_channel_name, check_group_name, inbox_of
         from channels.protocol import EVENT_CHANNELS

@@ -10,8 +10,10 @@ import unittest
 from unittest import mock
 
 from django.channels.exceptions import LayerUnavailable
-from django.channels.layers.database import keeper, store
-from django.channels.layers.lost import LostPolicy
+from django.channels.layers.database import maintenance
+from django.channels.layers.engine import notices
+from django.channels.layers.engine.redelivery import RedeliveryPolicy
+from django.channels.layers.engine.store import Outgoing
 from django.core.exceptions import ImproperlyConfigured
 
 from .support.waiting import TIMEOUT, wait_until
@@ -25,7 +27,7 @@ class LeaseTests:
 
     def setUp(self):
         super().setUp()
-        logger = logging.getLogger("django.channels.layers.database")
+        logger = logging.getLogger("django.channels.layers")
         logger.setLevel(logging.CRITICAL)  # it tells of every death
         self.addCleanup(logger.setLevel, logging.NOTSET)
         self.layer = self.make_layer()
@@ -39,31 +41,29 @@ class LeaseTests:
         """A layer whose process is about to die: `die(layer)`."""
         return self.make_layer(**config)
 
-    def die(self, layer, last=False):
-        """
-        Its heart beats no more, and its leases run out at once, as they would after `lease` seconds. Unless
-        it is the `last`, somebody else is known to live: or a keeper takes it that the database was away.
-        """
-        if not last:
-            living = layer.store.key("living")
-            layer.store.register(living, 600.0)
-            self.addCleanup(layer.store.write, "unregister", {"name": living})
-        layer.keeper.stop()
-        with layer.keeper._lock:
-            names = list(layer.keeper._names)
-        for name in names:
-            layer.store.register(name, -1.0)
-        self.dead.update(names)
+    def end_lease(self, layer, name):
+        """Let the lease `name` run out now, as it would after `lease` seconds without a heartbeat."""
+        layer.store.write("register", {"name": layer.store.key(name), "lease": -1.0})
 
-    def reap(self):
-        """Clear up after the dead; or another keeper is at it, and is waited for."""
+    def die(self, layer):
+        """Stop the heartbeats of a layer's process, and let its leases run out at once."""
+        layer.leases.stop()
+        for name in list(layer.leases._names):
+            self.end_lease(layer, name)
+            self.dead.add(name)
+
+    def recover(self):
+        """Recover what the dead held; or another process is at it, and is waited for."""
 
         def is_done():
-            self.layer.keeper.reap()
-            read = self.layer.store.read
-            return not any(read("registered", {"name": name})[0][0] for name in self.dead)
+            self.layer.leases.recover()
+            return not any(self.is_registered(name) for name in self.dead)
 
         wait_until(is_done, "the end of the dead")
+
+    def is_registered(self, name):
+        store = self.layer.store
+        return store.read("registered", {"name": store.key(name)})[0][0]
 
     def lose(self, channel, message, times=1, **config):
         """Send it, and have as many workers die with it."""
@@ -73,10 +73,10 @@ class LeaseTests:
             doomed = self.doomed_layer(**config)
             self.assertIsNotNone(self.claim(doomed, channel))
             self.die(doomed)
-            self.reap()
+            self.recover()
 
-    def claim(self, layer, channel, slot="slot"):
-        return wait_until(lambda: layer.claim(slot, [channel], block=True)[1], "a message")
+    def claim(self, layer, channel, consumer="consumer"):
+        return wait_until(lambda: layer.claim(consumer, [channel], block=True)[1], "a message")
 
     def receive(self, channel):
         return wait_until(lambda: self.layer.receive_many([channel], block=True)[1], "a message")
@@ -84,33 +84,37 @@ class LeaseTests:
     def assertNothing(self, channel):
         self.assertEqual(self.layer.receive_many([channel]), (None, None))
 
-    def test_who_could_not_renew_since_the_database_was_away_is_not_lost(self):
-        layers = [self.make_layer(heartbeat=4.0) for _ in range(2)]
-        for layer in layers:
-            layer.claim("slot", ["nothing"])  # takes the lease
-            self.die(layer, last=True)
-        first, second = layers
-        first.keeper.beat()
-        self.assertEqual(second.keeper.reap(), [])
-        second.keeper.beat()
-        self.assertEqual(first.keeper.reap(), [])
-        # But while somebody is there, who is silent is lost.
-        self.die(second, last=True)
-        first.keeper.beat()
-        names = list(second.keeper._names)
-        self.assertEqual(second.store.beat(names, 5.0), names)
+    def test_leases_are_extended_after_the_database_was_away_for_all(self):
+        first, second = (self.make_layer(heartbeat=1.5) for _ in range(2))
+        for layer in (first, second):
+            layer.claim("consumer", ["nothing"])  # takes the lease
+            layer.leases.step()
+            self.die(layer)
+        first.leases._reached -= 5.0
+        first.leases.step()
+        self.assertEqual(second.leases.recover(), [])
+
+    def test_a_process_that_has_just_reached_the_database_recovers_nobody_yet(self):
+        doomed, fresh = self.make_layer(), self.make_layer(heartbeat=1.5)
+        name = doomed.leases.process
+        self.die(doomed)
+        fresh.leases.step()
+        self.assertTrue(self.is_registered(name))
+        fresh.leases._reachable_since -= 1.5
+        fresh.leases.step()
+        self.assertFalse(self.is_registered(name))
 
     def test_numbers_that_begin_anew_are_found_at_once(self):
         """As after a crash of PostgreSQL, which empties unlogged tables."""
-        layer = self.make_layer(heartbeat=4.0)
-        layer.claim("slot", ["test"])
-        layer.store.floors._floors[layer.store.key("test")] = [10**6, 10**6, 0.0]
-        layer.store.floors.searched(3600.0)
-        self.die(layer)
-        layer.store.write("unregister", {"name": list(layer.keeper._names)[0]})
+        layer = self.make_layer(heartbeat=1.5)
+        layer.claim("consumer", ["test"])
+        layer.leases.stop()
+        layer.store.marks._marks[layer.store.key("test")] = [10**6, 10**6, 0.0]
+        layer.store.marks.searched(3600.0)
+        layer.store.write("unregister", {"name": layer.store.key(layer.leases.process)})
         layer.send("test", {"number": 1})
-        layer.keeper.beat()
-        self.assertEqual(layer.claim("slot", ["test"])[1], {"number": 1})
+        layer.leases.step()
+        self.assertEqual(layer.claim("consumer", ["test"])[1], {"number": 1})
 
     # Workers.
 
@@ -132,7 +136,7 @@ class LeaseTests:
         self.claim(doomed, "websocket.disconnect")
         self.layer.send("websocket.disconnect", {"number": 2})
         self.die(doomed)
-        self.reap()
+        self.recover()
         self.assertEqual(self.receive("websocket.disconnect"), {"number": 1, "redelivered": True})
         self.assertEqual(self.receive("websocket.disconnect"), {"number": 2})
 
@@ -172,10 +176,10 @@ class LeaseTests:
         busy = self.make_layer(heartbeat=0.05, lease=0.4)
         self.layer.send("orders", {"number": 1})
         self.claim(busy, "orders")
-        beats = busy.keeper._beats
-        wait_until(lambda: busy.keeper._beats > beats + 15, "a time far longer than the lease")
-        self.assertNotIn(busy.process, self.layer.keeper.reap())
-        busy.acknowledge("slot")
+        steps = busy.leases._steps
+        wait_until(lambda: busy.leases._steps > steps + 15, "a time far longer than the lease")
+        self.assertNotIn(busy.leases.process, self.layer.leases.recover())
+        busy.acknowledge("consumer")
         self.assertEqual(self.layer.global_statistics()["messages_held"], 0)
 
     def test_a_worker_that_was_taken_for_dead_goes_on(self):
@@ -183,22 +187,22 @@ class LeaseTests:
         self.layer.send("orders", {"number": 1})
         self.claim(other, "orders")
         self.die(other)
-        self.reap()
-        other.keeper.beat()
+        self.recover()
+        other.leases.step()
         self.layer.send("orders", {"number": 2})
         self.assertEqual(self.claim(other, "orders"), {"number": 2})
         self.die(other)
-        self.reap()
+        self.recover()
         self.assertEqual(len(self.layer.dead_letters()), 2)
 
     def test_a_process_that_ends_in_order_is_not_lost(self):
         other = self.make_layer()
         self.layer.send("orders", {"number": 1})
         self.claim(other, "orders")
-        process = other.process
-        other.acknowledge("slot")
+        process = other.leases.process
+        other.acknowledge("consumer")
         other.close()
-        self.assertEqual(self.layer.store.beat([process], 5.0), [process])  # there is no such lease
+        self.assertFalse(self.is_registered(process))
 
     def test_a_killed_process(self):
         self.layer.send("orders", {"number": 1})
@@ -207,7 +211,7 @@ class LeaseTests:
         if child == 0:
             try:
                 layer = self.make_layer(heartbeat=0.05, lease=0.5)
-                layer.claim("slot", ["orders"], block=True)
+                layer.claim("consumer", ["orders"], block=True)
                 os.write(writer, b".")
                 signal.pause()
             finally:
@@ -220,25 +224,25 @@ class LeaseTests:
             os.waitpid(child, 0)
             os.close(reader)
             os.close(writer)
-        self.layer.keeper.start()
+        self.layer.leases.start()
         wait_until(self.layer.dead_letters, "the message among the dead letters")
 
     def test_a_claim_that_failed_on_the_way_loses_nothing(self):
         self.layer.send("orders", {"number": 1})
         self.layer.send("orders", {"number": 2})
         self.assertEqual(self.claim(self.layer, "orders"), {"number": 1})
-        claim = self.layer.store.claim
+        claim_row = self.layer.store.claim_row
 
         def broken(*args):
-            claim(*args)
-            raise LayerUnavailable("the answer did not arrive")
+            claim_row(*args)
+            raise LayerUnavailable("the reply did not arrive")
 
-        self.layer.store.claim = broken
+        self.layer.store.claim_row = broken
         with self.assertRaises(LayerUnavailable):
-            self.layer.claim("slot", ["orders"])
-        del self.layer.store.claim
+            self.layer.claim("consumer", ["orders"])
+        del self.layer.store.claim_row
         self.assertEqual(self.claim(self.layer, "orders"), {"number": 2})
-        self.layer.acknowledge("slot")
+        self.layer.acknowledge("consumer")
         self.assertNothing("orders")
 
     def test_of_the_dead_letters_the_newest_are_kept(self):
@@ -246,10 +250,10 @@ class LeaseTests:
         self.addCleanup(other.flush)
         other.flush()
         self.lose("orders", {"of": "other"}, prefix="other")
-        with self.assertLogs("django.channels.layers.database", "ERROR") as logs:
+        with self.assertLogs("django.channels.layers", "ERROR") as logs:
             for number in range(4):
                 self.lose("orders", {"number": number}, dead_letters=2)
-                self.layer.share()
+                self.layer.share_counters()
         self.assertEqual([each.message["number"] for each in self.layer.dead_letters()], [2, 3])
         statistics = self.layer.global_statistics()
         self.assertEqual(statistics["dead_letters"], 2)
@@ -268,7 +272,7 @@ class LeaseTests:
 
     def impatient_layer(self):
         return self.make_layer(
-            heartbeat=4.0,
+            heartbeat=1.5,
             channel_expiry={"http.request": 0.05, "websocket.*": 0.05, "orders*": 0.05},
         )
 
@@ -287,11 +291,11 @@ class LeaseTests:
         layer.send("websocket.receive", {"reply_channel": "gateway.a!8", "exchange": 3, "text": ""})
         layer.send("http.request", {"of": "somebody who waits for nothing"})
         self.wait_for_expiry(layer)
-        layer.store.sweep()  # leaves them to who tells
-        with mock.patch.object(keeper, "LOG_EVERY", 3600.0), self.assertLogs(
-            "django.channels.layers.database", "WARNING"
+        layer.store.sweep()  # does not touch events
+        with mock.patch.object(notices, "INTERVAL", 3600.0), self.assertLogs(
+            "django.channels.layers", "WARNING"
         ) as logs:
-            layer.keeper.beat()
+            layer.leases.step()
         self.assertEqual(layer.statistics()["expired"], 3)
         self.assertEqual(len(logs.output), 1)
         for text in ("http.request (2)", "websocket.receive (1)", "manage.py runworker"):
@@ -300,8 +304,8 @@ class LeaseTests:
         layer.send("http.request", dict(REQUEST, reply_channel="gateway.a!9"))
         self.wait_for_expiry(layer)
         with self.assertRaises(AssertionError):
-            with self.assertLogs("django.channels.layers.database", "WARNING"):
-                layer.keeper.beat()
+            with self.assertLogs("django.channels.layers", "WARNING"):
+                layer.leases.step()
         for channel, exchange in (("gateway.a!7", 0), ("gateway.a!8", 3), ("gateway.a!9", 0)):
             self.assertEqual(self.receive(channel), {"lost": exchange})
         self.assertNothing("gateway.a!")
@@ -312,9 +316,9 @@ class LeaseTests:
         other = self.make_layer()
 
         async def live(inbox):
-            layer.keeper.stop()  # another process' heart beats
+            layer.leases.stop()  # another process' heart beats
             inbox.send("http.request", dict(REQUEST, reply_channel="gateway.c!1"), self.fail)
-            other.keeper.start()
+            other.leases.start()
             self.assertEqual(await inbox.receive(), [("gateway.c!1", {"lost": 0})])
             await inbox.close()
 
@@ -324,25 +328,25 @@ class LeaseTests:
     def test_more_events_than_one_look_takes(self):
         layer = self.impatient_layer()
         for _ in range(2):
-            layer.store.insert([layer.row("http.request", REQUEST)[1] for _ in range(60)])
+            body = layer.store.encode("http.request", REQUEST)
+            layer.store.send([Outgoing("http.request", body, unlimited=True)] * 60)
         self.wait_for_expiry(layer)
-        self.assertEqual(layer.keeper.expire(), 120)
+        self.assertEqual(layer.leases.expire(), 120)
         self.assertEqual(layer.channel_statistics("gateway.a!")["messages_pending"], 120)
-        self.assertFalse(layer.store.pulse()[1])
+        self.assertFalse(layer.store._look_around()[1])
 
     def test_an_event_is_not_taken_unless_its_gateway_is_told(self):
         layer = self.impatient_layer()
         layer.send("http.request", REQUEST)
         self.wait_for_expiry(layer)
 
-        def dies(message):
+        def dies(entry):
             raise RuntimeError("in the middle of it")
 
-        layer.report_expired, report = dies, layer.report_expired
-        with self.assertRaises(RuntimeError):
-            layer.keeper.expire()
-        layer.report_expired = report
-        self.assertEqual(layer.keeper.expire(), 1)
+        with mock.patch.object(layer.recovery, "decide_expired", dies):
+            with self.assertRaises(RuntimeError):
+                layer.leases.expire()
+        self.assertEqual(layer.leases.expire(), 1)
         self.assertEqual(self.receive("gateway.a!7"), {"lost": 0})
 
     def test_what_no_gateway_waits_for_is_counted_and_named(self):
@@ -350,22 +354,22 @@ class LeaseTests:
         layer.send("orders", {"number": 1})
         layer.send("orders?abc", {"number": 2})
         self.wait_for_expiry(layer)
-        self.assertFalse(layer.store.pulse()[1])
-        with self.assertLogs("django.channels.layers.database", "WARNING") as logs:
-            layer.keeper.sweep()
-        self.assertIn("expired on orders (1): none is running", logs.output[0])
+        self.assertFalse(layer.store._look_around()[1])
+        with self.assertLogs("django.channels.layers", "WARNING") as logs:
+            layer.leases.sweep()
+        self.assertIn("Messages on orders (1) expired", logs.output[0])
         self.assertEqual(layer.statistics()["expired"], 2)
-        self.assertEqual(layer.store.sweep(), (0, {}))
+        self.assertEqual(layer.store.sweep(), {})
 
     def test_where_looking_for_them_takes_long_it_is_not_done_each_time(self):
         layer = self.impatient_layer()
         layer.send("http.request", REQUEST)
         self.wait_for_expiry(layer)
-        with mock.patch.object(store, "LONG_LOOK", -1.0), mock.patch.object(
-            store, "SEARCH_SHARE", 1e-9
+        with mock.patch.object(maintenance, "LONG_LOOK", -1.0), mock.patch.object(
+            maintenance, "LOOK_SHARE", 1e-9
         ):
-            self.assertTrue(layer.store.pulse()[1])
-            self.assertFalse(layer.store.pulse()[1])
+            self.assertTrue(layer.store._look_around()[1])
+            self.assertFalse(layer.store._look_around()[1])
 
     # Counters.
 
@@ -374,12 +378,12 @@ class LeaseTests:
         return [counters.get(name, 0) for name in names]
 
     def test_the_counters_of_all_processes_are_added_up(self):
-        first, second = (self.make_layer(heartbeat=4.0) for _ in range(2))
+        first, second = (self.make_layer(heartbeat=1.5) for _ in range(2))
         for layer, number in ((first, 2), (second, 3)):
             layer.count("refused", number)
-            layer.keeper.beat()
+            layer.leases.step()
         self.assertEqual(self.counters("refused"), [5])
-        first.keeper.beat()  # nothing new
+        first.leases.step()  # nothing new
         self.assertEqual(self.counters("refused"), [5])
         # What is not yet shared is known in its own process.
         first.count("refused")
@@ -391,7 +395,7 @@ class LeaseTests:
         self.assertEqual(self.counters("refused"), [0])
 
     def test_what_was_sent_refused_and_expired_is_counted_for_all_processes(self):
-        sender = self.make_layer(heartbeat=4.0, capacity=2, expiry=0.1)
+        sender = self.make_layer(heartbeat=1.5, capacity=2, expiry=0.1)
         for _ in range(2):
             sender.send("orders", {})
         with self.assertRaises(sender.ChannelFull):
@@ -399,8 +403,8 @@ class LeaseTests:
         wait_until(
             lambda: not sender.channel_statistics("orders")["messages_pending"], "the expiry"
         )
-        sender.keeper.sweep()
-        sender.keeper.beat()
+        sender.leases.sweep()
+        sender.leases.step()
         statistics = self.layer.global_statistics()
         self.assertEqual(statistics["messages_count"], 2)
         self.assertEqual(statistics["channel_full_count"], 1)
@@ -417,17 +421,17 @@ class LeaseTests:
             return self.layer.global_statistics()["messages_count"]
 
         wait_until(shared, "the count")
-        self.assertIsNone(sender._keeper)
+        self.assertIsNone(sender._leases)
 
     def test_counters_are_shared_by_many_at_once(self):
-        layers = [self.make_layer(heartbeat=4.0) for _ in range(4)]
+        layers = [self.make_layer(heartbeat=1.5) for _ in range(4)]
         names = ["a", "b", "c", "d"]
 
         def share(layer, order):
             for _ in range(10):
                 for name in order:
                     layer.count(name)
-                layer.share()
+                layer.share_counters()
 
         threads = [
             threading.Thread(target=share, args=(layer, names[index:] + names[:index]))
@@ -481,8 +485,8 @@ class LeaseTests:
         self.receive("orders")
         self.layer.send("gateway.b!1", {"text": "nobody is there"})
         self.die(doomed)
-        self.assertIn(self.layer.store.key("gateway.b!"), self.dead)
-        self.reap()
+        self.assertIn("gateway.b!", self.dead)
+        self.recover()
         self.assertEqual(self.layer.group_channels("room"), ["elsewhere"])
         farewells = [self.receive("websocket.disconnect") for _ in range(2)]
         self.assertEqual(
@@ -503,7 +507,7 @@ class LeaseTests:
         self.in_gateway(live, doomed)
         self.receive("orders")
         self.die(doomed)
-        self.reap()
+        self.recover()
         found = {self.receive("websocket.disconnect")["n"] for _ in range(5)}
         self.assertEqual(found, set(range(5)))
 
@@ -512,8 +516,8 @@ class LeaseTests:
 
         async def live(inbox):
             self.die(doomed)
-            self.reap()
-            doomed.keeper.beat()
+            self.recover()
+            doomed.leases.step()
             self.assertEqual(await inbox.receive(), [("gateway.b!", {"reset": True})])
             # It has its lease again.
             self.layer.group_add("room", "gateway.b!1")
@@ -529,14 +533,17 @@ class LeaseTests:
 
         self.in_gateway(live, self.layer)
 
-    def test_a_gateway_that_leaves_in_order_says_nothing(self):
+    def test_a_gateway_that_leaves_in_order_sends_the_wills_of_open_connections(self):
         async def live(inbox):
-            inbox.set_will("gateway.b!1", ("websocket.disconnect", {}))
+            inbox.set_will("gateway.b!1", ("websocket.disconnect", {"number": 1}))
+            inbox.set_will("gateway.b!2", ("websocket.disconnect", {"number": 2}))
+            inbox.clear_will("gateway.b!1")
             self.layer.group_add("room", "gateway.b!1")
             await inbox.close()
 
         self.in_gateway(live, self.layer)
-        self.assertNotIn(self.layer.store.key("gateway.b!"), self.layer.keeper.reap())
+        self.assertFalse(self.is_registered("gateway.b!"))
+        self.assertEqual(self.receive("websocket.disconnect"), {"number": 2})
         self.assertNothing("websocket.disconnect")
         self.assertEqual(self.layer.group_channels("room"), [])
 
@@ -553,7 +560,7 @@ class LeaseTests:
         self.layer = self.make_layer(capacity=1)
         self.layer.send("later", {"number": 1})
         self.layer.send_later("later", {"number": 2}, 0.0)
-        self.layer.keeper.start()
+        self.layer.leases.start()
         wait_until(lambda: self.layer.statistics().get("delayed_full"), "the count")
         self.assertEqual(self.receive("later"), {"number": 1})
         self.assertNothing("later")
@@ -590,17 +597,20 @@ class PostgreSQLLeaseTests(LeaseTests, PostgreSQLCase, unittest.TestCase):
         passed, other = self.make_layer(), self.make_layer()
         passed.block_for = 0.05
         wait_until(
-            lambda: passed.claim("slot", ["nothing"], block=True)[0] or passed.watcher.listening,
+            lambda: (
+                passed.claim("consumer", ["nothing"], block=True)[0]
+                or passed.store.listener.listening
+            ),
             "notifications",
         )
         passed.send("test", {"number": 1})
         self.claim(other, "test")
         # It will not search the whole queue for an hour.
-        floors = passed.store.floors
-        floors._floors[passed.store.key("test")] = [2**60, 2**60, 0.0]
-        floors._search_at = time.monotonic() + 3600
-        other.requeue("slot")
-        wait_until(lambda: passed.claim("slot", ["test"])[0], "what was put back")
+        marks = passed.store.marks
+        marks._marks[passed.store.key("test")] = [2**60, 2**60, 0.0]
+        marks._search_at = time.monotonic() + 3600
+        other.requeue("consumer")
+        wait_until(lambda: passed.claim("consumer", ["test"])[0], "what was put back")
 
 
 class MariaDBLeaseTests(LeaseTests, MariaDBCase, unittest.TestCase):
@@ -610,7 +620,7 @@ class MariaDBLeaseTests(LeaseTests, MariaDBCase, unittest.TestCase):
 class PolicyTests(unittest.TestCase):
     def test_a_wrong_policy_is_told(self):
         with self.assertRaisesRegex(ImproperlyConfigured, "again"):
-            LostPolicy({"orders": "again"})
+            RedeliveryPolicy({"orders": "again"})
 
     def test_what_nobody_awaits_is_not_reported(self):
-        self.assertEqual(LostPolicy().decide("http.request", {}, 1), "dead-letter")
+        self.assertEqual(RedeliveryPolicy().decide("http.request", {}, 1), "dead-letter")

@@ -16,7 +16,8 @@ from unittest import mock
 
 from django.channels.exceptions import LayerUnavailable
 from django.channels.layers.database import DatabaseChannelLayer
-from django.channels.layers.database import layer as database_layer
+from django.channels.layers.database import store as database_store
+from django.channels.layers.engine.store import Outgoing
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection as site_connection
 from django.db import connections
@@ -43,7 +44,7 @@ from channels_tests.support.databases import mysql_driver
 if "mysql" in {settings!r}["ENGINE"]:
     mysql_driver()
 add_alias("layer", {settings!r})
-from django.channels.layers.database import DatabaseChannelLayer, watcher
+from django.channels.layers.database import DatabaseChannelLayer
 layer = DatabaseChannelLayer(database="layer")
 layer.send("ready", {{"ready": True}})
 while True:
@@ -185,7 +186,9 @@ class PostgreSQLLoadTests(ExactlyOnceTests, PostgreSQLCase, unittest.TestCase):
         self.addCleanup(end)
         for thread in started:
             thread.start()
-        wait_until(lambda: layer.watcher.listening, "the proof that notifications come through")
+        wait_until(
+            lambda: layer.store.listener.listening, "the proof that notifications come through"
+        )
 
     def test_who_waits_asks_for_nothing(self):
         self.use_seldom_looks(3600.0)
@@ -206,7 +209,9 @@ class PostgreSQLLoadTests(ExactlyOnceTests, PostgreSQLCase, unittest.TestCase):
         self.use_seldom_looks(0.3)
         layer, claims, _ = self.counting_layer()
         # As many rows as threads, of which nobody is told; each thread keeps what it found.
-        rows = [layer.row("work.a", {"number": number})[1] for number in range(4)]
+        bodies = [layer.store.encode("work.a", {"number": number}) for number in range(4)]
+        queue = layer.store.queue("work.a")
+        rows = [layer.store.row(queue, Outgoing("work.a", body)) for body in bodies]
         layer.block_for = 10 * TIMEOUT
         layer.store.insert(rows)
         wait_until(
@@ -214,7 +219,7 @@ class PostgreSQLLoadTests(ExactlyOnceTests, PostgreSQLCase, unittest.TestCase):
         )
 
     def use_seldom_looks(self, seconds):
-        patch = mock.patch.object(database_layer, "EMPTY_FOR", seconds)
+        patch = mock.patch.object(database_store, "EMPTY_LIFETIME", seconds)
         patch.start()
         self.addCleanup(patch.stop)
 
@@ -229,10 +234,12 @@ class PostgreSQLLoadTests(ExactlyOnceTests, PostgreSQLCase, unittest.TestCase):
         self.wait(layer)
 
         def is_known_empty():
-            return all(known[0] == layer.watcher.version for known in layer._empty.values())
+            return all(
+                known[0] == layer.store.waiters.version for known in layer.store._empty.values()
+            )
 
         # What is looked at once more, as notifications are found to come through, has been.
-        wait_until(lambda: layer._empty and is_known_empty(), "the last look")
+        wait_until(lambda: layer.store._empty and is_known_empty(), "the last look")
         del claims[:]
         wait_until(
             lambda: all(claims.count("slot-%d" % number) > 2 for number in range(4)),
@@ -256,7 +263,10 @@ class PostgreSQLLoadTests(ExactlyOnceTests, PostgreSQLCase, unittest.TestCase):
 
             thread = threading.Thread(target=read)
             thread.start()
-            wait_until(lambda: layer.watcher.listening and layer.watcher._waiters, "the reader")
+            wait_until(
+                lambda: layer.store.listener.listening and layer.store.waiters._waiters,
+                "the reader",
+            )
             sent = time.monotonic()
             other.send("wake", {"number": number})
             thread.join(TIMEOUT)
@@ -321,10 +331,8 @@ class PostgreSQLLoadTests(ExactlyOnceTests, PostgreSQLCase, unittest.TestCase):
         import asyncio
         import signal
 
-        logging.getLogger("django.channels.layers.database").setLevel(logging.CRITICAL)
-        self.addCleanup(
-            logging.getLogger("django.channels.layers.database").setLevel, logging.NOTSET
-        )
+        logging.getLogger("django.channels.layers").setLevel(logging.CRITICAL)
+        self.addCleanup(logging.getLogger("django.channels.layers").setLevel, logging.NOTSET)
         server = PostgreSQL.shared()
         layer = self.make_layer(heartbeat=0.1, lease=30.0)
         layer.flush()
@@ -348,7 +356,7 @@ class PostgreSQLLoadTests(ExactlyOnceTests, PostgreSQLCase, unittest.TestCase):
 
         self.assertEqual(asyncio.run(run()), [("gateway.c!", {"reset": True})])
         # What is to survive has survived.
-        self.assertGreater(layer.store.next_due(), 3000)
+        self.assertGreater(layer.store.read("next_due", layer.store.range)[0][0], 3000)
         layer.flush()
 
 
@@ -368,11 +376,11 @@ class SiteInMemoryTests(unittest.TestCase):
         self.assertEqual(list(getattr(site_connection, "queries", [])), before)
 
     def test_options_that_make_no_sense_are_told(self):
-        with self.assertRaisesRegex(ImproperlyConfigured, "three times"):
+        with self.assertRaisesRegex(ImproperlyConfigured, "at least 3 heartbeats"):
             DatabaseChannelLayer(heartbeat=5, lease=5)
         with self.assertRaisesRegex(ImproperlyConfigured, "0 or more"):
             DatabaseChannelLayer(dead_letters=-1)
-        with self.assertRaises(TypeError):
-            DatabaseChannelLayer(nonsense=1)
+        with self.assertRaisesRegex(ImproperlyConfigured, "Did you mean 'prefix'"):
+            DatabaseChannelLayer(prefx="mysite")
         with self.assertRaisesRegex(ImproperlyConfigured, "is for SQLite"):
             DatabaseChannelLayer(database=postgresql_alias(), file="/tmp/x").send("work", {})

@@ -4,7 +4,7 @@ import threading
 import unittest
 from unittest import mock
 
-from django.channels.layers.database import watcher
+from django.channels.layers.database import listener
 from django.channels.test.conformance import LayerConformance
 
 from .support.aliases import pgbouncer_alias
@@ -29,8 +29,8 @@ class PgBouncerTests(PgBouncerCase, unittest.TestCase):
         layer.flush()
         layer.block_for = TIMEOUT
         found = []
-        with mock.patch.object(watcher, "PROOF_TIMEOUT", 0.5), self.assertLogs(
-            "django.channels.layers.database", "WARNING"
+        with mock.patch.object(listener, "PROOF_TIMEOUT", 0.5), self.assertLogs(
+            "django.channels.layers", "WARNING"
         ) as logs:
             thread = threading.Thread(
                 target=lambda: found.append(layer.receive_many(["polled"], block=True))
@@ -40,4 +40,4 @@ class PgBouncerTests(PgBouncerCase, unittest.TestCase):
             self.make_layer().send("polled", {"number": 1})
             thread.join(TIMEOUT)
         self.assertEqual(found, [("polled", {"number": 1})])
-        self.assertFalse(layer.watcher.listening)
+        self.assertFalse(layer.store.listener.listening)

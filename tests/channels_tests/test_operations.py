@@ -5,7 +5,7 @@ import json
 
 from django.channels.asgi import channel_layers
 from django.channels.exceptions import LayerUnavailable
-from django.channels.layers.lost import DeadLetter
+from django.channels.layers.base import DeadLetter
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.management.commands.layerstats import table
 from django.core.management import call_command

@@ -1,12 +1,15 @@
 """MariaDB and MySQL: claims in short transactions past what others have locked; who waits polls."""
 
+from __future__ import annotations
+
 import re
+from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
 from ...exceptions import LayerUnavailable
 from .connections import Conflict, Connection, Connections, not_migrated, readable
-from .store import Store
+from .store import DatabaseStore, Wanted
 
 OLDEST_MARIADB = (10, 6)
 OLDEST_MYSQL = (8, 0)
@@ -64,38 +67,38 @@ class MySQLConnections(Connections):
         return error
 
 
-class MySQLStore(Store):
+class MySQLStore(DatabaseStore):
     """The tables in MariaDB or MySQL."""
 
     connections_class = MySQLConnections
-    poll_every = 0.03
+    poll_interval = 0.03
 
-    def __init__(self, *args, **options):
+    def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._last_found = False
 
-    def take(self, wanted):
-        return self._next(wanted, None, None)
+    def take_row(self, wanted: Wanted) -> Any:
+        return self._take(wanted, None, "")
 
-    def claim(self, slot, process, wanted):
-        return self._next(wanted, slot, process)
+    def claim_row(self, consumer: str, process: str, wanted: Wanted) -> Any:
+        return self._take(wanted, consumer, process)
 
-    def _next(self, wanted, slot, process):
+    def _take(self, wanted: Wanted, consumer: str | None, process: str) -> Any:
         # Who found nothing last time looks first, which locks nothing: most of the channels are empty
         # most of the time.
         if not self._last_found or len(wanted) > 1:
             waiting = self.peek([queue for queue, _ in wanted])
             wanted = [each for each in wanted if each[0] in waiting]
         row = None
-        if wanted and slot is None and self.connections.returns:
+        if wanted and consumer is None and self.connections.returns:
             row = self._take_at_once(wanted)
         elif wanted:
-            row = self._take_past_others(wanted, slot, process)
+            row = self._take_past_others(wanted, consumer, process)
         self._last_found = row is not None
         return row
 
-    def _take_at_once(self, wanted):
-        def work(connection):
+    def _take_at_once(self, wanted: Wanted) -> Any:
+        def work(connection: Connection) -> Any:
             for queue, channel in wanted:
                 rows = connection.rows(self.sql["take"], {"queue": queue, "channel": channel})
                 if rows:
@@ -104,21 +107,21 @@ class MySQLStore(Store):
 
         return self.connections.transaction(work, single=True)
 
-    def _take_past_others(self, wanted, slot, process):
-        def work(connection):
+    def _take_past_others(self, wanted: Wanted, consumer: str | None, process: str) -> Any:
+        def work(connection: Connection) -> Any:
             for queue, channel in wanted:
                 rows = connection.rows(self.sql["next"], {"queue": queue, "channel": channel})
                 if rows:
-                    if slot is not None:
-                        self.hold_on(connection, slot, process, rows[0])
+                    if consumer is not None:
+                        self.set_claim(connection, consumer, process, rows[0])
                     connection.run(self.sql["drop"], {"queue": queue, "id": rows[0][0]})
                     return rows[0]
             return None
 
         return self.connections.transaction(work)
 
-    def drain(self, queue, limit):
-        def work(connection):
+    def drain(self, queue: str, limit: int) -> list[tuple[str, Any]]:
+        def work(connection: Connection) -> Any:
             rows = connection.rows(self.sql["drain"], {"queue": queue, "limit": limit})
             if rows:
                 ids = ",".join(str(int(row[0])) for row in rows)

@@ -3,13 +3,16 @@ PostgreSQL: claims in one statement past what others have locked; LISTEN and NOT
 waits.
 """
 
+from __future__ import annotations
+
 import time
+from typing import Any, Sequence
 
 from django.core.exceptions import ImproperlyConfigured
 
 from ...exceptions import LayerUnavailable
 from .connections import Conflict, Connection, Connections, not_migrated, readable
-from .store import Store
+from .store import DatabaseStore, Row, Wanted
 
 OLDEST = (13, 0)
 
@@ -68,13 +71,13 @@ class PostgreSQLConnections(Connections):
         return error
 
 
-class PostgreSQLStore(Store):
+class PostgreSQLStore(DatabaseStore):
     """The tables in PostgreSQL."""
 
     connections_class = PostgreSQLConnections
     notifies = True
 
-    def insert(self, rows, topics=()):
+    def insert(self, rows: list[Row], topics: Sequence[str] = ()) -> None:
         with self.connections.lend() as connection:
             for part in self.parts(rows):
                 if topics:
@@ -84,56 +87,54 @@ class PostgreSQLStore(Store):
                     statement, parameters = self.many("insert", "insert_row", part)
                 connection.run(statement, parameters)
 
-    def notify(self, topics):
-        """Wake those who listen to `topics` (a list)."""
+    def notify(self, topics: Sequence[str]) -> None:
         with self.connections.lend() as connection:
             connection.rows(self.sql["notify"], {"topics": list(topics)})
 
-    def take(self, wanted):
-        return self._next("take", wanted, {})
+    def take_row(self, wanted: Wanted) -> Any:
+        return self._take("take", wanted, {})
 
-    def claim(self, slot, process, wanted):
-        return self._next("claim", wanted, {"slot": slot, "process": process})
+    def claim_row(self, consumer: str, process: str, wanted: Wanted) -> Any:
+        return self._take("claim", wanted, {"consumer": consumer, "process": process})
 
-    def _next(self, name, wanted, parameters):
+    def _take(self, name: str, wanted: Wanted, parameters: dict[str, Any]) -> Any:
         queues, names = zip(*wanted)
-        floors = self.floors.of(queues)
-        parameters.update(queues=list(queues), names=list(names), floors=floors)
+        marks = self.marks.of(queues)
+        parameters.update(queues=list(queues), names=list(names), marks=marks)
         began = time.monotonic()
         with self.connections.lend() as connection:
             rows = connection.rows(self.sql[name], parameters)
-        if not any(floors):
-            self.floors.searched(time.monotonic() - began)
+        if not any(marks):
+            self.marks.searched(time.monotonic() - began)
         row = rows[0]
         if row[0] is None:
             return None
-        self.floors.passed(row[1], row[0])
+        self.marks.taken(row[1], row[0])
         return row
 
-    def drain(self, queue, limit):
-        floor = self.floors.of([queue])[0]
+    def drain(self, queue: str, limit: int) -> list[tuple[str, Any]]:
+        mark = self.marks.of([queue])[0]
         began = time.monotonic()
         with self.connections.lend() as connection:
             rows = connection.rows(
-                self.sql["drain"], {"queue": queue, "floor": floor, "limit": limit}
+                self.sql["drain"], {"queue": queue, "mark": mark, "limit": limit}
             )
-        if not floor:
-            self.floors.searched(time.monotonic() - began)
+        if not mark:
+            self.marks.searched(time.monotonic() - began)
         rows.sort()
         if rows:
-            self.floors.passed(queue, rows[-1][0])
+            self.marks.taken(queue, rows[-1][0])
         return [(channel, body) for _, channel, body in rows]
 
-    def listener(self):
-        """A Listener on a connection of its own."""
+    def listen(self) -> ListenConnection:
         try:
-            return Listener(self.connections.open(), self.connections)
+            return ListenConnection(self.connections.open(), self.connections)
         except self.connections.errors as error:
             raise self.connections.explain(error) from error
 
 
-class Listener:
-    """A connection that LISTENs. For one thread, but for its descriptor."""
+class ListenConnection:
+    """A connection that LISTENs. For one thread."""
 
     def __init__(self, connection, connections):
         self._connection = connection

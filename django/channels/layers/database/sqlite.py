@@ -6,6 +6,8 @@ in SQLite's own busy loop, whose pauses grow: nobody is told "database is locked
 that runs by itself find, with the line to itself, that another writer came before it.
 """
 
+from __future__ import annotations
+
 import atexit
 import hashlib
 import os
@@ -13,6 +15,7 @@ import sqlite3
 import tempfile
 import threading
 import time
+from typing import Any, Callable, Sequence
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections as aliases
@@ -20,7 +23,7 @@ from django.db import connections as aliases
 from ...exceptions import LayerUnavailable
 from .connections import Conflict, Connection, Connections
 from .statements import statements
-from .store import Store
+from .store import DatabaseStore, Row, Wanted
 
 try:
     import fcntl
@@ -30,7 +33,7 @@ except ImportError:  # Windows, where SQLite's own waiting has to do
 OLDEST = (3, 35, 0)
 
 #: The number of the tables' version, which the file bears: one more when they change.
-SCHEMA = 2
+SCHEMA = 3
 
 #: Seconds that SQLite itself waits for a lock that somebody else (a backup, a shell) holds.
 BUSY_TIMEOUT = 30
@@ -157,43 +160,42 @@ class SQLiteConnections(Connections):
         return self._line[1]
 
 
-class SQLiteStore(Store):
+class SQLiteStore(DatabaseStore):
     """The tables in an SQLite file."""
 
     connections_class = SQLiteConnections
-    poll_every = 0.02
+    poll_interval = 0.02
     sees_changes = True
+    uses_marks = (
+        False  # nothing is left in the way of a search, and the clock that numbers may be set back
+    )
 
-    def __init__(self, *args, **options):
+    def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._last_found = False
 
-    def write(self, name, parameters):
+    def write(self, name: str, parameters: dict[str, Any]) -> int:
         return self.connections.transaction(
             lambda connection: connection.run(self.sql[name], parameters), single=True
         )
 
-    def insert(self, rows, topics=()):
+    def insert(self, rows: list[Row], topics: Sequence[str] = ()) -> None:
         self.connections.transaction(
             lambda connection: self.insert_on(connection, rows), single=len(rows) == 1
         )
 
-    def insert_on(self, connection, rows):
+    def insert_on(self, connection: Connection, rows: list[Row]) -> None:
         # One by one: each number depends on the one before.
         for row in rows:
             connection.run(self.sql["insert_one"], row)
 
-    def room(self, queue, limit, floor, connection=None):
-        # Nothing is left in the way of a search here; and the clock that numbers may be set back.
-        return super().room(queue, limit, 0, connection)
+    def take_row(self, wanted: Wanted) -> Any:
+        return self._take(wanted, None, "")
 
-    def take(self, wanted):
-        return self._next(wanted, None, None)
+    def claim_row(self, consumer: str, process: str, wanted: Wanted) -> Any:
+        return self._take(wanted, consumer, process)
 
-    def claim(self, slot, process, wanted):
-        return self._next(wanted, slot, process)
-
-    def _next(self, wanted, slot, process):
+    def _take(self, wanted: Wanted, consumer: str | None, process: str) -> Any:
         # Readers wait for nobody: who found nothing last time looks, before it asks for the writer's place.
         if not self._last_found or len(wanted) > 1:
             waiting = self.peek([queue for queue, _ in wanted])
@@ -202,20 +204,20 @@ class SQLiteStore(Store):
                 self._last_found = False
                 return None
 
-        def work(connection):
+        def work(connection: Connection) -> Any:
             for queue, channel in wanted:
                 rows = connection.rows(self.sql["take"], {"queue": queue, "channel": channel})
                 if rows:
-                    if slot is not None:
-                        self.hold_on(connection, slot, process, rows[0])
+                    if consumer is not None:
+                        self.set_claim(connection, consumer, process, rows[0])
                     return rows[0]
             return None
 
-        row = self.connections.transaction(work, single=slot is None)
+        row = self.connections.transaction(work, single=consumer is None)
         self._last_found = row is not None
         return row
 
-    def drain(self, queue, limit):
+    def drain(self, queue: str, limit: int) -> list[tuple[str, Any]]:
         if not self.peek([queue]):
             return []
         rows = self.connections.transaction(
@@ -223,10 +225,7 @@ class SQLiteStore(Store):
         )
         return [(channel, body) for _, channel, body in sorted(rows)]
 
-    def change_counter(self):
-        """
-        A function whose result differs once somebody else has written: cheap, it reads no table.
-        """
+    def change_counter(self) -> Callable[[], Any]:
         try:
             connection = self.connections.open()
             return lambda: connection.rows("PRAGMA data_version")[0][0]

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 TABLES = [
     "channels_database_" + name
-    for name in ("message", "held", "process", "farewell", "group", "delayed", "dead", "counter")
+    for name in ("message", "claim", "process", "will", "group", "delayed", "dead", "counter")
 ]
 
 #: What PostgreSQL has besides.

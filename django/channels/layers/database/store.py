@@ -1,82 +1,143 @@
 """
-What the layer keeps in its tables, and every operation on them: each atomic, none that waits for a
-message.
+DatabaseStore: the primitives of engine/store.py over tables. Statements are in sql/.
 
-The statements are in sql/. A subclass for each database (postgresql.py, mysql.py, sqlite.py) holds what
-that database does in its own way: how the next message is taken.
+Messages, claims, groups and a gateway's batch are here; leases, recovery, delay, dead letters and statistics
+are in maintenance.py. How the next message is taken differs between databases: postgresql.py, mysql.py,
+sqlite.py.
+
+A *queue* is the prefix of the layer, a colon, and a channel's name, or for a process-local channel the name
+up to its "!". Every other key has the same prefix.
 """
+
+from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from functools import lru_cache
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
-from ...protocol import EVENT_CHANNELS
+from ... import protocol
+from ...exceptions import LayerUnavailable
+from ..engine.store import Entry, Outgoing, Store, Unreadable, Will
+from ..engine.waiting import CHANGED, Waiters
+from ..names import inbox_of
+from .capacity import LowWaterMarks, RemainingCapacity
+from .codec import decode, encode
+from .connections import Connection, Connections
+from .listener import NotificationListener, Notifier, topic
+from .maintenance import Maintenance
 from .statements import numbered, statements
 
 #: Rows that one INSERT takes.
 MAX_ROWS = 200
 
-#: Seconds after which the number of a message that was taken becomes its queue's floor.
-FLOOR_LAG = 0.1
+#: Seconds for which a look that found nothing spares other threads theirs, while notifications come through.
+EMPTY_LIFETIME = 4.0
 
-#: Seconds between two searches from the start of the queues, at least; and their share of the time, at most.
-SEARCH_EVERY = 1.0
-SEARCH_SHARE = 0.05
+#: Kinds of readers whose last look is remembered.
+MAX_KINDS = 1000
 
-#: Seconds between them at the most: one that took long may have waited for the server.
-SEARCH_MOST = 10.0
+Row = Dict[str, Any]
 
-#: Seconds from which on a look for expired events is not taken with each beat.
-LONG_LOOK = 0.25
+#: (queue, the one name wanted of a queue that names share, or "") of each channel, in the order to look.
+Wanted = List[Tuple[str, str]]
 
 
-class Store:
+class DatabaseStore(Maintenance, Store):
     """
-    The tables of a layer. `prefix` keeps layers on one database apart; `options` are for the
-    connections.
+    The tables of one layer. `alias` is the Django database, `prefix` keeps layers apart, `options` are for
+    the connections. Thread-safe.
     """
 
-    connections_class = None
+    connections_class: type[Connections]
 
-    #: Whether the database tells who listens (PostgreSQL); else the interval in seconds of looking.
+    #: Whether the database notifies (PostgreSQL); else, readers poll, at this interval in seconds.
     notifies = False
-    poll_every = 0.05
+    poll_interval = 0.05
+    due_pause = 0.05
+
+    #: Whether searches may start at a low-water mark.
+    uses_marks = True
 
     #: Whether `change_counter` tells cheaply that there may be something new.
     sees_changes = False
 
-    def __init__(self, alias, prefix, **options):
+    def __init__(self, alias: str, prefix: str, **options: Any) -> None:
+        super().__init__()
         self.connections = self.connections_class(alias, **options)
         self.sql = statements(self.connections.vendor)
         self.prefix = prefix
         self.range = {"low": prefix + ":", "high": prefix + ";"}
-        #: The queues of gateways' events, each of which somebody waits for to be done.
-        self.events = [{"queue": self.key(name)} for name in sorted(EVENT_CHANNELS)]
-        self._pulse_at = 0.0
-        self.floors = Floors()
+        #: The queues of gateways' events, whose gateways wait for an acknowledgement.
+        self.events = [{"queue": self.key(name)} for name in sorted(protocol.EVENT_CHANNELS)]
+        self._begin()
 
-    def key(self, name):
-        """The key under which a queue, group, gateway or process named `name` is stored."""
+    def _begin(self) -> None:
+        """Set up what belongs to one process."""
+        self._lock = threading.Lock()
+        self._local = threading.local()  # of a reading thread: what its last look and wait found
+        self.room = RemainingCapacity()
+        self.marks = LowWaterMarks()
+        self.waiters = Waiters()
+        self.listener = NotificationListener(self)
+        self.listener.subscribe("", self.wake_due)
+        self.notifier = Notifier(self)
+        self._claimed: dict[str, int] = {}  # consumer to the number of the message that it has seen
+        self._unsure: set[str] = set()  # consumers whose last claim failed on the way
+        self._empty: dict[tuple[str, ...], tuple[int, float]] = {}
+        self._turn = 0
+
+    def after_fork(self) -> None:
+        super().after_fork()
+        self.connections.after_fork()
+        self._begin()
+
+    def close(self) -> None:
+        self.listener.stop()
+        self.notifier.flush()
+        self.connections.close_idle()
+
+    def key(self, name: str) -> str:
+        """Return the key under which a queue, group, gateway or process is stored."""
         return self.range["low"] + name
 
-    def name(self, key):
-        """The name behind a key."""
+    def name(self, key: str) -> str:
+        """Return the name behind a key."""
         return key[len(self.range["low"]) :]
+
+    def queue(self, channel: str) -> str:
+        """Return the queue of a channel."""
+        return self.key(inbox_of(channel) or channel)
+
+    # Bodies.
+
+    def encode(self, channel: str, message: protocol.Message) -> str:
+        return encode(message)
+
+    def decode(self, channel: str, body: str) -> protocol.Message:
+        try:
+            message = decode(body)
+        except (ValueError, TypeError, KeyError) as error:
+            raise Unreadable("it is not JSON as this layer writes it (%s)" % error) from error
+        if not isinstance(message, dict):
+            raise Unreadable("it holds a %s, not a dict" % type(message).__name__)
+        return message
 
     # Statements.
 
-    def write(self, name, parameters):
-        """Execute one statement that writes; returns the number of rows it changed."""
+    def write(self, name: str, parameters: dict[str, Any]) -> int:
+        """Execute one statement that writes; return the number of rows it changed."""
         with self.connections.lend() as connection:
             return connection.run(self.sql[name], parameters)
 
-    def read(self, name, parameters):
-        """Execute one statement that reads; returns its rows."""
+    def read(self, name: str, parameters: dict[str, Any]) -> list[Any]:
+        """Execute one statement that reads; return its rows."""
         with self.connections.lend() as connection:
             return connection.rows(self.sql[name], parameters)
 
-    def many(self, name, row_name, rows):
-        """A statement with {rows}, and its parameters, for `rows` (dicts)."""
+    def many(self, name: str, row_name: str, rows: list[Row]) -> tuple[str, dict[str, Any]]:
+        """Return a statement with {rows}, and its parameters, for `rows` (dicts)."""
         parameters = {
             "%s%d" % (key, number): value
             for number, row in enumerate(rows)
@@ -84,516 +145,430 @@ class Store:
         }
         return _with_rows(self.sql[name], self.sql[row_name], len(rows)), parameters
 
-    def parts(self, rows):
-        """`rows`, in lists that one statement takes."""
-        if len(rows) == 1:
-            yield rows
-            return
+    def parts(self, rows: list[Row]) -> Iterator[list[Row]]:
+        """Split `rows` into lists that one statement takes."""
         for start in range(0, len(rows), MAX_ROWS):
             yield rows[start : start + MAX_ROWS]
 
-    # Messages.
+    # Sending.
 
-    def room(self, queue, limit, floor, connection=None):
-        """
-        (how many wait, up to `limit`; whether it is a gateway's inbox; the first one's number or
-        None). In a transaction, give its `connection`.
-        """
-        parameters = {"queue": queue, "limit": limit, "floor": floor}
-        if connection is None:
-            rows = self.read("room", parameters)
-        else:
-            rows = connection.rows(self.sql["room"], parameters)
-        count, gateways, first = rows[0]
-        return count, bool(gateways), first
+    def send(self, items: Sequence[Outgoing]) -> Sequence[int]:
+        refused, rows = self._fitting(items)
+        if rows:
+            self._insert(rows)
+        return refused
 
-    def insert(self, rows, topics=()):
-        """
-        Put `rows` (dicts of queue, channel, body, expiry in seconds) on their queues, in this
-        order.
-        """
+    def _fitting(
+        self, items: Sequence[Outgoing], connection: Connection | None = None
+    ) -> tuple[list[int], list[Row]]:
+        """Return the indexes of `items` that find their queue full, and the rows of the others."""
+        refused, rows = [], []
+        pending: Counter[str] = Counter()
+        for index, item in enumerate(items):
+            queue = self.queue(item.channel)
+            if item.unlimited or self._has_room(queue, item.channel, pending[queue], connection):
+                pending[queue] += 1
+                rows.append(self.row(queue, item))
+            else:
+                refused.append(index)
+        return refused, rows
+
+    def row(self, queue: str, item: Outgoing) -> Row:
+        """Return the row of a message."""
+        expiry = self.layer.expiries[item.channel] if item.expiry is None else item.expiry
+        return {"queue": queue, "channel": item.channel, "body": item.body, "expiry": expiry}
+
+    def _has_room(
+        self, queue: str, channel: str, pending: int = 0, connection: Connection | None = None
+    ) -> bool:
+        def count(mark: int) -> tuple[int, int, int | None]:
+            capacity: int = self.layer.capacities[channel]
+            inbox_capacity = self.layer.inbox_capacity
+            limit = max(capacity, inbox_capacity) if "!" in queue else capacity
+            parameters = {"queue": queue, "limit": limit, "mark": mark if self.uses_marks else 0}
+            if connection is None:
+                rows = self.read("room", parameters)
+            else:
+                rows = connection.rows(self.sql["room"], parameters)
+            waiting, gateways, first = rows[0]
+            return waiting, inbox_capacity if gateways else capacity, first
+
+        return self.room.take(queue, pending, count)
+
+    def _insert(self, rows: list[Row]) -> None:
+        """Insert rows, and wake their readers."""
+        topics = self._topics(rows)
+        at_once = self.notifier.due(topics) if topics else []
+        self.insert(rows, at_once)
+        self._inserted(rows, topics, at_once)
+
+    def _inserted(self, rows: list[Row], topics: set[str], notified: Sequence[str]) -> None:
+        """Wake the readers of rows that were committed, and their topics but for those `notified`."""
+        if len(notified) < len(topics):
+            self.notifier.notify(topics.difference(notified))
+        if rows and not self.listener.listening:
+            self.listener.changed({row["queue"] for row in rows})
+
+    def insert(self, rows: list[Row], topics: Sequence[str] = ()) -> None:
+        """Put `rows` on their queues, in this order. Notify `topics`, where the database does, as well."""
         with self.connections.lend() as connection:
             self.insert_on(connection, rows)
 
-    def insert_on(self, connection, rows):
+    def insert_on(self, connection: Connection, rows: list[Row]) -> None:
+        """Put `rows` on their queues, in a transaction of the caller's."""
         for part in self.parts(rows):
             connection.run(*self.many("insert", "insert_row", part))
 
-    def take(self, wanted):
-        """
-        Take the next message of `wanted`, a list of (queue, channel), the first looked at first; a
-        channel other than "" is that name alone of a queue that names share. Returns (id, queue,
-        channel, body, losses) or None.
-        """
-        raise NotImplementedError
+    # Notifying.
 
-    def claim(self, slot, process, wanted):
-        """
-        `take`, and the message is `slot`'s, which forgets what it held. None: it holds what it
-        held.
-        """
-        raise NotImplementedError
-
-    def hold_on(self, connection, slot, process, row):
-        """The message `row` that was taken becomes the slot's, in place of what the slot held."""
-        number, queue, channel, body, losses = row
-        parameters = {
-            "slot": slot,
-            "process": process,
-            "id": number,
-            "queue": queue,
-            "channel": channel,
-            "body": body,
-            "losses": losses,
-        }
-        connection.run(self.sql["hold"], parameters)
-
-    def drain(self, queue, limit):
-        """Take up to `limit` messages of a gateway's inbox: a list of (channel, body) in order."""
-        raise NotImplementedError
-
-    def peek(self, queues):
-        """Those of `queues` where something waits: a set."""
-        queues = list(dict.fromkeys(queues))
-        if not queues:
+    def _topics(self, rows: list[Row]) -> set[str]:
+        """Return the topics to notify when something comes to the queues of `rows`."""
+        if not self.notifies:
             return set()
-        statement, parameters = [], {}
-        for number, queue in enumerate(queues):
-            statement.append(_numbered(self.sql["peek"], number))
-            parameters["queue%d" % number] = queue
-        with self.connections.lend() as connection:
-            rows = connection.rows(" UNION ALL ".join(statement), parameters)
-        return {row[0] for row in rows}
+        return {
+            topic(self.prefix, row["queue"] if row["queue"].endswith("!") else "work")
+            for row in rows
+        }
 
-    # What slots hold.
+    def changed(self, queues: set[str], below: bool = False) -> None:
+        """Wake the readers of `queues`; with `below`, something came in below their low-water marks."""
+        if not queues:
+            return
+        rows = [{"queue": queue} for queue in queues]
+        topics = self._topics(rows)
+        if below:
+            for queue in queues:
+                self.marks.forget(queue)
+            if topics:
+                topics.add(topic(self.prefix, "back"))
+        self._inserted(rows, topics, ())
 
-    def acknowledge(self, slot):
-        self.write("acknowledge", {"slot": slot})
+    def tell_delay(self) -> None:
+        """Have other processes look for what is due."""
+        if self.notifies:
+            self.notifier.notify({topic(self.prefix, "delay")})
 
-    def release(self, slot, known, expiry):
+    # Taking.
+
+    def take(self, channels: Sequence[str], block: bool = False) -> Entry | None:
+        return self._next(channels, None, "", block)
+
+    def claim(
+        self, consumer: str, process: str, channels: Sequence[str], block: bool = False
+    ) -> Entry | None:
+        self._settle(consumer)
+        return self._next(channels, consumer, self.key(process), block)
+
+    def _next(
+        self, channels: Sequence[str], consumer: str | None, process: str, block: bool
+    ) -> Entry | None:
+        wanted = self._wanted(channels)
+        queues = tuple(queue for queue, _ in wanted)  # what a kind of readers waits for
+        local = self._local
+        woken, local.woken = getattr(local, "woken", False), False
+        local.version = self.waiters.version
+        known = self._known_empty(queues, local.version) if block and not woken else None
+        if known or not wanted:
+            if consumer is not None:
+                self.acknowledge(consumer)
+            return None
+        try:
+            row = self._look(wanted, consumer, process)
+        except LayerUnavailable:
+            self._empty.pop(queues, None)
+            raise
+        if row is None:
+            self._empty[queues] = (local.version, time.monotonic())
+            return None
+        if known is False:
+            # Other threads were waiting for this result; wake them.
+            self._empty.pop(queues, None)
+            self.listener.changed(set(queues))
+        elif woken:
+            self.waiters.found(queues)
+        number, _, channel, body, losses = row
+        return Entry(number, channel, body, losses)
+
+    def _wanted(self, channels: Sequence[str]) -> Wanted:
+        """Return (queue, the one name wanted of a queue that names share, or "") of each channel."""
+        wanted = []
+        for channel in channels:
+            inbox = inbox_of(channel)
+            wanted.append(
+                (self.key(inbox or channel), channel if inbox not in (None, channel) else "")
+            )
+        return wanted
+
+    def _known_empty(self, queues: tuple[str, ...], version: int) -> bool | None:
         """
-        Put what `slot` holds back at the head of its queue, but for the message numbered `known`,
-        which is forgotten. `expiry(channel)` is in seconds. Returns its queue, or None.
+        Return whether a recent look found nothing and no notification has come since. False: it was some time
+        ago, so the caller must look, for all; None: nothing is known.
         """
+        now = time.monotonic()
+        with self._lock:
+            if len(self._empty) > MAX_KINDS:
+                self._empty.clear()
+            if not self.listener.listening:
+                return None
+            known = self._empty.get(queues)
+            if known is None or known[0] != version:
+                return None
+            if now - known[1] < EMPTY_LIFETIME:
+                return True
+            self._empty[queues] = (version, now)
+            return False
 
-        def work(connection):
-            rows = connection.rows(self.sql["held"], {"slot": slot})
+    def _look(self, wanted: Wanted, consumer: str | None, process: str) -> Any:
+        self._turn += 1
+        turn = self._turn % len(wanted)
+        wanted = wanted[turn:] + wanted[:turn]
+        if consumer is None:
+            return self.take_row(wanted)
+        try:
+            row = self.claim_row(consumer, process, wanted)
+        except LayerUnavailable:
+            # The claim may have happened. What it took is requeued by the next call, not acknowledged.
+            self._unsure.add(consumer)
+            raise
+        if row is None:
+            self.acknowledge(consumer)
+        else:
+            self._claimed[consumer] = row[0]
+        return row
+
+    def take_row(self, wanted: Wanted) -> Any:
+        """Take (id, queue, channel, body, losses) of the next message of `wanted`, or None."""
+        raise NotImplementedError
+
+    def claim_row(self, consumer: str, process: str, wanted: Wanted) -> Any:
+        """Do as `take_row`, and make it the claim of `consumer`. None: an earlier claim stays."""
+        raise NotImplementedError
+
+    def set_claim(self, connection: Connection, consumer: str, process: str, row: Any) -> None:
+        """Make the message `row` the claim of `consumer`, in place of an earlier one."""
+        number, queue, channel, body, losses = row
+        parameters = {"consumer": consumer, "process": process, "id": number, "queue": queue}
+        parameters.update(channel=channel, body=body, losses=losses)
+        connection.run(self.sql["set_claim"], parameters)
+
+    def wait(self, consumer: str | None, channels: Sequence[str], seconds: float) -> bool:
+        self.listener.start()
+        queues = tuple(self.queue(channel) for channel in channels)
+        version = getattr(self._local, "version", self.waiters.version)
+        result = self.waiters.wait(queues, version, seconds, consumer)
+        self._local.woken = result == CHANGED
+        return result == CHANGED
+
+    def wake(self, consumer: str) -> None:
+        self.waiters.wake(consumer)
+
+    # Acknowledging.
+
+    def acknowledge(self, consumer: str) -> None:
+        self._settle(consumer)
+        if consumer in self._claimed:
+            self.write("acknowledge", {"consumer": consumer})
+            self._claimed.pop(consumer, None)
+
+    def requeue(self, consumer: str) -> None:
+        self._settle(consumer)
+        if self._claimed.pop(consumer, None) is not None:
+            self._unsure.add(consumer)  # until the database has confirmed it
+            self._requeue_claim(consumer, None)
+            self._unsure.discard(consumer)
+
+    def dead_letter(self, consumer: str | None, entry: Entry, reason: str) -> int:
+        def work(connection: Connection) -> int:
+            if consumer is not None:
+                connection.run(self.sql["acknowledge"], {"consumer": consumer})
+            row = {"queue": self.queue(entry.channel), "channel": entry.channel, "body": entry.body}
+            connection.run(self.sql["add_dead"], dict(row, losses=entry.losses, reason=reason))
+            return connection.run(self.sql["trim_dead"], self.kept_dead())
+
+        dropped = self.connections.transaction(work)
+        if consumer is not None:
+            self._claimed.pop(consumer, None)
+        return dropped
+
+    def _settle(self, consumer: str) -> None:
+        """After a claim whose reply was lost: requeue what it took, if it took anything."""
+        if consumer in self._unsure:
+            self._requeue_claim(consumer, self._claimed.get(consumer))
+            self._unsure.discard(consumer)
+            self._claimed.pop(consumer, None)
+
+    def _requeue_claim(self, consumer: str, seen: int | None) -> None:
+        """Requeue what `consumer` has claimed, but forget the message numbered `seen`: it was handled."""
+
+        def work(connection: Connection) -> str | None:
+            rows = connection.rows(self.sql["claim_of"], {"consumer": consumer})
             if not rows:
                 return None
             number, queue, channel, body, losses = rows[0]
-            connection.run(self.sql["acknowledge"], {"slot": slot})
-            if number == known:
+            connection.run(self.sql["acknowledge"], {"consumer": consumer})
+            if number == seen:
                 return None
-            self._put_back(connection, number, queue, channel, body, losses, expiry)
-            return queue
+            self.requeue_row(connection, Entry(number, channel, body, losses))
+            return str(queue)
 
         queue = self.connections.transaction(work)
-        self.floors.forget(queue)
-        return queue
+        if queue is not None:
+            self.changed({queue}, below=True)
 
-    def _put_back(self, connection, number, queue, channel, body, losses, expiry):
-        connection.run(
-            self.sql["insert_back"],
-            {
-                "id": number,
-                "queue": queue,
-                "channel": channel,
-                "body": body,
-                "losses": losses,
-                "expiry": expiry(channel),
-            },
-        )
+    def requeue_row(self, connection: Connection, entry: Entry) -> None:
+        """Put an entry back at the head of its queue, under the number that it had."""
+        row = self.row(self.queue(entry.channel), Outgoing(entry.channel, entry.body))
+        connection.run(self.sql["requeue"], dict(row, id=entry.id, losses=entry.losses))
 
-    # Leases.
+    def change_counter(self) -> Callable[[], Any]:
+        """Return a function whose result differs once somebody else has written. It reads no table."""
+        raise NotImplementedError
 
-    def register(self, name, lease):
-        """Take a lease of `lease` seconds."""
-        self.write("register", {"name": name, "lease": lease})
+    def listen(self) -> Any:
+        """Return a connection that LISTENs, where `notifies`."""
+        raise NotImplementedError
 
-    def beat(self, names, lease):
-        """Renew leases; returns those of `names` that had been lost."""
-        return [name for name in names if not self.write("beat", {"name": name, "lease": lease})]
+    def notify(self, topics: Sequence[str]) -> None:
+        """Wake the processes that LISTEN to `topics`, where `notifies`."""
 
-    def forgive(self, lease):
-        """
-        If nobody at all has renewed a lease for half of its time, the database was away, and not they:
-        everybody gets the time of another lease. Returns whether so.
-        """
-        rows = self.read("longest", self.range)
-        left = rows[0][0] if rows else None
-        if left is None or left > lease / 2:
-            return False
-        self.write("forgive", dict(self.range, lease=lease))
-        return True
-
-    def shortest_lease(self):
-        """For how many seconds the lease lasts that ends first, should its holder be dead; or None."""
-        rows = self.read("shortest", self.range)
-        return rows[0][0] if rows else None
-
-    def pulse(self):
-        """
-        (`shortest_lease`, whether there is something for `expire`) in one look. Where a look takes
-        long, for PostgreSQL cannot clear away what is gone, the next ones leave the second out.
-        """
-        began = time.monotonic()
-        if began < self._pulse_at:
-            return self.shortest_lease(), False
-        statement, parameters = self.many("pulse", "queue_name", self.events)
+    def peek(self, queues: Sequence[str]) -> set[str]:
+        """Return those of `queues` where something waits."""
+        queues = list(dict.fromkeys(queues))
+        if not queues:
+            return set()
+        parts = [_numbered(self.sql["peek"], number) for number in range(len(queues))]
+        parameters = {"queue%d" % number: queue for number, queue in enumerate(queues)}
         with self.connections.lend() as connection:
-            ((ending, expired),) = connection.rows(statement, dict(parameters, **self.range))
-        ended = time.monotonic()
-        if ended - began > LONG_LOOK:
-            self._pulse_at = ended + min(SEARCH_MOST, (ended - began) / SEARCH_SHARE)
-        return ending, bool(expired)
-
-    def leave(self, name):
-        """End a lease in order: what its holder left behind goes with it."""
-
-        def work(connection):
-            connection.run(self.sql["unregister"], {"name": name})
-            self._clear(connection, name)
-
-        self.connections.transaction(work)
-
-    def reap(self, judge, most):
-        """
-        Clear up after holders whose lease has run out. `judge(channel, body, losses)` decides on
-        each message that was held: it returns a list of (verb, parameters), verbs being "back" (a
-        row for insert_back but for id), "insert" (a row of `insert`), "bury" (a row for bury).
-        Of the dead letters the `most` newest are kept. Returns the names, the queues that got
-        something, and how many dead letters went.
-        """
-
-        def work(connection):
-            touched, buried = set(), False
-            lost = [row[0] for row in connection.rows(self.sql["lost"], self.range)]
-            for name in lost:
-                for held in connection.rows(self.sql["held_by"], {"process": name}):
-                    buried = self._judge(connection, judge, held, touched) or buried
-                connection.run(self.sql["forget_held"], {"process": name})
-                rows = []
-                for queue, body in connection.rows(self.sql["farewells"], {"gateway": name}):
-                    rows.append(
-                        {
-                            "queue": queue,
-                            "channel": self.name(queue),
-                            "body": body,
-                            "expiry": FAREWELL_EXPIRY,
-                        }
-                    )
-                    touched.add(queue)
-                self.insert_on(connection, rows)
-                self._clear(connection, name)
-                connection.run(self.sql["unregister"], {"name": name})
-            dropped = connection.run(self.sql["trim_dead"], keep) if buried else 0
-            return lost, touched, dropped
-
-        if not self.read("lost", self.range):
-            return [], set(), 0
-        keep = dict(self.range, most=most)
-        lost, touched, dropped = self.connections.transaction(work)
-        for queue in touched:
-            self.floors.forget(queue)
-        return lost, touched, dropped
-
-    def _judge(self, connection, judge, held, touched):
-        """Do as `judge` says; returns whether there is one more dead letter."""
-        _, number, queue, channel, body, losses = held
-        buried = False
-        for verb, row in judge(channel, body, losses):
-            if verb == "back":
-                connection.run(
-                    self.sql["insert_back"], dict(row, id=number, queue=queue, channel=channel)
-                )
-                touched.add(queue)
-            elif verb == "insert":
-                self.insert_on(connection, [row])
-                touched.add(row["queue"])
-            else:
-                connection.run(self.sql["bury"], dict(row, queue=queue, channel=channel))
-                buried = True
-        return buried
-
-    def _clear(self, connection, name):
-        connection.run(self.sql["leave_groups"], {"gateway": name})
-        connection.run(self.sql["drop_farewells"], {"gateway": name})
-        if name.endswith("!"):
-            connection.run(self.sql["drop_queue"], {"queue": name})
-
-    def sweep(self):
-        """
-        Remove what has expired but for events, and memberships of gateways that are gone. Returns
-        how many messages went, and of which channels: a dict of name to number, which may differ
-        where somebody else sweeps, too.
-        """
-        look, parameters = self.many("stale", "queue_name", self.events)
-        statement, _ = self.many("sweep", "queue_name", self.events)
-        parameters.update(self.range)
-        with self.connections.lend() as connection:
-            channels = dict(connection.rows(look, parameters))
-        number = 0
-        if channels:
-            number = self.connections.transaction(
-                lambda connection: connection.run(statement, parameters), single=True
-            )
-        self.write("sweep_groups", self.range)
-        return number, channels if number else {}
-
-    def expire(self, report):
-        """
-        Take some of the events that nobody took in time. `report(message body)` gives the row for
-        `insert` that tells its gateway so, or None; the one never happens without the other. Returns
-        the channels of what was taken (a list), and the queues that got something.
-        """
-        statement, parameters = self.many("expired", "queue_name", self.events)
-
-        def work(connection):
-            taken, reports = [], []
-            for number, queue, channel, body in connection.rows(statement, parameters):
-                connection.run(self.sql["drop"], {"queue": queue, "id": number})
-                taken.append(channel)
-                row = report(body)
-                if row is not None:
-                    reports.append(row)
-            if reports:
-                self.insert_on(connection, reports)
-            return taken, {row["queue"] for row in reports}
-
-        return self.connections.transaction(work)
+            rows = connection.rows(" UNION ALL ".join(parts), parameters)
+        return {row[0] for row in rows}
 
     # Groups.
 
-    def group_add(self, group, gateway, channel, record):
-        """
-        Add a member. `gateway` is the inbox it may belong to, or ""; if that is a live gateway's,
-        the membership is its, and `record` (a row for `insert`) goes there. Returns whether a
-        record went.
-        """
+    def group_add(self, group: str, channel: str) -> None:
+        self._change_group(self._add_member, group, channel, protocol.group_added(group))
 
-        def work(connection):
-            owner = gateway
-            if owner and not connection.rows(self.sql["registered"], {"name": owner})[0][0]:
-                owner = ""
-            added = connection.run(
-                self.sql["group_add"], {"grp": group, "gateway": owner, "channel": channel}
-            )
-            if added and owner:
-                self.insert_on(connection, [record])
-            return bool(added and owner)
+    def group_discard(self, group: str, channel: str) -> None:
+        self._change_group(self._remove_member, group, channel, protocol.group_discarded(group))
 
-        return self.connections.transaction(work)
+    def _change_group(
+        self,
+        change: Callable[[Connection, dict[str, str]], bool],
+        group: str,
+        channel: str,
+        notice: protocol.Message,
+    ) -> None:
+        """Change a membership, with the notice to its gateway, if it is a gateway's, in one transaction."""
+        inbox = inbox_of(channel)
+        gateway = self.key(inbox) if inbox else ""
+        member = {"grp": self.key(group), "gateway": gateway, "channel": channel}
 
-    def group_discard(self, group, gateway, channel, record):
-        """Remove a member; returns whether `record` went to its gateway."""
-
-        def work(connection):
-            row = {"grp": group, "gateway": gateway, "channel": channel}
-            if gateway and connection.run(self.sql["group_discard"], row):
-                if record is not None:
-                    self.insert_on(connection, [record])
-                return record is not None
-            connection.run(self.sql["group_discard"], dict(row, gateway=""))
-            return False
-
-        return self.connections.transaction(work)
-
-    def group_channels(self, group):
-        return [row[0] for row in self.read("group_channels", {"grp": group})]
-
-    def group_routes(self, group):
-        """(the gateways with members, the members that are no gateway's): two lists."""
-        rows = self.read("group_routes", {"grp": group})
-        return [row[0] for row in rows if row[0]], [row[1] for row in rows if not row[0]]
-
-    def group_members(self, group, gateway):
-        return self.read("group_members", {"grp": group, "gateway": gateway})[0][0]
-
-    # Delay.
-
-    def delay(self, queue, channel, body, seconds):
-        self.write("delay", {"queue": queue, "channel": channel, "body": body, "delay": seconds})
-
-    def next_due(self):
-        """Seconds until the next delayed message is due, or None."""
-        return self.read("next_due", self.range)[0][0]
-
-    def move_due(self, accept):
-        """
-        Put what is due, up to 100, on its queue where `accept(channel, body, connection)` gives a
-        row. Returns those rows, and how many were due.
-        """
-
-        def work(connection):
-            rows, count = [], 0
-            for number, _, channel, body in connection.rows(self.sql["due"], self.range):
-                connection.run(self.sql["drop_delayed"], {"id": number})
-                count += 1
-                row = accept(channel, body, connection)
-                if row is not None:
-                    self.insert_on(connection, [row])
-                    rows.append(row)
-            return rows, count
-
-        return self.connections.transaction(work)
-
-    # Dead letters.
-
-    def dead(self):
-        """The dead letters, the oldest first: (id, channel, body, reason, when it died)."""
-        return self.read("dead", self.range)
-
-    def dead_ids(self):
-        return [row[0] for row in self.read("dead_ids", self.range)]
-
-    def requeue_dead(self, number, expiry):
-        """Put a dead letter back on its queue. Returns the queue, or None."""
-
-        def work(connection):
-            rows = connection.rows(self.sql["dead_one"], dict(self.range, id=number))
-            if not rows:
-                return None
-            _, queue, channel, body = rows[0]
-            connection.run(self.sql["drop_dead"], dict(self.range, id=number))
-            row = {"queue": queue, "channel": channel, "body": body, "expiry": expiry(channel)}
+        def work(connection: Connection) -> list[Row]:
+            if not change(connection, member) or not member["gateway"]:
+                return []
+            row = self.row(gateway, Outgoing(channel, self.encode(channel, notice)))
             self.insert_on(connection, [row])
-            return queue
+            return [row]
 
-        return self.connections.transaction(work)
+        rows = self.connections.transaction(work)
+        self.changed({row["queue"] for row in rows})
 
-    def drop_dead(self, number):
-        return self.write("drop_dead", dict(self.range, id=number))
+    def _add_member(self, connection: Connection, member: dict[str, str]) -> bool:
+        owner = member["gateway"]
+        if owner and not connection.rows(self.sql["registered"], {"name": owner})[0][0]:
+            member["gateway"] = ""  # no gateway is there: an ordinary channel's membership
+        return bool(connection.run(self.sql["group_add"], member))
 
-    def count_dead(self):
-        return self.read("count_dead", self.range)[0][0]
+    def _remove_member(self, connection: Connection, member: dict[str, str]) -> bool:
+        if member["gateway"] and connection.run(self.sql["group_discard"], member):
+            return True
+        connection.run(self.sql["group_discard"], dict(member, gateway=""))
+        return False
 
-    # Counters.
+    def group_channels(self, group: str) -> list[str]:
+        return [row[0] for row in self.read("group_channels", {"grp": self.key(group)})]
 
-    def add_counters(self, counts):
-        """Add `counts` (a dict of name to number) to those of all processes."""
-        # In one order, lest two processes wait for each other.
-        rows = [{"name": self.key(name), "value": counts[name]} for name in sorted(counts)]
-        statement, parameters = self.many("add_counters", "counter_row", rows)
-        self.connections.transaction(
-            lambda connection: connection.run(statement, parameters), single=True
-        )
+    def send_group(self, group: str, message: protocol.Message) -> int:
+        key = self.key(group)
+        routes = self.read("group_routes", {"grp": key})
+        items, sizes = [], []
+        gateways = [gateway for gateway, _ in routes if gateway]
+        if gateways:
+            body = self.encode("", protocol.group_message(group, message))
+            items += [Outgoing(self.name(gateway), body) for gateway in gateways]
+            sizes += gateways
+        members = [channel for gateway, channel in routes if not gateway]
+        if members:
+            body = self.encode("", message)
+            items += [Outgoing(channel, body) for channel in members]
+        skipped = 0
+        for index in self.send(items):
+            if index < len(gateways):
+                parameters = {"grp": key, "gateway": gateways[index]}
+                skipped += self.read("group_members", parameters)[0][0]
+            else:
+                skipped += 1
+        return skipped
 
-    def counters(self):
-        """The counters of all processes: a dict of name to number."""
-        return {self.name(key): value for key, value in self.read("counters", self.range)}
+    # A gateway's end.
 
-    # The whole.
+    def receive_inbox(self, name: str, limit: int) -> list[tuple[str, Any]]:
+        return self.drain(self.key(name), limit)
 
-    def flush(self, reset):
-        """
-        Empty everything but the leases; each live gateway gets the row that `reset(queue)` makes.
-        """
+    def drain(self, queue: str, limit: int) -> list[tuple[str, Any]]:
+        """Take up to `limit` messages of one queue: (channel, body), in order."""
+        raise NotImplementedError
 
-        def work(connection):
-            for table in ("message", "held", "group", "delayed", "dead", "counter"):
-                connection.run(self.sql["flush_" + table], self.range)
-            gateways = [row[0] for row in connection.rows(self.sql["gateways"], self.range)]
-            self.insert_on(connection, [reset(queue) for queue in gateways])
-            return gateways
+    def gateway_batch(
+        self,
+        inbox: str,
+        wills: Sequence[Will],
+        cleared: Sequence[str],
+        discards: Sequence[tuple[str, str]],
+        sends: Sequence[Outgoing],
+    ) -> Sequence[int]:
+        refused, rows = self._fitting(sends)
+        if not (wills or cleared or discards):
+            if rows:
+                self._insert(rows)
+            return refused
+        topics = self._topics(rows)
+        at_once = self.notifier.due(topics) if topics else []
+        gateway = self.key(inbox)
+        will_rows = [{"channel": self.key(each.connection), "gateway": gateway} for each in wills]
+        for row, each in zip(will_rows, wills):
+            row.update(queue=self.key(each.channel), body=each.body)
 
-        return self.connections.transaction(work)
-
-    def pending(self):
-        """For each queue: (queue, messages, seconds until the first expires)."""
-        return self.read("pending", self.range)
-
-    def count_held(self):
-        return self.read("count_held", self.range)[0][0]
-
-    # The outbox of a gateway.
-
-    def carry_out(self, gateway, held, dropped, left, rows, topics=()):
-        """
-        What a gateway wants done, in one transaction: farewells `held` (rows) and `dropped`
-        (channels), groups `left` (group, channel), and messages (`rows` for insert).
-        """
-        if not (held or dropped or left):
-            self.insert(rows, topics)
-            return
-
-        def work(connection):
-            for part in self.parts(held):
-                connection.run(*self.many("farewell", "farewell_row", part))
-            for channel in dropped:
-                connection.run(self.sql["drop_farewell"], {"channel": channel})
-            for group, channel in left:
-                row = {"grp": group, "gateway": gateway, "channel": channel}
-                connection.run(self.sql["group_discard"], row)
-            self.insert_on(connection, rows)
-            if topics:
-                connection.rows(self.sql["notify"], {"topics": list(topics)})
+        def work(connection: Connection) -> None:
+            for part in self.parts(will_rows):
+                connection.run(*self.many("set_wills", "will_row", part))
+            for name in cleared:
+                connection.run(self.sql["clear_will"], {"channel": self.key(name)})
+            for group, channel in discards:
+                member = {"grp": self.key(group), "gateway": gateway, "channel": channel}
+                connection.run(self.sql["group_discard"], member)
+            if rows:
+                self.insert_on(connection, rows)
+            if at_once:
+                connection.rows(self.sql["notify"], {"topics": list(at_once)})
 
         self.connections.transaction(work)
+        self._inserted(rows, topics, at_once)
+        return refused
 
+    def subscribe(self, name: str, callback: Callable[[], None]) -> None:
+        self.listener.subscribe(self.key(name), callback)
+        self.listener.start()
 
-#: Seconds for which the last word of a lost gateway's connection is kept for the site.
-FAREWELL_EXPIRY = 3600
-
-
-class Floors:
-    """
-    Numbers below which a queue is known to be empty, so that a search need not pass what others
-    have taken.
-
-    PostgreSQL keeps the index entries of deleted rows as long as any transaction that could see them is
-    open. A floor is a number passed FLOOR_LAG seconds ago; as a message may come in below (one put back, one
-    whose sender was slow to commit), the search starts from the very beginning now and then.
-    Thread-safe.
-    """
-
-    def __init__(self):
-        self._lock = threading.Lock()
-        self._floors = {}  # queue to [floor, next floor, when that was passed]
-        self._search_at = 0.0
-
-    def of(self, queues):
-        """The floor of each of `queues`; all 0 when a search from the beginning is due."""
-        if time.monotonic() >= self._search_at:
-            return [0] * len(queues)
-        floors = self._floors
-        return [floors[queue][0] if queue in floors else 0 for queue in queues]
-
-    def searched(self, seconds):
-        """A search from the beginning took `seconds`."""
-        pause = min(SEARCH_MOST, max(SEARCH_EVERY, seconds / SEARCH_SHARE))
-        self._search_at = time.monotonic() + pause
-
-    def passed(self, queue, number):
-        """The message `number` of `queue` was taken."""
-        now = time.monotonic()
-        with self._lock:
-            entry = self._floors.get(queue)
-            if entry is None:
-                if len(self._floors) > 1000:
-                    self._floors.clear()
-                self._floors[queue] = [0, number, now]
-            elif now - entry[2] >= FLOOR_LAG:
-                entry[0] = max(entry[0], min(entry[1], number - 1))
-                entry[1], entry[2] = number, now
-
-    def clear(self):
-        """The tables were emptied, and their numbers may begin anew."""
-        with self._lock:
-            self._floors.clear()
-            self._search_at = 0.0
-
-    def forget(self, queue):
-        """Something came in below."""
-        with self._lock:
-            self._floors.pop(queue, None)
+    def unsubscribe(self, name: str) -> None:
+        self.listener.unsubscribe(self.key(name))
 
 
 @lru_cache(maxsize=512)
-def _with_rows(statement, row, number):
+def _with_rows(statement: str, row: str, number: int) -> str:
     rows = ", ".join(numbered(row, each) for each in range(number))
     return statement.replace("{rows}", rows)
 
 
 @lru_cache(maxsize=512)
-def _numbered(statement, number):
+def _numbered(statement: str, number: int) -> str:
     return numbered(statement, number)

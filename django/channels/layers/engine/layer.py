@@ -158,11 +158,13 @@ class EngineLayer(BaseChannelLayer):
     def _receive(self, consumer: str | None, channels: Sequence[str], block: bool) -> Received:
         store = self.store
         deadline = time.monotonic() + self.block_for if block else 0.0
+        if block:
+            self.leases.start()  # what is due, or expires, meanwhile
         while True:
             if consumer is None:
-                entry = store.take(channels) if channels else None
+                entry = store.take(channels, block) if channels else None
             else:
-                entry = store.claim(consumer, self.leases.process, channels)
+                entry = store.claim(consumer, self.leases.process, channels, block)
             if entry is not None:
                 message = self._read(consumer, entry)
                 if message is not None:

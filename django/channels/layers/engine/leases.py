@@ -148,7 +148,7 @@ class LeaseManager:
         """Wait until the next heartbeat, or until a message is due."""
         until = following if self._next_due is None else min(following, self._next_due)
         if self._layer.store.wait_due(max(0.0, until - time.monotonic())):
-            self._next_due = 0.0
+            self._next_due = max(time.monotonic(), self._looked + self._layer.store.due_pause)
 
     # Heartbeats.
 
@@ -164,9 +164,7 @@ class LeaseManager:
         beat = layer.store.heartbeat(list(names))
         self._reached = time.monotonic()
         for name in beat.missing:
-            lost = names.get(name)
-            if lost is not None:
-                lost()
+            self._take_again(name)
         pause = options.heartbeat
         if beat.next_end is not None:
             # A lease that ends sooner is looked at as it ends, not up to a heartbeat later.
@@ -177,16 +175,46 @@ class LeaseManager:
             if wait > 0:
                 pause = min(options.heartbeat, wait + AFTER_END)
             else:
-                layer.recovery.lost(layer.store.recover(layer.recovery.decide_lost))
+                self.recover()
+                pause = AFTER_END  # the next heartbeat tells which lease ends next
         if beat.expired:
-            layer.recovery.expired(layer.store.expire(layer.recovery.decide_expired))
-            pause = 0.0 if pause > 0 and beat.lost is False else pause
+            self.expire()
         self._steps += 1
         if self._steps % SWEEP_INTERVAL == 0:
-            layer.recovery.swept(layer.store.sweep())
+            self.sweep()
         layer.notices.flush()
         layer.share_counters()
         return pause
+
+    def recover(self) -> list[str]:
+        """Recover what the dead held, and return their names. Raises LayerUnavailable."""
+        done = self._layer.store.recover(self._layer.recovery.decide_lost)
+        self._layer.recovery.lost(done)
+        return done.names
+
+    def expire(self) -> int:
+        """Report the events that expired, and return how many. Raises LayerUnavailable."""
+        count = 0
+        while True:
+            done = self._layer.store.expire(self._layer.recovery.decide_expired)
+            if not done.decisions:
+                return count
+            self._layer.recovery.expired(done)
+            count += len(done.decisions)
+
+    def sweep(self) -> None:
+        """Remove what else has expired. Raises LayerUnavailable."""
+        self._layer.recovery.swept(self._layer.store.sweep())
+
+    def _take_again(self, name: str) -> None:
+        """Take a lease that had run out, unless it was released meanwhile, and tell its owner."""
+        with self._lock:
+            if name not in self._names:
+                return
+            lost = self._names[name]
+        self._layer.store.register(name)
+        if lost is not None:
+            lost()
 
     def _notice_an_outage(self) -> None:
         """

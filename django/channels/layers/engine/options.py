@@ -97,3 +97,17 @@ def fold(options: dict[str, Any], known: Iterable[str]) -> dict[str, Any]:
             raise ImproperlyConfigured("The channel layer's option %s is given twice." % folded)
         found[folded] = value
     return found
+
+
+def split(
+    config: dict[str, Any], own: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """
+    Return the options of a layer in three dicts: its own, with defaults from `own`; those of `Options`; and
+    those of BaseChannelLayer. Raises ImproperlyConfigured as `fold` does.
+    """
+    given = fold(config, [*own, *Options._fields, *COMMON])
+    found = dict(own)
+    found.update((name, given[name]) for name in own if name in given)
+    shared = {name: given[name] for name in Options._fields if name in given}
+    return found, shared, {name: given[name] for name in COMMON if name in given}

@@ -119,7 +119,10 @@ class Recovery:
         """Count and log expired messages: how many on each channel."""
         if channels:
             self._layer.count("expired", sum(channels.values()))
-            self._layer.notices.expired(channels)
+        # Only those that workers take: the others belong to one process, which has gone.
+        shared = {name: number for name, number in channels.items() if not set("!?") & set(name)}
+        if shared:
+            self._layer.notices.expired(shared)
 
     def unreadable(self, entry: Entry, error: Exception, dropped: int) -> None:
         """Count and log a message that became a dead letter because it cannot be read."""

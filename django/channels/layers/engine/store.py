@@ -67,7 +67,7 @@ class Will(NamedTuple):
 class Heartbeat(NamedTuple):
     """What `Store.heartbeat` found."""
 
-    #: Those of this process's names that had no lease any more. They have one again.
+    #: Those of this process's names that had no lease any more. The engine takes them again.
     missing: list[str]
     #: Whether leases of others have run out: call `recover`.
     lost: bool = False
@@ -146,14 +146,17 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def take(self, channels: Sequence[str]) -> Entry | None:
+    def take(self, channels: Sequence[str], block: bool = False) -> Entry | None:
         """
         Take the next message of `channels` for good. Which channel is looked at first takes turns. A name
-        that ends in "!" means all channels that begin with it.
+        that ends in "!" means all channels that begin with it. With `block`, the caller will `wait` if
+        there is nothing, so a store may skip a look that it knows to be useless.
         """
 
     @abstractmethod
-    def claim(self, consumer: str, process: str, channels: Sequence[str]) -> Entry | None:
+    def claim(
+        self, consumer: str, process: str, channels: Sequence[str], block: bool = False
+    ) -> Entry | None:
         """
         Acknowledge what `consumer` has handled, send its buffered replies, and claim the next message of
         `channels` for it, all in one step. `process` is the name of the lease under which it is claimed.
@@ -244,6 +247,9 @@ class Store(ABC):
     @abstractmethod
     def send_due(self) -> Due:
         """Send the delayed messages that are due, each once among all processes, some at a time."""
+
+    #: Seconds that must pass between two looks for what is due that `wake_due` asked for.
+    due_pause = 0.0
 
     def due_interval(self) -> float:
         """Return the seconds after which to look for what is due although nothing told of it."""

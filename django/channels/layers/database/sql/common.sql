@@ -6,15 +6,15 @@
 
 -- name: room
 -- How many messages wait on a queue (counted up to :limit), whether it is a live gateway's inbox, and
--- the number of the first that waits. Numbers up to :floor are known to be gone.
+-- the number of the first that waits. Numbers up to :mark are known to be gone.
 SELECT
     (SELECT count(*) FROM (
         SELECT 1 FROM channels_database_message
-        WHERE queue = :queue AND id > :floor AND expires > {now} LIMIT :limit
+        WHERE queue = :queue AND id > :mark AND expires > {now} LIMIT :limit
     ) AS waiting),
     (SELECT count(*) FROM channels_database_process WHERE name = :queue),
     (SELECT min(id) FROM channels_database_message
-        WHERE queue = :queue AND id > :floor AND expires > {now});
+        WHERE queue = :queue AND id > :mark AND expires > {now});
 
 -- name: insert
 -- Put messages on their queues. {rows} is "insert_row" for each, in their order.
@@ -23,7 +23,7 @@ INSERT INTO channels_database_message (queue, channel, body, expires) VALUES {ro
 -- name: insert_row
 (:queue, :channel, :body, {now} + :expiry);
 
--- name: insert_back
+-- name: requeue
 -- Put a message back under the number it had: at the head of its queue.
 INSERT INTO channels_database_message (id, queue, channel, body, expires, losses)
 VALUES (:id, :queue, :channel, :body, {now} + :expiry, :losses);
@@ -33,37 +33,33 @@ VALUES (:id, :queue, :channel, :body, {now} + :expiry, :losses);
 SELECT :queue AS queue WHERE EXISTS (
     SELECT 1 FROM channels_database_message WHERE queue = :queue AND expires > {now});
 
--- name: held
--- What a slot holds.
-SELECT id, queue, channel, body, losses FROM channels_database_held WHERE slot = :slot;
+-- name: claim_of
+-- The message that a consumer has claimed.
+SELECT id, queue, channel, body, losses FROM channels_database_claim WHERE consumer = :consumer;
 
 -- name: acknowledge
-DELETE FROM channels_database_held WHERE slot = :slot;
+DELETE FROM channels_database_claim WHERE consumer = :consumer;
 
--- name: beat
--- Renew a lease. No row: the lease had run out, and somebody has cleared up after its holder.
+-- name: renew
+-- Renew a lease. No row: the lease had run out, and its holder was recovered.
 UPDATE channels_database_process SET expires = {now} + :lease WHERE name = :name;
 
 -- name: queue_name
 :queue;
 
--- name: pulse
+-- name: look_around
 -- For how many seconds the lease lasts that ends first; and whether a message expired on one of the queues
 -- that {rows} names.
 SELECT
     (SELECT min(expires) - {now} FROM channels_database_process WHERE name >= :low AND name < :high),
     EXISTS (SELECT 1 FROM channels_database_message WHERE queue IN ({rows}) AND expires <= {now});
 
--- name: longest
--- For how many seconds the lease lasts that ends last.
-SELECT max(expires) - {now} FROM channels_database_process WHERE name >= :low AND name < :high;
-
 -- name: shortest
 -- For how many seconds the lease lasts that ends first.
 SELECT min(expires) - {now} FROM channels_database_process WHERE name >= :low AND name < :high;
 
--- name: forgive
--- Everybody gets a new lease.
+-- name: extend_leases
+-- Renew every lease.
 UPDATE channels_database_process SET expires = {now} + :lease WHERE name >= :low AND name < :high;
 
 -- name: register
@@ -80,28 +76,28 @@ SELECT count(*) FROM channels_database_process WHERE name = :name;
 SELECT name FROM channels_database_process
 WHERE expires < {now} AND name >= :low AND name < :high LIMIT 10;
 
--- name: held_by
-SELECT slot, id, queue, channel, body, losses FROM channels_database_held WHERE process = :process;
+-- name: claims_of
+SELECT consumer, id, queue, channel, body, losses FROM channels_database_claim WHERE process = :process;
 
--- name: forget_held
-DELETE FROM channels_database_held WHERE process = :process;
+-- name: forget_claims
+DELETE FROM channels_database_claim WHERE process = :process;
 
--- name: farewell
--- What is sent to :queue should the gateway be lost; the last word counts. {rows} is "farewell_row" for each.
-INSERT INTO channels_database_farewell (channel, gateway, queue, body) VALUES {rows}
+-- name: set_wills
+-- What is sent to :queue if the gateway dies; the last will counts. {rows} is "will_row" for each.
+INSERT INTO channels_database_will (channel, gateway, queue, body) VALUES {rows}
 ON CONFLICT (channel) DO UPDATE SET body = excluded.body;
 
--- name: farewell_row
+-- name: will_row
 (:channel, :gateway, :queue, :body);
 
--- name: farewells
-SELECT queue, body FROM channels_database_farewell WHERE gateway = :gateway;
+-- name: wills
+SELECT queue, body FROM channels_database_will WHERE gateway = :gateway;
 
--- name: drop_farewell
-DELETE FROM channels_database_farewell WHERE channel = :channel;
+-- name: clear_will
+DELETE FROM channels_database_will WHERE channel = :channel;
 
--- name: drop_farewells
-DELETE FROM channels_database_farewell WHERE gateway = :gateway;
+-- name: clear_wills_of
+DELETE FROM channels_database_will WHERE gateway = :gateway;
 
 -- name: drop_queue
 DELETE FROM channels_database_message WHERE queue = :queue;
@@ -147,7 +143,7 @@ WHERE due <= {now} AND queue >= :low AND queue < :high ORDER BY due, id LIMIT 10
 -- name: drop_delayed
 DELETE FROM channels_database_delayed WHERE id = :id;
 
--- name: bury
+-- name: add_dead
 INSERT INTO channels_database_dead (queue, channel, body, losses, reason, died)
 VALUES (:queue, :channel, :body, :losses, :reason, {now});
 
@@ -205,8 +201,8 @@ AND gateway NOT IN (SELECT name FROM channels_database_process);
 SELECT queue, count(*), min(expires) - {now} FROM channels_database_message
 WHERE expires > {now} AND queue >= :low AND queue < :high GROUP BY queue;
 
--- name: count_held
-SELECT count(*) FROM channels_database_held WHERE queue >= :low AND queue < :high;
+-- name: count_claims
+SELECT count(*) FROM channels_database_claim WHERE queue >= :low AND queue < :high;
 
 -- name: add_counters
 -- What a process counted, to what all have. {rows} is "counter_row" for each.
@@ -222,8 +218,8 @@ SELECT name, value FROM channels_database_counter WHERE name >= :low AND name < 
 -- name: flush_message
 DELETE FROM channels_database_message WHERE queue >= :low AND queue < :high;
 
--- name: flush_held
-DELETE FROM channels_database_held WHERE queue >= :low AND queue < :high;
+-- name: flush_claim
+DELETE FROM channels_database_claim WHERE queue >= :low AND queue < :high;
 
 -- name: flush_group
 DELETE FROM channels_database_group WHERE grp >= :low AND grp < :high;

@@ -11,26 +11,26 @@ CREATE TABLE channels_database_message (
     losses smallint NOT NULL DEFAULT 0,
     PRIMARY KEY (queue, id)
 ) ENGINE=InnoDB;
-CREATE TABLE channels_database_held (
-    slot varchar(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
+CREATE TABLE channels_database_claim (
+    consumer varchar(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
     process varchar(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     id bigint NOT NULL,
     queue varchar(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     channel varchar(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     body longtext CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     losses smallint NOT NULL,
-    KEY channels_database_held_process (process)
+    KEY channels_database_claim_process (process)
 ) ENGINE=InnoDB;
 CREATE TABLE channels_database_process (
     name varchar(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
     expires double NOT NULL
 ) ENGINE=InnoDB;
-CREATE TABLE channels_database_farewell (
+CREATE TABLE channels_database_will (
     channel varchar(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
     gateway varchar(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     queue varchar(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     body longtext CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-    KEY channels_database_farewell_gateway (gateway)
+    KEY channels_database_will_gateway (gateway)
 ) ENGINE=InnoDB;
 CREATE TABLE channels_database_group (
     grp varchar(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
@@ -74,10 +74,10 @@ SELECT id, queue, channel, body, losses FROM channels_database_message
 WHERE queue = :queue AND expires > {now} AND (:channel = '' OR channel = :channel)
 ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED;
 
--- name: hold
--- What was taken becomes the slot's, in place of what the slot held.
-REPLACE INTO channels_database_held (slot, process, id, queue, channel, body, losses)
-VALUES (:slot, :process, :id, :queue, :channel, :body, :losses);
+-- name: set_claim
+-- What was taken becomes the claim of the consumer, in place of an earlier one.
+REPLACE INTO channels_database_claim (consumer, process, id, queue, channel, body, losses)
+VALUES (:consumer, :process, :id, :queue, :channel, :body, :losses);
 
 -- name: drain
 -- Up to :limit messages of one gateway's inbox; "drop_many" follows in the transaction.
@@ -113,8 +113,8 @@ WHERE id = :id AND queue >= :low AND queue < :high FOR UPDATE SKIP LOCKED;
 -- name: register
 REPLACE INTO channels_database_process (name, expires) VALUES (:name, {now} + :lease);
 
--- name: farewell
-INSERT INTO channels_database_farewell (channel, gateway, queue, body) VALUES {rows}
+-- name: set_wills
+INSERT INTO channels_database_will (channel, gateway, queue, body) VALUES {rows}
 ON DUPLICATE KEY UPDATE body = VALUES(body);
 
 -- name: add_counters

@@ -13,8 +13,8 @@ CREATE UNLOGGED TABLE channels_database_message (
     losses smallint NOT NULL DEFAULT 0,
     PRIMARY KEY (queue, id)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
-CREATE UNLOGGED TABLE channels_database_held (
-    slot varchar(200) COLLATE "C" NOT NULL PRIMARY KEY,
+CREATE UNLOGGED TABLE channels_database_claim (
+    consumer varchar(200) COLLATE "C" NOT NULL PRIMARY KEY,
     process varchar(200) COLLATE "C" NOT NULL,
     id bigint NOT NULL,
     queue varchar(200) COLLATE "C" NOT NULL,
@@ -22,18 +22,18 @@ CREATE UNLOGGED TABLE channels_database_held (
     body text NOT NULL,
     losses smallint NOT NULL
 ) WITH (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
-CREATE INDEX channels_database_held_process ON channels_database_held (process);
+CREATE INDEX channels_database_claim_process ON channels_database_claim (process);
 CREATE UNLOGGED TABLE channels_database_process (
     name varchar(200) COLLATE "C" NOT NULL PRIMARY KEY,
     expires double precision NOT NULL
 );
-CREATE UNLOGGED TABLE channels_database_farewell (
+CREATE UNLOGGED TABLE channels_database_will (
     channel varchar(200) COLLATE "C" NOT NULL PRIMARY KEY,
     gateway varchar(200) COLLATE "C" NOT NULL,
     queue varchar(200) COLLATE "C" NOT NULL,
     body text NOT NULL
 );
-CREATE INDEX channels_database_farewell_gateway ON channels_database_farewell (gateway);
+CREATE INDEX channels_database_will_gateway ON channels_database_will (gateway);
 CREATE UNLOGGED TABLE channels_database_group (
     grp varchar(200) COLLATE "C" NOT NULL,
     gateway varchar(200) COLLATE "C" NOT NULL,
@@ -65,13 +65,13 @@ CREATE TABLE channels_database_counter (
 
 -- name: function_take
 -- The next message of the wanted queues, looked at in the order given: found past what others have
--- locked, and deleted. With a slot, it becomes the slot's, in place of what the slot held. A floor spares
+-- locked, and deleted. With a consumer, it becomes the claim of the consumer, in place of an earlier one. A floor spares
 -- the index entries of what is gone, which an open transaction elsewhere keeps from being cleared. A
 -- name other than '' is one name of a queue that names share. All null: there is nothing. A
 -- function, since its plans are made once a session; and always on the index, as what the tables hold
 -- changes faster than the planner's statistics.
 CREATE FUNCTION channels_database_take(
-    queues text[], names text[], floors bigint[], new_slot text, new_process text,
+    queues text[], names text[], floors bigint[], new_consumer text, new_process text,
     OUT found_id bigint, OUT found_queue text, OUT found_channel text, OUT found_body text,
     OUT found_losses smallint
 ) LANGUAGE plpgsql SET enable_seqscan TO off SET enable_bitmapscan TO off AS $$
@@ -86,12 +86,12 @@ BEGIN
             WHERE m.queue = queues[i] AND m.id = found_id
             RETURNING m.queue, m.channel, m.body, m.losses
             INTO found_queue, found_channel, found_body, found_losses;
-            IF new_slot <> '' THEN
-                INSERT INTO channels_database_held AS h
-                    (slot, process, id, queue, channel, body, losses)
-                VALUES (new_slot, new_process, found_id, found_queue, found_channel, found_body,
+            IF new_consumer <> '' THEN
+                INSERT INTO channels_database_claim AS h
+                    (consumer, process, id, queue, channel, body, losses)
+                VALUES (new_consumer, new_process, found_id, found_queue, found_channel, found_body,
                     found_losses)
-                ON CONFLICT (slot) DO UPDATE SET process = excluded.process, id = excluded.id,
+                ON CONFLICT (consumer) DO UPDATE SET process = excluded.process, id = excluded.id,
                     queue = excluded.queue, channel = excluded.channel, body = excluded.body,
                     losses = excluded.losses;
             END IF;
@@ -136,16 +136,16 @@ END
 $$;
 
 -- name: take
-SELECT * FROM channels_database_take(:queues, :names, :floors, '', '');
+SELECT * FROM channels_database_take(:queues, :names, :marks, '', '');
 
 -- name: claim
-SELECT * FROM channels_database_take(:queues, :names, :floors, :slot, :process);
+SELECT * FROM channels_database_take(:queues, :names, :marks, :consumer, :process);
 
 -- name: drain
-SELECT * FROM channels_database_drain(:queue, :floor, :limit);
+SELECT * FROM channels_database_drain(:queue, :mark, :limit);
 
 -- name: room
-SELECT * FROM channels_database_room(:queue, :floor, :limit);
+SELECT * FROM channels_database_room(:queue, :mark, :limit);
 
 -- name: insert_and_notify
 -- "insert", and those who listen are told with the commit. {rows} are the rows.

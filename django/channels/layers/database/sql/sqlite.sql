@@ -12,8 +12,8 @@ CREATE TABLE IF NOT EXISTS channels_database_message (
     losses integer NOT NULL DEFAULT 0,
     PRIMARY KEY (queue, id)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS channels_database_held (
-    slot text NOT NULL PRIMARY KEY,
+CREATE TABLE IF NOT EXISTS channels_database_claim (
+    consumer text NOT NULL PRIMARY KEY,
     process text NOT NULL,
     id integer NOT NULL,
     queue text NOT NULL,
@@ -25,13 +25,13 @@ CREATE TABLE IF NOT EXISTS channels_database_process (
     name text NOT NULL PRIMARY KEY,
     expires real NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS channels_database_farewell (
+CREATE TABLE IF NOT EXISTS channels_database_will (
     channel text NOT NULL PRIMARY KEY,
     gateway text NOT NULL,
     queue text NOT NULL,
     body text NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS channels_database_farewell_gateway ON channels_database_farewell (gateway);
+CREATE INDEX IF NOT EXISTS channels_database_will_gateway ON channels_database_will (gateway);
 CREATE TABLE IF NOT EXISTS channels_database_group (
     grp text NOT NULL,
     gateway text NOT NULL,
@@ -72,9 +72,9 @@ VALUES (
         coalesce((SELECT max(id) + 1 FROM channels_database_message WHERE queue = :queue), 0)),
     :channel, :body, {now} + :expiry);
 
--- name: insert_back
--- Put a message back under the number it had; should the clock have been set back, and the number be
--- another's by now, at the head.
+-- name: requeue
+-- Put a message back under the number it had. If the clock was set back and another message has that
+-- number now, it goes to the head of the queue.
 INSERT INTO channels_database_message (queue, id, channel, body, expires, losses)
 VALUES (
     :queue,
@@ -90,10 +90,10 @@ DELETE FROM channels_database_message WHERE queue = :queue AND id = (
     ORDER BY id LIMIT 1)
 RETURNING id, queue, channel, body, losses;
 
--- name: hold
--- What was taken becomes the slot's, in place of what the slot held.
-REPLACE INTO channels_database_held (slot, process, id, queue, channel, body, losses)
-VALUES (:slot, :process, :id, :queue, :channel, :body, :losses);
+-- name: set_claim
+-- What was taken becomes the claim of the consumer, in place of an earlier one.
+REPLACE INTO channels_database_claim (consumer, process, id, queue, channel, body, losses)
+VALUES (:consumer, :process, :id, :queue, :channel, :body, :losses);
 
 -- name: drain
 -- Up to :limit messages of one gateway's inbox.

@@ -1,0 +1,368 @@
+"""
+How readers learn that something was sent: one thread a process, "channels-listener", wakes them.
+
+On PostgreSQL it LISTENs, and runs no query while nothing comes. On the other databases, and where
+notifications do not come through (behind a pooler), it polls. `Notifier`, at the end, is the sender's side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import select
+import socket
+import threading
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, Callable, Iterable
+
+from ...exceptions import LayerUnavailable
+from .connections import readable
+
+if TYPE_CHECKING:
+    from .store import DatabaseStore
+
+logger = logging.getLogger("django.channels.layers")
+
+#: Seconds in which a notification sent to oneself must arrive; and between two such proofs.
+PROOF_TIMEOUT = 3.0
+PROOF_INTERVAL = 60.0
+
+#: Seconds between two notifications of one topic by one process; and while it sends so many messages between
+#: two of them that its readers are at work anyway.
+NOTIFY_INTERVAL = 0.003
+NOTIFY_INTERVAL_BUSY = 0.010
+BUSY = 5
+
+#: Seconds between two tries to reach a database that is away.
+RETRY_INTERVAL = 0.5
+
+#: Seconds of polling between two tries to LISTEN, after it has failed.
+LISTEN_INTERVAL = 60.0
+
+
+def topic(prefix: str, name: str) -> str:
+    """Return the name that PostgreSQL notifies under: letters and digits, whatever the prefix is."""
+    return "channels_" + hashlib.sha256((prefix + ":" + name).encode()).hexdigest()[:32]
+
+
+class NotificationListener:
+    """
+    Wakes the readers of a store (`store.waiters`), and calls back for inboxes and delays (`subscribe`).
+    Thread-safe; the thread starts with the first reader that waits.
+    """
+
+    def __init__(self, store: DatabaseStore) -> None:
+        self.store = store
+        #: Whether notifications come through, so that nobody needs to poll.
+        self.listening = False
+        self.stopped = False
+        self._lock = threading.Lock()
+        self._subscribers: dict[str, Callable[[], None]] = {}  # queue, or "" for delays
+        self._thread: threading.Thread | None = None
+        self._pair: tuple[socket.socket, socket.socket] | None = None
+
+    def subscribe(self, queue: str, callback: Callable[[], None]) -> None:
+        """Call `callback()` in the listener's thread whenever something may have come to `queue`."""
+        with self._lock:
+            self._subscribers[queue] = callback
+        self._interrupt()
+
+    def unsubscribe(self, queue: str) -> None:
+        """Call no more for `queue`."""
+        with self._lock:
+            self._subscribers.pop(queue, None)
+        self._interrupt()
+
+    def changed(self, queues: Iterable[str] | None = None) -> None:
+        """Wake the readers of `queues`, or with None of every queue, and call back."""
+        names = None if queues is None else set(queues)
+        self.store.waiters.changed(names)
+        with self._lock:
+            callbacks = [
+                callback
+                for queue, callback in self._subscribers.items()
+                if names is None or queue in names
+            ]
+        for callback in callbacks:
+            callback()
+
+    # The thread.
+
+    @property
+    def runs(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread is not None
+
+    def start(self) -> None:
+        """Start the thread, if it does not run."""
+        if self._thread is not None:
+            return
+        with self._lock:
+            if self._thread is None and not self.stopped:
+                self._pair = socket.socketpair()  # not a pipe, which Windows cannot wait for
+                self._pair[1].setblocking(False)
+                self._thread = threading.Thread(
+                    target=self._run, name="channels-listener", daemon=True
+                )
+                self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, and wait for it."""
+        self.stopped = True
+        self._interrupt()
+        self.store.waiters.changed()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(5)
+            if not thread.is_alive():
+                pair, self._pair = self._pair, None
+                for end in pair or ():
+                    end.close()
+
+    def _interrupt(self) -> None:
+        pair = self._pair
+        if pair is not None:
+            try:
+                pair[1].send(b".")
+            except OSError:
+                pass  # full, so it will wake anyway; or closed
+
+    def _run(self) -> None:
+        while not self.stopped:
+            try:
+                if self.store.notifies:
+                    _Session(self).run()
+                else:
+                    self.poll()
+            except LayerUnavailable as error:
+                logger.debug("The listener cannot reach the database: %s", error)
+                self.sleep(RETRY_INTERVAL)
+                # Each waiting reader tries by itself, and learns that the database is away.
+                self.changed()
+            except Exception:
+                logger.exception("The listener of the database layer failed; it starts again.")
+                self.sleep(RETRY_INTERVAL)
+            finally:
+                self.listening = False
+
+    def sleep(self, seconds: float, descriptor: int | None = None) -> None:
+        """Wait until `descriptor` is readable or somebody interrupts, for `seconds` at most."""
+        if self._pair is None:
+            return
+        own = self._pair[0]
+        if descriptor is None:
+            if readable(own.fileno(), max(0.0, seconds)):
+                own.recv(4096)
+        elif hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN | select.POLLPRI)
+            poll.register(own.fileno(), select.POLLIN)
+            if own.fileno() in [each for each, _ in poll.poll(max(seconds, 0) * 1000)]:
+                own.recv(4096)
+        elif own in select.select([descriptor, own], [], [], max(seconds, 0))[0]:
+            own.recv(4096)
+
+    # Polling.
+
+    def poll(self, until: float | None = None) -> None:
+        """Look at intervals, until the time `until` (monotonic) or the end."""
+        store = self.store
+        counter = store.change_counter() if store.sees_changes else None
+        last: Any = None
+        while not self.stopped and (until is None or time.monotonic() < until):
+            if counter is None:
+                self.look()
+            else:
+                value = counter()
+                if value != last:
+                    last = value
+                    self.changed(self._found() | {""})
+            self.sleep(store.poll_interval)
+
+    def look(self) -> None:
+        """Look once at the queues that somebody waits for, and wake the readers of those with messages."""
+        found = self._found()
+        if found:
+            self.changed(found)
+
+    def _found(self) -> set[str]:
+        with self._lock:
+            queues = {queue for queue in self._subscribers if queue}
+        return self.store.peek(sorted(queues | self.store.waiters.wanted()))
+
+    def topics(self) -> dict[str, set[str] | None]:
+        """Return what to LISTEN to: by topic, the queues it means (None: all that are shared)."""
+        prefix = self.store.prefix
+        found: dict[str, set[str] | None] = {
+            topic(prefix, "work"): None,
+            topic(prefix, "back"): None,
+        }
+        with self._lock:
+            for queue in self._subscribers:
+                found[topic(prefix, queue or "delay")] = {queue}
+        return found
+
+
+class _Session:
+    """
+    One LISTEN connection, until it breaks or the listener stops. For the listener's thread.
+
+    From time to time it notifies itself: a *proof* that notifications come through. Until it has arrived, the
+    session polls as well.
+    """
+
+    def __init__(self, listener: NotificationListener) -> None:
+        self._listener = listener
+        self._store = listener.store
+        self._proof = topic(self._store.prefix, "proof." + uuid.uuid4().hex)
+        self._back = topic(self._store.prefix, "back")
+        self._meanings: dict[str, set[str] | None] = {}
+        self._proven = self._asked = False
+        self._deadline = time.monotonic() + PROOF_TIMEOUT
+        self._next_look = 0.0
+
+    def run(self) -> None:
+        connection = self._store.listen()
+        try:
+            connection.listen(self._proof)
+            while not self._listener.stopped:
+                self._follow_subscriptions(connection)
+                now = time.monotonic()
+                self._prove(now)
+                if now > self._deadline and not self._proven:
+                    self._give_up(connection, now)
+                    return
+                if now > self._deadline:
+                    # Another proof, because a dead connection looks like a quiet one.
+                    self._proven = self._asked = False
+                    continue
+                timeout = self._deadline - now
+                if not self._proven:
+                    timeout = min(timeout, self._store.poll_interval)
+                self._listener.sleep(timeout, connection.fileno())
+                self._hear(connection.topics())
+        finally:
+            self._listener.listening = False
+            connection.close()
+
+    def _follow_subscriptions(self, connection: Any) -> None:
+        """LISTEN to what is subscribed now, and to nothing else."""
+        wanted = self._listener.topics()
+        new = set(wanted) - set(self._meanings)
+        for name in new:
+            connection.listen(name)
+        for name in set(self._meanings) - set(wanted):
+            connection.unlisten(name)
+        self._meanings = wanted
+        if new:
+            self._listener.changed()  # what came before this LISTEN
+
+    def _prove(self, now: float) -> None:
+        """Notify oneself if that is due; until the proof has arrived, poll."""
+        if not self._asked:
+            self._asked, self._deadline = True, now + PROOF_TIMEOUT
+            self._store.notify([self._proof])
+        if not self._proven and now >= self._next_look:
+            self._listener.look()
+            self._next_look = now + self._store.poll_interval
+
+    def _give_up(self, connection: Any, now: float) -> None:
+        """Poll for a while: notifications do not come through."""
+        self._listener.listening = False
+        logger.warning(
+            "PostgreSQL's notifications do not come through (is there a pooler in transaction mode before "
+            "the database %r?). The layer polls every %d ms instead.",
+            self._store.connections.alias,
+            self._store.poll_interval * 1000,
+        )
+        connection.close()
+        self._listener.poll(until=now + LISTEN_INTERVAL)
+
+    def _hear(self, topics: set[str]) -> None:
+        """Wake those whom the notifications of `topics` concern."""
+        if self._back in topics:
+            self._store.marks.clear()
+        if self._proof in topics and not self._proven:
+            self._proven, self._deadline = True, time.monotonic() + PROOF_INTERVAL
+            self._listener.listening = True
+        meanings = [self._meanings[name] for name in topics if name in self._meanings]
+        if meanings:
+            queues: set[str] = set()
+            for meaning in meanings:
+                # A shared topic does not tell which queue: any that somebody waits for.
+                queues |= self._store.waiters.wanted() if meaning is None else meaning
+            self._listener.changed(queues)
+
+
+class Notifier:
+    """
+    Notifies a topic at most once in a few milliseconds. Thread-safe.
+
+    The first send carries its notification itself (`due`). Those that follow closely share one, which the
+    thread "channels-notifier" sends (`notify`).
+    """
+
+    def __init__(self, store: DatabaseStore) -> None:
+        self.store = store
+        self._lock = threading.Condition()
+        self._last: dict[str, float] = {}
+        self._waiting: set[str] = set()
+        self._count = 0
+        self._interval = NOTIFY_INTERVAL
+        self._thread: threading.Thread | None = None
+
+    def due(self, topics: Iterable[str]) -> list[str]:
+        """Return those of `topics` that the caller's statement must notify."""
+        now = time.monotonic()
+        with self._lock:
+            if len(self._last) > 1000:
+                self._last.clear()
+            found = [each for each in topics if now - self._last.get(each, 0) >= self._interval]
+            self._last.update((each, now) for each in found)
+        return found
+
+    def notify(self, topics: Iterable[str]) -> None:
+        """Notify `topics` soon. Called after the commit."""
+        topics = set(topics)
+        if not topics:
+            return
+        with self._lock:
+            self._waiting |= topics
+            self._count += 1
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name="channels-notifier", daemon=True
+                )
+                self._thread.start()
+            self._lock.notify()
+
+    def flush(self) -> None:
+        """Notify what still waits, now: at the end of a process."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, set()
+        if waiting:
+            try:
+                self.store.notify(sorted(waiting))
+            except LayerUnavailable:
+                pass  # readers look again when the database is back
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                while not self._waiting:
+                    self._lock.wait()
+            time.sleep(self._interval)
+            with self._lock:
+                waiting, self._waiting = self._waiting, set()
+                self._interval = NOTIFY_INTERVAL if self._count < BUSY else NOTIFY_INTERVAL_BUSY
+                self._count = 0
+                now = time.monotonic()
+                self._last.update((each, now) for each in waiting)
+            try:
+                if waiting:
+                    self.store.notify(sorted(waiting))
+            except LayerUnavailable:
+                pass  # waiting readers have lost the database as well, and look when it is back
+            except Exception:
+                logger.exception("A notification of the database layer failed.")
