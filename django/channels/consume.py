@@ -86,10 +86,14 @@ def run_consumer(
         outcome = LATER
     except BaseException as raised:  # an exit that a consumer asks for does not end the worker
         outcome, error = FAILED, raised
-        if answer_error is not None:
-            _answer_error(answer_error, message, raised)
+        _answer_error(answer_error, message, raised)
     finally:
-        _finish(consumer, sender, releases_connections)
+        try:
+            consumer_finished.send(sender=sender)
+            if releases_connections:
+                release_connections()
+        except Exception:  # of a receiver: the result stays what it is
+            logger.exception("After the consumer %s:", consumer_name(consumer))
         sends = outbox.close(outer)
     try:
         return Result(outcome, [] if outcome == LATER else sends, patch, error, returned)
@@ -128,23 +132,12 @@ def _check_origin(message: Message, consumer: Consumer) -> None:
         check_origin(message, consumer)
 
 
-def _answer_error(
-    answer_error: Callable[[Message, BaseException], None], message: Message, error: BaseException
-) -> None:
+def _answer_error(answer_error: Any, message: Message, error: BaseException) -> None:
     try:
-        answer_error(message, error)
+        if answer_error is not None:
+            answer_error(message, error)
     except Exception:
         logger.exception("The error page for a message on %s failed:", message.channel_name)
-
-
-def _finish(consumer: Consumer, sender: Any, releases_connections: bool) -> None:
-    """What comes after every consumer. A receiver that raises does not change the result."""
-    try:
-        consumer_finished.send(sender=sender)
-        if releases_connections:
-            release_connections()
-    except Exception:
-        logger.exception("After the consumer %s:", consumer_name(consumer))
 
 
 def consumer_name(consumer: Consumer) -> str:

@@ -41,7 +41,8 @@ class Message:
     ) -> None:
         self.content = content
         self.channel_layer = channel_layer
-        self._channel_name = channel_name
+        #: The name of the channel that it came on.
+        self.channel_name = channel_name
         self._reply_channel: Channel | None = None
         self._channel_session: ChannelSession | None = None
         self._session_data = session_data
@@ -49,14 +50,9 @@ class Message:
             self.event_id = event_id
 
     @property
-    def channel_name(self) -> str:
-        """The name of the channel that it came on."""
-        return self._channel_name
-
-    @property
     def channel(self) -> Channel:
         """The Channel that it came on."""
-        return Channel(self._channel_name, channel_layer=self.channel_layer)
+        return Channel(self.channel_name, channel_layer=self.channel_layer)
 
     @property
     def reply_channel(self) -> Channel:
@@ -118,7 +114,7 @@ class Message:
         return len(self.content)
 
     def __repr__(self) -> str:
-        return "<Message on %s: %s>" % (self._channel_name, ", ".join(sorted(self.content)))
+        return "<Message on %s: %s>" % (self.channel_name, ", ".join(sorted(self.content)))
 
     def keys(self) -> KeysView[str]:
         return self.content.keys()
@@ -136,7 +132,7 @@ class Message:
         """Return a Message with a shallow copy of the content, of the same connection and session."""
         copy = Message(
             self.content.copy(),
-            self._channel_name,
+            self.channel_name,
             self.channel_layer,
             self.event_id,
             self._session_data,

@@ -2,6 +2,7 @@
 
 import unittest
 
+from django.channels import protocol
 from django.channels.gateway import http
 from django.channels.gateway.http import Request
 
@@ -11,7 +12,7 @@ OK = {"status": 200, "headers": [[b"X-Test", b"yes"]], "content": b"hello", "mor
 
 
 class Client(Recorder):
-    """A Request whose actions are kept, sorted by what they ask for."""
+    """A Request whose actions are kept."""
 
     def __init__(self, more_body=False):
         super().__init__(Request("gateway.test!1", "/path"))
@@ -37,13 +38,14 @@ class Client(Recorder):
 
 
 class ResponseTests(unittest.TestCase):
-    def test_the_request_goes_out_as_an_exchange(self):
+    def test_the_request_is_an_event_in_flight(self):
         client = Client()
         channel, message = client.sent[0]
         self.assertEqual(channel, "http.request")
-        self.assertEqual(message["reply_channel"], "gateway.test!1")
-        self.assertEqual(message["exchange"], 0)
-        self.assertNotIn("body_channel", message)
+        self.assertEqual(message[protocol.REPLY_CHANNEL], "gateway.test!1")
+        self.assertEqual(message[protocol.EVENT_ID], 0)
+        self.assertNotIn(protocol.BODY_CHANNEL, message)
+        self.assertEqual((client.state.in_flight, client.state.over), (0, False))
 
     def test_a_response_in_one_message(self):
         client = Client().done(OK)
@@ -67,7 +69,7 @@ class ResponseTests(unittest.TestCase):
         self.assertEqual(client.body, b"abc")
         self.assertTrue(client.finished)
 
-    def test_a_long_poll_is_answered_after_its_consumer(self):
+    def test_a_long_poll_is_answered_after_its_consumer_has_ended(self):
         client = Client().done()
         self.assertFalse(client.finished)
         client.reply(**OK)
@@ -80,8 +82,10 @@ class ResponseTests(unittest.TestCase):
 
     def test_a_group_message_is_an_answer_and_nothing_else(self):
         client = Client()
-        client.do(client.state.group({"done": 0, "lost": 0, "error": True, "body_credit": 9}))
-        client.do(client.state.group({"channel_session": {"set": {"_auth_user_id": "1"}}}))
+        control = {protocol.LOST: 0, protocol.BODY_CREDIT: 9}
+        client.do(client.state.group(dict(protocol.ack(0, error=True), **control)))
+        patch = {"set": {"_auth_user_id": "1"}, "removed": []}
+        client.do(client.state.group(protocol.session_patch(patch)))
         self.assertEqual(
             (client.state.in_flight, client.state.session, client.written), (0, {}, [])
         )
@@ -89,7 +93,7 @@ class ResponseTests(unittest.TestCase):
         client.drain()
         self.assertEqual(len(client.sent), 1)
 
-    def test_a_window_is_told_what_was_written(self):
+    def test_a_window_learns_what_was_written(self):
         client = Client()
         client.reply(status=200, content=b"a", more_content=True, window_channel="window?x")
         client.reply(content=b"b", more_content=True)
@@ -99,7 +103,7 @@ class ResponseTests(unittest.TestCase):
         client.reply(content=b"c").drain()
         self.assertEqual(len(client.sent), 2)
 
-    def test_bad_heads_are_told_in_the_log_and_answered_with_500(self):
+    def test_a_bad_head_is_logged_and_answered_with_500(self):
         for reply, text in (
             ({"content": b"no status"}, "has no 'status'"),
             ({"status": "200"}, "has the status '200'"),
@@ -115,7 +119,7 @@ class ResponseTests(unittest.TestCase):
                 self.assertIn(text, client.logged[0])
                 self.assertNotIn(b"status'", client.body)
 
-    def test_no_header_becomes_two(self):
+    def test_a_header_cannot_become_two(self):
         for name, value in (
             (b"location", b"/\r\nset-cookie: admin=1"),
             (b"location", b"/\nset-cookie: admin=1"),
@@ -133,7 +137,7 @@ class ResponseTests(unittest.TestCase):
         client = Client().done({"status": 200, "headers": [[b"X-\x60'9", "caf\xe9\t".encode()]]})
         self.assertEqual(client.status, 200)
 
-    def test_content_that_is_no_bytes_cuts_the_response(self):
+    def test_content_that_is_not_bytes_cuts_the_response(self):
         client = Client().reply(status=200, content=b"a", more_content=True)
         client.reply(content="text", more_content=True)
         self.assertIn("must be bytes", client.logged[0])
@@ -163,7 +167,7 @@ class BodyTests(unittest.TestCase):
         client.reply(body_credit=1)
         self.assertTrue(client.state.reading)
 
-    def test_a_body_that_nobody_needs_is_not_sent(self):
+    def test_a_body_is_not_sent_after_the_response(self):
         client = Client(more_body=True).done(OK)
         del client.sent[:]
         client.do(client.state.body(b"late", True))
@@ -182,7 +186,11 @@ class EndTests(unittest.TestCase):
             client.sent[-1],
             (
                 "http.disconnect",
-                {"path": "/path", "reply_channel": "gateway.test!1", "exchange": 1},
+                {
+                    "path": "/path",
+                    protocol.REPLY_CHANNEL: "gateway.test!1",
+                    protocol.EVENT_ID: 1,
+                },
             ),
         )
         self.assertTrue(client.state.over)
@@ -195,20 +203,20 @@ class EndTests(unittest.TestCase):
         client.done()
         self.assertEqual(client.sent[-1][0], "http.disconnect")
 
-    def test_gone_after_the_answer_is_nothing(self):
+    def test_an_end_after_the_answer_sends_no_disconnect(self):
         client = Client().done(OK)
         client.do(client.state.gone())
         self.assertEqual(len(client.sent), 1)
 
     def test_a_lost_worker(self):
-        client = Client().reply(lost=0)
+        client = Client().lost(0)
         self.assertEqual(client.status, 502)
         self.assertEqual(client.counted, ["lost"])
         client.done(OK)
         self.assertEqual(len(client.written), 2)
 
     def test_a_lost_worker_in_a_stream_cuts_it(self):
-        client = Client().reply(status=200, content=b"a", more_content=True).reply(lost=0)
+        client = Client().reply(status=200, content=b"a", more_content=True).lost(0)
         self.assertEqual(client.body, b"a")
         self.assertTrue(client.written[-1][0]["more_body"])
         self.assertTrue(client.finished)
@@ -243,10 +251,11 @@ class EndTests(unittest.TestCase):
             self.assertTrue(client.state.over)
             self.assertEqual([channel for channel, _ in client.sent], ["http.request"])
 
-    def test_a_body_that_finds_no_room_does_not_end_the_exchange(self):
+    def test_a_body_part_that_finds_no_room_leaves_the_request_in_flight(self):
         client = Client(more_body=True)
         client.do(client.state.gone())
         client.do(client.state.refused("body?x"))
+        self.assertEqual(client.state.in_flight, 0)
         client.done()
         self.assertEqual(client.sent[-1][0], "http.disconnect")
         self.assertTrue(client.state.over)
@@ -256,9 +265,143 @@ class EndTests(unittest.TestCase):
         client.do(client.state.reset())
         self.assertEqual(client.status, 502)
 
-    def test_nobody_reads_a_stream_without_a_window(self):
+    def test_a_client_that_reads_no_part_of_a_long_poll_is_cut_off(self):
         client = Client().reply(status=200, content=b"a", more_content=True)
         for _ in range(http.MAX_UNREAD):
             client.reply(content=b"a", more_content=True)
         self.assertEqual(client.counted, ["slow_clients", "responses_cut"])
         self.assertTrue(client.finished)
+
+    def test_a_stale_ack_leaves_the_request_in_flight(self):
+        client = Client()
+        client.do(client.state.gone())
+        client.do(client.state.reply(protocol.ack(7)))
+        self.assertEqual(client.channels, ["http.request"])
+        client.do(client.state.reply(protocol.ack(0)))
+        self.assertEqual(client.channels, ["http.request", "http.disconnect"])
+
+    def test_a_stale_loss_answers_nothing(self):
+        client = Client().lost(7)
+        self.assertEqual((client.written, client.counted, client.state.in_flight), ([], [], 0))
+        client.done()
+        client.lost(0)
+        self.assertEqual((client.written, client.counted), ([], []))
+
+    def test_a_loss_after_the_client_has_gone_is_followed_by_the_disconnect(self):
+        client = Client()
+        client.do(client.state.gone())
+        client.lost(0)
+        self.assertEqual((client.written, client.counted), ([], ["lost"]))
+        self.assertEqual(client.channels[-1], "http.disconnect")
+
+    def test_the_session_travels_to_the_disconnect(self):
+        client = Client()
+        client.do(client.state.gone())
+        client.done(**protocol.session_patch({"set": {"a": 1}, "removed": []}))
+        self.assertEqual(client.sent[-1][1][protocol.SESSION], {"a": 1})
+
+    def test_the_end_of_a_client_discards_what_it_has_not_read(self):
+        client = Client().reply(status=200, content=b"a", more_content=True)
+        client.do(client.state.gone())
+        self.assertTrue(client.discarded and client.finished)
+        self.assertFalse(client.aborted)
+
+    def test_a_refused_part_of_a_body_answers_503_and_closes_the_body(self):
+        client = Client(more_body=True)
+        client.do(client.state.refused("body?x"))
+        self.assertEqual((client.status, client.counted), (503, ["refused"]))
+        self.assertEqual(client.sent[-1], ("body?x", protocol.closed()))
+
+    def test_a_cut_response_is_aborted_and_its_writer_told(self):
+        client = Client()
+        window = {protocol.WINDOW_CHANNEL: "window?x"}
+        client.reply(status=200, content=b"a", more_content=True, **window)
+        client.reply(**{protocol.ERROR: True})
+        self.assertTrue(client.aborted and client.finished)
+        self.assertEqual(client.counted, ["responses_cut"])
+        self.assertEqual(client.sent[-1], ("window?x", protocol.closed()))
+        client.reply(**{protocol.ERROR: True})
+        self.assertEqual(client.counted, ["responses_cut"])
+
+    def test_an_error_page_is_complete(self):
+        for fail, status in (
+            (lambda client: client.done(error=True), 500),
+            (lambda client: client.lost(0), 502),
+            (lambda client: client.do(client.state.refused("http.request")), 503),
+            (lambda client: client.do(client.state.reset()), 502),
+        ):
+            client = Client()
+            fail(client)
+            (start, start_note), (body, body_note) = client.written
+            self.assertEqual((start["type"], start["status"]), ("http.response.start", status))
+            self.assertIn((b"content-type", b"text/html; charset=utf-8"), start["headers"])
+            self.assertEqual((b"retry-after", b"1") in start["headers"], status == 503)
+            self.assertEqual((body["type"], body["more_body"]), ("http.response.body", False))
+            self.assertIn(str(status).encode(), body["body"])
+            self.assertEqual((start_note, body_note), (None, None))
+            self.assertTrue(client.finished and not client.aborted)
+            # Later replies change nothing.
+            client.reply(**OK)
+            self.assertEqual(len(client.written), 2)
+
+
+class BoundTests(unittest.TestCase):
+    def test_statuses_from_200_to_999_are_sent(self):
+        for status, sent in ((199, 500), (200, 200), (999, 999), (1000, 500), (True, 500)):
+            self.assertEqual(Client().done({"status": status}).status, sent)
+
+    def test_a_client_that_reads_is_never_cut_off(self):
+        client = Client().reply(status=200, content=b"a", more_content=True)
+        for _ in range(http.MAX_UNREAD - 1):
+            client.reply(content=b"a", more_content=True)
+        self.assertFalse(client.finished)
+        client.drain()
+        for _ in range(http.MAX_UNREAD):
+            client.reply(content=b"a", more_content=True)
+        self.assertEqual((client.counted, client.discarded), ([], False))
+        client.reply(content=b"a", more_content=True)
+        self.assertEqual(client.counted, ["slow_clients", "responses_cut"])
+        self.assertTrue(client.discarded and client.aborted)
+
+    def test_a_stream_with_a_window_is_bounded_by_its_window_alone(self):
+        client = Client()
+        window = {protocol.WINDOW_CHANNEL: "window?x"}
+        client.reply(status=200, content=b"a", more_content=True, **window)
+        for _ in range(http.MAX_UNREAD + 1):
+            client.reply(content=b"a", more_content=True)
+        self.assertEqual(client.counted, [])
+
+    def test_a_credit_allows_so_many_parts(self):
+        client = Client(more_body=True)
+        for _ in range(http.BODY_WINDOW):
+            client.do(client.state.body(b"x", True))
+        client.do(client.state.reply(protocol.body_credit(2)))
+        for reading in (True, True, False):
+            self.assertEqual(client.state.reading, reading)
+            client.do(client.state.body(b"x", True))
+
+    def test_replies_ahead_of_the_ack_leave_the_request_in_flight(self):
+        client = Client()
+        client.do(client.state.reply(protocol.replies([{"status": 200, "more_content": True}])))
+        self.assertEqual((client.status, client.state.in_flight), (200, 0))
+
+    def test_only_the_first_message_of_a_response_names_its_window(self):
+        client = Client().reply(status=200, content=b"a", more_content=True)
+        client.reply(content=b"b", more_content=True, **{protocol.WINDOW_CHANNEL: "window?x"})
+        client.drain()
+        self.assertEqual((client.channels, client.wills), (["http.request"], []))
+
+    def test_the_end_is_told_to_who_reads_the_body_and_writes_the_stream(self):
+        client = Client(more_body=True)
+        window = {protocol.WINDOW_CHANNEL: "window?x"}
+        client.reply(status=200, content=b"a", more_content=True, **window)
+        self.assertEqual([will[0] for will in client.wills], ["body?x", "window?x"])
+        client.do(client.state.gone())
+        closed = [("body?x", protocol.closed()), ("window?x", protocol.closed())]
+        self.assertEqual(client.sent[-2:], closed)
+        client.do(client.state.gone())
+        self.assertEqual(len(client.sent), 3)
+
+    def test_a_message_that_is_not_an_answer_writes_nothing(self):
+        client = Client().reply(unknown=1)
+        self.assertEqual((client.written, client.logged), ([], []))

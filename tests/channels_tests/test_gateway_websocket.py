@@ -2,6 +2,7 @@
 
 import unittest
 
+from django.channels import protocol
 from django.channels.gateway import websocket
 from django.channels.gateway.websocket import CLOSED, CLOSING, CONNECTING, OPEN, WebSocket
 
@@ -9,24 +10,36 @@ from .recorder import Recorder
 
 
 class Socket(Recorder):
-    """A WebSocket whose actions are kept, sorted by what they ask for."""
+    """A WebSocket whose actions are kept."""
 
     def __init__(self, **handshake):
         super().__init__(WebSocket("gateway.test!1", "/path"))
         self.do(self.state.connect(dict(handshake, path="/path")))
 
     def opened(self):
-        """With the handshake answered, and nothing kept of it."""
-        self.do(self.state.reply({"replies": [{"accept": True}], "done": 0}))
+        """Answer the handshake, and forget what was sent and written for it."""
+        self.done({"accept": True})
         del self.sent[:], self.written[:]
         return self
 
     def frame(self, text=None, data=None):
         return self.do(self.state.frame(text, data))
 
+    def read(self, sender=websocket.OWN):
+        """The client reads everything that was written."""
+        written, self.written = self.written, []
+        for event in written:
+            self.do(self.state.written(event, sender))
+        return self
+
     @property
     def types(self):
         return [event["type"] for event in self.written]
+
+
+def texts_of(message):
+    """The texts of the frames in a `websocket.receive` event."""
+    return [frame["text"] for frame in message.get(protocol.FRAMES) or [message]]
 
 
 class HandshakeTests(unittest.TestCase):
@@ -40,8 +53,8 @@ class HandshakeTests(unittest.TestCase):
                     {
                         "path": "/path",
                         "order": 0,
-                        "reply_channel": "gateway.test!1",
-                        "exchange": 0,
+                        protocol.REPLY_CHANNEL: "gateway.test!1",
+                        protocol.EVENT_ID: 0,
                     },
                 )
             ],
@@ -77,14 +90,14 @@ class HandshakeTests(unittest.TestCase):
         self.assertEqual(socket.types, ["websocket.accept", "websocket.send", "websocket.close"])
         self.assertEqual(socket.written[-1]["code"], 4001)
 
-    def test_close_and_accept_false_deny(self):
+    def test_close_and_accept_false_deny_the_handshake(self):
         for reply in ({"close": True}, {"accept": False}, {"accept": False, "text": "x"}):
             with self.subTest(reply=reply):
                 socket = Socket().done(reply)
                 self.assertEqual(socket.types, ["websocket.close"])
                 self.assertTrue(socket.finished)
                 self.assertEqual(socket.counted, ["denied"])
-                # Who was denied was never there: no disconnect is owed.
+                # The site denied the socket, so it gets no disconnect.
                 socket.do(socket.state.gone(1006))
                 self.assertEqual(len(socket.sent), 1)
                 self.assertEqual(socket.state.phase, CLOSED)
@@ -95,7 +108,7 @@ class HandshakeTests(unittest.TestCase):
         socket.reply(accept=True)
         self.assertEqual(socket.types, ["websocket.accept"])
 
-    def test_a_group_message_accepts_nobody(self):
+    def test_a_group_message_does_not_accept_a_handshake(self):
         socket = Socket()
         socket.do(socket.state.group({"text": "news"}))
         self.assertEqual(socket.written, [])
@@ -106,7 +119,7 @@ class HandshakeTests(unittest.TestCase):
         denied.done({"close": True})
         self.assertEqual(denied.types, ["websocket.close"])
 
-    def test_nobody_answers(self):
+    def test_a_handshake_without_an_answer_is_denied_after_a_time(self):
         socket = Socket().done()
         socket.do(socket.state.timeout())
         self.assertEqual(socket.types, ["websocket.close"])
@@ -155,7 +168,7 @@ class OrderTests(unittest.TestCase):
                 {"text": "d", "order": 4},
             ],
         )
-        self.assertEqual(message["exchange"], 4)
+        self.assertEqual(message[protocol.EVENT_ID], 4)
         self.assertNotIn("text", message)
         socket.done()
         socket.frame("e")
@@ -185,8 +198,9 @@ class OrderTests(unittest.TestCase):
 
     def test_an_answer_to_another_event_changes_nothing(self):
         socket = Socket().opened().frame("a").frame("b")
-        socket.reply(done=0).reply(done=7)
-        self.assertEqual(len(socket.sent), 1)
+        for other in (0, 7):
+            socket.do(socket.state.reply(protocol.ack(other, [{"text": "late"}])))
+        self.assertEqual((len(socket.sent), socket.written), (1, []))
 
     def test_the_session_travels(self):
         socket = Socket()
@@ -241,17 +255,130 @@ class BoundTests(unittest.TestCase):
         self.assertEqual(socket.counted, [])
 
     def test_a_client_that_does_not_read_its_answers_gets_no_more_frames_handled(self):
+        for answers in (
+            [{"text": "answer"}] * websocket.MAX_UNREAD,
+            [{"bytes": b"x" * websocket.MAX_UNREAD_WEIGHT}],
+        ):
+            socket = Socket().opened().frame("a")
+            socket.done(*answers)
+            socket.frame("b").frame("c")
+            self.assertEqual(len(socket.sent), 1)
+            socket.read()
+            sent = [text for _, message in socket.sent[1:] for text in texts_of(message)]
+            self.assertEqual(sent[0], "b")
+            socket.done().done()
+            sent = [text for _, message in socket.sent[1:] for text in texts_of(message)]
+            self.assertEqual(sent, ["b", "c"])
+
+    def test_one_answer_less_does_not_stop_a_client(self):
+        for answers in (
+            [{"text": "answer"}] * (websocket.MAX_UNREAD - 1),
+            [{"bytes": b"x" * (websocket.MAX_UNREAD_WEIGHT - 1)}],
+        ):
+            socket = Socket().opened().frame("a")
+            socket.done(*answers)
+            socket.frame("b")
+            self.assertEqual(len(socket.sent), 2)
+
+    def test_reading_what_others_sent_does_not_continue_a_stopped_client(self):
+        socket = Socket().opened().frame("a")
+        socket.done(*[{"text": "answer"}] * websocket.MAX_UNREAD)
+        socket.frame("b")
+        socket.do(socket.state.group({"text": "news"}))
+        socket.do(socket.state.written({"text": "news"}, websocket.OTHERS))
+        self.assertEqual(len(socket.sent), 1)
+
+    def test_a_client_that_leaves_with_unread_answers_gets_its_disconnect(self):
         socket = Socket().opened().frame("a")
         socket.done(*[{"text": "answer"}] * (websocket.MAX_UNREAD + 1))
-        socket.frame("b").frame("c")
-        self.assertEqual(len(socket.sent), 1)
-        for event in socket.written:
-            socket.do(socket.state.written(event, websocket.OWN))
-        self.assertEqual([frame["text"] for frame in socket.sent[1][1]["frames"]], ["b", "c"])
+        socket.do(socket.state.gone(1001))
+        self.assertEqual(socket.channels, ["websocket.receive", "websocket.disconnect"])
+        self.assertTrue(socket.discarded)
+        self.assertTrue(socket.finished)
+        self.assertTrue(socket.state.over)
+
+    def test_its_waiting_frames_are_handled_before_that_disconnect(self):
+        socket = Socket().opened().frame("a")
+        socket.done(*[{"text": "answer"}] * websocket.MAX_UNREAD)
+        socket.frame("b")
+        socket.do(socket.state.gone(1001))
+        self.assertEqual(socket.channels, ["websocket.receive"] * 2)
+        socket.done()
+        self.assertEqual(socket.channels[-1], "websocket.disconnect")
+
+    def test_unread_messages_of_others_are_bounded_by_weight_too(self):
+        socket = Socket().opened()
+        half = "x" * (websocket.MAX_UNREAD_WEIGHT // 2)
+        for _ in range(2):
+            socket.do(socket.state.group({"text": half}))
+        self.assertEqual(socket.counted, [])
+        socket.do(socket.state.group({"bytes": b"one more"}))
+        self.assertEqual(socket.counted, ["slow_clients"])
+        self.assertTrue(socket.discarded)
+
+    def test_weight_that_was_read_no_longer_counts(self):
+        socket = Socket().opened()
+        for _ in range(5):
+            socket.do(socket.state.group({"bytes": b"x" * (websocket.MAX_UNREAD_WEIGHT // 2)}))
+            socket.read(websocket.OTHERS)
+        self.assertEqual(socket.counted, [])
+
+    def test_the_answers_of_its_own_consumers_never_close_a_socket(self):
+        socket = Socket().opened().frame("a")
+        socket.done(*[{"text": "x" * 10000}] * (3 * websocket.MAX_UNREAD))
+        self.assertEqual((socket.counted, socket.state.phase), ([], OPEN))
+        self.assertEqual(len(socket.written), 3 * websocket.MAX_UNREAD)
+
+    def test_messages_of_others_and_answers_are_counted_apart(self):
+        socket = Socket().opened().frame("a")
+        for _ in range(websocket.MAX_UNREAD - 1):
+            socket.do(socket.state.group({"text": "news"}))
+        socket.done(*[{"text": "answer"}] * (websocket.MAX_UNREAD - 1))
+        socket.frame("b")
+        self.assertEqual((socket.counted, len(socket.sent)), ([], 2))
+
+    def test_the_heaviest_frame_that_fits_is_handled(self):
+        text = "x" * (websocket.MAX_FRAME - 2)  # two bytes more, as JSON would weigh it
+        self.assertEqual(Socket().opened().frame(text).channels, ["websocket.receive"])
+        self.assertEqual(Socket().opened().frame(text + "x").counted, ["frames_too_big"])
+
+    def test_a_batch_fills_its_bound_exactly(self):
+        half = "x" * (websocket.MAX_BATCH_WEIGHT // 2 - 2)
+        socket = Socket().opened().frame("a").frame(half).frame(half).frame("z")
+        socket.done()
+        frames = socket.sent[-1][1][protocol.FRAMES]
+        self.assertEqual([frame["order"] for frame in frames], [2, 3])
+        socket.done()
+        self.assertEqual(socket.sent[-1][1]["text"], "z")
+
+    def test_frames_that_were_sent_make_room_by_their_weight(self):
+        socket = Socket().opened().frame("a")
+        socket.frame("x" * 600 * 1024).frame("x" * 600 * 1024)
+        self.assertFalse(socket.state.reading)
+        socket.done()
+        self.assertTrue(socket.state.reading)
+
+    def test_a_close_makes_room(self):
+        socket = Socket().opened().frame("a")
+        while socket.state.reading:
+            socket.frame("b")
+        socket.reply(close=True)
+        self.assertTrue(socket.state.reading)
+
+    def test_group_messages_before_the_handshake_are_bounded_and_in_order(self):
+        socket = Socket()
+        for number in range(websocket.MAX_UNREAD + 2):
+            socket.do(socket.state.group({"text": str(number)}))
+        self.assertEqual(socket.counted, ["group_full"] * 2)
+        socket.done({"accept": True})
+        texts = [event.get("text") for event in socket.written]
+        self.assertEqual(texts, [None] + [str(each) for each in range(websocket.MAX_UNREAD)])
+        self.assertEqual(socket.state.phase, OPEN)
 
     def test_a_full_channel(self):
         socket = Socket().opened().frame("a")
         socket.do(socket.state.refused("websocket.receive"))
+        self.assertEqual(socket.counted, ["refused"])
         self.assertEqual(socket.written, [{"type": "websocket.close", "code": 1013}])
         self.assertEqual(socket.sent[-1][0], "websocket.disconnect")
 
@@ -262,7 +389,7 @@ class BoundTests(unittest.TestCase):
             socket.written,
             [{"type": "websocket.accept"}, {"type": "websocket.close", "code": 1013}],
         )
-        # The site never heard of it, so it hears of no end either.
+        # The site got no connect event, so it gets no disconnect.
         self.assertEqual(len(socket.sent), 1)
 
 
@@ -292,12 +419,12 @@ class EndTests(unittest.TestCase):
 
     def test_a_lost_worker_closes_with_1011(self):
         socket = Socket().opened().frame("a").frame("b")
-        socket.reply(lost=1)
+        socket.lost(1)
         self.assertEqual(socket.written, [{"type": "websocket.close", "code": 1011}])
         self.assertEqual(socket.sent[-1][0], "websocket.disconnect")
         self.assertEqual(socket.counted, ["lost"])
-        # Its answer, should it come all the same, is too late.
-        socket.reply(done=1, replies=[{"text": "late"}])
+        # An answer that comes after all is too late.
+        socket.do(socket.state.reply(protocol.ack(1, [{"text": "late"}])))
         self.assertEqual(len(socket.written), 1)
 
     def test_a_layer_that_lost_its_data_closes_with_1012(self):
@@ -306,7 +433,7 @@ class EndTests(unittest.TestCase):
         self.assertEqual(socket.written, [{"type": "websocket.close", "code": 1012}])
         self.assertEqual(socket.sent[-1][0], "websocket.disconnect")
 
-    def test_a_reply_of_the_wrong_type_is_logged_and_harms_nobody(self):
+    def test_a_reply_of_the_wrong_type_is_logged_and_not_sent(self):
         socket = Socket().opened().frame("a").done({"text": b"bytes"}, {"text": "fine"})
         self.assertEqual(socket.written, [{"type": "websocket.send", "text": "fine"}])
         self.assertIn("must be str", socket.logged[0])
@@ -321,3 +448,164 @@ class EndTests(unittest.TestCase):
     def test_unknown_keys_are_ignored(self):
         socket = Socket().opened().reply(unknown=1).reply(text="x", other=2)
         self.assertEqual(socket.written, [{"type": "websocket.send", "text": "x"}])
+
+    def test_every_code_that_may_be_sent_is_sent(self):
+        for code in [*range(1000, 1004), *range(1007, 1015), 3000, 4000, 4999]:
+            with self.subTest(code=code):
+                socket = Socket().opened().frame("a").done({"close": code})
+                self.assertEqual(socket.written, [{"type": "websocket.close", "code": code}])
+                self.assertEqual(socket.logged, [])
+                self.assertEqual(socket.sent[-1][1]["code"], code)
+
+    def test_a_stale_loss_closes_nothing(self):
+        socket = Socket().opened().frame("a")
+        socket.done()
+        socket.lost(1)  # of the frame that was handled
+        socket.frame("b").lost(1)
+        self.assertEqual((socket.written, socket.counted), ([], []))
+        self.assertEqual(socket.channels, ["websocket.receive"] * 2)
+        socket.done()
+        self.assertEqual(socket.state.phase, OPEN)
+
+    def test_a_loss_while_no_event_is_in_flight_closes_nothing(self):
+        socket = Socket().opened()
+        socket.lost(0)
+        self.assertEqual((socket.state.phase, socket.counted), (OPEN, []))
+
+    def test_a_loss_after_the_client_has_gone_is_followed_by_the_disconnect(self):
+        socket = Socket().opened().frame("a")
+        socket.do(socket.state.gone(1001))
+        socket.lost(1)
+        self.assertEqual(socket.written, [])
+        self.assertEqual(
+            (socket.channels[-1], socket.sent[-1][1]["code"]), ("websocket.disconnect", 1001)
+        )
+        self.assertTrue(socket.state.over)
+
+    def test_a_loss_in_the_handshake_denies_it_and_is_followed_by_the_disconnect(self):
+        socket = Socket().lost(0)
+        self.assertEqual(socket.written, [{"type": "websocket.close", "code": 1011}])
+        self.assertEqual(socket.channels, ["websocket.connect", "websocket.disconnect"])
+
+    def test_a_reset_in_the_handshake_denies_it_without_a_disconnect(self):
+        socket = Socket()
+        socket.do(socket.state.reset())
+        self.assertEqual(socket.written, [{"type": "websocket.close", "code": 1000}])
+        self.assertEqual(socket.counted, ["denied"])
+        self.assertTrue(socket.finished and socket.state.over)
+        socket.do(socket.state.reply(protocol.ack(0, [{"accept": True}])))
+        socket.do(socket.state.gone(1006))
+        self.assertEqual((len(socket.written), socket.channels), (1, ["websocket.connect"]))
+
+    def test_a_reset_after_the_close_is_followed_by_the_disconnect(self):
+        socket = Socket().opened().frame("a").reply(close=True)
+        socket.do(socket.state.reset())
+        self.assertEqual(socket.types, ["websocket.close"])
+        self.assertEqual(socket.sent[-1][1]["code"], 1000)
+        self.assertTrue(socket.state.over)
+
+    def test_a_handshake_that_timed_out_is_logged_and_its_disconnect_says_1006(self):
+        socket = Socket().done()
+        socket.do(socket.state.timeout())
+        self.assertIn("/path was not accepted in time", socket.logged[0])
+        self.assertEqual(socket.sent[-1][1]["code"], 1006)
+        self.assertEqual(socket.written, [{"type": "websocket.close", "code": 1000}])
+        socket.reply(accept=True)
+        self.assertEqual(len(socket.written), 1)
+
+    def test_a_timeout_waits_for_the_connect_event_in_flight(self):
+        socket = Socket()
+        socket.do(socket.state.timeout())
+        self.assertEqual(socket.channels, ["websocket.connect"])
+        socket.done({"accept": True})
+        self.assertEqual(socket.channels[-1], "websocket.disconnect")
+        self.assertEqual(socket.types, ["websocket.close"])
+
+    def test_an_end_without_a_code_says_1006(self):
+        socket = Socket().opened()
+        socket.do(socket.state.gone())
+        self.assertEqual(socket.sent[-1][1]["code"], 1006)
+
+    def test_an_end_after_the_close_keeps_the_code_of_the_close(self):
+        socket = Socket().opened().frame("a").reply(close=4000)
+        socket.do(socket.state.gone(1001))
+        socket.done()
+        self.assertEqual(socket.sent[-1][1]["code"], 4000)
+        self.assertFalse(socket.discarded)
+
+    def test_the_end_of_a_client_discards_what_it_has_not_read(self):
+        socket = Socket().opened()
+        socket.do(socket.state.gone(1001))
+        self.assertTrue(socket.discarded and socket.finished)
+
+    def test_text_wins_over_bytes(self):
+        socket = Socket().opened().reply(text="x", bytes=b"y")
+        self.assertEqual(socket.written, [{"type": "websocket.send", "text": "x"}])
+
+    def test_a_reply_without_data_to_an_open_socket_writes_nothing(self):
+        self.assertEqual(Socket().opened().reply(accept=True).reply(text=None).written, [])
+
+    def test_a_refused_frame_is_not_handled_when_the_client_has_gone(self):
+        socket = Socket().opened().frame("a")
+        socket.do(socket.state.gone(1001))
+        socket.do(socket.state.refused("websocket.receive"))
+        self.assertEqual((socket.written, socket.sent[-1][1]["code"]), ([], 1001))
+
+
+class ReplyTests(unittest.TestCase):
+    def test_replies_ahead_of_the_ack_are_written_and_leave_the_event_in_flight(self):
+        socket = Socket().opened().frame("a").frame("b")
+        socket.do(socket.state.reply(protocol.replies([{"text": "early"}])))
+        self.assertEqual(socket.written, [{"type": "websocket.send", "text": "early"}])
+        self.assertEqual(len(socket.sent), 1)
+        socket.done()
+        self.assertEqual(len(socket.sent), 2)
+
+    def test_replies_come_before_the_error_that_follows_them(self):
+        socket = Socket().opened().frame("a")
+        socket.do(socket.state.reply(protocol.ack(1, [{"text": "x"}], error=True)))
+        self.assertEqual(socket.types, ["websocket.send", "websocket.close"])
+
+    def test_an_ack_without_replies_lets_the_next_event_go(self):
+        socket = Socket().opened().frame("a").frame("b")
+        socket.do(socket.state.reply(protocol.ack(1)))
+        self.assertEqual([message.get("text") for _, message in socket.sent], ["a", "b"])
+
+    def test_each_event_has_the_path_the_reply_channel_and_its_number(self):
+        socket = Socket().opened().frame("a")
+        expected = {"path": "/path", "text": "a", "order": 1}
+        expected.update({protocol.REPLY_CHANNEL: "gateway.test!1", protocol.EVENT_ID: 1})
+        self.assertEqual(socket.sent, [("websocket.receive", expected)])
+        socket.done()
+        socket.do(socket.state.gone(1000))
+        expected = {"path": "/path", "code": 1000, "order": 2}
+        expected.update({protocol.REPLY_CHANNEL: "gateway.test!1", protocol.EVENT_ID: 2})
+        self.assertEqual(socket.sent[-1], ("websocket.disconnect", expected))
+
+    def test_an_event_has_its_own_copy_of_the_session(self):
+        patch = {"set": {"a": 1}, "removed": []}
+        socket = Socket()
+        socket.done({"accept": True}, **protocol.session_patch(patch))
+        socket.frame("x")
+        sent = socket.sent[-1][1][protocol.SESSION]
+        socket.do(socket.state.reply(protocol.session_patch({"set": {"b": 2}, "removed": ["a"]})))
+        self.assertEqual((sent, socket.state.session), ({"a": 1}, {"b": 2}))
+
+    def test_a_session_that_is_empty_does_not_travel(self):
+        self.assertNotIn(protocol.SESSION, Socket().opened().frame("x").sent[0][1])
+
+    def test_the_last_will_follows_each_change_of_the_session(self):
+        socket = Socket()
+        socket.done({"accept": True}, **protocol.session_patch({"set": {"a": 1}, "removed": []}))
+        socket.do(socket.state.reply(protocol.session_patch({"set": {}, "removed": ["a"]})))
+        name, channel, message = socket.wills[0]
+        self.assertEqual((name, channel), ("gateway.test!1", "websocket.disconnect"))
+        self.assertEqual(message[protocol.SESSION], {"a": 1})
+        self.assertNotIn(protocol.SESSION, socket.wills[1][2])
+        socket.reply(text="x")
+        self.assertEqual(len(socket.wills), 2)
+
+    def test_a_socket_without_a_connect_event_leaves_no_will(self):
+        socket = Recorder(WebSocket("gateway.test!1", "/path"))
+        socket.do(socket.state.reply(protocol.session_patch({"set": {"a": 1}, "removed": []})))
+        self.assertEqual(socket.wills, [])

@@ -1,9 +1,9 @@
 """
-A model of exchanges, driven by random interleavings: whatever clients, workers and losses do, every
-socket's events are handled in order, one at a time, and their end is told once.
+A model of connections, driven by random interleavings. Whatever clients, workers and losses do, every
+socket's events are handled in order, one at a time, and its disconnect is handled once.
 
-The sockets' states and the layer are the real ones; the client, the server and the workers' consumers
-are the model's.
+The sockets' states and the layer are real. The client, the server and the workers' consumers are parts of
+the model.
 """
 
 import unittest
@@ -15,15 +15,17 @@ try:
 except ImportError:
     hypothesis = None
 
+from django.channels import protocol
 from django.channels.gateway import websocket
 from django.channels.gateway.state import SEND, WRITE
 from django.channels.gateway.websocket import WebSocket
 from django.channels.layers.memory import MemoryChannelLayer
+from django.channels.protocol import EVENT_ID, FRAMES, REDELIVERED, REPLY_CHANNEL
 
 from .support.requirements import require
 
 CHANNELS = ["websocket.connect", "websocket.receive", "websocket.disconnect"]
-SLOTS = ["slot-1", "slot-2", "slot-3"]
+CONSUMERS = ["consumer-1", "consumer-2", "consumer-3"]
 
 
 class Peer:
@@ -34,7 +36,7 @@ class Peer:
         self.sent = 0  # frames the client has sent on the open socket
         self.handled = []  # events whose consumer has run to its end, in order
         self.begun = []  # events that a worker has begun
-        self.working = 0  # workers that hold an event of this socket
+        self.working = 0  # workers that have claimed an event of this socket
         self.written = []
         self.lost = False
         self.client_gone = False
@@ -46,12 +48,12 @@ class Peer:
 
 if hypothesis is not None:
 
-    class Exchanges(stateful.RuleBasedStateMachine):
+    class Connections(stateful.RuleBasedStateMachine):
         def __init__(self):
             super().__init__()
             self.layer = MemoryChannelLayer(capacity=5)
             self.peers = {}
-            self.held = {}  # slot to (channel, message)
+            self.claimed = {}  # consumer to (channel, message)
             self.refused = []
 
         # What happens.
@@ -87,63 +89,60 @@ if hypothesis is not None:
             peer.client_gone = True
             self.perform(peer, peer.state.gone(1001))
 
-        @stateful.precondition(lambda self: len(self.held) < len(SLOTS))
+        @stateful.precondition(lambda self: len(self.claimed) < len(CONSUMERS))
         @stateful.rule()
         def a_worker_claims(self):
-            slot = next(slot for slot in SLOTS if slot not in self.held)
-            channel, message = self.layer.claim(slot, CHANNELS)
+            consumer = next(consumer for consumer in CONSUMERS if consumer not in self.claimed)
+            channel, message = self.layer.claim(consumer, CHANNELS)
             if channel is not None:
-                self.held[slot] = (channel, message)
-                peer = self.peers[message["reply_channel"]]
+                self.claimed[consumer] = (channel, message)
+                peer = self.peers[message[REPLY_CHANNEL]]
                 peer.working += 1
                 peer.begun += events_of(channel, message)
 
-        def release(self, data):
-            """One of the claimed messages, which its worker holds no longer."""
-            slot = data.draw(st.sampled_from(sorted(self.held)))
-            channel, message = self.held.pop(slot)
-            self.layer.acknowledge(slot)
-            peer = self.peers[message["reply_channel"]]
+        def take(self, data):
+            """Take one of the claimed messages from its worker."""
+            consumer = data.draw(st.sampled_from(sorted(self.claimed)))
+            channel, message = self.claimed.pop(consumer)
+            self.layer.acknowledge(consumer)
+            peer = self.peers[message[REPLY_CHANNEL]]
             peer.working -= 1
             return channel, message, peer
 
-        @stateful.precondition(lambda self: self.held)
+        @stateful.precondition(lambda self: self.claimed)
         @stateful.rule(
             data=st.data(),
             outcome=st.sampled_from(["fine"] * 6 + ["answer", "error", "close", "deny"]),
         )
         def a_worker_ends(self, data, outcome):
-            self.end(*self.release(data), outcome)
+            self.end(*self.take(data), outcome)
 
         def end(self, channel, message, peer, outcome):
             peer.handled += events_of(channel, message)
-            answer = {"done": message["exchange"], "replies": []}
+            replies = []
             if channel == "websocket.connect":
-                answer["replies"].append({"close": True} if outcome == "deny" else {"accept": True})
+                replies.append({"close": True} if outcome == "deny" else {"accept": True})
             elif outcome == "answer":
-                answer["replies"].append({"text": "answer"})
+                replies.append({"text": "answer"})
             elif outcome == "close":
-                answer["replies"].append({"close": 4000})
-            if outcome == "error":
-                answer["error"] = True
-            self.perform(peer, peer.state.reply(answer))
+                replies.append({"close": 4000})
+            ack = protocol.ack(message[EVENT_ID], replies, error=outcome == "error")
+            self.perform(peer, peer.state.reply(ack))
 
-        @stateful.precondition(lambda self: len(self.held) > 1)
+        @stateful.precondition(lambda self: len(self.claimed) > 1)
         @stateful.rule(data=st.data(), late=st.booleans())
         def a_worker_dies(self, data, late):
-            channel, message, peer = self.release(data)
+            channel, message, peer = self.take(data)
             if channel == "websocket.disconnect":
-                # Such a message is tried again, by another worker.
+                # The layer retries this message with another worker.
                 peer.begun.pop()
-                self.dispatch(peer, channel, dict(message, redelivered=True))
+                self.dispatch(peer, channel, dict(message, **{REDELIVERED: True}))
                 return
             peer.lost = True
-            self.perform(peer, peer.state.reply({"lost": message["exchange"]}))
-            if late:  # its answer arrives after it was given up
-                self.perform(
-                    peer,
-                    peer.state.reply({"done": message["exchange"], "replies": [{"text": "late"}]}),
-                )
+            self.perform(peer, peer.state.reply(protocol.lost(message[EVENT_ID])))
+            if late:  # the answer arrives after the notice of loss
+                ack = protocol.ack(message[EVENT_ID], [{"text": "late"}])
+                self.perform(peer, peer.state.reply(ack))
 
         @stateful.precondition(lambda self: self.peers)
         @stateful.rule(data=st.data(), message=st.sampled_from([{"text": "x"}, {}]))
@@ -173,7 +172,7 @@ if hypothesis is not None:
         def the_gateway_tries_again(self):
             again, self.refused = self.refused, []
             for channel, message in again:
-                self.dispatch(self.peers[message["reply_channel"]], channel, message)
+                self.dispatch(self.peers[message[REPLY_CHANNEL]], channel, message)
 
         # What must hold at every moment.
 
@@ -208,20 +207,20 @@ if hypothesis is not None:
                 assert types.count("websocket.accept") <= 1
 
         def teardown(self):
-            """Everybody leaves and every worker works on: each end that is owed comes."""
+            """All clients leave, and the workers handle what is left: each disconnect is handled."""
             for peer in self.peers.values():
                 self.perform(peer, peer.state.gone(1001))
                 peer.client_gone = True
             for _ in range(1000):
                 self.the_gateway_tries_again()
-                for slot, (channel, message) in list(self.held.items()):
-                    del self.held[slot]
-                    self.layer.acknowledge(slot)
-                    peer = self.peers[message["reply_channel"]]
+                for consumer, (channel, message) in list(self.claimed.items()):
+                    del self.claimed[consumer]
+                    self.layer.acknowledge(consumer)
+                    peer = self.peers[message[REPLY_CHANNEL]]
                     peer.working -= 1
                     self.end(channel, message, peer, "fine")
                 self.a_worker_claims()
-                if not self.held and self.layer.global_statistics()["messages_pending"] == 0:
+                if not self.claimed and self.layer.global_statistics()["messages_pending"] == 0:
                     break
             for peer in self.peers.values():
                 assert peer.state.over
@@ -231,23 +230,23 @@ if hypothesis is not None:
                 if peer.begun and not denied:
                     assert peer.begun[-1] == "websocket.disconnect", peer.begun
                 if not peer.lost and not peer.closed:
-                    # Nobody closed it from here: every frame that the client sent was handled.
+                    # The site did not close it, so every frame that the client sent was handled.
                     frames = [event for event in peer.handled if isinstance(event, int)]
                     assert frames == list(range(1, peer.sent + 1))
 
 
 def events_of(channel, message):
-    """The events that a message stands for: frames by their number, the others by their channel."""
+    """Return the events in a message: frames by their number, others by their channel."""
     if channel != "websocket.receive":
         return [channel]
-    return [frame["order"] for frame in message.get("frames") or [message]]
+    return [frame["order"] for frame in message.get(FRAMES) or [message]]
 
 
-class ExchangeModelTests(unittest.TestCase):
+class ConnectionModelTests(unittest.TestCase):
     def test_random_interleavings(self):
         require("hypothesis.stateful")
         stateful.run_state_machine_as_test(
-            Exchanges,
+            Connections,
             settings=hypothesis.settings(
                 max_examples=150,
                 stateful_step_count=60,
