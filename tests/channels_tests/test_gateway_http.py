@@ -77,8 +77,10 @@ class ResponseTests(unittest.TestCase):
 
     def test_a_group_message_answers_a_long_poll(self):
         client = Client().done()
-        client.do(client.state.group(OK))
-        self.assertEqual(client.body, b"hello")
+        client.do(client.state.group(dict(OK, more_content=True)))
+        client.do(client.state.group({"content": b" world"}))
+        self.assertEqual(client.body, b"hello world")
+        self.assertTrue(client.finished)
 
     def test_a_group_message_is_an_answer_and_nothing_else(self):
         client = Client()
@@ -340,9 +342,11 @@ class EndTests(unittest.TestCase):
             self.assertIn(str(status).encode(), body["body"])
             self.assertEqual((start_note, body_note), (None, None))
             self.assertTrue(client.finished and not client.aborted)
-            # Later replies change nothing.
-            client.reply(**OK)
-            self.assertEqual(len(client.written), 2)
+            counted = list(client.counted)
+            # Later replies and losses change nothing.
+            client.reply(**OK).reply(content=b"late", more_content=True).lost(0)
+            self.assertEqual((len(client.written), client.counted), (2, counted))
+            self.assertTrue(client.state.over)
 
 
 class BoundTests(unittest.TestCase):
@@ -375,6 +379,8 @@ class BoundTests(unittest.TestCase):
         client = Client(more_body=True)
         for _ in range(http.BODY_WINDOW):
             client.do(client.state.body(b"x", True))
+        client.reply(unknown=1)
+        self.assertFalse(client.state.reading)
         client.do(client.state.reply(protocol.body_credit(2)))
         for reading in (True, True, False):
             self.assertEqual(client.state.reading, reading)

@@ -309,8 +309,8 @@ class BoundTests(unittest.TestCase):
     def test_unread_messages_of_others_are_bounded_by_weight_too(self):
         socket = Socket().opened()
         half = "x" * (websocket.MAX_UNREAD_WEIGHT // 2)
-        for _ in range(2):
-            socket.do(socket.state.group({"text": half}))
+        for text in (half, half[1:], "x"):
+            socket.do(socket.state.group({"text": text}))
         self.assertEqual(socket.counted, [])
         socket.do(socket.state.group({"bytes": b"one more"}))
         self.assertEqual(socket.counted, ["slow_clients"])
@@ -359,11 +359,29 @@ class BoundTests(unittest.TestCase):
         self.assertTrue(socket.state.reading)
 
     def test_a_close_makes_room(self):
+        for frame in ("b", "x" * 600 * 1024):
+            socket = Socket().opened().frame("a")
+            while socket.state.reading:
+                socket.frame(frame)
+            socket.reply(close=True)
+            self.assertTrue(socket.state.reading)
+
+    def test_a_socket_is_not_read_once_the_weight_is_reached(self):
         socket = Socket().opened().frame("a")
-        while socket.state.reading:
-            socket.frame("b")
-        socket.reply(close=True)
-        self.assertTrue(socket.state.reading)
+        half = "x" * (websocket.MAX_WAITING_WEIGHT // 2 - 2)
+        self.assertTrue(socket.frame(half).state.reading)
+        self.assertFalse(socket.frame(half).state.reading)
+
+    def test_each_message_that_is_read_makes_room_for_one(self):
+        socket = Socket().opened()
+        for _ in range(websocket.MAX_UNREAD):
+            socket.do(socket.state.group({"text": "news"}))
+        socket.do(socket.state.written({"type": "websocket.accept"}, None))
+        socket.do(socket.state.written(socket.written[0], websocket.OTHERS))
+        socket.do(socket.state.group({"text": "news"}))
+        self.assertEqual(socket.counted, [])
+        socket.do(socket.state.group({"text": "news"}))
+        self.assertEqual(socket.counted, ["slow_clients"])
 
     def test_group_messages_before_the_handshake_are_bounded_and_in_order(self):
         socket = Socket()
@@ -409,7 +427,14 @@ class EndTests(unittest.TestCase):
             [channel for channel, _ in socket.sent], ["websocket.receive", "websocket.disconnect"]
         )
         socket.frame("later").reply(text="later").reply(close=True)
-        self.assertEqual(len(socket.written), 2)
+        socket.done()
+        socket.frame("later")
+        self.assertEqual((len(socket.written), len(socket.sent)), (2, 2))
+
+    def test_frames_before_the_handshake_is_answered_are_ignored(self):
+        socket = Socket().done()
+        socket.frame("early")
+        self.assertEqual(socket.channels, ["websocket.connect"])
 
     def test_a_consumer_that_raises_closes_with_1011(self):
         socket = Socket().opened().frame("a").frame("b")
@@ -439,7 +464,7 @@ class EndTests(unittest.TestCase):
         self.assertIn("must be str", socket.logged[0])
 
     def test_a_close_code_that_cannot_be_sent_is_logged_and_1011_goes_out(self):
-        for code in ("4000", 999, 1005, 1006, 1015, 2000, 5000, 4000.0, [1]):
+        for code in ("4000", 999, 1004, 1005, 1006, 1015, 2000, 5000, 4000.0, [1]):
             with self.subTest(code=code):
                 socket = Socket().opened().done({"close": code})
                 self.assertEqual(socket.written, [{"type": "websocket.close", "code": 1011}])
@@ -495,7 +520,10 @@ class EndTests(unittest.TestCase):
         self.assertTrue(socket.finished and socket.state.over)
         socket.do(socket.state.reply(protocol.ack(0, [{"accept": True}])))
         socket.do(socket.state.gone(1006))
+        socket.do(socket.state.reply(protocol.session_patch({"set": {"a": 1}, "removed": []})))
+        socket.lost(0)
         self.assertEqual((len(socket.written), socket.channels), (1, ["websocket.connect"]))
+        self.assertEqual((socket.wills, socket.counted), ([], ["denied"]))
 
     def test_a_reset_after_the_close_is_followed_by_the_disconnect(self):
         socket = Socket().opened().frame("a").reply(close=True)
