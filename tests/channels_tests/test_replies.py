@@ -2,7 +2,7 @@
 
 from unittest import mock
 
-from django.channels import protocol, replies, worker
+from django.channels import Channel, protocol, replies, worker
 from django.channels.consume import FAILED, HANDLED, LATER, run_consumer
 from django.channels.exceptions import (
     ChannelFull,
@@ -12,7 +12,7 @@ from django.channels.exceptions import (
 )
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.message import Message
-from django.channels.outbox import outbox
+from django.channels.outbox import TO_CHANNEL, PendingSend, outbox
 from django.channels.routing import route
 from django.channels.signals import consumer_finished, consumer_started
 from django.channels.worker import Worker
@@ -75,6 +75,24 @@ class DeliveryTests(WorkerTestCase):
                 self.assertEqual(self.work(self.answer, "websocket.receive"), [])
         self.assertIn(REPLY, logs.output[0])
         self.assertIn("is lost", logs.output[0])
+
+    def test_a_line_about_dropped_sends_says_how_many_were_not_logged(self):
+        class RateLimit:
+            answers = [0, None, 5]
+
+            def allow(self):
+                return self.answers.pop(0)
+
+        layer = MemoryChannelLayer(capacity=1)
+        layer.deliver("other", {})
+        send = PendingSend(layer, TO_CHANNEL, "other", {})
+        with mock.patch.object(replies, "RateLimit", RateLimit):
+            with self.assertLogs("django.channels.worker", "ERROR") as logs:
+                sent = [replies._deliver_or_log(send) for _ in range(3)]
+        self.assertEqual(sent, [False] * 3)
+        self.assertEqual(len(logs.output), 2)
+        self.assertTrue(logs.output[0].endswith("in the consumer."))
+        self.assertTrue(logs.output[1].endswith("(Since the last such line: 5 more.)"))
 
 
 class OrderTests(WorkerTestCase):
@@ -188,6 +206,29 @@ class ConsumeLaterTests(WorkerTestCase):
             self.received(REPLY),
             [protocol.ack(4, [{"text": "answer 3"}, {"text": "answer 4"}])],
         )
+
+    def test_the_frames_after_it_are_requeued_as_they_were(self):
+        def consumer(message):
+            if message["order"] == 1 and protocol.RETRIES not in message:
+                raise ConsumeLater()
+            self.seen.append(dict(message.content))
+
+        frames = [{"text": "x", "order": 1}, {"bytes": b"y", "order": 2}]
+        values = {protocol.FRAMES: frames, protocol.EVENT_ID: 2}
+        self.work(consumer, "websocket.receive", **values)
+        self.assertTrue(Worker(self.layer).run_once())
+        every = {protocol.REPLY_CHANNEL: REPLY, "path": "/", "headers": []}
+        retried = dict(every, text="x", order=1, **{protocol.RETRIES: 1})
+        self.assertEqual(self.seen, [retried, dict(every, bytes=b"y", order=2)])
+
+    def test_a_message_of_the_sites_own_is_requeued_with_the_count_alone_added(self):
+        def consumer(message):
+            raise ConsumeLater()
+
+        self.layer.routing = [route("test", consumer)]
+        self.layer.send("test", {"text": "x"})
+        Worker(self.layer).run_once()
+        self.assertEqual(self.received("test"), [{"text": "x", protocol.RETRIES: 1}])
 
     def test_two_changes_of_the_session_in_a_batch_go_back_as_one(self):
         def consumer(message):
@@ -455,13 +496,16 @@ class LoopTests(SimpleTestCase):
         self.script, self.calls, self.pauses = list(script), [], []
         layer = Layer()
         layer.alias = "test"
-        layer.routing = [route("websocket.receive", lambda message: None)]
+        layer.routing = [route("websocket.receive", self.consumer)]
         worker_ = Worker(layer, signal_handlers=False, **options)
         with mock.patch.object(worker.time, "sleep", self.pauses.append):
             worker_.run()
         return worker_
 
     acknowledge_error = None
+
+    def consumer(self, message):
+        pass
 
     def event(self, event_id=1, **more):
         content = {protocol.REPLY_CHANNEL: REPLY, protocol.EVENT_ID: event_id}
@@ -471,6 +515,18 @@ class LoopTests(SimpleTestCase):
         self.run_worker(self.event())
         finish = ("finish", REPLY, protocol.ack(1))
         self.assertEqual(self.calls, ["claim", finish, "claim", "acknowledge"])
+
+    def test_only_the_ack_may_wait_for_the_next_claim(self):
+        def consumer(message):
+            message.reply_channel.send({"text": "x"})
+            message.reply_channel.send({"text": "y"}, immediately=True)
+            Channel("other", channel_layer=message.channel_layer).send({})
+
+        self.consumer = consumer
+        layer = self.run_worker(self.event()).channel_layer
+        self.assertIn(("finish", REPLY, protocol.ack(1)), self.calls)
+        left = [layer.receive_many([REPLY])[1] for _ in range(2)]
+        self.assertEqual(left, [{"text": "y"}, protocol.replies([{"text": "x"}])])
 
     def test_an_unavailable_layer_is_tried_again_in_growing_intervals(self):
         errors = [LayerUnavailable("gone") for _ in range(6)]

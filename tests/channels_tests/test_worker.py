@@ -1,9 +1,12 @@
 """What a worker does with a message, one step at a time: messages in, messages out."""
 
+import signal
 import threading
 import unittest
+from unittest import mock
 
-from django.channels import Channel, Group, route
+from django.channels import Channel, Group, protocol, route
+from django.channels import worker as worker_module
 from django.channels.exceptions import (
     ChannelFull,
     ChannelSocketException,
@@ -15,8 +18,14 @@ from django.channels.exceptions import (
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.log import RateLimit
 from django.channels.message import Message, pending_message_store
-from django.channels.signals import consumer_finished, consumer_started
+from django.channels.signals import (
+    consumer_finished,
+    consumer_started,
+    worker_process_ready,
+    worker_ready,
+)
 from django.channels.worker import Worker, WorkerGroup
+from django.core.exceptions import ImproperlyConfigured
 from django.test import SimpleTestCase, override_settings
 
 from .support.waiting import TIMEOUT, wait_until
@@ -184,8 +193,10 @@ class ConsumerTests(WorkerTestCase):
             if message["order"] == 2:
                 message.reply_channel.send({"close": True})
 
-        self.work(close, "websocket.receive", frames=frames, exchange=3)
-        self.assertEqual(self.seen, [1, 2])
+        answers = self.work(close, "websocket.receive", frames=frames, exchange=3)
+        self.assertEqual(
+            (self.seen, answers), ([1, 2], [{"done": 3, "replies": [{"close": True}]}])
+        )
         del self.seen[:]
 
         def fail(message):
@@ -333,6 +344,15 @@ class ExceptionTests(WorkerTestCase):
             self.layer.send("test", {"key": "y"})
             Worker(self.layer).run_once()
         self.assertIn("check the ROUTING", logs.output[0])
+
+    def test_an_event_no_route_takes_is_an_error_for_its_client(self):
+        self.layer.routing = [route("websocket.receive", lambda message: None, path="^/x")]
+        del self.layer.router.root.routes[1:]  # without Django's own handling
+        event = {protocol.REPLY_CHANNEL: REPLY, protocol.EVENT_ID: 2, "path": "/"}
+        self.layer.send("websocket.receive", event)
+        with self.assertLogs("django.channels.worker", "ERROR"):
+            Worker(self.layer).run_once()
+        self.assertEqual(self.received(REPLY), [protocol.ack(2, error=True)])
 
     def test_a_page_of_another_site_is_denied(self):
         headers = [[b"host", b"testserver"], [b"origin", b"https://evil.example"]]
@@ -634,3 +654,70 @@ class WorkerGroupTests(unittest.TestCase):
         wait_until(lambda: len(handled) == 3)
         self.assertTrue(group.stop(grace=TIMEOUT))
         self.assertEqual(layer.global_statistics()["messages_held"], 0)
+
+    def test_the_site_is_told_of_each_worker_and_then_of_the_process(self):
+        layer, told = MemoryChannelLayer(), []
+        for each in (worker_ready, worker_process_ready):
+
+            def receiver(sender, signal, **kwargs):
+                told.append((signal, sender))
+
+            each.connect(receiver, weak=False, dispatch_uid="test")
+            self.addCleanup(each.disconnect, dispatch_uid="test")
+        group = WorkerGroup(layer, threads=2)
+        group.start()
+        self.assertTrue(group.stop(grace=TIMEOUT))
+        expected = [(worker_ready, each) for each in group.workers]
+        self.assertEqual(told, expected + [(worker_process_ready, group)])
+
+    def test_a_wrong_routing_fails_at_the_start(self):
+        layer = MemoryChannelLayer()
+        layer.routing = "no.such.routing"
+        with self.assertRaises(ImproperlyConfigured):
+            WorkerGroup(layer, threads=1).start()
+
+    def run_until(self, number, workers, layer):
+        """Run `workers` until a consumer calls the handler that they set for a signal."""
+        handlers = {}
+
+        def consumer(message):
+            handlers[number](number, None)
+
+        layer.routing = {"test": consumer}
+        layer.send("test", {})
+        with mock.patch.object(signal, "signal", handlers.__setitem__):
+            workers.run()
+        self.assertEqual(sorted(handlers), sorted([signal.SIGTERM, signal.SIGINT]))
+
+    def test_a_signal_ends_a_group_and_a_worker_after_the_consumer_that_runs(self):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            layer = MemoryChannelLayer()
+            group = WorkerGroup(layer, threads=2, signal_handlers=True)
+            self.run_until(number, group, layer)
+            self.assertTrue(all(worker.stopping for worker in group.workers))
+            layer = MemoryChannelLayer()
+            self.run_until(number, Worker(layer), layer)
+            self.assertEqual(layer.global_statistics()["messages_pending"], 0)
+
+    def test_a_worker_without_signal_handlers_sets_none(self):
+        layer = MemoryChannelLayer()
+        worker = Worker(layer, signal_handlers=False)
+        worker.stopping = True
+        with mock.patch.object(signal, "signal") as set_handler:
+            worker.run()
+        set_handler.assert_not_called()
+
+    def test_a_worker_that_ends_closes_its_database_connections(self):
+        worker = Worker(MemoryChannelLayer(), signal_handlers=False)
+        worker.stopping = True
+        with mock.patch.object(worker_module.connections, "close_all") as close_all:
+            worker.run()
+        close_all.assert_called_once_with()
+
+    def test_stop_wakes_a_worker_that_waits_for_a_message(self):
+        layer = MemoryChannelLayer()
+        layer.block_for = 10 * TIMEOUT
+        group = WorkerGroup(layer, threads=1)
+        group.start()
+        wait_until(lambda: layer._waiters, "the worker to wait")
+        self.assertTrue(group.stop(grace=TIMEOUT))
