@@ -715,9 +715,16 @@ class WorkerGroupTests(unittest.TestCase):
         close_all.assert_called_once_with()
 
     def test_stop_wakes_a_worker_that_waits_for_a_message(self):
-        layer = MemoryChannelLayer()
-        layer.block_for = 10 * TIMEOUT
-        group = WorkerGroup(layer, threads=1)
+        claims = threading.Event()
+
+        class Layer(MemoryChannelLayer):
+            block_for = 10 * TIMEOUT
+
+            def claim(self, *args):
+                claims.set()
+                return super().claim(*args)
+
+        group = WorkerGroup(Layer(), threads=1)
         group.start()
-        wait_until(lambda: layer._waiters, "the worker to wait")
+        self.assertTrue(claims.wait(TIMEOUT))
         self.assertTrue(group.stop(grace=TIMEOUT))
