@@ -36,7 +36,7 @@ DOCS = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(__file__))),
 
 #: What of docs/ is this project's: inside the patched Django, the rest is Django's own.
 TREES = ["topics/channels.txt", "topics/channels", "ref/channels", "howto/deployment/asgi"]
-TREES += ["internals/channels.txt"]
+TREES += ["internals/channels.txt", "internals/channels"]
 
 _FILE = re.compile(r"# (\w+(?:/\w+)+\.py)$")
 
@@ -687,9 +687,9 @@ class NamesTests(SimpleTestCase):
             module, _, attribute = name.rpartition(".")
             value = getattr(importlib.import_module("%s.%s" % (PACKAGE, module)), attribute)
             self.assertEqual(value, int(number), name)
-        from django.channels.layers.base import BaseChannelLayer
+        from django.channels.layers.memory import MemoryChannelLayer
 
-        layer = BaseChannelLayer()
+        layer = MemoryChannelLayer()
         named = {"capacity": layer.capacity, "expiry": layer.expiry, "block_for": layer.block_for}
         for name, value in named.items():
             match = re.search(r"\(``%s``\) +(\d+)" % name, text)
@@ -710,6 +710,39 @@ class NamesTests(SimpleTestCase):
                     counted |= set(re.findall(r"(?:COUNT, |\.count\()\"(\w+)\"", source.read()))
         self.assertEqual(counted - named, set())
         self.assertEqual(named - counted, set())
+
+    def test_threads(self):
+        """Each thread that the code starts is on the page about the architecture, and the other way round."""
+        named = re.findall(
+            r"^``(channels-[a-z-]+)(?:-1`` …|``) ",
+            text_of("internals/channels/architecture.txt"),
+            re.M,
+        )
+        named = set(named) | {
+            "channels-connect",
+            "channels-end-with-parent",
+            "channels-live-server",
+        }
+        folders = [os.path.dirname(django.channels.__file__)]
+        redis = os.path.join(os.path.dirname(DOCS), "asgi_redis", "asgi_redis")
+        if os.path.isdir(redis):
+            folders.append(redis)
+        else:  # inside the patched Django
+            named.discard("channels-prefetch")
+        started = set()
+        for folder in folders:
+            for path, _, files in os.walk(folder):
+                for name in files:
+                    if name.endswith(".py"):
+                        with open(os.path.join(path, name), encoding="utf-8") as source:
+                            text = source.read()
+                        if "threading.Thread(" in text:
+                            started |= set(
+                                re.findall(r"\"(channels-[a-z-]+?)(?:-%d)?\"[ ,)]", text)
+                            )
+        self.assertEqual(
+            started, named, "describe the threads in docs/internals/channels/architecture.txt"
+        )
 
     def test_settings(self):
         """Every CHANNEL_LAYERS in the pages makes layers, where their packages are installed."""
