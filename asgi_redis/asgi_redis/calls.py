@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple, Sequence
 
 from . import entry
 from .codec import Codec
-from .contract import ByName, inbox_of
+from .contract import EngineLayer, Message, Outgoing, Store, inbox_of
 from .keys import Keys
 from .scripts import Command, run
 from .servers import Servers
 
-#: Keys, or members, that one command names at most.
+#: Keys, members or commands in one round trip at most.
 BATCH = 200
 
 
@@ -28,33 +28,28 @@ class Place(NamedTuple):
     inbox: str | None
 
 
-class Calls:
-    """The part of the store that its other parts use. Thread-safe."""
+class Calls(Store):
+    """
+    The part of the store that its other parts use. A body is bytes: channel, newline, payload (entry.py).
+    Thread-safe.
+    """
 
-    def __init__(
-        self,
-        servers: Servers,
-        keys: Keys,
-        codec: Codec,
-        capacities: ByName,
-        expiries: ByName,
-        inbox_capacity: int,
-        dead_letters: int,
-    ) -> None:
+    def __init__(self, servers: Servers, keys: Keys, codec: Codec) -> None:
+        super().__init__()
         self.servers = servers
         self.keys = keys
         self.codec = codec
-        self.capacities = capacities
-        self.expiries = expiries
-        self.inbox_capacity = inbox_capacity
-        self.dead_letters_kept = dead_letters
-        self.cached_place = lru_cache(maxsize=1024)(self.make_place)
+        self._cached_place = lru_cache(maxsize=1024)(self.make_place)
+
+    def bind(self, layer: EngineLayer) -> None:
+        super().bind(layer)
+        self.lease_milliseconds = int(layer.options.lease * 1000)
 
     def make_place(self, channel: str) -> Place:
         return Place(
             *self.keys.queue(channel),
-            self.capacities[channel],
-            int(self.expiries[channel] * 1000),
+            self.layer.capacities[channel],
+            int(self.layer.expiries[channel] * 1000),
             self.keys.kind(channel),
             inbox_of(channel),
         )
@@ -63,41 +58,55 @@ class Calls:
         """Return where messages of `channel` go. Names that are used once aren't kept."""
         if "!" in channel or "?" in channel:
             return self.make_place(channel)
-        return self.cached_place(channel)
+        return self._cached_place(channel)
 
-    def encode(self, channel: str, message: dict[str, Any]) -> bytes:
-        """Return the body of `message`. The channel of a group's message and of an inbox itself is ""."""
+    def encode(self, channel: str, message: Message) -> bytes:
         return entry.make_body(channel, self.codec.pack(message, channel.encode()))
 
-    def decode(self, body: bytes) -> dict[str, Any]:
-        """Return the message of a body. Raises Unreadable."""
-        name, _, payload = body.partition(b"\n")
+    def decode(self, channel: str, body: bytes) -> Message:
+        name, payload = body.split(b"\n", 1) if b"\n" in body else (b"", b"")
         return self.codec.unpack(payload, name)
 
-    def send_command(self, channel: str, body: bytes, unlimited: bool = False) -> Command:
-        """Return the command that sends `body`. Its reply is 0, or the numbers of what was refused."""
+    def send_command(self, item: Outgoing) -> Command:
+        """Return the command that sends `item`. Its reply is 0, or the numbers of what was refused."""
+        channel, body, unlimited, seconds = item
         partition, queue, wake, capacity, expiry, kind, inbox = self.place(channel)
         if unlimited:
             capacity = -1
+        if seconds is not None:
+            expiry = int(seconds * 1000)
         if inbox is None:
             keys = self.keys.sending[partition] + (queue, wake)
             return run("send", keys, (capacity, expiry, kind, body))
         _, register, stream, _ = self.keys.inbox(inbox)
+        inbox_capacity = -1 if unlimited else self.layer.options.inbox_capacity
         return run(
             "send_inbox",
             (register, stream, queue, wake),
-            (-1 if unlimited else self.inbox_capacity, capacity, expiry, body),
+            (inbox_capacity, capacity, expiry, body),
         )
 
-    def dead_letter_command(self, field: str, reason: str, *unheld: bytes) -> Command:
+    def remove_route_command(self, group: str, inbox: str, number: int = -1) -> Command:
+        """Return the command that removes a route, unless a change later than `number` put it there."""
+        return run("remove_route", [self.keys.group(group).routes], [inbox, number])
+
+    def send(self, items: Sequence[Outgoing]) -> Sequence[int]:
+        if len(items) == 1:
+            return [0] if self.servers.call(self.send_command(items[0])) else []
+        if not items:
+            return []
+        replies = self.servers.call_many([self.send_command(item) for item in items])
+        return [index for index, reply in enumerate(replies) if reply]
+
+    def requeue_command(self, held_key: str, channel: str, losses: int, *fields: str) -> Command:
+        """Return the command that requeues what is held, the last field first in its channel."""
+        place = self.place(channel)
+        keys = (held_key, place.queue, place.wake, self.keys.queues)
+        return run("requeue", keys, (losses, place.expiry) + fields)
+
+    def dead_letter_command(
+        self, held_key: str, field: str, reason: str, *unheld: bytes
+    ) -> Command:
         """Return the command that dead-letters what is held under `field`, or an entry that isn't."""
-        keys = (self.held_key, self.keys.dead)
-        return run("dead_letter", keys, (field, reason, self.dead_letters_kept) + unheld)
-
-    #: The name of this process, new in each child process, and the key of what it holds.
-    process = ""
-    held_key = ""
-
-    def set_process(self, process: str) -> None:
-        self.process = process
-        self.held_key = self.keys.held(process)
+        arguments = (field, reason, self.layer.options.dead_letters) + unheld
+        return run("dead_letter", (held_key, self.keys.dead), arguments)

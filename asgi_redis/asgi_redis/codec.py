@@ -7,13 +7,19 @@ which HKDF derives from the salt, so that counters never meet; the channel's nam
 with the message, so that it cannot be moved to another. (NIST SP 800-38D; RFC 5869.)
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import struct
 import threading
 from collections import OrderedDict
+from typing import Any, Sequence
 
 import msgpack
+from django.core.exceptions import ImproperlyConfigured
+
+from .contract import Message, Unreadable
 
 try:
     import msgspec
@@ -28,28 +34,26 @@ _HEAD = 1 + _KEY_ID + _SALT + _COUNTER
 MAX_DERIVED = 1024
 
 
-class Unreadable(Exception):
-    """A payload that cannot be decrypted, or is no message."""
-
-
 class Codec:
     """msgpack as it is."""
 
-    def pack(self, message, channel=b""):
+    def pack(self, message: Message, channel: bytes = b"") -> bytes:
         if msgspec is not None:
             try:
-                return _encode(message)
+                fast: bytes = _encode(message)
+                return fast
             except (TypeError, UnicodeError):
                 pass  # a gateway's path with a lone surrogate
-        return msgpack.packb(message, use_bin_type=True, unicode_errors="surrogatepass")
+        packed: bytes = msgpack.packb(message, use_bin_type=True, unicode_errors="surrogatepass")
+        return packed
 
-    def unpack(self, payload, channel=b""):
+    def unpack(self, payload: bytes, channel: bytes = b"") -> Message:
         """The message. Raises Unreadable."""
         if payload[:1] == MARK:
             raise Unreadable("it is encrypted, and symmetric_encryption_keys is not set")
         return self._plain(payload)
 
-    def _plain(self, payload):
+    def _plain(self, payload: bytes) -> Message:
         try:
             if msgspec is not None:
                 try:
@@ -64,11 +68,11 @@ class Codec:
             raise Unreadable("it holds a %s, not a dict" % type(message).__name__)
         return message
 
-    def forked(self):
+    def forked(self) -> None:
         """This process is a copy of another."""
 
 
-def _slow_decode(payload):
+def _slow_decode(payload: bytes) -> Any:
     return msgpack.unpackb(payload, raw=False, strict_map_key=False, unicode_errors="surrogatepass")
 
 
@@ -83,7 +87,7 @@ class EncryptingCodec(Codec):
     each of them decrypts.
     """
 
-    def __init__(self, keys):
+    def __init__(self, keys: Sequence[str | bytes]) -> None:
         try:
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         except ImportError as error:
@@ -94,36 +98,38 @@ class EncryptingCodec(Codec):
         if isinstance(keys, (str, bytes)) or not all(
             isinstance(key, (str, bytes)) and key for key in keys
         ):
-            raise ValueError(
-                "symmetric_encryption_keys is a list of text or bytes, such as [SECRET_KEY]."
+            raise ImproperlyConfigured(
+                "The channel layer's option symmetric_encryption_keys is a list of text or bytes, such as "
+                "[SECRET_KEY]."
             )
         self._cipher = AESGCM
-        self._masters = OrderedDict()
+        self._masters: OrderedDict[bytes, bytes] = OrderedDict()
         for key in keys:
             key = key.encode() if isinstance(key, str) else key
             master = hashlib.sha256(b"asgi_redis key\0" + key).digest()
             identity = hashlib.sha256(b"asgi_redis key id\0" + master).digest()[:_KEY_ID]
             self._masters.setdefault(identity, master)
         self._lock = threading.Lock()
-        self._derived = OrderedDict()
+        self._derived: OrderedDict[tuple[bytes, bytes], Any] = OrderedDict()
         self.forked()
 
-    def forked(self):
+    def forked(self) -> None:
         self._lock = threading.Lock()
         self._counter = 0
         identity = next(iter(self._masters))
         self._head = MARK + identity + os.urandom(_SALT)
         self._own = self._derive(identity, self._head[1 + _KEY_ID :])
 
-    def pack(self, message, channel=b""):
+    def pack(self, message: Message, channel: bytes = b"") -> bytes:
         with self._lock:
             self._counter += 1
             counter = struct.pack(">Q", self._counter)
             head, cipher = self._head, self._own
         plain = super().pack(message)
-        return head + counter + cipher.encrypt(b"\0\0\0\0" + counter, plain, channel)
+        sealed: bytes = cipher.encrypt(b"\0\0\0\0" + counter, plain, channel)
+        return head + counter + sealed
 
-    def unpack(self, payload, channel=b""):
+    def unpack(self, payload: bytes, channel: bytes = b"") -> Message:
         if payload[:1] != MARK:
             raise Unreadable("it is not encrypted, and symmetric_encryption_keys is set")
         identity = payload[1 : 1 + _KEY_ID]
@@ -148,7 +154,7 @@ class EncryptingCodec(Codec):
             raise Unreadable("it does not decrypt (%s)" % type(error).__name__) from error
         return self._plain(plain)
 
-    def _derive(self, identity, salt):
+    def _derive(self, identity: bytes, salt: bytes) -> Any:
         from cryptography.hazmat.primitives import hashes
         from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -156,6 +162,6 @@ class EncryptingCodec(Codec):
         return self._cipher(key)
 
 
-def make_codec(keys=None):
-    """The codec for `symmetric_encryption_keys`."""
+def make_codec(keys: Sequence[str | bytes] | None = None) -> Codec:
+    """Return the codec for `symmetric_encryption_keys`."""
     return EncryptingCodec(keys) if keys else Codec()

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Sequence
 
 from . import entry
 from .calls import Calls
-from .contract import LayerUnavailable, check_channel_name, inbox_of
+from .contract import Entry, LayerUnavailable, Outgoing, check_channel_name, inbox_of
 from .prefetch import CHANNEL, Consumer, Held, PrefetchMonitor, Reply
 from .scripts import Command, run
+
+#: Seconds between two polls where nothing can wake the reader: at several partitions at once.
+POLL_INTERVAL = 0.1
+
+#: Seconds between two polls of a plain reader, woken or not: the token that was to wake it may have gone
+#: to a process that was killed, or stopped, as it waited. (For workers, each heartbeat looks after that.)
+RECHECK_INTERVAL = 2.0
+
+
+class Part(NamedTuple):
+    """The queues of one partition that are read together: arguments of receive.lua."""
+
+    keys: tuple[str, ...]
+    wanted: list[str]  # of each queue the one channel wanted, or ""
+    wakes: tuple[str, ...]
 
 
 class ClaimKeys(NamedTuple):
@@ -20,26 +35,33 @@ class ClaimKeys(NamedTuple):
     several: int
 
 
+def to_entry(id: Any, raw: bytes) -> Entry:
+    """Return an entry for the engine, held as `id`."""
+    losses, channel, body = entry.parse(raw)
+    return Entry(id, channel, body, losses)
+
+
 class ConsumerCalls(Calls):
     """Each call but `finish` and `wake` is made by the thread of the consumer it names."""
 
-    #: Milliseconds that a lease lasts.
-    lease = 15000
-
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.forget_consumers()
         self._monitor = PrefetchMonitor(self._settle)
         self._turn = 0
         self._claim_keys = lru_cache(maxsize=64)(self._make_claim_keys)
+        self._set_process("")
 
-    def forget_consumers(self) -> None:
+    def _set_process(self, process: str) -> None:
+        """Claim for the process of this name from now on."""
+        self._process, self._holder = process, "w:" + process
+        self._held_key = self.keys.held(process)
         self._consumers: dict[str, Consumer] = {}
-
-    def set_process(self, process: str) -> None:
-        super().set_process(process)
-        self.forget_consumers()
         self._claim_keys.cache_clear()
+
+    def after_fork(self) -> None:
+        super().after_fork()
+        self._monitor.forked()
+        self._set_process("")
 
     def consumer(self, name: str) -> Consumer:
         """Return what is known here of the consumer `name`."""
@@ -47,6 +69,8 @@ class ConsumerCalls(Calls):
         if consumer is None:
             consumer = self._consumers[name] = Consumer(name)
         return consumer
+
+    # Claiming.
 
     def _make_claim_keys(self, channels: tuple[str, ...]) -> ClaimKeys | None:
         """Return None if the channels lie in several partitions."""
@@ -58,29 +82,29 @@ class ConsumerCalls(Calls):
                 return None
             keys += [queue, wake]
         several = channels.index(CHANNEL) + 1 if CHANNEL in channels else 0
-        first = (self.held_key, self.keys.leases, self.keys.expired)
+        first = (self._held_key, self.keys.leases, self.keys.expired)
         return ClaimKeys(first + tuple(keys), tuple(keys[1::2]), several)
 
-    def can_claim(self, channels: tuple[str, ...]) -> bool:
-        """Return whether one script can claim from all of `channels`: they lie in the first partition."""
-        return self._claim_keys(channels) is not None
-
-    def claim(self, name: str, channels: tuple[str, ...]) -> Held | None:
-        """
-        Acknowledge what the consumer `name` has handled, send its replies, and claim its next message.
-        One round trip, or none where a message was prefetched.
-        """
-        consumer = self.consumer(name)
-        consumer.end()
-        if consumer.is_late:
-            self._settle(consumer, requeue=False)
-        held = consumer.begin()
+    def claim(
+        self, consumer: str, process: str, channels: Sequence[str], block: bool = False
+    ) -> Entry | None:
+        """One round trip, or none where a message was prefetched."""
+        if process != self._process:
+            self._set_process(process)
+        found = self.consumer(consumer)
+        claim_keys = self._claim_keys(tuple(channels))
+        if claim_keys is None:
+            # Of channels in several partitions, a message is forgotten as it is handed out.
+            self.acknowledge(consumer)
+            return self.take(channels)
+        found.end()
+        if found.is_late:
+            self._settle(found, requeue=False)
+        held = found.begin()
         if held is None:
-            claim_keys = self._claim_keys(channels)
-            assert claim_keys is not None
-            if self._claim_more(consumer, claim_keys.keys, claim_keys.several, consumer.wanted):
-                held = consumer.begin()
-        return held
+            if self._claim_more(found, claim_keys.keys, claim_keys.several, found.wanted):
+                held = found.begin()
+        return None if held is None else to_entry(held.field, held.entry)
 
     def _claim_more(
         self, consumer: Consumer, keys: tuple[str, ...], several: int, wanted: int
@@ -94,8 +118,8 @@ class ConsumerCalls(Calls):
             run(
                 "claim",
                 keys,
-                [consumer.name, consumer.number, "w:" + self.process, self.lease, self._turn]
-                + [several, wanted]
+                [consumer.name, consumer.number, self._holder, self.lease_milliseconds]
+                + [self._turn, several, wanted]
                 + consumer.acked,
             )
         )
@@ -124,7 +148,9 @@ class ConsumerCalls(Calls):
         commands = []
         for name, several in bodies.items():
             if name[-1] != "!":
-                commands += [self.send_command(*reply, unlimited=True) for reply in several]
+                commands += [
+                    self.send_command(Outgoing(*reply, unlimited=True)) for reply in several
+                ]
                 continue
             place = self.make_place(several[0].channel)
             _, register, stream, _ = self.keys.inbox(name)
@@ -137,17 +163,15 @@ class ConsumerCalls(Calls):
             )
         return commands
 
-    def _requeue_commands(self, returned: list[Held], losses: int = 0) -> list[Command]:
+    def _requeue_commands(self, returned: list[Held]) -> list[Command]:
         """Return the commands that requeue messages, the last of them first in its channel."""
         by_channel: dict[str, list[str]] = {}
         for held in returned:
             by_channel.setdefault(entry.parse(held.entry).channel, []).append(held.field)
-        commands = []
-        for channel, fields in by_channel.items():
-            place = self.place(channel)
-            keys = (self.held_key, place.queue, place.wake, self.keys.queues)
-            commands.append(run("requeue", keys, [losses, place.expiry] + fields))
-        return commands
+        return [
+            self.requeue_command(self._held_key, channel, 0, *fields)
+            for channel, fields in by_channel.items()
+        ]
 
     def _settle(self, consumer: Consumer, requeue: bool = True) -> None:
         """Send replies, acknowledge what was handled, and requeue what was prefetched."""
@@ -158,7 +182,7 @@ class ConsumerCalls(Calls):
             consumer.returned
         )
         if consumer.acked:
-            commands.append(("HDEL", self.held_key) + tuple(consumer.acked))
+            commands.append(("HDEL", self._held_key) + tuple(consumer.acked))
         if commands:
             self.servers.call_many(commands)
         consumer.sent()
@@ -166,54 +190,84 @@ class ConsumerCalls(Calls):
     def _leave(self, consumer: Consumer) -> None:
         """Settle for a consumer that may not claim again."""
         if consumer.is_unsure:
-            keys = (self.held_key, self.keys.leases, self.keys.expired)
+            keys = (self._held_key, self.keys.leases, self.keys.expired)
             self._claim_more(consumer, keys, 0, 0)
         self._settle(consumer)
 
-    def finish(self, name: str, channel: str, body: bytes) -> None:
-        """Keep the last reply until the next claim that goes to the server, or for prefetch.MAX_WAIT."""
-        consumer = self.consumer(name)
-        with consumer.lock:
-            consumer.replies.append(Reply(channel, body))
+    def finish(self, consumer: str, channel: str, body: bytes) -> bool:
+        """Keep the reply until the next claim that goes to the server, or for prefetch.MAX_WAIT."""
+        found = self.consumer(consumer)
+        with found.lock:
+            found.replies.append(Reply(channel, body))
+        return True
 
-    def acknowledge(self, name: str) -> None:
-        """Acknowledge what the consumer has handled, and requeue what was prefetched for it."""
-        consumer = self.consumer(name)
-        consumer.end()
-        self._leave(consumer)
+    def acknowledge(self, consumer: str) -> None:
+        """Besides, requeue what was prefetched."""
+        found = self.consumer(consumer)
+        found.end()
+        self._leave(found)
 
-    def requeue(self, name: str) -> None:
-        """Requeue the message that the consumer has, and what was prefetched for it behind it."""
-        consumer = self.consumer(name)
-        with consumer.lock:
-            consumer.give_back()
-            if consumer.current is not None:
-                consumer.returned.append(consumer.current)
-                consumer.current = None
-        self._leave(consumer)
+    def requeue(self, consumer: str) -> None:
+        """Besides, requeue what was prefetched, behind it."""
+        found = self.consumer(consumer)
+        with found.lock:
+            found.give_back()
+            if found.current is not None:
+                found.returned.append(found.current)
+                found.current = None
+        self._leave(found)
 
-    def wait_to_claim(self, name: str, channels: tuple[str, ...], seconds: float) -> bool:
-        """Wait for a message; return whether to claim again, False after `wake` or `seconds`."""
-        claim_keys = self._claim_keys(channels)
-        assert claim_keys is not None
-        wake = self.keys.wake(name)
-        token = self.servers.wait(("BLPOP",) + claim_keys.wakes + (wake, seconds), seconds)
-        return token is not None and token[0] != wake.encode()
+    def dead_letter(self, consumer: str | None, entry_: Entry, reason: str) -> int:
+        if entry_.id is None:
+            raw = entry.make_expired(entry_.body)
+            return int(self.servers.call(self.dead_letter_command("", "", reason, raw)))
+        return int(self.servers.call(self.dead_letter_command(self._held_key, entry_.id, reason)))
 
-    def wake(self, name: str) -> None:
-        """Have a claim that waits return at once."""
-        key = self.keys.wake(name)
+    # Taking for good, and waiting.
+
+    def _parts(self, channels: Sequence[str]) -> list[Part]:
+        parts: dict[int, tuple[list[str], list[str], list[str]]] = {}
+        for channel in channels:
+            partition, queue, wake = self.keys.queue(channel)
+            inbox = inbox_of(channel)
+            keys, wanted, wakes = parts.setdefault(partition, ([], [], []))
+            keys += [queue, wake]
+            wanted.append(channel if inbox and inbox != channel else "")
+            wakes.append(wake)
+        return [
+            Part(self.keys.sending[number][:1] + tuple(keys), wanted, tuple(dict.fromkeys(wakes)))
+            for number, (keys, wanted, wakes) in parts.items()
+        ]
+
+    def take(self, channels: Sequence[str], block: bool = False) -> Entry | None:
+        parts = self._parts(channels)
+        self._turn += 1
+        for step in range(len(parts)):
+            part = parts[(self._turn + step) % len(parts)]
+            arguments = [self._turn % len(part.wanted)] + part.wanted
+            raw = self.servers.call(run("receive", part.keys, arguments))
+            if raw is not None:
+                return to_entry(None, raw)
+        return None
+
+    def wait(self, consumer: str | None, channels: Sequence[str], seconds: float) -> bool:
+        seconds = max(0.01, seconds)
+        claim_keys = None if consumer is None else self._claim_keys(tuple(channels))
+        if consumer is not None and claim_keys is not None:
+            wake = self.keys.wake(consumer)
+            token = self.servers.wait(("BLPOP",) + claim_keys.wakes + (wake, seconds), seconds)
+            return token is not None and token[0] != wake.encode()
+        parts = self._parts(channels)
+        # The tokens of a wake list that channels share may go to another channel's reader.
+        alone = len(parts) == 1 and not any(parts[0].wanted)
+        seconds = min(seconds, RECHECK_INTERVAL if alone else POLL_INTERVAL)
+        wakes = parts[self._turn % len(parts)].wakes
+        self.servers.wait(("BLPOP",) + wakes + (seconds,), seconds)
+        return True
+
+    def wake(self, consumer: str) -> None:
+        key = self.keys.wake(consumer)
         try:
             self.servers.call_many([("RPUSH", key, "1"), ("PEXPIRE", key, 60000)])
         except LayerUnavailable:
             pass  # then a claim that waits has ended already
-
-    # What was taken over from dead processes.
-
-    def forget(self, field: str) -> None:
-        """Acknowledge what is held under `field`."""
-        self.servers.call(("HDEL", self.held_key, field))
-
-    def put_back(self, held: Held, losses: int) -> None:
-        """Requeue what a dead process held, which has lost so many more workers."""
-        self.servers.call_many(self._requeue_commands([held], losses))

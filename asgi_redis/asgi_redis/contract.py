@@ -1,41 +1,46 @@
-"""The contract of a layer, from wherever channels is installed: inside Django, or as the add-on."""
+"""The contract and the engine, from wherever channels is installed: inside Django, or as the add-on."""
 
 try:
     from django.channels import protocol
-    from django.channels.exceptions import (
-        ChannelFull,
-        InvalidMessage,
-        LayerUnavailable,
-        MessageTooLarge,
+    from django.channels.exceptions import ChannelFull, LayerUnavailable
+    from django.channels.layers.base import BaseChannelLayer, DeadLetter, Inbox, Message
+    from django.channels.layers.engine.inbox import Batch, PendingWork, Send
+    from django.channels.layers.engine.layer import EngineLayer
+    from django.channels.layers.engine.options import Options, refusal
+    from django.channels.layers.engine.recovery import BURY, DROP, REQUEUE, WILL_EXPIRY, Action
+    from django.channels.layers.engine.store import (
+        Due,
+        Entry,
+        Heartbeat,
+        Outgoing,
+        Pending,
+        Recovered,
+        Store,
+        Unreadable,
     )
-    from django.channels.layers.base import BaseChannelLayer, DeadLetter, Inbox
-    from django.channels.layers.engine.redelivery import DEAD_LETTER, REPORT, RETRY
-    from django.channels.layers.engine.redelivery import RedeliveryPolicy as LostPolicy
-    from django.channels.layers.messages import clean
-    from django.channels.layers.names import (
-        ByName,
-        check_channel_name,
-        check_group_name,
-        inbox_of,
-    )
-    from django.channels.protocol import EVENT_CHANNELS
+    from django.channels.layers.names import check_channel_name, inbox_of
 except ModuleNotFoundError as _error:
     if not (_error.name or "").startswith("django"):
         raise
     try:
         from channels import protocol
-        from channels.exceptions import (
-            ChannelFull,
-            InvalidMessage,
-            LayerUnavailable,
-            MessageTooLarge,
+        from channels.exceptions import ChannelFull, LayerUnavailable
+        from channels.layers.base import BaseChannelLayer, DeadLetter, Inbox, Message
+        from channels.layers.engine.inbox import Batch, PendingWork, Send
+        from channels.layers.engine.layer import EngineLayer
+        from channels.layers.engine.options import Options, refusal
+        from channels.layers.engine.recovery import BURY, DROP, REQUEUE, WILL_EXPIRY, Action
+        from channels.layers.engine.store import (
+            Due,
+            Entry,
+            Heartbeat,
+            Outgoing,
+            Pending,
+            Recovered,
+            Store,
+            Unreadable,
         )
-        from channels.layers.base import BaseChannelLayer, DeadLetter, Inbox
-        from channels.layers.engine.redelivery import DEAD_LETTER, REPORT, RETRY
-        from channels.layers.engine.redelivery import RedeliveryPolicy as LostPolicy
-        from channels.layers.messages import clean
-        from channels.layers.names import ByName, check_channel_name, check_group_name, inbox_of
-        from channels.protocol import EVENT_CHANNELS
+        from channels.layers.names import check_channel_name, inbox_of
     except ImportError as error:
         raise ImportError(
             "asgi_redis 2 needs django.channels: a patched Django, or the add-on `channels` of the "
@@ -43,22 +48,32 @@ except ModuleNotFoundError as _error:
         ) from error
 
 __all__ = [
-    "DEAD_LETTER",
-    "EVENT_CHANNELS",
-    "REPORT",
-    "RETRY",
+    "BURY",
+    "DROP",
+    "REQUEUE",
+    "WILL_EXPIRY",
+    "Action",
     "BaseChannelLayer",
-    "ByName",
+    "Batch",
     "ChannelFull",
     "DeadLetter",
+    "Due",
+    "EngineLayer",
+    "Entry",
+    "Heartbeat",
     "Inbox",
-    "InvalidMessage",
     "LayerUnavailable",
-    "LostPolicy",
-    "MessageTooLarge",
+    "Message",
+    "Options",
+    "Outgoing",
+    "Pending",
+    "PendingWork",
+    "Recovered",
+    "Send",
+    "Store",
+    "Unreadable",
     "check_channel_name",
-    "check_group_name",
-    "clean",
     "inbox_of",
     "protocol",
+    "refusal",
 ]

@@ -1,4 +1,6 @@
-"""What redis-py raises, as the one error of the contract: LayerUnavailable, with the remedy. No I/O."""
+"""Turn what redis-py raises into the one error of the contract, LayerUnavailable, with the remedy. No I/O."""
+
+from __future__ import annotations
 
 import redis.exceptions
 
@@ -26,7 +28,7 @@ _REMEDIES = (
     ("MASTERDOWN", "its replication link is down"),
     ("NOREPLICAS", "it has too few replicas to take writes"),
     ("CLUSTERDOWN", "the cluster is down"),
-    ("cluster support disabled", "it is no cluster: leave out cluster=True"),
+    ("cluster support disabled", "it is not a cluster: leave out cluster=True"),
     ("MOVED", "it is a node of a cluster: set cluster=True"),
 )
 
@@ -35,8 +37,8 @@ class Outdated(redis.exceptions.RedisError):
     """The server is older than OLDEST."""
 
 
-def unavailable(error, where):
-    """A LayerUnavailable for `error` (an exception of redis-py, or OSError) at `where` (text)."""
+def unavailable(error: Exception | None, where: str) -> LayerUnavailable:
+    """Return a LayerUnavailable for `error` (an exception of redis-py, or OSError) at `where` (text)."""
     if isinstance(error, LayerUnavailable):
         return error
     text = str(error) or type(error).__name__
@@ -51,7 +53,7 @@ def unavailable(error, where):
     return result
 
 
-def check_version(info, where):
+def check_version(info: str | bytes, where: str) -> None:
     """`info` is the text of INFO server. Raises Outdated, naming the version, for one below OLDEST."""
     if isinstance(info, bytes):
         info = info.decode("utf-8", "replace")

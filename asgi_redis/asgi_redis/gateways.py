@@ -1,28 +1,18 @@
-"""Leases, and what gateways leave: heartbeats, registers, last wills."""
+"""Leases, recovery and expiry; and what gateways leave: registers and last wills."""
 
 from __future__ import annotations
 
+import os
 import uuid
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple, Sequence
 
-from .calls import Calls
-from .contract import protocol
-from .prefetch import Held
+from .calls import BATCH
+from .consumers import ConsumerCalls, to_entry
+from .contract import BURY, DROP, REQUEUE, Action, Entry, Heartbeat, Recovered, protocol
 from .scripts import Command, run
 
-#: Fields of what expired begin so (lua/heartbeat.lua); those of what dead processes held, with "lost:".
-EXPIRED = "expired:"
-
-
-class Heartbeat(NamedTuple):
-    """What a heartbeat found. Times are in seconds."""
-
-    missing: set[str]  # gateways of this process whose lease had ended
-    held: list[Held]  # what dead processes held, and events that expired: this process's now
-    gone: list[str]  # gateways to clear up after
-    expired: dict[str, int]  # messages, by channel
-    next_end: float  # until the next lease ends, if it isn't renewed; 0: more has expired
-    next_due: float | None  # until something delayed is due
+if TYPE_CHECKING:
+    from .inbox import RedisInbox
 
 
 class Registered(NamedTuple):
@@ -33,52 +23,172 @@ class Registered(NamedTuple):
     groups: list[str]  # groups whose routes are to be removed
 
 
-class GatewayCalls(Calls):
-    """Thread-safe, but for `look_at_partitions`, which is the lease thread's."""
+def _pairs(reply: list[Any]) -> Iterable[tuple[Any, Any]]:
+    return zip(reply[::2], reply[1::2])
+
+
+class GatewayCalls(ConsumerCalls):
+    """Thread-safe; `heartbeat`, `recover` and `expire` are called by the lease thread alone."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Take a new name: this process's, for messages that it takes over from the dead."""
+        name = "%s.%d" % (uuid.uuid4().hex[:12], os.getpid())
+        self._taker, self._taken_key = "t:" + name, self.keys.taken(name)
+        self._inboxes: dict[str, RedisInbox] = {}
         self._epochs: dict[str, bytes] = {}
 
-    def heartbeat(self, gateways: list[str], lease: float) -> Heartbeat:
-        """Renew the leases of this process and of its gateways; take over what dead processes held."""
+    def after_fork(self) -> None:
+        super().after_fork()
+        self._begin()
+
+    # Leases.
+
+    def attach(self, inbox: RedisInbox) -> None:
+        """Register the gateway of `inbox` with each heartbeat, if the engine renews its lease."""
+        self._inboxes[inbox.name] = inbox
+
+    def detach(self, inbox: RedisInbox) -> None:
+        self._inboxes.pop(inbox.name, None)
+
+    def _holder_of(self, name: str) -> str:
+        if not name.endswith("!"):
+            return "w:" + name
+        inbox = self._inboxes.get(name)
+        return "g:" + (name if inbox is None else inbox.gateway)
+
+    def register(self, name: str) -> None:
+        holder = self._holder_of(name)
+        arguments = (holder, self.lease_milliseconds)
+        self.servers.call(run("take_lease", [self.keys.leases], arguments))
+        inbox = self._inboxes.get(name)
+        if inbox is not None:
+            for tag, epoch in self._read_epochs().items():
+                self._epochs.setdefault(tag, epoch)
+            # A lease that others have recovered took the memberships with it.
+            inbox.register(inbox.leased)
+
+    def heartbeat(self, names: Sequence[str]) -> Heartbeat:
         keys = self.keys
-        due, missing, held, gone, ending, expired = self.servers.call(
+        holders = {name: self._holder_of(name) for name in names}
+        missing, lost, expired, ending = self.servers.call(
             run(
                 "heartbeat",
-                [keys.leases, keys.seen, keys.gone, self.held_key, keys.delay] + keys.expiring,
-                ["w:" + self.process, int(lease * 1000), keys.tag] + gateways,
+                [keys.leases, keys.gone, self._taken_key] + keys.expiring,
+                [self.lease_milliseconds, keys.tag, self._taker] + list(holders.values()),
             )
         )
+        inboxes = [
+            inbox
+            for inbox in list(self._inboxes.values())
+            if inbox.name in holders and holders[inbox.name].encode() not in missing
+        ]
+        lost_data = bool(inboxes) and self._partition_lost_data()
+        for inbox in inboxes:
+            inbox.register(lost_data)
         return Heartbeat(
-            {name.decode() for name in missing},
-            [Held(field.decode(), entry) for field, entry in zip(held[::2], held[1::2])],
-            [name.decode() for name in gone],
-            {
-                channel.decode("ascii", "replace"): number
-                for channel, number in zip(expired[::2], expired[1::2])
-            },
-            ending / 1000.0,
-            None if due < 0 else due / 1000.0,
+            [name for name, holder in holders.items() if holder.encode() in missing],
+            bool(lost),
+            bool(expired),
+            None if ending < 0 else ending / 1000.0,
         )
 
-    def partition_lost_data(self) -> bool:
+    def _read_epochs(self) -> dict[str, bytes]:
+        """Return the epoch of each partition, if there are several. One that has none gets a new one."""
+        tags = self.keys.tags
+        if len(tags) == 1:
+            return {}
+        epochs = dict(zip(tags, self.servers.call_many([("GET", tag + "epoch") for tag in tags])))
+        for tag in [tag for tag in tags if epochs[tag] is None]:
+            self.servers.call(("SET", tag + "epoch", uuid.uuid4().hex, "NX"))
+            epochs[tag] = self.servers.call(("GET", tag + "epoch"))
+        return epochs
+
+    def _partition_lost_data(self) -> bool:
         """
         Return whether one of several partitions lost its data, and with it routes of groups: a cluster's
         node did. (The register of an inbox tells it of a single partition.)
         """
-        tags = self.keys.tags
-        if len(tags) == 1:
-            return False
-        lost = False
-        epochs = self.servers.call_many([("GET", tag + "epoch") for tag in tags])
-        for tag, epoch in zip(tags, epochs):
-            if epoch is None:
-                self.servers.call(("SET", tag + "epoch", uuid.uuid4().hex, "NX"))
-                epoch = self.servers.call(("GET", tag + "epoch"))
-            lost = lost or self._epochs.get(tag, epoch) != epoch
-            self._epochs[tag] = epoch
+        epochs = self._read_epochs()
+        lost = any(self._epochs.get(tag, epoch) != epoch for tag, epoch in epochs.items())
+        self._epochs.update(epochs)
         return lost
+
+    def extend_leases(self) -> None:
+        self.servers.call(run("extend_leases", [self.keys.leases], [self.lease_milliseconds]))
+
+    def leave(self, name: str) -> None:
+        keys, holder = self.keys, self._holder_of(name)
+        if holder.startswith("g:"):
+            gateway = holder[2:]
+            self.servers.call_many([("SADD", keys.gone, gateway), ("ZREM", keys.leases, holder)])
+            self._clear_up(gateway)
+            return
+        held_key = keys.held(name)
+        if all(field.startswith(b"#") for field in self.servers.call(("HKEYS", held_key))):
+            self.servers.call_many([("DEL", held_key), ("ZREM", keys.leases, holder)])
+
+    # Recovery and expiry.
+
+    def recover(self, decide: Callable[[Entry], Action]) -> Recovered:
+        keys = self.keys
+        holders, held, gone = self.servers.call(
+            run(
+                "recover",
+                (keys.leases, keys.gone, self._taken_key),
+                (self._taker, self.lease_milliseconds, keys.tag),
+            )
+        )
+        decisions, dropped = self._carry_out(held, decide)
+        for gateway in gone:
+            self._clear_up(gateway.decode())
+        names = [holder.decode()[2:].partition("|")[0] for holder in holders]
+        return Recovered(names, decisions, dropped)
+
+    def expire(self, decide: Callable[[Entry], Action]) -> Recovered:
+        """Besides events, take what has expired on other channels: of those, report the number."""
+        keys = self.keys
+        held, counted = self.servers.call(
+            run(
+                "expire",
+                [keys.leases, self._taken_key] + keys.expiring,
+                [self._taker, self.lease_milliseconds, keys.tag, uuid.uuid4().hex],
+            )
+        )
+        decisions, dropped = self._carry_out(held, decide)
+        for channel, number in _pairs(counted):
+            decisions += [(channel.decode("ascii", "replace"), DROP)] * number
+        return Recovered([], decisions, dropped)
+
+    def _carry_out(
+        self, held: list[bytes], decide: Callable[[Entry], Action]
+    ) -> tuple[list[tuple[str, str]], int]:
+        """Do with messages that this process has taken over as `decide` says. Twice does no harm."""
+        decisions: list[tuple[str, str]] = []
+        dropped = 0
+        entries = [to_entry(field.decode(), raw) for field, raw in _pairs(held)]
+        for start in range(0, len(entries), BATCH):
+            actions = [(entry, decide(entry)) for entry in entries[start : start + BATCH]]
+            # What a gateway is told is sent before the message is forgotten.
+            self.send([action.notice for _, action in actions if action.notice is not None])
+            replies = self.servers.call_many([self._action_command(*each) for each in actions])
+            for (entry, action), reply in zip(actions, replies):
+                decisions.append((entry.channel, action.kind))
+                if action.kind == BURY:
+                    dropped += reply
+        return decisions, dropped
+
+    def _action_command(self, entry: Entry, action: Action) -> Command:
+        if action.kind == REQUEUE:
+            return self.requeue_command(self._taken_key, entry.channel, 1, entry.id)
+        if action.kind == BURY:
+            return self.dead_letter_command(self._taken_key, entry.id, action.reason)
+        return ("HDEL", self._taken_key, entry.id)
+
+    # Gateways.
 
     def register_command(
         self, inbox: str, count: int, last: tuple[int, int], lost: bool, token: str = ""
@@ -107,19 +217,11 @@ class GatewayCalls(Calls):
         return Registered(count, bool(lost), [group.decode() for group in groups])
 
     def remove_route(self, group: str, inbox: str) -> None:
-        """The gateway has no members of `group` any more."""
-        self.servers.call(run("remove_route", [self.keys.group(group).routes], [inbox, -1]))
+        """Remove the route of a group to a gateway that has no members of it any more."""
+        self.servers.call(self.remove_route_command(group, inbox))
 
-    def leave(self, gateway: str) -> None:
-        """End the lease of a gateway, and clear up after it."""
-        keys = self.keys
-        self.servers.call_many(
-            [("SADD", keys.gone, gateway), ("ZREM", keys.leases, "g:" + gateway)]
-        )
-        self.clear_up(gateway)
-
-    def clear_up(self, gateway: str) -> None:
-        """Send the last wills of a gateway, each once, and remove the rest; twice does no harm."""
+    def _clear_up(self, gateway: str) -> None:
+        """Send the last wills of a gateway, each once, and remove the rest. Twice does no harm."""
         keys, call = self.keys, self.servers.call
         inbox, _, token = gateway.partition("|")
         while call(run("send_wills", [keys.wills(gateway)], [keys.tag])):

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from typing import Any
 
 from .calls import BATCH, Calls
-from .contract import inbox_of, protocol
+from .contract import Message, Outgoing, inbox_of, protocol
 from .scripts import Command, run
 
 
 class GroupCalls(Calls):
     """Thread-safe."""
-
-    #: Seconds after which a process-local or single reader's channel without a gateway leaves.
-    group_expiry = 86400
 
     def group_add(self, group: str, channel: str) -> None:
         """Make `channel` a member: in its inbox first, then in the group's routes."""
@@ -64,10 +60,6 @@ class GroupCalls(Calls):
             [channel, group, record, inbox],
         )
 
-    def remove_route_command(self, group: str, inbox: str, number: int = -1) -> Command:
-        """Return the command that removes a route, unless a change later than `number` put it there."""
-        return run("remove_route", [self.keys.group(group).routes], [inbox, number])
-
     def group_channels(self, group: str) -> list[str]:
         _, routes, others = self.keys.group(group)
         inboxes, plain = self.servers.call_many([("HKEYS", routes), ("ZRANGE", others, 0, -1)])
@@ -77,16 +69,15 @@ class GroupCalls(Calls):
             found += [name.decode() for name in members]
         return found
 
-    def send_group(self, group: str, message: dict[str, Any]) -> int:
-        """Send `message` to the group; return how many members were skipped because they were full."""
+    def send_group(self, group: str, message: Message) -> int:
         partition, routes, others = self.keys.group(group)
         record = self.encode("", protocol.group_message(group, message))
         skipped, elsewhere, plain = self.servers.call(
             run(
                 "send_group",
                 (routes, others),
-                (record, self.keys.tags[partition], partition, self.inbox_capacity)
-                + (group, int(self.group_expiry)),
+                (record, self.keys.tags[partition], partition, self.layer.options.inbox_capacity)
+                + (group, int(self.layer.group_expiry)),
             )
         )
         if elsewhere:
@@ -101,15 +92,14 @@ class GroupCalls(Calls):
         for inbox in inboxes:
             home, register, stream, _ = self.keys.inbox(inbox)
             parts[home] += [register, stream, self.keys.members(inbox, group)]
-        arguments = (record, self.inbox_capacity)
+        arguments = (record, self.layer.options.inbox_capacity)
         commands = [run("send_remote", keys, arguments) for keys in parts.values()]
         return sum(self.servers.call_many(commands))
 
-    def _send_to_all(self, channels: list[str], message: dict[str, Any]) -> int:
+    def _send_to_all(self, channels: list[str], message: Message) -> int:
         """Send to members that no gateway holds; return how many were full."""
         skipped = 0
         for start in range(0, len(channels), BATCH):
             some = channels[start : start + BATCH]
-            commands = [self.send_command(each, self.encode(each, message)) for each in some]
-            skipped += sum(reply != 0 for reply in self.servers.call_many(commands))
+            skipped += len(self.send([Outgoing(each, self.encode(each, message)) for each in some]))
         return skipped

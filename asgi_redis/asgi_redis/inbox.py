@@ -4,89 +4,118 @@ The gateway's end, in its event loop: two connections, one that waits for the in
 What one turn of the loop sends leaves together; while a batch is on its way the next one gathers.
 """
 
+from __future__ import annotations
+
 import asyncio
+import logging
 import threading
 import time
 import uuid
-from asyncio import get_event_loop, shield
-from collections import OrderedDict, defaultdict, deque
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from . import entry
-from .contract import ChannelFull, Inbox, LayerUnavailable, protocol
+from .contract import (
+    WILL_EXPIRY,
+    Batch,
+    ChannelFull,
+    Entry,
+    Inbox,
+    LayerUnavailable,
+    Message,
+    Outgoing,
+    PendingWork,
+    Send,
+    Unreadable,
+    protocol,
+)
 from .failures import unavailable
-from .recovery import logger
-from .scripts import run
+from .scripts import Command, run
+
+if TYPE_CHECKING:
+    from .store import RedisStore
+
+logger = logging.getLogger("django.channels.layers")
 
 #: Seconds for which one read of the inbox waits.
 WAIT = 10.0
 
-#: Records that one read takes at the most.
-READ = 200
+#: Records that one read takes at most.
+READ_BATCH = 200
 
-#: Messages, and bytes, that leave in one batch at the most.
-BATCH, BATCH_BYTES = 200, 2 * 1024 * 1024
+#: Messages, and bytes, that leave in one batch at most.
+SEND_BATCH, SEND_BYTES = 200, 2 * 1024 * 1024
 
-#: Seconds that `close` gives what was sent last.
-LAST_WORDS = 5.0
+#: Seconds that `close` waits for what is still being sent.
+CLOSE_TIMEOUT = 5.0
+
+
+class Step(NamedTuple):
+    """A command of a batch, and what is done with its reply, which may be an exception."""
+
+    command: Command
+    after: Callable[[Any], None] | None = None
 
 
 class RedisInbox(Inbox):
-    """Of one gateway on one RedisChannelLayer. Made in a running event loop."""
+    """The inbox of one gateway. `register` is called by the lease thread, all else in the event loop."""
 
-    def __init__(self, layer, name):
+    def __init__(self, store: RedisStore, name: str) -> None:
         self.name = name
-        self._layer = layer
-        self._loop = get_event_loop()
+        self._store, self._layer = store, store.layer
+        self._loop = asyncio.get_event_loop()
         self._token = uuid.uuid4().hex[:12]
         #: This gateway, and no former one of that name.
         self.gateway = "%s|%s" % (name, self._token)
-        self._stream = layer.keys.inbox(name)[2]
-        self._store = layer.store
-        self._wills_key = layer.keys.wills(self.gateway)
+        self._stream = store.keys.inbox(name).stream
+        self._wills_key = store.keys.wills(self.gateway)
         # What the register knows, and how far the stream was read: (milliseconds, sequence).
         self._count = 0
         self._last = (0, 0)
         self._trimmed = (0, 0)
-        self._lost_at = None
-        #: Whether its lease has been taken.
+        self._lost_at: float | None = None
+        #: Whether the lease thread has registered this gateway, and so its lease.
         self.leased = False
-        self._reader, self._writer = layer.servers.link(), layer.servers.link()
-        self._attended, self._run_id = 0, None
-        self._ready, self._error, self._reading = [], None, None
-        self._outgoing, self._writing = deque(), None
-        self._wills = OrderedDict()  # channel to farewell, or None: what the server is to be told
-        self._told = set()  # channels that it has been told of
-        self._chores = []
+        self._reader, self._writer = store.servers.link(), store.servers.link()
+        self._registered, self._run_id = 0, None
+        self._ready: list[tuple[str, Message]] = []
+        self._error: Exception | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._writing: asyncio.Task[None] | None = None
+        self._work = PendingWork()
+        self._extra: list[Step] = []
         self._closed = False
         self._left, self._leaving = False, threading.Lock()
-        # Said at once, so that a member that is added now counts as this gateway's. Only where the
-        # server is away the first read says it.
+        store.attach(self)
+        # Registered at once, so that a member that is added now counts as this gateway's. If the server
+        # is away, the first read does it.
         try:
-            self.attend(False)
+            self._layer.leases.acquire(name)
         except LayerUnavailable as error:
-            logger.warning("The gateway starts without its channel layer: %s", error)
-        layer.leases.attach(self)
+            logger.warning("The gateway %s starts without its channel layer: %s", name, error)
+            self._layer.leases.renew(name)
 
-    # Being there: `attend` is called by the lease's thread too.
+    # Registration.
 
-    def attend(self, lost):
+    def register(self, lost: bool) -> None:
         """Say that the gateway is there; `lost`: the server has forgotten it. Raises LayerUnavailable."""
         with self._leaving:
             if self._left:
                 return
-            reply = self._layer.servers.call(self._attend_command(lost))
-            for group in self._attended_with(reply):
+            reply = self._store.servers.call(self._register_command(lost and self.leased))
+            self.leased = True
+            for group in self._take_registration(reply):
                 self._store.remove_route(group, self.name)
 
-    def _attend_command(self, lost):
-        # Lease and reader notice the same loss, one after the other: it is told once.
+    def _register_command(self, lost: bool) -> Command:
+        # The lease thread and the reader notice the same loss, one after the other: it is told once.
         if lost and self._lost_at is not None:
-            lost = time.monotonic() - self._lost_at > self._layer.leases.lease
+            lost = time.monotonic() - self._lost_at > self._layer.options.lease
         lost = lost and self._count > 0
         return self._store.register_command(self.name, self._count, self._last, lost, self._token)
 
-    def _attended_with(self, reply):
-        """Take in the answer of attend.lua; returns the groups whose routes are to go."""
+    def _take_registration(self, reply: Any) -> list[str]:
+        """Take in the reply of register.lua; return the groups whose routes are to be removed."""
         count, lost, groups = self._store.registered(reply)
         self._count = max(self._count, count)
         if lost:
@@ -95,7 +124,7 @@ class RedisInbox(Inbox):
 
     # Reading.
 
-    async def receive(self):
+    async def receive(self) -> list[tuple[str, Message]]:
         while True:
             if self._ready:
                 ready, self._ready = self._ready, []
@@ -106,39 +135,30 @@ class RedisInbox(Inbox):
             if self._reading is None:
                 self._reading = self._loop.create_task(self._read())
             # Shielded: a read that is under way goes on for the next caller.
-            await shield(self._reading)
+            await asyncio.shield(self._reading)
 
-    async def _read(self):
+    async def _read(self) -> None:
         try:
             await self._read_once()
         except LayerUnavailable as error:
             self._error = error
         except Exception as error:
-            logger.exception("The inbox %s could not be read", self.name)
+            logger.exception("The inbox %s could not be read.", self.name)
             self._error = LayerUnavailable(str(error))
         finally:
             self._reading = None
 
-    async def _read_once(self):
+    async def _read_once(self) -> None:
         link = self._reader
         await link.connect()
-        if link.generation != self._attended:
-            # A server that has restarted, or a replica that was made the primary, may have lost the
-            # last things it was told: an event, or an answer that somebody would wait for in vain.
-            another = None not in (self._run_id, link.run_id) and self._run_id != link.run_id
-            reply = (await link.call([self._attend_command(another)]))[0]
-            if isinstance(reply, Exception):
-                raise LayerUnavailable(str(reply))
-            self._chores += [("unroute", group) for group in self._attended_with(reply)]
-            self._attended = link.generation
-            self._run_id = link.run_id or self._run_id
-            self._schedule()
-        commands = []
+        if link.generation != self._registered:
+            await self._register_connection()
+        commands: list[Command] = []
         if self._trimmed != self._last:
             through = "%d-%d" % (self._last[0], self._last[1] + 1)
             commands.append(("XTRIM", self._stream, "MINID", through))
         commands.append(
-            ("XREAD", "COUNT", READ, "BLOCK", int(WAIT * 1000))
+            ("XREAD", "COUNT", READ_BATCH, "BLOCK", int(WAIT * 1000))
             + ("STREAMS", self._stream, "%d-%d" % self._last)
         )
         last = self._last
@@ -147,184 +167,171 @@ class RedisInbox(Inbox):
             raise LayerUnavailable(str(reply))
         self._trimmed = last
         if reply:
-            self._take(reply)
+            self._take_records(reply[0][1])
 
-    def _take(self, reply):
-        for raw_id, fields in reply[0][1]:
+    async def _register_connection(self) -> None:
+        """Register over a new connection, and find out whether the server is another one than before."""
+        link = self._reader
+        # A server that has restarted, or a replica that became the primary, may have lost the last
+        # messages: events, or replies that a client would wait for.
+        another = None not in (self._run_id, link.run_id) and self._run_id != link.run_id
+        reply = (await link.call([self._register_command(another)]))[0]
+        if isinstance(reply, Exception):
+            raise LayerUnavailable(str(reply))
+        for group in self._take_registration(reply):
+            self._extra.append(Step(self._store.remove_route_command(group, self.name)))
+        self._registered = link.generation
+        self._run_id = link.run_id or self._run_id
+        self._schedule()
+
+    def _take_records(self, records: Any) -> None:
+        for raw_id, fields in records:
             milliseconds, _, sequence = raw_id.partition(b"-")
             record_id = (int(milliseconds), int(sequence))
             if record_id <= self._last:
                 continue  # an old reply, or the same once more
             self._last = record_id
             body = fields[b"e"] if isinstance(fields, dict) else fields[1]
-            channel = entry.split_body(body)[0]
-            message = self._layer.read_body(channel, body)
-            if message is None:
-                body = body if channel else self.name.encode() + body
-                self._chores.append(("bury", entry.make_expired(body)))
-                self._schedule()
-                continue
-            self._ready.append((channel or self.name, message))
+            channel = entry.split_body(body)[0] or self.name
+            try:
+                self._ready.append((channel, self._store.decode(channel, body)))
+            except Unreadable as error:
+                self._dead_letter(channel, body, error)
+
+    def _dead_letter(self, channel: str, body: bytes, error: Unreadable) -> None:
+        if body.startswith(b"\n"):
+            body = channel.encode() + body
+        raw = entry.make_expired(body)
+
+        def after(reply: Any) -> None:
+            if isinstance(reply, int):
+                self._layer.recovery.unreadable(Entry(None, channel, body), error, reply)
+
+        command = self._store.dead_letter_command("", "", "unreadable", raw)
+        self._extra.append(Step(command, after))
+        self._schedule()
 
     # Sending.
 
-    def send(self, channel, message, failed):
-        body = self._layer.store.encode(channel, message)
-        self._outgoing.append((channel, body, protocol.ignores_capacity(message), failed))
+    def send(self, channel: str, message: Message, failed: Callable[[Exception], None]) -> None:
+        body = self._store.encode(channel, message)
+        self._work.send(Send(channel, body, protocol.ignores_capacity(message), failed))
         self._schedule()
 
-    def group_discard(self, group, channel):
-        self._chores.append(("discard", group, channel))
+    def group_discard(self, group: str, channel: str) -> None:
+        self._work.discard(group, channel)
         self._schedule()
 
-    def set_will(self, channel, will):
+    def set_will(self, channel: str, will: tuple[str, Message]) -> None:
         target, message = will
-        expiry = int(self._layer.expiries[target] * 1000)
-        self._wills[channel] = b"%d:" % expiry + self._store.encode(target, message)
+        expiry = int(max(self._layer.expiries[target], WILL_EXPIRY) * 1000)
+        self._work.set_will(channel, b"%d:" % expiry + self._store.encode(target, message))
         self._schedule()
 
-    def clear_will(self, channel):
-        if channel in self._told:
-            self._wills[channel] = None
-            self._schedule()
-        else:
-            self._wills.pop(channel, None)
+    def clear_will(self, channel: str) -> None:
+        self._work.clear_will(channel)
+        self._schedule()
 
-    def _schedule(self):
+    def _schedule(self) -> None:
         if self._writing is None and not self._closed:
             self._writing = self._loop.create_task(self._write())
 
-    async def _write(self):
+    async def _write(self) -> None:
         try:
-            while self._outgoing or self._chores or self._wills:
+            while self._work or self._extra:
                 if not await self._write_once():
                     return
         except Exception:
-            logger.exception("The gateway %s could not send", self.name)
+            logger.exception("The gateway %s could not send.", self.name)
         finally:
             self._writing = None
 
-    async def _write_once(self):
-        """Send one batch; returns whether the server took it."""
-        commands, afterwards = [], []
-        batch = self._take_batch()
-        holds, self._wills = self._wills, OrderedDict()
-        chores, self._chores = self._chores, []
-        self._add_holds(commands, afterwards, holds)
-        self._add_messages(commands, afterwards, batch)
-        self._add_chores(commands, afterwards, chores)
+    async def _write_once(self) -> bool:
+        """Send one batch; return whether the server took it."""
+        batch = self._work.take(SEND_BATCH, SEND_BYTES)
+        extra, self._extra = self._extra, []
+        steps = self._will_steps(batch) + self._send_steps(batch.sends)
+        steps += [self._discard_step(*each) for each in batch.discards] + extra
         try:
-            replies = await self._writer.call(commands)
+            replies = await self._writer.call([step.command for step in steps])
         except LayerUnavailable as error:
-            for _, _, _, failed in batch:
-                failed(error)
-            # What the server is to be told of connections that live on, it is told later.
-            holds.update(self._wills)
-            self._wills = holds
-            self._chores = chores + self._chores
+            for each in batch.sends:
+                each.failed(error)
+            self._work.put_back(batch)
+            self._extra = extra + self._extra
             return False
-        for reply, after in zip(replies, afterwards):
-            if after is not None:
-                after(reply)
+        self._work.done(batch)
+        for reply, step in zip(replies, steps):
+            if step.after is not None:
+                step.after(reply)
         return True
 
-    def _take_batch(self):
-        batch, size = [], 0
-        while self._outgoing and len(batch) < BATCH and size < BATCH_BYTES:
-            batch.append(self._outgoing.popleft())
-            size += len(batch[-1][1])
-        return batch
+    def _will_steps(self, batch: Batch) -> list[Step]:
+        steps = []
+        if batch.wills:
+            fields = tuple(part for item in batch.wills.items() for part in item)
+            steps.append(Step(("HSET", self._wills_key) + fields))
+        if batch.cleared:
+            steps.append(Step(("HDEL", self._wills_key) + tuple(batch.cleared)))
+        return steps
 
-    def _add_messages(self, commands, afterwards, batch):
-        """One script for all queues of a partition; one each for what goes to an inbox."""
-        store = self._store
-        queued = defaultdict(lambda: ([], [], []))
-        for item in batch:
-            channel, body, unlimited, _ = item
+    def _send_steps(self, sends: list[Send]) -> list[Step]:
+        """Return one step for all queues of a partition, and one for each message to an inbox."""
+        store, steps = self._store, []
+        queued: dict[int, tuple[list[str], list[Any], list[Send]]] = defaultdict(
+            lambda: ([], [], [])
+        )
+        for each in sends:
+            channel, body, unlimited, _ = each
             if "!" in channel:
-                commands.append(store.send_command(channel, body, unlimited))
-                afterwards.append(lambda reply, item=item: self._sent(reply, [item]))
+                command = store.send_command(Outgoing(channel, body, unlimited))
+                steps.append(Step(command, lambda reply, each=each: self._sent(reply, [each])))
                 continue
-            partition, queue, wake, capacity, expiry, kind, _ = store.place(channel)
-            keys, arguments, items = queued[partition]
-            keys += (queue, wake)
-            arguments += (-1 if unlimited else capacity, expiry, kind, body)
-            items.append(item)
+            place = store.place(channel)
+            keys, arguments, items = queued[place.partition]
+            keys += (place.queue, place.wake)
+            arguments += (-1 if unlimited else place.capacity, place.expiry, place.kind, body)
+            items.append(each)
         for partition, (keys, arguments, items) in queued.items():
-            commands.append(run("send", store.keys.sending[partition] + tuple(keys), arguments))
-            afterwards.append(lambda reply, items=items: self._sent(reply, items))
+            command = run("send", store.keys.sending[partition] + tuple(keys), arguments)
+            steps.append(Step(command, lambda reply, items=items: self._sent(reply, items)))
+        return steps
 
-    def _sent(self, reply, items):
+    def _sent(self, reply: Any, sends: list[Send]) -> None:
+        """Take in the reply to some sends: 0, the numbers (from 1) of those refused, or an exception."""
         if isinstance(reply, Exception):
-            for item in items:
-                self._failed(reply, item)
+            for each in sends:
+                each.failed(unavailable(reply, self._store.servers.where))
             return
         refused = reply or ()
-        self._layer.count("sent", len(items) - len(refused))
+        if len(refused) < len(sends):
+            self._layer.count("sent", len(sends) - len(refused))
         for number in refused:
-            self._failed(None, items[number - 1])
-
-    def _failed(self, error, item):
-        channel, _, _, failed = item
-        if error is None:
             self._layer.count("full")
+            channel, _, _, failed = sends[number - 1]
             failed(ChannelFull("The channel %r is full." % channel))
-        else:
-            failed(unavailable(error, self._layer.servers.where))
 
-    def _add_holds(self, commands, afterwards, holds):
-        told = [item for item in holds.items() if item[1] is not None]
-        dropped = [channel for channel, farewell in holds.items() if farewell is None]
-        if told:
-            fields = tuple(part for item in told for part in item)
-            commands.append(("HSET", self._wills_key) + fields)
-            afterwards.append(None)
-            self._told.update(channel for channel, _ in told)
-        if dropped:
-            commands.append(("HDEL", self._wills_key) + tuple(dropped))
-            afterwards.append(None)
-            self._told.difference_update(dropped)
-
-    def _add_chores(self, commands, afterwards, chores):
-        for chore in chores:
-            after = None
-            if chore[0] == "discard":
-                command = self._store.discard_command(chore[1], chore[2])
-                after = self._unroute_after(chore[1])
-            elif chore[0] == "unroute":
-                number = chore[2] if len(chore) > 2 else -1
-                command = self._store.remove_route_command(chore[1], self.name, number)
-            else:
-                command = self._store.dead_letter_command("", "unreadable", chore[1])
-                after = self._buried
-            commands.append(command)
-            afterwards.append(after)
-
-    def _buried(self, reply):
-        if isinstance(reply, int):
-            self._layer.dropped(reply)
-
-    def _unroute_after(self, group):
-        """Where the route lies in another partition, it takes another script."""
-        keys = self._layer.keys
+    def _discard_step(self, group: str, channel: str) -> Step:
+        keys, command = self._store.keys, self._store.discard_command(group, channel)
         if keys.partition(self.name) == keys.group(group).partition:
-            return None
+            return Step(command)
 
-        def after(reply):
+        def after(reply: Any) -> None:
+            # The route lies in another partition, and so takes another script.
             if isinstance(reply, int) and reply > 0:
-                self._chores.append(("unroute", group, reply))
+                self._extra.append(Step(self._store.remove_route_command(group, self.name, reply)))
 
-        return after
+        return Step(command, after)
 
     # The end.
 
-    async def close(self):
+    async def close(self) -> None:
         if self._closed:
             return
         if self._writing is not None:
-            await asyncio.wait({self._writing}, timeout=LAST_WORDS)
+            await asyncio.wait({self._writing}, timeout=CLOSE_TIMEOUT)
         self._closed = True
-        self._layer.leases.detach(self)
+        self._layer.leases.release(self.name)
         for task in (self._reading, self._writing):
             if task is not None:
                 task.cancel()
@@ -333,11 +340,16 @@ class RedisInbox(Inbox):
         await self._writer.close()
         await self._loop.run_in_executor(None, self._leave)
 
-    def _leave(self):
-        """Memberships, and what is still in the inbox, go; connections still held get their farewell."""
-        with self._leaving:  # the lease's thread may be about to say that it is there
+    def _leave(self) -> None:
+        """Memberships, and what is still in the inbox, go; wills of open connections are sent."""
+        with self._leaving:  # the lease thread may be about to register
             self._left = True
         try:
-            self._store.leave(self.gateway)
+            self._store.leave(self.name)
         except LayerUnavailable as error:
-            logger.warning("The gateway could not take its leave; its lease will end: %s", error)
+            logger.warning(
+                "The gateway %s could not leave the channel layer: %s. Its lease will run out.",
+                self.name,
+                error,
+            )
+        self._store.detach(self)

@@ -17,11 +17,12 @@ lies in one place and a script may use all of it:
 and only in the first partition:
 
     f:PROCESS            what a worker process holds, a hash (lua/claim.lua)
+    t:PROCESS            what a process has taken over, a hash (lua/recover.lua)
     k:CONSUMER           wake list of one consumer
     h:INBOX|TOKEN        last wills of a gateway, a hash (lua/send_wills.lua)
-    expired              expired entries that no heartbeat has reported, a list (lua/heartbeat.lua)
+    expired              expired entries that no process has taken, a list (lua/expire.lua)
     queues               queues that may hold what expires, a set (lua/heartbeat.lua)
-    leases, seen, gone   leases (lua/heartbeat.lua)
+    leases, gone         leases (lua/heartbeat.lua)
     delay, delay-wake    what is due later (lua/send_later.lua)
     dead                 dead letters, a stream (lua/dead_letter.lua)
     counters             what all processes counted, a hash
@@ -36,7 +37,7 @@ from __future__ import annotations
 from typing import NamedTuple
 from zlib import crc32
 
-from .contract import EVENT_CHANNELS, inbox_of
+from .contract import inbox_of, protocol, refusal
 
 #: Kinds of channels for lua/send.lua: a single reader's, of a connection's events, another shared one.
 SINGLE, EVENTS, SHARED = 0, 1, 2
@@ -66,18 +67,15 @@ class Keys:
 
     def __init__(self, prefix: str, partitions: int) -> None:
         if not isinstance(prefix, str) or set("{}") & set(prefix):
-            raise ValueError(
-                "prefix is text without braces, such as 'mysite:', not %r." % (prefix,)
-            )
+            raise refusal("prefix", "text without braces, such as 'mysite:'", prefix)
         if not isinstance(partitions, int) or not 1 <= partitions <= 1024:
-            raise ValueError("partitions is a number from 1 to 1024, not %r." % (partitions,))
+            raise refusal("partitions", "a number from 1 to 1024", partitions)
         self.partitions = partitions
         self.tags = ["{%s#%d}" % (prefix, number) for number in range(partitions)]
         #: The first partition's.
         self.tag = self.tags[0]
         self.counters = self.tag + "counters"
         self.leases = self.tag + "leases"
-        self.seen = self.tag + "seen"
         self.gone = self.tag + "gone"
         self.delay = self.tag + "delay"
         self.delay_wake = self.tag + "delay-wake"
@@ -86,9 +84,9 @@ class Keys:
         self.queues = self.tag + "queues"
         #: By partition, the keys of send.lua before the queues.
         self.sending = [(tag + "expired", tag + "queues") for tag in self.tags]
-        #: Where heartbeat.lua looks for what expired.
+        #: Where heartbeat.lua and expire.lua look for what expired.
         self.expiring = [self.expired, self.queues]
-        self.expiring += [self.queue(channel).queue for channel in sorted(EVENT_CHANNELS)]
+        self.expiring += [self.queue(channel).queue for channel in sorted(protocol.EVENT_CHANNELS)]
 
     def partition(self, name: str) -> int:
         """Return the partition of an inbox or a channel."""
@@ -110,10 +108,13 @@ class Keys:
         """Return SINGLE, EVENTS or SHARED."""
         if "?" in channel or "!" in channel:
             return SINGLE
-        return EVENTS if channel in EVENT_CHANNELS else SHARED
+        return EVENTS if channel in protocol.EVENT_CHANNELS else SHARED
 
     def held(self, process: str) -> str:
         return "%sf:%s" % (self.tag, process)
+
+    def taken(self, process: str) -> str:
+        return "%st:%s" % (self.tag, process)
 
     def wake(self, consumer: str) -> str:
         return "%sk:%s" % (self.tag, consumer)

@@ -12,6 +12,7 @@ import redis
 import redis.asyncio
 import redis.asyncio.sentinel
 import redis.sentinel
+from django.core.exceptions import ImproperlyConfigured
 from redis.backoff import NoBackoff
 
 from .cluster import Clustered
@@ -31,7 +32,7 @@ def make_servers(
     socket_connect_timeout: float | None = 5.0,
     pool_size: int = 64,
 ) -> Servers:
-    """Return the servers that a layer's CONFIG names. Raises ValueError with the remedy."""
+    """Return the servers that a layer's CONFIG names. Raises ImproperlyConfigured with the remedy."""
     options: dict[str, Any] = {
         "socket_timeout": socket_timeout,
         "socket_connect_timeout": socket_connect_timeout,
@@ -40,9 +41,9 @@ def make_servers(
     options["protocol"] = 2
     if sentinels is not None:
         if hosts or cluster:
-            raise ValueError("Give either sentinels and service, or hosts: not both.")
+            raise ImproperlyConfigured("Give either sentinels and service, or hosts: not both.")
         if not service:
-            raise ValueError(
+            raise ImproperlyConfigured(
                 "sentinels needs service: the name of the primary, such as 'mymaster'."
             )
         return Direct(_sentinel_pool(sentinels, service, sentinel_kwargs, options), pool_size)
@@ -53,7 +54,7 @@ def make_servers(
     if cluster:
         return Clustered(urls, options, ", ".join(map(where_of, urls)) + " (cluster)")
     if len(urls) > 1:
-        raise ValueError(
+        raise ImproperlyConfigured(
             "hosts names %d servers. What Channels 1.x did with them, spreading channels over servers "
             "that know nothing of each other, lost messages: set cluster=True for the nodes of a Redis "
             "Cluster, use sentinels for a primary and its replicas, or name one server." % len(urls)
@@ -68,7 +69,7 @@ def _url(host: Any) -> str:
         return "redis://%s:%d/0" % (host[0], int(host[1]))
     if isinstance(host, str) and "://" in host:
         return host
-    raise ValueError(
+    raise ImproperlyConfigured(
         "hosts is a list of URLs ('redis://HOST:PORT/0') or (host, port), not %r." % (host,)
     )
 
@@ -97,11 +98,13 @@ def _sentinel_pool(
     addresses = []
     for each in sentinels:
         if not isinstance(each, (tuple, list)) or len(each) != 2:
-            raise ValueError("sentinels is a list of (host, port), not %r." % (sentinels,))
+            raise ImproperlyConfigured(
+                "sentinels is a list of (host, port), not %r." % (sentinels,)
+            )
         addresses.append((each[0], int(each[1])))
 
     def make(module: Any, retry: Any) -> Any:
-        kwargs = {
+        kwargs: dict[str, Any] = {
             key: options[key]
             for key in ("socket_timeout", "socket_connect_timeout")
             if key in options

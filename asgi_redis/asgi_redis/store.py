@@ -1,27 +1,21 @@
 """
-The primitives of a channel layer on Redis, each a script or two. keys.py tells what lies under which key;
-the asynchronous inbox is in inbox.py.
+RedisStore: the primitives of a channel layer on Redis, each a script or two. keys.py tells what lies under
+which key. Here are delay, dead letters, statistics and flush; consumers.py, groups.py and gateways.py have
+the rest, inbox.py the asynchronous inbox.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Iterator, NamedTuple, Sequence
+from typing import Iterator, Sequence
 
 from . import entry
 from .calls import BATCH
-from .consumers import ConsumerCalls
-from .contract import ChannelFull, inbox_of
+from .contract import Due, Inbox, Outgoing, Pending, inbox_of
 from .gateways import GatewayCalls
 from .groups import GroupCalls
+from .inbox import RedisInbox
 from .scripts import run
-
-#: Seconds between two polls where nothing can wake the reader: at several partitions at once.
-POLL_INTERVAL = 0.1
-
-#: Seconds between two polls of a plain reader, woken or not: the token that was to wake it may have gone
-#: to a process that was killed, or stopped, as it waited. (For workers, each heartbeat looks after that.)
-RECHECK_INTERVAL = 2.0
 
 #: Delayed messages that are sent before the lease thread looks at the time again.
 DUE_BATCH = 100
@@ -29,113 +23,88 @@ DUE_BATCH = 100
 #: Milliseconds after which another process sends what one has taken and not sent.
 PUT_OFF = 15000
 
-
-class Letter(NamedTuple):
-    """A dead letter as it is kept."""
-
-    id: str
-    reason: str
-    entry: bytes
+#: Seconds between two looks at what is due, although whoever delays a message wakes a process for it.
+DUE_INTERVAL = 60.0
 
 
-class Part(NamedTuple):
-    """The queues of one partition that are read together: arguments of receive.lua."""
-
-    keys: tuple[str, ...]
-    wanted: list[str]  # of each queue the one channel wanted, or ""
-    wakes: tuple[str, ...]
-
-
-class RedisStore(ConsumerCalls, GroupCalls, GatewayCalls):
-    """The store. Thread-safe as its parts tell; call `after_fork` in a child process."""
+class RedisStore(GatewayCalls, GroupCalls):
+    """The store. Thread-safe."""
 
     def after_fork(self) -> None:
-        """Use no connection, lock or consumer of the parent process."""
+        super().after_fork()
         self.servers.forked()
         self.codec.forked()
-        self._monitor.forked()
 
-    # Sending and receiving.
+    def close(self) -> None:
+        self.servers.close()
 
-    def send(self, channel: str, body: bytes, unlimited: bool = False) -> bool:
-        """Put `body` on `channel`; return whether there was room."""
-        return bool(self.servers.call(self.send_command(channel, body, unlimited)) == 0)
+    def open_inbox(self, name: str) -> Inbox:
+        return RedisInbox(self, name)
 
-    def _parts(self, channels: Sequence[str]) -> list[Part]:
-        parts: dict[int, tuple[list[str], list[str], list[str]]] = {}
-        for channel in channels:
-            partition, queue, wake = self.keys.queue(channel)
-            inbox = inbox_of(channel)
-            keys, wanted, wakes = parts.setdefault(partition, ([], [], []))
-            keys += [queue, wake]
-            wanted.append(channel if inbox and inbox != channel else "")
-            wakes.append(wake)
-        return [
-            Part(self.keys.sending[number][:1] + tuple(keys), wanted, tuple(dict.fromkeys(wakes)))
-            for number, (keys, wanted, wakes) in parts.items()
-        ]
+    # Delay.
 
-    def take(self, channels: Sequence[str]) -> bytes | None:
-        """Take the next entry of `channels` for good, in turn."""
-        parts = self._parts(channels)
-        self._turn += 1
-        for step in range(len(parts)):
-            part = parts[(self._turn + step) % len(parts)]
-            arguments = [self._turn % len(part.wanted)] + part.wanted
-            found: bytes | None = self.servers.call(run("receive", part.keys, arguments))
-            if found is not None:
-                return found
-        return None
+    def delay(self, channel: str, body: bytes, seconds: float) -> None:
+        keys = (self.keys.delay, self.keys.delay_wake)
+        self.servers.call(run("send_later", keys, (int(seconds * 1000), entry.make_delayed(body))))
 
-    def wait_to_take(self, channels: Sequence[str], seconds: float) -> None:
-        """Wait until `take` may find something, for `seconds` at most."""
-        parts = self._parts(channels)
-        # The tokens of a wake list that channels share may go to another channel's reader.
-        alone = len(parts) == 1 and not any(parts[0].wanted)
-        seconds = max(0.01, min(seconds, RECHECK_INTERVAL if alone else POLL_INTERVAL))
-        wakes = parts[self._turn % len(parts)].wakes
-        self.servers.wait(("BLPOP",) + wakes + (seconds,), seconds)
+    def send_due(self) -> Due:
+        key = self.keys.delay
+        pause, *due = self.servers.call(run("take_due", [key], [PUT_OFF, DUE_BATCH]))
+        full = 0
+        for member in due:
+            body = entry.delayed_body(member)
+            full += len(self.send([Outgoing(entry.split_body(body)[0], body)]))
+            self.servers.call(("ZREM", key, member))
+        if len(due) == DUE_BATCH:
+            return Due(full, 0.0)
+        return Due(full, None if pause < 0 else pause / 1000.0)
+
+    def due_interval(self) -> float:
+        return DUE_INTERVAL
+
+    def wait_due(self, seconds: float) -> bool:
+        if seconds <= 0:
+            return False
+        seconds = max(0.01, seconds)
+        keys = (self.keys.delay_wake, self.keys.wake(self._taker))
+        return self.servers.wait(("BLPOP",) + keys + (seconds,), seconds) is not None
+
+    def wake_due(self) -> None:
+        self.wake(self._taker)
 
     # Dead letters.
 
-    def dead_letter(self, field: str, reason: str) -> int:
-        """Dead-letter what is held under `field`; return how many letters were dropped for it."""
-        return int(self.servers.call(self.dead_letter_command(field, reason)))
-
-    def dead_letter_entry(self, unheld: bytes) -> int:
-        """Dead-letter an entry that can't be read and that no process holds."""
-        return int(self.servers.call(self.dead_letter_command("", "unreadable", unheld)))
-
-    def letters(self) -> Iterator[Letter]:
-        """Yield the dead letters, the oldest first."""
+    def _letters(self) -> Iterator[tuple[str, str, bytes]]:
+        """Yield (id, reason, entry) of each dead letter, the oldest first."""
         start = "-"
         while True:
             found = self.servers.call(run("list_dead_letters", (self.keys.dead,), (start, BATCH)))
-            for index in range(0, len(found), 3):
-                number, reason, letter = found[index : index + 3]
-                yield Letter(number.decode(), reason.decode(), letter)
+            for number, reason, raw in zip(found[::3], found[1::3], found[2::3]):
+                yield number.decode(), reason.decode(), raw
             if len(found) < 3 * BATCH:
                 return
             start = found[-3].decode()
 
-    def requeue_dead_letters(self, ids: Sequence[str] | None) -> int:
-        """Put dead letters back on their channels, at the end and as new; return how many."""
-        count = 0
-        for letter in list(self.letters()):
-            channel, body = entry.parse(letter.entry)[1:]
-            if (ids is not None and letter.id not in ids) or not channel:
-                continue
-            place = self.make_place(channel)
-            if place.partition:
-                if not self.send(channel, body):
-                    raise ChannelFull("The channel %r is full." % channel)
-                count += self.drop_dead_letters([letter.id])
-            else:
-                keys = (self.keys.dead, place.queue, place.wake, self.keys.queues)
-                count += self.servers.call(
-                    run("requeue_dead_letter", keys, (letter.id, place.expiry))
-                )
-        return count
+    def dead_letters(self) -> Iterator[tuple[str, str, bytes, str, float]]:
+        for number, reason, raw in self._letters():
+            _, channel, body = entry.parse(raw)
+            yield number, channel, body, reason, int(number.partition("-")[0]) / 1000.0
+
+    def requeue_dead_letter(self, id: str) -> bool:
+        found = self.servers.call(("XRANGE", self.keys.dead, id, id))
+        if not found:
+            return False
+        fields = found[0][1]
+        raw = fields[b"e"] if isinstance(fields, dict) else fields[3]
+        _, channel, body = entry.parse(raw)
+        if not channel:
+            return False
+        place = self.make_place(channel)
+        if not place.partition:
+            keys = (self.keys.dead, place.queue, place.wake, self.keys.queues)
+            return bool(self.servers.call(run("requeue_dead_letter", keys, (id, place.expiry))))
+        self.send([Outgoing(channel, body, unlimited=True)])
+        return self.drop_dead_letters([id]) == 1
 
     def drop_dead_letters(self, ids: Sequence[str]) -> int:
         count = 0
@@ -146,40 +115,10 @@ class RedisStore(ConsumerCalls, GroupCalls, GatewayCalls):
     def count_dead_letters(self) -> int:
         return int(self.servers.call(("XLEN", self.keys.dead)))
 
-    # Delay.
-
-    def delay(self, body: bytes, seconds: float) -> None:
-        """Send `body` in so many seconds."""
-        keys = (self.keys.delay, self.keys.delay_wake)
-        milliseconds = max(0, int(seconds * 1000))
-        self.servers.call(run("send_later", keys, (milliseconds, entry.make_delayed(body))))
-
-    def send_due(self) -> tuple[int, float | None]:
-        """Send what is due; return how many found no room, and the seconds until the next is due."""
-        key, dropped = self.keys.delay, 0
-        while True:
-            pause, *due = self.servers.call(run("take_due", [key], [PUT_OFF, DUE_BATCH]))
-            for member in due:
-                body = entry.delayed_body(member)
-                dropped += not self.send(entry.split_body(body)[0], body)
-                self.servers.call(("ZREM", key, member))
-            if len(due) < DUE_BATCH:
-                return dropped, None if pause < 0 else pause / 1000.0
-
-    def wait_due(self, seconds: float) -> bool:
-        """Wait for `seconds`; return at once, and True, when a message is due before all others."""
-        seconds = max(0.01, seconds)
-        return self.servers.wait(("BLPOP", self.keys.delay_wake, seconds), seconds) is not None
-
-    def wake_due(self) -> None:
-        """Pass a token of `wait_due` on to another process."""
-        self.servers.call(("RPUSH", self.keys.delay_wake, "1"))
-
     # Counters, statistics and flush.
 
-    def add_counters(self, counts: dict[str, int]) -> None:
-        """Add to the counters of all processes."""
-        arguments = [each for item in counts.items() for each in item]
+    def add_counters(self, increments: dict[str, int]) -> None:
+        arguments = [each for item in increments.items() for each in item]
         self.servers.call(run("add_counters", (self.keys.counters,), arguments))
 
     def counters(self) -> dict[str, int]:
@@ -189,16 +128,15 @@ class RedisStore(ConsumerCalls, GroupCalls, GatewayCalls):
         return {name.decode(): int(value) for name, value in pairs}
 
     def count_unacknowledged(self) -> int:
-        """Return how many messages all workers hold."""
         count = 0
-        for key in self.servers.scan(self.keys.patterns("f")[0]):
-            fields = self.servers.call(("HKEYS", key))
-            count += sum(not field.startswith(b"#") for field in fields)
+        for pattern in self.keys.patterns("ft")[:2]:
+            for key in self.servers.scan(pattern):
+                fields = self.servers.call(("HKEYS", key))
+                count += sum(not field.startswith(b"#") for field in fields)
         return count
 
-    def pending(self, channel: str | None = None) -> tuple[int, float]:
-        """Return how many messages wait on `channel` or on all, and how many seconds the oldest has."""
-        found: dict[object, list[str | bytes]] = defaultdict(list)
+    def pending(self, channel: str | None = None) -> list[Pending]:
+        found: dict[object, list[str]] = defaultdict(list)
         if channel is not None:
             found[channel].append(self.keys.queue(channel).queue)
             inbox = inbox_of(channel)
@@ -207,34 +145,30 @@ class RedisStore(ConsumerCalls, GroupCalls, GatewayCalls):
         else:
             for pattern in self.keys.patterns("qi"):
                 for key in self.servers.scan(pattern):
-                    found[key.partition(b"}")[0]].append(key)
-        count, age = 0, 0.0
-        for keys in found.values():
-            for start in range(0, len(keys), BATCH):
-                some = self._describe(keys[start : start + BATCH])
-                count, age = count + some[0], max(age, some[1])
-        return count, age
+                    found[key.partition(b"}")[0]].append(key.decode())
+        return [
+            each
+            for keys in found.values()
+            for start in range(0, len(keys), BATCH)
+            for each in self._describe(keys[start : start + BATCH])
+        ]
 
-    def _describe(self, keys: Sequence[str | bytes]) -> tuple[int, float]:
-        """Return `pending` of queues and inboxes of one partition."""
+    def _describe(self, keys: Sequence[str]) -> Iterator[Pending]:
+        """Yield what waits in queues and inboxes of one partition."""
         now, *rows = self.servers.call(run("describe", keys))
-        pending, age = 0, 0.0
-        for count, stamp, channel in zip(rows[::3], rows[1::3], rows[2::3]):
-            pending += count
-            if not stamp:
+        for key, count, stamp, head in zip(keys, rows[::3], rows[1::3], rows[2::3]):
+            if not count:
                 continue
             came = int(stamp)
-            if channel:
-                came -= int(self.expiries[channel.decode("ascii", "replace")] * 1000)
-            age = max(age, (now - came) / 1000.0)
-        return pending, age
+            if head:  # a queue's entry tells when it expires, an inbox's when it came
+                came -= int(self.layer.expiries[head.decode("ascii", "replace")] * 1000)
+            yield Pending(key.partition("}")[2][2:], count, max(0.0, (now - came) / 1000.0))
 
     def flush(self) -> None:
-        """Remove every message and membership; tell open gateways; keep leases and counters."""
         kept = tuple(
             (tag + kind).encode()
             for tag in self.keys.tags
-            for kind in ("leases", "seen", "epoch", "g:", "i:")
+            for kind in ("leases", "gone", "epoch", "g:", "h:", "i:")
         )
         for pattern in self.keys.patterns():
             doomed: dict[bytes, list[bytes]] = defaultdict(list)
@@ -249,6 +183,3 @@ class RedisStore(ConsumerCalls, GroupCalls, GatewayCalls):
                 inbox = holder[2:].partition(b"|")[0].decode()
                 self.servers.call(("XTRIM", self.keys.inbox(inbox).stream, "MAXLEN", 0))
                 self.servers.call(self.register_command(inbox, 1, (0, 0), True))
-
-    def close(self) -> None:
-        self.servers.close()

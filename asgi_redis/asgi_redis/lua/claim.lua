@@ -7,7 +7,7 @@
 -- KEYS 1      what this process holds (hash of consumer:number:index to entry, and of "#" consumer to
 --             the number of its last claim that gave something)
 --      2      leases (sorted set of holder by the time its lease ends, in milliseconds)
---      3      expired entries that no heartbeat has reported (list, as in heartbeat.lua)
+--      3      expired entries that no process has taken (list, as in expire.lua)
 --      2n + 2 a channel's queue (list of entries, as in prelude.lua)
 --      2n + 3 its wake list
 -- ARGV 1      the consumer

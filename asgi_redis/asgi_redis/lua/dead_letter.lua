@@ -1,6 +1,6 @@
 -- Move what a process holds, or an entry that no process holds, to the dead letters. The newest are kept.
 --
--- KEYS 1 what this process holds (hash, as in claim.lua)
+-- KEYS 1 what this process holds (hash, as in claim.lua or recover.lua)
 --      2 the dead letters (stream, fields "r": why, "e": an entry, as in prelude.lua)
 -- ARGV 1 the field of KEYS 1
 --      2 why, in a word

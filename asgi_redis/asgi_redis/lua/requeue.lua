@@ -1,6 +1,6 @@
 -- Put what a process holds back at the head of its channel. Twice does no harm.
 --
--- KEYS 1 what this process holds (hash, as in claim.lua)
+-- KEYS 1 what this process holds (hash, as in claim.lua or recover.lua)
 --      2 the channel's queue (list of entries, as in prelude.lua)
 --      3 its wake list
 --      4 queues that may hold what expires (set of keys, as in heartbeat.lua)

@@ -1,6 +1,6 @@
 -- Put messages on channels of one partition: shared ones, or single readers'.
 --
--- KEYS 1      expired entries that no heartbeat has reported (list, as in heartbeat.lua)
+-- KEYS 1      expired entries that no process has taken (list, as in expire.lua)
 --      2      queues that may hold what expires (set of keys, as in heartbeat.lua)
 --      2n + 1 the channel's queue (list of entries, as in prelude.lua)
 --      2n + 2 its wake list: one token while the queue holds anything

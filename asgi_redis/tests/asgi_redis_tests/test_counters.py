@@ -13,11 +13,11 @@ class CounterTests(RecoveryCase):
         first, second = self.make_layer(), self.make_layer()
         for layer, number in ((first, 2), (second, 3)):
             layer.count("refused", number)
-            layer.leases.beat()
+            layer.leases.step()
         self.assertEqual(self.counters(), {"refused": 5})
-        first.leases.beat()  # nothing new
+        first.leases.step()  # nothing new
         first.count("slow_clients")
-        first.leases.beat()
+        first.leases.step()
         self.assertEqual(self.counters(), {"refused": 5, "slow_clients": 1})
 
     def test_what_became_of_lost_messages(self):

@@ -8,11 +8,15 @@ import threading
 import time
 import unittest
 
+from asgi_redis.contract import Outgoing
+from django.core.exceptions import ImproperlyConfigured
+
 from asgi_redis import RedisChannelLayer
 from channels_tests.support.ports import free_port
 from channels_tests.support.redis_server import RedisServer
 from channels_tests.support.waiting import TIMEOUT, wait_until
 
+from .test_recovery import start_lease
 from .test_standalone import RedisLayerCase
 
 
@@ -101,7 +105,7 @@ class FailuresTests(RedisLayerCase, unittest.TestCase):
             for _ in range(90):
                 layer.send("test.y", {"text": "x" * 100000})
         # What is there can be handled, leases go on, and then there is room again.
-        layer.leases.beat()
+        layer.leases.step()
         self.assertEqual(layer.claim("slot", ["test.x"])[1], {"number": 1})
         layer.acknowledge("slot")
         server.client().config_set("maxmemory", "0")
@@ -173,7 +177,7 @@ class FailuresTests(RedisLayerCase, unittest.TestCase):
             inbox.send("test.x", {}, failed.append)
             while inbox._writing is not None:
                 await asyncio.sleep(0.01)
-            layer.servers.call(("SCRIPT", "FLUSH"))
+            layer.store.servers.call(("SCRIPT", "FLUSH"))
             inbox.send("test.x", {}, failed.append)
             while inbox._writing is not None:
                 await asyncio.sleep(0.01)
@@ -181,7 +185,7 @@ class FailuresTests(RedisLayerCase, unittest.TestCase):
             return failed
 
         self.assertEqual(asyncio.run(run()), [])
-        layer.servers.call(("SCRIPT", "FLUSH"))
+        layer.store.servers.call(("SCRIPT", "FLUSH"))
         for _ in range(3):
             self.assertEqual(layer.receive_many(["test.x"]), ("test.x", {}))
 
@@ -248,11 +252,11 @@ class SettingsTests(unittest.TestCase):
             ({"sentinels": ["a"], "service": "x"}, "list of \\(host, port\\)"),
             ({"prefix": "my{site}"}, "braces"),
             ({"partitions": 0.5}, "partitions"),
-            ({"heartbeat": 5, "lease": 6}, "three heartbeats"),
+            ({"heartbeat": 5, "lease": 6}, "3 heartbeats"),
             ({"symmetric_encryption_keys": "abc"}, "list"),
         ):
             with self.subTest(config=config):
-                with self.assertRaisesRegex(ValueError, text):
+                with self.assertRaisesRegex(ImproperlyConfigured, text):
                     RedisChannelLayer(**config)
 
 
@@ -263,15 +267,18 @@ class EncryptionTests(RedisLayerCase, unittest.TestCase):
         self.layer = self.make_layer(symmetric_encryption_keys=["old"])
         self.layer.flush()
         self.addCleanup(self.layer.flush)
-        logger = logging.getLogger("django.channels.redis")
+        logger = logging.getLogger("django.channels.layers")
         logger.disabled = True
         self.addCleanup(setattr, logger, "disabled", False)
+
+    def send_body(self, channel, body):
+        self.layer.store.send([Outgoing(channel, body)])
 
     def test_nothing_readable_leaves_the_process(self):
         self.layer.send("test.x", {"text": "attack at dawn"})
         dump = b"".join(
-            self.layer.servers.call(("LINDEX", key, 0))
-            for key in self.layer.servers.scan("*encryption:*}q:*")
+            self.layer.store.servers.call(("LINDEX", key, 0))
+            for key in self.layer.store.servers.scan("*encryption:*}q:*")
         )
         self.assertGreater(len(dump), 0)
         self.assertNotIn(b"dawn", dump)
@@ -331,7 +338,7 @@ class EncryptionTests(RedisLayerCase, unittest.TestCase):
             try:
                 return await asyncio.wait_for(inbox.receive(), TIMEOUT)
             finally:
-                while inbox._chores or inbox._writing is not None:
+                while inbox._extra or inbox._writing is not None:
                     await asyncio.sleep(0.01)
                 await inbox.close()
 
@@ -341,13 +348,13 @@ class EncryptionTests(RedisLayerCase, unittest.TestCase):
     def test_a_message_belongs_to_its_channel(self):
         """Somebody who can write to Redis, and has no key, cannot send one channel's to another."""
         body = self.layer.store.encode("test.x", {"amount": 1})
-        self.layer.store.send("test.y", body.replace(b"test.x", b"test.y"))
+        self.send_body("test.y", body.replace(b"test.x", b"test.y"))
         self.assertEqual(self.layer.receive_many(["test.y"]), (None, None))
         self.assertEqual(self.layer.dead_letters()[0].reason, "unreadable")
 
     def test_a_changed_message_is_not_read(self):
         body = self.layer.store.encode("test.x", {"amount": 1})
-        self.layer.store.send("test.x", body[:-1] + bytes([body[-1] ^ 1]))
+        self.send_body("test.x", body[:-1] + bytes([body[-1] ^ 1]))
         self.assertEqual(self.layer.receive_many(["test.x"]), (None, None))
         self.assertEqual(len(self.layer.dead_letters()), 1)
 
@@ -373,10 +380,10 @@ class NeighboursTests(RedisLayerCase, unittest.TestCase):
         for _ in range(3):
             layer.send(layer.new_channel("test.body?"), {})
         layer.send(layer.new_channel("test.local!"), {})
-        keys = layer.servers.scan("*leftovers:*")
+        keys = layer.store.servers.scan("*leftovers:*")
         self.assertEqual(len(keys), 8)  # a queue and a wake list each
         for key in keys:
-            self.assertLess(0, layer.servers.call(("PTTL", key)))
+            self.assertLess(0, layer.store.servers.call(("PTTL", key)))
 
 
 class ForkTests(RedisLayerCase, unittest.TestCase):
@@ -391,12 +398,12 @@ class ForkTests(RedisLayerCase, unittest.TestCase):
             status = 1
             try:
                 if layer.claim("slot", ["test.fork"])[1] == {"number": 2}:
-                    status = 0 if layer.leases._thread.is_alive() else 2
+                    status = 0 if layer.leases.runs else 2
             finally:
                 os._exit(status)
         self.assertEqual(os.waitpid(child, 0)[1], 0)
         self.assertEqual(layer.global_statistics()["messages_held"], 2)
-        layer.leases.ensure()
+        start_lease(layer)
         # Of the child nobody hears any more; the parent's is still held.
         wait_until(layer.dead_letters, "the child's message")
         self.assertEqual(layer.dead_letters()[0].message, {"number": 2})

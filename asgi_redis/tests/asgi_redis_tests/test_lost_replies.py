@@ -76,12 +76,17 @@ class WorkerTests(RedisLayerCase, unittest.TestCase):
 
     def make_worker(self, fault):
         worker = self.make_layer()
-        worker.claim("consumer", ["work.none"])  # its lease is taken
-        worker.store._monitor._settle = lambda consumer: None  # the test alone makes calls
+        self.take_lease(worker)
+        worker.store._monitor._settle = lambda consumer: None
         consumer = worker.store.consumer("consumer")
         consumer.quick = prefetch.QUICK_RUNS
         worker.store.servers = LossyServers(worker.store.servers, fault, worker.LayerUnavailable)
         return worker
+
+    def take_lease(self, worker):
+        """Have the lease taken and its thread ended: the test alone makes calls."""
+        worker.claim("consumer", ["work.none"])
+        worker.leases.stop()
 
     def insist(self, worker, call, *args):
         """Call until it succeeds, as a worker does."""
@@ -182,13 +187,14 @@ class WorkerTests(RedisLayerCase, unittest.TestCase):
 
     def test_a_claim_that_comes_late_claims_nothing(self):
         worker = self.make_layer()
+        self.take_lease(worker)
         sent = self.claim_arguments(worker)
         for number in (1, 2, 3):
             self.layer.send("work.x", {"exchange": number})
         worker.claim("consumer", ["work.x"])
         late = sent[-1]
         worker.claim("consumer", ["work.x"])  # acknowledges the first
-        reply = self.layer.servers.call(late)
+        reply = self.layer.store.servers.call(late)
         self.assertEqual(reply, [2])
         self.assertEqual(self.rest(), Counter([2, 3]))
 
@@ -204,7 +210,7 @@ class WorkerTests(RedisLayerCase, unittest.TestCase):
 
     def test_a_claim_that_never_arrived_cannot_arrive_after_the_worker_has_ended(self):
         worker = self.make_layer()
-        worker.claim("consumer", ["work.none"])
+        self.take_lease(worker)
         call, late = worker.store.servers.call, []
 
         def drop(command):
@@ -223,7 +229,7 @@ class WorkerTests(RedisLayerCase, unittest.TestCase):
 
     def test_the_reply_to_another_claim_is_refused(self):
         worker = self.make_layer()
-        worker.claim("consumer", ["work.x"])
+        self.take_lease(worker)
         call, old = worker.store.servers.call, []
 
         def repeat(command):
@@ -339,8 +345,10 @@ class GatewayTests(RedisLayerCase, unittest.TestCase):
                     await self.idle(inbox)
                 inbox.send("work.x", {"number": 4}, lambda error: failed.append(4))
                 await self.idle(inbox)
-                key = self.layer.keys.wills(inbox.gateway)
-                wills = await loop.run_in_executor(None, self.layer.servers.call, ("HKEYS", key))
+                key = self.layer.store.keys.wills(inbox.gateway)
+                wills = await loop.run_in_executor(
+                    None, self.layer.store.servers.call, ("HKEYS", key)
+                )
             finally:
                 await inbox.close()
             return failed, wills
@@ -376,7 +384,7 @@ class SilentReaderTests(RedisLayerCase, unittest.TestCase):
 
     def test_a_read_without_a_reply_raises_at_its_deadline(self):
         layer = self.make_layer()
-        link = layer.servers.link()
+        link = layer.store.servers.link()
 
         async def check():
             try:

@@ -4,9 +4,10 @@ import threading
 import time
 import unittest
 
-from asgi_redis import prefetch
+from asgi_redis import prefetch, scripts
 from channels_tests.support.waiting import TIMEOUT, wait_until
 
+from .test_recovery import start_lease
 from .test_standalone import RedisLayerCase
 
 CHANNELS = ["http.request", "websocket.connect", "websocket.receive"]
@@ -124,16 +125,16 @@ class AheadTests(RedisLayerCase, unittest.TestCase):
     def test_a_claim_whose_reply_got_lost_gives_the_same_again(self):
         self.prove_quick()
         self.send(5)
-        call, lost = self.layer.servers.call, []
+        call, lost = self.layer.store.servers.call, []
 
         def call_and_lose(command):
             reply = call(command)
-            if not lost and command[0] == "EVALSHA" and isinstance(reply, list):
+            if not lost and command[1] == scripts.ALL["claim"].sha:
                 lost.append(reply)
                 raise self.layer.LayerUnavailable("the reply got lost")
             return reply
 
-        self.layer.servers.call = call_and_lose
+        self.layer.store.servers.call = call_and_lose
         with self.assertRaises(self.layer.LayerUnavailable):
             self.claim()
         self.assertEqual(len(lost), 1)
@@ -145,7 +146,7 @@ class AheadTests(RedisLayerCase, unittest.TestCase):
         self.prove_quick()
         self.send(5)
         first = self.claim()
-        call_many, lost = self.layer.servers.call_many, []
+        call_many, lost = self.layer.store.servers.call_many, []
 
         def call_and_lose(commands):
             replies = call_many(commands)
@@ -154,7 +155,7 @@ class AheadTests(RedisLayerCase, unittest.TestCase):
                 raise self.layer.LayerUnavailable("the reply got lost")
             return replies
 
-        self.layer.servers.call_many = call_and_lose
+        self.layer.store.servers.call_many = call_and_lose
         wait_until(lambda: lost, "them to be given back")
         others = [self.claim("other")["exchange"] for _ in range(4)]
         self.assertEqual(others, list(range(first["exchange"] + 1, first["exchange"] + 5)))
@@ -175,7 +176,7 @@ class AheadTests(RedisLayerCase, unittest.TestCase):
         self.claim()
         self.layer.leases.stop()
         other = self.make_layer()
-        other.leases.ensure()
+        start_lease(other)
         lost = [
             wait_until(lambda: other.receive_many(["gateway.a!"], block=True)[1], "a report")[
                 "lost"

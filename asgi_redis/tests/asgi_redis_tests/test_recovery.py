@@ -16,6 +16,11 @@ from .test_standalone import RedisLayerCase
 QUICK = {"heartbeat": 0.05, "lease": 0.3}
 
 
+def start_lease(layer):
+    """Take the lease of this process, and have it look after the dead, as any worker does."""
+    return layer.leases.process
+
+
 class RecoveryCase(RedisLayerCase, unittest.TestCase):
     config = dict(QUICK, prefix="recovery:")
 
@@ -32,7 +37,6 @@ class RecoveryCase(RedisLayerCase, unittest.TestCase):
 
     def die(self, layer):
         layer.leases.stop()
-        layer.leases._inboxes.clear()
 
     def lose(self, channel, **message):
         """Send a message, and have a worker die with it."""
@@ -49,7 +53,7 @@ class RecoveryCase(RedisLayerCase, unittest.TestCase):
 
     def watch(self):
         """Have this process look after the dead, as any worker does."""
-        self.layer.leases.ensure()
+        start_lease(self.layer)
 
     def receive(self, channel, layer=None):
         return wait_until(
@@ -143,7 +147,7 @@ class LostWorkerTests(RecoveryCase):
     def test_one_of_many_processes_reaps(self):
         layers = [self.make_layer() for _ in range(4)]
         for layer in layers:
-            layer.leases.ensure()
+            start_lease(layer)
         for number in range(10):
             self.layer.send("work.once", {"number": number})
         dying = self.layer_that_dies()
@@ -158,10 +162,10 @@ class LostWorkerTests(RecoveryCase):
     def test_a_reaper_that_is_lost_in_the_middle_is_reaped_too(self):
         self.lose("work.twice", number=1)
         reaper = self.layer_that_dies()
-        reaper.store.dead_letter = lambda *args: 0
-        reaper.leases.ensure()
-        held = reaper.keys.held(reaper.leases.process)
-        wait_until(lambda: self.layer.servers.call(("HLEN", held)), "the reaper to hold it")
+        reaper.store._carry_out = lambda held, decide: ([], 0)
+        start_lease(reaper)
+        held = reaper.store._taken_key
+        wait_until(lambda: self.layer.store.servers.call(("HLEN", held)), "the reaper to hold it")
         self.die(reaper)
         self.watch()
         self.assertEqual(wait_until(self.layer.dead_letters, "it")[0].message, {"number": 1})
@@ -200,13 +204,14 @@ class LostWorkerTests(RecoveryCase):
         self.assertEqual(wait_until(self.layer.dead_letters, "it")[0].message, {"number": 1})
 
     def test_when_all_were_cut_off_nobody_is_reaped(self):
-        """The server was away for longer than a lease: whoever comes back first spares the others."""
+        """The server was away for longer than a lease: the first process that is back spares the others."""
+        self.layer.leases.step()
         worker = self.layer_that_dies()
         self.layer.send("work.spared", {})
         worker.claim("slot", ["work.spared"])
         self.die(worker)
         time.sleep(2 * QUICK["lease"])
-        self.layer.leases.beat()
+        self.layer.leases.step()
         self.assertEqual(self.layer.dead_letters(), [])
         # But not for ever.
         self.watch()
@@ -227,11 +232,11 @@ class LostGatewayTests(RecoveryCase):
             for number in (3, 4):
                 inbox.set_will("gateway.gone!%d" % number, ("websocket.disconnect", {}))
             await asyncio.sleep(0)
-            while inbox._writing is not None or inbox._wills:
+            while inbox._writing is not None or inbox._work:
                 await asyncio.sleep(0.005)
             inbox.clear_will("gateway.gone!3")
             inbox.clear_will("gateway.gone!4")
-            while inbox._writing is not None or inbox._wills:
+            while inbox._writing is not None or inbox._work:
                 await asyncio.sleep(0.005)
             wait_until(lambda: inbox.leased, "its lease")
             self.die(gone)
@@ -246,10 +251,10 @@ class LostGatewayTests(RecoveryCase):
         self.assertEqual(sorted(got), ["gateway.gone!0", "gateway.gone!2"])
         wait_until(lambda: self.layer.group_channels("room") == ["plain.member"], "it to go")
         self.assertEqual(self.layer.receive_many(["websocket.disconnect"]), (None, None))
-        tags = self.layer.keys.tags
+        tags = self.layer.store.keys.tags
         patterns = [tag + kind + ":*" for tag in tags for kind in "gibmh"]
         wait_until(
-            lambda: not [key for each in patterns for key in self.layer.servers.scan(each)],
+            lambda: not [key for each in patterns for key in self.layer.store.servers.scan(each)],
             "nothing of it to be left",
         )
 
@@ -257,9 +262,9 @@ class LostGatewayTests(RecoveryCase):
         layer = self.make_layer(expiry=1)
         for _ in range(5):
             layer.deliver("gateway.gone!1", {"done": 1})
-        key = layer.keys.queue("gateway.gone!1")[1]
-        self.assertGreater(layer.servers.call(("PTTL", key)), 0)
-        wait_until(lambda: not layer.servers.call(("EXISTS", key)), "them to expire")
+        key = layer.store.keys.queue("gateway.gone!1")[1]
+        self.assertGreater(layer.store.servers.call(("PTTL", key)), 0)
+        wait_until(lambda: not layer.store.servers.call(("EXISTS", key)), "them to expire")
 
     def test_a_gateway_that_others_took_for_dead_is_told(self):
         async def check():
@@ -268,16 +273,17 @@ class LostGatewayTests(RecoveryCase):
                 wait_until(lambda: inbox.leased, "its lease")
                 self.layer.leases.stop()  # as if it was stopped for a while
                 other = self.make_layer()
-                other.leases.ensure()
+                start_lease(other)
                 loop = asyncio.get_event_loop()
-                register = self.layer.keys.inbox("gateway.slept!")[1]
+                register = self.layer.store.keys.inbox("gateway.slept!")[1]
                 await loop.run_in_executor(
                     None,
                     lambda: wait_until(
-                        lambda: not other.servers.call(("EXISTS", register)), "it to be reaped"
+                        lambda: not other.store.servers.call(("EXISTS", register)),
+                        "it to be reaped",
                     ),
                 )
-                self.layer.leases.beat()
+                self.layer.leases.step()
                 return await asyncio.wait_for(inbox.receive(), TIMEOUT)
             finally:
                 await inbox.close()
@@ -295,14 +301,14 @@ class PartitionedLostGatewayTests(LostGatewayTests):
             inbox = self.layer.open_inbox("gateway.a!")
             try:
                 wait_until(lambda: inbox.leased, "its lease")
-                home = self.layer.keys.partition(inbox.name)
+                home = self.layer.store.keys.partition(inbox.name)
                 tag = next(
                     tag
-                    for number, tag in enumerate(self.layer.keys.tags)
+                    for number, tag in enumerate(self.layer.store.keys.tags)
                     if number not in (0, home)
                 )
-                for key in list(self.layer.servers.scan(tag + "*")):
-                    self.layer.servers.call(("DEL", key))
+                for key in list(self.layer.store.servers.scan(tag + "*")):
+                    self.layer.store.servers.call(("DEL", key))
                 return await asyncio.wait_for(inbox.receive(), TIMEOUT)
             finally:
                 await inbox.close()

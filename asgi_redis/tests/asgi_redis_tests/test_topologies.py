@@ -218,7 +218,7 @@ class ClusterTests(Topology, LayerConformance, unittest.TestCase):
         layer = self.make_layer()
         slots = {
             self.nodes[0].client().execute_command("CLUSTER", "KEYSLOT", tag) // 5462
-            for tag in layer.keys.tags
+            for tag in layer.store.keys.tags
         }
         self.assertEqual(slots, {0, 1, 2})
 
@@ -251,7 +251,7 @@ class ClusterTests(Topology, LayerConformance, unittest.TestCase):
         sender, worker = self.make_layer(), self.make_layer()
         with Flow(sender, worker) as flow:
             flow.flows()
-            self.move_slot(sender.keys.tag)
+            self.move_slot(sender.store.keys.tag)
             flow.flows()
         self.assertEqual(flow.got, flow.sent)
 
