@@ -61,10 +61,11 @@ class Calls(Store):
         return self._cached_place(channel)
 
     def encode(self, channel: str, message: Message) -> bytes:
-        return entry.make_body(channel, self.codec.pack(message, channel.encode()))
+        name = channel.encode()
+        return entry.make_body(name, self.codec.pack(message, name))
 
     def decode(self, channel: str, body: bytes) -> Message:
-        name, payload = body.split(b"\n", 1) if b"\n" in body else (b"", b"")
+        name, _, payload = body.partition(b"\n")
         return self.codec.unpack(payload, name)
 
     def send_command(self, item: Outgoing) -> Command:

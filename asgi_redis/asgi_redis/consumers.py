@@ -37,8 +37,7 @@ class ClaimKeys(NamedTuple):
 
 def to_entry(id: Any, raw: bytes) -> Entry:
     """Return an entry for the engine, held as `id`."""
-    losses, channel, body = entry.parse(raw)
-    return Entry(id, channel, body, losses)
+    return Entry(id, *entry.parse(raw))
 
 
 class ConsumerCalls(Calls):
@@ -167,7 +166,7 @@ class ConsumerCalls(Calls):
         """Return the commands that requeue messages, the last of them first in its channel."""
         by_channel: dict[str, list[str]] = {}
         for held in returned:
-            by_channel.setdefault(entry.parse(held.entry).channel, []).append(held.field)
+            by_channel.setdefault(entry.parse(held.entry)[0], []).append(held.field)
         return [
             self.requeue_command(self._held_key, channel, 0, *fields)
             for channel, fields in by_channel.items()

@@ -1,9 +1,12 @@
 """The contract and the engine, from wherever channels is installed: inside Django, or as the add-on."""
 
+# ruff: noqa: F401
+# mypy: implicit-reexport
+
 try:
     from django.channels import protocol
     from django.channels.exceptions import ChannelFull, LayerUnavailable
-    from django.channels.layers.base import BaseChannelLayer, DeadLetter, Inbox, Message
+    from django.channels.layers.base import DeadLetter, Inbox, Message
     from django.channels.layers.engine.inbox import Batch, PendingWork, Send
     from django.channels.layers.engine.layer import EngineLayer
     from django.channels.layers.engine.options import Options, refusal
@@ -25,7 +28,7 @@ except ModuleNotFoundError as _error:
     try:
         from channels import protocol
         from channels.exceptions import ChannelFull, LayerUnavailable
-        from channels.layers.base import BaseChannelLayer, DeadLetter, Inbox, Message
+        from channels.layers.base import DeadLetter, Inbox, Message
         from channels.layers.engine.inbox import Batch, PendingWork, Send
         from channels.layers.engine.layer import EngineLayer
         from channels.layers.engine.options import Options, refusal
@@ -46,34 +49,3 @@ except ModuleNotFoundError as _error:
             "asgi_redis 2 needs django.channels: a patched Django, or the add-on `channels` of the "
             "same project (Channels 2 to 4 is another one; for it, install channels_redis)."
         ) from error
-
-__all__ = [
-    "BURY",
-    "DROP",
-    "REQUEUE",
-    "WILL_EXPIRY",
-    "Action",
-    "BaseChannelLayer",
-    "Batch",
-    "ChannelFull",
-    "DeadLetter",
-    "Due",
-    "EngineLayer",
-    "Entry",
-    "Heartbeat",
-    "Inbox",
-    "LayerUnavailable",
-    "Message",
-    "Options",
-    "Outgoing",
-    "Pending",
-    "PendingWork",
-    "Recovered",
-    "Send",
-    "Store",
-    "Unreadable",
-    "check_channel_name",
-    "inbox_of",
-    "protocol",
-    "refusal",
-]

@@ -9,23 +9,16 @@ delayed one stands behind an id that makes it unique. No I/O and no state.
 from __future__ import annotations
 
 import uuid
-from typing import NamedTuple
 
 _STAMP = 13
 _HEAD = _STAMP + 1
 _DELAYED_ID = 16
+_ZERO = ord("0")
 
 
-class Parsed(NamedTuple):
-    """An entry, taken apart."""
-
-    losses: int
-    channel: str
-    body: bytes
-
-
-def make_body(channel: str, payload: bytes) -> bytes:
-    return channel.encode() + b"\n" + payload
+def make_body(name: bytes, payload: bytes) -> bytes:
+    """Return the body for a channel, whose name is given in bytes."""
+    return name + b"\n" + payload
 
 
 def split_body(body: bytes) -> tuple[str, bytes]:
@@ -34,12 +27,12 @@ def split_body(body: bytes) -> tuple[str, bytes]:
     return name.decode("ascii", "replace"), payload
 
 
-def parse(entry: bytes) -> Parsed:
-    """Take an entry apart. A damaged one has no losses, and what is left as its channel and body."""
+def parse(entry: bytes) -> tuple[str, bytes, int]:
+    """Return the channel, the body and the losses of an entry; "" as the channel of what is damaged."""
     body = entry[_HEAD:]
-    digit = entry[_STAMP:_HEAD]
-    losses = int(digit) if digit.isdigit() else 0
-    return Parsed(losses, split_body(body)[0], body)
+    losses = entry[_STAMP] - _ZERO if len(entry) > _STAMP else 0
+    channel = body[: max(0, body.find(b"\n"))].decode("ascii", "replace")
+    return channel, body, losses if 0 <= losses <= 9 else 0
 
 
 def make_expired(body: bytes) -> bytes:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Registered(NamedTuple):
     """The reply of register.lua."""
 
-    count: int
+    number: int
     lost: bool
     groups: list[str]  # groups whose routes are to be removed
 

@@ -87,7 +87,7 @@ class RedisStore(GatewayCalls, GroupCalls):
 
     def dead_letters(self) -> Iterator[tuple[str, str, bytes, str, float]]:
         for number, reason, raw in self._letters():
-            _, channel, body = entry.parse(raw)
+            channel, body, _ = entry.parse(raw)
             yield number, channel, body, reason, int(number.partition("-")[0]) / 1000.0
 
     def requeue_dead_letter(self, id: str) -> bool:
@@ -96,7 +96,7 @@ class RedisStore(GatewayCalls, GroupCalls):
             return False
         fields = found[0][1]
         raw = fields[b"e"] if isinstance(fields, dict) else fields[3]
-        _, channel, body = entry.parse(raw)
+        channel, body, _ = entry.parse(raw)
         if not channel:
             return False
         place = self.make_place(channel)

@@ -132,7 +132,7 @@ class WorkerTests(RedisLayerCase, unittest.TestCase):
         return found
 
     def exchange(self, raw):
-        body = entry.parse(raw).body
+        body = entry.parse(raw)[1]
         return self.layer.store.codec.unpack(entry.split_body(body)[1], b"")["exchange"]
 
     def replies(self):
