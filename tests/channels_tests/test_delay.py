@@ -195,5 +195,5 @@ class CommandTests(ChannelTestCase):
             call_command("rundelay", layer="nowhere")
 
     def test_bad_sleep(self):
-        with self.assertRaisesRegex(CommandError, "above 0"):
+        with self.assertRaisesRegex(CommandError, "greater than 0"):
             call_command("rundelay", sleep=0)

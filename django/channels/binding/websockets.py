@@ -6,7 +6,10 @@ In: `{"stream": …, "payload": {"action": …, "pk": …, "data": {…}}}`, `pk
 `data` not for "delete".
 """
 
+from __future__ import annotations
+
 import json
+from typing import TYPE_CHECKING, Any, Iterable, cast
 
 from django.core import serializers
 from django.core.serializers.json import DjangoJSONEncoder
@@ -15,19 +18,24 @@ from ..compat import set_related
 from ..generic.websockets import WebsocketMultiplexer
 from .base import Binding
 
+if TYPE_CHECKING:
+    from django.db.models import Model
+
+    from ..message import Message
+
 
 class WebsocketBinding(Binding):
     """
-    A model's binding for WebSockets. Set `model`, `stream` and `fields`; define `group_names` and
+    The binding of a model for WebSockets. Set `model`, `stream` and `fields`; define `group_names` and
     `has_permission`; and put `consumer` under the stream's name in a WebsocketDemultiplexer.
     """
 
     #: The name of the stream on the socket.
-    stream = None
+    stream: str | None = None
 
     # Outbound.
 
-    def serialize(self, instance, action):
+    def serialize(self, instance: Any, action: str) -> dict[str, Any]:
         payload = {
             "action": action,
             "pk": self._json_value(instance.pk),
@@ -36,47 +44,47 @@ class WebsocketBinding(Binding):
         }
         return self.encode(self.stream, payload)
 
-    def serialize_data(self, instance):
-        """The fields of `instance` that go out, as JSON values by name (a dict)."""
+    def serialize_data(self, instance: Any) -> dict[str, Any]:
+        """Return the fields of `instance` that are sent, as JSON values by name."""
         text = serializers.serialize("json", [instance], fields=self.bound_fields())
-        return json.loads(text)[0]["fields"]
+        return cast("dict[str, Any]", json.loads(text)[0]["fields"])
 
     @classmethod
-    def encode(cls, stream, payload):
-        """The message that carries `payload` on `stream`."""
+    def encode(cls, stream: str | None, payload: Any) -> dict[str, Any]:
+        """Return the message that carries `payload` on `stream`."""
         if not stream:
             raise ValueError("%s must set stream, the name of its stream." % cls.__name__)
         return WebsocketMultiplexer.encode(stream, payload)
 
     @staticmethod
-    def _json_value(value):
+    def _json_value(value: Any) -> Any:
         return json.loads(json.dumps(value, cls=DjangoJSONEncoder))
 
     # Inbound.
 
     @classmethod
-    def trigger_inbound(cls, message, **kwargs):
-        # A demultiplexer hands on the handshake and the disconnect too; they change nothing.
-        if message.channel.name in ("websocket.connect", "websocket.disconnect"):
+    def trigger_inbound(cls, message: Message, **kwargs: Any) -> Binding | None:
+        # A demultiplexer passes the handshake and the disconnect on too; they change nothing.
+        if message.channel_name in ("websocket.connect", "websocket.disconnect"):
             return None
         return super().trigger_inbound(message, **kwargs)
 
-    def deserialize(self, message):
+    def deserialize(self, message: Message) -> tuple[str, Any, dict[str, Any]]:
         content = json.loads(message["text"])
         if not isinstance(content, dict) or "action" not in content:
-            raise ValueError("An inbound change is {action: …, pk: …, data: {…}}.")
+            raise ValueError("The client of a binding must send {action: …, pk: …, data: {…}}.")
         data = content.get("data")
         if data is not None and not isinstance(data, dict):
-            raise ValueError("The data of an inbound change maps field names to values.")
+            raise ValueError("The client of a binding must send data as an object: {field: value}.")
         return content["action"], content.get("pk"), data or {}
 
-    def create(self, data):
+    def create(self, data: dict[str, Any]) -> None:
         hydrated = self._hydrate(None, data)
         hydrated.object.save()
         self._save_relations(hydrated.object, hydrated)
 
-    def update(self, pk, data):
-        instance = self.model._default_manager.get(pk=pk)
+    def update(self, pk: Any, data: dict[str, Any]) -> None:
+        instance = self._model()._default_manager.get(pk=pk)
         hydrated = self._hydrate(pk, data)
         relations = hydrated.m2m_data or {}
         for name in self._permitted(data):
@@ -85,13 +93,13 @@ class WebsocketBinding(Binding):
         instance.save()
         self._save_relations(instance, hydrated)
 
-    def _permitted(self, data):
-        """Of what came in, the fields this binding accepts; others are left alone, in silence."""
+    def _permitted(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Return the part of `data` that this binding accepts. Other fields are ignored."""
         return {name: data[name] for name in self.bound_fields() if name in data}
 
-    def _hydrate(self, pk, data):
-        """An unsaved instance from JSON values: Django's DeserializedObject."""
-        meta = self.model._meta
+    def _hydrate(self, pk: Any, data: dict[str, Any]) -> Any:
+        """Return an unsaved instance from JSON values: Django's DeserializedObject."""
+        meta = self._model()._meta
         record = {
             "pk": pk,
             "model": "%s.%s" % (meta.app_label, meta.model_name),
@@ -100,20 +108,26 @@ class WebsocketBinding(Binding):
         return next(iter(serializers.deserialize("python", [record])))
 
     @staticmethod
-    def _save_relations(instance, hydrated):
+    def _save_relations(instance: Model, hydrated: Any) -> None:
         for name, values in (hydrated.m2m_data or {}).items():
             set_related(instance, name, values)
 
 
-class BindingWithMembersMixin:
+if TYPE_CHECKING:
+    _Base = WebsocketBinding  # what the mix-in extends
+else:
+    _Base = object
+
+
+class BindingWithMembersMixin(_Base):
     """
-    Sends, besides fields, what `send_members` names: attributes, properties and methods (called
+    Send what `send_members` names in addition to the fields: attributes, properties and methods (called
     without arguments). A dotted name follows relations; in the data, its dots become "__".
     """
 
-    send_members = []
+    send_members: Iterable[str] = []
 
-    def serialize_data(self, instance):
+    def serialize_data(self, instance: Any) -> dict[str, Any]:
         data = super().serialize_data(instance)
         for path in self.send_members:
             value = instance
@@ -126,4 +140,4 @@ class BindingWithMembersMixin:
 
 
 class WebsocketBindingWithMembers(BindingWithMembersMixin, WebsocketBinding):
-    """A WebsocketBinding that sends members too."""
+    """A WebsocketBinding that also sends members."""

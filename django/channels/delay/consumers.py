@@ -1,17 +1,24 @@
 """The consumer of `asgi.delay`."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from ..layers.names import check_channel_name
+
+if TYPE_CHECKING:
+    from ..message import Message
 
 #: The channel on which a message asks to be sent later, as in Channels 1.1.
 DELAY_CHANNEL = "asgi.delay"
 
 
-def delay_message(message):
+def delay_message(message: Message) -> None:
     """
-    Keep a message for later. The keys of `message`: `channel` (text), `content` (dict), and
+    Store a message for later. The keys of `message` are `channel` (text), `content` (dict), and
     `delay`, milliseconds (a positive int). Raises ValueError for anything else.
 
-    A layer with the "delay" extension keeps it itself; otherwise the database does.
+    A layer with the "delay" extension stores it. For other layers, the database does.
     """
     channel, content, delay = read_request(message)
     layer = message.channel_layer
@@ -26,17 +33,19 @@ def delay_message(message):
     delayed.save()
 
 
-def read_request(message):
-    """`(channel, content, delay)` of a message on `asgi.delay`. Raises ValueError."""
+def read_request(message: Message) -> tuple[str, dict[str, Any], int]:
+    """Return `(channel, content, delay)` of a message on `asgi.delay`. Raises ValueError."""
     missing = [key for key in ("channel", "content", "delay") if key not in message]
     if missing:
         raise ValueError(
-            "A message on %s needs channel, content and delay; this one has no %s."
+            "A message on %s needs channel, content and delay. Add %s."
             % (DELAY_CHANNEL, ", ".join(missing))
         )
     channel, content, delay = message["channel"], message["content"], message["delay"]
     if not isinstance(delay, int) or isinstance(delay, bool) or delay < 0:
-        raise ValueError("delay is a number of milliseconds (a positive int), not %r." % (delay,))
+        raise ValueError(
+            "delay must be a number of milliseconds (a positive int), not %r." % (delay,)
+        )
     if not isinstance(content, dict):
-        raise ValueError("content is the message to send later (a dict), not %r." % (content,))
+        raise ValueError("content must be the message to send later (a dict), not %r." % (content,))
     return check_channel_name(channel), content, delay

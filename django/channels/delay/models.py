@@ -1,20 +1,26 @@
-"""The messages that wait, and how one of them is sent exactly when due, by one process."""
+"""Delayed messages, and how one process sends each of them when it is due."""
+
+from __future__ import annotations
 
 import json
 from datetime import timedelta
+from typing import TYPE_CHECKING, Any, cast
 
 from django.db import models
 from django.utils import timezone
 
 from ..channel import Channel
 
-#: After this time a message that a process took and did not send may be taken by another one.
+if TYPE_CHECKING:
+    from ..layers.base import BaseChannelLayer
+
+#: If a process took a message and didn't send it within this time, another process may take it.
 CLAIM = timedelta(seconds=60)
 
 
 class DelayedMessageQuerySet(models.QuerySet):
-    def is_due(self):
-        """The messages whose time has come, the oldest first."""
+    def is_due(self) -> Any:
+        """Return the messages that are due (a QuerySet), the oldest first."""
         return self.filter(due_date__lte=timezone.now()).order_by("due_date", "pk")
 
 
@@ -28,30 +34,32 @@ class DelayedMessage(models.Model):
     objects = DelayedMessageQuerySet.as_manager()
 
     @property
-    def delay(self):
-        """Milliseconds from now until it is due (int). Set it to say when."""
+    def delay(self) -> int:
+        """Milliseconds from now until it is due (int). Set it to change `due_date`."""
         return int((self.due_date - timezone.now()) / timedelta(milliseconds=1))
 
     @delay.setter
-    def delay(self, milliseconds):
+    def delay(self, milliseconds: int) -> None:
         self.due_date = timezone.now() + timedelta(milliseconds=milliseconds)
 
     @property
-    def message(self):
-        """The message itself (a dict) of what JSON can hold; a TypeError says what it cannot."""
-        return json.loads(self.content)
+    def message(self) -> dict[str, Any]:
+        """The message (a dict). Setting it raises TypeError for a value that JSON cannot hold."""
+        return cast("dict[str, Any]", json.loads(self.content))
 
     @message.setter
-    def message(self, content):
+    def message(self, content: dict[str, Any]) -> None:
         self.content = json.dumps(content)
 
-    def send(self, channel_layer=None, requeue_delay=1000):
+    def send(
+        self, channel_layer: BaseChannelLayer | None = None, requeue_delay: int = 1000
+    ) -> bool:
         """
-        Send it, and delete it. Returns whether it was sent.
+        Send it, and delete it. Return whether it was sent.
 
-        Nothing is sent where another process has taken it. One that cannot be sent, because its
-        channel is full or the layer out of reach, is due again after `requeue_delay` milliseconds.
-        Should the process die in between, it is due again after a minute: sent at least once.
+        Nothing is sent if another process has taken it. If its channel is full or the layer cannot be
+        reached, it is due again after `requeue_delay` milliseconds. If the process dies in between, it is
+        due again after a minute, so it is sent at least once.
         """
         channel = Channel(self.channel_name, channel_layer=channel_layer)
         claim = type(self).objects.filter(pk=self.pk, due_date=self.due_date)
@@ -66,5 +74,5 @@ class DelayedMessage(models.Model):
         self.delete()
         return True
 
-    def __str__(self):
+    def __str__(self) -> str:
         return "%s at %s" % (self.channel_name, self.due_date)

@@ -5,7 +5,10 @@ The frames of a demultiplexed socket are JSON objects with the keys `stream` and
 directions, as Channels 1.1 documents them.
 """
 
+from __future__ import annotations
+
 import json
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, cast
 
 from django.core.serializers.json import DjangoJSONEncoder
 
@@ -15,12 +18,17 @@ from ..exceptions import SendNotAvailableOnDemultiplexer
 from ..sessions import channel_and_http_session, remembered_http_session
 from .base import BaseConsumer
 
+if TYPE_CHECKING:
+    from ..channel import Channel
+    from ..message import Message
+    from ..types import Close, Consumer
+
 
 class WebsocketConsumer(BaseConsumer):
     """
     One class for the events of a WebSocket: `connect`, `receive` and `disconnect`.
 
-    Its socket joins the groups that `connection_groups` names, and leaves them at its end.
+    The socket joins the groups that `connection_groups` returns, and leaves them when it closes.
     """
 
     method_mapping = {
@@ -29,20 +37,20 @@ class WebsocketConsumer(BaseConsumer):
         "websocket.disconnect": "raw_disconnect",
     }
 
-    #: True: `message.user` is the user of the site's own session, taken over on connect.
-    http_user = False
+    #: True: `message.user` is the user of the HTTP session, copied on connect.
+    http_user: bool = False
 
     #: True: as `http_user`, and `message.http_session` is that session.
-    http_user_and_session = False
+    http_user_and_session: bool = False
 
     #: Kept from Channels 1.x: the events of a socket are always handled in order, one at a time.
-    strict_ordering = False
-    slight_ordering = False
+    strict_ordering: bool = False
+    slight_ordering: bool = False
 
     #: Groups for every socket of this class, unless `connection_groups` is overridden.
-    groups = None
+    groups: Iterable[str] | None = None
 
-    def get_handler(self, message, **kwargs):
+    def get_handler(self, message: Message, **kwargs: Any) -> Consumer:
         handler = super().get_handler(message, **kwargs)
         if self.http_user_and_session:
             return channel_and_http_session(_user_decorator(message)(handler))
@@ -52,75 +60,85 @@ class WebsocketConsumer(BaseConsumer):
 
     # Connecting and disconnecting.
 
-    def connection_groups(self, **kwargs):
-        """The groups this socket joins on connect and leaves on disconnect (a list of names)."""
+    def connection_groups(self, **kwargs: Any) -> Iterable[str]:
+        """Return the names of the groups that this socket joins on connect and leaves on disconnect."""
         return self.groups or []
 
-    def raw_connect(self, message, **kwargs):
-        """Join the groups, then `connect`."""
+    def raw_connect(self, message: Message, **kwargs: Any) -> None:
+        """Join the groups, then call `connect`."""
         for name in self.connection_groups(**kwargs):
             Group(name, channel_layer=message.channel_layer).add(message.reply_channel)
         self.connect(message, **kwargs)
 
-    def connect(self, message, **kwargs):
-        """Called for the handshake. Accepts; an override may refuse with `close`."""
+    def connect(self, message: Message, **kwargs: Any) -> None:
+        """Accept the handshake. An override may refuse it with `close`."""
         message.reply_channel.send({"accept": True})
 
-    def raw_disconnect(self, message, **kwargs):
-        """Leave the groups, then `disconnect`."""
+    def raw_disconnect(self, message: Message, **kwargs: Any) -> None:
+        """Leave the groups, then call `disconnect`."""
         for name in self.connection_groups(**kwargs):
             Group(name, channel_layer=message.channel_layer).discard(message.reply_channel)
         self.disconnect(message, **kwargs)
 
-    def disconnect(self, message, **kwargs):
-        """Called when the socket has closed."""
+    def disconnect(self, message: Message, **kwargs: Any) -> None:
+        """Do nothing. Override it for what must happen when the socket has closed."""
 
     # Frames.
 
-    def raw_receive(self, message, **kwargs):
+    def raw_receive(self, message: Message, **kwargs: Any) -> None:
         """Call `receive` with the frame, as text or as bytes."""
         if message.get("text") is not None:
             self.receive(text=message["text"], **kwargs)
         else:
             self.receive(bytes=message["bytes"], **kwargs)
 
-    def receive(self, text=None, bytes=None, **kwargs):
-        """Called for each frame, with one of `text` (text) and `bytes` (bytes)."""
+    def receive(self, text: str | None = None, bytes: bytes | None = None, **kwargs: Any) -> None:
+        """Do nothing. Override it: it is called for each frame, with either `text` or `bytes`."""
 
-    def send(self, text=None, bytes=None, close=False):
+    def send(
+        self, text: str | None = None, bytes: bytes | None = None, close: Close = False
+    ) -> None:
         """
-        Send a frame to this socket, then close it where `close` is True or a close code.
+        Send a frame to this socket, then close it if `close` is True or a close code.
 
         Raises ValueError without `text` or `bytes`.
         """
         self.message.reply_channel.send(_frame(text, bytes, close))
 
     @classmethod
-    def group_send(cls, name, text=None, bytes=None, close=False):
+    def group_send(
+        cls,
+        name: str,
+        text: str | None = None,
+        bytes: bytes | None = None,
+        close: Close = False,
+    ) -> None:
         """Send a frame to every socket in the group `name`; arguments as for `send`."""
         Group(name).send(_frame(text, bytes, close))
 
-    def close(self, status=None):
-        """Close this socket, with the code `status` (int) or 1000. During connect: refuse it."""
+    def close(self, status: int | None = None) -> None:
+        """Close this socket with the code `status` (int), or 1000. During connect, refuse it."""
         self.message.reply_channel.send({"close": status or True})
 
     @property
-    def path(self):
+    def path(self) -> str:
         """The URL path of this socket (text)."""
-        return self.message["path"]
+        return cast(str, self.message["path"])
 
 
-def _user_decorator(message):
-    """Cookies come with the handshake alone; after it the channel session knows the user."""
-    if message.channel.name == "websocket.connect":
+def _user_decorator(message: Message) -> Callable[[Consumer], Consumer]:
+    """Return the decorator for `message.user`. Only the handshake has cookies."""
+    if message.channel_name == "websocket.connect":
         return channel_session_user_from_http
     return channel_session_user
 
 
-def _frame(text, bytes, close):
+def _frame(text: str | None, bytes: bytes | None, close: Close) -> dict[str, Any]:
     if text is None and bytes is None:
-        raise ValueError("A frame needs text or bytes; to close the socket alone, use close().")
-    frame = {"text": text} if text is not None else {"bytes": bytes}
+        raise ValueError(
+            "A frame needs text or bytes. To close the socket without a frame, call close()."
+        )
+    frame: dict[str, Any] = {"text": text} if text is not None else {"bytes": bytes}
     if close:
         frame["close"] = close
     return frame
@@ -130,110 +148,122 @@ class JsonWebsocketConsumer(WebsocketConsumer):
     """
     A WebsocketConsumer whose frames are JSON text.
 
-    `receive` gets the decoded `content`, `send` and `group_send` take what is to be encoded.
+    `receive` gets the decoded `content`. `send` and `group_send` encode what they are given.
     """
 
-    def raw_receive(self, message, **kwargs):
+    def raw_receive(self, message: Message, **kwargs: Any) -> None:
         if message.get("text") is None:
-            raise ValueError("A JSON socket takes text frames, and this one is binary.")
+            raise ValueError("A JSON socket takes text frames, but the client sent a binary one.")
         self.receive(self.decode_json(message["text"]), **kwargs)
 
-    def receive(self, content, **kwargs):
-        """Called for each frame with its decoded `content`."""
+    def receive(self, content: Any, **kwargs: Any) -> None:  # type: ignore[override]  # as in 1.1
+        """Do nothing. Override it: it is called for each frame with its decoded `content`."""
 
-    def send(self, content, close=False):
-        """Send `content` to this socket as JSON, then close it where `close` is True or a code."""
+    def send(self, content: Any, close: Close = False) -> None:  # type: ignore[override]  # as in 1.1
+        """Send `content` to this socket as JSON, then close it if `close` is True or a close code."""
         super().send(text=self.encode_json(content), close=close)
 
     @classmethod
-    def group_send(cls, name, content, close=False):
+    def group_send(  # type: ignore[override]  # as in Channels 1.1
+        cls, name: str, content: Any, close: Close = False
+    ) -> None:
         """Send `content` as JSON to every socket in the group `name`."""
         super().group_send(name, text=cls.encode_json(content), close=close)
 
     @classmethod
-    def decode_json(cls, text):
-        """The value that `text` encodes. Raises ValueError for what is not JSON."""
+    def decode_json(cls, text: str) -> Any:
+        """Return the value that `text` encodes. Raises ValueError if it isn't JSON."""
         return json.loads(text)
 
     @classmethod
-    def encode_json(cls, content):
-        """`content` as JSON text; besides JSON's own types, what Django's encoder takes."""
+    def encode_json(cls, content: Any) -> str:
+        """Return `content` as JSON text. It may hold what Django's JSON encoder takes."""
         return encode_json(content)
 
 
-encode_json = DjangoJSONEncoder().encode
+def encode_json(content: Any) -> str:
+    """Return `content` as JSON text, by Django's encoder."""
+    return cast(str, _encoder.encode(content))
+
+
+_encoder = DjangoJSONEncoder()
 
 
 class WebsocketMultiplexer:
     """
     One stream of a demultiplexed socket, passed to its consumer as `multiplexer`.
 
-    `stream` is its name, `reply_channel` the socket's Channel, `demultiplexer` the consumer that
+    `stream` is its name, `reply_channel` the socket's Channel, and `demultiplexer` the consumer that
     split the frames.
     """
 
-    demultiplexer = None
+    demultiplexer: WebsocketDemultiplexer
 
-    def __init__(self, stream, reply_channel):
+    def __init__(self, stream: str, reply_channel: Channel) -> None:
         self.stream = stream
         self.reply_channel = reply_channel
 
-    def send(self, payload):
+    def send(self, payload: Any) -> None:
         """Send `payload` to the socket, on this stream."""
         self.reply_channel.send(self.encode(self.stream, payload))
 
     @classmethod
-    def encode_json(cls, content):
-        """`content` as JSON text. Override for another encoder."""
+    def encode_json(cls, content: Any) -> str:
+        """Return `content` as JSON text. Override it to use another encoder."""
         return encode_json(content)
 
     @classmethod
-    def encode(cls, stream, payload, close=False):
-        """The message that sends `payload` on `stream`; with `close` (True or a code), the last."""
+    def encode(cls, stream: str, payload: Any, close: Close = False) -> dict[str, Any]:
+        """
+        Return the message that sends `payload` on `stream`. With `close` (True or a close code), it also
+        closes the socket.
+        """
         return _frame(cls.encode_json({"stream": stream, "payload": payload}), None, close)
 
     @classmethod
-    def group_send(cls, name, stream, payload, close=False):
+    def group_send(cls, name: str, stream: str, payload: Any, close: Close = False) -> None:
         """Send `payload` on `stream` to every socket in the group `name`."""
         Group(name).send(cls.encode(stream, payload, close))
 
 
 class WebsocketDemultiplexer(JsonWebsocketConsumer):
     """
-    Several consumers behind one socket, each with a stream of its own.
+    Several consumers behind one socket, each with its own stream.
 
     `consumers` maps stream names to consumers (usually JsonWebsocketConsumer classes). Each gets
     the handshake, the frames of its stream as a direct connection would bring them, and the
     disconnect, always with the keyword argument `multiplexer`.
     """
 
-    consumers = {}
-    multiplexer_class = WebsocketMultiplexer
+    consumers: Mapping[str, Consumer] = {}
+    multiplexer_class: type[WebsocketMultiplexer] = WebsocketMultiplexer
 
-    def connect(self, message, **kwargs):
-        """Hand the handshake to every stream's consumer, then accept (unless one has refused)."""
+    def connect(self, message: Message, **kwargs: Any) -> None:
+        """Pass the handshake to every stream's consumer, then accept (unless one has refused)."""
         self._to_every_stream(message, kwargs)
         super().connect(message, **kwargs)
 
-    def disconnect(self, message, **kwargs):
-        """Hand the disconnect to every stream's consumer."""
+    def disconnect(self, message: Message, **kwargs: Any) -> None:
+        """Pass the disconnect to every stream's consumer."""
         self._to_every_stream(message, kwargs)
 
-    def receive(self, content, **kwargs):
+    def receive(self, content: Any, **kwargs: Any) -> None:  # type: ignore[override]  # as in 1.1
         """
-        Hand the frame to its stream's consumer.
+        Pass the frame to its stream's consumer.
 
-        Raises ValueError for a frame without `stream` and `payload`, or for a stream nobody has.
+        Raises ValueError for a frame without `stream` and `payload`, or for an unknown stream.
         """
         if not isinstance(content, dict) or "stream" not in content or "payload" not in content:
-            raise ValueError("A frame of a demultiplexed socket is {stream: …, payload: …}.")
+            raise ValueError(
+                "The client of a demultiplexed socket must send {stream: …, payload: …}."
+            )
         stream = content["stream"]
         if not isinstance(stream, str) or stream not in self.consumers:
             raise ValueError(
                 "There is no stream %r: %s.consumers has %s."
                 % (stream, type(self).__name__, ", ".join(sorted(self.consumers)) or "none")
             )
-        # The same Message, so that user, sessions and whatever else was set on it stay.
+        # The same Message, so that its user, its sessions and other attributes stay.
         message, frame = self.message, self.message.content
         message.content = dict(frame, text=self.encode_json(content["payload"]))
         try:
@@ -241,25 +271,27 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
         finally:
             message.content = frame
 
-    def send(self, *args, **kwargs):
-        """Not available: a stream's consumer sends through its `multiplexer`."""
+    def send(self, *args: Any, **kwargs: Any) -> None:
+        """Raise SendNotAvailableOnDemultiplexer: a stream's consumer sends through its `multiplexer`."""
         raise SendNotAvailableOnDemultiplexer()
 
     @classmethod
-    def group_send(cls, name, stream, payload, close=False):
+    def group_send(  # type: ignore[override]  # as in Channels 1.1
+        cls, name: str, stream: str, payload: Any, close: Close = False
+    ) -> None:
         """Send `payload` on `stream` to every socket in the group `name`."""
         cls.multiplexer_class.group_send(name, stream, payload, close)
 
     @classmethod
-    def encode(cls, stream, payload, close=False):
-        """The message that sends `payload` on `stream`: for `Group.send` and `Channel.send`."""
+    def encode(cls, stream: str, payload: Any, close: Close = False) -> dict[str, Any]:
+        """Return the message that sends `payload` on `stream`: for `Group.send` and `Channel.send`."""
         return cls.multiplexer_class.encode(stream, payload, close)
 
-    def _to_every_stream(self, message, kwargs):
+    def _to_every_stream(self, message: Message, kwargs: dict[str, Any]) -> None:
         for stream in self.consumers:
             self._to_stream(stream, message, kwargs)
 
-    def _to_stream(self, stream, message, kwargs):
+    def _to_stream(self, stream: str, message: Message, kwargs: dict[str, Any]) -> None:
         multiplexer = self.multiplexer_class(stream, self.message.reply_channel)
         multiplexer.demultiplexer = self
         self.consumers[stream](message, multiplexer=multiplexer, **kwargs)

@@ -1,25 +1,33 @@
 """
 Which web pages may open a WebSocket to this site: checks of the Origin header (RFC 6454, RFC 6455).
 
-Cookies go with a WebSocket handshake from any page, and no same-origin rule holds scripts back, so
-the worker calls `check_origin` before every consumer of `websocket.connect`: a page of a host in
-ALLOWED_HOSTS may connect, any other is refused (403). A route says otherwise with `any_origin`,
-`allowed_origins`, or a `BaseOriginValidator` of its own.
+A browser sends cookies with a WebSocket handshake from any page, and doesn't apply the same-origin policy.
+So the worker calls `check_origin` before every consumer of `websocket.connect`: a page of a host in
+ALLOWED_HOSTS may connect, and any other is refused (403). A consumer can change that with `any_origin`,
+`allowed_origins`, or a subclass of `BaseOriginValidator`.
 
-A handshake without Origin passes: every browser sends one, so it comes from a script, a test or a
-native application, which could claim any origin it liked. `allowed_hosts_only` is stricter, as
-Channels 1.1 documents it, and refuses that too.
+A handshake without Origin passes. Every browser sends one, so such a handshake comes from a script, a test
+or a native application, which could claim any origin. `allowed_hosts_only` is stricter, as Channels 1.1
+documents it: it refuses that too.
 """
 
+from __future__ import annotations
+
 import functools
+from typing import TYPE_CHECKING, Any, Callable, cast
 from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.http.request import validate_host
 
 from ..exceptions import DenyConnection
+from ..types import AnyConsumer
 
-#: What Django takes for ALLOWED_HOSTS where that is empty and DEBUG is on.
+if TYPE_CHECKING:
+    from ..message import Message
+    from ..types import Consumer
+
+#: The hosts that Django allows if ALLOWED_HOSTS is empty and DEBUG is on.
 DEBUG_HOSTS = [".localhost", "localhost", "127.0.0.1", "[::1]"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
@@ -28,46 +36,48 @@ _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 class Origin:
     """A web origin in parts: `scheme`, `host` (lower case, IPv6 in brackets) and `port` (int)."""
 
-    def __init__(self, text):
-        """Raises ValueError where `text` is no `scheme://host[:port]`."""
+    def __init__(self, text: str) -> None:
+        """Parse `text`. Raises ValueError if it isn't `scheme://host[:port]`."""
         parts = urlsplit(text)
         # A trailing dot marks the name as complete and names the same host.
         host = (parts.hostname or "").rstrip(".")
         more = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
         if not parts.scheme or not host or more:
-            raise ValueError("%r is no origin: it must read scheme://host[:port]." % (text,))
+            raise ValueError("%r isn't an origin: write scheme://host[:port]." % (text,))
         self.scheme = parts.scheme
         self.host = "[%s]" % host if ":" in host else host
         self.port = parts.port or _DEFAULT_PORTS.get(self.scheme)
 
 
-def read_origin(message):
+def read_origin(message: Message) -> str | None:
     """
-    The Origin header of a handshake as text, or None where there is none.
+    Return the Origin header of a handshake as text, or None if it is missing.
 
-    Raises ValueError where there are several, or one that is not ASCII.
+    Raises ValueError if there are several, or if it isn't ASCII.
     """
     values = [value for name, value in message.get("headers") or () if name == b"origin"]
     if not values:
         return None
     if len(values) > 1:
         raise ValueError("The handshake has %d Origin headers." % len(values))
-    return values[0].decode("ascii")
+    return cast(bytes, values[0]).decode("ascii")
 
 
-def host_is_allowed(origin):
-    """Whether ALLOWED_HOSTS has the host of `origin` (text). Raises ValueError for no origin."""
+def host_is_allowed(origin: str) -> bool:
+    """
+    Return whether ALLOWED_HOSTS has the host of `origin` (text). Raises ValueError if that isn't an origin.
+    """
     allowed = settings.ALLOWED_HOSTS
     if settings.DEBUG and not allowed:
         allowed = DEBUG_HOSTS
-    return validate_host(Origin(origin).host, allowed)
+    return cast(bool, validate_host(Origin(origin).host, allowed))
 
 
-def origin_allowed(message, consumer=None):
+def origin_allowed(message: Message, consumer: Consumer | None = None) -> bool:
     """
-    Whether `consumer` (any callable, or None) may see this `websocket.connect` message.
+    Return whether `consumer` (or None) may handle this `websocket.connect` message.
 
-    Reads what `any_origin`, `allowed_origins` and `BaseOriginValidator` left on the consumer.
+    Reads the attributes that `any_origin`, `allowed_origins` and `BaseOriginValidator` set on the consumer.
     """
     if getattr(consumer, "any_origin", False) or getattr(consumer, "validates_origin", False):
         return True
@@ -81,7 +91,7 @@ def origin_allowed(message, consumer=None):
         return False
 
 
-def check_origin(message, consumer=None):
+def check_origin(message: Message, consumer: Consumer | None = None) -> None:
     """Raise DenyConnection unless `origin_allowed(message, consumer)`."""
     if not origin_allowed(message, consumer):
         raise DenyConnection(
@@ -90,18 +100,18 @@ def check_origin(message, consumer=None):
         )
 
 
-def any_origin(consumer):
+def any_origin(consumer: AnyConsumer) -> AnyConsumer:
     """
-    Decorator: pages of any site may open this socket.
+    Let pages of any site open this socket (a decorator).
 
     For functions and classes; a class-based consumer may also say `any_origin = True` in its body.
     """
     return _mark(consumer, "any_origin", True)
 
 
-def allowed_origins(*origins):
+def allowed_origins(*origins: str) -> Callable[[AnyConsumer], AnyConsumer]:
     """
-    Decorator: pages of these origins may open this socket, besides those of ALLOWED_HOSTS.
+    Let pages of these origins open this socket, besides those of ALLOWED_HOSTS (a decorator).
 
     Each is `"scheme://host[:port]"`, where the host may begin with `*.` for every subdomain. A
     class-based consumer may also list them as `allowed_origins` in its body. Raises ValueError for
@@ -114,22 +124,22 @@ def allowed_origins(*origins):
     return functools.partial(_mark, name="allowed_origins", value=origins)
 
 
-def _mark(consumer, name, value):
+def _mark(consumer: AnyConsumer, name: str, value: Any) -> AnyConsumer:
     try:
         setattr(consumer, name, value)
     except AttributeError:  # a bound method takes no attributes
 
         @functools.wraps(consumer)
-        def wrapper(message, *args, **kwargs):
+        def wrapper(message: Message, *args: Any, **kwargs: Any) -> Any:
             return consumer(message, *args, **kwargs)
 
         setattr(wrapper, name, value)
-        return wrapper
+        return cast(AnyConsumer, wrapper)
     return consumer
 
 
-def _matches(origin, pattern):
-    """Whether an Origin is the one that `pattern` writes, or one of its subdomains."""
+def _matches(origin: Origin, pattern: str) -> bool:
+    """Return whether `pattern` names this origin, or a domain that it is a subdomain of."""
     wanted = Origin(pattern)
     if (origin.scheme, origin.port) != (wanted.scheme, wanted.port):
         return False
@@ -140,21 +150,21 @@ def _matches(origin, pattern):
 
 class BaseOriginValidator:
     """
-    Class-based decorator for consumers of `websocket.connect` that looks at the Origin header.
+    Check the Origin header before a consumer of `websocket.connect` (a class-based decorator).
 
-    A subclass defines `validate_origin`. A handshake that fails it, or has no Origin or a malformed
-    one, is refused with DenyConnection. It replaces the check every other consumer gets.
+    A subclass defines `validate_origin`. A handshake that fails it, or whose Origin is missing or malformed,
+    is refused with DenyConnection. This replaces the check that every other consumer gets.
     """
 
     #: Read by `origin_allowed`; functools.wraps carries it through further decorators.
     validates_origin = True
 
-    def __init__(self, func):
+    def __init__(self, func: Consumer) -> None:
         functools.update_wrapper(self, func)
         self.__dict__["validates_origin"] = True
         self.func = func
 
-    def __call__(self, message, *args, **kwargs):
+    def __call__(self, message: Message, *args: Any, **kwargs: Any) -> Any:
         try:
             origin = self.get_origin(message)
             valid = origin is not None and self.validate_origin(message, origin)
@@ -164,22 +174,22 @@ class BaseOriginValidator:
             raise DenyConnection("Origin refused by %s." % type(self).__name__)
         return self.func(message, *args, **kwargs)
 
-    def get_origin(self, message):
-        """The Origin as text, or None. ValueError where it is malformed."""
+    def get_origin(self, message: Message) -> str | None:
+        """Return the Origin as text, or None. Raises ValueError if it is malformed."""
         origin = read_origin(message)
         if origin is not None:
             Origin(origin)
         return origin
 
-    def validate_origin(self, message, origin):
-        """Whether a page of `origin` (text, as the header has it) may connect."""
+    def validate_origin(self, message: Message, origin: str) -> bool:
+        """Return whether a page of `origin` (text, as the header has it) may connect."""
         raise NotImplementedError("%s must define validate_origin()." % type(self).__name__)
 
 
 class AllowedHostsOnlyOriginValidator(BaseOriginValidator):
-    """Passes handshakes from pages of the hosts in ALLOWED_HOSTS, and no other."""
+    """Allow handshakes from pages of the hosts in ALLOWED_HOSTS only."""
 
-    def validate_origin(self, message, origin):
+    def validate_origin(self, message: Message, origin: str) -> bool:
         return host_is_allowed(origin)
 
 

@@ -5,7 +5,7 @@ from django.utils import timezone
 class Migration(migrations.Migration):
     initial = True
 
-    dependencies = []
+    dependencies = ()
 
     operations = [
         migrations.CreateModel(

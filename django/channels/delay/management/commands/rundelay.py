@@ -1,4 +1,8 @@
-"""`manage.py rundelay`: the process that keeps messages of `asgi.delay` until they are due."""
+"""`manage.py rundelay`: the process that stores messages of `asgi.delay` until they are due."""
+
+from __future__ import annotations
+
+from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db.utils import OperationalError, ProgrammingError
@@ -9,10 +13,10 @@ from ...worker import Worker
 
 
 class Command(BaseCommand):
-    help = "Keeps messages that were sent to asgi.delay in the database, and sends them when due."
+    help = "Stores messages that are sent to asgi.delay in the database, and sends them when due."
     leave_locale_alone = True
 
-    def add_arguments(self, parser):
+    def add_arguments(self, parser: Any) -> None:
         parser.add_argument(
             "--layer",
             dest="layer",
@@ -24,27 +28,27 @@ class Command(BaseCommand):
             dest="sleep",
             type=float,
             default=1,
-            help="Seconds between two looks into the database (default: %(default)s).",
+            help="Seconds between two polls of the database (default: %(default)s).",
         )
 
-    def handle(self, *args, **options):
+    def handle(self, *args: Any, **options: Any) -> None:
         try:
             layer = channel_layers[options["layer"]]
         except InvalidChannelLayerError as error:
             raise CommandError(str(error)) from error
         if options["sleep"] <= 0:
-            raise CommandError("--sleep takes a number of seconds above 0.")
+            raise CommandError("--sleep takes a number of seconds greater than 0.")
         if not layer.crosses_processes:
             raise CommandError(
-                "The layer %s lives in one process, so this command would never see a message: "
-                "configure one that crosses processes, such as asgi_redis.RedisChannelLayer."
+                "The layer %s is local to one process, so this command would never see a message. "
+                "Configure one that crosses processes, such as asgi_redis.RedisChannelLayer."
                 % layer
             )
         try:
             DelayedMessage.objects.exists()
         except (OperationalError, ProgrammingError) as error:
             raise CommandError(
-                "The table of delayed messages cannot be read (%s): run manage.py migrate." % error
+                "The table of delayed messages cannot be read (%s). Run manage.py migrate." % error
             ) from error
         if options["verbosity"] >= 1:
             self.stdout.write(
