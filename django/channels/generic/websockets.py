@@ -92,8 +92,11 @@ class WebsocketConsumer(BaseConsumer):
         else:
             self.receive(bytes=message["bytes"], **kwargs)
 
-    def receive(self, text: str | None = None, bytes: bytes | None = None, **kwargs: Any) -> None:
-        """Do nothing. Override it: it is called for each frame, with either `text` or `bytes`."""
+    def receive(self, *args: Any, **kwargs: Any) -> None:
+        """
+        Do nothing. Override it as `receive(self, text=None, bytes=None, **kwargs)`: it is called for each
+        frame, with either `text` or `bytes`. (The signature here lets a subclass take other arguments.)
+        """
 
     def send(
         self, text: str | None = None, bytes: bytes | None = None, close: Close = False
@@ -156,7 +159,7 @@ class JsonWebsocketConsumer(WebsocketConsumer):
             raise ValueError("A JSON socket takes text frames, but the client sent a binary one.")
         self.receive(self.decode_json(message["text"]), **kwargs)
 
-    def receive(self, content: Any, **kwargs: Any) -> None:  # type: ignore[override]  # as in 1.1
+    def receive(self, content: Any, **kwargs: Any) -> None:
         """Do nothing. Override it: it is called for each frame with its decoded `content`."""
 
     def send(self, content: Any, close: Close = False) -> None:  # type: ignore[override]  # as in 1.1
@@ -247,7 +250,7 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
         """Pass the disconnect to every stream's consumer."""
         self._to_every_stream(message, kwargs)
 
-    def receive(self, content: Any, **kwargs: Any) -> None:  # type: ignore[override]  # as in 1.1
+    def receive(self, content: Any, **kwargs: Any) -> None:
         """
         Pass the frame to its stream's consumer.
 
