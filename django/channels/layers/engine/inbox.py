@@ -94,7 +94,8 @@ class PendingWork:
     def take(self, limit: int, size: int | None = None) -> Batch:
         """
         Take a batch of at most `limit` messages, and about `size` bytes if their bodies are bytes. Its wills
-        and discards are all there are.
+        and discards are all there are. A will is cleared only with the last message: the one that says that
+        the connection has ended must leave first, or with it.
         """
         sends: list[Send] = []
         total = 0
@@ -105,6 +106,9 @@ class PendingWork:
         changes, self._wills = self._wills, OrderedDict()
         wills = {connection: will for connection, will in changes.items() if will is not None}
         cleared = [connection for connection, will in changes.items() if will is None]
+        if self._sends:
+            self._wills.update(dict.fromkeys(cleared))
+            cleared = []
         self._stored.update(wills)
         discards, self._discards = self._discards, []
         return Batch(wills, cleared, discards, sends)
@@ -249,7 +253,10 @@ class ThreadedInbox(Inbox):
             try:
                 yield channel, self._store.decode(channel, body)
             except Unreadable as error:
-                self._layer.bury(None, Entry(None, channel, body), error)
+                try:
+                    self._layer.bury(None, Entry(None, channel, body), error)
+                except Exception:  # the good messages of this batch must arrive all the same
+                    logger.exception("An unreadable message on %s was lost.", channel)
 
     # What goes out.
 
@@ -310,11 +317,13 @@ class ThreadedInbox(Inbox):
         if not self._registered:
             self._register()
         encode = self._store.encode
-        wills = [
-            Will(connection, channel, encode(channel, message))
-            for connection, (channel, message) in batch.wills.items()
-        ]
-        sends, senders = [], []
+        wills, sends, senders = [], [], []
+        for connection, (channel, message) in list(batch.wills.items()):
+            try:
+                wills.append(Will(connection, channel, encode(channel, message)))
+            except (MessageTooLarge, TypeError, ValueError):
+                del batch.wills[connection]  # it would fail again
+                logger.exception("The last will of %s cannot be stored.", connection)
         for each in batch.sends:
             try:
                 sends.append(

@@ -128,10 +128,11 @@ class EngineLayer(BaseChannelLayer):
 
     def deliver(self, channel: str, message: Message) -> None:
         body = self.store.encode(channel, message)
-        if self.store.send([Outgoing(channel, body, ignores_capacity(message))]):
-            self.refuse(channel)
-        self.count("sent")
+        full = self.store.send([Outgoing(channel, body, ignores_capacity(message))])
+        self.count("full" if full else "sent")
         self._share_now_and_then()
+        if full:
+            raise ChannelFull("The channel %r is full." % channel)
 
     def refuse(self, channel: str) -> None:
         """Count a full channel, and raise ChannelFull."""

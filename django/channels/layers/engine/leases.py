@@ -43,11 +43,15 @@ class LeaseManager:
         self._lock = threading.Lock()
         self._names: dict[str, Callable[[], None] | None] = {}
         self._process: str | None = None
+        self._taking_process = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
         self._steps = 0
         self._next_due: float | None = (
             0.0  # when (monotonic) to look for what is due; None: nothing is
+        )
+        self._expected: float | None = (
+            None  # the same, of what this process delayed since it looked
         )
         self._looked = 0.0
         #: When (monotonic) the store was last reached, and since when without a long pause.
@@ -60,12 +64,13 @@ class LeaseManager:
         """The name of this process's workers. The first use takes its lease. Raises LayerUnavailable."""
         process = self._process
         if process is None:
-            name = "%s.%d" % (uuid.uuid4().hex[:12], os.getpid())
-            self.acquire(name)
-            with self._lock:
-                if self._process is None:
-                    self._process = name
+            # One thread takes it, and the others wait: each lease that is taken is renewed until the end.
+            with self._taking_process:
                 process = self._process
+                if process is None:
+                    process = "%s.%d" % (uuid.uuid4().hex[:12], os.getpid())
+                    self.acquire(process)
+                    self._process = process
         return process
 
     def acquire(self, name: str, lost: Callable[[], None] | None = None) -> None:
@@ -236,8 +241,13 @@ class LeaseManager:
     def expect(self, seconds: float) -> None:
         """Look for what is due in `seconds`: this process has delayed a message."""
         when = time.monotonic() + seconds
-        if self._next_due is None or when < self._next_due:
-            self._next_due = when
+        with self._lock:
+            if self._expected is None or when < self._expected:
+                self._expected = when
+            sooner = self._next_due is None or when < self._next_due
+            if sooner:
+                self._next_due = when
+        if sooner:
             self._layer.store.wake_due()
         self.start()
 
@@ -250,12 +260,18 @@ class LeaseManager:
 
     def send_due(self) -> None:
         """Send the delayed messages that are due. Raises LayerUnavailable; the next call continues."""
-        self._looked = time.monotonic()
-        self._next_due = 0.0  # stays so if the store fails
+        with self._lock:
+            self._looked = time.monotonic()
+            self._next_due, self._expected = 0.0, None  # stays so if the store fails
         while True:
             due = self._layer.store.send_due()
             if due.full:
                 self._layer.count("delayed_full", due.full)
             if due.next is None or due.next > 0:
                 break
-        self._next_due = None if due.next is None else time.monotonic() + due.next
+        with self._lock:
+            # The store may have looked before it got what was delayed meanwhile.
+            self._next_due = self._expected
+            if due.next is not None:
+                when = time.monotonic() + due.next
+                self._next_due = when if self._expected is None else min(when, self._expected)

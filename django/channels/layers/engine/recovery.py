@@ -12,6 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from ... import protocol
+from ..names import check_channel_name
 from .redelivery import REPORT, RETRY
 from .store import Entry, Outgoing, Unreadable
 
@@ -57,9 +58,8 @@ class Recovery:
         policy = self._layer.policy.decide(entry.channel, message, entry.losses + 1)
         if policy == RETRY:
             return Action(REQUEUE)
-        if policy == REPORT:
-            return self._notify(message)
-        return Action(BURY, reason="lost")
+        action = self._notify(message) if policy == REPORT else None
+        return action or Action(BURY, reason="lost")
 
     def decide_expired(self, entry: Entry) -> Action:
         """Return what happens to an event that expired: its gateway is told, if one waits for it."""
@@ -67,19 +67,20 @@ class Recovery:
             message = self._layer.store.decode(entry.channel, entry.body)
         except Unreadable:
             return Action(BURY, reason="unreadable")
-        return self._notify(message)
+        return self._notify(message) or Action(DROP)
 
-    def _notify(self, message: protocol.Message) -> Action:
+    def _notify(self, message: protocol.Message) -> Action | None:
+        """Return the action that tells the gateway of a message, or None if none waits for it."""
         address = protocol.reply_address(message)
         if address is None:
-            return Action(DROP)
+            return None
         channel, event_id = address
         try:
-            expiry = max(self._layer.expiries[channel], NOTICE_EXPIRY)
+            expiry = max(self._layer.expiries[check_channel_name(channel)], NOTICE_EXPIRY)
             body = self._layer.store.encode(channel, protocol.lost(event_id))
         except Exception:  # a site's own message with these keys, of whatever types
             logger.exception("The loss of a message could not be reported to %r.", channel)
-            return Action(DROP)
+            return None
         return Action(NOTIFY, Outgoing(channel, body, unlimited=True, expiry=expiry))
 
     # After the commit.

@@ -1,0 +1,340 @@
+"""A gateway's end of a layer on the engine: pending work, and the inbox of two threads."""
+
+import asyncio
+import functools
+import threading
+import unittest
+
+from django.channels.exceptions import ChannelFull, LayerUnavailable
+from django.channels.layers.engine import inbox as engine_inbox
+from django.channels.layers.engine.inbox import PendingWork, Send
+from django.channels.layers.engine.store import Outgoing, Will
+
+from .fake_store import FakeLayer
+from .timing import TIMEOUT
+
+LOGGER = "django.channels.layers"
+
+
+def send(number, body=b"", failed=None):
+    return Send("work", body or number, False, failed)
+
+
+class PendingWorkTests(unittest.TestCase):
+    def setUp(self):
+        self.work = PendingWork()
+
+    def fill(self, count):
+        for number in range(1, count + 1):
+            self.work.send(send(number))
+
+    def test_sends_leave_in_order_and_no_more_than_the_limit_at_once(self):
+        self.fill(5)
+        found = [[each.body for each in self.work.take(2).sends] for _ in range(4)]
+        self.assertEqual(found, [[1, 2], [3, 4], [5], []])
+        self.assertFalse(self.work)
+
+    def test_a_batch_ends_with_the_message_that_passes_its_size(self):
+        for _ in range(4):
+            self.work.send(send(0, b"x" * 60))
+        self.assertEqual([len(self.work.take(10, 100).sends) for _ in range(3)], [2, 2, 0])
+
+    def test_only_the_last_will_of_a_connection_counts(self):
+        self.work.set_will("a", 1)
+        self.work.set_will("b", 2)
+        self.work.set_will("a", 3)
+        self.assertEqual(self.work.take(9).wills, {"a": 3, "b": 2})
+        self.assertFalse(self.work)
+
+    def test_a_will_that_the_store_has_not_heard_of_is_cleared_here(self):
+        self.work.set_will("a", 1)
+        self.work.clear_will("a")
+        self.work.clear_will("b")
+        self.assertFalse(self.work)
+
+    def test_a_will_that_the_store_has_is_cleared_there_once(self):
+        self.work.set_will("a", 1)
+        self.work.done(self.work.take(9))
+        self.work.clear_will("a")
+        batch = self.work.take(9)
+        self.assertEqual((batch.wills, batch.cleared), ({}, ["a"]))
+        self.work.done(batch)
+        self.work.clear_will("a")
+        self.assertFalse(self.work)
+
+    def test_a_will_is_not_cleared_ahead_of_the_messages_before_it(self):
+        self.work.set_will("a", 1)
+        self.work.done(self.work.take(9))
+        self.fill(3)
+        self.work.clear_will("a")
+        self.assertEqual([self.work.take(2).cleared for _ in range(3)], [[], ["a"], []])
+
+    def test_a_failed_batch_is_put_back_without_its_messages(self):
+        self.fill(1)
+        self.work.set_will("a", 1)
+        self.work.set_will("b", 1)
+        self.work.discard("room", "a")
+        self.work.put_back(self.work.take(9))
+        self.work.set_will("b", 2)
+        self.work.discard("room", "b")
+        batch = self.work.take(9)
+        self.assertEqual(batch.wills, {"a": 1, "b": 2})
+        self.assertEqual(batch.discards, [("room", "a"), ("room", "b")])
+        self.assertEqual(batch.sends, [])
+
+    def test_what_the_loop_wanted_meanwhile_overrides_what_is_put_back(self):
+        self.work.set_will("a", 1)
+        self.work.set_will("b", 1)
+        batch = self.work.take(9)
+        self.work.set_will("a", 2)
+        self.work.clear_will("b")  # the store may have it
+        self.work.put_back(batch)
+        batch = self.work.take(9)
+        self.assertEqual((batch.wills, batch.cleared), ({"a": 2}, ["b"]))
+
+    def test_a_clearing_that_failed_is_tried_again(self):
+        self.work.set_will("a", 1)
+        self.work.done(self.work.take(9))
+        self.work.clear_will("a")
+        self.work.put_back(self.work.take(9))
+        self.assertEqual(self.work.take(9).cleared, ["a"])
+
+
+def in_loop(test):
+    """Run a coroutine test in an event loop, and close its inbox in the same one."""
+
+    @functools.wraps(test)
+    def run(self):
+        async def main():
+            try:
+                await test(self)
+            finally:
+                if self.inbox is not None and not self.inbox._closed:
+                    await self.inbox.close()
+
+        asyncio.run(main())
+
+    return run
+
+
+class ThreadedInboxTests(unittest.TestCase):
+    def setUp(self):
+        self.layer = FakeLayer()
+        self.store = self.layer.store
+        self.inbox = None
+        self.failures = []
+
+    def open(self):
+        self.inbox = self.layer.open_inbox("gateway.a!")
+        return self.inbox
+
+    async def until(self, condition):
+        async def wait():
+            while not condition():
+                await asyncio.sleep(0.002)
+
+        await asyncio.wait_for(wait(), TIMEOUT)
+
+    def batches(self):
+        """(wills, cleared, discards, sends) of each batch that the store got."""
+        return [call[1:] for call in self.store.named("gateway_batch")]
+
+    def sent(self):
+        return [item.body for batch in self.batches() for item in batch[3]]
+
+    # What comes in.
+
+    @in_loop
+    async def test_what_was_there_before_is_read_at_once_and_in_order(self):
+        self.store.answers["receive_inbox"] = [
+            [("gateway.a!1", '{"n": 1}'), ("gateway.a!2", '{"n": 2}')],
+            [("gateway.a!1", '{"n": 3}')],
+        ]
+        self.open()
+        found = await asyncio.wait_for(self.inbox.receive(), TIMEOUT)
+        self.assertEqual(found, [("gateway.a!1", {"n": 1}), ("gateway.a!2", {"n": 2})])
+        ((name, changed),) = self.store.named("subscribe")
+        self.assertEqual(name, "gateway.a!")
+        changed()
+        found = await asyncio.wait_for(self.inbox.receive(), TIMEOUT)
+        self.assertEqual(found, [("gateway.a!1", {"n": 3})])
+
+    @in_loop
+    async def test_a_full_batch_is_followed_by_another_read(self):
+        full = [("gateway.a!1", "{}")] * engine_inbox.READ_BATCH
+        self.store.answers["receive_inbox"] = [full, [("gateway.a!1", '{"last": 1}')]]
+        self.open()
+        found = []
+        while not found or found[-1][1] == {}:
+            found += await asyncio.wait_for(self.inbox.receive(), TIMEOUT)
+        self.assertEqual(len(found), len(full) + 1)
+
+    @in_loop
+    async def test_a_read_that_is_cancelled_loses_nothing(self):
+        self.open()
+        reading = asyncio.ensure_future(self.inbox.receive())
+        await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.wait({reading})
+        self.inbox._arrived([("gateway.a!1", {"n": 1})])
+        found = await asyncio.wait_for(self.inbox.receive(), TIMEOUT)
+        self.assertEqual(found, [("gateway.a!1", {"n": 1})])
+
+    @in_loop
+    async def test_a_store_that_is_away_is_told_once_a_read_and_read_again(self):
+        self.store.answers["receive_inbox"] = [
+            LayerUnavailable("away"),
+            [("gateway.a!1", '{"n": 1}')],
+        ]
+        self.open()
+        with self.assertRaisesRegex(LayerUnavailable, "away"):
+            await asyncio.wait_for(self.inbox.receive(), TIMEOUT)
+        found = await asyncio.wait_for(self.inbox.receive(), TIMEOUT)
+        self.assertEqual(found, [("gateway.a!1", {"n": 1})])
+
+    @in_loop
+    async def test_an_unreadable_message_becomes_a_dead_letter_and_the_others_arrive(self):
+        batch = [("gateway.a!1", '{"n": 1}'), ("gateway.a!2", "{damaged"), ("gateway.a!3", "{}")]
+        for dead_letter in (0, LayerUnavailable("away")):
+            with self.subTest(dead_letter=dead_letter):
+                self.store.answers["receive_inbox"] = [list(batch)]
+                self.store.answers["dead_letter"] = [dead_letter]
+                with self.assertLogs(LOGGER, "ERROR"):
+                    self.open()
+                    found = await asyncio.wait_for(self.inbox.receive(), TIMEOUT)
+                self.assertEqual([each[0] for each in found], ["gateway.a!1", "gateway.a!3"])
+                consumer, entry, reason = self.store.named("dead_letter")[-1]
+                self.assertEqual((consumer, reason), (None, "unreadable"))
+                self.assertEqual(entry[1:3], ("gateway.a!2", "{damaged"))
+                await self.inbox.close()
+        self.assertEqual(self.layer.statistics()["unreadable"], 1)
+
+    @in_loop
+    async def test_a_lost_lease_resets_the_gateway(self):
+        self.open()
+        self.layer.leases._names["gateway.a!"]()
+        found = await asyncio.wait_for(self.inbox.receive(), TIMEOUT)
+        self.assertEqual(found, [("gateway.a!", {"reset": True})])
+
+    # What goes out.
+
+    @in_loop
+    async def test_what_one_turn_wants_leaves_in_one_batch(self):
+        gate = threading.Event()
+        self.store.answers["gateway_batch"] = [lambda *args: gate.wait(TIMEOUT) and ()]
+        self.open()
+        self.inbox.send("work", {"n": 1}, self.failures.append)
+        await self.until(lambda: len(self.batches()) == 1)
+        self.inbox.set_will("gateway.a!1", ("websocket.disconnect", {"code": 1006}))
+        self.inbox.group_discard("room", "gateway.a!1")
+        self.inbox.send("work", {"n": 2}, self.failures.append)
+        self.inbox.send("gateway.b!1", {"done": 3}, self.failures.append)
+        gate.set()
+        await self.until(lambda: len(self.batches()) == 2)
+        wills, cleared, discards, sends = self.batches()[1]
+        will = Will("gateway.a!1", "websocket.disconnect", '{"code": 1006}')
+        self.assertEqual((wills, cleared), ([will], []))
+        self.assertEqual(discards, [("room", "gateway.a!1")])
+        expected = [Outgoing("work", '{"n": 2}'), Outgoing("gateway.b!1", '{"done": 3}', True)]
+        self.assertEqual(sends, expected)
+        self.inbox.clear_will("gateway.a!1")
+        await self.until(lambda: len(self.batches()) == 3)
+        self.assertEqual(self.batches()[2], ([], ["gateway.a!1"], [], []))
+        self.assertEqual(self.failures, [])
+        self.assertEqual(self.layer.statistics(), {"sent": 3})
+
+    @in_loop
+    async def test_a_full_channel_is_reported_to_its_own_sender_only(self):
+        failures = {}
+        self.store.answers["gateway_batch"] = [[0]]
+        self.open()
+        self.inbox.send("work", {"n": 1}, lambda error: failures.setdefault(1, error))
+        await self.until(lambda: 1 in failures)
+        self.assertIsInstance(failures[1], ChannelFull)
+        self.inbox.send("work", {"n": 2}, lambda error: failures.setdefault(2, error))
+        await self.until(lambda: len(self.batches()) == 2)
+        self.assertEqual(list(failures), [1])
+        await self.until(lambda: self.layer.statistics() == {"full": 1, "sent": 1})
+
+    @in_loop
+    async def test_after_an_outage_wills_and_discards_are_done_and_messages_reported(self):
+        self.store.answers["gateway_batch"] = [LayerUnavailable("away")]
+        self.open()
+        with self.inbox._lock:  # so that all of it is one batch
+            self.inbox.set_will("gateway.a!1", ("websocket.disconnect", {}))
+            self.inbox.group_discard("room", "gateway.a!2")
+            self.inbox.send("work", {}, self.failures.append)
+        await self.until(lambda: len(self.batches()) == 2)
+        self.assertIsInstance(self.failures[0], LayerUnavailable)
+        wills, _, discards, sends = self.batches()[1]
+        self.assertEqual([will.connection for will in wills], ["gateway.a!1"])
+        self.assertEqual((discards, sends), ([("room", "gateway.a!2")], []))
+
+    @in_loop
+    async def test_a_will_that_cannot_be_stored_harms_no_other_work(self):
+        self.open()
+        with self.assertLogs(LOGGER, "ERROR"):
+            with self.inbox._lock:
+                self.inbox.set_will("gateway.a!1", ("websocket.disconnect", {"bad": object()}))
+                self.inbox.set_will("gateway.a!2", ("websocket.disconnect", {}))
+                self.inbox.send("work", {"n": 1}, self.failures.append)
+            await self.until(lambda: self.sent())
+        wills = self.batches()[0][0]
+        self.assertEqual([will.connection for will in wills], ["gateway.a!2"])
+        self.assertEqual(self.failures, [])
+
+    @in_loop
+    async def test_a_message_that_cannot_be_stored_harms_no_other(self):
+        self.open()
+        with self.inbox._lock:
+            self.inbox.send("work", {"bad": object()}, self.failures.append)
+            self.inbox.send("work", {"n": 1}, self.failures.append)
+        await self.until(lambda: self.sent() and self.failures)
+        self.assertEqual(self.sent(), ['{"n": 1}'])
+        self.assertIsInstance(self.failures[0], TypeError)
+
+    @in_loop
+    async def test_a_bug_of_the_store_is_reported_to_the_senders(self):
+        self.store.answers["gateway_batch"] = [ZeroDivisionError("a bug")]
+        self.open()
+        with self.assertLogs(LOGGER, "ERROR"):
+            self.inbox.send("work", {}, self.failures.append)
+            await self.until(lambda: self.failures)
+        self.assertIsInstance(self.failures[0], LayerUnavailable)
+        self.inbox.send("work", {"n": 2}, self.failures.append)
+        await self.until(lambda: len(self.batches()) == 2)
+        self.assertEqual(len(self.failures), 1)
+
+    # The lease, and the end.
+
+    @in_loop
+    async def test_a_lease_that_could_not_be_taken_is_taken_before_anything_leaves(self):
+        self.store.answers["register"] = [LayerUnavailable("away")]
+        with self.assertLogs(LOGGER, "WARNING"):
+            self.open()
+        self.inbox.send("work", {}, self.failures.append)
+        await self.until(lambda: self.batches())
+        names = [call[0] for call in self.store.calls]
+        self.assertEqual(names.count("register"), 2)
+        self.assertLess(
+            len(names) - names[::-1].index("register"), names.index("gateway_batch") + 1
+        )
+
+    @in_loop
+    async def test_closing_sends_what_is_left_and_then_leaves(self):
+        self.open()
+        self.inbox.send("work", {"n": 1}, self.failures.append)
+        await self.inbox.close()
+        names = [call[0] for call in self.store.calls]
+        self.assertLess(names.index("gateway_batch"), names.index("leave"))
+        self.assertEqual(self.store.named("leave"), [("gateway.a!",)])
+        self.assertEqual(self.store.named("unsubscribe"), [("gateway.a!",)])
+        self.assertNotIn("gateway.a!", self.layer.leases._names)
+
+    @in_loop
+    async def test_closing_without_the_store_is_logged_and_raises_nothing(self):
+        self.store.answers["leave"] = [LayerUnavailable("away")]
+        self.open()
+        with self.assertLogs(LOGGER, "WARNING") as logs:
+            await self.inbox.close()
+        self.assertIn("could not leave the channel layer: away", logs.output[0])
