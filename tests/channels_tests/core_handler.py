@@ -6,3 +6,6 @@ from django.channels import handler
 
 #: `django.core.handlers.asgi` or `channels.handlers.asgi`.
 asgi = import_module(handler.ASGIHandler.__module__)
+
+#: The module of its requests.
+asgi_request = import_module(asgi.ASGIRequest.__module__)

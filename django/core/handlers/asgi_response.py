@@ -1,0 +1,151 @@
+"""
+The content of a response as the parts that replies carry, for the HTTP handler of channels (`asgi.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, AsyncIterator, Iterable, Iterator, Tuple
+
+from django.http import HttpResponse
+
+logger = logging.getLogger("django.request")
+
+#: The largest content of one reply, in bytes.
+CHUNK_SIZE = 256 * 1024
+
+#: Seconds that tasks which a view started next to an asynchronous stream may run on after its end.
+TASKS_TIMEOUT = 0.1
+
+#: A part of a content, and whether it is the last one.
+Part = Tuple[bytes, bool]
+
+
+def split(content: bytes) -> Iterable[Part]:
+    """Return `(part, last)` pairs of a whole content, each of at most CHUNK_SIZE bytes."""
+    end = len(content)
+    if end <= CHUNK_SIZE:
+        return ((content, True),)
+    return (
+        (content[start : start + CHUNK_SIZE], start + CHUNK_SIZE >= end)
+        for start in range(0, end, CHUNK_SIZE)
+    )
+
+
+def parts_of(response: HttpResponse) -> Iterator[Part]:
+    """
+    Yield `(part, last)` pairs of a streaming response, each of at most CHUNK_SIZE bytes, as soon as the
+    response gives it. Only the last part may be empty. Close the generator to close the iterator behind it.
+    """
+    chunks: Iterator[bytes]
+    left = None
+    file = getattr(response, "file_to_stream", None)
+    if file is not None:
+        chunks = _file_chunks(response, file)
+        # The length is known, so the last part can say that it is the last: small files need one message.
+        length = response.get("Content-Length", "")
+        left = int(length) if length.isdecimal() else None
+    elif getattr(response, "is_async", False):
+        chunks = _run_async_iterator(response.streaming_content)
+    else:
+        chunks = iter(response)
+    try:
+        for chunk in chunks:
+            for part, _ in split(chunk) if chunk else ():
+                if left is not None:
+                    left -= len(part)
+                    if left <= 0:
+                        yield part, True
+                        return
+                yield part, False
+        yield b"", True
+    finally:
+        close = getattr(chunks, "close", None)
+        if close is not None:
+            close()
+
+
+def _file_chunks(response: HttpResponse, file: Any) -> Iterator[bytes]:
+    """Yield the file of a FileResponse in larger blocks than the response would read."""
+    while True:
+        chunk = file.read(CHUNK_SIZE)
+        if not chunk:
+            return
+        yield response.make_bytes(chunk)
+
+
+def _run_async_iterator(iterator: AsyncIterator[bytes]) -> Iterator[bytes]:
+    """
+    Yield the chunks of an asynchronous iterator, each as soon as it exists. The iterator runs in an event
+    loop for this thread, in one task throughout, while the caller waits for a chunk. Django's way without
+    an event loop collects all chunks first, and so never returns for an endless stream.
+    """
+    loop = asyncio.new_event_loop()
+    handover = _Handover(loop)
+    task = loop.create_task(_produce(iterator, handover))
+    try:
+        while True:
+            chunk = loop.run_until_complete(handover.ready)
+            if chunk is None:
+                return
+            handover.ready = loop.create_future()
+            yield chunk
+            handover.resume.set_result(None)
+    finally:
+        try:
+            if not handover.ready.done():
+                task.cancel()
+            _end(loop, task)
+        finally:
+            loop.close()
+
+
+class _Handover:
+    """How the task of an asynchronous iterator gives a chunk to the thread that runs its event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        #: Gets the next chunk, None at the end, or the exception of the iterator.
+        self.ready: asyncio.Future[bytes | None] = loop.create_future()
+        #: Done when the caller wants the next chunk.
+        self.resume: asyncio.Future[None] = loop.create_future()
+
+
+async def _produce(iterator: AsyncIterator[bytes], handover: _Handover) -> None:
+    from asgiref.sync import ThreadSensitiveContext, sync_to_async
+    from django.db import connections
+
+    loop = asyncio.get_event_loop()
+    # What the iterator passes to sync_to_async runs in a separate thread, with separate database connections.
+    async with ThreadSensitiveContext():
+        try:
+            async for chunk in iterator:
+                handover.resume = loop.create_future()
+                handover.ready.set_result(chunk)
+                await handover.resume
+            handover.ready.set_result(None)
+        except Exception as error:
+            handover.ready.set_exception(error)
+        finally:
+            close = getattr(iterator, "aclose", None)
+            if close is not None:
+                await close()
+            await loop.shutdown_asyncgens()
+            await sync_to_async(connections.close_all)()
+
+
+def _end(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
+    """Wait for the task of an iterator, then end the tasks that the view left in the loop."""
+    loop.run_until_complete(asyncio.wait([task]))
+    if not task.cancelled() and task.exception() is not None:
+        logger.error("Closing a streaming response failed.", exc_info=task.exception())
+    # Abandoned generators are closed by tasks, which get a moment. Other tasks end with the stream.
+    loop.run_until_complete(asyncio.sleep(0))
+    tasks = asyncio.all_tasks(loop)
+    if tasks:
+        wait = asyncio.wait(tasks, timeout=TASKS_TIMEOUT)
+        _, tasks = loop.run_until_complete(wait)
+    for each in tasks:
+        each.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.wait(tasks))
