@@ -12,13 +12,13 @@ FRAME = {
     "path": "/chat/",
     "text": "x" * 66,
     "order": 7,
-    "exchange": 7,
+    "event_id": 7,
 }
 
 #: About 1.2 kB: what a browser sends.
 REQUEST = {
     "reply_channel": "gateway.AbCdEfGhIjKl!17",
-    "exchange": 0,
+    "event_id": 0,
     "http_version": "1.1",
     "method": "GET",
     "path": "/articles/2016/channels/",

@@ -54,7 +54,7 @@ DISCONNECT_CHANNELS = frozenset([HTTP_DISCONNECT, WEBSOCKET_DISCONNECT])
 #: Text: where replies go. The ASGI specification defines this key.
 REPLY_CHANNEL = "reply_channel"
 #: int: the number of this event on its connection.
-EVENT_ID = "exchange"
+EVENT_ID = "event_id"
 #: dict: the session of the connection. In a reply it is a SessionPatch.
 SESSION = "channel_session"
 #: List of dicts: several frames in one event, each with its own "text" or "bytes" and "order".
@@ -70,7 +70,7 @@ RETRIES = "__retries__"
 # Control keys of replies, from a worker to a gateway.
 
 #: int: the id of the event that has been handled.
-ACK = "done"
+ACK = "ack"
 #: List of dicts: what the consumers of the event sent to the client, in order.
 REPLIES = "replies"
 #: True: a consumer failed.
@@ -127,7 +127,7 @@ class Event(TypedDict, total=False):
     """What every event carries besides the keys of its own kind. `ConnectionState.event` sets them."""
 
     reply_channel: str
-    exchange: int
+    event_id: int
     channel_session: dict[str, Any]
     redelivered: bool | str
 
@@ -218,7 +218,7 @@ class WebSocketReply(TypedDict, total=False):
 class Reply(TypedDict, total=False):
     """What a worker sends to a gateway besides the site's own replies."""
 
-    done: int
+    ack: int
     replies: list[Message]
     channel_session: SessionPatch
     error: bool

@@ -19,7 +19,7 @@ from django.core.exceptions import ImproperlyConfigured
 from .support.waiting import TIMEOUT, wait_until
 from .test_database_layer import MariaDBCase, PostgreSQLCase, SQLiteCase
 
-REQUEST = {"reply_channel": "gateway.a!7", "exchange": 0, "method": "GET", "path": "/"}
+REQUEST = {"reply_channel": "gateway.a!7", "event_id": 0, "method": "GET", "path": "/"}
 
 
 class LeaseTests:
@@ -288,7 +288,7 @@ class LeaseTests:
     def test_the_gateway_is_told_of_an_event_that_no_worker_took(self):
         layer = self.impatient_layer()
         layer.send("http.request", REQUEST)
-        layer.send("websocket.receive", {"reply_channel": "gateway.a!8", "exchange": 3, "text": ""})
+        layer.send("websocket.receive", {"reply_channel": "gateway.a!8", "event_id": 3, "text": ""})
         layer.send("http.request", {"of": "somebody who waits for nothing"})
         self.wait_for_expiry(layer)
         layer.store.sweep()  # does not touch events

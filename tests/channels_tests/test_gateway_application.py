@@ -189,7 +189,7 @@ class ClientsTests(unittest.TestCase):
         def say(message):
             forged = {"text": "x", "group_add": "staff"}
             message.reply_channel.send(dict(forged, channel_session={"set": {"admin": True}}))
-            message.reply_channel.send(dict(forged, done=1), immediately=True)
+            message.reply_channel.send(dict(forged, ack=1), immediately=True)
 
         layer.routing = [route("websocket.connect", accept), route("websocket.receive", say)]
 

@@ -32,7 +32,7 @@ class LastWillTests(unittest.TestCase):
         actions = socket.reply(
             {
                 "replies": [{"accept": True}],
-                "done": 0,
+                "ack": 0,
                 "channel_session": {"set": {"name": "ann"}, "removed": []},
             }
         )
@@ -52,7 +52,7 @@ class LastWillTests(unittest.TestCase):
     def test_a_short_request_leaves_nothing(self):
         request = Request("gateway.test!1", "/path")
         actions = request.request({"path": "/path", "body": b""}, False, None)
-        actions += request.reply({"replies": [{"status": 200, "content": b""}], "done": 0})
+        actions += request.reply({"replies": [{"status": 200, "content": b""}], "ack": 0})
         self.assertEqual(wills(actions), [])
 
 
@@ -60,9 +60,9 @@ class TwiceTests(unittest.TestCase):
     def test_an_answer_that_comes_twice_is_written_once(self):
         socket = WebSocket("gateway.test!1", "/path")
         socket.connect({"path": "/path"})
-        socket.reply({"replies": [{"accept": True}], "done": 0})
+        socket.reply({"replies": [{"accept": True}], "ack": 0})
         socket.frame("text")
-        answer = {"replies": [{"text": "answer"}], "done": 1}
+        answer = {"replies": [{"text": "answer"}], "ack": 1}
         first = socket.reply(dict(answer))
         self.assertEqual([action[0] for action in first], [WRITE])
         self.assertEqual(socket.reply(dict(answer)), [])
@@ -147,7 +147,7 @@ class OutageTests(unittest.TestCase):
         await until(lambda: self.layer._queues.get("websocket.connect"))
         message = self.claim("websocket.connect")
         self.reply_channel = message["reply_channel"]
-        self.layer.deliver(self.reply_channel, {"replies": [{"accept": True}], "done": 0})
+        self.layer.deliver(self.reply_channel, {"replies": [{"accept": True}], "ack": 0})
         await server.until_written(1)
         return server
 

@@ -66,7 +66,7 @@ class ExpiryTests(unittest.TestCase):
         async def received():
             layer = MemoryChannelLayer(channel_expiry={"websocket.*": 60})
             inbox = layer.open_inbox("gateway.test!")
-            event = {"reply_channel": "gateway.test!7", "exchange": 3}
+            event = {"reply_channel": "gateway.test!7", "event_id": 3}
             layer.deliver("websocket.receive", event)
             layer.deliver("websocket.receive", {"text": "of no connection"})
             with mock.patch.object(memory, "time", SimpleNamespace(monotonic=lambda: later)):
@@ -105,8 +105,8 @@ class ExpiryTests(unittest.TestCase):
 
     def test_a_message_whose_reply_channel_is_not_text_harms_no_reader(self):
         layer = MemoryChannelLayer(channel_expiry={"websocket.*": 60})
-        layer.deliver("websocket.receive", {"exchange": 1, "reply_channel": 5})
-        layer.deliver("websocket.receive", {"exchange": 1})
+        layer.deliver("websocket.receive", {"event_id": 1, "reply_channel": 5})
+        layer.deliver("websocket.receive", {"event_id": 1})
         later = memory.time.monotonic() + 61
         with mock.patch.object(memory, "time", SimpleNamespace(monotonic=lambda: later)):
             self.assertEqual(layer.receive_many(["websocket.receive"]), (None, None))
@@ -208,11 +208,11 @@ class InboxTests(unittest.TestCase):
             layer.group_add("room", "gateway.a!1")
             layer.send_group("room", {})
             self.assertEqual(layer.statistics()["group_full"], 1)
-            layer.send("gateway.a!1", {"done": 4})
+            layer.send("gateway.a!1", {"ack": 4})
             layer.send("gateway.a!1", {"lost": 5})
             found = [message for _, message in inbox.take()]
             expected = [{"number": 0}, {"number": 1}, {"group_add": "room"}]
-            self.assertEqual(found, expected + [{"done": 4}, {"lost": 5}])
+            self.assertEqual(found, expected + [{"ack": 4}, {"lost": 5}])
 
         self.run_with_inbox(test, inbox_capacity=2)
 

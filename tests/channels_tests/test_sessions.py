@@ -300,8 +300,8 @@ class WorkerTests(SimpleTestCase):
             message.channel_session["user"] = object()
 
         with self.assertLogs("django.channels.worker", "ERROR") as logs:
-            answers = self.handle(consumer, "websocket.receive", exchange=3)
-        self.assertEqual(answers, [{"done": 3, "error": True}])
+            answers = self.handle(consumer, "websocket.receive", event_id=3)
+        self.assertEqual(answers, [{"ack": 3, "error": True}])
         self.assertIn("channel_session.user", logs.output[0])
 
     def test_denied_after_an_accept(self):
@@ -310,6 +310,6 @@ class WorkerTests(SimpleTestCase):
             raise DenyConnection()
 
         self.assertEqual(
-            self.handle(connect, "websocket.connect", exchange=0),
-            [{"done": 0, "replies": [{"close": True}]}],
+            self.handle(connect, "websocket.connect", event_id=0),
+            [{"ack": 0, "replies": [{"close": True}]}],
         )

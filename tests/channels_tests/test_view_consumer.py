@@ -347,19 +347,19 @@ class WorkerTests(ViewConsumerCase):
 
     def work(self, view, **changes):
         self.serve(view)
-        self.layer.send("http.request", dict(Sent().message(**changes), exchange=0))
+        self.layer.send("http.request", dict(Sent().message(**changes), event_id=0))
         self.assertTrue(Worker(self.layer).run_once())
         return self.sent()
 
     def test_response_leaves_with_done(self):
         (answer,) = self.work(http_site.hello)
-        self.assertEqual(answer["done"], 0)
+        self.assertEqual(answer["ack"], 0)
         self.assertEqual(Received.from_replies(answer["replies"]).body, b"hello world")
 
     def test_stream_leaves_before_done(self):
         answers = self.work(http_site.stream)
         self.assertEqual(Received.from_replies(answers[:-1]).body, "ab\u00fccccccccccc".encode())
-        self.assertEqual(answers[-1], {"done": 0})
+        self.assertEqual(answers[-1], {"ack": 0})
 
     def test_error_page_of_a_view(self):
         (answer,) = self.work(http_site.error)

@@ -45,7 +45,7 @@ class WorkerTestCase(SimpleTestCase):
         self.layer.router = None
         if channel.startswith(("websocket", "http")):
             content = dict(
-                {"reply_channel": REPLY, "exchange": 1, "path": "/", "headers": []}, **content
+                {"reply_channel": REPLY, "event_id": 1, "path": "/", "headers": []}, **content
             )
         self.layer.send(channel, content)
         self.assertTrue(Worker(self.layer).run_once())
@@ -85,11 +85,11 @@ class ConsumerTests(WorkerTestCase):
 
         self.assertEqual(
             self.work(consumer, "websocket.receive"),
-            [{"done": 1, "replies": [{"text": "one"}, {"text": "two"}]}],
+            [{"ack": 1, "replies": [{"text": "one"}, {"text": "two"}]}],
         )
 
     def test_a_consumer_that_says_nothing_is_done_all_the_same(self):
-        self.assertEqual(self.work(lambda message: None, "websocket.receive"), [{"done": 1}])
+        self.assertEqual(self.work(lambda message: None, "websocket.receive"), [{"ack": 1}])
 
     def test_what_it_sends_is_held_until_it_ends(self):
         self.group("g").add("member")
@@ -116,7 +116,7 @@ class ConsumerTests(WorkerTestCase):
 
         self.assertEqual(
             self.work(consumer, "websocket.receive"),
-            [{"replies": [{"text": "1"}]}, {"text": "2"}, {"done": 1, "replies": [{"text": "3"}]}],
+            [{"replies": [{"text": "1"}]}, {"text": "2"}, {"ack": 1, "replies": [{"text": "3"}]}],
         )
 
     def test_a_message_is_what_it_was_when_it_was_sent(self):
@@ -179,10 +179,10 @@ class ConsumerTests(WorkerTestCase):
             message.reply_channel.send({"text": "answer %d" % message["order"]})
 
         frames = [{"text": "a", "order": 3}, {"bytes": b"b", "order": 4}]
-        answers = self.work(consumer, "websocket.receive", frames=frames, exchange=4)
+        answers = self.work(consumer, "websocket.receive", frames=frames, event_id=4)
         self.assertEqual(self.seen, [(3, "a", None), (4, None, b"b")])
         self.assertEqual(
-            answers, [{"done": 4, "replies": [{"text": "answer 3"}, {"text": "answer 4"}]}]
+            answers, [{"ack": 4, "replies": [{"text": "answer 3"}, {"text": "answer 4"}]}]
         )
 
     def test_nothing_of_a_batch_is_handled_after_a_close_or_an_error(self):
@@ -193,10 +193,8 @@ class ConsumerTests(WorkerTestCase):
             if message["order"] == 2:
                 message.reply_channel.send({"close": True})
 
-        answers = self.work(close, "websocket.receive", frames=frames, exchange=3)
-        self.assertEqual(
-            (self.seen, answers), ([1, 2], [{"done": 3, "replies": [{"close": True}]}])
-        )
+        answers = self.work(close, "websocket.receive", frames=frames, event_id=3)
+        self.assertEqual((self.seen, answers), ([1, 2], [{"ack": 3, "replies": [{"close": True}]}]))
         del self.seen[:]
 
         def fail(message):
@@ -204,9 +202,9 @@ class ConsumerTests(WorkerTestCase):
             raise RuntimeError("on purpose")
 
         with self.assertLogs("django.channels.worker", "ERROR"):
-            answers = self.work(fail, "websocket.receive", frames=frames, exchange=3)
+            answers = self.work(fail, "websocket.receive", frames=frames, event_id=3)
         self.assertEqual(self.seen, [1])
-        self.assertEqual(answers, [{"done": 3, "error": True}])
+        self.assertEqual(answers, [{"ack": 3, "error": True}])
 
     def test_signals_go_around_each_consumer(self):
         def started(**kwargs):
@@ -243,7 +241,7 @@ class ExceptionTests(WorkerTestCase):
         with self.assertLogs("django.channels.worker", "ERROR") as logs:
             answers = self.work(self.raising(RuntimeError("on purpose")), "websocket.receive")
         self.assertIn("RuntimeError: on purpose", logs.output[0])
-        self.assertEqual(answers, [{"done": 1, "replies": [{"text": "before"}], "error": True}])
+        self.assertEqual(answers, [{"ack": 1, "replies": [{"text": "before"}], "error": True}])
 
     def test_an_exit_in_a_consumer_does_not_end_the_worker(self):
         with self.assertLogs("django.channels.worker", "ERROR"):
@@ -272,8 +270,8 @@ class ExceptionTests(WorkerTestCase):
         def consumer(message):
             raise DenyConnection()
 
-        answers = self.work(consumer, "websocket.connect", exchange=0)
-        self.assertEqual(answers, [{"done": 0, "replies": [{"close": True}]}])
+        answers = self.work(consumer, "websocket.connect", event_id=0)
+        self.assertEqual(answers, [{"ack": 0, "replies": [{"close": True}]}])
 
     def test_deny_connection_elsewhere_is_an_error(self):
         with self.assertLogs("django.channels.worker", "ERROR") as logs:
@@ -288,7 +286,7 @@ class ExceptionTests(WorkerTestCase):
 
         self.assertEqual(
             self.work(self.raising(Answer()), "websocket.receive"),
-            [{"done": 1, "replies": [{"text": "before"}, {"text": "sorry"}]}],
+            [{"ack": 1, "replies": [{"text": "before"}, {"text": "sorry"}]}],
         )
 
     def test_websocket_close_exception(self):
@@ -310,7 +308,7 @@ class ExceptionTests(WorkerTestCase):
 
         self.assertEqual(self.work(consumer, "websocket.receive", text="x"), [])
         Worker(self.layer).run_once()
-        self.assertEqual(self.received(REPLY), [{"done": 1, "replies": [{"text": "try 1"}]}])
+        self.assertEqual(self.received(REPLY), [{"ack": 1, "replies": [{"text": "try 1"}]}])
 
     def test_consume_later_for_ever_is_given_up(self):
         def consumer(message):
@@ -318,25 +316,25 @@ class ExceptionTests(WorkerTestCase):
             raise ConsumeLater()
 
         self.layer.routing = [route("websocket.receive", consumer)]
-        self.layer.send("websocket.receive", {"reply_channel": REPLY, "exchange": 1, "text": "x"})
+        self.layer.send("websocket.receive", {"reply_channel": REPLY, "event_id": 1, "text": "x"})
         worker = Worker(self.layer, message_retries=3)
         with self.assertLogs("django.channels.worker", "ERROR"):
             while worker.run_once():
                 pass
         self.assertEqual(self.seen, ["x"] * 4)
-        self.assertEqual(self.received(REPLY), [{"done": 1, "error": True}])
+        self.assertEqual(self.received(REPLY), [{"ack": 1, "error": True}])
 
     def test_an_unknown_path_is_denied_and_logged_once(self):
         self.layer.routing = [route("websocket.connect", lambda message: None, path="^/known/$")]
         self.layer.send(
             "websocket.connect",
-            {"reply_channel": REPLY, "exchange": 0, "path": "/unknown/", "headers": []},
+            {"reply_channel": REPLY, "event_id": 0, "path": "/unknown/", "headers": []},
         )
         with self.assertLogs("django.channels.worker", "WARNING") as logs:
             Worker(self.layer).run_once()
         self.assertEqual(len(logs.output), 1)
         self.assertIn("/unknown/", logs.output[0])
-        self.assertEqual(self.received(REPLY), [{"done": 0, "replies": [{"close": True}]}])
+        self.assertEqual(self.received(REPLY), [{"ack": 0, "replies": [{"close": True}]}])
 
     def test_a_message_no_route_takes_is_logged(self):
         with self.assertLogs("django.channels.worker", "ERROR") as logs:
@@ -373,7 +371,7 @@ class SessionTests(WorkerTestCase):
 
         answers = self.work(consumer, "websocket.receive", channel_session={"old": 1, "gone": 1})
         self.assertEqual(
-            answers, [{"done": 1, "channel_session": {"set": {"new": [2]}, "removed": ["gone"]}}]
+            answers, [{"ack": 1, "channel_session": {"set": {"new": [2]}, "removed": ["gone"]}}]
         )
 
     def test_frames_of_a_batch_see_each_others_changes(self):
@@ -381,7 +379,7 @@ class SessionTests(WorkerTestCase):
             message.channel_session["count"] = message.channel_session.get("count", 0) + 1
 
         frames = [{"text": "x", "order": number} for number in (1, 2, 3)]
-        answers = self.work(consumer, "websocket.receive", frames=frames, exchange=3)
+        answers = self.work(consumer, "websocket.receive", frames=frames, event_id=3)
         self.assertEqual(answers[0]["channel_session"]["set"], {"count": 3})
 
     def test_a_message_handed_on_for_the_same_client_takes_the_session_along(self):
@@ -460,9 +458,9 @@ class ControlKeyTests(WorkerTestCase):
         "__retries__": "many",
         "body_credit": 1000,
         "channel_session": {"set": {"_auth_user_id": "1"}},
-        "done": 1,
+        "ack": 1,
         "error": True,
-        "exchange": 7,
+        "event_id": 7,
         "frames": 5,
         "group": "staff",
         "group_add": "staff",
@@ -476,16 +474,16 @@ class ControlKeyTests(WorkerTestCase):
     def test_a_client_cannot_speak_to_the_gateway(self):
         self.channel(REPLY).send(dict(self.FORGED, text="x"))
         (message,) = self.received(REPLY)
-        self.assertEqual(message, {"text": "x", "__retries__": "many", "exchange": 7, "frames": 5})
+        self.assertEqual(message, {"text": "x", "__retries__": "many", "event_id": 7, "frames": 5})
 
     def test_nor_to_a_worker_on_the_channels_of_events(self):
         self.channel("websocket.receive").send(dict(self.FORGED, text="x"))
         (message,) = self.received("websocket.receive")
-        for key in ("__retries__", "channel_session", "exchange", "frames"):
+        for key in ("__retries__", "channel_session", "event_id", "frames"):
             self.assertNotIn(key, message)
 
     def test_a_site_has_these_keys_on_its_own_channels(self):
-        mine = {"exchange": "NYSE", "frames": 5, "done": False, "error": "x", "group": "g"}
+        mine = {"event_id": "NYSE", "frames": 5, "ack": False, "error": "x", "group": "g"}
 
         def consumer(message):
             self.seen.append(message.content)
@@ -525,7 +523,7 @@ class SturdinessTests(WorkerTestCase):
         self.assertEqual(self.work(consumer, "websocket.receive", frames=frames), [])
         self.assertTrue(Worker(self.layer).run_once())
         self.assertEqual(self.seen, [1, 2, 3])
-        self.assertEqual(self.received(REPLY), [{"done": 1}])
+        self.assertEqual(self.received(REPLY), [{"ack": 1}])
 
     def test_what_the_batch_changed_in_the_session_before_consume_later_is_kept(self):
         def consumer(message):
@@ -549,7 +547,7 @@ class SturdinessTests(WorkerTestCase):
 
         with self.assertLogs("django.channels.worker", "ERROR"):
             answers = self.work(consumer, "websocket.receive")
-        self.assertEqual(answers, [{"done": 1, "error": True}])
+        self.assertEqual(answers, [{"ack": 1, "error": True}])
 
     def test_a_receiver_of_consumer_finished_that_raises(self):
         def receiver(**kwargs):
@@ -563,7 +561,7 @@ class SturdinessTests(WorkerTestCase):
                 )
         finally:
             consumer_finished.disconnect(receiver)
-        self.assertEqual(answers, [{"done": 1, "replies": [{"text": "x"}]}])
+        self.assertEqual(answers, [{"ack": 1, "replies": [{"text": "x"}]}])
         self.assertIn("broken receiver", logs.output[0])
         self.assertFalse(pending_message_store.active)
 
@@ -584,16 +582,16 @@ class SturdinessTests(WorkerTestCase):
         ):
             self.layer.routing = routing
             self.layer.router = None
-            self.layer.send("websocket.receive", {"reply_channel": REPLY, "exchange": 4})
+            self.layer.send("websocket.receive", {"reply_channel": REPLY, "event_id": 4})
             with self.assertLogs("django.channels.worker", "ERROR") as logs:
                 self.assertTrue(worker.run_once())
-            self.assertEqual(self.received(REPLY), [{"done": 4, "error": True}])
+            self.assertEqual(self.received(REPLY), [{"ack": 4, "error": True}])
             self.assertIn("RuntimeError: broken", logs.output[0])
 
     def test_an_answer_that_the_layer_refuses_does_not_end_the_thread(self):
         self.layer.routing = [route("websocket.receive", lambda message: self.seen.append(message))]
         for reply_channel in ("not a name", 5, REPLY):
-            self.layer.deliver("websocket.receive", {"reply_channel": reply_channel, "exchange": 1})
+            self.layer.deliver("websocket.receive", {"reply_channel": reply_channel, "event_id": 1})
         deliver = self.layer.deliver
 
         def refuse(channel, message):
@@ -607,7 +605,7 @@ class SturdinessTests(WorkerTestCase):
             group.start()
             wait_until(lambda: len(self.seen) == 3)
             self.assertTrue(group.stop(grace=TIMEOUT))
-        self.assertEqual(self.received(REPLY), [{"done": 1}])
+        self.assertEqual(self.received(REPLY), [{"ack": 1}])
 
     def test_heavy_replies_leave_in_several_messages(self):
         part = "x" * 300000
@@ -619,13 +617,13 @@ class SturdinessTests(WorkerTestCase):
         answers = self.work(consumer, "websocket.receive")
         self.assertEqual(sum(len(each["replies"]) for each in answers), 5)
         self.assertTrue(all(len(each["replies"]) <= 4 for each in answers))
-        self.assertEqual([each for each in answers if "done" in each], answers[-1:])
+        self.assertEqual([each for each in answers if "ack" in each], answers[-1:])
 
     @override_settings(ALLOWED_HOSTS=["testserver"])
     def test_a_path_cannot_write_lines_of_its_own_into_the_log(self):
         self.layer.routing = []
         for headers in ([], [[b"origin", b"http://evil.example"]]):
-            event = {"path": "/x\nERROR forged", "reply_channel": REPLY, "exchange": 0}
+            event = {"path": "/x\nERROR forged", "reply_channel": REPLY, "event_id": 0}
             self.layer.send("websocket.connect", dict(event, headers=headers))
             with self.assertLogs("django.channels.worker", "WARNING") as logs:
                 self.assertTrue(Worker(self.layer).run_once())

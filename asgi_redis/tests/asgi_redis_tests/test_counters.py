@@ -22,7 +22,7 @@ class CounterTests(RecoveryCase):
 
     def test_what_became_of_lost_messages(self):
         self.watch()
-        self.lose("http.request", reply_channel="gateway.x!1", exchange=1)
+        self.lose("http.request", reply_channel="gateway.x!1", event_id=1)
         self.lose("websocket.disconnect", path="/a/")
         self.lose("jobs", number=1)
         expected = {"lost_reported": 1, "lost_retried": 1, "lost_dead": 1}

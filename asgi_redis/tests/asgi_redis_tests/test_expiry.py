@@ -22,7 +22,7 @@ class ExpiryCase(RecoveryCase):
 
     def send(self, channel, number, **message):
         self.sender.send(
-            channel, dict(reply_channel="gateway.x!%d" % number, exchange=number, **message)
+            channel, dict(reply_channel="gateway.x!%d" % number, event_id=number, **message)
         )
 
     def wait_for_expiry(self):
@@ -106,7 +106,7 @@ class ExpiredEventTests(ExpiryCase):
     def test_more_than_one_step_takes(self):
         sender = self.make_layer(expiry=0.2, capacity=1000)
         for number in range(450):
-            sender.send("http.request", {"reply_channel": "gateway.x!1", "exchange": number})
+            sender.send("http.request", {"reply_channel": "gateway.x!1", "event_id": number})
         self.watch()
         self.assertEqual(self.told(450), list(range(450)))
         self.assertEqual(self.expired(), 450)
@@ -137,7 +137,7 @@ class ExpiredEventTests(ExpiryCase):
 
     def test_an_event_that_cannot_be_read_is_a_dead_letter(self):
         stranger = self.make_layer(expiry=0.2, symmetric_encryption_keys=["another"])
-        stranger.send("http.request", {"reply_channel": "gateway.x!1", "exchange": 1})
+        stranger.send("http.request", {"reply_channel": "gateway.x!1", "event_id": 1})
         self.watch()
         self.assertEqual(
             [each.reason for each in wait_until(self.layer.dead_letters, "it")], ["unreadable"]

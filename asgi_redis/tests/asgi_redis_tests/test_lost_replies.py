@@ -104,14 +104,14 @@ class WorkerTests(RedisLayerCase, unittest.TestCase):
             _, message = self.insist(worker, worker.claim, "consumer", CHANNELS)
             if message is None:
                 break
-            number = message["exchange"]
+            number = message["event_id"]
             if number % 7 == 0 and number not in requeued:
                 requeued.add(number)
                 self.insist(worker, worker.requeue, "consumer")
                 worker.store.consumer("consumer").quick = prefetch.QUICK_RUNS
                 continue
             handled[number] += 1
-            worker.finish("consumer", message["reply_channel"], {"done": number})
+            worker.finish("consumer", message["reply_channel"], {"ack": number})
         self.insist(worker, worker.acknowledge, "consumer")
         return handled
 
@@ -128,12 +128,12 @@ class WorkerTests(RedisLayerCase, unittest.TestCase):
             if b"gateway" not in key:
                 for raw in store.servers.call(("LRANGE", key, 0, -1)):
                     found[self.exchange(raw)] += 1
-        found.update(letter.message["exchange"] for letter in self.layer.dead_letters())
+        found.update(letter.message["event_id"] for letter in self.layer.dead_letters())
         return found
 
     def exchange(self, raw):
         body = entry.parse(raw)[1]
-        return self.layer.store.codec.unpack(entry.split_body(body)[1], b"")["exchange"]
+        return self.layer.store.codec.unpack(entry.split_body(body)[1], b"")["event_id"]
 
     def replies(self):
         found = set()
@@ -141,7 +141,7 @@ class WorkerTests(RedisLayerCase, unittest.TestCase):
             message = self.layer.receive_many(["gateway.a!"])[1]
             if message is None:
                 return found
-            found.add(message["done"])
+            found.add(message["ack"])
 
     def check(self, kind):
         number, fault = 0, None
@@ -154,7 +154,7 @@ class WorkerTests(RedisLayerCase, unittest.TestCase):
                 for each in range(1, self.total + 1):
                     channel = "work.x" if each % 5 == 0 else "websocket.receive"
                     self.layer.send(
-                        channel, {"reply_channel": "gateway.a!%d" % each, "exchange": each}
+                        channel, {"reply_channel": "gateway.a!%d" % each, "event_id": each}
                     )
                 handled = self.work(worker)
                 self.assertEqual(
@@ -190,7 +190,7 @@ class WorkerTests(RedisLayerCase, unittest.TestCase):
         self.take_lease(worker)
         sent = self.claim_arguments(worker)
         for number in (1, 2, 3):
-            self.layer.send("work.x", {"exchange": number})
+            self.layer.send("work.x", {"event_id": number})
         worker.claim("consumer", ["work.x"])
         late = sent[-1]
         worker.claim("consumer", ["work.x"])  # acknowledges the first
@@ -200,13 +200,13 @@ class WorkerTests(RedisLayerCase, unittest.TestCase):
 
     def test_a_worker_that_ends_after_a_lost_reply_requeues_what_it_never_saw(self):
         worker = self.make_worker(Fault(1, "lost"))
-        self.layer.send("work.x", {"exchange": 1})
+        self.layer.send("work.x", {"event_id": 1})
         with self.assertRaises(worker.LayerUnavailable):
             worker.claim("consumer", ["work.x"])
         self.assertEqual(self.layer.global_statistics()["messages_held"], 1)
         worker.acknowledge("consumer")
         self.assertEqual(self.layer.global_statistics()["messages_held"], 0)
-        self.assertEqual(self.layer.receive_many(["work.x"])[1], {"exchange": 1})
+        self.assertEqual(self.layer.receive_many(["work.x"])[1], {"event_id": 1})
 
     def test_a_claim_that_never_arrived_cannot_arrive_after_the_worker_has_ended(self):
         worker = self.make_layer()
@@ -222,7 +222,7 @@ class WorkerTests(RedisLayerCase, unittest.TestCase):
             worker.claim("consumer", ["work.x"])
         worker.store.servers.call = call
         worker.acknowledge("consumer")
-        self.layer.send("work.x", {"exchange": 1})
+        self.layer.send("work.x", {"event_id": 1})
         call(late[0])
         self.assertEqual(self.layer.global_statistics()["messages_held"], 0)
         self.assertEqual(self.rest(), Counter([1]))
@@ -238,14 +238,14 @@ class WorkerTests(RedisLayerCase, unittest.TestCase):
                 return old[0]
             return old[0]
 
-        self.layer.send("work.x", {"exchange": 1})
-        self.layer.send("work.x", {"exchange": 2})
+        self.layer.send("work.x", {"event_id": 1})
+        self.layer.send("work.x", {"event_id": 2})
         worker.store.servers.call = repeat
-        self.assertEqual(worker.claim("consumer", ["work.x"])[1], {"exchange": 1})
+        self.assertEqual(worker.claim("consumer", ["work.x"])[1], {"event_id": 1})
         with self.assertRaisesRegex(worker.LayerUnavailable, "reply to another"):
             worker.claim("consumer", ["work.x"])
         worker.store.servers.call = call
-        self.assertEqual(worker.claim("consumer", ["work.x"])[1], {"exchange": 2})
+        self.assertEqual(worker.claim("consumer", ["work.x"])[1], {"event_id": 2})
 
 
 class LossyLink:

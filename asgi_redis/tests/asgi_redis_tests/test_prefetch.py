@@ -26,14 +26,14 @@ class AheadTests(RedisLayerCase, unittest.TestCase):
         for _ in range(count):
             self.number += 1
             self.layer.send(
-                channel, {"reply_channel": "gateway.a!%d" % self.number, "exchange": self.number}
+                channel, {"reply_channel": "gateway.a!%d" % self.number, "event_id": self.number}
             )
 
     def claim(self, slot="slot", layer=None):
         return (layer or self.layer).claim(slot, CHANNELS)[1]
 
     def finish(self, message, slot="slot"):
-        self.layer.finish(slot, message["reply_channel"], {"done": message["exchange"]})
+        self.layer.finish(slot, message["reply_channel"], {"ack": message["event_id"]})
 
     def prove_quick(self):
         """Have the slot earn more than one message at a time."""
@@ -65,13 +65,13 @@ class AheadTests(RedisLayerCase, unittest.TestCase):
         got = []
         for _ in range(50):
             message = self.claim()
-            got.append(message["exchange"])
+            got.append(message["event_id"])
             self.finish(message)
         self.assertEqual(got, sorted(got))
         self.assertIsNone(self.claim())
         answers = []
         while len(answers) < 50:
-            answers.append(self.answer()["done"])
+            answers.append(self.answer()["ack"])
         self.assertEqual(answers, got)
         self.assertIsNone(self.answer())
         self.assertEqual(self.layer.global_statistics()["messages_held"], 0)
@@ -84,18 +84,18 @@ class AheadTests(RedisLayerCase, unittest.TestCase):
         self.finish(first)
         slow = self.claim()  # and now it takes its time
         self.assertEqual(
-            wait_until(self.answer, "the first one's answer"), {"done": first["exchange"]}
+            wait_until(self.answer, "the first one's answer"), {"ack": first["event_id"]}
         )
         wait_until(lambda: self.pending() == prefetch.LIMIT - 2, "the others to be given back")
         self.assertEqual(self.layer.global_statistics()["messages_held"], 1)
         # They are another worker's now, in their order.
-        got = [self.claim("other")["exchange"] for _ in range(prefetch.LIMIT - 2)]
+        got = [self.claim("other")["event_id"] for _ in range(prefetch.LIMIT - 2)]
         self.assertEqual(
-            got, list(range(slow["exchange"] + 1, slow["exchange"] + prefetch.LIMIT - 1))
+            got, list(range(slow["event_id"] + 1, slow["event_id"] + prefetch.LIMIT - 1))
         )
         self.finish(slow)
         self.assertIsNone(self.claim())
-        self.assertEqual(self.answer(), {"done": slow["exchange"]})
+        self.assertEqual(self.answer(), {"ack": slow["event_id"]})
 
     def test_answers_do_not_wait_for_a_long_row_of_quick_ones(self):
         self.prove_quick()
@@ -105,7 +105,7 @@ class AheadTests(RedisLayerCase, unittest.TestCase):
         self.finish(first)
         time.sleep(prefetch.MAX_WAIT)
         self.claim()
-        self.assertEqual(self.answer(), {"done": first["exchange"]})
+        self.assertEqual(self.answer(), {"ack": first["event_id"]})
 
     def test_what_is_not_a_sockets_frame_is_claimed_one_by_one(self):
         self.prove_quick()
@@ -138,7 +138,7 @@ class AheadTests(RedisLayerCase, unittest.TestCase):
         with self.assertRaises(self.layer.LayerUnavailable):
             self.claim()
         self.assertEqual(len(lost), 1)
-        got = [self.claim()["exchange"] for _ in range(5)]
+        got = [self.claim()["event_id"] for _ in range(5)]
         self.assertEqual(got, list(range(self.number - 4, self.number + 1)))
         self.assertIsNone(self.claim())
 
@@ -157,8 +157,8 @@ class AheadTests(RedisLayerCase, unittest.TestCase):
 
         self.layer.store.servers.call_many = call_and_lose
         wait_until(lambda: lost, "them to be given back")
-        others = [self.claim("other")["exchange"] for _ in range(4)]
-        self.assertEqual(others, list(range(first["exchange"] + 1, first["exchange"] + 5)))
+        others = [self.claim("other")["event_id"] for _ in range(4)]
+        self.assertEqual(others, list(range(first["event_id"] + 1, first["event_id"] + 5)))
         self.finish(first)
         self.assertIsNone(self.claim())
 
@@ -195,11 +195,11 @@ class AheadTests(RedisLayerCase, unittest.TestCase):
                 if message is None:
                     time.sleep(0.001)
                     continue
-                if message["exchange"] % 97 == 0:
+                if message["event_id"] % 97 == 0:
                     time.sleep(2 * prefetch.MAX_WAIT)
                 self.finish(message, slot)
                 with lock:
-                    done.append(message["exchange"])
+                    done.append(message["event_id"])
             self.layer.acknowledge(slot)
 
         threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]

@@ -68,7 +68,7 @@ class LostWorkerTests(RecoveryCase):
         for number, channel in enumerate(
             ("http.request", "websocket.connect", "websocket.receive")
         ):
-            self.lose(channel, reply_channel="gateway.x!%d" % number, exchange=number)
+            self.lose(channel, reply_channel="gateway.x!%d" % number, event_id=number)
             self.assertEqual(self.receive("gateway.x!"), {"lost": number})
             self.assertEqual(self.layer.receive_many([channel]), (None, None))
         self.assertEqual(self.layer.dead_letters(), [])
@@ -137,7 +137,7 @@ class LostWorkerTests(RecoveryCase):
         self.config = dict(self.config, retry_safe_requests=True)
         self.layer = self.make_layer()
         self.watch()
-        request = {"reply_channel": "gateway.x!1", "exchange": 0}
+        request = {"reply_channel": "gateway.x!1", "event_id": 0}
         self.lose("http.request", method="GET", **request)
         self.assertIs(self.lose_again("http.request")["redelivered"], True)
         self.assertEqual(self.receive("gateway.x!"), {"lost": 0})
@@ -261,7 +261,7 @@ class LostGatewayTests(RecoveryCase):
     def test_answers_to_it_expire(self):
         layer = self.make_layer(expiry=1)
         for _ in range(5):
-            layer.deliver("gateway.gone!1", {"done": 1})
+            layer.deliver("gateway.gone!1", {"ack": 1})
         key = layer.store.keys.queue("gateway.gone!1")[1]
         self.assertGreater(layer.store.servers.call(("PTTL", key)), 0)
         wait_until(lambda: not layer.store.servers.call(("EXISTS", key)), "them to expire")

@@ -12,6 +12,7 @@ import time
 
 from ..exceptions import ChannelFull, InvalidChannelName, InvalidMessage, MessageTooLarge
 from ..layers.names import MAX_NAME_LENGTH
+from ..protocol import EVENT_ID
 
 #: Seconds within which what must happen has happened; scaled for slow machines.
 TIMEOUT = 10 * float(os.environ.get("CHANNELS_TEST_TIMEOUT_SCALE", 1))
@@ -506,7 +507,7 @@ class LayerConformance:
         async def check(inbox):
             failures = []
             for number in (1, 2):
-                request = {"reply_channel": "test.inbox!%d" % number, "exchange": 0}
+                request = {"reply_channel": "test.inbox!%d" % number, EVENT_ID: 0}
                 inbox.send("http.request", request, failures.append)
             told = [("test.inbox!%d" % number, {"lost": 0}) for number in (1, 2)]
             self.assertEqual(sorted(await self.read(inbox, 2)), told)
