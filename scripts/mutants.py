@@ -127,7 +127,7 @@ def find_mutants(modules):
     found = []
     for path in sorted(tracked_files()):
         wanted = not modules or any(
-            path == each or fnmatch.fnmatch(path, "*" + each) for each in modules
+            fnmatch.fnmatch(path, "*" + each) or each.strip("/") + "/" in path for each in modules
         )
         if not wanted or group_of(path) is None:
             continue
@@ -228,18 +228,26 @@ class Copy:
         return status == 0, time.monotonic() - started, output
 
     def try_mutant(self, mutant, timeout):
-        """Return whether the tests noticed, and after how many seconds."""
+        """Return what noticed (the failing test, or the exit), or "" if nothing did; and the seconds."""
         path = os.path.join(self.root, mutant.path)
         with open(path, "rb") as file:
             source = file.read()
         try:
             with open(path, "wb") as file:
                 file.write(apply(mutant, source))
-            passed, seconds, _ = self.run_tests(group_of(mutant.path), timeout)
+            passed, seconds, output = self.run_tests(group_of(mutant.path), timeout)
         finally:
             with open(path, "wb") as file:
                 file.write(source)
-        return not passed, seconds
+        if passed:
+            return "", seconds
+        found = re.search(r"^(?:FAIL|ERROR): (.+)$", output, re.MULTILINE)
+        if found:
+            return found.group(1), seconds
+        # The module cannot be imported, or the tests hang.
+        if seconds < timeout and "Traceback" not in output:
+            raise CannotRun("A run ended without a result:\n" + output[-2000:])
+        return "no result", seconds
 
 
 def check_unchanged(copy, groups):
@@ -266,7 +274,7 @@ def show(mutant):
     )  # fmt: skip
 
 
-def run(chosen, jobs, scratch):
+def run(chosen, jobs, scratch, verbose):
     """Try the mutants `chosen`; return the survivors, and how many were tried in each file."""
     files = tracked_files()
     copies = queue.Queue()
@@ -287,9 +295,11 @@ def run(chosen, jobs, scratch):
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         running = {pool.submit(judge, mutant): mutant for mutant in chosen}
         for job in concurrent.futures.as_completed(running):
-            mutant, (killed, seconds) = running[job], job.result()
+            mutant, (killer, seconds) = running[job], job.result()
             tried[mutant.path] += 1
-            if not killed:
+            if killer and verbose:
+                print("killed by %s (%.0f s)  %s" % (killer, seconds, show(mutant)), flush=True)
+            if not killer:
                 survivors.append(mutant)
                 print("SURVIVED (%.0f s)  %s" % (seconds, show(mutant)), flush=True)
             done = sum(tried.values())
@@ -302,10 +312,13 @@ def run(chosen, jobs, scratch):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("modules", nargs="*", metavar="MODULE", help="only these files (patterns)")
+    parser.add_argument(
+        "modules", nargs="*", metavar="MODULE", help="only these files or folders (patterns)"
+    )
     parser.add_argument("--number", type=int, default=100, help="how many mutants (default: 100)")
     parser.add_argument("--seed", type=int, default=9, help="which of them (default: 9)")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--verbose", action="store_true", help="print what killed each mutant, too")
     parser.add_argument("--list", action="store_true", help="print the sample, and run nothing")
     options = parser.parse_args()
     if sys.version_info < (3, 8):
@@ -337,7 +350,7 @@ def work(options):
     scratch = tempfile.mkdtemp(prefix="channels-mutants-")
     os.chmod(scratch, 0o755)
     try:
-        survivors, tried = run(chosen, options.jobs, scratch)
+        survivors, tried = run(chosen, options.jobs, scratch, options.verbose)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     lost = Counter(mutant.path for mutant in survivors)

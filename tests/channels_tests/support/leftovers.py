@@ -20,11 +20,12 @@ def _read(pid, name):
         return b""
 
 
-def marked_processes(mark, variable=RUN):
+def marked_processes(mark, variable=RUN, children=True):
     """Return {process id: command line} of the living programs with `variable` set to `mark`.
 
-    The children that this process has forked count as well: their environment is that of its own start. The
-    calling process is left out, and so are processes that have ended and only wait to be reaped.
+    The calling process is left out, and so are processes that have ended and only wait to be reaped. The
+    `children` of this process count as well: the environment of one that it has forked is that of its own
+    start, without the mark.
     """
     wanted = ("%s=%s" % (variable, mark)).encode()
     found = {}
@@ -33,15 +34,15 @@ def marked_processes(mark, variable=RUN):
         if pid == os.getpid():
             continue
         state, parent = (_read(pid, "stat").rpartition(b")")[2].split() + [b"Z", b"0"])[:2]
-        forked = int(parent) == os.getpid()
+        forked = children and int(parent) == os.getpid()
         if state != b"Z" and (forked or wanted in _read(pid, "environ").split(b"\0")):
             found[pid] = _read(pid, "cmdline").replace(b"\0", b" ").decode("utf-8", "replace")
     return found
 
 
 def kill_marked(mark, variable=RUN):
-    """Kill the processes that `marked_processes` finds, and return them."""
-    found = marked_processes(mark, variable)
+    """Kill the processes that have the mark, and return them as `marked_processes` does."""
+    found = marked_processes(mark, variable, children=False)
     for pid in found:
         try:
             os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,96 @@
+"""The helpers in support/: a missing server, a process and its output, what a run leaves behind."""
+
+import os
+import subprocess
+import sys
+import unittest
+import uuid
+from unittest import mock
+
+from django.test import SimpleTestCase
+
+from .support.leftovers import RUN, kill_marked, marked_processes
+from .support.ports import can_connect, free_port
+from .support.processes import Process
+from .support.requirements import find, require
+from .support.waiting import TIMEOUT, wait_until
+
+MISSING = "no-such-program-anywhere"
+SLEEP = "import time; print('ready', flush=True); time.sleep(600)"
+
+
+class RequireTests(SimpleTestCase):
+    def test_path_of_an_installed_package_is_returned(self):
+        self.assertTrue(require("django", "unittest").endswith("__init__.py"))
+        self.assertIsNone(find(MISSING))
+
+    def test_missing_program_skips_on_a_laptop(self):
+        with mock.patch.dict(os.environ, {"CI": ""}):
+            with self.assertRaisesMessage(unittest.SkipTest, MISSING):
+                require("django", MISSING)
+
+    def test_missing_program_fails_in_ci(self):
+        with mock.patch.dict(os.environ, {"CI": "true"}):
+            with self.assertRaisesMessage(AssertionError, MISSING):
+                require("django", MISSING)
+
+
+class WaitTests(SimpleTestCase):
+    def test_error_names_what_was_waited_for(self):
+        with self.assertRaisesMessage(AssertionError, "the impossible"):
+            wait_until(lambda: False, "the impossible", timeout=0)
+
+    def test_true_value_is_returned(self):
+        self.assertEqual(wait_until(lambda: [1]), [1])
+
+
+class PortTests(SimpleTestCase):
+    def test_nothing_listens_on_a_free_port(self):
+        self.assertFalse(can_connect(free_port()))
+        self.assertLess(free_port(beside=10000), 2**16 - 10000)
+
+
+class ProcessTests(SimpleTestCase):
+    def start(self, code):
+        process = Process([sys.executable, "-c", code])
+        self.addCleanup(process.kill)
+        return process
+
+    def test_output_is_kept_after_the_end(self):
+        process = self.start("import sys; print('out'); print('err', file=sys.stderr)")
+        self.assertEqual(process.wait(), 0)
+        process.kill()
+        self.assertEqual(sorted(process.output.split()), ["err", "out"])
+
+    def test_process_that_ends_without_the_output_is_an_error_with_its_output(self):
+        process = self.start("print('something else')")
+        with self.assertRaisesMessage(AssertionError, "something else"):
+            process.wait_for_output("ready")
+
+    def test_kill_ends_the_children_too(self):
+        process = self.start(
+            "import subprocess, sys; subprocess.Popen([sys.executable, '-c', %r])" % SLEEP
+        )
+        process.wait_for_output("ready")
+        self.assertEqual(process.wait(), 0)
+        self.assertTrue(process.group_is_alive())
+        process.kill()
+        wait_until(lambda: not process.group_is_alive(), "the child to end")
+
+
+@unittest.skipUnless(os.path.isdir("/proc/self"), "this system has no /proc")
+class LeftoverTests(SimpleTestCase):
+    def test_process_in_another_session_is_found_and_killed(self):
+        mark = uuid.uuid4().hex
+        child = subprocess.Popen(
+            [sys.executable, "-c", SLEEP],
+            env=dict(os.environ, **{RUN: mark}),
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self.addCleanup(child.stdout.close)
+        self.assertEqual(child.stdout.readline().strip(), b"ready")
+        self.assertIn(child.pid, marked_processes(mark))
+        self.assertEqual(list(kill_marked(mark)), [child.pid])
+        self.assertEqual(child.wait(TIMEOUT), -9)
+        self.assertEqual(marked_processes(mark, children=False), {})
