@@ -11,7 +11,7 @@ from django.channels.layers.engine.inbox import PendingWork, Send
 from django.channels.layers.engine.store import Outgoing, Will
 
 from .fake_store import FakeLayer
-from .timing import TIMEOUT
+from .support.waiting import TIMEOUT
 
 LOGGER = "django.channels.layers"
 

@@ -11,7 +11,7 @@ from django.channels.layers.engine.recovery import DROP
 from django.channels.layers.engine.store import Due, Heartbeat, Recovered
 
 from .fake_store import FakeLayer
-from .timing import TIMEOUT, wait_until
+from .support.waiting import TIMEOUT, wait_until
 
 LOGGER = "django.channels.layers"
 

@@ -18,8 +18,8 @@ from django.channels.signals import consumer_finished, consumer_started
 from django.channels.worker import Worker
 from django.test import SimpleTestCase, override_settings
 
+from .support.waiting import TIMEOUT
 from .test_worker import REPLY, WorkerTestCase
-from .timing import TIMEOUT
 
 
 class RefusingLayer(MemoryChannelLayer):

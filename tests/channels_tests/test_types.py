@@ -11,7 +11,7 @@ import unittest
 from django.channels import installation
 from django.test import SimpleTestCase
 
-from .requirements import require
+from .support.requirements import require
 
 SITE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "typed_site")
 
