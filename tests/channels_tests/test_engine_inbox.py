@@ -228,14 +228,14 @@ class ThreadedInboxTests(unittest.TestCase):
         self.inbox.set_will("gateway.a!1", ("websocket.disconnect", {"code": 1006}))
         self.inbox.group_discard("room", "gateway.a!1")
         self.inbox.send("work", {"n": 2}, self.failures.append)
-        self.inbox.send("gateway.b!1", {"done": 3}, self.failures.append)
+        self.inbox.send("gateway.b!1", {"ack": 3}, self.failures.append)
         gate.set()
         await self.until(lambda: len(self.batches()) == 2)
         wills, cleared, discards, sends = self.batches()[1]
         will = Will("gateway.a!1", "websocket.disconnect", '{"code": 1006}')
         self.assertEqual((wills, cleared), ([will], []))
         self.assertEqual(discards, [("room", "gateway.a!1")])
-        expected = [Outgoing("work", '{"n": 2}'), Outgoing("gateway.b!1", '{"done": 3}', True)]
+        expected = [Outgoing("work", '{"n": 2}'), Outgoing("gateway.b!1", '{"ack": 3}', True)]
         self.assertEqual(sends, expected)
         self.inbox.clear_will("gateway.a!1")
         await self.until(lambda: len(self.batches()) == 3)

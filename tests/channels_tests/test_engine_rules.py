@@ -17,7 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .fake_store import FakeLayer
 
-EVENT = '{"exchange": 3, "reply_channel": "gateway.a!1"}'
+EVENT = '{"event_id": 3, "reply_channel": "gateway.a!1"}'
 
 
 class OptionTests(unittest.TestCase):
@@ -64,7 +64,7 @@ class OptionTests(unittest.TestCase):
 
 
 class RedeliveryPolicyTests(unittest.TestCase):
-    reported = {"exchange": 1, "reply_channel": "gateway.a!1"}
+    reported = {"event_id": 1, "reply_channel": "gateway.a!1"}
 
     def decide(self, channel, message=reported, losses=1, **options):
         return RedeliveryPolicy(**options).decide(channel, message, losses)
@@ -144,7 +144,7 @@ class RecoveryTests(unittest.TestCase):
 
     def test_a_reply_channel_that_is_not_a_name_stops_nothing(self):
         for reply_channel in ("5", '"no name"', "null", "[]"):
-            body = '{"exchange": 3, "reply_channel": %s}' % reply_channel
+            body = '{"event_id": 3, "reply_channel": %s}' % reply_channel
             entry = Entry(1, "http.request", body)
             with self.assertLogs("django.channels.layers", "ERROR"):
                 self.assertEqual(self.recovery.decide_lost(entry).kind, recovery.BURY)
