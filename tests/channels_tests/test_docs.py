@@ -711,6 +711,20 @@ class NamesTests(SimpleTestCase):
         self.assertEqual(counted - named, set())
         self.assertEqual(named - counted, set())
 
+    def test_control_keys(self):
+        """Every key that gateway, worker and layer exchange is on the page about messages."""
+        protocol = importlib.import_module(PACKAGE + ".protocol")
+        path = inspect.getfile(protocol)
+        with open(path, encoding="utf-8") as source:
+            text = source.read()
+        keys = re.findall(
+            r"^([A-Z_]+) = \"\w+\"$", text[text.index("# Control keys of events") :], re.M
+        )
+        self.assertGreater(len(keys), 15)
+        page = text_of("ref/channels/messages.txt")
+        for name in keys:
+            self.assertRegex(page, r"[`\"]%s[`\"]" % re.escape(getattr(protocol, name)), name)
+
     def test_threads(self):
         """Each thread that the code starts is on the page about the architecture, and the other way round."""
         named = re.findall(
