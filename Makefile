@@ -1,5 +1,5 @@
-# Each target creates what it needs (the virtual environment .venv included) and is quick the second
-# time: a stamp file in .venv says what is installed, and pyproject.toml makes it stale.
+# Each target creates what it needs, .venv included, and is quick the second time: a stamp file in .venv
+# says what is installed, and a newer pyproject.toml makes it stale.
 #
 #   make demo     the chat of examples/chat, on http://127.0.0.1:8000/ (LAYER=database: a gateway
 #                 and two worker processes over SQLite; CHANNEL_REDIS_URL=redis://…: two gateways and
@@ -10,15 +10,15 @@
 #   make mutants  small changes to the code, one at a time: the tests have to notice 95 % of them
 #                 (NUMBER=100, SEED=9, MODULES=gateway/websocket.py)
 #   make bench    the benchmarks, side by side with Channels 4 and a bare ASGI 3 application
-#   make chaos    what holds under faults, with real processes, Redis and PostgreSQL: one row a
+#   make chaos    what holds under faults, with real processes, Redis and PostgreSQL: one row for each
 #                 promise; under 30 minutes (make chaos-quick: under 4). ROWS chooses some of them
 #
 #   make patch       Django 1.10.8 with channels in it: a tree in build/, a patch file in dist/
-#   make test-patch  Django's own suite on both trees, then ours, a site, the add-on beside it
+#   make test-patch  Django's own suite on both trees, then ours, then a site, then the add-on with it
 #   make dist        the add-on's wheel and sdist, in dist/
 #   make matrix      the wheel on every Django from 1.8 to 6.0: the tests, and a site
 #
-# These four keep what is slow to make (downloads, environments, Django's own result) in .cache.
+# These four keep in .cache what is slow to make: downloads, environments, Django's own result.
 #
 # PYTHON chooses the interpreter of .venv, PORT the port of the demo (8000), TESTS the tests to run:
 #   make test TESTS="channels_tests.test_runserver" PYTHON=python3.12 VENV=.venv-3.12
@@ -27,7 +27,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TESTS ?=
 BIN := $(VENV)/bin
-# PYTHONWARNINGS: what a build back end would tell its own developers.
+# PYTHONWARNINGS hides what a build back end tells its own developers.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help

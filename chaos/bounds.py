@@ -213,7 +213,7 @@ async def measure_room(stack, options, *names):
 
 
 async def read_in_bursts(port, path, burst, pause):
-    """Bytes of a response's body, read `burst` at a time with `pause` seconds between."""
+    """Read a response, `burst` bytes at a time with `pause` seconds between; return its size."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=MB)
     writer.write(b"GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n" % path.encode())
     await reader.readuntil(b"\r\n\r\n")
@@ -268,7 +268,7 @@ async def daphne(stack, options):
 
 
 async def stream_through(stack, program, megabytes, burst, pause):
-    """Both directions through a gateway under `program`, `burst` megabytes at a time with `pause` seconds."""
+    """Stream both ways under `program`, `burst` megabytes at a time with `pause` seconds between."""
     gateway = stack.gateway(program)
     worker = gateway if stack.server.kind == "in memory" else stack.worker()
     await fetch(gateway.port, "/work?n=1")
@@ -314,8 +314,8 @@ async def stream_through(stack, program, megabytes, burst, pause):
     writer.write(b"GET /stream?mb=1024&name=left HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
     await reader.readexactly(1000)
     await asyncio.sleep(2 * pause)
-    require(not ended("left"), "the view wrote all of a stream that nobody reads")
-    add("1 GB, read by nobody for %d s" % (2 * pause))
+    require(not ended("left"), "the view wrote all of a stream that no client reads")
+    add("1 GB that no client reads for %d s" % (2 * pause))
     writer.transport.abort()
     seconds = await until(
         lambda: ended("left"), 10, "the iterator to be closed after its client went away"
@@ -430,12 +430,12 @@ async def blocked(stack, options):
     )
 
 
-#: A line of a gateway's log about clients that it turned away: when, and how many.
+#: A line of a gateway's log about clients that it turned away: the time, and how many.
 TURNED_AWAY = re.compile(r"^(\S+ \S+),(\d{3}) .*rejected with 503 or 1013: (\d+)$", re.MULTILINE)
 
 
 def turned_away(gateway):
-    """The times and the numbers in its log: [(seconds, clients), ...]."""
+    """Return the times and numbers of clients in its log: [(seconds, clients), ...]."""
     found = []
     for moment, milliseconds, number in TURNED_AWAY.findall(gateway.output):
         seconds = datetime.strptime(moment, "%Y-%m-%d %H:%M:%S").timestamp()
@@ -444,7 +444,7 @@ def turned_away(gateway):
 
 
 def layerstats(stack):
-    """What `manage.py layerstats --json` shows."""
+    """Return what `manage.py layerstats --json` shows."""
     command = stack.manage("layerstats", "layerstats", "--json")
     command.wait(30)
     require(command.popen.returncode == 0, "layerstats failed:\n%s", command.output)
@@ -482,7 +482,7 @@ async def full(stack, options):
     for task in opening:
         task.add_done_callback(lambda task: task.cancelled() or task.exception())
     begun = time.monotonic()
-    # In three waves, so that there is somebody to turn away for some seconds.
+    # In three waves, so that the gateway turns clients away for some seconds.
     for wave in range(3):
         await asyncio.sleep(max(0, begun + 1.3 * wave - time.monotonic()))
         requests += [
@@ -490,7 +490,7 @@ async def full(stack, options):
         ]
 
     def waiting():
-        """Of the requests and of the handshakes: how many have no answer."""
+        """Return how many requests and how many handshakes have no answer."""
         closed = sum(each.code is not None for each in handshakes)
         return sum(not task.done() for task in requests), len(handshakes) - closed
 
@@ -525,7 +525,7 @@ async def full(stack, options):
             if shown["counters"].get("refused") == away:
                 break
         require(shown["counters"].get("refused") == away, "layerstats: %s", shown)
-    # Now somebody works, and who waited is served.
+    # Now a worker runs, and the waiting clients are served.
     open(os.path.join(stack.site, "released"), "w").close()
     if not held:
         await in_thread(stack.worker)

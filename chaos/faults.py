@@ -1,4 +1,4 @@
-"""Rows of what dies, goes away, or is started anew: workers, gateways, the layer's server."""
+"""Rows in which a worker, a gateway or the layer's server dies, goes away or is started again."""
 
 import asyncio
 import os
@@ -209,7 +209,7 @@ EXPIRY = 3
 
 @row(
     "expired",
-    "every worker killed, and none comes for longer than the expiry",
+    "every worker killed, and no new one for longer than the expiry",
     backends=("redis", "postgresql"),
     quick=("redis", "postgresql"),
     channel_expiry=dict.fromkeys(
@@ -337,7 +337,7 @@ async def gateway_killed(stack, options):
 
 
 async def outage(stack, options, fault, may_close=(), loses=False):
-    """`fault(seconds)` takes the server away for so long; whether it then `loses` what it holds."""
+    """Measure an outage: `fault(seconds)` takes the server away, which then `loses` its data or not."""
     may_close = set(may_close)
     gateways = both(stack)
     worker, supervisor = stack.worker(), stack.worker("--processes", "2")
@@ -405,7 +405,7 @@ async def outage(stack, options, fault, may_close=(), loses=False):
     backends=("redis", "postgresql"),
 )
 async def stopped(stack, options):
-    # What a Redis kept when it was stopped, nobody can tell: its sockets begin anew.
+    # What Redis kept when it was stopped cannot be known, so its sockets begin anew.
     may_close = {1012} if stack.server.kind == "Redis" else ()
 
     async def fault(seconds):

@@ -1,8 +1,8 @@
 """
-The load: WebSocket clients and HTTP requests of one event loop, hand-made from the RFCs 6455 and 9112 so
-that a client can be made to stop reading, and so that nothing of the servers' code checks itself.
+The load: WebSocket clients and HTTP requests of one event loop. They are written from RFC 6455 and RFC 9112,
+so that a client can stop reading, and so that no code of the servers checks itself.
 
-`Traffic` numbers everything that it sends; `audit` compares that with what the site recorded.
+`Traffic` numbers all that it sends; `audit` compares that with what the site recorded.
 """
 
 import asyncio
@@ -136,7 +136,7 @@ class Socket(asyncio.Protocol):
             self.transport.write(client_frame(payload))
 
     def close(self):
-        """Leave in order."""
+        """Close the socket with the code 1000."""
         if self.code is None:
             self.ours = True
             self.transport.write(client_frame(struct.pack("!H", 1000), 0x8))
@@ -155,7 +155,7 @@ class Socket(asyncio.Protocol):
 
 
 async def fetch(port, path, method="GET", timeout=30.0):
-    """(status, headers as a dict, body) of a request on a connection of its own; status 0: cut off."""
+    """Return (status, headers as a dict, body) of a request on a new connection; status 0: cut off."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         request = "%s %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n" % (method, path)
@@ -176,8 +176,8 @@ async def fetch(port, path, method="GET", timeout=30.0):
 
 class Lag:
     """
-    How late this process' own event loop is (seconds, many a second): its share in every time that it
-    measures. A context manager.
+    Measure how late the event loop of this process is, 50 times a second, in seconds. Each time that the load
+    measures includes that. A context manager.
     """
 
     EVERY = 0.02
@@ -258,7 +258,7 @@ class Traffic:
         self._tasks = []
 
     async def start(self):
-        """Open all sockets, and let it flow."""
+        """Open all sockets, and start sending."""
         for number in range(self.sockets):
             self._tasks.append(asyncio.ensure_future(self._socket(number)))
         for number in range(self.requests):
@@ -300,14 +300,14 @@ class Traffic:
             except asyncio.TimeoutError:
                 status, body = -1, b""
             except OSError:
-                await asyncio.sleep(0.1)  # nobody listens: the gateway is away
+                await asyncio.sleep(0.1)  # no process listens: the gateway is away
                 status, body = -2, b""
             right = status == 200 and body.endswith(b"%d" % n)
             self.answers.append((begun, time.monotonic() - begun, status, right))
             await asyncio.sleep(self.interval)
 
     async def stop(self, drain=15.0):
-        """Send no more, let the answers come, and leave in order."""
+        """Send no more, wait `drain` seconds at most for the answers, and close the sockets."""
         self.sending = False
         for task in self._tasks:
             await task
@@ -326,7 +326,7 @@ class Traffic:
         return [flow for flow in self.flows if flow.socket.code is None]
 
     def codes(self):
-        """Close codes of the sockets that this side did not close, to how many."""
+        """Return {close code: number} of the sockets that this side did not close."""
         found = {}
         for flow in self.flows:
             if flow.socket.code is not None and not flow.socket.ours:
@@ -334,7 +334,7 @@ class Traffic:
         return found
 
     def statuses(self):
-        """Of the requests: status (200 only with the right body; -1: no answer; -2: nobody there)."""
+        """Return {status: number} of the requests (-200: a wrong body; -1: no answer; -2: no server)."""
         found = {}
         for _, _, status, right in self.answers:
             status = status if status != 200 or right else -200
@@ -344,9 +344,11 @@ class Traffic:
 
 def audit(traffic, records):
     """
-    What the site did with the frames, against what was sent: a dict of counts. `lost`: sent on a socket that
-    stayed open, and never handled; `unanswered`: handled there, and not answered; `twice`: handled twice,
-    and not marked; `marked`: handled twice, marked redelivered; `disorder`: handled or answered out of order.
+    Compare what the site did with the frames with what was sent; return a dict of counts.
+
+    `lost`: sent on a socket that stayed open, and never handled. `unanswered`: handled there, and not
+    answered. `twice`: handled twice without the mark "redelivered". `marked`: handled twice with it.
+    `disorder`: handled or answered out of order.
     """
     handled, connects, disconnects = {}, {}, {}
     for line in records:
@@ -382,6 +384,6 @@ def audit(traffic, records):
 
 
 def percentile(values, share):
-    """In milliseconds, of values in seconds."""
+    """Return the percentile in milliseconds of `values` in seconds."""
     ordered = sorted(values)
     return 1000 * ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0

@@ -1,6 +1,6 @@
 #!/usr/bin/env python
 """
-`make chaos`: what the project promises under faults, each promise with real processes under load.
+Check what the project promises under faults, each promise with real processes under load: `make chaos`.
 
     python chaos/run.py [--quick] [--list] [--backend redis] [--keep] [ROW ...]
 
@@ -36,7 +36,7 @@ def raise_descriptor_limit():
 
 
 def run_row(row, backend, options):
-    """(whether it held, what was measured or what went wrong)."""
+    """Run a row; return whether it held, and what was measured or went wrong."""
     stack = None
 
     async def bounded():
@@ -59,7 +59,7 @@ def run_row(row, backend, options):
 
 
 def run_apart(row, backend, options):
-    """`run_row` in a process of its own: its settings, its sockets and its memory go with it."""
+    """Call `run_row` in another process, so that its settings, sockets and memory end with it."""
     command = [sys.executable, os.path.abspath(__file__), "--apart", "--backend", backend, row.name]
     command += ["--quick"] * options.quick + ["--keep"] * options.keep
     begun = time.monotonic()

@@ -1,6 +1,6 @@
 """
-The table: how a row is made, and the steps that rows share. A row is a coroutine that raises Failure, or
-returns what it measured; faults.py and bounds.py hold them.
+The table: how a row is made, and the steps that rows share. A row is a coroutine that raises Failure or
+returns what it measured, as text. faults.py and bounds.py hold the rows.
 """
 
 import asyncio
@@ -13,14 +13,16 @@ from stack import Failure, require
 Row = namedtuple("Row", "name title function backends seconds quick config")
 ROWS = []
 
-#: For rows in which nobody dies: the layer's own timing, which a busy machine does not outrun.
+#: For rows in which no process dies: the layer's own timing, which a busy machine keeps up with.
 PATIENT = {"heartbeat": 5.0, "lease": 15.0}
 
 
 def row(name, title, backends=("redis",), seconds=240, quick=("redis",), **config):
     """
-    On `backends`, and with --quick on those of `quick`; `config` goes to the layer. A row that takes longer
-    than `seconds` has failed.
+    Register the decorated coroutine as a row of the table.
+
+    It runs on `backends`, and with --quick on those of `quick`. `config` is the layer's configuration. A row
+    that takes longer than `seconds` has failed.
     """
 
     def register(function):
@@ -35,16 +37,21 @@ async def in_thread(function, *args):
 
 
 async def until(condition, seconds, what):
-    """Seconds until `condition()` is true; Failure after so many."""
+    """Wait until `condition()` is true; return the seconds it took. Failure after `seconds`."""
     begun = time.monotonic()
     while not condition():
-        require(time.monotonic() - begun < seconds, "waited %g s in vain for %s", seconds, what)
+        require(
+            time.monotonic() - begun < seconds,
+            "waited %g s for %s, and it did not happen",
+            seconds,
+            what,
+        )
         await asyncio.sleep(0.02)
     return time.monotonic() - begun
 
 
 def both(stack):
-    """A gateway under each server."""
+    """Start a gateway under uvicorn and one under Daphne; return both."""
     gateways = [stack.gateway("uvicorn", wait=False), stack.gateway("daphne", wait=False)]
     for gateway in gateways:
         stack.await_gateway(gateway)
@@ -56,7 +63,7 @@ def ports(gateways):
 
 
 def require_untouched(traffic, found):
-    """The promises of a restart that nobody is to notice."""
+    """Require that no client noticed anything; return what was measured."""
     statuses = traffic.statuses()
     text = (
         "%d frames, %d requests on %d sockets: closed %s, lost %d, unanswered %d, twice %d, "
@@ -84,7 +91,7 @@ def require_untouched(traffic, found):
 
 
 async def settle(stack, traffic):
-    """Stop the load, and let the last disconnects be handled; what the audit found."""
+    """Stop the load, wait for the last disconnects, and return what the audit found."""
     await traffic.stop()
     connected = {flow.id for flow in traffic.flows}
 

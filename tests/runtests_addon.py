@@ -111,7 +111,7 @@ class CountingResult(unittest.TextTestResult):
 def shuffled(suite, seed):
     """Return a suite of the same tests in the order that `seed` gives, the same on every Python.
 
-    The tests of one class stay together, since they share its setUpClass. Tests that Django runs in
+    The tests of one class stay together, because they share its setUpClass. Tests that Django runs in
     transactions stay before those that empty the tables, as Django's runner orders them.
     """
     from django.test import SimpleTestCase, TestCase
