@@ -1,8 +1,12 @@
 """
 For tests of sites and of layers: test cases, clients, a live server, and the layer conformance suite.
 
-What needs a server, or is of use to authors of layers alone, is imported when it is first asked for.
+The live server and the conformance suite are imported when they are first used.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from .base import ChannelTestCase, Client, TransactionChannelTestCase, apply_routes
 from .http import HttpClient, WSClient
@@ -18,13 +22,18 @@ __all__ = [
 ]
 
 
-def __getattr__(name):
-    from importlib import import_module
+if TYPE_CHECKING:
+    from .conformance import LayerConformance as LayerConformance
+    from .liveserver import ChannelLiveServerTestCase
+else:
 
-    if name == "ChannelLiveServerTestCase":
-        return import_module(".liveserver", __name__).ChannelLiveServerTestCase
-    if not name.startswith("_"):
-        conformance = import_module(".conformance", __name__)
-        if hasattr(conformance, name):
-            return getattr(conformance, name)
-    raise AttributeError("module %r has no attribute %r" % (__name__, name))
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module
+
+        if name == "ChannelLiveServerTestCase":
+            return import_module(".liveserver", __name__).ChannelLiveServerTestCase
+        if not name.startswith("_"):
+            conformance = import_module(".conformance", __name__)
+            if hasattr(conformance, name):
+                return getattr(conformance, name)
+        raise AttributeError("module %r has no attribute %r" % (__name__, name))

@@ -1,8 +1,11 @@
 """Clients that speak as a gateway does: WebSocket events and HTTP requests, with cookies and users."""
 
+from __future__ import annotations
+
 import json as json_module
 from collections import deque
 from importlib import import_module
+from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, SimpleCookie
@@ -13,42 +16,42 @@ from .base import Client, forget_session
 
 class WSClient(Client):
     """
-    A WebSocket, as consumers see it. It keeps cookies and headers, and may log in.
+    A WebSocket, as consumers see it. It keeps cookies and headers, and can log in.
 
-    Frames are JSON by default. Headers go with every message, though a gateway sends them with the
-    handshake alone, so that a consumer can be tested without one. `ordered` is accepted as in
-    Channels 1.1: messages carry their `order` with or without it.
+    Frames are JSON by default. Every message has the headers, so that a test needs no handshake; a gateway
+    sends them with the handshake only. `ordered` is accepted as in Channels 1.1: messages have their
+    `order` with or without it.
     """
 
-    def __init__(self, alias=DEFAULT_LAYER_ALIAS, ordered=False):
+    def __init__(self, alias: str = DEFAULT_LAYER_ALIAS, ordered: bool = False) -> None:
         super().__init__(alias=alias)
         self.ordered = ordered
         self.cookies = SimpleCookie()
         self._headers = {"host": "testserver"}
-        self._session = None
+        self._session: Any = None
         self._order = 0
-        self._received = deque()
+        self._received: deque[Any] = deque()
 
     # Headers, cookies, sessions and users.
 
-    def set_header(self, name, value):
+    def set_header(self, name: str, value: str) -> None:
         """Send the header `name` with the value (both text) from now on."""
         if name.lower() == "cookie":
             raise ValueError("Set cookies with set_cookie(name, value).")
         self._headers[name.lower()] = value
 
-    def set_cookie(self, key, value):
+    def set_cookie(self, key: str, value: str) -> None:
         """Send the cookie `key` with the value (both text) from now on."""
         self.cookies[key] = value
 
-    def get_cookies(self):
-        """The Cookie header (text)."""
+    def get_cookies(self) -> str:
+        """Return the Cookie header (text)."""
         return "; ".join(
             "%s=%s" % (key, morsel.coded_value) for key, morsel in self.cookies.items()
         )
 
     @property
-    def headers(self):
+    def headers(self) -> list[list[bytes]]:
         """The headers as messages have them: a list of [name, value], both bytes."""
         headers = [[n.encode("ascii"), v.encode("utf-8")] for n, v in self._headers.items()]
         if self.cookies:
@@ -56,8 +59,8 @@ class WSClient(Client):
         return headers
 
     @property
-    def session(self):
-        """The site's session of this client, begun if there is none; save() what you change."""
+    def session(self) -> Any:
+        """This client's HTTP session, created if it is missing. Call its save() after a change."""
         if self._session is None:
             store = import_module(settings.SESSION_ENGINE).SessionStore
             cookie = self.cookies.get(settings.SESSION_COOKIE_NAME)
@@ -67,8 +70,8 @@ class WSClient(Client):
                 self.set_cookie(settings.SESSION_COOKIE_NAME, self._session.session_key)
         return self._session
 
-    def login(self, **credentials):
-        """Log in with what authenticate() takes; returns whether that was accepted."""
+    def login(self, **credentials: Any) -> bool:
+        """Log in with the arguments of authenticate(). Return whether they were accepted."""
         from django.contrib.auth import authenticate
 
         user = authenticate(**credentials)
@@ -77,12 +80,12 @@ class WSClient(Client):
         self._login(user)
         return True
 
-    def force_login(self, user, backend=None):
-        """Log in as `user`, by the first authentication backend or the one given (dotted path)."""
+    def force_login(self, user: Any, backend: str | None = None) -> None:
+        """Log in as `user`, by `backend` (dotted path) or the first authentication backend."""
         user.backend = backend or settings.AUTHENTICATION_BACKENDS[0]
         self._login(user)
 
-    def _login(self, user):
+    def _login(self, user: Any) -> None:
         from django.contrib.auth import login
 
         request = HttpRequest()
@@ -91,23 +94,30 @@ class WSClient(Client):
         request.session.save()
         self.set_cookie(settings.SESSION_COOKIE_NAME, request.session.session_key)
 
-    def logout(self):
-        """Log out: the session and its cookie are gone."""
+    def logout(self) -> None:
+        """Log out: delete the session and its cookie."""
         self.session.flush()
         self.cookies.pop(settings.SESSION_COOKIE_NAME, None)
         self._session = None
 
     # Messages.
 
-    def send(self, to, content=None, text=None, path="/"):
+    def send(
+        self,
+        to: str,
+        content: dict[str, Any] | str | None = None,
+        text: Any = None,
+        path: str = "/",
+    ) -> None:
         """
-        Put an event on the channel `to`: `content` (dict) completed to what a gateway sends there.
+        Send an event on the channel `to`: `content` (dict), with the keys that a gateway adds.
 
-        `text` is the frame: text, or what is to be encoded as JSON. `path` may have a query string.
+        `text` is the frame: text, or a value to encode as JSON. `path` may have a query string.
         """
         if isinstance(content, str):  # send(channel, path), as the documentation of 1.1 has it too
-            content, path = None, content
-        message = {}
+            path = content
+            content = None
+        message: dict[str, Any] = {}
         if to.startswith(("websocket.", "http.")):
             message = self._event(to, path)
         message.update(content or {})
@@ -115,9 +125,9 @@ class WSClient(Client):
             message["text"] = text if isinstance(text, str) else json_module.dumps(text)
         super().send(to, message)
 
-    def _event(self, channel, path):
+    def _event(self, channel: str, path: str) -> dict[str, Any]:
         path, _, query_string = path.partition("?")
-        event = {"path": path, "headers": self.headers}
+        event: dict[str, Any] = {"path": path, "headers": self.headers}
         if channel in ("websocket.connect", "http.request"):
             event.update(
                 scheme="ws" if channel == "websocket.connect" else "http",
@@ -138,14 +148,20 @@ class WSClient(Client):
             self._order += 1
         return event
 
-    def send_and_consume(
-        self, channel, content=None, text=None, path="/", fail_on_none=True, check_accept=True
-    ):
+    def send_and_consume(  # type: ignore[override]  # the order is that of 1.1
+        self,
+        channel: str,
+        content: dict[str, Any] | str | None = None,
+        text: Any = None,
+        path: str = "/",
+        fail_on_none: bool = True,
+        check_accept: bool = True,
+    ) -> Any:
         """
-        `send`, then `consume`; returns what the consumer returns.
+        Call `send`, then `consume`. Return what the consumer returns.
 
-        With `check_accept`, a handshake must be accepted or AssertionError is raised, and the reply
-        that does nothing but accept is taken away.
+        With `check_accept`, raise AssertionError if a handshake isn't accepted, and remove the reply
+        `{"accept": True}`.
         """
         self.send(channel, content, text=text, path=path)
         result = self.consume(channel, fail_on_none=fail_on_none)
@@ -153,7 +169,7 @@ class WSClient(Client):
             self._check_accepted()
         return result
 
-    def _check_accepted(self):
+    def _check_accepted(self) -> None:
         replies = []
         while True:
             reply = self._next_reply()
@@ -174,15 +190,15 @@ class WSClient(Client):
             )
         self._received.extend(reply for reply in replies if reply != {"accept": True})
 
-    def _next_reply(self):
+    def _next_reply(self) -> Any:
         if self._received:
             return self._received.popleft()
         return super().receive()
 
-    def receive(self, json=True):
+    def receive(self, json: bool = True) -> Any:
         """
-        What the next reply carries, or None: its text, decoded unless `json` is False; its bytes;
-        or, where it has neither, the reply itself (a dict such as {"close": True}).
+        Return the content of the next reply: its text, decoded unless `json` is False; or its bytes; or, if
+        it has neither, the reply itself (a dict such as {"close": True}). Return None without a reply.
         """
         content = self._next_reply()
         if content is None:
@@ -195,4 +211,4 @@ class WSClient(Client):
 
 
 class HttpClient(WSClient):
-    """The name that WSClient had before Channels 1.1.4; it sends HTTP requests too (`http.request`)."""
+    """WSClient under the name that it had before Channels 1.1.4. It also sends `http.request`."""

@@ -1,9 +1,12 @@
-"""`manage.py deadletters`: the messages that a layer gave up, to look at, to send again, or to drop."""
+"""`manage.py deadletters`: list, show, requeue or drop the messages that a layer gave up."""
+
+from __future__ import annotations
 
 import fnmatch
 import json
 import pprint
 import time
+from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import BaseCommand, CommandError
 
@@ -11,16 +14,19 @@ from ...asgi import DEFAULT_LAYER_ALIAS
 from ...exceptions import LayerUnavailable
 from .runworker import get_layer
 
+if TYPE_CHECKING:
+    from ...layers.base import BaseChannelLayer, DeadLetter
+
 ACTIONS = ("list", "show", "requeue", "drop")
 
 
 class Command(BaseCommand):
     help = (
-        "Lists the messages that a channel layer gave up since their worker died or nobody could "
-        "read them; shows them, puts them back on their channels, or drops them."
+        "Lists the messages that a channel layer gave up because their worker died or they could not "
+        "be read; shows them, puts them back on their channels, or drops them."
     )
 
-    def add_arguments(self, parser):
+    def add_arguments(self, parser: Any) -> None:
         parser.add_argument("action", nargs="?", choices=ACTIONS, default="list")
         parser.add_argument("ids", nargs="*", metavar="ID", help="Ids of dead letters, as listed.")
         parser.add_argument(
@@ -38,7 +44,7 @@ class Command(BaseCommand):
         )
         parser.add_argument("--json", action="store_true", help="Writes a line of JSON for each.")
 
-    def handle(self, *args, **options):
+    def handle(self, *args: Any, **options: Any) -> None:
         layer = get_layer(options["layer"])
         if "dead_letters" not in layer.extensions:
             raise CommandError("The channel layer %s keeps no dead letters." % layer)
@@ -57,8 +63,8 @@ class Command(BaseCommand):
         except LayerUnavailable as error:
             raise CommandError(str(error)) from error
 
-    def choose(self, letters, options):
-        """Those that are asked for. Raises CommandError for an id that there is not."""
+    def choose(self, letters: list[DeadLetter], options: dict[str, Any]) -> list[DeadLetter]:
+        """Return the letters that the options name. Raises CommandError for an unknown id."""
         if options["ids"]:
             known = {str(letter.id): letter for letter in letters}
             missing = [each for each in options["ids"] if each not in known]
@@ -71,7 +77,7 @@ class Command(BaseCommand):
             ]
         return letters
 
-    def change(self, layer, action, letters):
+    def change(self, layer: BaseChannelLayer, action: str, letters: list[DeadLetter]) -> None:
         ids = [letter.id for letter in letters]
         if action == "requeue":
             count = layer.requeue_dead_letters(ids) if ids else 0
@@ -80,7 +86,7 @@ class Command(BaseCommand):
             count = layer.drop_dead_letters(ids) if ids else 0
             self.stdout.write("Dropped: %d" % count)
 
-    def tell(self, action, letters, as_json):
+    def tell(self, action: str, letters: list[DeadLetter], as_json: bool) -> None:
         for letter in letters:
             if as_json:
                 self.stdout.write(json.dumps(letter._asdict(), default=repr, sort_keys=True))

@@ -1,14 +1,20 @@
 """`manage.py layerstats`: what waits on a channel layer, and what was refused, dropped or lost."""
 
+from __future__ import annotations
+
 import json
 import sys
 import time
+from typing import TYPE_CHECKING, Any, Iterator
 
 from django.core.management.base import BaseCommand, CommandError
 
 from ...asgi import DEFAULT_LAYER_ALIAS
 from ...exceptions import LayerUnavailable
 from .runworker import get_layer
+
+if TYPE_CHECKING:
+    from ...layers.base import BaseChannelLayer
 
 #: What the numbers of `global_statistics` mean, in the order in which they are shown.
 TITLES = (
@@ -30,7 +36,7 @@ class Command(BaseCommand):
         "Shows what waits on a channel layer, and what was refused, dropped, redelivered or lost."
     )
 
-    def add_arguments(self, parser):
+    def add_arguments(self, parser: Any) -> None:
         parser.add_argument(
             "channels",
             nargs="*",
@@ -52,7 +58,7 @@ class Command(BaseCommand):
             help="Shows it again every so many seconds (default: 2), until Ctrl-C.",
         )
 
-    def handle(self, *args, **options):
+    def handle(self, *args: Any, **options: Any) -> None:
         layer = get_layer(options["layer"])
         if not layer.crosses_processes:
             raise CommandError(
@@ -80,8 +86,8 @@ class Command(BaseCommand):
         except KeyboardInterrupt:
             pass
 
-    def collect(self, layer, channels):
-        """The figures of one moment: what --json writes."""
+    def collect(self, layer: BaseChannelLayer, channels: list[str]) -> dict[str, Any]:
+        """Return the figures of one moment: what --json writes."""
         statistics = layer.global_statistics()
         return {
             "time": time.time(),
@@ -95,7 +101,13 @@ class Command(BaseCommand):
             },
         }
 
-    def show(self, layer, now, last, options):
+    def show(
+        self,
+        layer: BaseChannelLayer,
+        now: dict[str, Any],
+        last: dict[str, Any] | None,
+        options: dict[str, Any],
+    ) -> None:
         if options["json"]:
             self.stdout.write(json.dumps(now, sort_keys=True))
         else:
@@ -106,8 +118,8 @@ class Command(BaseCommand):
         sys.stdout.flush()
 
 
-def table(title, now, last=None):
-    """The lines of a table of what `collect` gave, with rates since `last`."""
+def table(title: str, now: dict[str, Any], last: dict[str, Any] | None = None) -> Iterator[str]:
+    """Yield the lines of a table of what `collect` gave, with rates since `last`."""
     seconds = now["time"] - last["time"] if last else 0
     yield "Channel layer %s, %s" % (title, time.strftime("%H:%M:%S", time.localtime(now["time"])))
     yield ""
@@ -136,6 +148,6 @@ def table(title, now, last=None):
         )
 
 
-def number(value):
-    """As people read it: 1,234 or 0.5."""
+def number(value: float) -> str:
+    """Return a number with separators: 1,234 or 0.5."""
     return "{:,.1f}".format(value) if isinstance(value, float) else "{:,}".format(value)

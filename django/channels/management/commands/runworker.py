@@ -1,9 +1,12 @@
 """`manage.py runworker`: a process of worker threads, for layers that processes share; or several
 processes under a supervisor (../supervisor.py)."""
 
+from __future__ import annotations
+
 import logging
 import os
 import signal
+from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
@@ -11,6 +14,9 @@ from django.core.management.base import BaseCommand, CommandError
 from ...asgi import DEFAULT_LAYER_ALIAS, channel_layers
 from ...worker import WorkerGroup
 from ..supervisor import Supervisor, Tie
+
+if TYPE_CHECKING:
+    from ...layers.base import BaseChannelLayer
 
 logger = logging.getLogger("django.channels.worker")
 
@@ -22,7 +28,7 @@ class Command(BaseCommand):
         "new processes on the code as it is now and ends the old ones."
     )
 
-    def add_arguments(self, parser):
+    def add_arguments(self, parser: Any) -> None:
         parser.add_argument(
             "--layer",
             default=DEFAULT_LAYER_ALIAS,
@@ -61,7 +67,7 @@ class Command(BaseCommand):
             help="Leaves channels that match to other workers. May be given several times.",
         )
 
-    def handle(self, *args, **options):
+    def handle(self, *args: Any, **options: Any) -> None:
         self.check_options(options)
         layer = get_layer(options["layer"])
         if not layer.crosses_processes:
@@ -92,8 +98,8 @@ class Command(BaseCommand):
         else:
             self.work(workers, tie, options["grace"])
 
-    def check_options(self, options):
-        """Raises CommandError for a number that makes no sense."""
+    def check_options(self, options: dict[str, Any]) -> None:
+        """Raise CommandError for a number out of range."""
         if options["threads"] < 1:
             raise CommandError("--threads is %d; it must be at least 1." % options["threads"])
         if options["processes"] is not None and options["processes"] < 1:
@@ -101,8 +107,10 @@ class Command(BaseCommand):
         if options["grace"] < 0:
             raise CommandError("--grace is %g; it is a number of seconds." % options["grace"])
 
-    def announce(self, layer, channels, options):
-        """Says what will run, and on what."""
+    def announce(
+        self, layer: BaseChannelLayer, channels: list[str], options: dict[str, Any]
+    ) -> None:
+        """Print what will run, and on which channels."""
         processes = options["processes"]
         self.stdout.write(
             "%s of %d thread%s%s on the channel layer %s\nChannels: %s\nQuit with CONTROL-C."
@@ -117,17 +125,17 @@ class Command(BaseCommand):
         )
         self.stdout.flush()
 
-    def work(self, workers, tie, grace):
-        """Works until a signal, or until the supervisor has gone. SystemExit if `grace` was too short."""
-        # A pipe that the interpreter writes to as the signal comes: an Event's lock may be held by the very
-        # thread that a handler interrupts, and a handler may run just before the wait begins.
+    def work(self, workers: WorkerGroup, tie: Tie | None, grace: float) -> None:
+        """Work until a signal, or until the supervisor has gone. Raises SystemExit after `grace` seconds."""
+        # A pipe, because an Event doesn't work here: the thread that the handler interrupts may hold its
+        # lock, and the handler may run just before the wait begins.
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
 
-        def stop():
+        def stop() -> None:
             os.write(writing, b"1")
 
-        def on_signal(number, frame):
+        def on_signal(number: int, frame: Any) -> None:
             pass
 
         signal.set_wakeup_fd(writing)
@@ -143,16 +151,16 @@ class Command(BaseCommand):
         os.read(reading, 1)
         if not workers.stop(grace):
             logger.error(
-                "Consumers were still running %g s after this worker was told to end: it leaves, and "
-                "what they hold counts as lost. A longer --grace lets them finish.",
+                "Consumers were still running %g s after this worker was told to end. It ends now, and "
+                "their messages count as lost. A longer --grace lets them finish.",
                 grace,
             )
             # What runs in a thread cannot be ended; the process can.
             raise SystemExit(1)
 
 
-def supervise(options):
-    """Runs the supervisor until it is told to end."""
+def supervise(options: dict[str, Any]) -> None:
+    """Run the supervisor until it is told to end."""
     if not hasattr(signal, "SIGHUP"):
         raise CommandError("--processes needs signals that this system does not have.")
     supervisor = Supervisor(options["processes"], options["grace"])
@@ -160,8 +168,8 @@ def supervise(options):
         raise SystemExit(1)
 
 
-def get_layer(alias):
-    """The channel layer `alias`. Raises CommandError if the settings name none, or a wrong one."""
+def get_layer(alias: str) -> BaseChannelLayer:
+    """Return the channel layer `alias`. Raises CommandError if the settings name none, or a wrong one."""
     try:
         return channel_layers[alias]
     except ImproperlyConfigured as error:

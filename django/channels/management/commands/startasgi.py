@@ -3,8 +3,11 @@
 Both use one template, django/conf/project_template/project_name/asgi.py-tpl.
 """
 
+from __future__ import annotations
+
 import os
 from importlib import import_module
+from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
@@ -14,22 +17,22 @@ PACKAGE = import_module(__name__.rpartition(".management.")[0])
 TEMPLATE = os.path.join("conf", "project_template", "project_name", "asgi.py-tpl")
 
 
-def template_path():
-    """The path of asgi.py-tpl: in an installed add-on inside the package, else beside it."""
-    package_dir = os.path.dirname(os.path.abspath(PACKAGE.__file__))
+def template_path() -> str:
+    """Return the path of asgi.py-tpl: inside the package of an installed add-on, else next to the package."""
+    package_dir = os.path.dirname(os.path.abspath(PACKAGE.__file__ or ""))
     inside = os.path.join(package_dir, TEMPLATE)
     return (
         inside if os.path.exists(inside) else os.path.join(os.path.dirname(package_dir), TEMPLATE)
     )
 
 
-def render(project_name, settings_module):
-    """The text of asgi.py for a project whose settings are `settings_module` (a dotted path)."""
+def render(project_name: str, settings_module: str) -> str:
+    """Return the text of asgi.py for a project whose settings are `settings_module` (a dotted path)."""
     with open(template_path(), encoding="utf-8") as template:
         text = template.read()
     text = text.replace("{{ project_name }}.settings", settings_module)
     text = text.replace("{{ project_name }}", project_name)
-    # The template is written for the patched Django; the add-on goes by a name of its own.
+    # The template is written for the patched Django; the add-on has another name.
     return text.replace("from django.channels.", "from %s." % PACKAGE.__name__)
 
 
@@ -39,9 +42,9 @@ class Command(BaseCommand):
         "into the project's package."
     )
 
-    requires_system_checks = []
+    requires_system_checks: Any = []
 
-    def add_arguments(self, parser):
+    def add_arguments(self, parser: Any) -> None:
         parser.add_argument(
             "--force",
             action="store_true",
@@ -49,7 +52,7 @@ class Command(BaseCommand):
             help="Replaces an asgi.py that exists, such as Django 3.0 and later write.",
         )
 
-    def handle(self, *args, **options):
+    def handle(self, *args: Any, **options: Any) -> None:
         name, path = self.destination()
         text = render(name, settings.SETTINGS_MODULE)
         if os.path.exists(path) and not options["force"]:
@@ -63,8 +66,8 @@ class Command(BaseCommand):
             out.write(text)
         self.stdout.write("Wrote %s. Serve it with: daphne %s.asgi:channel_layer" % (path, name))
 
-    def destination(self):
-        """The project's package (its name) and the path of its asgi.py.
+    def destination(self) -> tuple[str, str]:
+        """Return the project's package (its name) and the path of its asgi.py.
 
         The package is the one of WSGI_APPLICATION, else of ROOT_URLCONF, else of the settings.
         """
@@ -73,7 +76,7 @@ class Command(BaseCommand):
             name = (dotted_path or "").partition(".")[0]
             if name and "." in dotted_path and name != "django":
                 package = import_module(name)
-                if getattr(package, "__file__", None):
+                if getattr(package, "__file__", None) is not None and package.__file__ is not None:
                     directory = os.path.dirname(os.path.abspath(package.__file__))
                     return name, os.path.join(directory, "asgi.py")
         raise CommandError(
