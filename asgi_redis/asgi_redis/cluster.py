@@ -64,7 +64,7 @@ class Clustered:
                 info = client.info("server", target_nodes=client.get_random_node())
                 check_version("redis_version:%s" % info["redis_version"], self.where)
                 return client
-            except (ERRORS, TypeError) as each:
+            except ERRORS + (TypeError,) as each:
                 error = each
         raise unavailable(error, self.where) from error
 

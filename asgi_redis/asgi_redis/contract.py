@@ -3,15 +3,18 @@
 # ruff: noqa: F401
 # mypy: implicit-reexport
 
-try:
-    from django.channels import protocol
-    from django.channels.exceptions import ChannelFull, LayerUnavailable
-    from django.channels.layers.base import DeadLetter, Inbox, Message
-    from django.channels.layers.engine.inbox import Batch, PendingWork, Send
-    from django.channels.layers.engine.layer import EngineLayer
-    from django.channels.layers.engine.options import Options, refusal
-    from django.channels.layers.engine.recovery import BURY, DROP, REQUEUE, WILL_EXPIRY, Action
-    from django.channels.layers.engine.store import (
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from channels import protocol
+    from channels.exceptions import ChannelFull, LayerUnavailable
+    from channels.layers.base import DeadLetter, Inbox, Message
+    from channels.layers.engine.inbox import Batch, PendingWork, Send
+    from channels.layers.engine.layer import EngineLayer
+    from channels.layers.engine.options import Options, refusal
+    from channels.layers.engine.recovery import BURY, DROP, REQUEUE, WILL_EXPIRY, Action
+    from channels.layers.engine.store import (
         Due,
         Entry,
         Heartbeat,
@@ -21,31 +24,24 @@ try:
         Store,
         Unreadable,
     )
-    from django.channels.layers.names import check_channel_name, inbox_of
-except ModuleNotFoundError as _error:
-    if not (_error.name or "").startswith("django"):
-        raise
+    from channels.layers.names import check_channel_name, inbox_of
+else:
+    # The same names, from the package that is there.
     try:
-        from channels import protocol
-        from channels.exceptions import ChannelFull, LayerUnavailable
-        from channels.layers.base import DeadLetter, Inbox, Message
-        from channels.layers.engine.inbox import Batch, PendingWork, Send
-        from channels.layers.engine.layer import EngineLayer
-        from channels.layers.engine.options import Options, refusal
-        from channels.layers.engine.recovery import BURY, DROP, REQUEUE, WILL_EXPIRY, Action
-        from channels.layers.engine.store import (
-            Due,
-            Entry,
-            Heartbeat,
-            Outgoing,
-            Pending,
-            Recovered,
-            Store,
-            Unreadable,
-        )
-        from channels.layers.names import check_channel_name, inbox_of
-    except ImportError as error:
-        raise ImportError(
-            "asgi_redis 2 needs django.channels: a patched Django, or the add-on `channels` of the "
-            "same project (Channels 2 to 4 is another one; for it, install channels_redis)."
-        ) from error
+        protocol = import_module("django.channels.protocol")
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("django"):
+            raise
+        try:
+            protocol = import_module("channels.protocol")
+        except ImportError as error:
+            raise ImportError(
+                "asgi_redis 2 needs django.channels: a patched Django, or the add-on `channels` of the "
+                "same project (Channels 2 to 4 is another one; for it, install channels_redis)."
+            ) from error
+    for _module in (
+        "exceptions layers.base layers.names layers.engine.inbox layers.engine.layer "
+        "layers.engine.options layers.engine.recovery layers.engine.store"
+    ).split():
+        _names = vars(import_module("%s.%s" % (protocol.__package__, _module)))
+        globals().update({name: value for name, value in _names.items() if name[0] != "_"})

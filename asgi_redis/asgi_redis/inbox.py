@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from . import entry
@@ -77,7 +78,8 @@ class RedisInbox(Inbox):
         #: Whether the lease thread has registered this gateway, and so its lease.
         self.leased = False
         self._reader, self._writer = store.servers.link(), store.servers.link()
-        self._registered, self._run_id = 0, None
+        self._registered = 0
+        self._run_id: bytes | None = None
         self._ready: list[tuple[str, Message]] = []
         self._error: Exception | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -285,7 +287,7 @@ class RedisInbox(Inbox):
             channel, body, unlimited, _ = each
             if "!" in channel:
                 command = store.send_command(Outgoing(channel, body, unlimited))
-                steps.append(Step(command, lambda reply, each=each: self._sent(reply, [each])))
+                steps.append(Step(command, partial(self._sent, [each])))
                 continue
             place = store.place(channel)
             keys, arguments, items = queued[place.partition]
@@ -294,10 +296,10 @@ class RedisInbox(Inbox):
             items.append(each)
         for partition, (keys, arguments, items) in queued.items():
             command = run("send", store.keys.sending[partition] + tuple(keys), arguments)
-            steps.append(Step(command, lambda reply, items=items: self._sent(reply, items)))
+            steps.append(Step(command, partial(self._sent, items)))
         return steps
 
-    def _sent(self, reply: Any, sends: list[Send]) -> None:
+    def _sent(self, sends: list[Send], reply: Any) -> None:
         """Take in the reply to some sends: 0, the numbers (from 1) of those refused, or an exception."""
         if isinstance(reply, Exception):
             for each in sends:

@@ -48,6 +48,11 @@ class FailuresTests(RedisLayerCase, unittest.TestCase):
         self.assertLess(time.monotonic() - began, TIMEOUT)
         layer.wake("slot")  # nobody is left to wake
 
+    def test_no_cluster(self):
+        url = "redis://127.0.0.1:%d" % free_port()
+        layer = self.make_layer(hosts=[url], cluster=True, socket_connect_timeout=0.5)
+        self.assertUnavailable(layer, "127.0.0.1")
+
     def test_a_server_that_never_answers(self):
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
