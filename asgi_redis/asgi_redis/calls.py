@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple, Sequence
 
-from . import entry
 from .codec import Codec
 from .contract import EngineLayer, Message, Outgoing, Store, inbox_of
 from .keys import Keys
@@ -40,6 +39,7 @@ class Calls(Store):
         self.keys = keys
         self.codec = codec
         self._cached_place = lru_cache(maxsize=1024)(self.make_place)
+        self._cached_start = lru_cache(maxsize=1024)(self._make_start)
 
     def bind(self, layer: EngineLayer) -> None:
         super().bind(layer)
@@ -62,30 +62,39 @@ class Calls(Store):
 
     def encode(self, channel: str, message: Message) -> bytes:
         name = channel.encode()
-        return entry.make_body(name, self.codec.pack(message, name))
+        return name + b"\n" + self.codec.pack(message, name)
 
     def decode(self, channel: str, body: bytes) -> Message:
         name, _, payload = body.partition(b"\n")
         return self.codec.unpack(payload, name)
 
+    def _make_start(self, channel: str) -> tuple[Command, int, int, int]:
+        """Return how commands begin that send to a channel of a queue; its capacity, expiry and kind."""
+        place = self.make_place(channel)
+        keys = self.keys.sending[place.partition] + (place.queue, place.wake)
+        return run("send", keys), place.capacity, place.expiry, place.kind
+
     def send_command(self, item: Outgoing) -> Command:
         """Return the command that sends `item`. Its reply is 0, or the numbers of what was refused."""
         channel, body, unlimited, seconds = item
-        partition, queue, wake, capacity, expiry, kind, inbox = self.place(channel)
+        if "!" not in channel:
+            make_start = self._make_start if "?" in channel else self._cached_start
+            start, capacity, expiry, kind = make_start(channel)
+            if unlimited:
+                capacity = -1
+            if seconds is not None:
+                expiry = int(seconds * 1000)
+            return start + (capacity, expiry, kind, body)
+        _, queue, wake, capacity, expiry, _, inbox = self.make_place(channel)
+        assert inbox is not None
+        inbox_capacity = self.layer.options.inbox_capacity
         if unlimited:
-            capacity = -1
+            capacity = inbox_capacity = -1
         if seconds is not None:
             expiry = int(seconds * 1000)
-        if inbox is None:
-            keys = self.keys.sending[partition] + (queue, wake)
-            return run("send", keys, (capacity, expiry, kind, body))
         _, register, stream, _ = self.keys.inbox(inbox)
-        inbox_capacity = -1 if unlimited else self.layer.options.inbox_capacity
-        return run(
-            "send_inbox",
-            (register, stream, queue, wake),
-            (inbox_capacity, capacity, expiry, body),
-        )
+        arguments = (inbox_capacity, capacity, expiry, body)
+        return run("send_inbox", (register, stream, queue, wake), arguments)
 
     def remove_route_command(self, group: str, inbox: str, number: int = -1) -> Command:
         """Return the command that removes a route, unless a change later than `number` put it there."""

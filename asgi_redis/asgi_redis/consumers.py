@@ -28,9 +28,9 @@ class Part(NamedTuple):
 
 
 class ClaimKeys(NamedTuple):
-    """For claim.lua: its keys, the wake lists, and which channel, from 1, gives several; 0: none."""
+    """How claim.lua is called: the command's start, the wake lists, which channel gives several (0: none)."""
 
-    keys: tuple[str, ...]
+    start: Command
     wakes: tuple[str, ...]
     several: int
 
@@ -48,6 +48,7 @@ class ConsumerCalls(Calls):
         self._monitor = PrefetchMonitor(self._settle)
         self._turn = 0
         self._claim_keys = lru_cache(maxsize=64)(self._make_claim_keys)
+        self._parts = lru_cache(maxsize=256)(self._make_parts)
         self._set_process("")
 
     def _set_process(self, process: str) -> None:
@@ -82,7 +83,7 @@ class ConsumerCalls(Calls):
             keys += [queue, wake]
         several = channels.index(CHANNEL) + 1 if CHANNEL in channels else 0
         first = (self._held_key, self.keys.leases, self.keys.expired)
-        return ClaimKeys(first + tuple(keys), tuple(keys[1::2]), several)
+        return ClaimKeys(run("claim", first + tuple(keys)), tuple(keys[1::2]), several)
 
     def claim(
         self, consumer: str, process: str, channels: Sequence[str], block: bool = False
@@ -101,27 +102,17 @@ class ConsumerCalls(Calls):
             self._settle(found, requeue=False)
         held = found.begin()
         if held is None:
-            if self._claim_more(found, claim_keys.keys, claim_keys.several, found.wanted):
+            if self._claim_more(found, claim_keys.start, claim_keys.several, found.wanted):
                 held = found.begin()
         return None if held is None else to_entry(held.field, held.entry)
 
-    def _claim_more(
-        self, consumer: Consumer, keys: tuple[str, ...], several: int, wanted: int
-    ) -> bool:
+    def _claim_more(self, consumer: Consumer, start: Command, several: int, wanted: int) -> bool:
         """Make one round trip; with 0 `wanted`, only ask for what a claim without a reply has given."""
         self._turn += 1
-        commands = self._reply_commands(consumer.replies) + self._requeue_commands(
-            consumer.returned
-        )
-        commands.append(
-            run(
-                "claim",
-                keys,
-                [consumer.name, consumer.number, self._holder, self.lease_milliseconds]
-                + [self._turn, several, wanted]
-                + consumer.acked,
-            )
-        )
+        commands = self._settling_commands(consumer)
+        arguments: Command = (consumer.name, consumer.number, self._holder, self.lease_milliseconds)
+        arguments += (self._turn, several, wanted)
+        commands.append(start + arguments + tuple(consumer.acked))
         consumer.is_unsure = True
         if len(commands) == 1:
             number, *entries = self.servers.call(commands[0])
@@ -138,6 +129,12 @@ class ConsumerCalls(Calls):
             if len(consumer.prefetched) > 1:
                 self._monitor.watch(consumer)
         return bool(entries)
+
+    def _settling_commands(self, consumer: Consumer) -> list[Command]:
+        """Return the commands that send replies and requeue messages."""
+        if not consumer.replies and not consumer.returned:
+            return []
+        return self._reply_commands(consumer.replies) + self._requeue_commands(consumer.returned)
 
     def _reply_commands(self, replies: list[Reply]) -> list[Command]:
         """Return the commands that send replies: one for each gateway."""
@@ -177,9 +174,7 @@ class ConsumerCalls(Calls):
         if requeue:
             # If the reply gets lost, it is not known whose they are: not this consumer's.
             consumer.give_back()
-        commands = self._reply_commands(consumer.replies) + self._requeue_commands(
-            consumer.returned
-        )
+        commands = self._settling_commands(consumer)
         if consumer.acked:
             commands.append(("HDEL", self._held_key) + tuple(consumer.acked))
         if commands:
@@ -190,7 +185,7 @@ class ConsumerCalls(Calls):
         """Settle for a consumer that may not claim again."""
         if consumer.is_unsure:
             keys = (self._held_key, self.keys.leases, self.keys.expired)
-            self._claim_more(consumer, keys, 0, 0)
+            self._claim_more(consumer, run("claim", keys), 0, 0)
         self._settle(consumer)
 
     def finish(self, consumer: str, channel: str, body: bytes) -> bool:
@@ -224,7 +219,7 @@ class ConsumerCalls(Calls):
 
     # Taking for good, and waiting.
 
-    def _parts(self, channels: Sequence[str]) -> list[Part]:
+    def _make_parts(self, channels: tuple[str, ...]) -> list[Part]:
         parts: dict[int, tuple[list[str], list[str], list[str]]] = {}
         for channel in channels:
             partition, queue, wake = self.keys.queue(channel)
@@ -239,7 +234,7 @@ class ConsumerCalls(Calls):
         ]
 
     def take(self, channels: Sequence[str], block: bool = False) -> Entry | None:
-        parts = self._parts(channels)
+        parts = self._parts(tuple(channels))
         self._turn += 1
         for step in range(len(parts)):
             part = parts[(self._turn + step) % len(parts)]
@@ -256,7 +251,7 @@ class ConsumerCalls(Calls):
             wake = self.keys.wake(consumer)
             token = self.servers.wait(("BLPOP",) + claim_keys.wakes + (wake, seconds), seconds)
             return token is not None and token[0] != wake.encode()
-        parts = self._parts(channels)
+        parts = self._parts(tuple(channels))
         # The tokens of a wake list that channels share may go to another channel's reader.
         alone = len(parts) == 1 and not any(parts[0].wanted)
         seconds = min(seconds, RECHECK_INTERVAL if alone else POLL_INTERVAL)

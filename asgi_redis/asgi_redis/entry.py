@@ -16,11 +16,6 @@ _DELAYED_ID = 16
 _ZERO = ord("0")
 
 
-def make_body(name: bytes, payload: bytes) -> bytes:
-    """Return the body for a channel, whose name is given in bytes."""
-    return name + b"\n" + payload
-
-
 def split_body(body: bytes) -> tuple[str, bytes]:
     """Return the channel and the payload of a body."""
     name, _, payload = body.partition(b"\n")
@@ -29,10 +24,9 @@ def split_body(body: bytes) -> tuple[str, bytes]:
 
 def parse(entry: bytes) -> tuple[str, bytes, int]:
     """Return the channel, the body and the losses of an entry; "" as the channel of what is damaged."""
-    body = entry[_HEAD:]
-    losses = entry[_STAMP] - _ZERO if len(entry) > _STAMP else 0
-    channel = body[: max(0, body.find(b"\n"))].decode("ascii", "replace")
-    return channel, body, losses if 0 <= losses <= 9 else 0
+    losses = entry[_STAMP] - _ZERO if len(entry) > _HEAD else 0
+    channel = entry[_HEAD : max(_HEAD, entry.find(b"\n", _HEAD))].decode("ascii", "replace")
+    return channel, entry[_HEAD:], losses if 0 <= losses <= 9 else 0
 
 
 def make_expired(body: bytes) -> bytes:

@@ -62,7 +62,8 @@ local function pass_token(queue, wake)
   if redis.call("EXISTS", queue) == 0 then
     redis.call("DEL", wake)
   elseif redis.call("EXISTS", wake) == 0 then
-    wake_one(wake, 60000)
+    redis.call("RPUSH", wake, "1")
+    redis.call("PEXPIRE", wake, 60000)
   end
 end
 
