@@ -21,7 +21,7 @@ from typing import Any, Callable, NamedTuple, Sequence
 
 from .contract import LayerUnavailable
 
-logger = logging.getLogger("django.channels.redis")
+logger = logging.getLogger("django.channels.layers")
 
 #: The channel of which several messages are claimed: its gateway is told of what is lost.
 CHANNEL = "websocket.receive"

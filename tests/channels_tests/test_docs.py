@@ -55,6 +55,17 @@ def pages():
     return found
 
 
+def sources():
+    """Yield the text of each Python file of the package, and of the Redis layer where it is there."""
+    redis = os.path.join(os.path.dirname(DOCS), "asgi_redis", "asgi_redis")
+    for top in (os.path.dirname(django.channels.__file__), redis):
+        for folder, _, names in os.walk(top):
+            for name in names:
+                if name.endswith(".py"):
+                    with open(os.path.join(folder, name), encoding="utf-8") as source:
+                        yield source.read()
+
+
 def text_of(name):
     with open(os.path.join(DOCS, name), encoding="utf-8") as page:
         return page.read()
@@ -725,6 +736,16 @@ class NamesTests(SimpleTestCase):
         for name in keys:
             self.assertRegex(page, r"[`\"]%s[`\"]" % re.escape(getattr(protocol, name)), name)
 
+    def test_loggers(self):
+        """Each logger of the code is in the table, and the other way round."""
+        table = re.findall(
+            r"^``(django\.channels\.\w+)``  ", text_of("topics/channels/how-it-works.txt"), re.M
+        )
+        used = set()
+        for source in sources():
+            used |= set(re.findall(r"getLogger\(\"(django\.channels\.[\w.]+)\"\)", source))
+        self.assertEqual(set(table), used, "list them in topics/channels/how-it-works.txt")
+
     def test_threads(self):
         """Each thread that the code starts is on the page about the architecture, and the other way round."""
         named = re.findall(
@@ -737,23 +758,12 @@ class NamesTests(SimpleTestCase):
             "channels-end-with-parent",
             "channels-live-server",
         }
-        folders = [os.path.dirname(django.channels.__file__)]
-        redis = os.path.join(os.path.dirname(DOCS), "asgi_redis", "asgi_redis")
-        if os.path.isdir(redis):
-            folders.append(redis)
-        else:  # inside the patched Django
-            named.discard("channels-prefetch")
         started = set()
-        for folder in folders:
-            for path, _, files in os.walk(folder):
-                for name in files:
-                    if name.endswith(".py"):
-                        with open(os.path.join(path, name), encoding="utf-8") as source:
-                            text = source.read()
-                        if "threading.Thread(" in text:
-                            started |= set(
-                                re.findall(r"\"(channels-[a-z-]+?)(?:-%d)?\"[ ,)]", text)
-                            )
+        for source in sources():
+            if "threading.Thread(" in source:
+                started |= set(re.findall(r"\"(channels-[a-z-]+?)(?:-%d)?\"[ ,)]", source))
+        if "channels-prefetch" not in started:  # of the Redis layer: not in the patched Django
+            named.discard("channels-prefetch")
         self.assertEqual(
             started, named, "describe the threads in docs/internals/channels/architecture.txt"
         )
