@@ -2,7 +2,7 @@
 Views as consumers: ViewConsumer takes `http.request`; AsgiHandler and AsgiRequest keep their 1.1 names.
 
 The core handler (`django/core/handlers/asgi.py`) turns a message into a request and a response into
-replies, and knows no layer. Here is what needs one: a body that arrives in parts on a channel of its own,
+replies, and knows no layer. Here is what needs one: a body that arrives in parts on its own channel,
 and a streamed response that stays at most a window ahead of the client.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .layers.base import BaseChannelLayer
     from .message import Message
 
-# The add-on brings the handler as a module of its own, because Django 3.0 and later use that name for
+# The add-on brings the handler as a separate module, because Django 3.0 and later use that name for
 # another one.
 if __package__ == "django.channels":
     from django.core.handlers.asgi import ASGIHandler, ASGIRequest

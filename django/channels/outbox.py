@@ -46,7 +46,7 @@ class Outbox(threading.local):
     """
     What the consumer that runs in this thread has sent, in order.
 
-    `pending` is None while no consumer runs; sends then leave at once. Each thread has an outbox of its own.
+    `pending` is None while no consumer runs; sends then leave at once. Each thread has its own outbox.
     """
 
     pending: list[PendingSend] | None = None

@@ -124,7 +124,7 @@ class SessionPatch(TypedDict):
 
 
 class Event(TypedDict, total=False):
-    """What every event carries besides the keys of its own kind. `ConnectionState.event` sets them."""
+    """The keys that every event has. `ConnectionState.event` sets them."""
 
     reply_channel: str
     event_id: int

@@ -308,7 +308,7 @@ def _matches(name: str, patterns: list[str]) -> bool:
 
 class WorkerGroup:
     """
-    `threads` workers, each in a daemon thread of its own. The other arguments are those of Worker.
+    `threads` workers, each in its own daemon thread. The other arguments are those of Worker.
 
     `start()` returns at once; `run()` waits until `stop()`, or for a signal with `signal_handlers`. `stop`
     may be called from any thread; everything else belongs to the thread that starts the group.

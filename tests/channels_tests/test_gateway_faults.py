@@ -1,5 +1,4 @@
-"""What a gateway does about a layer that is away or full, about clients that never read, and what it leaves
-behind should it be lost itself."""
+"""A layer that is unavailable or full, clients that never read, and the last will of a gateway."""
 
 import asyncio
 import unittest
@@ -20,7 +19,7 @@ def wills(actions):
 
 
 class LastWillTests(unittest.TestCase):
-    """What the layer says in the place of a gateway that was lost."""
+    """What the layer sends for a gateway that was lost."""
 
     def test_the_end_of_a_socket_has_its_session(self):
         socket = WebSocket("gateway.test!1", "/path")
@@ -69,7 +68,7 @@ class TwiceTests(unittest.TestCase):
 
 
 class FlakyInbox(MemoryInbox):
-    """`error` is what becomes of the next messages, or None; `tried` counts them."""
+    """Refuses messages with `error` unless that is None; `tried` counts the attempts."""
 
     error, tried = None, 0
 
@@ -112,7 +111,7 @@ async def until(condition):
     deadline = asyncio.get_event_loop().time() + TIMEOUT
     while not condition():
         if asyncio.get_event_loop().time() > deadline:
-            raise AssertionError("waited in vain")
+            raise AssertionError("the condition did not come true in time")
         await asyncio.sleep(0.005)
 
 
@@ -157,13 +156,13 @@ class OutageTests(unittest.TestCase):
             self.inbox.error = LayerUnavailable("away")
             tried = self.inbox.tried
             server.events.put_nowait({"type": "websocket.receive", "text": "hello"})
-            # Far more tries than fit into the patience with a channel that is full.
+            # Far more attempts than fit into SEND_TIMEOUT.
             await until(lambda: self.inbox.tried > tried + 10)
             self.inbox.error = None
             await until(lambda: self.layer._queues.get("websocket.receive"))
             message = self.claim("websocket.receive")
             self.assertEqual(message["text"], "hello")
-            # Nobody knows whether the first try was taken.
+            # The layer may have taken the first attempt.
             self.assertEqual(message["redelivered"], "maybe")
             self.assertEqual(len(server.written), 1)
             server.task.cancel()

@@ -1,4 +1,4 @@
-"""What a worker makes of a consumer's sends: replies with the ack, in order, and none of them lost."""
+"""A worker sends what a consumer sent: replies together with the ack, in order, without a loss."""
 
 from unittest import mock
 
@@ -285,7 +285,7 @@ class ConsumeLaterTests(WorkerTestCase):
 
 
 class RunConsumerTests(WorkerTestCase):
-    """`run_consumer` sends nothing itself: its result says what there is to send."""
+    """`run_consumer` sends nothing itself: the result has what the caller must send."""
 
     def run_one(self, consumer, channel="test", **options):
         message = Message({"reply_channel": REPLY, "headers": []}, channel, self.layer)

@@ -354,6 +354,27 @@ class ClientTests(ChannelTestCase):
             self.assertEqual(client.send_and_consume("test"), [1])
             self.assertEqual(other.send_and_consume("test"), (1,))
 
+    def test_a_consumer_that_fails_or_runs_later_changes_nothing_in_the_session(self):
+        errors = [KeyError("broken"), ConsumeLater(), None]
+
+        def consumer(message):
+            seen.append(message.channel_session.get("n"))
+            message.channel_session["n"] = len(errors)
+            error = errors.pop(0)
+            if error is not None:
+                raise error
+
+        seen = []
+        with apply_routes(route("test", consumer)):
+            client = Client()
+            with self.assertRaises(KeyError):
+                client.send_and_consume("test")
+            client.send_and_consume("test")
+            client.consume("test")
+            errors.append(None)
+            client.send_and_consume("test")
+        self.assertEqual(seen, [None, None, None, 1])
+
     def test_session_takes_nothing_that_cannot_travel(self):
         def consumer(message):
             message.channel_session["user"] = object()

@@ -53,7 +53,7 @@ class ViewConsumerCase(SimpleTestCase):
         return self.sent()
 
     def start(self, view, *args, **changes):
-        """`consume` in a thread of its own, which `join` waits for."""
+        """Do what `consume` does in another thread, which `join` waits for."""
         self.serve(view)
         message = self.message(*args, **changes)
 

@@ -40,7 +40,7 @@ class WorkerTestCase(SimpleTestCase):
         self.seen = []
 
     def work(self, consumer, channel="test", **content):
-        """Have `consumer` take one message; what came back on the reply channel (a list)."""
+        """Have `consumer` handle one message. Return what came back on the reply channel (a list)."""
         self.layer.routing = [route(channel, consumer)]
         self.layer.router = None
         if channel.startswith(("websocket", "http")):
@@ -78,7 +78,7 @@ class ConsumerTests(WorkerTestCase):
         self.layer.routing = [route("test", lambda message: None)]
         self.assertFalse(Worker(self.layer).run_once())
 
-    def test_the_answer_leaves_in_one_message_with_done(self):
+    def test_the_replies_leave_in_one_message_with_the_ack(self):
         def consumer(message):
             message.reply_channel.send({"text": "one"})
             message.reply_channel.send({"text": "two"})
@@ -88,10 +88,10 @@ class ConsumerTests(WorkerTestCase):
             [{"ack": 1, "replies": [{"text": "one"}, {"text": "two"}]}],
         )
 
-    def test_a_consumer_that_says_nothing_is_done_all_the_same(self):
+    def test_a_consumer_that_sends_nothing_is_acknowledged(self):
         self.assertEqual(self.work(lambda message: None, "websocket.receive"), [{"ack": 1}])
 
-    def test_what_it_sends_is_held_until_it_ends(self):
+    def test_what_a_consumer_sends_is_pending_until_it_ends(self):
         self.group("g").add("member")
 
         def consumer(message):
@@ -138,7 +138,7 @@ class ConsumerTests(WorkerTestCase):
         self.work(consumer)
         self.assertIn("'bad'", self.seen[0])
 
-    def test_what_was_held_for_a_full_channel_is_logged_and_counted(self):
+    def test_a_pending_send_to_a_full_channel_is_logged_and_counted(self):
         self.layer = MemoryChannelLayer(capacity=1)
 
         def consumer(message):
@@ -297,7 +297,7 @@ class ExceptionTests(WorkerTestCase):
         with self.assertRaises(ValueError):
             WebsocketCloseException(1006)
 
-    def test_consume_later_puts_the_message_back_and_keeps_the_exchange_open(self):
+    def test_consume_later_requeues_the_message_and_leaves_the_event_in_flight(self):
         outcomes = [ConsumeLater(), None]
 
         def consumer(message):
@@ -310,7 +310,7 @@ class ExceptionTests(WorkerTestCase):
         Worker(self.layer).run_once()
         self.assertEqual(self.received(REPLY), [{"ack": 1, "replies": [{"text": "try 1"}]}])
 
-    def test_consume_later_for_ever_is_given_up(self):
+    def test_consume_later_is_given_up_after_its_retries(self):
         def consumer(message):
             self.seen.append(message.get("text"))
             raise ConsumeLater()
@@ -363,7 +363,7 @@ class ExceptionTests(WorkerTestCase):
 
 
 class SessionTests(WorkerTestCase):
-    def test_what_changed_goes_back_with_done(self):
+    def test_what_changed_in_the_session_goes_back_with_the_ack(self):
         def consumer(message):
             self.assertEqual(message.channel_session["old"], 1)
             message.channel_session["new"] = [2]
@@ -476,7 +476,7 @@ class ControlKeyTests(WorkerTestCase):
         (message,) = self.received(REPLY)
         self.assertEqual(message, {"text": "x", "__retries__": "many", "event_id": 7, "frames": 5})
 
-    def test_nor_to_a_worker_on_the_channels_of_events(self):
+    def test_a_client_cannot_speak_to_a_worker_on_the_channels_of_events(self):
         self.channel("websocket.receive").send(dict(self.FORGED, text="x"))
         (message,) = self.received("websocket.receive")
         for key in ("__retries__", "channel_session", "event_id", "frames"):
@@ -511,7 +511,7 @@ class ControlKeyTests(WorkerTestCase):
 
 
 class SturdinessTests(WorkerTestCase):
-    """Whatever goes wrong around one message, its client is told, and the thread takes the next."""
+    """If something fails around one message, its client is told, and the thread claims the next."""
 
     def test_consume_later_in_a_batch_loses_none_of_its_frames(self):
         def consumer(message):

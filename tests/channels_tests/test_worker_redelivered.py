@@ -1,4 +1,4 @@
-"""Messages that were lost with a worker before: of those, a process runs one at a time."""
+"""A process runs messages that were lost with a worker before one at a time."""
 
 import threading
 import unittest
@@ -35,12 +35,12 @@ class RedeliveredTests(unittest.TestCase):
         self.addCleanup(workers.stop)
         self.addCleanup(self.go_on.set)
 
-    def test_one_at_a_time_and_none_is_lost(self):
+    def test_they_run_one_at_a_time_and_each_of_them_runs(self):
         for n in range(3):
             self.layer.send("job", {"n": n, "redelivered": True})
         self.start()
         wait_until(lambda: self.running, "the first to run")
-        # What was put back is there for another process.
+        # Another process can claim the requeued messages.
         wait_until(
             lambda: self.layer.channel_statistics("job")["messages_pending"] == 2, "the others"
         )
@@ -49,14 +49,14 @@ class RedeliveredTests(unittest.TestCase):
         self.assertEqual(self.most, 1)
         self.assertEqual(sorted(self.ended), [0, 1, 2])
 
-    def test_others_run_beside_it(self):
+    def test_other_messages_run_beside_one(self):
         self.layer.send("job", {"n": 0, "redelivered": True})
         for n in (10, 11):
             self.layer.send("job", {"n": n})
         self.start()
         wait_until(lambda: self.running == {0, 10, 11}, "all three to run")
 
-    def test_what_may_have_been_handled_is_no_suspect(self):
+    def test_messages_that_may_have_been_sent_twice_run_together(self):
         for n in range(3):
             self.layer.send("job", {"n": n, "redelivered": "maybe"})
         self.start()

@@ -60,7 +60,7 @@ def run_commit_hooks() -> None:
     """
     Send the messages that wait for a commit that never comes, because the test case rolls back.
 
-    A ChannelTestCase calls this whenever a test reads messages outside of a transaction of its own. Only
+    A ChannelTestCase calls this whenever a test reads messages outside of its own transactions. Only
     hooks of this package run; those of the site don't.
     """
     for alias, own in _own_transactions.items():
@@ -173,7 +173,7 @@ def make_test_layer(alias: str) -> Any:
 
 class Client:
     """
-    A connection without a protocol: sends on the layer of `alias`, with a reply channel of its own, runs
+    A connection without a protocol: sends on the layer of `alias`, with its own reply channel, runs
     consumers, and receives their replies.
     """
 
