@@ -49,22 +49,6 @@ class Replies:
     delivered at once. Belongs to the thread of one worker.
     """
 
-    __slots__ = (
-        "channel",
-        "consumer_id",
-        "ends_batch",
-        "event_id",
-        "frames",
-        "layer",
-        "reply_channel",
-        "session",
-        "_failed",
-        "_length",
-        "_patch",
-        "_replies",
-        "_requeued",
-    )
-
     def __init__(
         self,
         layer: BaseChannelLayer,
