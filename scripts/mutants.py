@@ -88,7 +88,7 @@ GROUPS = [
         ["django/channels/layers/engine/*.py", "django/channels/layers/*.py"],
         ADDON,
         ["test_engine*", "test_layer*", "test_memory_layer*", "test_conformance*"]
-        + ["test_worker*", "test_database_layer_leases", "test_database_layer"],
+        + ["test_worker*"],
     ),
     Group(
         "database",
@@ -100,7 +100,8 @@ GROUPS = [
         "redis",
         ["asgi_redis/asgi_redis/*.py"],
         REDIS,
-        ["test_standalone", "test_[!s]*", "test_slots"],
+        ["test_standalone", "test_lost_replies", "test_prefetch", "test_counters", "test_failures"]
+        + ["test_recovery"],
     ),
 ]
 #: Contracts and declarations: nothing in them runs, or all of it is trivial.
