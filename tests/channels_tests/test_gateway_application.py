@@ -4,7 +4,7 @@ import asyncio
 import threading
 import unittest
 
-from django.channels import route
+from django.channels import protocol, route
 from django.channels.gateway import connection
 from django.channels.gateway.application import Gateway
 from django.channels.gateway.connection import Connection
@@ -180,6 +180,62 @@ class ErrorTests(unittest.TestCase):
         with self.assertLogs("django.channels.gateway", "WARNING") as logs:
             asyncio.run(main())
         self.assertIn("/x\\nforged was not accepted", " ".join(logs.output))
+
+
+class ConnectionTests(unittest.TestCase):
+    def write(self, refuse, code):
+        """Close a socket with `code` on a server whose `send` raises `refuse(event)`; return the events."""
+        events = []
+
+        async def send(event):
+            error = refuse(event)
+            if error is not None:
+                raise error
+            events.append(event)
+
+        async def main():
+            gateway = Gateway(make_layer(threads=0))
+            state = WebSocket(gateway.name + "1", "/x")
+            client = Connection(gateway, state, send)
+            client.perform(state.connect({}))
+            client.perform(state.reply(protocol.ack(0, [{"accept": True}, {"close": code}])))
+            try:
+                await client.write()
+            finally:
+                await gateway.stop()
+
+        asyncio.run(main())
+        return events
+
+    def test_a_close_code_that_the_server_refuses_is_sent_as_one_of_a_sites(self):
+        def refuse(event):
+            return RuntimeError("refused") if 1000 < event.get("code", 0) < 3000 else None
+
+        self.assertEqual(self.write(refuse, 1011)[-1]["code"], 4011)
+        self.assertEqual(self.write(refuse, 1000)[-1]["code"], 1000)
+        self.assertEqual(self.write(lambda event: None, 1011)[-1]["code"], 1011)
+
+    def test_another_refusal_is_an_error(self):
+        for refused in (1000, 4000):
+            with self.assertRaises(RuntimeError):
+                self.write(lambda event: RuntimeError() if "code" in event else None, refused)
+        with self.assertRaises(OSError):
+            self.write(lambda event: OSError("the client has gone"), 1011)
+
+    def test_wills_are_cleared_once_the_last_event_of_a_client_is_handled(self):
+        async def main():
+            layer = make_layer()
+            gateway, cleared = layer.gateway, []
+            gateway.inbox.clear_will = cleared.append
+            await visit(layer)
+            (channel,) = gateway.connections or [gateway.name + "1"]
+            deadline = gateway.loop.time() + TIMEOUT
+            while gateway.connections and gateway.loop.time() < deadline:
+                await asyncio.sleep(0.005)
+            self.assertEqual((cleared, gateway.connections), ([channel], {}))
+            await gateway.stop()
+
+        asyncio.run(main())
 
 
 class ClientsTests(unittest.TestCase):
