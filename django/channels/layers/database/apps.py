@@ -1,7 +1,9 @@
 """
-The app of the database layer's tables, under the label "channels_database". It has no models: SQL
-only.
+The app of the database layer's tables, under the label "channels_database". It has no models: its migration
+runs the SQL in sql/.
 """
+
+from __future__ import annotations
 
 from django.apps import AppConfig
 
@@ -10,3 +12,8 @@ class DatabaseLayerConfig(AppConfig):
     name = __package__
     label = "channels_database"
     verbose_name = "Channels: the database layer"
+
+    def ready(self) -> None:
+        from .connections import remember_names
+
+        remember_names()

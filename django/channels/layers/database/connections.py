@@ -5,32 +5,45 @@ The layer's own connections: opened as the Django alias says, in autocommit, and
 fork. What differs between databases is in postgresql.py, mysql.py and sqlite.py.
 """
 
+from __future__ import annotations
+
 import asyncio
-import os
 import select
 import threading
 import time
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
-from django.core import mail
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections as aliases
 from django.db.utils import load_backend
 
 from ...exceptions import LayerUnavailable
 
-#: A transaction that lost against another one (a deadlock) is run this often.
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: How often a transaction runs that loses against another one (a deadlock).
 TRIES = 10
 
-#: Seconds for which a connection that was just used is taken for alive.
+#: Seconds for which a connection that was just used is taken to be alive.
 FRESH = 0.02
 
-#: Idle connections that are kept.
-MOST_IDLE = 16
+#: How many idle connections are kept.
+MAX_IDLE = 16
+
+#: The parent's connections, in a forked process. They are kept because some drivers close a connection when
+#: it is collected.
+_inherited: list[list[Connection]] = []
+
+#: The databases of the site, by alias, as they were when Django had loaded its apps.
+_names: dict[str, str] = {}
 
 
-#: A parent's connections, in a process forked from it: kept, for some drivers close what is let go of.
-_inherited = []
+def remember_names() -> None:
+    """Remember which databases the site has: see `Connections.is_temporary`."""
+    for alias in aliases:
+        _names.setdefault(alias, str(aliases[alias].settings_dict["NAME"]))
 
 
 class Conflict(Exception):
@@ -38,26 +51,29 @@ class Conflict(Exception):
 
 
 class Connection:
-    """
-    One connection of the driver, with the cursor that everything runs on. For one thread at a time.
-    """
+    """One connection of the driver, with the cursor that everything runs on. For one thread at a time."""
 
-    def __init__(self, raw, cursor):
+    def __init__(self, raw: Any, cursor: Any, path: str = "") -> None:
         self.raw = raw
         self.cursor = cursor
+        #: The file, on SQLite.
+        self.path = path
+        #: When (monotonic) it was last used.
         self.used = 0.0
 
-    def run(self, statement, parameters=()):
-        """Execute; returns the number of rows it changed."""
+    def run(self, statement: str, parameters: Any = ()) -> int:
+        """Execute a statement; return the number of rows it changed."""
         self.cursor.execute(statement, parameters)
-        return self.cursor.rowcount
+        count: int = self.cursor.rowcount
+        return count
 
-    def rows(self, statement, parameters=()):
-        """Execute; returns the rows, a list of tuples."""
+    def rows(self, statement: str, parameters: Any = ()) -> list[Any]:
+        """Execute a statement; return its rows, a list of tuples."""
         self.cursor.execute(statement, parameters)
-        return self.cursor.fetchall()
+        return list(self.cursor.fetchall())
 
-    def close(self):
+    def close(self) -> None:
+        """Close it. A broken one raises nothing."""
         try:
             self.raw.close()
         except Exception:  # noqa: S110  (it is broken already)
@@ -66,56 +82,75 @@ class Connection:
 
 class Connections:
     """
-    Connections to one database; a subclass says how one is opened and what its driver's errors mean.
+    Connections to one database. A subclass opens them, and explains its driver's errors. Thread-safe.
 
-    `alias` names the entry of DATABASES; it is read anew for each connection, so that a test runner may
-    change it.
+    `alias` names the entry of DATABASES. It is read anew for each connection, because its NAME may change.
     """
 
-    vendor = None
+    vendor: str
     begin = "BEGIN"
 
-    def __init__(self, alias):
+    def __init__(self, alias: str) -> None:
         self.alias = alias
-        self.errors = ()  # the driver's, once it has been loaded
+        self.errors: tuple[type[BaseException], ...] = ()  # the driver's, once it has been loaded
+        self._settings: dict[str, Any] | None = None
+        self._opened: str | None = None  # the NAME when a connection was last opened
         self._reset()
 
-    def _reset(self):
-        self._pid = os.getpid()
-        self._idle = []
+    def _reset(self) -> None:
+        self._idle: list[Connection] = []
         self._lock = threading.Lock()
 
-    def after_fork(self):
-        """In the child: the parent's connections are the parent's, and are not even closed here."""
+    def after_fork(self) -> None:
+        """Begin anew in a child process. The parent's connections are not even closed here."""
         _inherited.append(self._idle)
         self._reset()
 
     # For a subclass.
 
-    def open(self):
-        """A new Connection. Raises the driver's errors."""
+    def open(self) -> Connection:
+        """Return a new Connection. Raises the driver's errors."""
         raise NotImplementedError
 
-    def is_alive(self, connection):
-        """Whether an idle connection is still there, told without asking the server."""
+    def is_alive(self, connection: Connection) -> bool:
+        """Return whether an idle connection is still there, without asking the server."""
         return not readable(connection.raw.fileno())
 
-    def explain(self, error):
-        """The exception to raise for one of the driver's `errors`."""
+    def explain(self, error: Any) -> BaseException:
+        """Return the exception to raise for one of the driver's `errors`."""
         raise NotImplementedError
 
-    def lock(self):
-        """Before each transaction that writes; `unlock` follows."""
+    def lock(self) -> None:
+        """Prepare a transaction that writes. `unlock` follows."""
 
-    def unlock(self):
-        """After each transaction that writes."""
+    def unlock(self) -> None:
+        """End a transaction that writes."""
 
     # Use.
 
-    @contextmanager
-    def lend(self):
+    def name(self) -> str:
+        """Return the NAME that the alias has now."""
+        if self._settings is None:
+            self._settings = aliases[self.alias].settings_dict  # its NAME is changed in place
+            _names.setdefault(self.alias, str(self._settings["NAME"]))
+        return str(self._settings["NAME"])
+
+    def is_temporary(self) -> bool:
         """
-        A connection, in autocommit, for the block. Raises LayerUnavailable, Conflict or
+        Return whether the alias has another NAME than at the start, so that idle connections are closed.
+        Who changed it (a test runner, or a script that clones databases) will want to drop that database,
+        and a server refuses to drop one that somebody is connected to.
+        """
+        return self.name() != _names[self.alias]
+
+    def has_moved(self) -> bool:
+        """Return whether the alias has another NAME than when a connection was last opened."""
+        return self._opened is not None and self._opened != self.name()
+
+    @contextmanager
+    def lend(self) -> Iterator[Connection]:
+        """
+        Lend a connection, in autocommit, for the block. Raises LayerUnavailable, Conflict or
         ImproperlyConfigured.
         """
         connection = None
@@ -126,10 +161,10 @@ class Connections:
             self._give_up(connection, error)
         self._put(connection)
 
-    def transaction(self, work, single=False):
+    def transaction(self, work: Callable[[Connection], Any], single: bool = False) -> Any:
         """
-        `work(connection)` between BEGIN and COMMIT, or, being a `single` statement, as it is; run again
-        where it lost against another one.
+        Return `work(connection)`, run between BEGIN and COMMIT, or as it is if it is a `single` statement.
+        It runs again if it lost against another transaction.
         """
         attempt = 0
         while True:
@@ -143,7 +178,7 @@ class Connections:
                     ) from error
                 time.sleep(0.002 * attempt)
 
-    def _transaction(self, work, single):
+    def _transaction(self, work: Callable[[Connection], Any], single: bool) -> Any:
         connection, locked = None, False
         try:
             connection = self._get()
@@ -163,8 +198,8 @@ class Connections:
         self._put(connection)
         return result
 
-    def _give_up(self, connection, error):
-        """Close what failed, and raise `error` as callers know it."""
+    def _give_up(self, connection: Connection | None, error: BaseException) -> NoReturn:
+        """Close a connection that failed, and raise `error` as callers know it."""
         if connection is not None:
             connection.close()
         if isinstance(error, self.errors):
@@ -174,7 +209,7 @@ class Connections:
             raise explained from error
         raise error
 
-    def _get(self):
+    def _get(self) -> Connection:
         while True:
             with self._lock:
                 connection = self._idle.pop() if self._idle else None
@@ -184,57 +219,47 @@ class Connections:
                 return connection
             connection.close()
 
-    def _put(self, connection):
+    def _put(self, connection: Connection) -> None:
         connection.used = time.monotonic()
+        temporary = self.is_temporary()
         with self._lock:
-            if len(self._idle) < MOST_IDLE and not self._is_passing():
+            if len(self._idle) < MAX_IDLE and not temporary:
                 self._idle.append(connection)
                 return
         connection.close()
 
-    def _is_passing(self):
-        """Whether the database is a test runner's, which cannot drop it while somebody is connected."""
-        return hasattr(mail, "outbox") and str(
-            aliases[self.alias].settings_dict["NAME"]
-        ).startswith("test_")
-
-    def _open(self):
-        """
-        Open one; apart from the event loop, if one runs in this thread, as Django's back ends
-        insist.
-        """
+    def _open(self) -> Connection:
+        """Open one: on another thread if an event loop runs in this one, as Django's back ends demand."""
+        self._opened = self.name()
         try:
             asyncio.get_running_loop()
         except RuntimeError:
             return self.open()
-        result = []
+        result: list[Connection | BaseException] = []
 
-        def work():
+        def work() -> None:
             try:
-                result.append((self.open(), None))
+                result.append(self.open())
             except BaseException as error:
-                result.append((None, error))
+                result.append(error)
 
         thread = threading.Thread(target=work, name="channels-connect")
         thread.start()
         thread.join()
-        connection, error = result[0]
-        if error is not None:
-            raise error
-        return connection
+        found = result[0]
+        if isinstance(found, BaseException):
+            raise found
+        return found
 
-    def close_idle(self):
-        """Close what is not in use."""
+    def close_idle(self) -> None:
+        """Close the connections that are not in use."""
         with self._lock:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
 
-    def wrapper(self):
-        """
-        Django's own connection object for a copy of the alias: only to open connections by its
-        settings.
-        """
+    def wrapper(self) -> Any:
+        """Return Django's connection object for a copy of the alias, only to open connections as it does."""
         settings = dict(aliases[self.alias].settings_dict)
         settings["OPTIONS"] = dict(settings.get("OPTIONS") or {})
         # A pool of Django's is for requests; these connections are kept here.
@@ -242,8 +267,8 @@ class Connections:
         return load_backend(settings["ENGINE"]).DatabaseWrapper(settings, self.alias)
 
 
-def readable(descriptor, timeout=0.0):
-    """Whether there is something to read, a closed end included, within `timeout` seconds."""
+def readable(descriptor: int, timeout: float = 0.0) -> bool:
+    """Return whether there is something to read, or the end is closed, within `timeout` seconds."""
     if hasattr(select, "poll"):
         poll = select.poll()
         poll.register(descriptor, select.POLLIN | select.POLLPRI)
@@ -251,8 +276,8 @@ def readable(descriptor, timeout=0.0):
     return bool(select.select([descriptor], [], [], timeout)[0])
 
 
-def not_migrated(alias, error):
-    """What to raise where the tables are missing."""
+def not_migrated(alias: str, error: object) -> ImproperlyConfigured:
+    """Return the exception to raise if the tables are missing."""
     return ImproperlyConfigured(
         "The database %r has no tables of the channel layer (%s): add %r to INSTALLED_APPS and run "
         "manage.py migrate --database=%s."

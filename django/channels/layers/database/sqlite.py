@@ -18,7 +18,6 @@ import time
 from typing import Any, Callable, Sequence
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections as aliases
 
 from ...exceptions import LayerUnavailable
 from .connections import Conflict, Connection, Connections
@@ -48,7 +47,6 @@ class SQLiteConnections(Connections):
 
     def __init__(self, alias, file=None):
         self._file = file
-        self._settings = None
         self._name = self._path = None
         self._exists_until = 0.0
         super().__init__(alias)
@@ -66,12 +64,14 @@ class SQLiteConnections(Connections):
         """
         if self._file is not None:
             return str(self._file)
-        if self._settings is None:
-            self._settings = aliases[self.alias].settings_dict
-        name = self._settings["NAME"]
+        name = self.name()
         if name != self._name:
-            self._path, self._name = self._path_beside(str(name)), name
+            self._path, self._name = self._path_beside(name), name
         return self._path
+
+    def is_temporary(self):
+        # A file can be deleted although somebody has it open.
+        return False
 
     def _path_beside(self, name):
         if name and name != ":memory:" and not name.startswith("file:"):
