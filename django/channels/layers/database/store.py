@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from functools import lru_cache
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
@@ -86,6 +85,7 @@ class DatabaseStore(Maintenance, Store):
         self._claimed: dict[str, int] = {}  # consumer to the number of the message that it has seen
         self._unsure: set[str] = set()  # consumers whose last claim failed on the way
         self._empty: dict[tuple[str, ...], tuple[int, float]] = {}
+        self._kinds: dict[tuple[str, ...], tuple[Wanted, tuple[str, ...]]] = {}
         self._turn = 0
 
     def after_fork(self) -> None:
@@ -163,11 +163,12 @@ class DatabaseStore(Maintenance, Store):
     ) -> tuple[list[int], list[Row]]:
         """Return the indexes of `items` that find their queue full, and the rows of the others."""
         refused, rows = [], []
-        pending: Counter[str] = Counter()
+        pending: dict[str, int] = {}
         for index, item in enumerate(items):
             queue = self.queue(item.channel)
-            if item.unlimited or self._has_room(queue, item.channel, pending[queue], connection):
-                pending[queue] += 1
+            ahead = pending.get(queue, 0)
+            if item.unlimited or self._has_room(queue, item.channel, ahead, connection):
+                pending[queue] = ahead + 1
                 rows.append(self.row(queue, item))
             else:
                 refused.append(index)
@@ -262,8 +263,8 @@ class DatabaseStore(Maintenance, Store):
     def _next(
         self, channels: Sequence[str], consumer: str | None, process: str, block: bool
     ) -> Entry | None:
-        wanted = self._wanted(channels)
-        queues = tuple(queue for queue, _ in wanted)  # what a kind of readers waits for
+        found = self._kinds.get(tuple(channels))
+        wanted, queues = found or self._add_kind(tuple(channels))
         local = self._local
         woken, local.woken = getattr(local, "woken", False), False
         local.version = self.waiters.version
@@ -289,15 +290,21 @@ class DatabaseStore(Maintenance, Store):
         number, _, channel, body, losses = row
         return Entry(number, channel, body, losses)
 
-    def _wanted(self, channels: Sequence[str]) -> Wanted:
-        """Return (queue, the one name wanted of a queue that names share, or "") of each channel."""
+    def _add_kind(self, channels: tuple[str, ...]) -> tuple[Wanted, tuple[str, ...]]:
+        """
+        Return (queue, the one name wanted of a queue that names share, or "") of each channel; and the queues
+        alone, for which this kind of readers waits. Remember both.
+        """
         wanted = []
         for channel in channels:
             inbox = inbox_of(channel)
             wanted.append(
                 (self.key(inbox or channel), channel if inbox not in (None, channel) else "")
             )
-        return wanted
+        if len(self._kinds) > MAX_KINDS:
+            self._kinds.clear()
+        found = self._kinds[channels] = wanted, tuple(queue for queue, _ in wanted)
+        return found
 
     def _known_empty(self, queues: tuple[str, ...], version: int) -> bool | None:
         """
@@ -436,10 +443,9 @@ class DatabaseStore(Maintenance, Store):
         queues = list(dict.fromkeys(queues))
         if not queues:
             return set()
-        parts = [_numbered(self.sql["peek"], number) for number in range(len(queues))]
         parameters = {"queue%d" % number: queue for number, queue in enumerate(queues)}
         with self.connections.lend() as connection:
-            rows = connection.rows(" UNION ALL ".join(parts), parameters)
+            rows = connection.rows(_union(self.sql["peek"], len(queues)), parameters)
         return {row[0] for row in rows}
 
     # Groups.
@@ -570,5 +576,5 @@ def _with_rows(statement: str, row: str, number: int) -> str:
 
 
 @lru_cache(maxsize=512)
-def _numbered(statement: str, number: int) -> str:
-    return numbered(statement, number)
+def _union(statement: str, number: int) -> str:
+    return " UNION ALL ".join(numbered(statement, each) for each in range(number))
