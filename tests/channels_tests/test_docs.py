@@ -1,8 +1,8 @@
 """
-The documentation: its examples run, and the names, signatures, options and numbers in it are the code's.
+Test the documentation: its examples run, and its names, signatures and numbers are those of the code.
 
-In a page, a block of Python whose first line is a comment with a file's name is that file; any other
-is executed. Blocks that are not Python say so (`.. code-block:: console`).
+If the first line of a block of Python is a comment with the name of a file, the block is that file. Other
+blocks are executed. Blocks in other languages name their language (`.. code-block:: console`).
 """
 
 import ast
@@ -34,7 +34,7 @@ from .support.waiting import TIMEOUT, wait_until
 PACKAGE = django.channels.__name__
 DOCS = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(__file__))), "docs")
 
-#: What of docs/ is this project's: inside the patched Django, the rest is Django's own.
+#: The parts of docs/ that this project adds. Inside the patched Django, the rest is Django's own.
 TREES = ["topics/channels.txt", "topics/channels", "ref/channels", "howto/deployment/asgi"]
 TREES += ["internals/channels.txt", "internals/channels"]
 
@@ -42,7 +42,7 @@ _FILE = re.compile(r"# (\w+(?:/\w+)+\.py)$")
 
 
 def pages():
-    """The names of this project's pages, such as "topics/channels/groups.txt"."""
+    """Return the names of this project's pages, such as "topics/channels/groups.txt"."""
     found = []
     for name in TREES:
         path = os.path.join(DOCS, name)
@@ -56,7 +56,7 @@ def pages():
 
 
 def sources():
-    """Yield the text of each Python file of the package, and of the Redis layer where it is there."""
+    """Yield the text of each Python file of the package, and of the Redis layer if it is present."""
     redis = os.path.join(os.path.dirname(DOCS), "asgi_redis", "asgi_redis")
     for top in (os.path.dirname(django.channels.__file__), redis):
         for folder, _, names in os.walk(top):
@@ -72,7 +72,7 @@ def text_of(name):
 
 
 def python_blocks(text):
-    """`(line number, source)` of each block of Python in a page, for this package's name."""
+    """Return `(line number, source)` of each block of Python in a page, with this package's name."""
     lines = text.split("\n")
     blocks = []
     number = 0
@@ -102,7 +102,7 @@ def python_blocks(text):
 
 
 class Page:
-    """The examples of one page: `files` by path, and `run()` for the rest, in one namespace."""
+    """The examples of one page: `files` has the files by path, and `run()` executes the other blocks."""
 
     def __init__(self, name):
         self.name = name
@@ -117,7 +117,7 @@ class Page:
 
     @contextmanager
     def importable(self):
-        """With the page's files on the path; afterwards they are forgotten."""
+        """Make the page's files importable. Afterwards, remove them and their modules."""
         folder = os.path.realpath(tempfile.mkdtemp(prefix="channels-docs-"))
         tops = {path.split("/")[0] for path in self.files}
         try:
@@ -139,7 +139,7 @@ class Page:
             shutil.rmtree(folder, ignore_errors=True)
 
     def run(self):
-        """Execute the blocks that are no files, in order; returns their namespace."""
+        """Execute the blocks that aren't files, in order, and return their namespace."""
         namespace = {"__name__": "documentation"}
         for number, source in self.blocks:
             code = compile("\n" * (number - 1) + source, os.path.join(DOCS, self.name), "exec")
@@ -149,7 +149,7 @@ class Page:
 
 @override_settings(ALLOWED_HOSTS=["testserver"])
 class PageTests(ChannelTestCase):
-    """What the pages show, done."""
+    """The examples of the pages do what the pages say."""
 
     @contextmanager
     def page(self, name, routing=None):
@@ -178,7 +178,7 @@ class PageTests(ChannelTestCase):
 
         return User.objects.create_user(name)
 
-    # One test a page.
+    # One test for each page.
 
     def test_consumers_describe(self):
         with self.page("consumers") as page:
@@ -425,7 +425,7 @@ class PageTests(ChannelTestCase):
 
 
 class BindingPageTests(unittest.TestCase):
-    """The page about data binding brings a model of its own."""
+    """The page about data binding, which defines a model."""
 
     def test_binding(self):
         with Page("topics/channels/binding.txt").importable():
@@ -445,7 +445,7 @@ class BindingPageTests(unittest.TestCase):
 
     @staticmethod
     def disconnect(model):
-        """Its signals, which would refer to it for as long as the process runs."""
+        """Disconnect the model's signals, which would refer to it until the process ends."""
         from django.channels.binding.base import BindingMetaclass
         from django.db.models import signals
 
@@ -506,14 +506,14 @@ class BindingPageTests(unittest.TestCase):
 
 
 class TestCasePageTests(unittest.TestCase):
-    """The test cases that the pages show pass, each with the routing of its page."""
+    """The test cases on the pages pass, each with the routing of its page."""
 
     def run_test_case(self, page, routing, name):
         entry = dict(channel_layers.configs["default"], ROUTING=routing)
         with Page(page).importable(), override_settings(CHANNEL_LAYERS={"default": entry}):
             module, _, attribute = name.rpartition(".")
             case = getattr(importlib.import_module(module), attribute)
-            case.available_apps = None  # Django's own runner wants it said
+            case.available_apps = None  # Django's own runner requires this
             result = unittest.TestResult()
             unittest.defaultTestLoader.loadTestsFromTestCase(case).run(result)
         self.assertEqual([trace for _, trace in result.errors + result.failures], [])
@@ -543,7 +543,7 @@ class TestCasePageTests(unittest.TestCase):
 
 
 class ServerPageTests(unittest.TestCase):
-    """What the pages show behind real servers."""
+    """The examples of the pages work behind real servers."""
 
     def test_tutorial_behind_servers(self):
         require("websocket")
@@ -563,7 +563,7 @@ class ServerPageTests(unittest.TestCase):
                         )
                         for _ in range(2)
                     ]
-                    # Its own frame comes back when the socket is in the group for certain.
+                    # When the socket's own frame comes back, it is a member of the group.
                     sockets[1].send("one")
                     self.assertEqual(sockets[1].recv(), "one")
                     sockets[0].send("hello")
@@ -578,10 +578,10 @@ class ServerPageTests(unittest.TestCase):
 
 
 class NamesTests(SimpleTestCase):
-    """Names, signatures, options and numbers in the pages are those of the code."""
+    """Names, signatures, options and numbers on the pages are those of the code."""
 
     def described(self):
-        """`(page, kind, dotted name, arguments or None)` of each description of the reference."""
+        """Yield `(page, kind, module, names, arguments or None)` of each description in the reference."""
         for name in pages():
             module, outer = None, None
             for line in text_of(name).split("\n"):
@@ -617,7 +617,7 @@ class NamesTests(SimpleTestCase):
             try:
                 found = self.resolve(module, names)
             except AttributeError:
-                # What __init__ sets, the class does not have.
+                # An attribute that __init__ sets isn't an attribute of the class.
                 source = _sources(self.resolve(module, names[:-1])) if names[1:] else ""
                 self.assertRegex(source, r"self\.%s\b.* = " % names[-1], where)
             count += 1
@@ -632,7 +632,7 @@ class NamesTests(SimpleTestCase):
                 [str(each) for name, each in known.items() if name in wanted],
                 where,
             )
-            # What is left out is for other parts of the package: nobody has to give it.
+            # Arguments that the page omits are for other parts of the package, and have defaults.
             for name in set(known) - set(wanted):
                 self.assertIsNot(known[name].default, inspect.Parameter.empty, where)
         self.assertGreater(count, 100)
@@ -660,7 +660,7 @@ class NamesTests(SimpleTestCase):
             self.assertTrue(issubclass(getattr(exceptions, name), Exception))
 
     def test_options_of_commands(self):
-        """The options on the page exist, with their defaults; and no other option is ours."""
+        """The options on the page exist, with their defaults, and the page lists all of them."""
         commands, options, named, last, previous = {}, {}, {}, None, ""
         for line in text_of("ref/channels/commands.txt").split("\n"):
             program = re.match(r"\.\. program:: (\w+)", line)
@@ -707,7 +707,7 @@ class NamesTests(SimpleTestCase):
             self.assertEqual(int(match.group(1)), value, name)
 
     def test_counters(self):
-        """Each counter that the page names is counted somewhere, and the other way round."""
+        """The page lists the counters that the code counts."""
         text = text_of("ref/channels/limits.txt")
         named = set(re.findall(r"^``(\w+)``$", text, re.MULTILINE))
         counted = set()
@@ -737,7 +737,7 @@ class NamesTests(SimpleTestCase):
             self.assertRegex(page, r"[`\"]%s[`\"]" % re.escape(getattr(protocol, name)), name)
 
     def test_loggers(self):
-        """Each logger of the code is in the table, and the other way round."""
+        """The table lists the loggers that the code uses."""
         table = re.findall(
             r"^``(django\.channels\.\w+)``  ", text_of("topics/channels/how-it-works.txt"), re.M
         )
@@ -747,7 +747,7 @@ class NamesTests(SimpleTestCase):
         self.assertEqual(set(table), used, "list them in topics/channels/how-it-works.txt")
 
     def test_threads(self):
-        """Each thread that the code starts is on the page about the architecture, and the other way round."""
+        """The page about the architecture lists the threads that the code starts."""
         named = re.findall(
             r"^``(channels-[a-z-]+)(?:-1`` …|``) ",
             text_of("internals/channels/architecture.txt"),
@@ -769,7 +769,7 @@ class NamesTests(SimpleTestCase):
         )
 
     def test_settings(self):
-        """Every CHANNEL_LAYERS in the pages makes layers, where their packages are installed."""
+        """Every CHANNEL_LAYERS on the pages makes layers, if their packages are installed."""
         count = 0
         for page in pages():
             for number, source in python_blocks(text_of(page)):
@@ -785,7 +785,7 @@ class NamesTests(SimpleTestCase):
         self.assertGreater(count, 3)
 
     def test_checks(self):
-        """The ids of the system checks, on the page and in the code."""
+        """The page lists the ids of the system checks in the code."""
         with open(inspect.getfile(importlib.import_module(PACKAGE + ".checks"))) as source:
             known = set(re.findall(r"id=\"(channels\.\w\d+)\"", source.read()))
         named = set(re.findall(r"\*\*(channels\.\w\d+)\*\*", text_of("ref/channels/settings.txt")))
@@ -820,10 +820,10 @@ class NamesTests(SimpleTestCase):
                 block = block[end:].strip()
 
     def test_pages_are_linked(self):
-        """Every :doc: to a page of ours leads somewhere, and every page is in a table of contents."""
+        """Every :doc: link to one of these pages works, and every page is in a table of contents."""
         ours = {name[: -len(".txt")] for name in pages()}
         listed = {"topics/channels", "ref/channels/index", "howto/deployment/asgi/index"}
-        listed |= {"internals/channels"}  # these are in Django's own
+        listed |= {"internals/channels"}  # Django's own tables of contents list these
         for page in pages():
             text, folder = text_of(page), os.path.dirname(page)
             for target in re.findall(r":doc:`(?:[^`<]*<)?([^`>]+)>?`", text):
@@ -836,7 +836,7 @@ class NamesTests(SimpleTestCase):
 
 
 def _sources(cls):
-    """The source of a class and its bases in this package."""
+    """Return the source of a class and of its bases in this package."""
     return "".join(
         inspect.getsource(each) for each in cls.__mro__ if each.__module__.startswith(PACKAGE)
     )
@@ -871,7 +871,7 @@ def _exists(name):
 
 
 def _layers_in(source):
-    """The values of the assignments to CHANNEL_LAYERS in a block of Python."""
+    """Yield the values of the assignments to CHANNEL_LAYERS in a block of Python."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "CHANNEL_LAYERS":
             try:
