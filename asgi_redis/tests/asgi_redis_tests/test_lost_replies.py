@@ -10,6 +10,7 @@ import time
 import unittest
 from collections import Counter
 
+from asgi_redis.contract import Outgoing
 from asgi_redis.direct import LATE
 
 from asgi_redis import entry, prefetch
@@ -262,6 +263,8 @@ class LossyLink:
         if self._fault.is_next():
             if self._fault.kind == "old" and self._old is not None:
                 return self._old
+            if self._fault.kind == "unsent":
+                raise self._unavailable("the connection was cut before")
             if self._fault.kind != "old":
                 await self._link.call(commands, seconds)
                 await self._link.close()
@@ -371,6 +374,39 @@ class GatewayTests(RedisLayerCase, unittest.TestCase):
                     sent.append(message["number"])
                 self.assertEqual(sent, [0, 1, 2, 3, 4])  # the double lets each command run
         self.assertGreater(number, 4)
+
+    def test_what_never_arrived_is_sent_again_or_reported(self):
+        async def check():
+            loop = asyncio.get_event_loop()
+            inbox = self.layer.open_inbox("gateway.a!")
+            self.layer.group_add("room", "gateway.a!1")
+            fault = Fault(1, "unsent")
+            inbox._writer = LossyLink(inbox._writer, fault, self.layer.LayerUnavailable)
+            self.layer.store.send([Outgoing("gateway.a!1", b"gateway.a!1\n\xc1damaged")])
+            self.layer.send("gateway.a!1", {"good": 1})
+            failed = []
+            try:
+                while ("gateway.a!1", {"good": 1}) not in await self.read(inbox, 1):
+                    pass
+                inbox.set_will("gateway.a!2", ("websocket.disconnect", {}))
+                inbox.group_discard("room", "gateway.a!1")
+                inbox.send("work.x", {"number": 1}, failed.append)
+                await self.idle(inbox)
+                inbox.send("work.x", {"number": 2}, failed.append)
+                await self.idle(inbox)
+                key = self.layer.store.keys.wills(inbox.gateway)
+                wills = await loop.run_in_executor(
+                    None, self.layer.store.servers.call, ("HKEYS", key)
+                )
+                return len(failed), wills, self.layer.group_channels("room")
+            finally:
+                await inbox.close()
+
+        failed, wills, members = asyncio.run(check())
+        self.assertEqual((wills, members), ([b"gateway.a!2"], []))
+        letters = self.layer.dead_letters()
+        self.assertEqual([letter.reason for letter in letters], ["unreadable"])
+        self.assertEqual(failed + self.layer.channel_statistics("work.x")["messages_pending"], 2)
 
     async def idle(self, inbox):
         deadline = time.monotonic() + TIMEOUT

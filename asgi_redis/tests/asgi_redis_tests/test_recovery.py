@@ -217,8 +217,80 @@ class LostWorkerTests(RecoveryCase):
         self.watch()
         wait_until(self.layer.dead_letters, "the dead letter of who did not come back")
 
+    def test_dead_letters_that_a_recovery_drops_are_counted(self):
+        self.config = dict(self.config, dead_letters=0)
+        self.layer = self.make_layer()
+        self.watch()
+        self.lose("work.x", number=1)
+        wait_until(lambda: self.layer.statistics().get("dead_letters_dropped") == 1, "the count")
+        self.assertEqual(self.layer.dead_letters(), [])
+
+    def test_a_process_that_ends_with_a_message_does_not_take_it_along(self):
+        worker = self.make_layer()
+        self.layer.send("work.x", {"number": 1})
+        worker.claim("consumer", ["work.x"])
+        worker.close()
+        self.watch()
+        self.assertEqual(wait_until(self.layer.dead_letters, "it")[0].message, {"number": 1})
+
 
 class LostGatewayTests(RecoveryCase):
+    def test_all_wills_of_many_connections_are_sent(self):
+        self.layer = self.make_layer(capacity=10000)
+
+        async def leave_with_many():
+            inbox = self.layer.open_inbox("gateway.many!")
+            for number in range(1201):
+                channel = "gateway.many!%d" % number
+                inbox.set_will(channel, ("websocket.disconnect", {"number": number}))
+            await asyncio.sleep(0)
+            await inbox.close()
+
+        asyncio.run(leave_with_many())
+        got = [self.receive("websocket.disconnect")["number"] for _ in range(1201)]
+        self.assertEqual(sorted(got), list(range(1201)))
+
+    def test_a_gateway_of_the_same_name_begins_anew_and_outlives_the_former_one(self):
+        former = self.layer_that_dies()
+
+        async def check():
+            loop = asyncio.get_event_loop()
+            dead = former.open_inbox("gateway.same!")
+            self.layer.send("gateway.same!1", {"for": "the former"})
+            self.die(former)
+            inbox = self.layer.open_inbox("gateway.same!")
+            self.layer.group_add("room", "gateway.same!1")
+            gone = "g:" + dead.gateway
+            await loop.run_in_executor(
+                None,
+                lambda: wait_until(
+                    lambda: (
+                        not self.layer.store.servers.call(
+                            ("ZSCORE", self.layer.store.keys.leases, gone)
+                        )
+                    ),
+                    "the former one's lease to end",
+                ),
+            )
+            self.layer.leases.step()
+            self.layer.send("gateway.same!1", {"for": "the new"})
+            batch = []
+            while len(batch) < 2:
+                batch += await asyncio.wait_for(inbox.receive(), TIMEOUT)
+            members = self.layer.group_channels("room")
+            await inbox.close()
+            return batch, members
+
+        batch, members = asyncio.run(check())
+        self.assertEqual(members, ["gateway.same!1"])
+        self.assertEqual(
+            batch,
+            [
+                ("gateway.same!1", {"group_add": "room"}),
+                ("gateway.same!1", {"for": "the new"}),
+            ],
+        )
+
     def test_its_memberships_go_and_its_sockets_get_a_farewell(self):
         gone = self.layer_that_dies()
 
