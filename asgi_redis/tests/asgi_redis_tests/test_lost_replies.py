@@ -376,11 +376,10 @@ class GatewayTests(RedisLayerCase, unittest.TestCase):
         self.assertGreater(number, 4)
 
     def test_what_never_arrived_is_sent_again_or_reported(self):
-        async def check():
+        async def check(fault):
             loop = asyncio.get_event_loop()
             inbox = self.layer.open_inbox("gateway.a!")
             self.layer.group_add("room", "gateway.a!1")
-            fault = Fault(1, "unsent")
             inbox._writer = LossyLink(inbox._writer, fault, self.layer.LayerUnavailable)
             self.layer.store.send([Outgoing("gateway.a!1", b"gateway.a!1\n\xc1damaged")])
             self.layer.send("gateway.a!1", {"good": 1})
@@ -402,11 +401,16 @@ class GatewayTests(RedisLayerCase, unittest.TestCase):
             finally:
                 await inbox.close()
 
-        failed, wills, members = asyncio.run(check())
-        self.assertEqual((wills, members), ([b"gateway.a!2"], []))
-        letters = self.layer.dead_letters()
-        self.assertEqual([letter.reason for letter in letters], ["unreadable"])
-        self.assertEqual(failed + self.layer.channel_statistics("work.x")["messages_pending"], 2)
+        for number in (1, 2):
+            with self.subTest(call=number):
+                self.layer.flush()
+                failed, wills, members = asyncio.run(check(Fault(number, "unsent")))
+                self.assertEqual((wills, members), ([b"gateway.a!2"], []))
+                letters = self.layer.dead_letters()
+                self.assertEqual([letter.reason for letter in letters], ["unreadable"])
+                self.assertEqual(
+                    failed + self.layer.channel_statistics("work.x")["messages_pending"], 2
+                )
 
     async def idle(self, inbox):
         deadline = time.monotonic() + TIMEOUT
