@@ -204,6 +204,19 @@ class LeaseTests:
         other.close()
         self.assertFalse(self.is_registered(process))
 
+    def test_a_message_of_a_process_that_ends_before_it_was_handled_is_recovered(self):
+        other = self.doomed_layer()
+        self.layer.send("orders", {"number": 1})
+        self.claim(other, "orders")
+        process = other.leases.process
+        other.leave()
+        self.assertTrue(self.is_registered(process))
+        self.end_lease(other, process)
+        self.dead.add(process)
+        self.recover()
+        self.assertEqual([each.message for each in self.layer.dead_letters()], [{"number": 1}])
+        other.close()
+
     def test_a_killed_process(self):
         self.layer.send("orders", {"number": 1})
         reader, writer = os.pipe()

@@ -65,6 +65,16 @@ class HeartbeatTests(StepCase):
         self.assertEqual(told, [])
         self.assertEqual(self.store.named("register"), [("gateway.a!",)])
 
+    def test_the_owner_is_told_once_although_a_reply_got_lost(self):
+        told = []
+        self.leases.acquire("gateway.a!", lambda: told.append(1))
+        self.store.answers["register"] = [LayerUnavailable("the reply is lost")]
+        with self.assertRaises(LayerUnavailable):
+            self.step(["gateway.a!"])
+        self.step()  # the lease was taken, so it is not missing any more
+        self.step()
+        self.assertEqual(told, [1])
+
     def test_threads_that_claim_at_once_take_one_lease(self):
         taken, barrier = [], threading.Barrier(4)
 

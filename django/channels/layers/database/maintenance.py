@@ -139,7 +139,9 @@ class Maintenance(Base):
     def leave(self, name: str) -> None:
         def work(connection: Connection) -> set[str]:
             changed: set[str] = set()
-            self._end(connection, self.key(name), changed)
+            key = self.key(name)
+            if not connection.rows(self.sql["claims_of"], {"process": key}):
+                self._end(connection, key, changed)
             return changed
 
         self.changed(self.connections.transaction(work))

@@ -42,6 +42,8 @@ class LeaseManager:
         self._layer = layer
         self._lock = threading.Lock()
         self._names: dict[str, Callable[[], None] | None] = {}
+        #: Names whose lease had run out, and whose owners have not been told.
+        self._untold: set[str] = set()
         self._process: str | None = None
         self._taking_process = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -168,7 +170,8 @@ class LeaseManager:
             names = dict(self._names)
         beat = layer.store.heartbeat(list(names))
         self._reached = time.monotonic()
-        for name in beat.missing:
+        self._untold.update(beat.missing)
+        for name in sorted(self._untold):
             self._take_again(name)
         pause = options.heartbeat
         if beat.next_end is not None:
@@ -214,10 +217,11 @@ class LeaseManager:
     def _take_again(self, name: str) -> None:
         """Take a lease that had run out, unless it was released meanwhile, and tell its owner."""
         with self._lock:
-            if name not in self._names:
-                return
-            lost = self._names[name]
-        self._layer.store.register(name)
+            wanted, lost = name in self._names, self._names.get(name)
+        if wanted:
+            self._layer.store.register(name)
+        # Only now: if the reply of `register` is lost, the owner is told with the next heartbeat.
+        self._untold.discard(name)
         if lost is not None:
             lost()
 

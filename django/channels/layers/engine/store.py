@@ -222,7 +222,8 @@ class Store(ABC):
     def leave(self, name: str) -> None:
         """
         End a lease in order. Of a gateway, send the wills of connections that are still open, and remove
-        memberships and inbox. A worker process holds nothing at this time.
+        memberships and inbox. A worker process that still holds messages keeps its lease: when it runs out,
+        they are recovered.
         """
 
     # Expiry.
