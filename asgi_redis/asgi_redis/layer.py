@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Any
 
 from .codec import make_codec
-from .contract import EngineLayer, Options
+from .contract import EngineLayer, Options, split
 from .keys import Keys
 from .servers import make_servers
 from .store import RedisStore
 
 #: Partitions on a cluster, where `partitions` is not given.
 CLUSTER_PARTITIONS = 16
+
+#: The options that only this layer has. Most go to `make_servers`.
+DEFAULTS: dict[str, Any] = {
+    "hosts": None,
+    "prefix": "asgi:",
+    "symmetric_encryption_keys": None,
+    "cluster": False,
+    "sentinels": None,
+    "service": None,
+    "partitions": None,
+    "socket_timeout": 10.0,
+    "socket_connect_timeout": 5.0,
+    "pool_size": 64,
+    "connection_kwargs": None,
+    "sentinel_kwargs": None,
+}
 
 
 class RedisChannelLayer(EngineLayer):
@@ -32,37 +48,13 @@ class RedisChannelLayer(EngineLayer):
 
     store: RedisStore
 
-    def __init__(
-        self,
-        hosts: Any = None,
-        prefix: str = "asgi:",
-        symmetric_encryption_keys: Sequence[str | bytes] | None = None,
-        cluster: bool = False,
-        sentinels: Any = None,
-        service: str | None = None,
-        partitions: int | None = None,
-        socket_timeout: float | None = 10.0,
-        socket_connect_timeout: float | None = 5.0,
-        pool_size: int = 64,
-        connection_kwargs: dict[str, Any] | None = None,
-        sentinel_kwargs: dict[str, Any] | None = None,
-        **others: Any,
-    ) -> None:
-        engine = {name: others.pop(name) for name in Options._fields if name in others}
-        super().__init__(Options(**engine), **others)
-        self._servers = {
-            "hosts": hosts,
-            "cluster": cluster,
-            "sentinels": sentinels,
-            "service": service,
-            "sentinel_kwargs": sentinel_kwargs,
-            "connection_kwargs": connection_kwargs,
-            "socket_timeout": socket_timeout,
-            "socket_connect_timeout": socket_connect_timeout,
-            "pool_size": pool_size,
-        }
-        self._keys = Keys(prefix, partitions or (CLUSTER_PARTITIONS if cluster else 1))
-        self._encryption_keys = symmetric_encryption_keys
+    def __init__(self, **config: Any) -> None:
+        own, shared, common = split(config, DEFAULTS)
+        super().__init__(Options(**shared), **common)
+        partitions = own.pop("partitions") or (CLUSTER_PARTITIONS if own["cluster"] else 1)
+        self._keys = Keys(own.pop("prefix"), partitions)
+        self._encryption_keys = own.pop("symmetric_encryption_keys")
+        self._servers = own
         self.store  # noqa: B018  its options are checked now
 
     def make_store(self) -> RedisStore:

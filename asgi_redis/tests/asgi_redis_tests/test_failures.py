@@ -244,6 +244,7 @@ class SettingsTests(unittest.TestCase):
             symmetric_encryption_keys=["secret"],
         )
         RedisChannelLayer()
+        self.assertEqual(RedisChannelLayer(CAPACITY=7).capacity, 7)
         RedisChannelLayer(hosts=["unix:///run/redis.sock?db=1"])
         RedisChannelLayer(hosts=[{"address": "redis://localhost"}])
 
@@ -259,6 +260,7 @@ class SettingsTests(unittest.TestCase):
             ({"partitions": 0.5}, "partitions"),
             ({"heartbeat": 5, "lease": 6}, "3 heartbeats"),
             ({"symmetric_encryption_keys": "abc"}, "list"),
+            ({"partitons": 2}, "Did you mean 'partitions'"),
         ):
             with self.subTest(config=config):
                 with self.assertRaisesRegex(ImproperlyConfigured, text):
