@@ -27,7 +27,7 @@ from django.channels.test import ChannelTestCase, HttpClient, WSClient, apply_ro
 from django.core.management import find_commands, load_command_class
 from django.test import SimpleTestCase, modify_settings, override_settings
 
-from . import servers
+from .support import sites
 from .support.requirements import require
 from .support.waiting import TIMEOUT, wait_until
 
@@ -553,10 +553,10 @@ class ServerPageTests(unittest.TestCase):
         (settings,) = [source for _, source in page.blocks if "CHANNEL_LAYERS" in source]
         files = {path: text for path, text in page.files.items() if path != "mysite/members.py"}
         for program in ("daphne", "uvicorn"):
-            with self.subTest(program), servers.Project(files, settings) as project:
+            with self.subTest(program), sites.Project(files, settings) as project:
                 with project.manage("check") as check:
                     self.assertEqual(check.wait(3 * TIMEOUT), 0, check.output)
-                with servers.serve(project, program) as server:
+                with sites.serve(project, program) as server:
                     sockets = [
                         websocket.create_connection(
                             server.websocket_url("/wall/"), timeout=TIMEOUT, suppress_origin=True

@@ -1,0 +1,39 @@
+"""The example layer of the guide "Write a layer" keeps the contract of a channel layer."""
+
+import os
+import shutil
+import tempfile
+import unittest
+
+from django.channels.test.conformance import LayerConformance
+from django.core.exceptions import ImproperlyConfigured
+
+try:
+    from .directory_layer import DirectoryChannelLayer
+except ImportError:  # Windows has no fcntl
+    DirectoryChannelLayer = None
+
+
+@unittest.skipIf(DirectoryChannelLayer is None, "the example locks files with fcntl")
+class DirectoryLayerTests(LayerConformance, unittest.TestCase):
+    shortest_expiry = 0.2
+    busy = {"heartbeat": 0.05, "lease": 1.0}
+
+    def setUp(self):
+        self.directory = tempfile.mkdtemp(prefix="channels-directory-")
+        self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
+        super().setUp()
+
+    def make_layer(self, **config):
+        layer = DirectoryChannelLayer(directory=self.directory, **config)
+        self.addCleanup(layer.close)
+        return layer
+
+    def test_the_example_is_short(self):
+        path = os.path.join(os.path.dirname(__file__), "directory_layer.py")
+        with open(path, encoding="utf-8") as file:
+            self.assertLessEqual(len(file.readlines()), 500)
+
+    def test_a_missing_directory_is_refused(self):
+        with self.assertRaisesRegex(ImproperlyConfigured, "directory"):
+            DirectoryChannelLayer()
