@@ -68,7 +68,7 @@ GROUPS = [
         "gateway",
         ["django/channels/gateway/*.py"],
         ADDON,
-        ["test_gateway_[!s]*", "test_log", "test_gateway_servers"],
+        ["test_gateway_sender", "test_gateway_[!s]*", "test_log", "test_gateway_servers"],
     ),
     Group(
         "sessions",

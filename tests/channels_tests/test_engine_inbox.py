@@ -4,6 +4,7 @@ import asyncio
 import functools
 import threading
 import unittest
+from unittest import mock
 
 from django.channels.exceptions import ChannelFull, LayerUnavailable
 from django.channels.layers.engine import inbox as engine_inbox
@@ -161,6 +162,7 @@ class ThreadedInboxTests(unittest.TestCase):
 
     @in_loop
     async def test_a_full_batch_is_followed_by_another_read(self):
+        self.layer.block_for = 10 * TIMEOUT  # no read comes unasked
         full = [("gateway.a!1", "{}")] * engine_inbox.READ_BATCH
         self.store.answers["receive_inbox"] = [full, [("gateway.a!1", '{"last": 1}')]]
         self.open()
@@ -244,6 +246,22 @@ class ThreadedInboxTests(unittest.TestCase):
         self.assertEqual(self.layer.statistics(), {"sent": 3})
 
     @in_loop
+    async def test_work_of_every_kind_wakes_the_sender_by_itself(self):
+        self.open()
+        for number, wish in enumerate(
+            (
+                lambda: self.inbox.send("work", {}, self.failures.append),
+                lambda: self.inbox.set_will("gateway.a!1", ("websocket.disconnect", {})),
+                lambda: self.inbox.clear_will("gateway.a!1"),
+                lambda: self.inbox.group_discard("room", "gateway.a!1"),
+            ),
+            1,
+        ):
+            wish()
+            await self.until(lambda number=number: len(self.batches()) == number)
+            await self.until(lambda: not self.inbox._sending)
+
+    @in_loop
     async def test_a_full_channel_is_reported_to_its_own_sender_only(self):
         failures = {}
         self.store.answers["gateway_batch"] = [[0]]
@@ -260,11 +278,13 @@ class ThreadedInboxTests(unittest.TestCase):
     async def test_after_an_outage_wills_and_discards_are_done_and_messages_reported(self):
         self.store.answers["gateway_batch"] = [LayerUnavailable("away")]
         self.open()
-        with self.inbox._lock:  # so that all of it is one batch
-            self.inbox.set_will("gateway.a!1", ("websocket.disconnect", {}))
-            self.inbox.group_discard("room", "gateway.a!2")
-            self.inbox.send("work", {}, self.failures.append)
-        await self.until(lambda: len(self.batches()) == 2)
+        with mock.patch.object(engine_inbox.logger, "exception") as log:
+            with self.inbox._lock:  # so that all of it is one batch
+                self.inbox.set_will("gateway.a!1", ("websocket.disconnect", {}))
+                self.inbox.group_discard("room", "gateway.a!2")
+                self.inbox.send("work", {}, self.failures.append)
+            await self.until(lambda: len(self.batches()) == 2)
+        log.assert_not_called()  # the sender is told, and has its own words
         self.assertIsInstance(self.failures[0], LayerUnavailable)
         wills, _, discards, sends = self.batches()[1]
         self.assertEqual([will.connection for will in wills], ["gateway.a!1"])

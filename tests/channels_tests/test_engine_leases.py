@@ -222,6 +222,15 @@ class DelayTests(StepCase):
         self.assertRaises(LayerUnavailable, self.leases.send_due)
         self.assertTrue(self.leases.is_due())
 
+    def test_a_message_that_the_store_tells_of_is_looked_for_after_a_pause(self):
+        self.store.due_pause = 0.5
+        self.leases.send_due()
+        self.store.wake_due()
+        self.leases._wait(self.now + 5)
+        self.assertFalse(self.leases.is_due())
+        self.now += 0.5
+        self.assertTrue(self.leases.is_due())
+
     def test_only_an_earlier_message_wakes_the_thread(self):
         self.leases.send_due()
         with mock.patch.object(self.store, "wake_due") as wake:

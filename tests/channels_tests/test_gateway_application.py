@@ -217,8 +217,12 @@ class ConnectionTests(unittest.TestCase):
 
     def test_another_refusal_is_an_error(self):
         for refused in (1000, 4000):
+
+            def refuse(event, refused=refused):
+                return RuntimeError("refused") if event.get("code") == refused else None
+
             with self.assertRaises(RuntimeError):
-                self.write(lambda event: RuntimeError() if "code" in event else None, refused)
+                self.write(refuse, refused)
         with self.assertRaises(OSError):
             self.write(lambda event: OSError("the client has gone"), 1011)
 

@@ -137,6 +137,14 @@ class SenderTests(unittest.TestCase):
         self.assertEqual(self.pauses, [sender.RETRY_INTERVAL])
         self.assertNotIn(protocol.REDELIVERED, message)
 
+    def test_one_task_tries_all_channels_again(self):
+        self.inbox.error = ChannelFull("full")
+        first, second = self.send(), self.send("http.request", event(2))
+        self.assertEqual(len(self.loop.tasks), 1)
+        self.inbox.error = None
+        self.retry()
+        self.assertEqual([message for _, message in self.inbox.sent], [first, second])
+
     def test_later_events_wait_behind_a_refused_one_of_their_channel(self):
         self.inbox.error = ChannelFull("full")
         first = self.send()

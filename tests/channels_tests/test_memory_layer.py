@@ -103,6 +103,27 @@ class ExpiryTests(unittest.TestCase):
             self.assertEqual(layer.channel_statistics("thumbnails")["messages_pending"], 0)
         self.assertEqual(layer.global_statistics()["messages_expired"], 1)
 
+    def test_a_message_behind_an_expired_one_is_received(self):
+        layer = MemoryChannelLayer(expiry=60)
+        now = memory.time.monotonic()
+        for seconds in (0, 30):
+            with mock.patch.object(
+                memory, "time", SimpleNamespace(monotonic=lambda seconds=seconds: now + seconds)
+            ):
+                layer.deliver("work", {"at": seconds})
+        with mock.patch.object(memory, "time", SimpleNamespace(monotonic=lambda: now + 61)):
+            self.assertEqual(layer.receive_many(["work"]), ("work", {"at": 30}))
+
+    def test_sends_drop_what_expired_on_a_channel_that_nobody_reads(self):
+        layer = MemoryChannelLayer(channel_expiry={"unread": 60})
+        layer.deliver("unread", {})
+        later = memory.time.monotonic() + 61
+        with mock.patch.object(memory, "time", SimpleNamespace(monotonic=lambda: later)):
+            with mock.patch.object(memory, "SWEEP_INTERVAL", 4):
+                for expected in (0, 0, 1):  # the second, third and fourth message
+                    layer.deliver("work", {})
+                    self.assertEqual(layer.statistics().get("expired", 0), expected)
+
     def test_a_message_whose_reply_channel_is_not_text_harms_no_reader(self):
         layer = MemoryChannelLayer(channel_expiry={"websocket.*": 60})
         layer.deliver("websocket.receive", {"event_id": 1, "reply_channel": 5})
@@ -175,6 +196,25 @@ class InboxTests(unittest.TestCase):
             first["message"]["list"].append(2)
             self.assertEqual(second["message"]["list"], [1])
             await other.close()
+
+        self.run_with_inbox(test)
+
+    def test_a_client_is_told_once_of_a_group_that_it_joins_twice(self):
+        async def test(layer, inbox):
+            for _ in range(2):
+                layer.group_add("room", "gateway.a!1")
+            self.assertEqual(inbox.take(), [("gateway.a!1", {"group_add": "room"})])
+
+        self.run_with_inbox(test)
+
+    def test_a_client_that_leaves_a_group_leaves_the_others_in_it(self):
+        async def test(layer, inbox):
+            for channel in ("gateway.a!1", "outside"):
+                layer.group_add("room", channel)
+            layer.group_discard("room", "gateway.a!1")
+            self.assertEqual(layer.group_channels("room"), ["outside"])
+            layer.group_discard("room", "outside")
+            self.assertEqual(layer._groups, {})  # an empty group takes no memory
 
         self.run_with_inbox(test)
 

@@ -128,6 +128,16 @@ class OrderTests(WorkerTestCase):
         answers = self.work(consumer, "websocket.receive")
         self.assertEqual([len(each.get(protocol.REPLIES, ())) for each in answers], [1, 1, 0])
 
+    def test_replies_after_a_flush_that_fit_exactly_leave_together(self):
+        def consumer(message):
+            message.reply_channel.send({"text": "x"})
+            self.channel("other").send({})
+            for _ in range(2):
+                message.reply_channel.send({"text": "x" * (replies.MAX_REPLIES_LENGTH // 2)})
+
+        answers = self.work(consumer, "websocket.receive")
+        self.assertEqual([len(each[protocol.REPLIES]) for each in answers], [1, 2])
+
     def test_replies_of_a_slow_batch_leave_ahead_of_its_end(self):
         def consumer(message):
             message.reply_channel.send({"text": "answer"})
