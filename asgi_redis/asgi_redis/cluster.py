@@ -35,7 +35,7 @@ class Clustered:
 
     def __init__(self, urls: Sequence[str], options: dict[str, Any], where: str) -> None:
         self._urls, self._options = urls, dict(options)
-        # Blocking commands go over the same connections: those wait BLOCKING at the most.
+        # Blocking commands go over the same connections: those wait at most BLOCKING.
         self._options["socket_timeout"] = max(options["socket_timeout"], BLOCKING + LATE)
         self.where = where
         self.forked()

@@ -2,7 +2,7 @@
 Messages to bytes and back: msgpack, and over it, where keys are given, AES-256-GCM. No I/O.
 
 What is encrypted begins with the byte 0xC1, which no msgpack has: then 4 bytes that identify the key,
-16 of salt, 8 of a counter, and the ciphertext with its tag. A process encrypts under a key of its own,
+16 of salt, 8 of a counter, and the ciphertext with its tag. A process encrypts under its own key,
 which HKDF derives from the salt, so that counters never meet; the channel's name is authenticated
 with the message, so that it cannot be moved to another. (NIST SP 800-38D; RFC 5869.)
 """
@@ -63,7 +63,7 @@ class Codec:
             else:
                 message = _slow_decode(payload)
         except Exception as error:
-            raise Unreadable("it is no msgpack: %s" % error) from error
+            raise Unreadable("it is not msgpack: %s" % error) from error
         if not isinstance(message, dict):
             raise Unreadable("it holds a %s, not a dict" % type(message).__name__)
         return message

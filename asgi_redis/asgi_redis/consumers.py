@@ -14,7 +14,7 @@ from .scripts import Command, run
 #: Seconds between two polls where nothing can wake the reader: at several partitions at once.
 POLL_INTERVAL = 0.1
 
-#: Seconds between two polls of a plain reader, woken or not: the token that was to wake it may have gone
+#: Seconds between two polls of a plain reader, woken or not: the token that should wake it may have gone
 #: to a process that was killed, or stopped, as it waited. (For workers, each heartbeat looks after that.)
 RECHECK_INTERVAL = 2.0
 

@@ -30,7 +30,7 @@ LATE = 5.0
 #: A connection that was idle for so many seconds is tested before it is used.
 FRESH = 1.0
 
-#: What may go wrong below; asyncio's own time-out is no OSError before Python 3.11.
+#: What may go wrong below; asyncio's time-out isn't an OSError before Python 3.11.
 ERRORS: tuple[Any, ...] = (
     RedisError,
     redis.exceptions.RedisClusterException,  # not a RedisError

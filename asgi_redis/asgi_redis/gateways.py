@@ -20,7 +20,7 @@ class Registered(NamedTuple):
 
     number: int
     lost: bool
-    groups: list[str]  # groups whose routes are to be removed
+    groups: list[str]  # groups whose routes must be removed
 
 
 def _pairs(reply: list[Any]) -> Iterable[tuple[Any, Any]]:

@@ -117,7 +117,7 @@ class RedisInbox(Inbox):
         return self._store.register_command(self.name, self._count, self._last, lost, self._token)
 
     def _take_registration(self, reply: Any) -> list[str]:
-        """Take in the reply of register.lua; return the groups whose routes are to be removed."""
+        """Take in the reply of register.lua; return the groups whose routes must be removed."""
         count, lost, groups = self._store.registered(reply)
         self._count = max(self._count, count)
         if lost:

@@ -1,5 +1,5 @@
 """
-What this package finds itself beside: the versions of Python and Django, and a Django with channels in it.
+The environment of this package: the versions of Python and Django, and a Django that has channels in it.
 
 `django.channels` and `channels` run this before anything else of theirs, on whatever they are installed;
 so this file stays readable to every Python that Django 1.10 ran on.
@@ -20,7 +20,7 @@ IN_DJANGO = {ADDON: "django.channels", ADDON + ".handlers": "django.core.handler
 
 
 def settle(package):
-    """Check the versions; and if `package` is the add-on beside the patched Django, make it an alias.
+    """Check the versions. If `package` is the add-on next to the patched Django, make it an alias.
 
     Raises ImproperlyConfigured on a Python or a Django that is too old, and warns (RuntimeWarning) about
     a Django newer than this version of channels knows.
@@ -67,7 +67,7 @@ def _dotted(version):
 
 
 def has_channels(django):
-    """Whether the Django that is installed (the module) is the patched one: it has a `channels` of its own.
+    """Return whether the installed Django (the module) is the patched one, which contains `channels`.
 
     Looks for the file: a name alone can be an alias, as it is where the tests run against the add-on.
     """

@@ -20,7 +20,7 @@ local function make_entry(expires, losses, body)
   return string.format("%013d%d", expires, losses) .. body
 end
 
--- Return when `entry` expires. What is no entry has expired.
+-- Return when `entry` expires. Anything else than an entry has expired.
 local function expires_of(entry)
   return tonumber(string.sub(entry, 1, 13)) or 0
 end
@@ -33,7 +33,7 @@ local function body_of(entry)
   return string.sub(entry, 15)
 end
 
--- Return the channel of `entry`, "" for what is no entry.
+-- Return the channel of `entry`, "" for anything else.
 local function channel_of(entry)
   local newline = string.find(entry, "\n", 15, true)
   return newline and string.sub(entry, 15, newline - 1) or ""

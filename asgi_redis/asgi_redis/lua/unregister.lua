@@ -6,7 +6,7 @@
 -- ARGV 1 the partition's tag, before the "m:…" keys of its members
 --      2 the inbox's name
 --      3 its token: if another gateway has opened it since, nothing is removed
--- Returns the groups it had members of: their routes to it are to go.
+-- Returns the groups it had members of: their routes to it must be removed.
 if (redis.call("HGET", KEYS[1], "token") or ARGV[3]) ~= ARGV[3] then
   return {}
 end

@@ -1,5 +1,5 @@
 """
-Messages for later: an application of its own (`channels.delay` in INSTALLED_APPS, then `migrate`).
+Messages for later: a separate application (`channels.delay` in INSTALLED_APPS, then `migrate`).
 
 A message on the channel `asgi.delay` says what to send where, and after how many milliseconds;
 `manage.py rundelay` keeps it in the database until then.

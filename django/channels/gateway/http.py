@@ -266,7 +266,7 @@ def _head_problem(message: dict[str, Any]) -> str | None:
     status = message.get("status")
     if status is None:
         return "has no 'status'"
-    # A 1xx is no final answer: the client would wait for another, and a proxy mistake the next one for it.
+    # A 1xx is not a final answer: the client would wait for another, and a proxy mistake the next one for it.
     if not isinstance(status, int) or not 200 <= status <= 999:
         return "has the status %r" % (status,)
     headers = message.get("headers") or ()

@@ -193,7 +193,7 @@ class BaseChannelLayer(ABC):
     @abstractmethod
     def deliver(self, channel: str, message: Message) -> None:
         """
-        Do as `send` for a valid name and a clean message that nobody else changes.
+        Do as `send` for a valid name and a clean message that is not changed afterwards.
 
         A reply that `protocol.ignores_capacity` finds no channel full.
         """
@@ -295,7 +295,7 @@ class BaseChannelLayer(ABC):
         self.deliver_group(check_group_name(group), clean(message))
 
     def deliver_group(self, group: str, message: Message) -> None:
-        """Do as `send_group` for a valid name and a clean message that nobody else changes."""
+        """Do as `send_group` for a valid name and a clean message that is not changed afterwards."""
         raise self._unsupported("groups")
 
     # Dead letters ("dead_letters").

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from .base import Message, Received
 
-#: Sends between two searches for expired messages on channels that nobody reads.
+#: Sends between two searches for expired messages on channels without readers.
 SWEEP_INTERVAL = 4096
 
 #: A waiting reader: its channels, a lock that is released to wake it, and its consumer id.

@@ -38,7 +38,7 @@ class MemoryInbox(Inbox):
         self._loop = get_event_loop()
         self._messages: list[tuple[str, Message]] = []
         self._waiting: list[Future[None]] = []
-        self._sent_to: dict[str, None] = {}  # channels whose readers are to be woken
+        self._sent_to: dict[str, None] = {}  # channels whose readers must be woken
         self._timer = self._loop.call_later(EXPIRY_INTERVAL, self._drop_expired)
 
     def _drop_expired(self) -> None:

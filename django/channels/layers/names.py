@@ -25,7 +25,7 @@ def check_channel_name(name: str) -> str:
     if not isinstance(name, str) or len(name) > MAX_NAME_LENGTH or not _CHANNEL.match(name):
         raise InvalidChannelName(
             "%r is not a channel name: use up to %d ASCII letters, digits, hyphens, underscores and "
-            "periods, with one '!' or '?' at the most." % (name, MAX_NAME_LENGTH)
+            "periods, with at most one '!' or '?'." % (name, MAX_NAME_LENGTH)
         )
     return name
 

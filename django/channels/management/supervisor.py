@@ -43,7 +43,7 @@ class Tie:
     def of_this_process(cls):
         """The Tie, if a supervisor started this process; else None."""
         parent, _, descriptor = os.environ.pop(VARIABLE, "").partition(":")
-        # Whatever inherited the environment from a child is no child.
+        # A process that inherited the environment from a child is not a child of the supervisor.
         if not parent or int(parent) != os.getppid():
             return None
         return cls(int(descriptor))

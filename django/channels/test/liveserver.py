@@ -51,7 +51,7 @@ class ChannelLiveServerTestCase(TransactionTestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        # After Django has overridden what the class asks for, since that may be ALLOWED_HOSTS.
+        # After Django has overridden the settings of the class, because they may include ALLOWED_HOSTS.
         cls._allowed_hosts = modify_settings(ALLOWED_HOSTS={"append": cls.host})
         cls._allowed_hosts.enable()
         try:
@@ -93,7 +93,7 @@ def _site(case):
             stack.callback(_share, each, False)
 
         def use_shared(**kwargs):
-            """In a worker thread: a connection of its own would see another database."""
+            """Share the connections in a worker thread, because a new one would see another database."""
             for each in shared:
                 connections[each.alias] = each
 
@@ -243,7 +243,7 @@ class _Server:
 
 
 async def _unavailable(scope, receive, send):
-    """For who comes between two tests, such as a browser that is still open."""
+    """Answer requests that arrive between two tests, for example from a browser that is still open."""
     await receive()
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1000})

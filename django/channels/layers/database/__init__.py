@@ -1,8 +1,8 @@
 """
-The channel layer in a database: an app of its own, so that sites with another layer get no tables.
+The channel layer in a database. It is a separate app, so that sites with another layer get no tables.
 
 Add this package to INSTALLED_APPS, run `manage.py migrate`, and name `DatabaseChannelLayer` as the
-BACKEND. On SQLite the layer keeps a file of its own, and makes its tables itself.
+BACKEND. On SQLite the layer has its own file, and creates its tables itself.
 """
 
 from .layer import DatabaseChannelLayer

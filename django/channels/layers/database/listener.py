@@ -34,7 +34,7 @@ NOTIFY_INTERVAL = 0.003
 NOTIFY_INTERVAL_BUSY = 0.010
 BUSY = 5
 
-#: Seconds between two tries to reach a database that is away.
+#: Seconds between two tries to reach a database that cannot be reached.
 RETRY_INTERVAL = 0.5
 
 #: Seconds of polling between two tries to LISTEN, after it has failed.
@@ -54,7 +54,7 @@ class NotificationListener:
 
     def __init__(self, store: DatabaseStore) -> None:
         self.store = store
-        #: Whether notifications come through, so that nobody needs to poll.
+        #: Whether notifications come through, so that polling is not needed.
         self.listening = False
         self.stopped = False
         self._lock = threading.Lock()
@@ -138,7 +138,7 @@ class NotificationListener:
             except LayerUnavailable as error:
                 logger.debug("The listener cannot reach the database: %s", error)
                 self.sleep(RETRY_INTERVAL)
-                # Each waiting reader tries by itself, and learns that the database is away.
+                # Each waiting reader tries by itself, and learns that the database cannot be reached.
                 self.changed()
             except Exception:
                 logger.exception("The listener of the database layer failed; it starts again.")

@@ -1,4 +1,4 @@
-"""MariaDB and MySQL: claims in short transactions past what others have locked; who waits polls."""
+"""MariaDB and MySQL: claims skip what others have locked, in short transactions. Readers that wait poll."""
 
 from __future__ import annotations
 

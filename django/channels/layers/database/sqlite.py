@@ -1,9 +1,9 @@
 """
-SQLite: a file of the layer's own, so that the site's database is never locked by it; who waits polls.
+SQLite: the layer has its own file, so that it never locks the site's database. Readers that wait poll.
 
-SQLite has one writer at a time. Who wants to write waits in line on a lock of the operating system, not
-in SQLite's own busy loop, whose pauses grow: nobody is told "database is locked". Nor can a statement
-that runs by itself find, with the line to itself, that another writer came before it.
+SQLite has one writer at a time. Writers queue for a lock of the operating system, because the pauses of
+SQLite's own busy loop grow until it gives up with "database is locked". A statement that runs alone while
+it holds that lock cannot find that another writer came first.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ except ImportError:  # Windows, where SQLite's own waiting has to do
 
 OLDEST = (3, 35, 0)
 
-#: The number of the tables' version, which the file bears: one more when they change.
+#: The version of the tables, which is written into the file. Add one when the tables change.
 SCHEMA = 3
 
 #: Seconds that SQLite itself waits for a lock that somebody else (a backup, a shell) holds.
 BUSY_TIMEOUT = 30
 
-#: Tries for the place of the writer before one sleeps until it is free: to write takes less than to be woken.
+#: Tries to get the lock before sleeping until it is free. A write takes less time than waking up.
 SPINS = 40
 
 
@@ -59,8 +59,8 @@ class SQLiteConnections(Connections):
 
     def path(self):
         """
-        The layer's file: as configured, or beside the site's, or for a site in memory a temporary
-        one.
+        Return the path of the layer's file: the configured one, or one next to the site's file, or a
+        temporary one for a site in memory.
         """
         if self._file is not None:
             return str(self._file)
@@ -196,7 +196,7 @@ class SQLiteStore(DatabaseStore):
         return self._take(wanted, consumer, process)
 
     def _take(self, wanted: Wanted, consumer: str | None, process: str) -> Any:
-        # Readers wait for nobody: who found nothing last time looks, before it asks for the writer's place.
+        # A reader that found nothing last time looks first, because looking needs no lock.
         if not self._last_found or len(wanted) > 1:
             waiting = self.peek([queue for queue, _ in wanted])
             wanted = [each for each in wanted if each[0] in waiting]
@@ -237,7 +237,7 @@ _folder = None
 
 
 def _temporary_folder():
-    """A folder that goes with the process; processes forked since share it."""
+    """Return a folder that is removed when the process ends. Forked processes share it."""
     global _folder
     if _folder is None:
         import shutil

@@ -8,7 +8,7 @@ The engine: the rules of a layer that crosses processes, each in one place.
     recovery.py     what happens to a message whose worker died, or that expired
     redelivery.py   the policy: retry, report or dead-letter
     inbox.py        a gateway's end
-    waiting.py      readers that wait, and who wakes them
+    waiting.py      readers that wait, and what wakes them
     counters.py     what is counted
     notices.py      log lines that are rate-limited
     process.py      fork and exit

@@ -30,7 +30,7 @@ READ_AHEAD = 5000
 #: Messages that leave in one batch at most.
 SEND_BATCH = 500
 
-#: Seconds between two tries to reach a store that is away.
+#: Seconds between two tries to reach the store.
 RETRY_INTERVAL = 0.3
 
 #: Seconds that `close` waits for what is still being sent.

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django.channels.layers")
 
-#: Heartbeats between two removals of what has expired and nobody waits for. (Events: with each heartbeat.)
+#: Heartbeats between two sweeps of other expired messages. (Events are looked for with each heartbeat.)
 SWEEP_INTERVAL = 4
 
-#: Seconds between two tries to reach a store that is away: at first; at most, the heartbeat.
+#: Seconds between two tries to reach the store: at first; at most, the heartbeat.
 RETRY_INTERVAL = 0.1
 
 #: Seconds after the end of a lease at which others look for it.

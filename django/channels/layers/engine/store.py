@@ -5,8 +5,8 @@ A store moves and remembers messages; it decides nothing. Where a rule is needed
 in (`decide`), which the store calls while it holds the message. `EngineLayer` is the only caller.
 
 Unless its docstring says otherwise, each call is thread-safe, atomic (all of it happens or nothing), does not
-wait for messages, and raises LayerUnavailable if the store cannot be reached. After LayerUnavailable nobody
-knows whether the call happened, so every call may be repeated:
+wait for messages, and raises LayerUnavailable if the store cannot be reached. After LayerUnavailable it is
+unknown whether the call happened, so every call may be repeated:
 
 * an entry's `id` is used for one claim only, and only ids that the engine has seen are acknowledged;
 * an entry that a lost reply handed out is handed out again, or requeued, by the consumer's next call.
@@ -208,7 +208,7 @@ class Store(ABC):
 
     @abstractmethod
     def extend_leases(self) -> None:
-        """Renew every lease, of all processes, because the store was away for all of them."""
+        """Renew every lease, of all processes, because none of them could reach the store."""
 
     @abstractmethod
     def recover(self, decide: Callable[[Entry], Action]) -> Recovered:
@@ -334,7 +334,7 @@ class Store(ABC):
     def flush(self) -> None:
         """Remove everything but leases and wills. Each open inbox gets `protocol.reset`."""
 
-    # A gateway's end, for `ThreadedInbox`. A store with an inbox of its own overrides `open_inbox` alone.
+    # A gateway's end, for `ThreadedInbox`. A store that has its own inbox overrides only `open_inbox`.
 
     def open_inbox(self, name: str) -> Inbox:
         """Return the inbox of a gateway; called in its event loop."""

@@ -1,5 +1,5 @@
 """
-Readers that wait, and who wakes them. One lock, no I/O, no thread.
+Readers that wait, and what wakes them. One lock, no I/O, no thread.
 
 One reader of a kind is woken for a change. If it finds something, it wakes the next (`found`), so that short
 work stays with few threads.

@@ -110,8 +110,8 @@ WHERE grp = :grp AND gateway = :gateway AND channel = :channel;
 SELECT channel FROM channels_database_group WHERE grp = :grp;
 
 -- name: group_routes
--- The gateways with members of a group, each found by one look into the index however many members
--- it has; and with them, as rows of their own, the members that are no gateway's.
+-- The gateways with members of a group. Each is found by one index look-up, however many members it has.
+-- The members that don't belong to a gateway are separate rows.
 WITH RECURSIVE routes (gateway) AS (
     SELECT min(gateway) FROM channels_database_group WHERE grp = :grp
     UNION ALL
@@ -173,7 +173,7 @@ DELETE FROM channels_database_dead WHERE queue >= :low AND queue < :high AND id 
 SELECT count(*) FROM channels_database_dead WHERE queue >= :low AND queue < :high;
 
 -- name: expired
--- Messages that nobody took in time, on the queues that {rows} names; no row that somebody else is at.
+-- Expired messages on the queues that {rows} names. Skips rows that another process has locked.
 SELECT id, queue, channel, body FROM channels_database_message
 WHERE queue IN ({rows}) AND expires <= {now} LIMIT 100;
 
@@ -181,13 +181,13 @@ WHERE queue IN ({rows}) AND expires <= {now} LIMIT 100;
 DELETE FROM channels_database_message WHERE queue = :queue AND id = :id;
 
 -- name: stale
--- The channels of messages that nobody took in time, and how many, but for the queues that {rows} names.
+-- The channels of expired messages, and how many, without the queues that {rows} names.
 SELECT channel, count(*) FROM channels_database_message
 WHERE expires <= {now} AND queue >= :low AND queue < :high AND queue NOT IN ({rows})
 GROUP BY channel;
 
 -- name: sweep
--- Remove messages that nobody took in time, but for the queues that {rows} names: see "expired".
+-- Remove expired messages, but not on the queues that {rows} names: see "expired".
 DELETE FROM channels_database_message
 WHERE expires <= {now} AND queue >= :low AND queue < :high AND queue NOT IN ({rows});
 

@@ -62,7 +62,7 @@ CREATE TABLE channels_database_counter (
 ) ENGINE=InnoDB;
 
 -- name: take
--- The next message of one queue, on MariaDB in one statement; who comes second waits for the first.
+-- The next message of one queue, in one statement (MariaDB). A second reader waits for the first.
 DELETE FROM channels_database_message
 WHERE queue = :queue AND expires > {now} AND (:channel = '' OR channel = :channel)
 ORDER BY id LIMIT 1
