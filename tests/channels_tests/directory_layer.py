@@ -102,21 +102,29 @@ class DirectoryStore(Store):
     def change(self, work):
         """Return `work(state)`, which may change the state, as one step among all processes."""
         try:
-            with open(self.lock_path, "w") as lock:  # closing the file releases the lock
+            with open(self.lock_path, "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                before = self._read()
-                state = json.loads(before)
-                result = work(state)
-                after = json.dumps(state)
-                if after != before:
-                    with open(self.path + ".new", "w", encoding="ascii") as file:
-                        file.write(after)
-                    os.replace(self.path + ".new", self.path)
+                try:
+                    before, after, result = self._rewrite(work)
+                finally:
+                    # Closing the file isn't enough: a process that was forked meanwhile has it open, too.
+                    fcntl.flock(lock, fcntl.LOCK_UN)
         except OSError as error:
             raise LayerUnavailable("%s: %s" % (self.path, error)) from error
         if after != before:
             self._wake()
         return result
+
+    def _rewrite(self, work):
+        before = self._read()
+        state = json.loads(before)
+        result = work(state)
+        after = json.dumps(state)
+        if after != before:
+            with open(self.path + ".new", "w", encoding="ascii") as file:
+                file.write(after)
+            os.replace(self.path + ".new", self.path)
+        return before, after, result
 
     def _wake(self):
         """Wake every reader of this process: it looks whether there is something for it."""

@@ -4,7 +4,7 @@ The contract of a channel layer: what each call promises to gateway, worker, com
 Every call that the rest of the package makes on a layer or an inbox is named here. A layer knows no server
 and no settings. `send`, `receive_many`, `new_channel`, groups, flush and statistics follow the ASGI 1.0
 specification; the inbox, acknowledgement, delay, leases, wills and dead letters are this project's
-extensions. The conformance suite (`test/conformance.py`) has a test for each promise made here.
+extensions. The conformance suite (`test/conformance/`) has a test for each promise made here.
 
 What may not be here: anything that only some layers do. Rules that layers share are in `engine/`.
 """
