@@ -74,6 +74,8 @@ class InboxTests(LayerCase):
                 if number % 2:
                     await asyncio.sleep(0.005)
                 self.layer.send("test.inbox!a", {"number": number})
+                for _ in range(number % 5):
+                    await asyncio.sleep(0)  # the read may have the message by now
                 read.cancel()
                 try:
                     entries = await read
@@ -297,7 +299,7 @@ class InboxTests(LayerCase):
 
         self.run_in_inbox(check)
 
-    def test_an_inbox_sends_in_order_and_discards_among_sends(self) -> None:
+    def test_an_inbox_sends_in_order(self) -> None:
         async def check(inbox: Inbox) -> None:
             for number in range(40):
                 inbox.send("test.inbox!a", {"number": number}, self.fail)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 from ...exceptions import ChannelFull, InvalidChannelName, InvalidMessage, MessageTooLarge
@@ -58,18 +59,22 @@ class MessageTests(LayerCase):
         self.assertEqual(self.receive("test.copy")[1], {"list": [1]})
 
     def test_a_blocking_receive_is_woken(self) -> None:
-        found = []
+        self.layer.block_for = 4 * self.timeout
+        found: list[Any] = []
+        channels = ["test.other", "test.wake"]
         thread = threading.Thread(
-            target=lambda: found.append(self.receive("test.other", "test.wake"))
+            target=lambda: found.append(self.layer.receive_many(channels, block=True)), daemon=True
         )
         thread.start()
         self.layer.send("test.wake", {"hello": "there"})
         thread.join(self.timeout)
         self.assertEqual(found, [("test.wake", {"hello": "there"})])
 
-    def test_a_blocking_receive_ends_by_itself(self) -> None:
+    def test_a_blocking_receive_waits_and_ends_by_itself(self) -> None:
         self.layer.block_for = MOMENT
+        began = time.monotonic()
         self.assertEqual(self.layer.receive_many(["test.empty"], block=True), (None, None))
+        self.assertGreater(time.monotonic() - began, MOMENT / 2)
 
     def test_no_channel_starves(self) -> None:
         for _ in range(30):
@@ -181,6 +186,14 @@ class MessageTests(LayerCase):
         self.assertEqual(self.receive("test.local!"), (first, {"number": 1}))
         self.assertEqual(self.receive("test.local!"), (second, {"number": 2}))
         self.assertNothing("test.local!")
+
+    def test_one_process_local_channel_is_received_by_its_full_name(self) -> None:
+        first, second = (self.layer.new_channel("test.local!") for _ in range(2))
+        self.layer.send(first, {"number": 1})
+        self.layer.send(second, {"number": 2})
+        self.assertEqual(self.receive(second), (second, {"number": 2}))
+        self.assertNothing(second)
+        self.assertEqual(self.receive(first), (first, {"number": 1}))
 
 
 class ExpiryTests(LayerCase):

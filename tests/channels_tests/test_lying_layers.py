@@ -1,0 +1,81 @@
+"""
+The conformance suite fails for a layer that breaks a promise: here is a broken layer for each of them.
+
+Each class in lies_memory.py and lies_directory.py is a good layer with one method changed, and names the
+tests of the suite that notice it. That the good layers pass is tested in test_memory_layer and
+test_directory_layer.
+"""
+
+import re
+import shutil
+import tempfile
+import unittest
+
+from django.channels.test.conformance import LayerConformance
+
+from . import lies_memory
+
+try:
+    from . import lies_directory
+except ImportError:  # Windows has no fcntl
+    lies_directory = None
+
+#: Errors of a lie that is itself broken: they prove nothing.
+MISTAKES = ("AttributeError", "NameError", "TypeError", "ImportError", "SyntaxError")
+
+
+class LyingCase(LayerConformance):
+    """The suite, for the layer class `lie`. It waits for a short time only, because it is to fail."""
+
+    lie = None
+    shortest_expiry = 0.1
+    timeout = 0.5
+    short_leases = {"heartbeat": 0.1, "lease": 0.3}
+
+    def make_layer(self, **config):
+        layer = self.lie(**config)
+        layer.block_for = 0.05
+        self.addCleanup(layer.close)
+        return layer
+
+
+class LyingDirectoryCase(LyingCase):
+    timeout = 2.0
+
+    def setUp(self):
+        self.directory = tempfile.mkdtemp(prefix="channels-lie-")
+        self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
+        super().setUp()
+
+    def make_layer(self, **config):
+        return super().make_layer(directory=self.directory, **config)
+
+
+class LyingLayerTests(unittest.TestCase):
+    def check(self, lie, case):
+        kind = type(lie.__name__, (case, unittest.TestCase), {"lie": lie})
+        for name in lie.noticed_by:
+            with self.subTest(test=name):
+                result = unittest.TestResult()
+                kind(name).run(result)
+                problems = [text for _, text in result.failures + result.errors]
+                self.assertTrue(problems, "%s passes for %s" % (name, lie.__name__))
+                last = problems[0].strip().splitlines()[-1]
+                self.assertFalse(last.startswith(MISTAKES), problems[0])
+
+
+def _add_test(lie, case):
+    words = re.sub(r"(?<!^)([A-Z])", r"_\1", lie.__name__).lower()
+
+    def test(self):
+        self.check(lie, case)
+
+    test.__name__ = "test_the_suite_notices_a_layer_that_" + words
+    test.__doc__ = None
+    setattr(LyingLayerTests, test.__name__, test)
+
+
+for _lie in lies_memory.lies:
+    _add_test(_lie, LyingCase)
+for _lie in lies_directory.lies if lies_directory is not None else ():
+    _add_test(_lie, LyingDirectoryCase)
