@@ -37,8 +37,8 @@ class DeathCase(LayerCase):
         logger = logging.getLogger("django.channels.layers")
         self.addCleanup(logger.setLevel, logger.level)
         logger.setLevel(logging.CRITICAL)
-        self.config = dict(self.short_leases, **config)
-        self.layer = self.make_layer(**self.config)
+        self.lease_options = dict(self.short_leases, **config)
+        self.layer = self.make_layer(**self.lease_options)
         self.layer.block_for = 0.05
 
     def until_recovered(self, condition: Callable[[], Result]) -> Result:
@@ -60,7 +60,7 @@ class DeathCase(LayerCase):
                 if not self.until(lambda: layer.claim(name, [channel], block=True)[1]):  # noqa: B023
                     raise AssertionError("no message of %s to claim" % channel)
 
-        return self.start_process(work, **self.config)
+        return self.start_process(work, **self.lease_options)
 
     def die_with(self, *channels: str) -> None:
         """Have a worker claim a message of each channel, and kill it."""
@@ -139,7 +139,7 @@ class LeaseTests(DeathCase):
             for _ in range(2):  # the second claim acknowledges the first
                 self.until(lambda: layer.claim("consumer-ack", ["test.work"], block=True)[1])
 
-        self.kill(self.start_process(work, **self.config))
+        self.kill(self.start_process(work, **self.lease_options))
         self.assertEqual(self.receive_soon("test.work"), {"number": 2, REDELIVERED: True})
         self.assertNothing("test.work")
 
@@ -148,7 +148,7 @@ class LeaseTests(DeathCase):
         for number in range(3):
             self.layer.send("test.work", {"number": number})
         self.die_with(*["test.work"] * 3)
-        others = [self.make_layer(**self.config) for _ in range(2)]
+        others = [self.make_layer(**self.lease_options) for _ in range(2)]
         for index, layer in enumerate(others):
             layer.claim("survivor-%d" % index, ["test.quiet"])
         found = [self.receive_soon("test.work")["number"] for _ in range(3)]
@@ -159,7 +159,7 @@ class LeaseTests(DeathCase):
         self.survive(lost={"test.*": "retry"})
         for number in (1, 2):
             self.layer.send("test.work", {"number": number})
-        leaving = self.make_layer(**self.config)
+        leaving = self.make_layer(**self.lease_options)
         leaving.claim("consumer-leaving", ["test.work"])
         leaving.acknowledge("consumer-leaving")
         leaving.close()
@@ -204,7 +204,7 @@ class WillTests(DeathCase):
         self.need("wills")
         self.survive()
         gateway = self.start_process(
-            lambda layer: self.with_gateway(layer, self.set_wills), **self.config
+            lambda layer: self.with_gateway(layer, self.set_wills), **self.lease_options
         )
         self.assertNothing("test.will")
         self.kill(gateway)
@@ -229,14 +229,14 @@ class WillTests(DeathCase):
 
             asyncio.new_event_loop().run_until_complete(run())
 
-        self.kill(self.start_process(work, **self.config))
+        self.kill(self.start_process(work, **self.lease_options))
         self.assertWills()
 
     def test_wills_find_no_channel_full(self) -> None:
         self.need("wills")
         self.survive(capacity=1)
         gateway = self.start_process(
-            lambda layer: self.with_gateway(layer, self.set_wills), **self.config
+            lambda layer: self.with_gateway(layer, self.set_wills), **self.lease_options
         )
         self.kill(gateway)
         self.assertWills()
@@ -262,7 +262,7 @@ class WillTests(DeathCase):
             self.with_gateway(layer, lambda inbox: None)
             layer.group_add("test-group", "test.gateway!1")
 
-        gateway = self.start_process(work, **self.config)
+        gateway = self.start_process(work, **self.lease_options)
         members = ["test.gateway!1", "test.outside"]
         self.assertEqual(sorted(self.layer.group_channels("test-group")), members)
         self.kill(gateway)
