@@ -172,7 +172,7 @@ class LeaseManager:
         self._reached = time.monotonic()
         self._untold.update(beat.missing)
         for name in sorted(self._untold):
-            self._take_again(name)
+            self._take_again(name, names.get(name))
         pause = options.heartbeat
         if beat.next_end is not None:
             # A lease that ends sooner is looked at as it ends, not up to a heartbeat later.
@@ -214,10 +214,15 @@ class LeaseManager:
         """Remove what else has expired. Raises LayerUnavailable."""
         self._layer.recovery.swept(self._layer.store.sweep())
 
-    def _take_again(self, name: str) -> None:
-        """Take a lease that had run out, unless it was released meanwhile, and tell its owner."""
+    def _take_again(self, name: str, asked: Callable[[], None] | None) -> None:
+        """
+        Take a lease that had run out, unless it was released meanwhile, and tell its owner. `asked` is whom
+        the heartbeat was for: somebody who has taken the name since has lost nothing.
+        """
         with self._lock:
             wanted, lost = name in self._names, self._names.get(name)
+            if wanted and lost != asked:
+                return
         if wanted:
             self._layer.store.register(name)
         # Only now: if the reply of `register` is lost, the owner is told with the next heartbeat.
