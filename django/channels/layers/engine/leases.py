@@ -222,6 +222,7 @@ class LeaseManager:
         with self._lock:
             wanted, lost = name in self._names, self._names.get(name)
             if wanted and lost != asked:
+                self._untold.discard(name)
                 return
         if wanted:
             self._layer.store.register(name)
