@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""The database layer beside the Redis layer and beside the databases' own rate, on one machine in one run.
+"""The database layer next to the Redis layer and to the databases' own rate, on one machine in one run.
 
     python benchmarks/database_layer.py [--databases sqlite,postgresql,mariadb] [--messages 4000]
 
-It starts servers of its own on free ports (tests/channels_tests/support), and Redis where
+It starts its own servers on free ports (tests/channels_tests/support), and Redis where
 `redis-server` and asgi_redis are installed. For each it prints
 
 * raw: one INSERT and one claiming DELETE after another, by the driver alone, on a table like the
@@ -387,7 +387,7 @@ def report(contender, options):
     def line(name, text):
         print("  %-16s %s" % (name, text), flush=True)
 
-    # In turns, since other work on the machine comes and goes; of each the median counts.
+    # In turns, because other work on the machine comes and goes; the median of each counts.
     raws, prepared, rates = [], [], {False: [], True: []}
     for _ in range(options.rounds):
         if kind in RAW:

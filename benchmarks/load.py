@@ -149,7 +149,7 @@ def open_websockets(port, path, count):
             if b" 101" not in status:
                 raise LoadError("the handshake was refused: %r" % status)
             if rest:
-                raise LoadError("a frame that nobody asked for came first: %r" % rest)
+                raise LoadError("an unexpected frame came first: %r" % rest)
             sock.setblocking(False)
             connections.append(Connection(sock))
     return connections
@@ -378,7 +378,7 @@ def http(options):
 
 
 def percentile(values, share):
-    """In milliseconds, of values in seconds; None of nothing."""
+    """Return a percentile in milliseconds of values in seconds, or None without values."""
     if not values:
         return None
     ordered = sorted(values)

@@ -82,7 +82,7 @@ class Ours:
             while last not in [channel for channel, _ in await inbox.receive()]:
                 pass
 
-        # Nobody reads while it is measured: the inbox is emptied between rounds.
+        # No process reads during the measurement: the inbox is emptied between rounds.
         return send, lambda: loop.run_until_complete(read_all())
 
     def close(self):

@@ -371,7 +371,7 @@ def main():
     parser.add_argument("--json", metavar="FILE", help="write every round's figures there")
     arguments = parser.parse_args()
     if shutil.which("redis-server") is None:
-        sys.exit("redis-server is not installed: these benchmarks start one of their own.")
+        sys.exit("redis-server is not installed: these benchmarks start their own.")
     run.raise_open_files()
     try:
         run.make_environment("peer", [])

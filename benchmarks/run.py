@@ -186,7 +186,7 @@ def make_environments():
     for name in SHARED:
         if peer.get(name.lower()) != ours.get(name.lower()):
             raise BenchmarkError(
-                "%s differs: %s beside the peer, %s beside ours. Remove .bench/ and run again."
+                "%s differs: %s with the peer, %s with ours. Remove .bench/ and run again."
                 % (name, peer.get(name.lower()), ours.get(name.lower()))
             )
     return {"peer": peer, "ours": ours}
@@ -543,7 +543,7 @@ def parse_arguments():
     parser.add_argument(
         "--tuned",
         action="store_true",
-        help="what suits the peer best: uvloop, and a processor of its own for the server",
+        help="what suits the peer best: uvloop, and a separate processor for the server",
     )
     arguments = parser.parse_args()
     unknown = set(arguments.scenario) - set(SCENARIOS)
@@ -573,7 +573,7 @@ def main():
     arguments = parse_arguments()
     if sys.version_info < (3, 10):
         sys.exit(
-            "Django 5.2 beside the peer needs Python 3.10 or newer: make bench PYTHON=python3.11"
+            "Django 5.2 next to the peer needs Python 3.10 or newer: make bench PYTHON=python3.11"
         )
     raise_open_files()
     try:

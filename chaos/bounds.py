@@ -17,13 +17,13 @@ from table import PATIENT, both, in_thread, require_untouched, row, settle, unti
 MB = 2**20
 
 #: Megabytes that the docs (ref/channels/faults.txt) allow for clients that do not read: in each gateway for
-#: what is said to all, and for each of these clients beside it.
+#: what is said to all, plus this for each of these clients.
 SHARED_BOUND, CLIENT_BOUND = 5, 0.5
 
 #: A 99th percentile below this (milliseconds) is undisturbed: it is what else the machine does.
 UNDISTURBED = 100
 
-#: Times that a room is measured at the most: noise only ever adds to what a machine takes.
+#: Greatest number of times that a room is measured: noise only ever adds to what a machine takes.
 TRIES = 3
 
 #: Seconds that a gateway gives a client to take its close frame, and somewhat less.

@@ -300,7 +300,7 @@ class Traffic:
             except asyncio.TimeoutError:
                 status, body = -1, b""
             except OSError:
-                await asyncio.sleep(0.1)  # no process listens: the gateway is away
+                await asyncio.sleep(0.1)  # no process listens: the gateway is down
                 status, body = -2, b""
             right = status == 200 and body.endswith(b"%d" % n)
             self.answers.append((begun, time.monotonic() - begun, status, right))

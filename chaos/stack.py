@@ -186,7 +186,7 @@ class Memory:
 
 
 class Stack:
-    """A copy of the site in a temporary folder, on a layer of its own, and all processes of one row."""
+    """A copy of the site in a temporary folder, on its own layer, and all processes of one row."""
 
     def __init__(self, backend, **options):
         self.folder = tempfile.mkdtemp(prefix="channels-chaos-")

@@ -191,7 +191,7 @@ def main():
     absent = sorted({python for _, python in chosen if not interpreters[python]})
     if absent:
         print(
-            "Not on this machine, neither on PATH nor in pyenv, so their rows did not run: "
+            "Missing on this machine (on PATH and in pyenv), so their rows did not run: "
             + ", ".join("Python " + python for python in absent)
         )
     skipped = [row for row in ROWS if interpreters[row[1]] and row not in runnable]

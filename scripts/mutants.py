@@ -10,7 +10,7 @@ others were killed. Everything happens in copies of the tree; the working tree i
 
 Why not cosmic-ray or mutmut: both want one test command for one importable package, and here
 `django/channels` becomes the package `channels` and then `django.channels`, with two runners. cosmic-ray
-changes the files in place, and has no operator that deletes a call, an assignment or a `raise`, as most of
+changes the files in place, and lacks an operator that deletes a call, an assignment or a `raise`, as most of
 the mistakes in this code base would. mutmut copies only what lies in its own layout, and needs pytest.
 """
 

@@ -132,7 +132,7 @@ def lay_over(tree):
         shutil.copyfile(source, target)
     if clashes:
         raise CannotPatch(
-            "These files are Django's own; what is to be added to them belongs in a diff in "
+            "These files are Django's own; what we add to them belongs in a diff in "
             f"patches/django-1.10: {', '.join(clashes)}"
         )
 

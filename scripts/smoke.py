@@ -89,7 +89,7 @@ class Server:
         environ = dict(os.environ, PYTHONUNBUFFERED="1", DJANGO_SETTINGS_MODULE="mysite.settings")
         environ.pop("PYTHONPATH", None)
         self._stream = open(self.log, "wb")
-        # A session of its own: what Ctrl-C sends goes to the server and its reloader only.
+        # A separate session: what Ctrl-C sends goes to the server and its reloader only.
         self.process = subprocess.Popen(
             self.command,
             cwd=self.folder,
@@ -312,7 +312,7 @@ def run_smoke(python, folder, package, report=lambda step: None):
             _append(os.path.join(inner, "settings.py"), FORMER_MIDDLEWARE)
             report("MIDDLEWARE_CLASSES")
 
-    # A worker in a process of its own can take nothing from a layer in memory, and says so.
+    # A worker in another process can take nothing from a layer in memory, and says so.
     output = _command([python, "manage.py", "runworker"], project, status=1)
     if "Traceback" in output or "memory" not in output.lower():
         raise SmokeFailed(f"runworker does not say why it cannot run:\n{output}")

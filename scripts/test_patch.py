@@ -7,8 +7,8 @@
    only on the patched tree is run once more, alone, and reported if it passes then.
 2. tests/channels_tests with Django's runtests.py, in the patched tree.
 3. A project without the app: the same output and the same answers from both trees, to the byte.
-4. The wheel of the patched Django, in an environment of its own: startproject, runserver, Daphne.
-5. The add-on's wheel beside it: one set of modules, one app.
+4. The wheel of the patched Django, in a separate environment: startproject, runserver, Daphne.
+5. The add-on's wheel next to it: one set of modules, one app.
 6. Django's documentation, built with ours in it: no warning about a page of ours.
 """
 
@@ -78,7 +78,7 @@ def tests_environment():
     if interpreter is None:
         raise PatchFailed(
             f"Python {PYTHON} is needed, the newest that Django 1.10 is tested on here: neither "
-            f"PATH (python{PYTHON}) nor pyenv has it. Install it with: pyenv install {PYTHON}"
+            f"PATH (python{PYTHON}) and pyenv lack it. Install it with: pyenv install {PYTHON}"
         )
     return python_of(environment("django-tests", PYTHON, interpreter, requirements()))
 
@@ -200,7 +200,7 @@ def raw_answer(port, path):
 
 def behaviour_without_app(python, tree, project, port):
     """Return what a project without the app says and answers on ``tree``, as text by name."""
-    # The environment has no Django of its own: the path says which one it is.
+    # The environment contains no Django: the path says which one it is.
     wrapper = [python, "-c"]
     code = (
         "import os, sys; sys.path[:0] = [{!r}, os.getcwd()]; sys.argv[0] = 'manage.py'; "
@@ -306,7 +306,7 @@ print("%d modules, each once; one app" % len(names))
 
 
 def check_alias(python):
-    """Step 5. Raises `PatchFailed` if the add-on beside the patched Django doubles a module."""
+    """Step 5. Raises `PatchFailed` if the add-on doubles a module of the patched Django."""
     for app in ("channels", "django.channels"):
         try:
             said = run(
@@ -314,7 +314,7 @@ def check_alias(python):
             )
         except CommandFailed as error:
             raise PatchFailed(
-                f"The add-on beside the patched Django, app {app!r}: {error}"
+                f"The add-on next to the patched Django, app {app!r}: {error}"
             ) from None
         print(f"  INSTALLED_APPS has {app!r}: {said.strip()}", flush=True)
 
@@ -361,7 +361,7 @@ STEPS = {
     "2": "tests/channels_tests with Django's runtests.py",
     "3": "A project without the app, on both trees",
     "4": "The wheel of the patched Django",
-    "5": "The add-on's wheel beside it",
+    "5": "The add-on's wheel next to it",
     "6": "Django's documentation, with ours in it",
 }
 

@@ -217,7 +217,7 @@ class GatewayCalls(ConsumerCalls):
         return Registered(count, bool(lost), [group.decode() for group in groups])
 
     def remove_route(self, group: str, inbox: str) -> None:
-        """Remove the route of a group to a gateway that has no members of it any more."""
+        """Remove the route of a group to a gateway in which no member of it is left."""
         self.servers.call(self.remove_route_command(group, inbox))
 
     def _clear_up(self, gateway: str) -> None:

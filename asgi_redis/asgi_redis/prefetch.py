@@ -3,7 +3,7 @@ What each consumer of a worker has claimed, handled and answered between two rou
 
 While consumers of `websocket.receive` are quick and messages wait, a consumer claims several messages at
 once, and their replies leave together: then a message costs a fraction of a round trip. Replies wait for
-about MAX_WAIT seconds. A consumer that turns out to be slow delays nobody else: after that time the
+about MAX_WAIT seconds. A consumer that turns out to be slow delays only itself: after that time the
 PrefetchMonitor sends the replies and requeues the messages that were prefetched.
 
 Each claim has a number that is used once, and a message is held under a field made of the consumer, the
@@ -23,7 +23,7 @@ from .contract import LayerUnavailable
 
 logger = logging.getLogger("django.channels.layers")
 
-#: The channel of which several messages are claimed: its gateway is told of what is lost.
+#: The channel of which several messages are claimed: its gateway learns what is lost.
 CHANNEL = "websocket.receive"
 
 #: How many.

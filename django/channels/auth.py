@@ -30,7 +30,7 @@ def transfer_user(from_session: Any, to_session: Any) -> None:
     """
     Make the user of `from_session` also the user of `to_session`. Both are Django's sessions.
 
-    If `from_session` has no user, `to_session` has none afterwards.
+    Without a user in `from_session`, the user of `to_session` is removed.
     """
     from django.contrib import auth
 

@@ -33,7 +33,7 @@ def on_commit(func: Callable[[], Any], using: str | None = None) -> None:
     """Call `func()` when the transaction on the database `using` commits. Outside of one, call it now."""
     if django.VERSION >= (1, 9):
         transaction.on_commit(func, using=using)
-    else:  # until Django 1.8 goes: it has no such hook
+    else:  # Django 1.8 lacks this hook
         func()
 
 

@@ -3,7 +3,7 @@ The lines that `runserver` logs: one for each HTTP request, and one for each Web
 refused or closes. They go to Django's logger "django.server", whose formatter colours them by status.
 
 Tools for every other log line: `visible` escapes what a client sent, `RateLimit` limits how often a line
-is logged, and `LastResort` writes lines that have no other handler.
+is logged, and `LastResort` writes lines that would reach no other handler.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class _ServerFormatter(logging.Formatter):
 
 
 def configure() -> None:
-    """Give "django.server" a handler if neither Django (before 1.10) nor the project did."""
+    """Give "django.server" a handler unless Django (from 1.10) or the project did."""
     if django.VERSION < (1, 10) and not logger.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(_ServerFormatter())
@@ -163,7 +163,7 @@ else:
 
 class LastResort(_StderrHandler):
     """
-    Write lines to stderr that have no other handler. In production, Django's default LOGGING leaves
+    Write lines to stderr that would reach no other handler. In production, Django's default LOGGING leaves
     "django.channels" without a handler, and a consumer's traceback would be lost.
     """
 

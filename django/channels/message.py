@@ -24,7 +24,7 @@ class Message:
     runs the consumer.
     """
 
-    #: A class attribute, because most messages of tests and site code have no event id.
+    #: A class attribute, because most messages of tests and site code lack an event id.
     event_id: int | None = None
 
     # Set by the decorators of `auth` and `sessions`, and missing without them.

@@ -181,7 +181,7 @@ class Replies:
 
 
 def _deliver_or_log(send: PendingSend) -> bool:
-    """Send what a consumer sent. If there is no room, drop, count and log it. Return whether it was sent."""
+    """Send what a consumer sent, or drop, count and log it if the channel is full. Return whether it went."""
     try:
         send.deliver()
         return True

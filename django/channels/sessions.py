@@ -145,8 +145,9 @@ def channel_session(func: ConsumerT) -> ConsumerT:
     def inner(message: Message, *args: Any, **kwargs: Any) -> Any:
         if message.reply_channel is None:
             raise ValueError(
-                "The message on %s has no reply_channel, so it belongs to no connection and has "
-                "no channel_session: forward the reply_channel with it." % message.channel.name
+                "The message on %s has no reply_channel, so it belongs to no connection and "
+                "cannot have a channel_session: forward the reply_channel with it."
+                % message.channel.name
             )
         return func(message, *args, **kwargs)
 

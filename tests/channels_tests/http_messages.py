@@ -2,7 +2,7 @@
 Requests for the HTTP tests: one description, as the message and as the WSGI environment that servers make.
 
 The environment comes from the request handler of Django's own WSGI server, so that what the tests hold
-against the message is not of their own making.
+against the message can come from another hand.
 """
 
 import io

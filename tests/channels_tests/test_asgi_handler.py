@@ -246,7 +246,7 @@ class BodyTests(HandlerCase):
         request = self.request(b"", chunks, [MULTIPART])
         self.assertEqual(request.FILES["f"].read(), content)
         self.assertEqual(request.POST["a"], "1")
-        # Nobody knew how long it would be.
+        # The length was not known in advance.
         self.assertTrue(hasattr(request.FILES["f"], "temporary_file_path"))
         request.close()
 
@@ -427,7 +427,7 @@ class ReplyTests(HandlerCase):
             return http.StreamingHttpResponse(never(), status=self.status)
 
         def never():
-            self.fail("Nobody wants the body.")
+            self.fail("The body must not be read.")
             yield
 
         for method, status in (("HEAD", 200), ("GET", 204), ("GET", 304)):

@@ -1,4 +1,4 @@
-"""channels.auth: who is at the other end of a connection."""
+"""channels.auth: the user of a connection."""
 
 from importlib import import_module
 from unittest import skipIf
@@ -69,7 +69,7 @@ class AuthTests(ChannelTestCase):
         receive = self.message("websocket.receive", data=data, cookie=False)
         self.assertEqual(self.run_with(auth.channel_session_user, receive), self.user)
         self.assertIsNone(receive.session_patch())
-        # Decorated with it on every event, as some sites do: no cookie is no log-out.
+        # Decorated with it on every event, as some sites do: a missing cookie must not log anybody out.
         receive = self.message("websocket.receive", data=data, cookie=False)
         self.assertEqual(self.run_with(auth.channel_session_user_from_http, receive), self.user)
 

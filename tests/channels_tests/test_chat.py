@@ -33,14 +33,14 @@ START_TIMEOUT = 3 * TIMEOUT
 
 
 def require_chat():
-    """Skips where there is no chat to run: it is written for the add-on and lies beside its tests."""
+    """Skip where the chat is missing: it is written for the add-on and lies next to its tests."""
     if PACKAGE != "channels" or not os.path.exists(os.path.join(CHAT, "demo.py")):
         raise unittest.SkipTest("examples/chat runs on the add-on, in the repository")
     require("daphne")
 
 
 class ChatSite:
-    """The chat as `make demo` starts it, on a port and a database of its own; a context manager."""
+    """The chat as `make demo` starts it, on its own port and database. A context manager."""
 
     def __init__(self):
         self.directory = tempfile.mkdtemp(prefix="chat-")
@@ -99,7 +99,7 @@ class ChatSite:
 
 
 class Visitor:
-    """Somebody with a session and a nickname, who opens windows on rooms."""
+    """A visitor with a session and a nickname. Opens windows on rooms."""
 
     def __init__(self, site, nickname=None):
         self.site = site
@@ -200,7 +200,7 @@ class OpenWindow:
 
 
 class ChatTests(unittest.TestCase):
-    """One server for all of them; each test has a room of its own."""
+    """One server for all tests; each test has its own room."""
 
     @classmethod
     def setUpClass(cls):
@@ -390,7 +390,7 @@ class CrashTests(unittest.TestCase):
         self.site.restart(signal.SIGKILL)
         self.assertEqual(
             len(self.site.query("SELECT * FROM chat_window")), 2
-        )  # nobody said goodbye
+        )  # the windows left without a close frame
         self.assertIn("nobody here", ada.get())
 
         back = ben.enter(after=0).await_people("Ben")

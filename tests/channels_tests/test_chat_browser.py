@@ -46,7 +46,7 @@ WebSocket.prototype.send = function (data) {
 
 
 class Browser:
-    """One person's Chromium, with a profile of its own; `window` is a tab's handle."""
+    """One person's Chromium, with a separate profile; `window` is a tab's handle."""
 
     def __init__(self, test, site, nickname=None):
         from selenium import webdriver
@@ -190,7 +190,7 @@ class ChatBrowserTests(unittest.TestCase):
         ada.open()
         for browser in (ada, ben):
             browser.await_people("Ben", "Countess")
-        ben.wait(NOTICES, ["Ada is now Countess"])  # a reload is no leaving
+        ben.wait(NOTICES, ["Ada is now Countess"])  # a reload does not count as leaving
 
     def test_history_after_a_reload(self):
         ada = self.browser("Ada")
@@ -213,11 +213,11 @@ class ChatBrowserTests(unittest.TestCase):
         self.site.stop()
         for browser in (ada, ben):
             wait_until(lambda browser=browser: browser.ask(STATUS) != "connected", "the loss")
-        ada.say("said while the server was away")
+        ada.say("said while the server was down")
         self.assertEqual(ada.ask(WAITING), 1)
         self.site.start()
 
-        everything = ["before", "before, too", "said while the server was away"]
+        everything = ["before", "before, too", "said while the server was down"]
         for browser in (ada, ben):
             browser.await_status("connected", RECONNECT_TIMEOUT)
             browser.await_lines(*everything, timeout=RECONNECT_TIMEOUT)
@@ -237,7 +237,7 @@ class ChatBrowserTests(unittest.TestCase):
         ada, ben = self.browser("Ada"), self.browser("Ben")
         ada.say("before")
         ben.await_lines("before")
-        # Ben's network is away while the server crashes, comes back, and Ada goes on.
+        # Ben's network is down while the server crashes, comes back, and Ada goes on.
         ben.driver.set_network_conditions(offline=True, latency=0, throughput=0)
         self.site.restart(signal.SIGKILL)
         wait_until(lambda: ben.ask(STATUS) != "connected", "the loss")

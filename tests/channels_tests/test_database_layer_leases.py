@@ -335,7 +335,7 @@ class LeaseTests:
             self.assertEqual(await inbox.receive(), [("gateway.c!1", {"lost": 0})])
             await inbox.close()
 
-        # A name of its own: other tests leave a gateway behind, which a flush tells.
+        # A unique name: other tests leave a gateway behind, which a flush would tell.
         self.in_gateway(live, layer, "gateway.c!")
 
     def test_more_events_than_one_look_takes(self):
@@ -422,7 +422,7 @@ class LeaseTests:
         self.assertEqual(statistics["messages_count"], 2)
         self.assertEqual(statistics["channel_full_count"], 1)
         self.assertEqual(statistics["messages_expired"], 2)
-        # Beside what is lost with the processes of earlier tests.
+        # In addition to what is lost with the processes of earlier tests.
         self.assertEqual(statistics["counters"]["full"], 1)
 
     def test_who_only_sends_shares_its_counters_too(self):
@@ -496,7 +496,7 @@ class LeaseTests:
 
         self.in_gateway(live, doomed)
         self.receive("orders")
-        self.layer.send("gateway.b!1", {"text": "nobody is there"})
+        self.layer.send("gateway.b!1", {"text": "the inbox is gone"})
         self.die(doomed)
         self.assertIn("gateway.b!", self.dead)
         self.recover()

@@ -1,5 +1,5 @@
 """
-The database layer with several processes, with connections in the way, and with none of its own
+The database layer with several processes, with broken connections, and without connections
 luck.
 """
 
@@ -208,7 +208,7 @@ class PostgreSQLLoadTests(ExactlyOnceTests, PostgreSQLCase, unittest.TestCase):
     def test_what_came_without_a_notification_is_found_by_all(self):
         self.use_seldom_looks(0.3)
         layer, claims, _ = self.counting_layer()
-        # As many rows as threads, of which nobody is told; each thread keeps what it found.
+        # As many rows as threads, without a notification; each thread keeps what it found.
         bodies = [layer.store.encode("work.a", {"number": number}) for number in range(4)]
         queue = layer.store.queue("work.a")
         rows = [layer.store.row(queue, Outgoing("work.a", body)) for body in bodies]

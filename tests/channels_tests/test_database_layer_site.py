@@ -140,7 +140,7 @@ class Captive(ChannelTestCase):
 
 
 class SiteTests:
-    """One site for the tests of a class; each test has workers of its own. `settings()` names its
+    """One site for the tests of a class; each test has its own workers. `settings()` names its
     database."""
 
     @classmethod
@@ -239,7 +239,7 @@ class SiteTests:
         def is_counted():
             with self.project.manage("layerstats", "--json") as process:
                 self.assertEqual(process.wait(TIMEOUT), 0, process.output)
-                # Beside warnings: of old Djangos, or of a driver.
+                # In addition to warnings of old Djangos, or of a driver.
                 statistics = json.loads(process.wait_for_output(r"(?ms)^\{.*\}$").group())
             return statistics["layer"]["messages_expired"] and statistics["counters"].get("lost")
 

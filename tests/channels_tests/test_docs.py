@@ -397,7 +397,7 @@ class PageTests(ChannelTestCase):
     def test_readme(self):
         path = os.path.join(os.path.dirname(DOCS), "README.md")
         if not os.path.exists(path):
-            self.skipTest("Django's tree has a README of its own")
+            self.skipTest("Django's tree has its own README")
         with open(path, encoding="utf-8") as readme:
             (source,) = re.findall(r"```python\n# mysite/routing.py\n(.*?)```", readme.read(), re.S)
         namespace = {}

@@ -1,4 +1,4 @@
-"""Readers that wait: what ends a wait, and who is woken for a change."""
+"""Readers that wait: what ends a wait, and which reader a change wakes."""
 
 import threading
 import unittest
@@ -31,7 +31,7 @@ class WaitTests(unittest.TestCase):
         return ends
 
     def now(self, consumer=None):
-        """A wait that has no time."""
+        """A wait of zero seconds."""
         return self.waiters.wait(("work",), self.waiters.version, 0, consumer)
 
     def test_a_wait_in_which_nothing_happens_ends_by_its_time(self):

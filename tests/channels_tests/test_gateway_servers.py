@@ -339,7 +339,7 @@ class ServerTests:
         for number in range(100):
             socket.send(str(number))
         socket.send_close()  # without a look at any answer
-        socket.sock.shutdown(SHUT_WR)  # as who leaves does; or uvicorn 0.22 waits 10 s for it
+        socket.sock.shutdown(SHUT_WR)  # else uvicorn 0.22 waits 10 s for it
         wait_until(lambda: "disconnect" in self.notes("leaver"), "disconnect")
         self.assertEqual(self.notes("leaver"), ["connect"] + list(range(100)) + ["disconnect"])
 
@@ -549,7 +549,7 @@ class DaphneTests(ServerTests, unittest.TestCase):
         try:
             self.assertEqual(self.close_code(socket), self.code(1009))
         except (OSError, websocket.WebSocketConnectionClosedException):
-            pass  # autobahn 26 has a limit of its own, and drops the connection
+            pass  # autobahn 26 has its own limit, and drops the connection
         wait_until(lambda: len(self.notes("codes")) > before, "the disconnect event")
 
 

@@ -174,7 +174,7 @@ class MultichatTests(LiveServerBase):
 
 
 class CrossingLayer(MemoryChannelLayer):
-    """Stands for a layer with a server: workers are started beside the gateway."""
+    """Stands for a layer with a server: workers are started next to the gateway."""
 
     crosses_processes = True
 

@@ -137,7 +137,7 @@ class ServingTests(RunserverTestCase):
         address = self.address(process)
         self.get(address)
         self.status(address, "/missing")
-        process.wait_for_output(r"HTTP GET / 200 ")  # success has no colour of its own
+        process.wait_for_output(r"HTTP GET / 200 ")  # success is not coloured
         process.wait_for_output(r"\x1b\[[0-9;]+mHTTP GET /missing 404 .*\x1b\[0m")
 
     def test_worker_threads_work_side_by_side(self):

@@ -9,7 +9,7 @@ from django.test import SimpleTestCase
 from .support.sites import Project
 from .support.waiting import wait_until
 
-# A layer that says it crosses processes; what is to be worked on, the worker's process sends itself.
+# A layer that says it crosses processes; the worker's process itself sends the messages to work on.
 FILES = {
     "mysite/layers.py": """
 from {channels}.layers.memory import MemoryChannelLayer

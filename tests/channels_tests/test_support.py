@@ -47,7 +47,7 @@ class WaitTests(SimpleTestCase):
 class PortTests(SimpleTestCase):
     def test_nothing_listens_on_a_free_port(self):
         self.assertFalse(can_connect(free_port()))
-        self.assertLess(free_port(beside=10000), 2**16 - 10000)
+        self.assertLess(free_port(offset=10000), 2**16 - 10000)
 
 
 class ProcessTests(SimpleTestCase):

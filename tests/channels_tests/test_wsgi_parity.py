@@ -21,7 +21,7 @@ SITE_MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
-#: Keys that a server has of its own, or that say how it runs.
+#: Keys that only one server sets, or that say how it runs.
 SERVER_KEYS = ("wsgi.", "GATEWAY_INTERFACE", "REMOTE_PORT", "REMOTE_HOST")
 
 #: Paths that show how each kind of character arrives at the view.

@@ -12,7 +12,7 @@
 --      2  the partition's tag, before a channel's "q:" and "w:"
 --      3  this process, as it takes over messages ("t:…")
 --      4… the other holders in this process
--- Returns {{holders that have no lease any more}, 1 if recover.lua has something to do (else 0), 1 if expire.lua
+-- Returns {{holders whose lease is gone}, 1 if recover.lua has something to do (else 0), 1 if expire.lua
 -- has, milliseconds until the next lease ends unless it is renewed (-1: there is none)}.
 local time = now()
 local lease = tonumber(ARGV[1])

@@ -4,7 +4,7 @@
 -- KEYS 1 what is due later (sorted set, as in send_later.lua)
 -- ARGV 1 for how many milliseconds to put it off
 --      2 how many
--- Returns first the milliseconds until the next is due (-1: none is), then the messages.
+-- Returns first the milliseconds until the next is due (-1: no message is delayed), then the messages.
 local time = now()
 local due = redis.call("ZRANGEBYSCORE", KEYS[1], "-inf", time, "LIMIT", 0, ARGV[2])
 for _, message in ipairs(due) do

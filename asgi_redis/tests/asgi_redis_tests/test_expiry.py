@@ -1,4 +1,4 @@
-"""What nobody took in time: its client is told, once, and it is counted; and who was to take it is woken."""
+"""Messages that expire: each client is told once, they are counted, and idle workers are woken."""
 
 import re
 import threading
@@ -55,7 +55,7 @@ class ExpiredEventTests(ExpiryCase):
             self.assertEqual(self.told(3), [0, 1, 2])
             layers = others + [self.layer]
             wait_until(lambda: sum(each.statistics().get("expired", 0) for each in layers) == 3)
-            # The heartbeats to come tell nobody twice.
+            # Later heartbeats tell no client a second time.
             beats = self.layer.options.heartbeat * 4
             time.sleep(beats)
         self.nothing_is_left()
@@ -197,10 +197,10 @@ class ExpiredApplicationMessageTests(ExpiryCase):
 
 
 class StolenTokenTests(RecoveryCase):
-    """A process that is killed, or stopped, as it waits may get the token that was to wake another."""
+    """A process that is killed or stopped while it waits may take the token meant for another."""
 
     def setUp(self):
-        # A server of its own, to count those that wait; and nobody whose lease is renewed meanwhile.
+        # Its own server: the test counts the waiting clients, and no other lease may be renewed meanwhile.
         self.server = RedisServer().start()
         self.addCleanup(self.server.stop)
         self.layer = self.make_layer(

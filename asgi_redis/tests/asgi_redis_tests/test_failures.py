@@ -1,4 +1,4 @@
-"""What is said and done where Redis is missing, old, full, read-only, or lets nobody in."""
+"""What the layer does and logs when Redis is missing, old, full, read-only, or refuses the log-in."""
 
 import asyncio
 import logging
@@ -46,7 +46,7 @@ class FailuresTests(RedisLayerCase, unittest.TestCase):
         began = time.monotonic()
         self.assertUnavailable(layer, "(?i)refused")
         self.assertLess(time.monotonic() - began, TIMEOUT)
-        layer.wake("slot")  # nobody is left to wake
+        layer.wake("slot")  # no thread is left to wake
 
     def test_no_cluster(self):
         url = "redis://127.0.0.1:%d" % free_port()
@@ -353,7 +353,7 @@ class EncryptionTests(RedisLayerCase, unittest.TestCase):
         self.assertEqual([each.channel for each in self.layer.dead_letters()], ["gateway.x!1"])
 
     def test_a_message_belongs_to_its_channel(self):
-        """Somebody who can write to Redis, and has no key, cannot send one channel's to another."""
+        """A writer without the key cannot move a message from one channel to another."""
         body = self.layer.store.encode("test.x", {"amount": 1})
         self.send_body("test.y", body.replace(b"test.x", b"test.y"))
         self.assertEqual(self.layer.receive_many(["test.y"]), (None, None))
@@ -411,7 +411,7 @@ class ForkTests(RedisLayerCase, unittest.TestCase):
         self.assertEqual(os.waitpid(child, 0)[1], 0)
         self.assertEqual(layer.global_statistics()["messages_held"], 2)
         start_lease(layer)
-        # Of the child nobody hears any more; the parent's is still held.
+        # The child sends no heartbeats any more; the parent still holds its lease.
         wait_until(layer.dead_letters, "the child's message")
         self.assertEqual(layer.dead_letters()[0].message, {"number": 2})
         self.assertEqual(layer.global_statistics()["messages_held"], 1)

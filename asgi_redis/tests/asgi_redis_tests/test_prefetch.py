@@ -1,4 +1,4 @@
-"""Messages claimed ahead: who is quick gets several, and nobody waits for who is slow."""
+"""Prefetched messages: a quick consumer gets several, and a slow one delays no other."""
 
 import threading
 import time

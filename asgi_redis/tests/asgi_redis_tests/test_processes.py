@@ -211,7 +211,7 @@ class LossTests(ProcessesCase):
         self.assertEqual(status, [502])
         self.assertEqual(self.close_code(socket), 1011)
         other.wait_for_output("gone: / 1011")
-        # Nobody else noticed.
+        # The other processes did not notice.
         again = self.socket(gateway)
         again.send("hello")
         self.assertEqual(again.recv(), "echo: hello")
@@ -225,8 +225,8 @@ class LossTests(ProcessesCase):
         remaining.recv()
         gateway.kill()
         wait_until(lambda: worker.output.count("gone: /room/ 1006") == 3, "three goodbyes")
-        remaining.send("to all: who is left?")
-        self.assertEqual(remaining.recv(), "to all: who is left?")
+        remaining.send("to all: is anybody left?")
+        self.assertEqual(remaining.recv(), "to all: is anybody left?")
         self.assertEqual(worker.output.count("gone: "), 3)
 
     def test_a_redis_that_restarts_empty_closes_sockets_and_no_process(self):

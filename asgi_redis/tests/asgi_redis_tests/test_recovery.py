@@ -204,7 +204,7 @@ class LostWorkerTests(RecoveryCase):
         self.assertEqual(wait_until(self.layer.dead_letters, "it")[0].message, {"number": 1})
 
     def test_when_all_were_cut_off_nobody_is_reaped(self):
-        """The server was away for longer than a lease: the first process that is back spares the others."""
+        """After an outage longer than a lease, the first process that is back spares the others."""
         self.layer.leases.step()
         worker = self.layer_that_dies()
         self.layer.send("work.spared", {})
@@ -215,7 +215,7 @@ class LostWorkerTests(RecoveryCase):
         self.assertEqual(self.layer.dead_letters(), [])
         # But not for ever.
         self.watch()
-        wait_until(self.layer.dead_letters, "the dead letter of who did not come back")
+        wait_until(self.layer.dead_letters, "the dead letter of the process that stayed away")
 
     def test_dead_letters_that_a_recovery_drops_are_counted(self):
         self.config = dict(self.config, dead_letters=0)
@@ -389,7 +389,7 @@ class PartitionedLostGatewayTests(LostGatewayTests):
 
 
 class LostDataTests(RecoveryCase):
-    """On a server of its own."""
+    """On its own server."""
 
     def setUp(self):
         self.server = RedisServer().start()

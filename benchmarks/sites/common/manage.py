@@ -1,4 +1,4 @@
-"""`manage.py` of every site: DJANGO_SETTINGS_MODULE and the path come from who starts it."""
+"""`manage.py` of every site: DJANGO_SETTINGS_MODULE and the path come from the process that starts it."""
 
 import os
 import sys

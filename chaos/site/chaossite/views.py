@@ -59,7 +59,7 @@ def hold(request):
 
 
 def flood(request):
-    """Sends `n` messages to a channel that nobody reads; how often it got ChannelFull, as JSON."""
+    """Send `n` messages to a channel without readers. Answer how many got ChannelFull, as JSON."""
     refused = 0
     for number in range(int(request.GET["n"])):
         try:

@@ -1,7 +1,7 @@
 """
 Data binding without a protocol: which groups learn of a change, and which changes a client may make.
 
-A subclass for a model says who may see an instance (`group_names`) and who may change it
+A subclass for a model says which groups see an instance (`group_names`) and which users may change it
 (`has_permission`). A subclass for a protocol says what messages look like (`serialize`, `deserialize`). The
 actions are "create", "update" and "delete", from the point of view of the group that receives the message.
 """
@@ -72,7 +72,7 @@ class Binding(metaclass=BindingMetaclass):
     #: `exclude` is given.
     fields: list[str] | None = None
 
-    #: Names of the fields that are neither sent nor accepted: a list.
+    #: Names of the fields that are not sent and not accepted: a list.
     exclude: list[str] | None = None
 
     #: Whether the user of inbound messages comes from the channel session (`self.user`).

@@ -2,7 +2,7 @@
 Flow control for Daphne, by way of Twisted: wait for a client that reads slowly, and cut a response short.
 
 In ASGI 3, `send` waits until the client has room. Daphne's returns at once and buffers without a bound.
-Other servers don't need this module. It imports neither Daphne nor Twisted.
+Other servers don't need this module. It does not import Daphne or Twisted.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ codecs.register_error("channels.percent", _keep_percent_encoded)
 
 
 def request_event(scope: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of `http.request` apart from its body: a `protocol.HttpRequest`."""
+    """Return the keys of `http.request` except its body: a `protocol.HttpRequest`."""
     event = _connection(scope, "http")
     event["http_version"] = scope.get("http_version", "1.1")
     event["method"] = scope["method"]

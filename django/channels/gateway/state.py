@@ -52,5 +52,5 @@ class ConnectionState:
         return (SEND, channel, message)
 
     def merge(self, patch: Any) -> bool:
-        """Apply what a consumer changed in the session. Return whether there was a patch (None is none)."""
+        """Apply what a consumer changed in the session. Return False if `patch` is None."""
         return apply_patch(self.session, patch)

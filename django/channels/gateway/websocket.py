@@ -80,7 +80,7 @@ class WebSocket(ConnectionState):
     def __init__(self, reply_channel: str, path: str) -> None:
         super().__init__(reply_channel, path)
         self.phase = CONNECTING
-        #: Whether the connect event was sent, so that the site is told of the end too.
+        #: Whether the connect event was sent: then a disconnect event must follow.
         self.connected = False
         self.close_code: Any = None
         self._subprotocols: Any = ()
@@ -325,7 +325,7 @@ class WebSocket(ConnectionState):
         ]
 
     def _next(self) -> list[Action]:
-        """Send the next event, if none is in flight."""
+        """Send the next event, unless one is in flight."""
         if self.in_flight is not None or self._is_suspended():
             return []
         if self._waiting:

@@ -88,7 +88,7 @@ class Inbox(ABC):
     @abstractmethod
     def send(self, channel: str, message: Message, failed: Callable[[Exception], None]) -> None:
         """
-        Send without waiting. The gateway's messages are neither checked nor copied.
+        Send without waiting. The gateway's messages are not checked or copied.
 
         `failed(exception)` is called in the event loop, at once or later, if the message was not taken:
         ChannelFull, MessageTooLarge or LayerUnavailable. After LayerUnavailable it may have been taken.

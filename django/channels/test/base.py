@@ -60,14 +60,14 @@ def run_commit_hooks() -> None:
     """
     Send the messages that wait for a commit that never comes, because the test case rolls back.
 
-    A ChannelTestCase calls this whenever a test reads messages outside of its own transactions. Only
+    A ChannelTestCase calls this whenever a test reads messages outside its own transactions. Only
     hooks of this package run; those of the site don't.
     """
     for alias, own in _own_transactions.items():
         connection = connections[alias]
         if not connection.in_atomic_block or len(connection.savepoint_ids) > own:
             continue
-        waiting = getattr(connection, "run_on_commit", [])  # Django 1.8 has no such hooks
+        waiting = getattr(connection, "run_on_commit", [])  # Django 1.8 lacks these hooks
         due = [hook for hook in waiting if _is_ours(hook[1])]
         if due:
             connection.run_on_commit = [hook for hook in waiting if not _is_ours(hook[1])]
@@ -206,7 +206,7 @@ class Client:
         Run the consumer of the next message on `channel`, as a worker does. Return what it returns (of a
         class, the instance).
 
-        The test sees what the consumer raises, apart from ConsumeLater, DenyConnection in
+        The test sees what the consumer raises, except ConsumeLater, DenyConnection in
         `websocket.connect` and ChannelSocketException. With `fail_on_none`, raises AssertionError if there
         is no message, or no consumer for it.
         """

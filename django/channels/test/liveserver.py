@@ -104,7 +104,7 @@ def _site(case):
             layer = _make_layer(alias)
             if hasattr(
                 layer, "close"
-            ):  # a test runner's database is dropped when nobody is connected
+            ):  # a test runner can drop its database only when no client is connected
                 stack.callback(layer.close)
             stack.callback(channel_layers.set, alias, channel_layers.set(alias, layer))
         layer = channel_layers[DEFAULT_LAYER_ALIAS]

@@ -85,7 +85,7 @@ class BodyStream(BufferedIOBase):
                 return next(self._chunks, None)
             except Exception as error:
                 self.failure = error
-        # Every later read raises too, so that an incomplete body cannot be taken for a complete one.
+        # Every later read raises too, so that an incomplete body never looks complete.
         raise OSError(f"The request's body could not be read: {self.failure!r}") from self.failure
 
     def _take(self, size: int) -> bytes:

@@ -17,7 +17,7 @@ from .asgi_body import BodyStream
 
 try:
     from django.core.exceptions import RequestDataTooBig
-except ImportError:  # Django 1.8 and 1.9, which have no such limit
+except ImportError:  # Django 1.8 and 1.9 lack this limit
     RequestDataTooBig = SuspiciousOperation
 
 try:
@@ -191,7 +191,7 @@ class ASGIRequest(HttpRequest):
 
     @property
     def body(self) -> bytes:
-        # Django compares the Content-Length with the limit. A chunked body has no length.
+        # Django compares the Content-Length with the limit. A chunked body comes without a length.
         unread = not self._read_started and not hasattr(self, "_body")
         if unread and self._incoming.length is None:
             limit = getattr(settings, "DATA_UPLOAD_MAX_MEMORY_SIZE", None)

@@ -26,7 +26,7 @@ class Room(models.Model):
         self.group.send({"text": json.dumps(content)})
 
     def people(self):
-        """{person: nickname} in order of arrival; who has several windows open is here once."""
+        """{person: nickname} in order of arrival. A person with several windows open is listed once."""
         present = set(self.group.channels())  # a crash leaves rows behind, but no members
         return {
             window.person: window.nickname

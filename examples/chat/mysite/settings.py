@@ -58,14 +58,14 @@ if django.VERSION >= (3, 2):
     DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
 
 # What carries messages between the server and the code. In memory, one process does it all; with
-# any other layer, servers and workers (manage.py runworker) are processes of their own.
+# any other layer, servers and workers (manage.py runworker) are separate processes.
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels.layers.memory.MemoryChannelLayer",
         "ROUTING": "chat.routing.channel_routing",
     }
 }
-if os.environ.get("LAYER") == "database":  # on SQLite, a file of its own beside the site's
+if os.environ.get("LAYER") == "database":  # on SQLite, a separate file next to the site's
     INSTALLED_APPS.append("channels.layers.database")
     CHANNEL_LAYERS["default"]["BACKEND"] = "channels.layers.database.DatabaseChannelLayer"
 if os.environ.get("CHANNEL_REDIS_URL"):

@@ -47,7 +47,7 @@ class PostgreSQL(Database):
         if self.binary is None:
             missing("PostgreSQL is not installed here")
         if not first_importable("psycopg2", "psycopg"):
-            missing("Neither psycopg nor psycopg2 is installed here")
+            missing("psycopg and psycopg2 are not installed here")
         super().__init__()
         self.data = os.path.join(self.directory, "data")
         self.options = dict(self.fast, max_connections=200, **options)
@@ -94,7 +94,7 @@ class PostgreSQL(Database):
         return True
 
     def connect(self, name="channels"):
-        """Return a connection of the driver, apart from Django and the layer."""
+        """Return a connection of the driver, independent of Django and the layer."""
         driver = __import__(first_importable("psycopg", "psycopg2"))
         return driver.connect(
             host="127.0.0.1", port=self.port, user=self.login, dbname=name, connect_timeout=5
@@ -156,7 +156,7 @@ class MariaDB(Database):
         if self.binary is None or self.installer is None:
             missing("MariaDB is not installed here")
         if not mysql_driver():
-            missing("Neither mysqlclient nor PyMySQL is installed here")
+            missing("mysqlclient and PyMySQL are not installed here")
         super().__init__()
 
     def prepare(self):
@@ -192,7 +192,7 @@ class MariaDB(Database):
         return True
 
     def connect(self, name="channels"):
-        """Return a connection of the driver, apart from Django and the layer."""
+        """Return a connection of the driver, independent of Django and the layer."""
         import MySQLdb
 
         options = {"database": name} if name else {}

@@ -1,7 +1,7 @@
 """Find the processes that a run started and did not end.
 
 A run puts a mark into its environment. Every program that is started below it inherits the mark, also in a
-session of its own and after its parent has died. Linux only: elsewhere nothing is ever found.
+separate session and after its parent has died. Linux only: elsewhere nothing is ever found.
 """
 
 import os
@@ -24,7 +24,7 @@ def marked_processes(mark, variable=RUN, children=True):
     """Return {process id: command line} of the living programs with `variable` set to `mark`.
 
     The calling process is left out, and so are processes that have ended and only wait to be reaped. The
-    `children` of this process count as well: the environment of one that it has forked is that of its own
+    `children` of this process count as well: the environment of a forked child is that of its parent
     start, without the mark.
     """
     wanted = ("%s=%s" % (variable, mark)).encode()

@@ -4,10 +4,10 @@ import contextlib
 import socket
 
 
-def free_port(host="127.0.0.1", beside=0):
+def free_port(host="127.0.0.1", offset=0):
     """Return a TCP port of `host` on which nothing listens at the moment.
 
-    With `beside`, the port that many higher is free as well (a Redis Cluster node needs port + 10000).
+    With `offset`, the port that many higher is free as well (a Redis Cluster node needs port + 10000).
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     while True:
@@ -17,11 +17,11 @@ def free_port(host="127.0.0.1", beside=0):
             )
             first.bind((host, 0))
             port = first.getsockname()[1]
-            if not beside:
+            if not offset:
                 return port
-            if port + beside < 2**16:
+            if port + offset < 2**16:
                 with contextlib.suppress(OSError):
-                    second.bind((host, port + beside))
+                    second.bind((host, port + offset))
                     return port
 
 

@@ -1,4 +1,4 @@
-"""Child processes: started in a session of their own, ended by their process id, their output kept."""
+"""Child processes: started in a separate session, ended by their process id, their output kept."""
 
 import os
 import re
@@ -16,7 +16,7 @@ def python_environment():
 
 
 class Process:
-    """A child process in a process group of its own, whose output (both streams) is kept.
+    """A child process in a separate process group, whose output (both streams) is kept.
 
     `ids` (user and group) are whose the process becomes, if this one runs as root. `log` is the path of the
     file that gets the output; by default a temporary file without a name. Not thread-safe.

@@ -31,7 +31,7 @@ class RedisServer(Server):
 
     def __init__(self, monitor=None, **options):
         self.program = find_redis()
-        super().__init__(beside=10000)
+        super().__init__(offset=10000)
         self.is_sentinel = monitor is not None
         self.options = {"port": self.port, "bind": "127.0.0.1", "dir": self.directory}
         if self.is_sentinel:

@@ -1,4 +1,4 @@
-"""What a test needs beside Python: if it is missing, the test is skipped, or in CI (CI=true) fails."""
+"""What a test needs beyond Python. If it is missing, the test is skipped, or fails in CI (CI=true)."""
 
 import glob
 import importlib.util

@@ -33,9 +33,9 @@ class Server:
     stop_signal = None
     running = None
 
-    def __init__(self, beside=0):
+    def __init__(self, offset=0):
         self.directory = tempfile.mkdtemp(prefix="channels-test-", dir=open_directory())
-        self.port = free_port(beside=beside)
+        self.port = free_port(offset=offset)
         self.process = None
         self.ids = None
         if self.user and os.getuid() == 0:

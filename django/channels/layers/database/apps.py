@@ -1,5 +1,5 @@
 """
-The app of the database layer's tables, under the label "channels_database". It has no models: its migration
+The app of the database layer's tables, under the label "channels_database". Its migration
 runs the SQL in sql/.
 """
 

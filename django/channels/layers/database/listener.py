@@ -75,7 +75,7 @@ class NotificationListener:
         self._interrupt()
 
     def changed(self, queues: Iterable[str] | None = None) -> None:
-        """Wake the readers of `queues`, or with None of every queue, and call back."""
+        """Wake the readers of `queues` (None: of every queue), and call back."""
         names = None if queues is None else set(queues)
         self.store.waiters.changed(names)
         with self._lock:

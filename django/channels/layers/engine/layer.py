@@ -281,7 +281,7 @@ class EngineLayer(BaseChannelLayer):
         self.counters.share(self.store.add_counters)
 
     def _share_now_and_then(self) -> None:
-        """Share the counters of a process that only sends, and so has no lease thread."""
+        """Share the counters of a process that only sends, which runs without a lease thread."""
         now = time.monotonic()
         if now < self._share_at:
             return

@@ -217,7 +217,7 @@ class LeaseManager:
     def _take_again(self, name: str, asked: Callable[[], None] | None) -> None:
         """
         Take a lease that had run out, unless it was released meanwhile, and tell its owner. `asked` is whom
-        the heartbeat was for: somebody who has taken the name since has lost nothing.
+        the heartbeat was for. A later owner of the same name has lost nothing.
         """
         with self._lock:
             wanted, lost = name in self._names, self._names.get(name)
@@ -234,7 +234,7 @@ class LeaseManager:
     def _notice_an_outage(self) -> None:
         """
         After a pause in which others could not renew their leases either, extend all leases: the store, or
-        this machine, was away, and the others are not dead.
+        this machine, was unreachable, and the others are not dead.
         """
         now, lease = time.monotonic(), self._layer.options.lease
         if self._reached is None:
@@ -262,7 +262,7 @@ class LeaseManager:
         self.start()
 
     def is_due(self) -> bool:
-        """Return whether to look for delayed messages: one is due, or nobody has looked for a while."""
+        """Return whether to look for delayed messages: one is due, or the last look was long ago."""
         now = time.monotonic()
         if now - self._looked >= self._layer.store.due_interval():
             return True

@@ -44,7 +44,7 @@ class Action(NamedTuple):
 
 
 class Recovery:
-    """The decisions of one layer. Thread-safe: it has no state."""
+    """The decisions of one layer. Thread-safe: it keeps no state."""
 
     def __init__(self, layer: EngineLayer) -> None:
         self._layer = layer

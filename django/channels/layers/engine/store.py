@@ -208,7 +208,7 @@ class Store(ABC):
 
     @abstractmethod
     def extend_leases(self) -> None:
-        """Renew every lease, of all processes, because none of them could reach the store."""
+        """Renew every lease of all processes: the store was unreachable for all of them."""
 
     @abstractmethod
     def recover(self, decide: Callable[[Entry], Action]) -> Recovered:

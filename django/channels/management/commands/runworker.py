@@ -88,7 +88,7 @@ class Command(BaseCommand):
         if not channels:
             raise CommandError(
                 "No channel is left to work on: the routing has %s, and --only-channels and "
-                "--exclude-channels let none of them through."
+                "--exclude-channels leave no channel to consume."
                 % (", ".join(sorted(layer.router.channels)) or "none")
             )
         if options["verbosity"] > 0 and tie is None:

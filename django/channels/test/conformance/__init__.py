@@ -1,7 +1,7 @@
 """
 The conformance suite of channel layers: a test for each promise of `layers/base.py`.
 
-For people who write a layer: inherit `LayerConformance` beside `unittest.TestCase`, and define
+For people who write a layer: inherit `LayerConformance` and `unittest.TestCase`, and define
 `make_layer`. Tests of extensions that the layer does not declare are skipped. A worker or gateway dies in a
 forked process that is killed, so the tests of leases and wills need a system that can fork.
 """
@@ -32,4 +32,4 @@ class LayerConformance(
     DeadLetterTests,
     ProcessTests,
 ):
-    """Tests to inherit, beside `unittest.TestCase`. `self.layer` is empty before each of them."""
+    """Tests to inherit, together with `unittest.TestCase`. `self.layer` is empty before each of them."""

@@ -110,7 +110,7 @@ class LayerCase(TestCase):
 
     def start_process(self, work: Callable[[BaseChannelLayer], object], **config: Any) -> int:
         """
-        Fork a process that does `work(layer)` with a layer of its own, and then nothing. Return its id when
+        Fork a process that does `work(layer)` with its own layer, and then nothing. Return its id when
         the work is done. The process is killed at the end of the test.
 
         `self.layer` is closed first, which ends its threads: a lock that one of them holds during the fork,

@@ -51,7 +51,7 @@ class DeathCase(LayerCase):
         return self.until(look)
 
     def start_worker(self, *channels: str) -> int:
-        """Start a process that claims a message of each channel, each with a consumer of its own."""
+        """Start a process that claims a message of each channel, each with its own consumer."""
         DeathCase.deaths += 1
         names = ["consumer-%d-%d" % (DeathCase.deaths, index) for index in range(len(channels))]
 
