@@ -5,21 +5,10 @@ import signal
 import tempfile
 import unittest
 
+from .support.chromium import start_chromium
 from .support.requirements import require
 from .support.waiting import TIMEOUT, wait_until
 from .test_chat import ChatSite, require_chat
-
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--no-first-run",
-    "--disable-component-update",
-    "--disable-sync",
-    "--lang=en-US",
-    "--window-size=1100,800",
-]
 
 #: Everything has to come back by itself after a restart: seconds, more than the page's longest wait.
 RECONNECT_TIMEOUT = 3 * TIMEOUT
@@ -49,18 +38,10 @@ class Browser:
     """One person's Chromium, with a separate profile; `window` is a tab's handle."""
 
     def __init__(self, test, site, nickname=None):
-        from selenium import webdriver
-
         self.site = site
         profile = tempfile.mkdtemp(prefix="chromium-")
         test.addCleanup(shutil.rmtree, profile, ignore_errors=True)
-        options = webdriver.ChromeOptions()
-        options.binary_location = require("chromium")
-        for flag in FLAGS + ["--user-data-dir=" + profile]:
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        service = webdriver.ChromeService(require("chromedriver"))
-        self.driver = webdriver.Chrome(options=options, service=service)
+        self.driver = start_chromium(profile)
         test.addCleanup(self.driver.quit)
         self.driver.set_page_load_timeout(RECONNECT_TIMEOUT)
         self.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": COUNT_SENT})
