@@ -16,7 +16,22 @@ class ChannelsConfig(AppConfig):
         from .log import add_last_resort
 
         add_last_resort(settings)
+        _take_runserver(self.name)
         from . import (
             checks,  # noqa: F401  (registers the system checks)
             signals,  # noqa: F401  (connects the release of database connections)
         )
+
+
+def _take_runserver(name: str) -> None:
+    """
+    Make `runserver` the command of the app `name`, wherever the app stands in INSTALLED_APPS.
+
+    Django takes the command of the first app that has it. Projects for Channels 1.x list channels last,
+    below django.contrib.staticfiles, whose command ours includes. A command of any other app stays.
+    """
+    from django.core.management import get_commands
+
+    commands = get_commands()  # Django keeps this dict and looks each command up in it
+    if commands.get("runserver") in ("django.core", "django.contrib.staticfiles"):
+        commands["runserver"] = name

@@ -62,21 +62,3 @@ def check_channel_layers(app_configs: Any, **kwargs: Any) -> list[Any]:
                 )
             )
     return problems
-
-
-@register(TAG)
-def check_runserver(app_configs: Any, **kwargs: Any) -> list[Any]:
-    """Check for channels.W002: Django finds the `runserver` of another app first."""
-    from django.apps import apps
-
-    names = [config.name for config in apps.get_app_configs()]
-    ours, other = __package__, "django.contrib.staticfiles"
-    if other in names and ours in names and names.index(other) < names.index(ours):
-        return [
-            Warning(
-                "manage.py runserver is the command of %r, which doesn't serve WebSockets." % other,
-                hint="Put %r above %r in INSTALLED_APPS." % (ours, other),
-                id="channels.W002",
-            )
-        ]
-    return []

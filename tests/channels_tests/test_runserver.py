@@ -184,6 +184,16 @@ class StaticFilesTests(RunserverTestCase):
         self.assertEqual(self.status(address, "/static/missing.css"), 404)
         self.assertEqual(self.get(address), "hello")
 
+    def test_the_app_may_stand_below_staticfiles(self):
+        settings = """
+INSTALLED_APPS = ["django.contrib.staticfiles", "mysite", "{channels}"]
+"""
+        process, address = self.serve("--noreload", files=self.files, settings=settings)
+        self.assertEqual(self.get(address, "/static/style.css"), "body { color: teal }")
+        with self.websocket(address, "/echo") as connection:
+            connection.send("one")
+            self.assertEqual(connection.recv(), "echo: one")
+
     def test_nostatic(self):
         process, address = self.serve(
             "--noreload", "--nostatic", files=self.files, settings=STATIC_SETTINGS

@@ -1,7 +1,7 @@
 """`manage.py runserver`: Daphne in front of the channel layer, worker threads, static files.
 
-`--noasgi` leaves all of it to Django's WSGI server. Put this app above django.contrib.staticfiles
-in INSTALLED_APPS: of two `runserver` commands Django takes the first.
+`--noasgi` leaves all of it to Django's WSGI server. apps.py makes this command the one that Django
+takes, wherever the app stands in INSTALLED_APPS.
 """
 
 import atexit
