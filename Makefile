@@ -7,6 +7,7 @@
 #   make test     the test suite, against the add-on installed from this tree
 #                 (SHUFFLE=SEED: in another order)
 #   make lint     ruff and mypy
+#   make docs     the documentation as a site: build/docs/index.html
 #   make mutants  small changes to the code, one at a time: the tests have to notice 95 % of them
 #                 (NUMBER=100, SEED=9, MODULES=gateway/websocket.py)
 #   make bench    the benchmarks, side by side with Channels 4 and a bare ASGI 3 application
@@ -31,7 +32,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint mutants bench chaos chaos-quick patch test-patch dist matrix clean
+.PHONY: help demo test lint docs mutants bench chaos chaos-quick patch test-patch dist matrix clean
 
 help:
 	@sed -n 's/^#   make /make /p' Makefile
@@ -62,6 +63,9 @@ lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/python scripts/make_docs.py
 
 # In copies of the tree, about 20 minutes on two cores.
 mutants: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis

@@ -1,0 +1,66 @@
+"""The documentation as a site in build/docs, in the add-on's names. `make docs` runs it.
+
+The pages in docs/ are written for Django's own documentation, in which `make test-patch` builds them.
+Here they are built alone: a copy of them says `channels` where Django's says `django.channels`.
+Sphinx treats warnings as errors, and a link inside the site that leads nowhere is one.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SOURCE = os.path.join(ROOT, "docs")
+SETTINGS = os.path.join(ROOT, "scripts", "docs")
+COPY = os.path.join(ROOT, "build", "docs-source")
+SITE = os.path.join(ROOT, "build", "docs")
+
+#: What only readers of Django's documentation need.
+HINT = re.compile(
+    r"\s*\(?With the add-on,\s+read\s+``django\.channels``\s+as\s+``channels``:\s+see\s+"
+    r":ref:`channels-addon`\.\)?"
+)
+
+
+def in_names_of_addon(text):
+    """Return a page as the add-on's users need it."""
+    text = HINT.sub("", text)
+    text = re.sub(r"^ *\.\. versionadded:: 1\.10\n\n?", "", text, flags=re.M)
+    # In the first column of a table, a shorter name is followed by more spaces.
+    text = re.sub(r"``django\.(channels[\w.]*``)(?=  )", r"``\1       ", text)
+    # An included file is found from the top of the pages, because the copy lies deeper than docs/.
+    text = text.replace(".. literalinclude:: ../../../", ".. literalinclude:: /../../")
+    return re.sub(r"\bdjango\.channels\b", "channels", text)
+
+
+def copy_pages():
+    """Write the pages to build/docs-source, in the add-on's names."""
+    shutil.rmtree(COPY, ignore_errors=True)
+    shutil.copytree(SOURCE, COPY)
+    for folder, _, names in os.walk(COPY):
+        for name in names:
+            if name.endswith(".txt"):
+                path = os.path.join(folder, name)
+                with open(path, encoding="utf-8") as stream:
+                    text = stream.read()
+                with open(path, "w", encoding="utf-8") as stream:
+                    stream.write(in_names_of_addon(text))
+    shutil.copy(os.path.join(SETTINGS, "index.txt"), COPY)
+
+
+def main():
+    """Build the site. Returns Sphinx's exit status."""
+    copy_pages()
+    shutil.rmtree(SITE, ignore_errors=True)
+    command = [sys.executable, "-m", "sphinx", "--builder", "html", "--conf-dir", SETTINGS]
+    command += ["--fail-on-warning", "--keep-going", "--quiet", "--fresh-env", COPY, SITE]
+    status = subprocess.call(command)
+    if status == 0:
+        print("The documentation: " + os.path.relpath(os.path.join(SITE, "index.html"), ROOT))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
