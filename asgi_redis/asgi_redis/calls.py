@@ -33,9 +33,10 @@ class Calls(Store):
     Thread-safe.
     """
 
-    def __init__(self, servers: Servers, keys: Keys, codec: Codec) -> None:
+    def __init__(self, servers: Servers, keys: Keys, codec: Codec, check_project: Command) -> None:
         super().__init__()
         self.servers = servers
+        self.check_project = check_project
         self.keys = keys
         self.codec = codec
         self._cached_place = lru_cache(maxsize=1024)(self.make_place)

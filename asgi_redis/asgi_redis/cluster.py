@@ -1,7 +1,8 @@
 """
 A Redis Cluster, through redis-py's client, which knows where each hash tag lies.
 
-redis-py may send a command once more after a lost reply, so each script must bear that.
+redis-py's own retries are off, because it would also retry commands whose reply was lost. It follows
+redirections: a node that redirects a command has not run it.
 """
 
 from __future__ import annotations
@@ -10,10 +11,15 @@ import asyncio
 import os
 import threading
 import time
-from typing import Any, Sequence
+from typing import Any, NamedTuple, Sequence
 
 import redis
 import redis.asyncio
+import redis.asyncio.cluster
+import redis.asyncio.retry
+import redis.cluster
+import redis.retry
+from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ResponseError
 
 from . import scripts
@@ -28,16 +34,55 @@ BLOCKING = 10.0
 MOVING = 5.0
 
 
+class Owners(NamedTuple):
+    """Which run of which node has a slot, by key; and the runs of all primaries that had one, or have."""
+
+    runs: dict[str, str]
+    primaries: set[str]
+
+
+class Nodes:
+    """The addresses of a cluster's nodes, and how to make redis-py's clients for them. Thread-safe."""
+
+    def __init__(
+        self, addresses: Sequence[tuple[str, int]], options: dict[str, Any], where: str
+    ) -> None:
+        self._addresses, self._options, self.where = list(addresses), options, where
+
+    def make(self, module: Any, blocks: bool) -> Any:
+        """
+        Return a client that connects when it is used, of `module`: redis or redis.asyncio. With `blocks`,
+        it waits for the replies to blocking commands.
+        """
+        options = dict(self._options)
+        if blocks:
+            options["socket_timeout"] = max(options["socket_timeout"], BLOCKING + LATE)
+        if int(redis.__version__.split(".")[0]) < 6:
+            options["cluster_error_retry_attempts"] = 0
+        else:
+            options["retry"] = module.retry.Retry(NoBackoff(), 0)
+        nodes = [module.cluster.ClusterNode(*address) for address in self._addresses]
+        return module.RedisCluster(startup_nodes=nodes, **options)
+
+    def found(self, client: Any) -> None:
+        """Remember the nodes that a client has found, in case those of the settings go."""
+        known = [(node.host, node.port) for node in client.get_nodes()]
+        self._addresses = list(dict.fromkeys(self._addresses + known))
+
+
 class Clustered:
     """The blocking end, for any thread. Call `forked` in a child process."""
 
     is_cluster = True
 
-    def __init__(self, urls: Sequence[str], options: dict[str, Any], where: str) -> None:
-        self._urls, self._options = urls, dict(options)
-        # Blocking commands go over the same connections: those wait at most BLOCKING.
-        self._options["socket_timeout"] = max(options["socket_timeout"], BLOCKING + LATE)
-        self.where = where
+    def __init__(
+        self,
+        addresses: Sequence[tuple[str, int]],
+        options: dict[str, Any],
+        where: str,
+        greeting: Sequence[Command] = (),
+    ) -> None:
+        self._nodes, self.where, self._greeting = Nodes(addresses, options, where), where, greeting
         self.forked()
 
     def forked(self) -> None:
@@ -57,28 +102,35 @@ class Clustered:
         return client
 
     def _connect(self) -> Any:
-        error: Any = None
-        for url in self._urls:
-            try:
-                client = redis.RedisCluster.from_url(url, **self._options)
-                info = client.info("server", target_nodes=client.get_random_node())
-                check_version("redis_version:%s" % info["redis_version"], self.where)
-                return client
-            except ERRORS + (TypeError,) as each:
-                error = each
-        raise unavailable(error, self.where) from error
+        try:
+            client = self._nodes.make(redis, blocks=True)
+            info = client.info("server", target_nodes=client.get_random_node())
+            check_version("redis_version:%s" % info["redis_version"], self.where)
+            for command in self._greeting:
+                client.execute_command(*scripts.in_full(command))
+        except ERRORS as error:
+            raise unavailable(error, self.where) from error
+        self._nodes.found(client)
+        return client
+
+    def _failed(self, client: Any, error: Exception) -> Exception:
+        """Have the next call find the nodes anew, unless the server has answered."""
+        if not isinstance(error, ResponseError) and self._client is client:
+            self._client = None
+        return unavailable(error, self.where)
 
     def call(self, command: Command) -> Any:
         """Return the reply to one command."""
         deadline = time.monotonic() + MOVING
         while True:
+            client = self.client
             try:
-                return self.client.execute_command(*command)
+                return client.execute_command(*command)
             except NoScriptError:
                 command = scripts.in_full(command)
             except ERRORS as error:
                 if not _is_moving(error) or time.monotonic() > deadline:
-                    raise unavailable(error, self.where) from error
+                    raise self._failed(client, error) from error
                 time.sleep(0.02)
 
     def call_many(self, commands: Sequence[Command]) -> list[Any]:
@@ -91,22 +143,58 @@ class Clustered:
 
     def scan(self, pattern: str) -> set[bytes]:
         """Return the keys that match `pattern`."""
+        client = self.client
         try:
             return set(
-                self.client.scan_iter(
+                client.scan_iter(
                     match=pattern, count=1000, target_nodes=redis.RedisCluster.PRIMARIES
                 )
             )
         except ERRORS as error:
-            raise unavailable(error, self.where) from error
+            raise self._failed(client, error) from error
+
+    def owners(self, keys: Sequence[str], former: set[str]) -> Owners:
+        """
+        Return who has the slots of `keys`. Of the primaries, only those are asked for their run that have
+        such a slot, or whose run is in `former`.
+        """
+        client = self.client
+        try:
+            view = client.execute_command("CLUSTER NODES", target_nodes=client.get_random_node())
+            slots = {key: client.keyslot(key) for key in keys}
+            runs: dict[str, str] = {}
+            primaries = set()
+            for address, node in view.items():
+                flags = node["flags"].split(",")
+                mine = [key for key, slot in slots.items() if _has(node, slot)]
+                known = any(run.startswith(node["node_id"]) for run in former)
+                if "master" not in flags or not (mine or known):
+                    continue
+                if "fail" in flags and not mine:
+                    continue  # another node has taken over its slots
+                if "fail" in flags:
+                    raise redis.exceptions.ClusterDownError("the node %s has failed" % address)
+                host, _, port = address.rpartition(":")
+                info = client.info("server", target_nodes=client.get_node(host, int(port)))
+                run = "%s:%s" % (node["node_id"], info["run_id"])
+                primaries.add(run)
+                runs.update(dict.fromkeys(mine, run))
+        except ERRORS + (AttributeError, ValueError) as error:  # a node that redis-py has not found
+            raise self._failed(client, error) from error
+        return Owners(runs, primaries)
 
     def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
             client.close()
 
-    def link(self) -> ClusterLink:
-        return ClusterLink(self._urls, self._options, self.where)
+    def link(self, blocks: bool) -> ClusterLink:
+        return ClusterLink(self._nodes, blocks, self._greeting)
+
+
+def _has(node: dict[str, Any], slot: int) -> bool:
+    """Return whether a node in the reply to CLUSTER NODES has a slot."""
+    return any(int(bounds[0]) <= slot <= int(bounds[-1]) for bounds in node["slots"])
 
 
 def _is_moving(error: Exception) -> bool:
@@ -117,28 +205,28 @@ def _is_moving(error: Exception) -> bool:
 class ClusterLink:
     """The end for one event loop, as DirectLink."""
 
-    def __init__(self, urls: Sequence[str], options: dict[str, Any], where: str) -> None:
-        self._urls, self._options, self.where = urls, options, where
+    def __init__(self, nodes: Nodes, blocks: bool, greeting: Sequence[Command]) -> None:
+        self._nodes, self._blocks, self._greeting = nodes, blocks, greeting
         self._client: Any = None
         self.generation = 0
-        self.run_id: bytes | None = None  # there are many servers
+        self.run_id: bytes | None = (
+            None  # there are many servers: the lease thread compares their runs
+        )
 
     async def connect(self) -> None:
         if self._client is not None:
             return
-        error: Any = None
-        for url in self._urls:
-            client = redis.asyncio.RedisCluster.from_url(url, **self._options)
-            try:
-                await client.initialize()
-            except ERRORS as each:
-                error = each
-                await _aclose(client)
-                continue
-            self._client = client
-            self.generation += 1
-            return
-        raise unavailable(error, self.where) from error
+        client = self._nodes.make(redis.asyncio, self._blocks)
+        try:
+            await client.initialize()
+            for command in self._greeting:
+                await client.execute_command(*scripts.in_full(command))
+        except ERRORS as error:
+            await _aclose(client)
+            raise unavailable(error, self._nodes.where) from error
+        self._nodes.found(client)
+        self._client = client
+        self.generation += 1
 
     async def call(self, commands: Sequence[Command], seconds: float | None = None) -> list[Any]:
         """Return the replies to `commands`; for one that Redis refused, the exception."""
@@ -151,7 +239,7 @@ class ClusterLink:
                 replies.append(error)
             except ERRORS as error:
                 await self.close()
-                raise unavailable(error, self.where) from error
+                raise unavailable(error, self._nodes.where) from error
         return replies
 
     async def _one(self, command: Command) -> Any:

@@ -3,7 +3,8 @@ Connections to one server, or to the primary that Sentinel names, through redis-
 
 `Direct` is blocking, for any thread; `DirectLink` is for one event loop. Each reply is that of the command
 sent before it: a connection on which a reply is late, missing or cut off is closed, and the call raises
-LayerUnavailable. No command is sent twice.
+LayerUnavailable. So are all idle connections then, because they may lead to the same dead server. No command
+is sent twice.
 """
 
 from __future__ import annotations
@@ -17,10 +18,9 @@ from typing import Any, Callable, Sequence, Tuple
 
 import redis
 import redis.asyncio
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from . import scripts
-from .contract import LayerUnavailable
 from .failures import check_version, unavailable
 from .scripts import Command
 
@@ -55,10 +55,11 @@ def _async_pool(make: Callable[[Any, Any], Any]) -> Any:
     return make(redis.asyncio, Retry)
 
 
-def _preparation() -> list[Command]:
+def _preparation(greeting: Sequence[Command]) -> list[Command]:
     """Return what every new connection is sent: the scripts, because it may be another server."""
     first: list[Command] = [("INFO", "server")]
-    return first + [("SCRIPT", "LOAD", script.text) for script in scripts.ALL.values()]
+    first += [("SCRIPT", "LOAD", script.text) for script in scripts.ALL.values()]
+    return first + list(greeting)
 
 
 def _check_preparation(replies: Sequence[Any], where: str) -> bytes | None:
@@ -78,9 +79,9 @@ class Direct:
 
     is_cluster = False
 
-    def __init__(self, pool: Pool, pool_size: int) -> None:
+    def __init__(self, pool: Pool, pool_size: int, greeting: Sequence[Command] = ()) -> None:
         self._make, self.where = pool
-        self._pool_size = pool_size
+        self._pool_size, self._greeting = pool_size, greeting
         self.forked()
 
     def forked(self) -> None:
@@ -91,68 +92,59 @@ class Direct:
         self._suspected = 0.0
 
     def suspect(self) -> None:
-        """Have all idle connections tested before they are used again, because one was lost."""
+        """Have no connection used again that is idle now, because one was lost."""
         self._suspected = time.monotonic()
-
-    def _lost(self, connection: Any, error: Exception) -> LayerUnavailable:
-        self.suspect()
-        connection.disconnect()
-        return unavailable(error, self.where)
 
     # Blocking.
 
     def call(self, command: Command) -> Any:
         """Return the reply to one command."""
-        connection = self._take()
-        try:
-            connection.send_command(*command)
-            reply = connection.read_response()
-        except NoScriptError:
-            self._give(connection)
-            return self.call(scripts.in_full(command))
-        except ERRORS as error:
-            raise self._lost(connection, error) from error
-        except BaseException:
-            connection.disconnect()  # its reply may still come
-            raise
-        self._give(connection)
-        return reply
+        return self._settled(self._run([command])[0], command)
 
     def call_many(self, commands: Sequence[Command]) -> list[Any]:
         """Return the replies to several commands, sent in one round trip."""
-        connection = self._take()
-        try:
-            replies = self._exchange(connection, commands)
-        except ERRORS as error:
-            raise self._lost(connection, error) from error
-        except BaseException:
-            connection.disconnect()
-            raise
-        self._give(connection)
+        replies = self._run(commands)
         return [self._settled(reply, command) for reply, command in zip(replies, commands)]
+
+    def wait(self, command: Command, seconds: float) -> Any:
+        """Return the reply to a command that blocks for up to `seconds`."""
+        return self._settled(self._run([command], seconds + LATE)[0], command)
 
     def _settled(self, reply: Any, command: Command) -> Any:
         if isinstance(reply, NoScriptError):
             return self.call(scripts.in_full(command))
         if isinstance(reply, Exception):
-            raise unavailable(reply, self.where)
+            raise unavailable(reply, self.where) from reply
         return reply
 
-    def wait(self, command: Command, seconds: float) -> Any:
-        """Return the reply to a command that blocks for up to `seconds`."""
+    def _run(self, commands: Sequence[Command], timeout: float | None = None) -> list[Any]:
+        """Return the replies to several commands; for one that Redis refused, the exception."""
         connection = self._take()
         try:
-            connection.send_command(*command)
-            if not connection.can_read(timeout=seconds + LATE):
-                raise redis.exceptions.TimeoutError("no reply for %.0f s" % (seconds + LATE))
-            reply = connection.read_response()
+            replies = self._exchange(connection, commands, timeout)
         except ERRORS as error:
-            raise self._lost(connection, error) from error
-        except BaseException:
+            self.suspect()
             connection.disconnect()
+            raise unavailable(error, self.where) from error
+        except BaseException:
+            connection.disconnect()  # its reply may still come
             raise
         self._give(connection)
-        return reply
+        return replies
+
+    def _exchange(
+        self, connection: Any, commands: Sequence[Command], timeout: float | None = None
+    ) -> list[Any]:
+        connection.send_packed_command(connection.pack_commands(commands))
+        if timeout is not None and not connection.can_read(timeout=timeout):
+            raise redis.exceptions.TimeoutError("no reply for %.0f s" % timeout)
+        replies: list[Any] = []
+        for _ in commands:
+            try:
+                replies.append(connection.read_response())
+            except ResponseError as error:
+                replies.append(_answer(error))
+        return replies
 
     def scan(self, pattern: str) -> set[bytes]:
         """Return the keys that match `pattern`. The server does other work between the steps."""
@@ -169,9 +161,9 @@ class Direct:
                 connection, used = self._free.pop()
             except IndexError:
                 return self._connect()
-            fresh = used > self._suspected and time.monotonic() - used < FRESH
-            if fresh or _is_quiet(connection):
-                return connection
+            if used > self._suspected:
+                if time.monotonic() - used < FRESH or _is_quiet(connection):
+                    return connection
             connection.disconnect()
 
     def _give(self, connection: Any) -> None:
@@ -189,7 +181,8 @@ class Direct:
             connection = pool.connection_class(**pool.connection_kwargs)
             try:
                 connection.connect()
-                _check_preparation(self._exchange(connection, _preparation()), self.where)
+                replies = self._exchange(connection, _preparation(self._greeting))
+                _check_preparation(replies, self.where)
             except BaseException:
                 connection.disconnect()
                 raise
@@ -197,24 +190,24 @@ class Direct:
             raise unavailable(error, self.where) from error
         return connection
 
-    def _exchange(self, connection: Any, commands: Sequence[Command]) -> list[Any]:
-        connection.send_packed_command(connection.pack_commands(commands))
-        replies: list[Any] = []
-        for _ in commands:
-            try:
-                replies.append(connection.read_response())
-            except ResponseError as error:
-                replies.append(error)
-        return replies
-
     def close(self) -> None:
         while self._free:
             self._free.pop()[0].disconnect()
 
     # For an event loop.
 
-    def link(self) -> DirectLink:
-        return DirectLink(self._make, self.where, self.suspect)
+    def owners(self, keys: Sequence[str], former: set[str]) -> Any:
+        """There is one server. The inboxes notice that it is another one, or another run."""
+
+    def link(self, blocks: bool) -> DirectLink:
+        return DirectLink(self._make, self.where, self.suspect, self._greeting)
+
+
+def _answer(error: ResponseError) -> ResponseError:
+    """Return what a server refused. Raise it if the server isn't the primary any more."""
+    if isinstance(error, ReadOnlyError) or str(error).startswith("UNBLOCKED"):
+        raise error
+    return error
 
 
 def _is_quiet(connection: Any) -> bool:
@@ -229,9 +222,13 @@ class DirectLink:
     """One connection of an event loop; it connects when it is used. One user at a time."""
 
     def __init__(
-        self, make: Callable[[Any, Any], Any], where: str, suspect: Callable[[], None]
+        self,
+        make: Callable[[Any, Any], Any],
+        where: str,
+        suspect: Callable[[], None],
+        greeting: Sequence[Command],
     ) -> None:
-        self._make, self.where, self._suspect = make, where, suspect
+        self._make, self.where, self._suspect, self._greeting = make, where, suspect, greeting
         self._pool: Any = None
         self._connection: Any = None
         #: How many connections were made; a different number means another connection.
@@ -247,7 +244,7 @@ class DirectLink:
         connection = self._pool.connection_class(**self._pool.connection_kwargs)
         try:
             await connection.connect()
-            replies = await self._exchange(connection, _preparation(), None)
+            replies = await self._exchange(connection, _preparation(self._greeting), None)
             run_id = _check_preparation(replies, self.where)
         except ERRORS as error:
             await connection.disconnect(nowait=True)
@@ -287,17 +284,18 @@ class DirectLink:
     async def _exchange(
         self, connection: Any, commands: Sequence[Command], timeout: float | None
     ) -> list[Any]:
-        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        await connection.send_packed_command(connection.pack_commands(commands))
         replies: list[Any] = []
-        for _ in commands:
+        for index in range(len(commands)):
+            limit = timeout if index == len(commands) - 1 else None  # redis-py's socket_timeout
             began = time.monotonic()
             try:
-                reply = await connection.read_response(timeout=timeout)
+                reply = await connection.read_response(timeout=limit)
             except ResponseError as error:
-                reply = error
-            # redis-py returns None both for an empty reply and when `timeout` has passed.
-            if reply is None and timeout is not None and time.monotonic() - began > timeout - 0.1:
-                raise redis.exceptions.TimeoutError("no reply for %.0f s" % timeout)
+                reply = _answer(error)
+            # redis-py returns None both for an empty reply and when `limit` has passed.
+            if reply is None and limit is not None and time.monotonic() - began > limit - 0.1:
+                raise redis.exceptions.TimeoutError("no reply for %.0f s" % limit)
             replies.append(reply)
         return replies
 

@@ -12,6 +12,11 @@ OLDEST = (6, 2)
 _NOT_ALLOWED = "its ACL does not let this user do that: see the guide of the Redis layer"
 
 _REMEDIES = (
+    (
+        "OTHERPROJECT",
+        "another project uses this prefix: give each project a prefix of its own in CONFIG. If it is the "
+        "same project with another SECRET_KEY, name it: the option project",
+    ),
     ("NOAUTH", "it asks for a password: give it in the URL of hosts, redis://USER:PASSWORD@HOST"),
     ("WRONGPASS", "it refuses this user or password: check the URL of hosts"),
     ("invalid username-password", "it refuses this user or password: check the URL of hosts"),
@@ -38,9 +43,16 @@ class Outdated(redis.exceptions.RedisError):
 
 
 def unavailable(error: Exception | None, where: str) -> LayerUnavailable:
-    """Return a LayerUnavailable for `error` (an exception of redis-py, or OSError) at `where` (text)."""
+    """
+    Return a LayerUnavailable for `error` (an exception of redis-py, or OSError) at `where` (text). The
+    traceback of `error` is dropped: an error report would print redis-py's variables, and so a password.
+    """
     if isinstance(error, LayerUnavailable):
         return error
+    each: BaseException | None = error
+    while each is not None and each.__traceback__ is not None:
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
     text = str(error) or type(error).__name__
     if isinstance(error, (redis.exceptions.AuthenticationError,)):
         text = "WRONGPASS " + text if "NOAUTH" not in text else text

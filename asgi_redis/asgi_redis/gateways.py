@@ -40,6 +40,8 @@ class GatewayCalls(ConsumerCalls):
         self._taker, self._taken_key = "t:" + name, self.keys.taken(name)
         self._inboxes: dict[str, RedisInbox] = {}
         self._epochs: dict[str, bytes] = {}
+        self._runs: dict[str, str] = {}
+        self._data_lost = False  # and not all inboxes have been told
 
     def after_fork(self) -> None:
         super().after_fork()
@@ -66,29 +68,30 @@ class GatewayCalls(ConsumerCalls):
         self.servers.call(run("take_lease", [self.keys.leases], arguments))
         inbox = self._inboxes.get(name)
         if inbox is not None:
-            for tag, epoch in self._read_epochs().items():
-                self._epochs.setdefault(tag, epoch)
+            if not self._epochs:
+                self._partition_lost_data()
             # A lease that others have recovered took the memberships with it.
             inbox.register(inbox.leased)
 
     def heartbeat(self, names: Sequence[str]) -> Heartbeat:
         keys = self.keys
         holders = {name: self._holder_of(name) for name in names}
-        missing, lost, expired, ending = self.servers.call(
-            run(
-                "heartbeat",
-                [keys.leases, keys.gone, self._taken_key] + keys.expiring,
-                [self.lease_milliseconds, keys.tag, self._taker] + list(holders.values()),
-            )
+        beat = run(
+            "heartbeat",
+            [keys.leases, keys.gone, self._taken_key] + keys.expiring,
+            [self.lease_milliseconds, keys.tag, self._taker] + list(holders.values()),
         )
+        missing, lost, expired, ending = self.servers.call_many([self.check_project, beat])[-1]
         inboxes = [
             inbox
             for inbox in list(self._inboxes.values())
             if inbox.name in holders and holders[inbox.name].encode() not in missing
         ]
-        lost_data = bool(inboxes) and self._partition_lost_data()
+        if inboxes and self._partition_lost_data():
+            self._data_lost = True
         for inbox in inboxes:
-            inbox.register(lost_data)
+            inbox.register(self._data_lost)
+        self._data_lost = False
         return Heartbeat(
             [name for name, holder in holders.items() if holder.encode() in missing],
             bool(lost),
@@ -109,11 +112,17 @@ class GatewayCalls(ConsumerCalls):
 
     def _partition_lost_data(self) -> bool:
         """
-        Return whether one of several partitions lost its data, and with it routes of groups: a cluster's
-        node did. (The register of an inbox tells it of a single partition.)
+        Return whether one of several partitions lost data since the last call, and with it routes of groups,
+        events or replies: a cluster's node lost all, or another one took over what it had received of it.
+        (The register of an inbox, and the run of its server, tell it of a single partition.)
         """
         epochs = self._read_epochs()
         lost = any(self._epochs.get(tag, epoch) != epoch for tag, epoch in epochs.items())
+        owners = self.servers.owners(self.keys.tags, set(self._runs.values()))
+        if owners is not None:
+            # A run that is still a primary has passed the partition on, with all that was in it.
+            lost = lost or not set(self._runs.values()) <= owners.primaries
+            self._runs.update(owners.runs)
         self._epochs.update(epochs)
         return lost
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 import time
 import uuid
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("django.channels.layers")
 
 #: Seconds for which one read of the inbox waits.
-WAIT = 10.0
+WAIT = 5.0
 
 #: Records that one read takes at most.
 READ_BATCH = 200
@@ -77,7 +78,8 @@ class RedisInbox(Inbox):
         self._lost_at: float | None = None
         #: Whether the lease thread has registered this gateway, and so its lease.
         self.leased = False
-        self._reader, self._writer = store.servers.link(), store.servers.link()
+        self._reader = store.servers.link(blocks=True)
+        self._writer = store.servers.link(blocks=False)
         self._registered = 0
         self._run_id: bytes | None = None
         self._ready: list[tuple[str, Message]] = []
@@ -92,10 +94,10 @@ class RedisInbox(Inbox):
         # Registered at once, so that a member that is added now counts as this gateway's. If the server
         # is away, the first read does it.
         try:
-            self._layer.leases.acquire(name)
+            self._layer.leases.acquire(name, self._lost)
         except LayerUnavailable as error:
             logger.warning("The gateway %s starts without its channel layer: %s", name, error)
-            self._layer.leases.renew(name)
+            self._layer.leases.renew(name, self._lost)
 
     # Registration.
 
@@ -108,6 +110,9 @@ class RedisInbox(Inbox):
             self.leased = True
             for group in self._take_registration(reply):
                 self._store.remove_route(group, self.name)
+
+    def _lost(self) -> None:
+        """The lease had run out: `register` has told it. This also tells the engine whose lease it was."""
 
     def _register_command(self, lost: bool) -> Command:
         # The lease thread and the reader notice the same loss, one after the other: it is told once.
@@ -257,10 +262,13 @@ class RedisInbox(Inbox):
         try:
             replies = await self._writer.call([step.command for step in steps])
         except LayerUnavailable as error:
-            for each in batch.sends:
-                each.failed(error)
             self._work.put_back(batch)
+            # What came meanwhile has waited as well. Its senders must not wait as long once more.
+            others = self._work.take(sys.maxsize)
+            self._work.put_back(others)
             self._extra = extra + self._extra
+            for each in batch.sends + others.sends:
+                each.failed(error)
             return False
         self._work.done(batch)
         for reply, step in zip(replies, steps):

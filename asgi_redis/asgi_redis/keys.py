@@ -26,6 +26,7 @@ and only in the first partition:
     delay, delay-wake    what is due later (lua/send_later.lua)
     dead                 dead letters, a stream (lua/dead_letter.lua)
     counters             what all processes counted, a hash
+    project              which project this is (lua/check_project.lua)
 
 Shared channels lie in the first partition, all of them: a worker claims from any of them, and a recovery
 moves what a dead worker held, in one script each. Inboxes, groups and single readers' channels are
@@ -38,6 +39,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from .contract import inbox_of, protocol, refusal
+from .project import default_prefix
 
 #: Kinds of channels for lua/send.lua: a single reader's, of a connection's events, another shared one.
 SINGLE, EVENTS, SHARED = 0, 1, 2
@@ -65,7 +67,9 @@ class GroupKeys(NamedTuple):
 class Keys:
     """The keys of one layer."""
 
-    def __init__(self, prefix: str, partitions: int) -> None:
+    def __init__(self, prefix: str | None, partitions: int) -> None:
+        if prefix is None:
+            prefix = default_prefix()
         if not isinstance(prefix, str) or set("{}") & set(prefix):
             raise refusal("prefix", "text without braces, such as 'mysite:'", prefix)
         if not isinstance(partitions, int) or not 1 <= partitions <= 1024:
@@ -82,6 +86,7 @@ class Keys:
         self.dead = self.tag + "dead"
         self.expired = self.tag + "expired"
         self.queues = self.tag + "queues"
+        self.project = self.tag + "project"
         #: By partition, the keys of send.lua before the queues.
         self.sending = [(tag + "expired", tag + "queues") for tag in self.tags]
         #: Where heartbeat.lua and expire.lua look for what expired.

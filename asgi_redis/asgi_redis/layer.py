@@ -4,25 +4,34 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
+from django.views.decorators.debug import sensitive_variables
+
 from .codec import make_codec
 from .contract import EngineLayer, Options, split
 from .keys import Keys
+from .project import identities
+from .scripts import run
 from .servers import make_servers
 from .store import RedisStore
 
 #: Partitions on a cluster, where `partitions` is not given.
 CLUSTER_PARTITIONS = 16
 
+#: Seconds after which a project that has gone does not keep its prefix from others, at least.
+PROJECT_EXPIRY = 60.0
+
 #: The options that only this layer has. Most go to `make_servers`.
 DEFAULTS: dict[str, Any] = {
     "hosts": None,
-    "prefix": "asgi:",
+    "prefix": None,
+    "project": None,
     "symmetric_encryption_keys": None,
     "cluster": False,
     "sentinels": None,
     "service": None,
     "partitions": None,
-    "socket_timeout": 10.0,
+    "socket_timeout": 5.0,
     "socket_connect_timeout": 5.0,
     "pool_size": 64,
     "connection_kwargs": None,
@@ -34,13 +43,13 @@ class RedisChannelLayer(EngineLayer):
     """
     The channel layer on Redis 6.2 or newer, or Valkey. Making one connects to nothing.
 
-    `hosts` is a list with one URL (`redis://`, `rediss://`, `unix://`) or (host, port); with `cluster`, of
-    some nodes of a Redis Cluster. `sentinels`, a list of (host, port), and `service` take its place.
-    `prefix` begins every key; layers of one site share it. `partitions` (1; on a cluster 16) must be the
-    same in all processes. `symmetric_encryption_keys`: see codec.py. `socket_timeout`,
-    `socket_connect_timeout` (seconds), `pool_size` (idle connections kept), `connection_kwargs` and
-    `sentinel_kwargs` go to redis-py. The other options are those of the engine's `Options` and of
-    BaseChannelLayer.
+    `hosts` is a list with one URL (`redis://`, `rediss://`, `unix://`), (host, port), or dict of redis-py's
+    options; with `cluster`, of some nodes of a Redis Cluster. `sentinels`, a list of (host, port), and
+    `service` take its place. `prefix` begins every key; layers of one project share it, and no other project
+    may (project.py, also for `project`). `partitions` (1; on a cluster 16) must be the same in all processes.
+    `symmetric_encryption_keys`: see codec.py. `socket_timeout`, `socket_connect_timeout` (seconds),
+    `pool_size` (idle connections kept), `connection_kwargs` and `sentinel_kwargs` go to redis-py. The other
+    options are those of the engine's `Options` and of BaseChannelLayer.
     """
 
     #: A worker is woken when it has to end, so it need not poll often.
@@ -48,15 +57,24 @@ class RedisChannelLayer(EngineLayer):
 
     store: RedisStore
 
+    @sensitive_variables()  # type: ignore[untyped-decorator]
     def __init__(self, **config: Any) -> None:
         own, shared, common = split(config, DEFAULTS)
         super().__init__(Options(**shared), **common)
         partitions = own.pop("partitions") or (CLUSTER_PARTITIONS if own["cluster"] else 1)
         self._keys = Keys(own.pop("prefix"), partitions)
+        self._identities = identities(own.pop("project"))
         self._encryption_keys = own.pop("symmetric_encryption_keys")
         self._servers = own
-        self.store  # noqa: B018  its options are checked now
+        try:
+            self.store  # noqa: B018  its options are checked now
+        except ImproperlyConfigured as error:
+            # Without the frames below, whose variables hold a password, in an error report.
+            raise error.with_traceback(None) from None
 
     def make_store(self) -> RedisStore:
         codec = make_codec(self._encryption_keys)
-        return RedisStore(make_servers(**self._servers), self._keys, codec)
+        milliseconds = int(1000 * max(PROJECT_EXPIRY, 3 * self.options.lease))
+        check = run("check_project", [self._keys.project], [milliseconds] + self._identities)
+        servers = make_servers(greeting=[check], **self._servers)
+        return RedisStore(servers, self._keys, codec, check)

@@ -1,24 +1,64 @@
 """
-Make the connections that a layer's CONFIG names: one server, the primary of a Sentinel, or a cluster.
-Nothing here knows of channels, and nothing connects.
+Read the options that say where Redis is: one server, the primary of a Sentinel, or a cluster.
+
+Each option is honoured, or refused with its remedy. Nothing here knows of channels, and nothing connects.
+No error's text holds what a URL or a dict says, because that may be a password.
 """
 
 from __future__ import annotations
 
-from typing import Any, Union
-from urllib.parse import urlsplit
+import inspect
+from typing import Any, NamedTuple, Sequence, Union
+from urllib.parse import parse_qsl, urlsplit
 
 import redis
 import redis.asyncio
+import redis.asyncio.cluster
 import redis.asyncio.sentinel
+import redis.cluster
 import redis.sentinel
 from django.core.exceptions import ImproperlyConfigured
 from redis.backoff import NoBackoff
+from redis.connection import parse_url
 
 from .cluster import Clustered
 from .direct import Direct, Pool
+from .scripts import Command
 
 Servers = Union[Direct, Clustered]
+
+#: The value that each of these options has here, and what to do about another one.
+FIXED: dict[str, tuple[Any, str]] = {
+    "protocol": (2, "the layer speaks RESP2 with the server: leave it out"),
+    "decode_responses": (False, "messages are bytes: leave it out"),
+    "encoding": ("utf-8", "names are UTF-8: leave it out"),
+    "encoding_errors": ("strict", "names are UTF-8: leave it out"),
+    "legacy_responses": (True, "leave it out"),
+    "retry_on_timeout": (False, "the layer repeats what may be repeated: leave it out"),
+}
+
+#: Options of redis-py that have no meaning here, and what to do about them.
+REFUSED = {
+    "max_connections": "use the layer's pool_size, which bounds the idle connections",
+    "timeout": "use socket_timeout",
+    "retry": FIXED["retry_on_timeout"][1],
+    "retry_on_error": FIXED["retry_on_timeout"][1],
+    "redis_connect_func": "leave it out",
+    "parser_class": "leave it out; pip install hiredis for the fast one",
+    "unix_socket_path": "write the host as 'unix:///path/to/redis.sock'",
+}
+
+TIMEOUTS = ("socket_timeout", "socket_connect_timeout")
+
+
+class Host(NamedTuple):
+    """One item of `hosts`: what redis-py's connection takes, and its address without user and password."""
+
+    options: dict[str, Any]
+    where: str
+
+    def __repr__(self) -> str:
+        return "<Host %s>" % self.where
 
 
 def make_servers(
@@ -28,17 +68,26 @@ def make_servers(
     service: str | None = None,
     sentinel_kwargs: dict[str, Any] | None = None,
     connection_kwargs: dict[str, Any] | None = None,
-    socket_timeout: float | None = 10.0,
-    socket_connect_timeout: float | None = 5.0,
+    socket_timeout: float = 5.0,
+    socket_connect_timeout: float = 5.0,
     pool_size: int = 64,
+    greeting: Sequence[Command] = (),
 ) -> Servers:
-    """Return the servers that a layer's CONFIG names. Raises ImproperlyConfigured with the remedy."""
-    options: dict[str, Any] = {
+    """
+    Return the servers that a layer's CONFIG names. Each new connection is sent `greeting`. Raises
+    ImproperlyConfigured with the remedy.
+    """
+    common: dict[str, Any] = {
         "socket_timeout": socket_timeout,
         "socket_connect_timeout": socket_connect_timeout,
     }
-    options.update(connection_kwargs or {})
-    options["protocol"] = 2
+    common.update(connection_kwargs or {})
+    if sentinels is None and isinstance(hosts, (list, tuple)) and len(hosts) == 1:
+        # As channels_redis writes it.
+        if isinstance(hosts[0], dict) and "sentinels" in hosts[0]:
+            common.update(hosts[0])
+            sentinels, service = common.pop("sentinels"), common.pop("master_name", service)
+            hosts = None
     if sentinels is not None:
         if hosts or cluster:
             raise ImproperlyConfigured("Give either sentinels and service, or hosts: not both.")
@@ -46,74 +95,231 @@ def make_servers(
             raise ImproperlyConfigured(
                 "sentinels needs service: the name of the primary, such as 'mymaster'."
             )
-        return Direct(_sentinel_pool(sentinels, service, sentinel_kwargs, options), pool_size)
-    hosts = (
-        [hosts] if isinstance(hosts, (str, dict)) else list(hosts or ["redis://localhost:6379/0"])
-    )
-    urls = [_url(host) for host in hosts]
+        return Direct(
+            _sentinel_pool(sentinels, service, sentinel_kwargs, common), pool_size, greeting
+        )
+    if sentinel_kwargs or service:
+        raise ImproperlyConfigured("service and sentinel_kwargs need sentinels.")
+    if isinstance(hosts, (str, dict)) or _is_address(hosts):
+        hosts = [hosts]
+    found = [_host(each, common) for each in hosts or ["redis://localhost:6379/0"]]
     if cluster:
-        return Clustered(urls, options, ", ".join(map(where_of, urls)) + " (cluster)")
-    if len(urls) > 1:
+        return _clustered(found, greeting)
+    if len(found) > 1:
         raise ImproperlyConfigured(
             "hosts names %d servers. What Channels 1.x did with them, spreading channels over servers "
             "that know nothing of each other, lost messages: set cluster=True for the nodes of a Redis "
-            "Cluster, use sentinels for a primary and its replicas, or name one server." % len(urls)
+            "Cluster, use sentinels for a primary and its replicas, or name one server."
+            % len(found)
         )
-    return Direct(_url_pool(urls[0], options), pool_size)
+    return Direct(_pool(found[0]), pool_size, greeting)
 
 
-def _url(host: Any) -> str:
-    if isinstance(host, dict) and "address" in host:  # as channels_redis writes it
-        host = host["address"]
-    if isinstance(host, (tuple, list)) and len(host) == 2:
-        return "redis://%s:%d/0" % (host[0], int(host[1]))
-    if isinstance(host, str) and "://" in host:
-        return host
-    raise ImproperlyConfigured(
-        "hosts is a list of URLs ('redis://HOST:PORT/0') or (host, port), not %r." % (host,)
+# The forms of a host.
+
+
+def _is_address(value: Any) -> bool:
+    """Return whether `value` is (host, port)."""
+    return (
+        isinstance(value, (tuple, list))
+        and len(value) == 2
+        and isinstance(value[0], str)
+        and "://" not in value[0]
+        and str(value[1]).isdigit()
     )
 
 
-def where_of(url: str) -> str:
-    parts = urlsplit(url)
-    return parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2]
+def _host(value: Any, common: dict[str, Any]) -> Host:
+    """Return one item of `hosts`. What it says itself comes before the `common` options."""
+    options = dict(common)
+    if isinstance(value, dict):
+        given = dict(value)
+        address = given.pop("address", None)
+        if address is not None:
+            options.update(_address(address))
+        options.update(given)
+        if not ({"host", "path"} & set(options)):
+            raise ImproperlyConfigured(
+                "A dict in hosts needs 'address' (a URL or (host, port)), 'host' or 'path'. This one has: %s."
+                % (", ".join(sorted(map(str, value))) or "nothing")
+            )
+    else:
+        options.update(_address(value))
+    return _checked(options)
 
 
-def _url_pool(url: str, options: dict[str, Any]) -> Pool:
-    options = {
-        key: value
-        for key, value in options.items()
-        if not (url.startswith("unix:") and key == "socket_connect_timeout")
+def _address(value: Any) -> dict[str, Any]:
+    if _is_address(value):
+        return {"host": value[0], "port": int(value[1])}
+    if isinstance(value, str) and "://" in value:
+        return _parse(value)
+    # Not shown as it is: it may hold a password.
+    raise ImproperlyConfigured(
+        "hosts is a list of URLs ('redis://HOST:PORT/0'), of (host, port), or of dicts with 'address' and "
+        "options of redis-py; one of its items is something else (%s)." % type(value).__name__
+    )
+
+
+def _parse(url: str) -> dict[str, Any]:
+    """Return the options of a URL. Its text is in no error, because it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        options: dict[str, Any] = dict(parse_url(url))
+        given = parse_qsl(parts.query, keep_blank_values=True)
+    except ValueError:
+        raise ImproperlyConfigured(
+            "A URL in hosts cannot be read. Write redis://USER:PASSWORD@HOST:PORT/DB, rediss:// for TLS, or "
+            "unix:///PATH?db=DB, with the special characters of user and password percent-encoded, and with "
+            "numbers where redis-py wants numbers."
+        ) from None
+    for name, value in given:
+        if not value or sum(each[0] == name for each in given) > 1:
+            raise _refusal(name, "give it one value in the URL")
+    database = parts.path.strip("/")
+    if parts.fragment or (parts.scheme != "unix" and database and not database.isdigit()):
+        raise ImproperlyConfigured(
+            "A URL in hosts ends in something else than /DB?OPTION=VALUE: percent-encode the special "
+            "characters of user and password, and give the number of the database."
+        )
+    if parts.scheme == "unix" and not parts.path:
+        raise ImproperlyConfigured("A unix:// URL in hosts has no path: write unix:///PATH.")
+    kind = options.pop("connection_class", None)
+    if kind is redis.SSLConnection:
+        options["ssl"] = True
+    return options
+
+
+# Checks.
+
+
+def _refusal(name: str, remedy: str) -> ImproperlyConfigured:
+    return ImproperlyConfigured(
+        "The Redis layer cannot use redis-py's option %s as it is given: %s." % (name, remedy)
+    )
+
+
+def _checked(options: dict[str, Any]) -> Host:
+    """Return a host after checking its options. "ssl" says whether to use TLS."""
+    options = dict(options)
+    for name, (value, remedy) in FIXED.items():
+        if options.pop(name, value) != value:
+            raise _refusal(name, remedy)
+    options["protocol"] = 2
+    for name in TIMEOUTS:
+        value = options.get(name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+            raise _refusal(name, "give it seconds, more than 0: no call may wait for ever")
+    for name in set(options) & set(REFUSED):
+        raise _refusal(name, REFUSED[name])
+    ssl = options.get("ssl", False)
+    if not isinstance(ssl, bool):
+        raise _refusal("ssl", "give True or False, and redis-py's options ssl_… beside it")
+    if "path" in options:
+        if {"host", "port"} & set(options) or ssl:
+            raise _refusal("path", "a Unix socket has neither host nor port nor TLS")
+        options.pop("ssl", None)
+        del options["socket_connect_timeout"]  # redis-py has none for it, and it does not wait
+        where = str(options["path"])
+    else:
+        if not ssl and any(name.startswith("ssl_") for name in options):
+            raise _refusal("ssl_…", "use rediss:// in the URL, or ssl=True")
+        # redis-py's own defaults differ between its clients.
+        options.setdefault("host", "localhost")
+        options.setdefault("port", 6379)
+        where = "%s:%s" % (options["host"], options["port"])
+    return Host(options, where)
+
+
+def _parameters(kind: Any) -> set[str]:
+    """Return the names of the options that the constructors of a class take."""
+    made = [vars(each).get("__init__") for each in kind.__mro__]
+    return {
+        name for each in made if each is not None for name in inspect.signature(each).parameters
     }
 
-    def make(module: Any, retry: Any) -> Any:
-        return module.ConnectionPool.from_url(url, retry=retry(NoBackoff(), 0), **options)
 
-    return make, where_of(url)
+def _require_known(options: dict[str, Any], classes: Sequence[Any], where: str) -> None:
+    """Refuse options that not all `classes` take."""
+    known = set.intersection(*map(_parameters, classes)) | {"password", "username"}
+    for name in options:
+        if name not in known:
+            raise _refusal(name, "%s has no such option: leave it out" % where)
+
+
+# What redis-py makes of them.
+
+
+def _kinds(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the name of redis-py's connection class for some options, and the options that it takes."""
+    options = dict(options)
+    if "path" in options:
+        return "UnixDomainSocketConnection", options
+    return "SSLConnection" if options.pop("ssl", False) else "Connection", options
+
+
+def _pool(host: Host) -> Pool:
+    kind, options = _kinds(host.options)
+    modules = (redis.connection, redis.asyncio.connection)
+    _require_known(options, [getattr(module, kind) for module in modules], "redis-py's " + kind)
+
+    def make(module: Any, retry: Any) -> Any:
+        return module.ConnectionPool(
+            connection_class=getattr(module.connection, kind),
+            retry=retry(NoBackoff(), 0),
+            **options,
+        )
+
+    return make, host.where
 
 
 def _sentinel_pool(
-    sentinels: Any, service: str, sentinel_kwargs: dict[str, Any] | None, options: dict[str, Any]
+    sentinels: Any, service: str, sentinel_kwargs: dict[str, Any] | None, common: dict[str, Any]
 ) -> Pool:
-    addresses = []
-    for each in sentinels:
-        if not isinstance(each, (tuple, list)) or len(each) != 2:
-            raise ImproperlyConfigured(
-                "sentinels is a list of (host, port), not %r." % (sentinels,)
-            )
-        addresses.append((each[0], int(each[1])))
+    if not isinstance(sentinels, (tuple, list)) or not all(map(_is_address, sentinels)):
+        raise ImproperlyConfigured("sentinels is a list of (host, port).")
+    addresses = [(each[0], int(each[1])) for each in sentinels]
+    if {"host", "port", "path"} & set(common):
+        raise _refusal("host", "Sentinel tells where the primary is: leave out host, port and path")
+    of_primary = _checked(common).options
+    of_sentinel = {name: common[name] for name in TIMEOUTS}
+    of_sentinel.update(sentinel_kwargs or {})
+    of_sentinel = _checked(of_sentinel).options
+    for options in (of_primary, of_sentinel):
+        del options["host"], options["port"]
+    kind, options = _kinds(of_primary)
+    modules = (redis.connection, redis.asyncio.connection)
+    _require_known(options, [getattr(module, kind) for module in modules], "redis-py's " + kind)
+    _require_known(of_sentinel, [redis.Redis, redis.asyncio.Redis], "redis-py's client of Sentinel")
 
     def make(module: Any, retry: Any) -> Any:
-        kwargs: dict[str, Any] = {
-            key: options[key]
-            for key in ("socket_timeout", "socket_connect_timeout")
-            if key in options
-        }
-        kwargs.update(sentinel_kwargs or {})
-        kwargs["protocol"] = 2
         sentinel_module = redis.sentinel if module is redis else redis.asyncio.sentinel
-        sentinel = sentinel_module.Sentinel(addresses, sentinel_kwargs=kwargs, **options)
-        pool = sentinel.master_for(service, retry=retry(NoBackoff(), 0)).connection_pool
-        return pool
+        sentinel = sentinel_module.Sentinel(addresses, sentinel_kwargs=of_sentinel, **of_primary)
+        return sentinel.master_for(service, retry=retry(NoBackoff(), 0)).connection_pool
 
     return make, "%s (by Sentinel)" % service
+
+
+def _clustered(hosts: Sequence[Host], greeting: Sequence[Command]) -> Clustered:
+    addresses = []
+    shared: dict[str, Any] | None = None
+    for host in hosts:
+        options = dict(host.options)
+        if "path" in options:
+            raise _refusal("path", "the nodes of a Cluster have host and port")
+        addresses.append((options.pop("host"), options.pop("port")))
+        if options.pop("db", 0) != 0:
+            raise _refusal("db", "a Cluster has only the database 0")
+        if shared is not None and options != shared:
+            raise ImproperlyConfigured(
+                "The hosts of a Cluster have different options: give each the same user and password."
+            )
+        shared = options
+    assert shared is not None
+    classes = [redis.Redis, redis.asyncio.RedisCluster]
+    _require_known(shared, classes, "redis-py's client of a Cluster")
+    for name in shared:
+        if name not in redis.cluster.REDIS_ALLOWED_KEYS:
+            raise _refusal(name, "redis-py's client of a Cluster ignores it: leave it out")
+    return Clustered(
+        addresses, shared, ", ".join(host.where for host in hosts) + " (cluster)", greeting
+    )

@@ -168,7 +168,7 @@ class RedisStore(GatewayCalls, GroupCalls):
         kept = tuple(
             (tag + kind).encode()
             for tag in self.keys.tags
-            for kind in ("leases", "gone", "epoch", "g:", "h:", "i:")
+            for kind in ("leases", "gone", "epoch", "project", "g:", "h:", "i:")
         )
         for pattern in self.keys.patterns():
             doomed: dict[bytes, list[bytes]] = defaultdict(list)

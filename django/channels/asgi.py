@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, cast
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
+from django.views.decorators.debug import sensitive_variables
 
 if TYPE_CHECKING:
     from .layers.base import BaseChannelLayer
@@ -48,7 +49,8 @@ class ChannelLayerManager:
 
     def make_backend(self, alias: str) -> BaseChannelLayer:
         """Return a new layer as `CHANNEL_LAYERS[alias]` describes it. Raises InvalidChannelLayerError."""
-        return self._make(alias, self._entry(alias).get("CONFIG") or {})
+        made: BaseChannelLayer = self._make(alias, self._entry(alias).get("CONFIG") or {})
+        return made
 
     def make_test_backend(self, alias: str) -> BaseChannelLayer:
         """Return a new layer for tests, made by TEST_CONFIG. Raises InvalidChannelLayerError without one."""
@@ -58,7 +60,8 @@ class ChannelLayerManager:
                 "CHANNEL_LAYERS[%r] has no TEST_CONFIG: add one, so that tests cannot touch the "
                 "layer of the site." % alias
             )
-        return self._make(alias, config)
+        made: BaseChannelLayer = self._make(alias, config)
+        return made
 
     def _entry(self, alias: str) -> dict[str, Any]:
         try:
@@ -69,6 +72,7 @@ class ChannelLayerManager:
                 % (alias, ", ".join(sorted(map(repr, self.configs))) or "nothing")
             ) from None
 
+    @sensitive_variables()  # type: ignore[untyped-decorator]  # a password, maybe
     def _make(self, alias: str, config: dict[str, Any]) -> BaseChannelLayer:
         entry = self._entry(alias)
         layer_class = import_backend(alias, entry)

@@ -388,7 +388,7 @@ class NeighboursTests(RedisLayerCase, unittest.TestCase):
             layer.send(layer.new_channel("test.body?"), {})
         layer.send(layer.new_channel("test.local!"), {})
         keys = layer.store.servers.scan("*leftovers:*")
-        self.assertEqual(len(keys), 8)  # a queue and a wake list each
+        self.assertEqual(len(keys), 9)  # a queue and a wake list each, and which project it is
         for key in keys:
             self.assertLess(0, layer.store.servers.call(("PTTL", key)))
 

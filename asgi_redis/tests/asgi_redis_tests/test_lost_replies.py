@@ -424,7 +424,7 @@ class SilentReaderTests(RedisLayerCase, unittest.TestCase):
 
     def test_a_read_without_a_reply_raises_at_its_deadline(self):
         layer = self.make_layer()
-        link = layer.store.servers.link()
+        link = layer.store.servers.link(blocks=True)
 
         async def check():
             try:

@@ -182,7 +182,9 @@ class FailoverTests(SentinelTopology, unittest.TestCase):
         self.assertLess(len(set(flow.sent) - set(flow.got)), 20)
 
 
-class ClusterTests(Topology, LayerConformance, unittest.TestCase):
+class ClusterTopology(Topology):
+    """Three primaries, without replicas."""
+
     @classmethod
     def start_servers(cls):
         nodes = [
@@ -195,18 +197,7 @@ class ClusterTests(Topology, LayerConformance, unittest.TestCase):
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", bounds[index], bounds[index + 1] - 1)
             client.execute_command("CONFIG", "SET", "cluster-require-full-coverage", "no")
             client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", index + 1)
-        for node in nodes[1:]:
-            clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", node.port)
-
-        def agreed():
-            for client in clients:
-                info = client.execute_command("CLUSTER", "INFO").decode().split()
-                for line in ("state:ok", "known_nodes:3", "slots_assigned:16384"):
-                    if "cluster_" + line not in info:
-                        return False
-            return True
-
-        wait_until(agreed, "the cluster to form", 2 * TIMEOUT)
+        cls.join(nodes[1:])
         cls.config = {
             "hosts": [node.url for node in nodes],
             "cluster": True,
@@ -214,6 +205,25 @@ class ClusterTests(Topology, LayerConformance, unittest.TestCase):
             "lease": 5,
         }
 
+    @classmethod
+    def join(cls, nodes):
+        """Have nodes join the cluster of the first, and wait until all know all."""
+        for node in nodes:
+            cls.nodes[0].client().execute_command("CLUSTER", "MEET", "127.0.0.1", node.port)
+        clients = [server.client() for server in cls.servers]
+        lines = ["state:ok", "known_nodes:%d" % len(clients), "slots_assigned:16384"]
+
+        def agreed():
+            for client in clients:
+                info = client.execute_command("CLUSTER", "INFO").decode().split()
+                if not all("cluster_" + line in info for line in lines):
+                    return False
+            return True
+
+        wait_until(agreed, "the cluster to form", 2 * TIMEOUT)
+
+
+class ClusterTests(ClusterTopology, LayerConformance, unittest.TestCase):
     def test_partitions_lie_on_all_nodes(self):
         layer = self.make_layer()
         slots = {
@@ -279,6 +289,82 @@ class ClusterTests(Topology, LayerConformance, unittest.TestCase):
             )
         for client in (clients[target], clients[source], clients[3 - source - target]):
             client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
+
+
+class ClusterFailoverTests(ClusterTopology, unittest.TestCase):
+    # It has its own servers: after the failover there is no primary to return to.
+    @classmethod
+    def start_servers(cls):
+        super().start_servers()
+        cls.replica = cls.add(RedisServer(cluster_enabled="yes", cluster_node_timeout=2000))
+        cls.join([cls.replica])
+        client = cls.replica.client()
+        client.execute_command(
+            "CLUSTER",
+            "REPLICATE",
+            cls.nodes[0].client().execute_command("CLUSTER", "MYID").decode(),
+        )
+        wait_until(
+            lambda: client.info("replication").get("master_link_status") == "up",
+            "the replica to follow",
+        )
+
+    def test_a_failover_resets_the_inboxes(self):
+        layer = self.make_layer(partitions=16)
+        slots = layer.store.servers.client.keyslot
+        tags = layer.store.keys.tags
+        found = []
+
+        def lies_on_first(name):
+            return slots(tags[layer.store.keys.partition(name)]) < 5461
+
+        inboxes = ["gateway.%d!" % number for number in range(100)]
+        here = next(name for name in inboxes if lies_on_first(name))
+        elsewhere = next(name for name in inboxes if not lies_on_first(name))
+
+        async def hold(done):
+            opened = [layer.open_inbox(name) for name in (here, elsewhere)]
+
+            async def read(inbox):
+                while not done.is_set():
+                    try:
+                        found.extend(await asyncio.wait_for(inbox.receive(), 0.2))
+                    except asyncio.TimeoutError:
+                        pass
+                    except layer.LayerUnavailable:
+                        await asyncio.sleep(0.05)
+
+            await asyncio.gather(*map(read, opened))
+            for inbox in opened:
+                await inbox.close()
+
+        def gets_through(name, number):
+            try:
+                layer.send(name + "a", {"number": number})
+            except layer.LayerUnavailable:
+                return False
+            return True
+
+        done = threading.Event()
+        holder = threading.Thread(target=lambda: asyncio.run(hold(done)))
+        holder.start()
+        try:
+            for name in (here, elsewhere):
+                wait_until(lambda name=name: gets_through(name, 1), "a first message")
+                wait_until(lambda name=name: (name + "a", {"number": 1}) in found, "it to come")
+            self.assertNotIn({"reset": True}, [message for _, message in found])
+            self.nodes[0].kill()
+            for name in (here, elsewhere):
+                # Shared channels or groups of either may have lain there.
+                wait_until(
+                    lambda name=name: (name, {"reset": True}) in found, "a reset", 3 * TIMEOUT
+                )
+            for name in (here, elsewhere):
+                wait_until(lambda name=name: gets_through(name, 2), "a message", TIMEOUT)
+                wait_until(lambda name=name: (name + "a", {"number": 2}) in found, "it to come")
+        finally:
+            done.set()
+            holder.join(TIMEOUT)
 
 
 def make_certificate(directory):

@@ -70,4 +70,7 @@ if os.environ.get("LAYER") == "database":  # on SQLite, a separate file next to 
     CHANNEL_LAYERS["default"]["BACKEND"] = "channels.layers.database.DatabaseChannelLayer"
 if os.environ.get("CHANNEL_REDIS_URL"):
     CHANNEL_LAYERS["default"]["BACKEND"] = "asgi_redis.RedisChannelLayer"
-    CHANNEL_LAYERS["default"]["CONFIG"] = {"hosts": [os.environ["CHANNEL_REDIS_URL"]]}
+    CHANNEL_LAYERS["default"]["CONFIG"] = {
+        "hosts": [os.environ["CHANNEL_REDIS_URL"]],
+        "prefix": "chat:",
+    }

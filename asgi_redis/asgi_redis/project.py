@@ -1,0 +1,42 @@
+"""Tell this project from others on the same Redis: the default prefix, and who may use one. No I/O."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.crypto import salted_hmac
+
+#: Digits that tell one SECRET_KEY from another, and nothing about it.
+_DIGITS = 16
+
+
+def default_prefix() -> str:
+    """
+    Return the prefix of a layer that is given none: the package of the settings, and a colon. Raises
+    ImproperlyConfigured if there is none, or one that many projects have.
+    """
+    module = getattr(settings, "SETTINGS_MODULE", None) or os.environ.get("DJANGO_SETTINGS_MODULE")
+    package = str(module or "").partition(".")[0]
+    if package in ("", "settings", "config", "conf", "project", "core"):
+        raise ImproperlyConfigured(
+            'The Redis layer needs a prefix that no other site has: write "prefix": "mysite:" in its CONFIG. '
+            "(By default it is the package of DJANGO_SETTINGS_MODULE, which is %r here.)" % package
+        )
+    return package + ":"
+
+
+def identities(name: Any = None) -> list[str]:
+    """
+    Return what this project is called in Redis, and then what it was called before. `name` is the option
+    `project`; by default, a digest of SECRET_KEY, and of SECRET_KEY_FALLBACKS, stands for it.
+    """
+    if name is not None:
+        return ["name %s" % name]
+    keys = [settings.SECRET_KEY] + list(getattr(settings, "SECRET_KEY_FALLBACKS", ()))
+    return [
+        "key %s" % salted_hmac("asgi_redis.project", "", secret=key).hexdigest()[:_DIGITS]
+        for key in keys
+    ]
