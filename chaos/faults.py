@@ -7,7 +7,7 @@ import signal
 import time
 from collections import Counter
 
-from load import Refused, Socket, Traffic, fetch
+from load import Refused, Socket, Traffic, audit, fetch
 from stack import LEASE, Failure, require
 from table import both, in_thread, ports, require_untouched, row, settle, until
 
@@ -439,3 +439,122 @@ async def emptied(stack, options):
         await in_thread(stack.server.start)
 
     return await outage(stack, options, fault, may_close={1012}, loses=True)
+
+
+async def under(stack, options, fault, seconds):
+    """
+    Have sockets and requests in flight while `fault(seconds)` runs. 30 s after it ends, nothing may be without
+    an answer, lost, twice without a mark, or out of order. Return what was measured.
+    """
+    gateways = both(stack)
+    workers = [stack.worker() for _ in range(2)]
+    traffic = Traffic(ports(gateways), sockets=40)
+    await traffic.start()
+    begun = time.monotonic()
+    await fault(seconds)
+    ended = time.monotonic()
+    await until(lambda: traffic.last_echo > ended, 30, "an answer after the fault")
+    resumed = traffic.last_echo - ended
+    traffic.request_timeout = 30.0
+    await asyncio.sleep(2)
+    await traffic.stop(drain=30 - resumed)
+    connected = {flow.id for flow in traffic.flows}
+
+    def all_gone():
+        return connected <= {line["id"] for line in stack.records() if line["kind"] == "disconnect"}
+
+    try:
+        await until(all_gone, 10, "disconnects")
+    except Failure:
+        pass  # the audit says how many
+    found = audit(traffic, stack.records())
+    stack.require_alive(gateways + workers)
+    slowest = max(
+        [seconds for at, seconds, _, _ in traffic.answers if at < ended and at + seconds > begun]
+    )
+    measured = "resumed %.1f s after, slowest answer %.1f s; HTTP %s, closed %s, refused %s; %s" % (
+        resumed,
+        slowest,
+        traffic.statuses(),
+        traffic.codes(),
+        Counter(traffic.refused),
+        found,
+    )
+    require(set(traffic.statuses()) <= {200, 502, 503}, measured)
+    require(set(traffic.codes()) <= {1011, 1012, 1013}, measured)
+    bad = ("lost", "unanswered", "twice", "disorder", "no_disconnect", "two_disconnects")
+    require(not any(found[each] for each in bad), measured)
+    return measured
+
+
+@row("cut", "a proxy that cuts all connections ten times a second", topology="proxied", quick=())
+async def cut(stack, options):
+    async def fault(seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            stack.server.proxy.cut()
+            await asyncio.sleep(0.1)
+
+    return await under(stack, options, fault, 6)
+
+
+@row("kicked", "`CLIENT KILL TYPE normal` in a loop", quick=())
+async def kicked(stack, options):
+    async def fault(seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            stack.server.server.ask("CLIENT KILL TYPE normal SKIPME yes")
+            await asyncio.sleep(0.05)
+
+    return await under(stack, options, fault, 6)
+
+
+@row(
+    "stalled",
+    "a proxy that lets nothing pass for 20 s, and closes nothing",
+    topology="proxied",
+    quick=(),
+)
+async def stalled(stack, options):
+    async def fault(seconds):
+        stack.server.proxy.stall()
+        await asyncio.sleep(seconds)
+        stack.server.proxy.resume()
+
+    return await under(stack, options, fault, 20)
+
+
+@row("unheard", "a proxy that lets no reply pass for 20 s", topology="proxied", quick=())
+async def unheard(stack, options):
+    async def fault(seconds):
+        stack.server.proxy.stall(requests=False)
+        await asyncio.sleep(seconds)
+        stack.server.proxy.resume()
+
+    return await under(stack, options, fault, 20)
+
+
+@row(
+    "promoted", "a frozen primary, and Sentinel promotes the replica", topology="sentinel", quick=()
+)
+async def promoted(stack, options):
+    async def fault(seconds):
+        stack.server.signal(signal.SIGSTOP)
+        await asyncio.sleep(seconds)
+        stack.server.signal(signal.SIGCONT)
+
+    return await under(stack, options, fault, 20)
+
+
+@row(
+    "failover",
+    "a node of a Cluster killed, and its replica takes over",
+    topology="cluster",
+    quick=(),
+)
+async def failover(stack, options):
+    async def fault(seconds):
+        stack.server.server.kill()
+        await asyncio.sleep(seconds)
+
+    return await under(stack, options, fault, 10)

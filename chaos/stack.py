@@ -17,6 +17,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(1, os.path.join(os.path.dirname(HERE), "tests"))
 
 from channels_tests.support import databases, processes, redis_server  # noqa: E402
+from channels_tests.support.proxy import Proxy  # noqa: E402
 from channels_tests.support.ports import can_connect, free_port  # noqa: E402
 from channels_tests.support.waiting import START_TIMEOUT, wait_until  # noqa: E402
 
@@ -87,9 +88,18 @@ class Redis:
 
     def __init__(self, folder):
         self.server = redis_server.RedisServer(maxmemory_policy="noeviction")
+        self.proxy = None
+        self.others = []
 
     def prepare(self, stack):
         self.server.start()
+        for server in self.others:
+            server.start()
+        if self.sentinel:
+            redis_server.await_replica(self.others[0].client())
+            redis_server.await_sentinel(self.sentinel)
+        elif self.others:
+            redis_server.form_cluster([self.server] + self.others)
 
     def start(self):
         self.server.start()
@@ -106,10 +116,31 @@ class Redis:
         self.server.process.popen.send_signal(number)
 
     def close(self):
-        self.server.remove()
+        if self.proxy is not None:
+            self.proxy.close()
+        for server in [self.server] + self.others:
+            server.remove()
 
     def layer(self, options):
+        """`topology` is "alone", "proxied" (all connections go through `proxy`), "sentinel" or "cluster"."""
+        options = dict(options)
+        topology = options.pop("topology", "alone")
         config = {"hosts": [self.server.url], "heartbeat": HEARTBEAT, "lease": LEASE}
+        self.sentinel = None
+        if topology == "proxied":
+            self.proxy = Proxy(self.server.port)
+            config["hosts"] = ["redis://127.0.0.1:%d/0" % self.proxy.port]
+        elif topology == "sentinel":
+            self.others = list(redis_server.replica_and_sentinel(self.server, 2000))
+            self.sentinel = self.others[1]
+            del config["hosts"]
+            config.update(sentinels=[("127.0.0.1", self.sentinel.port)], service="mymaster")
+        elif topology == "cluster":
+            one = {"cluster_enabled": "yes", "cluster_node_timeout": 2000}
+            self.server.options.update((name.replace("_", "-"), one[name]) for name in one)
+            self.others = [redis_server.RedisServer(**one) for _ in range(3)]
+            urls = [server.url for server in [self.server] + self.others]
+            config.update(hosts=urls, cluster=True)
         return {
             "layer": {"BACKEND": "asgi_redis.RedisChannelLayer", "CONFIG": dict(config, **options)}
         }

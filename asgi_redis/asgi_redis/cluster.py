@@ -93,6 +93,7 @@ class Clustered:
 
     @property
     def client(self) -> Any:
+        # A failed client stays: redis-py finds the nodes anew, and a new client would need all of them.
         client = self._client
         if client is None:
             with self._lock:
@@ -113,24 +114,17 @@ class Clustered:
         self._nodes.found(client)
         return client
 
-    def _failed(self, client: Any, error: Exception) -> Exception:
-        """Have the next call find the nodes anew, unless the server has answered."""
-        if not isinstance(error, ResponseError) and self._client is client:
-            self._client = None
-        return unavailable(error, self.where)
-
     def call(self, command: Command) -> Any:
         """Return the reply to one command."""
         deadline = time.monotonic() + MOVING
         while True:
-            client = self.client
             try:
-                return client.execute_command(*command)
+                return self.client.execute_command(*command)
             except NoScriptError:
                 command = scripts.in_full(command)
             except ERRORS as error:
                 if not _is_moving(error) or time.monotonic() > deadline:
-                    raise self._failed(client, error) from error
+                    raise unavailable(error, self.where) from error
                 time.sleep(0.02)
 
     def call_many(self, commands: Sequence[Command]) -> list[Any]:
@@ -143,15 +137,14 @@ class Clustered:
 
     def scan(self, pattern: str) -> set[bytes]:
         """Return the keys that match `pattern`."""
-        client = self.client
         try:
             return set(
-                client.scan_iter(
+                self.client.scan_iter(
                     match=pattern, count=1000, target_nodes=redis.RedisCluster.PRIMARIES
                 )
             )
         except ERRORS as error:
-            raise self._failed(client, error) from error
+            raise unavailable(error, self.where) from error
 
     def owners(self, keys: Sequence[str], former: set[str]) -> Owners:
         """
@@ -180,7 +173,7 @@ class Clustered:
                 primaries.add(run)
                 runs.update(dict.fromkeys(mine, run))
         except ERRORS + (AttributeError, ValueError) as error:  # a node that redis-py has not found
-            raise self._failed(client, error) from error
+            raise unavailable(error, self.where) from error
         return Owners(runs, primaries)
 
     def close(self) -> None:

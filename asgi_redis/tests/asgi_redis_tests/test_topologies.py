@@ -11,7 +11,13 @@ import redis
 from django.channels.test.conformance import LayerConformance
 
 from asgi_redis import RedisChannelLayer
-from channels_tests.support.redis_server import RedisServer
+from channels_tests.support.redis_server import (
+    RedisServer,
+    await_replica,
+    await_sentinel,
+    form_cluster,
+    replica_and_sentinel,
+)
 from channels_tests.support.requirements import require
 from channels_tests.support.waiting import TIMEOUT, wait_until
 
@@ -111,31 +117,17 @@ class SentinelTopology(Topology):
     @classmethod
     def start_servers(cls):
         cls.primary = cls.add(RedisServer())
-        cls.replica = cls.add(
-            RedisServer(replicaof="127.0.0.1 %d" % cls.primary.port, repl_diskless_sync_delay=0)
-        )
-        wait_until(
-            lambda: cls.replica.client().info("replication")["master_link_status"] == "up",
-            "the replica to follow",
-        )
-        cls.sentinel = cls.add(
-            RedisServer(
-                monitor=[
-                    "monitor mymaster 127.0.0.1 %d 1" % cls.primary.port,
-                    "down-after-milliseconds mymaster 300",
-                    "failover-timeout mymaster 3000",
-                ],
-            )
-        )
+        replica, sentinel = replica_and_sentinel(cls.primary)
+        cls.replica = cls.add(replica)
+        await_replica(replica.client())
+        cls.sentinel = cls.add(sentinel)
+        await_sentinel(sentinel)
         cls.config = {
             "sentinels": [("127.0.0.1", cls.sentinel.port)],
             "service": "mymaster",
             "heartbeat": 0.3,
             "lease": 3,
         }
-        wait_until(
-            lambda: cls.sentinel.client().sentinel_slaves("mymaster"), "Sentinel to see the replica"
-        )
 
 
 class SentinelTests(SentinelTopology, LayerConformance, unittest.TestCase):
@@ -183,44 +175,23 @@ class FailoverTests(SentinelTopology, unittest.TestCase):
 
 
 class ClusterTopology(Topology):
-    """Three primaries, without replicas."""
+    """Three primaries, and `replicas` of the first."""
+
+    replicas = 0
 
     @classmethod
     def start_servers(cls):
-        nodes = [
-            cls.add(RedisServer(cluster_enabled="yes", cluster_node_timeout=2000)) for _ in range(3)
+        cls.nodes = [
+            cls.add(RedisServer(cluster_enabled="yes", cluster_node_timeout=2000))
+            for _ in range(3 + cls.replicas)
         ]
-        cls.nodes = nodes
-        clients = [node.client() for node in nodes]
-        bounds = [0, 5461, 10922, 16384]
-        for index, client in enumerate(clients):
-            client.execute_command("CLUSTER", "ADDSLOTSRANGE", bounds[index], bounds[index + 1] - 1)
-            client.execute_command("CONFIG", "SET", "cluster-require-full-coverage", "no")
-            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", index + 1)
-        cls.join(nodes[1:])
+        form_cluster(cls.nodes)
         cls.config = {
-            "hosts": [node.url for node in nodes],
+            "hosts": [node.url for node in cls.nodes],
             "cluster": True,
             "heartbeat": 0.5,
             "lease": 5,
         }
-
-    @classmethod
-    def join(cls, nodes):
-        """Have nodes join the cluster of the first, and wait until all know all."""
-        for node in nodes:
-            cls.nodes[0].client().execute_command("CLUSTER", "MEET", "127.0.0.1", node.port)
-        clients = [server.client() for server in cls.servers]
-        lines = ["state:ok", "known_nodes:%d" % len(clients), "slots_assigned:16384"]
-
-        def agreed():
-            for client in clients:
-                info = client.execute_command("CLUSTER", "INFO").decode().split()
-                if not all("cluster_" + line in info for line in lines):
-                    return False
-            return True
-
-        wait_until(agreed, "the cluster to form", 2 * TIMEOUT)
 
 
 class ClusterTests(ClusterTopology, LayerConformance, unittest.TestCase):
@@ -293,21 +264,7 @@ class ClusterTests(ClusterTopology, LayerConformance, unittest.TestCase):
 
 class ClusterFailoverTests(ClusterTopology, unittest.TestCase):
     # It has its own servers: after the failover there is no primary to return to.
-    @classmethod
-    def start_servers(cls):
-        super().start_servers()
-        cls.replica = cls.add(RedisServer(cluster_enabled="yes", cluster_node_timeout=2000))
-        cls.join([cls.replica])
-        client = cls.replica.client()
-        client.execute_command(
-            "CLUSTER",
-            "REPLICATE",
-            cls.nodes[0].client().execute_command("CLUSTER", "MYID").decode(),
-        )
-        wait_until(
-            lambda: client.info("replication").get("master_link_status") == "up",
-            "the replica to follow",
-        )
+    replicas = 1
 
     def test_a_failover_resets_the_inboxes(self):
         layer = self.make_layer(partitions=16)

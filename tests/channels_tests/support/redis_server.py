@@ -8,7 +8,7 @@ import socket
 from .ports import can_connect
 from .requirements import find, missing, require
 from .servers import Server
-from .waiting import START_TIMEOUT
+from .waiting import START_TIMEOUT, wait_until
 
 
 def find_redis():
@@ -86,3 +86,61 @@ class RedisServer(Server):
         """Delete what was saved, so that the next start finds nothing."""
         for path in glob.glob(os.path.join(self.directory, "*.rdb")):
             os.remove(path)
+
+
+def form_cluster(nodes):
+    """Make a cluster of servers that run: the first three are primaries, others are replicas of the first."""
+    clients = [node.client() for node in nodes]
+    bounds = [0, 5461, 10922, 16384]
+    for index, client in enumerate(clients):
+        if index < 3:
+            slots = bounds[index], bounds[index + 1] - 1
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", *slots)
+        client.execute_command("CONFIG", "SET", "cluster-require-full-coverage", "no")
+        client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", index + 1)
+    for node in nodes[1:]:
+        clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", node.port)
+    lines = ["state:ok", "known_nodes:%d" % len(nodes), "slots_assigned:16384"]
+
+    def agreed():
+        for client in clients:
+            info = client.execute_command("CLUSTER", "INFO").decode().split()
+            if not all("cluster_" + line in info for line in lines):
+                return False
+        return True
+
+    wait_until(agreed, "the cluster to form", START_TIMEOUT)
+    first = clients[0].execute_command("CLUSTER", "MYID").decode()
+    for client in clients[3:]:
+        client.execute_command("CLUSTER", "REPLICATE", first)
+        await_replica(client)
+
+
+def await_replica(client):
+    """Wait until the replica that `client` leads to follows its primary."""
+    wait_until(
+        lambda: client.info("replication").get("master_link_status") == "up",
+        "the replica to follow",
+        START_TIMEOUT,
+    )
+
+
+def replica_and_sentinel(primary, down_after=300):
+    """Return a replica of `primary`, and a Sentinel that promotes it when `primary` is silent for so many ms."""
+    replica = RedisServer(replicaof="127.0.0.1 %d" % primary.port, repl_diskless_sync_delay=0)
+    sentinel = RedisServer(
+        monitor=[
+            "monitor mymaster 127.0.0.1 %d 1" % primary.port,
+            "down-after-milliseconds mymaster %d" % down_after,
+            "failover-timeout mymaster 3000",
+        ],
+    )
+    return replica, sentinel
+
+
+def await_sentinel(sentinel):
+    """Wait until a Sentinel knows the replica."""
+    client = sentinel.client()
+    wait_until(
+        lambda: client.sentinel_slaves("mymaster"), "Sentinel to see the replica", START_TIMEOUT
+    )
