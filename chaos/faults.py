@@ -443,8 +443,8 @@ async def emptied(stack, options):
 
 async def under(stack, options, fault, seconds):
     """
-    Have sockets and requests in flight while `fault(seconds)` runs. 30 s after it ends, nothing may be without
-    an answer, lost, twice without a mark, or out of order. Return what was measured.
+    Have sockets and requests in flight while `fault(seconds)` runs. 30 s after it ends, nothing may be
+    without an answer, lost, twice without a mark, or out of order. Return what was measured.
     """
     gateways = both(stack)
     workers = [stack.worker() for _ in range(2)]

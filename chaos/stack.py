@@ -17,8 +17,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(1, os.path.join(os.path.dirname(HERE), "tests"))
 
 from channels_tests.support import databases, processes, redis_server  # noqa: E402
-from channels_tests.support.proxy import Proxy  # noqa: E402
 from channels_tests.support.ports import can_connect, free_port  # noqa: E402
+from channels_tests.support.proxy import Proxy  # noqa: E402
 from channels_tests.support.waiting import START_TIMEOUT, wait_until  # noqa: E402
 
 #: The layer's timing here, in seconds; the layers' own defaults are 5 and 15. Short leases, short rows.
@@ -122,7 +122,7 @@ class Redis:
             server.remove()
 
     def layer(self, options):
-        """`topology` is "alone", "proxied" (all connections go through `proxy`), "sentinel" or "cluster"."""
+        """Read `topology`: "alone", "proxied" (connections go through `proxy`), "sentinel", "cluster"."""
         options = dict(options)
         topology = options.pop("topology", "alone")
         config = {"hosts": [self.server.url], "heartbeat": HEARTBEAT, "lease": LEASE}

@@ -126,7 +126,7 @@ def await_replica(client):
 
 
 def replica_and_sentinel(primary, down_after=300):
-    """Return a replica of `primary`, and a Sentinel that promotes it when `primary` is silent for so many ms."""
+    """Return a replica of `primary`, and a Sentinel that promotes it after so many ms of silence."""
     replica = RedisServer(replicaof="127.0.0.1 %d" % primary.port, repl_diskless_sync_delay=0)
     sentinel = RedisServer(
         monitor=[
