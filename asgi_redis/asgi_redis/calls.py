@@ -33,6 +33,8 @@ class Calls(Store):
     Thread-safe.
     """
 
+    remembers_sends = True
+
     def __init__(self, servers: Servers, keys: Keys, codec: Codec, check_project: Command) -> None:
         super().__init__()
         self.servers = servers
@@ -69,24 +71,24 @@ class Calls(Store):
         name, _, payload = body.partition(b"\n")
         return self.codec.unpack(payload, name)
 
-    def _make_start(self, channel: str) -> tuple[Command, int, int, int]:
-        """Return how commands begin that send to a channel of a queue; its capacity, expiry and kind."""
+    def _make_start(self, channel: str) -> tuple[Command, int, int, int, int]:
+        """Return how commands begin that send to a queue; its capacity, expiry, kind and partition."""
         place = self.make_place(channel)
         keys = self.keys.sending[place.partition] + (place.queue, place.wake)
-        return run("send", keys), place.capacity, place.expiry, place.kind
+        return run("send", keys), place.capacity, place.expiry, place.kind, place.partition
 
     def send_command(self, item: Outgoing) -> Command:
         """Return the command that sends `item`. Its reply is 0, or the numbers of what was refused."""
-        channel, body, unlimited, seconds = item
+        channel, body, unlimited, seconds, id = item
         if "!" not in channel:
             make_start = self._make_start if "?" in channel else self._cached_start
-            start, capacity, expiry, kind = make_start(channel)
+            start, capacity, expiry, kind, partition = make_start(channel)
             if unlimited:
                 capacity = -1
             if seconds is not None:
                 expiry = int(seconds * 1000)
-            return start + (capacity, expiry, kind, body)
-        _, queue, wake, capacity, expiry, _, inbox = self.make_place(channel)
+            return start + (capacity, expiry, kind, self.keys.sent(partition, id), body)
+        partition, queue, wake, capacity, expiry, _, inbox = self.make_place(channel)
         assert inbox is not None
         inbox_capacity = self.layer.options.inbox_capacity
         if unlimited:
@@ -94,7 +96,7 @@ class Calls(Store):
         if seconds is not None:
             expiry = int(seconds * 1000)
         _, register, stream, _ = self.keys.inbox(inbox)
-        arguments = (inbox_capacity, capacity, expiry, body)
+        arguments = (inbox_capacity, capacity, expiry, body, self.keys.sent(partition, id))
         return run("send_inbox", (register, stream, queue, wake), arguments)
 
     def remove_route_command(self, group: str, inbox: str, number: int = -1) -> Command:

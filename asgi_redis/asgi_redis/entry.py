@@ -39,5 +39,10 @@ def make_delayed(body: bytes) -> bytes:
     return uuid.uuid4().hex[:_DELAYED_ID].encode() + body
 
 
+def delayed_id(member: bytes) -> str:
+    """Return what makes a delayed message unique."""
+    return member[:_DELAYED_ID].decode("ascii", "replace")
+
+
 def delayed_body(member: bytes) -> bytes:
     return member[_DELAYED_ID:]

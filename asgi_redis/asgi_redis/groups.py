@@ -70,6 +70,9 @@ class GroupCalls(Calls):
         return found
 
     def send_group(self, group: str, message: Message) -> int:
+        return self.send_group_once(group, message, "")
+
+    def send_group_once(self, group: str, message: Message, id: str) -> int:
         partition, routes, others = self.keys.group(group)
         record = self.encode("", protocol.group_message(group, message))
         skipped, elsewhere, plain = self.servers.call(
@@ -77,29 +80,37 @@ class GroupCalls(Calls):
                 "send_group",
                 (routes, others),
                 (record, self.keys.tags[partition], partition, self.layer.options.inbox_capacity)
-                + (group, int(self.layer.group_expiry)),
+                + (group, int(self.layer.group_expiry), self.keys.sent(partition, id)),
             )
         )
         if elsewhere:
-            skipped += self._send_remote(group, record, [name.decode() for name in elsewhere[1::2]])
+            inboxes = [name.decode() for name in elsewhere[1::2]]
+            skipped += self._send_remote(group, record, inboxes, id)
         if plain:
-            skipped += self._send_to_all([name.decode() for name in plain], message)
+            skipped += self._send_to_all([name.decode() for name in plain], message, id)
         return int(skipped)
 
-    def _send_remote(self, group: str, record: bytes, inboxes: list[str]) -> int:
+    def _send_remote(self, group: str, record: bytes, inboxes: list[str], id: str) -> int:
         """Send to inboxes of other partitions than the group's; return how many members were skipped."""
         parts: dict[int, list[str]] = defaultdict(list)
         for inbox in inboxes:
             home, register, stream, _ = self.keys.inbox(inbox)
             parts[home] += [register, stream, self.keys.members(inbox, group)]
         arguments = (record, self.layer.options.inbox_capacity)
-        commands = [run("send_remote", keys, arguments) for keys in parts.values()]
+        commands = [
+            run("send_remote", keys, arguments + (self.keys.sent(home, id),))
+            for home, keys in parts.items()
+        ]
         return sum(self.servers.call_many(commands))
 
-    def _send_to_all(self, channels: list[str], message: Message) -> int:
+    def _send_to_all(self, channels: list[str], message: Message, id: str) -> int:
         """Send to members that no gateway holds; return how many were full."""
         skipped = 0
         for start in range(0, len(channels), BATCH):
             some = channels[start : start + BATCH]
-            skipped += len(self.send([Outgoing(each, self.encode(each, message)) for each in some]))
+            items = [
+                Outgoing(each, self.encode(each, message), id=id and "%s:%s" % (id, each))
+                for each in some
+            ]
+            skipped += len(self.send(items))
         return skipped

@@ -300,7 +300,7 @@ class RedisInbox(Inbox):
             place = store.place(channel)
             keys, arguments, items = queued[place.partition]
             keys += (place.queue, place.wake)
-            arguments += (-1 if unlimited else place.capacity, place.expiry, place.kind, body)
+            arguments += (-1 if unlimited else place.capacity, place.expiry, place.kind, "", body)
             items.append(each)
         for partition, (keys, arguments, items) in queued.items():
             command = run("send", store.keys.sending[partition] + tuple(keys), arguments)

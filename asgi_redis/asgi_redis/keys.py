@@ -12,6 +12,7 @@ lies in one place and a script may use all of it:
     m:INBOX:GROUP  a group's members there, a set
     r:GROUP        routes of a group, a hash (lua/add_route.lua)
     p:GROUP        its members that no gateway holds, a sorted set
+    s:ID           exists while a message that was sent with this id must not be sent again
     epoch          a random id: a different value means that the partition lost its data
 
 and only in the first partition:
@@ -120,6 +121,10 @@ class Keys:
 
     def taken(self, process: str) -> str:
         return "%st:%s" % (self.tag, process)
+
+    def sent(self, partition: int, id: str) -> str:
+        """Return the key that remembers a message of this id, "" for one without."""
+        return id and "%ss:%s" % (self.tags[partition], id)
 
     def wake(self, consumer: str) -> str:
         return "%sk:%s" % (self.tag, consumer)

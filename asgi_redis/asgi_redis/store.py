@@ -53,7 +53,8 @@ class RedisStore(GatewayCalls, GroupCalls):
         full = 0
         for member in due:
             body = entry.delayed_body(member)
-            full += len(self.send([Outgoing(entry.split_body(body)[0], body)]))
+            id = entry.delayed_id(member)  # in case another process sends it once more
+            full += len(self.send([Outgoing(entry.split_body(body)[0], body, id=id)]))
             self.servers.call(("ZREM", key, member))
         if len(due) == DUE_BATCH:
             return Due(full, 0.0)
@@ -103,7 +104,7 @@ class RedisStore(GatewayCalls, GroupCalls):
         if not place.partition:
             keys = (self.keys.dead, place.queue, place.wake, self.keys.queues)
             return bool(self.servers.call(run("requeue_dead_letter", keys, (id, place.expiry))))
-        self.send([Outgoing(channel, body, unlimited=True)])
+        self.send([Outgoing(channel, body, unlimited=True, id="letter:" + id)])
         return self.drop_dead_letters([id]) == 1
 
     def drop_dead_letters(self, ids: Sequence[str]) -> int:

@@ -73,6 +73,18 @@ local function keep_expired(list, entry)
   redis.call("PEXPIRE", list, 600000)
 end
 
+-- Return whether a message is sent for the first time. `id` is the key that remembers it, or "".
+local function is_new(id)
+  return id == "" or redis.call("EXISTS", id) == 0
+end
+
+-- Remember that a message was sent.
+local function remember(id)
+  if id ~= "" then
+    redis.call("SET", id, "1", "PX", 120000)
+  end
+end
+
 -- Add one record to an inbox.
 local function add_record(inbox, body)
   redis.call("XADD", inbox, "*", "e", body)

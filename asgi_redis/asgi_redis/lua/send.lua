@@ -4,20 +4,24 @@
 --      2      queues that may hold what expires (set of keys, as in heartbeat.lua)
 --      2n + 1 the channel's queue (list of entries, as in prelude.lua)
 --      2n + 2 its wake list: one token while the queue holds anything
--- ARGV 4n - 3 its capacity, or -1: no limit
---      4n - 2 its expiry, in milliseconds
---      4n - 1 its kind: 0 a single reader's, 1 of a connection's events, 2 another shared one
---      4n     the body: channel, newline, payload
+-- ARGV 5n - 4 its capacity, or -1: no limit
+--      5n - 3 its expiry, in milliseconds
+--      5n - 2 its kind: 0 a single reader's, 1 of a connection's events, 2 another shared one
+--      5n - 1 the key that remembers that it was sent, or ""
+--      5n     the body: channel, newline, payload
 -- Returns 0, or the numbers (from 1) of the messages that found their channel full.
 --
 -- A shared queue outlives its entries by ten minutes, so that a heartbeat finds them expired.
 local time = now()
 local refused = {}
-for n = 1, #ARGV / 4 do
+for n = 1, #ARGV / 5 do
   local queue, wake = KEYS[2 * n + 1], KEYS[2 * n + 2]
-  local capacity, expiry = tonumber(ARGV[4 * n - 3]), tonumber(ARGV[4 * n - 2])
-  local kind = ARGV[4 * n - 1]
-  local length = redis.call("RPUSH", queue, make_entry(time + expiry, 0, ARGV[4 * n]))
+  local capacity, expiry = tonumber(ARGV[5 * n - 4]), tonumber(ARGV[5 * n - 3])
+  local kind, id = ARGV[5 * n - 2], ARGV[5 * n - 1]
+  local length = 0
+  if is_new(id) then
+    length = redis.call("RPUSH", queue, make_entry(time + expiry, 0, ARGV[5 * n]))
+  end
   if capacity >= 0 and length > capacity then
     local head = redis.call("LINDEX", queue, 0)
     while length > 1 and expires_of(head) <= time do
@@ -35,6 +39,7 @@ for n = 1, #ARGV / 4 do
     end
   end
   if length > 0 then
+    remember(id)
     redis.call("PEXPIRE", queue, expiry + (kind == "0" and 1000 or 600000))
     -- Where a token is missing, the reader that took it may have died of it, or be stopped.
     if length == 1 or redis.call("EXISTS", wake) == 0 then

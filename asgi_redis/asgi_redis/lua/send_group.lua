@@ -9,9 +9,12 @@
 --      4 capacity of an inbox
 --      5 the group
 --      6 after how many seconds a process-local or single reader's channel stops being a member
+--      7 the key that remembers that it was sent, or ""; what was sent goes to other partitions only
 -- Returns {members skipped because their inbox is full, {partition:number, inbox, …} of gateways in
 -- other partitions, {channels that no gateway holds}}.
 local skipped, elsewhere = 0, {}
+local new = is_new(ARGV[7])
+remember(ARGV[7])
 local routes = redis.call("HGETALL", KEYS[1])
 for n = 1, #routes, 2 do
   local inbox = routes[n]
@@ -21,9 +24,9 @@ for n = 1, #routes, 2 do
     elsewhere[#elsewhere + 1] = inbox
   elseif redis.call("EXISTS", ARGV[2] .. "g:" .. inbox) == 0 then
     redis.call("HDEL", KEYS[1], inbox)
-  elseif redis.call("XLEN", ARGV[2] .. "i:" .. inbox) >= tonumber(ARGV[4]) then
+  elseif new and redis.call("XLEN", ARGV[2] .. "i:" .. inbox) >= tonumber(ARGV[4]) then
     skipped = skipped + redis.call("SCARD", ARGV[2] .. "m:" .. inbox .. ":" .. ARGV[5])
-  else
+  elseif new then
     add_record(ARGV[2] .. "i:" .. inbox, ARGV[1])
   end
 end

@@ -249,6 +249,103 @@ class WorkerTests(RedisLayerCase, unittest.TestCase):
         self.assertEqual(worker.claim("consumer", ["work.x"])[1], {"event_id": 2})
 
 
+class SendIdTests(RedisLayerCase, unittest.TestCase):
+    """What is sent again with its id arrives once, whichever reply was lost."""
+
+    def check(self, kind, **config):
+        layer = self.make_layer(prefix="send-ids:", heartbeat=20, lease=60, **config)
+        self.assertTrue(layer.remembers_sends)
+        inboxes = ["gateway.%d!" % each for each in range(6)]
+        plain = ["work.x", "reader?a", "other!b"]
+
+        async def check(fault):
+            layer.flush()
+            opened = [layer.open_inbox(name) for name in inboxes]
+            for name in inboxes:
+                layer.group_add("room", name + "a")
+            for name in plain:
+                layer.group_add("room", name)
+            found = {}
+            for inbox in opened:  # the notice that it has joined
+                await asyncio.wait_for(inbox.receive(), TIMEOUT)
+            sender = self.make_layer(prefix="send-ids:", **config)
+            sender.store.servers = LossyServers(sender.store.servers, fault, layer.LayerUnavailable)
+            for call in (
+                lambda: sender.deliver("work.y", {"n": 1}, send_id="one"),
+                lambda: sender.deliver("gateway.0!a", {"n": 1}, send_id="two"),
+                lambda: sender.deliver("other!c", {"n": 1}, send_id="three"),
+                lambda: sender.deliver_group("room", {"n": 1}, send_id="four"),
+            ):
+                while True:
+                    try:
+                        call()
+                        break
+                    except layer.LayerUnavailable:
+                        pass
+            for name in inboxes:
+                layer.send(name + "a", {"last": True})
+            for inbox in opened:
+                got = []
+                while not got or got[-1][1] != {"last": True}:
+                    got += await asyncio.wait_for(inbox.receive(), TIMEOUT)
+                found[inbox.name] = len(got) - 1
+                await inbox.close()
+            for name in plain + ["work.y", "other!c"]:
+                found[name] = 0
+                while layer.receive_many([name])[0] is not None:
+                    found[name] += 1
+            return found
+
+        expected = dict.fromkeys(inboxes + plain + ["work.y", "other!c"], 1)
+        expected["gateway.0!"] = 2
+        number, fault = 0, None
+        while fault is None or fault.has_happened:
+            number += 1
+            fault = Fault(number, kind)
+            with self.subTest(kind=kind, call=number):
+                self.assertEqual(asyncio.run(check(fault)), expected)
+        self.assertGreater(number, 2)
+
+    def test_on_one_partition(self):
+        self.check("lost")
+        self.check("twice")
+
+    def test_on_several_partitions(self):
+        self.check("lost", partitions=8)
+        self.check("cut", partitions=8)
+
+    def test_a_refused_message_is_not_remembered(self):
+        layer = self.make_layer(prefix="send-ids:", channel_capacity={"work.*": 1})
+        layer.flush()
+        layer.send("work.x", {"n": 0})
+        with self.assertRaises(layer.ChannelFull):
+            layer.deliver("work.x", {"n": 1}, send_id="again")
+        self.assertEqual(layer.receive_many(["work.x"])[1], {"n": 0})
+        layer.deliver("work.x", {"n": 1}, send_id="again")
+        self.assertEqual(layer.receive_many(["work.x"])[1], {"n": 1})
+
+    def test_a_delayed_message_that_is_sent_twice_arrives_once(self):
+        layer = self.make_layer(prefix="send-ids:")
+        layer.flush()
+        layer.store.delay("work.x", layer.store.encode("work.x", {"n": 1}), 0)
+        call = layer.store.servers.call
+
+        def lose_removals(command):
+            if command[0] == "ZREM":
+                raise layer.LayerUnavailable("it did not arrive")
+            return call(command)
+
+        layer.store.servers.call = lose_removals
+        with self.assertRaises(layer.LayerUnavailable):
+            layer.store.send_due()
+        layer.store.servers.call = call
+        for member in call(("ZRANGE", layer.store.keys.delay, 0, -1)):
+            call(("ZADD", layer.store.keys.delay, 0, member))
+        layer.store.send_due()
+        self.assertEqual(layer.receive_many(["work.x"])[1], {"n": 1})
+        self.assertIsNone(layer.receive_many(["work.x"])[0])
+
+
 class LossyLink:
     """An event loop's connection, with one Fault. An old reply takes the place of a new one."""
 

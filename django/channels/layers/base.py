@@ -190,6 +190,14 @@ class BaseChannelLayer(ABC):
         """
         self.deliver(check_channel_name(channel), clean(message))
 
+    @property
+    def remembers_sends(self) -> bool:
+        """
+        Whether `deliver` and `deliver_group` take a `send_id`: text that is used for one message alone. They
+        may then be called again with it after LayerUnavailable, for a minute: the message arrives once.
+        """
+        return False
+
     @abstractmethod
     def deliver(self, channel: str, message: Message) -> None:
         """

@@ -126,9 +126,14 @@ class EngineLayer(BaseChannelLayer):
 
     # Sending.
 
-    def deliver(self, channel: str, message: Message) -> None:
+    @property
+    def remembers_sends(self) -> bool:
+        return self.store.remembers_sends
+
+    def deliver(self, channel: str, message: Message, send_id: str = "") -> None:
         body = self.store.encode(channel, message)
-        full = self.store.send([Outgoing(channel, body, ignores_capacity(message))])
+        item = Outgoing(channel, body, ignores_capacity(message), id=send_id)
+        full = self.store.send([item])
         self.count("full" if full else "sent")
         self._share_now_and_then()
         if full:
@@ -218,8 +223,11 @@ class EngineLayer(BaseChannelLayer):
     def group_channels(self, group: str) -> list[str]:
         return self.store.group_channels(check_group_name(group))
 
-    def deliver_group(self, group: str, message: Message) -> None:
-        skipped = self.store.send_group(group, message)
+    def deliver_group(self, group: str, message: Message, send_id: str = "") -> None:
+        if send_id:
+            skipped = self.store.send_group_once(group, message, send_id)
+        else:
+            skipped = self.store.send_group(group, message)
         if skipped:
             self.count("group_full", skipped)
         self.count("sent")

@@ -54,6 +54,8 @@ class Outgoing(NamedTuple):
     unlimited: bool = False
     #: Seconds after which it expires; None: as the layer's options say for its channel.
     expiry: float | None = None
+    #: Text that is used for this message alone. If `Store.remembers_sends`, sending it again does nothing.
+    id: str = ""
 
 
 class Will(NamedTuple):
@@ -108,6 +110,9 @@ class Pending(NamedTuple):
 
 class Store(ABC):
     """The storage of one layer. Made by `EngineLayer.make_store`, which connects to nothing yet."""
+
+    #: Whether the store remembers the id of an Outgoing and of `send_group_once`, for a minute or longer.
+    remembers_sends = False
 
     def __init__(self) -> None:
         self.layer: EngineLayer
@@ -293,6 +298,10 @@ class Store(ABC):
         Send to a group: one `protocol.group_message` for each gateway with members, however many, and the
         message for each other member. Return how many members were skipped because they were full.
         """
+
+    def send_group_once(self, group: str, message: Message, id: str) -> int:
+        """As `send_group`; if `remembers_sends`, each member gets a message of one `id` only once."""
+        return self.send_group(group, message)
 
     # Dead letters.
 
