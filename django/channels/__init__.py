@@ -42,4 +42,6 @@ else:
             value = getattr(import_module("." + _MODULES[name], __name__), name)
             globals()[name] = value
             return value
-        raise AttributeError("module %r has no attribute %r" % (__name__, name))
+        from .moved import moved_names
+
+        return moved_names(__name__, {"DEFAULT_CHANNEL_LAYER": "asgi.DEFAULT_LAYER_ALIAS"})(name)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from django.utils.functional import SimpleLazyObject
 
-from .sessions import channel_session, http_session
+from .sessions import channel_and_http_session, channel_session, http_session
 from .types import AnyConsumer
 
 if TYPE_CHECKING:
@@ -102,3 +102,13 @@ def channel_session_user_from_http(func: AnyConsumer) -> AnyConsumer:
         return func(message, *args, **kwargs)
 
     return cast(AnyConsumer, inner)
+
+
+def channel_and_http_session_user_from_http(func: AnyConsumer) -> AnyConsumer:
+    """
+    Do what `channel_session_user_from_http` does, and give `message.http_session` at every later event.
+
+    That decorator on the consumer of `websocket.connect` stores the key of the HTTP session as
+    `channel_and_http_session` does.
+    """
+    return channel_and_http_session(channel_session_user_from_http(func))

@@ -182,3 +182,13 @@ def add_last_resort(settings: Any) -> None:
     channels_logger = logging.getLogger("django.channels")
     if not settings.LOGGING and not settings.DEBUG and not channels_logger.handlers:
         channels_logger.addHandler(LastResort())
+
+
+def setup_logger(name: str, verbosity: int = 1) -> logging.Logger:
+    """Return the logger `name`. Deprecated name of Channels 1.x: configure LOGGING instead."""
+    from .moved import warn_moved
+
+    warn_moved("%s.setup_logger" % __name__, "the setting LOGGING and logging.getLogger")
+    named = logging.getLogger(name)
+    named.setLevel(logging.DEBUG if verbosity > 1 else logging.INFO)
+    return named

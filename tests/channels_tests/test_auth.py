@@ -7,7 +7,7 @@ import django
 from django.channels import Channel, auth
 from django.channels.asgi import channel_layers
 from django.channels.message import Message
-from django.channels.sessions import ChannelSession
+from django.channels.sessions import ChannelSession, channel_and_http_session
 from django.channels.test import ChannelTestCase
 from django.conf import settings
 from django.contrib.auth import get_user_model, login
@@ -36,6 +36,19 @@ class AuthTests(ChannelTestCase):
         users = []
         decorator(lambda message: users.append(message.user))(message)
         return users[0]
+
+    def test_the_old_decorator_gives_the_user_and_both_sessions(self):
+        seen = []
+        message = self.message()
+        auth.channel_and_http_session_user_from_http(
+            lambda message: seen.extend([message.user, message.http_session.session_key])
+        )(message)
+        self.assertEqual(seen, [self.user, self.http_session.session_key])
+        later = self.message("websocket.receive", dict(message.channel_session), cookie=False)
+        channel_and_http_session(lambda message: seen.append(message.http_session.session_key))(
+            later
+        )
+        self.assertEqual(seen[2], self.http_session.session_key)
 
     def test_transfer_user(self):
         session = ChannelSession({}, "reply?1")

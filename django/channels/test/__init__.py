@@ -32,6 +32,8 @@ else:
 
         if name == "ChannelLiveServerTestCase":
             return import_module(".liveserver", __name__).ChannelLiveServerTestCase
+        if name == "ChannelTestCaseMixin":
+            return import_module(".base", __name__).__getattr__(name)
         if not name.startswith("_"):
             conformance = import_module(".conformance", __name__)
             if hasattr(conformance, name):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import weakref
 from contextlib import contextmanager
-from typing import Any, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator
 
 from django.db import connections
 from django.test import TestCase, TransactionTestCase, override_settings
@@ -21,6 +21,7 @@ from ..consume import HANDLED, LATER, run_consumer
 from ..layers.base import BaseChannelLayer
 from ..layers.memory import MemoryChannelLayer
 from ..message import Message
+from ..moved import moved_names
 from ..protocol import REPLY_CHANNEL
 from ..routing import Router
 from ..sessions import ChannelSession
@@ -311,3 +312,7 @@ class apply_routes:
                 return decorated(*args, **kwargs)
 
         return wrapper
+
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__, {"ChannelTestCaseMixin": "test.base.ChannelTestMixin"})
