@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import NamedTuple, Sequence
 
 from .codec import Codec
-from .contract import EngineLayer, Message, Outgoing, Store, inbox_of
+from .contract import EngineLayer, Message, Outgoing, Store, Unreadable, inbox_of
 from .keys import Keys
 from .scripts import Command, run
 from .servers import Servers
@@ -68,6 +68,8 @@ class Calls(Store):
         return name + b"\n" + self.codec.pack(message, name)
 
     def decode(self, channel: str, body: bytes) -> Message:
+        if not channel:
+            raise Unreadable("its head is damaged")
         name, _, payload = body.partition(b"\n")
         return self.codec.unpack(payload, name)
 
@@ -111,14 +113,16 @@ class Calls(Store):
         replies = self.servers.call_many([self.send_command(item) for item in items])
         return [index for index, reply in enumerate(replies) if reply]
 
-    def requeue_command(self, held_key: str, channel: str, losses: int, *fields: str) -> Command:
+    def requeue_command(
+        self, held_key: str, channel: str, losses: int, *fields: str | bytes
+    ) -> Command:
         """Return the command that requeues what is held, the last field first in its channel."""
         place = self.place(channel)
         keys = (held_key, place.queue, place.wake, self.keys.queues)
         return run("requeue", keys, (losses, place.expiry) + fields)
 
     def dead_letter_command(
-        self, held_key: str, field: str, reason: str, *unheld: bytes
+        self, held_key: str, field: str | bytes, reason: str, *unheld: bytes
     ) -> Command:
         """Return the command that dead-letters what is held under `field`, or an entry that isn't."""
         arguments = (field, reason, self.layer.options.dead_letters) + unheld

@@ -164,10 +164,11 @@ class ConsumerCalls(Calls):
         by_channel: dict[str, list[str]] = {}
         for held in returned:
             by_channel.setdefault(entry.parse(held.entry)[0], []).append(held.field)
+        damaged = by_channel.pop("", ())
         return [
             self.requeue_command(self._held_key, channel, 0, *fields)
             for channel, fields in by_channel.items()
-        ]
+        ] + [self.dead_letter_command(self._held_key, field, "unreadable") for field in damaged]
 
     def _settle(self, consumer: Consumer, requeue: bool = True) -> None:
         """Send replies, acknowledge what was handled, and requeue what was prefetched."""

@@ -9,6 +9,7 @@ delayed one stands behind an id that makes it unique. No I/O and no state.
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 _STAMP = 13
 _HEAD = _STAMP + 1
@@ -24,9 +25,18 @@ def split_body(body: bytes) -> tuple[str, bytes]:
 
 def parse(entry: bytes) -> tuple[str, bytes, int]:
     """Return the channel, the body and the losses of an entry; "" as the channel of what is damaged."""
-    losses = entry[_STAMP] - _ZERO if len(entry) > _HEAD else 0
+    if not entry[:_HEAD].isdigit() or len(entry) <= _HEAD:
+        return "", entry, 0
     channel = entry[_HEAD : max(_HEAD, entry.find(b"\n", _HEAD))].decode("ascii", "replace")
-    return channel, entry[_HEAD:], losses if 0 <= losses <= 9 else 0
+    return channel, entry[_HEAD:], entry[_STAMP] - _ZERO
+
+
+def record_body(fields: Any) -> bytes:
+    """Return the field "e" of a stream's record as redis-py returns it, or all of a record that has none."""
+    if not isinstance(fields, dict):
+        fields = dict(zip(fields[::2], fields[1::2]))
+    found: bytes = fields[b"e"] if b"e" in fields else b" ".join(sum(fields.items(), ()))
+    return found
 
 
 def make_expired(body: bytes) -> bytes:

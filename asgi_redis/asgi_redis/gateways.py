@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple, Sequence
 
 from .calls import BATCH
 from .consumers import ConsumerCalls, to_entry
-from .contract import BURY, DROP, REQUEUE, Action, Entry, Heartbeat, Recovered, protocol
+from .contract import (
+    BURY,
+    DROP,
+    REQUEUE,
+    Action,
+    Entry,
+    Heartbeat,
+    LayerUnavailable,
+    Recovered,
+    Unreadable,
+    protocol,
+)
 from .scripts import Command, run
 
 if TYPE_CHECKING:
     from .inbox import RedisInbox
+
+logger = logging.getLogger("django.channels.layers")
 
 
 class Registered(NamedTuple):
@@ -25,6 +39,15 @@ class Registered(NamedTuple):
 
 def _pairs(reply: list[Any]) -> Iterable[tuple[Any, Any]]:
     return zip(reply[::2], reply[1::2])
+
+
+def _decide(decide: Callable[[Entry], Action], entry: Entry) -> Action:
+    """Return `decide(entry)`. An entry for which that fails must not stop the others."""
+    try:
+        return decide(entry)
+    except Exception:
+        logger.exception("A message on %s could not be recovered.", entry.channel)
+        return Action(BURY, reason="unreadable")
 
 
 class GatewayCalls(ConsumerCalls):
@@ -152,9 +175,8 @@ class GatewayCalls(ConsumerCalls):
             )
         )
         decisions, dropped = self._carry_out(held, decide)
-        for gateway in gone:
-            self._clear_up(gateway.decode())
-        names = [holder.decode()[2:].partition("|")[0] for holder in holders]
+        self._clear_up_all(gone)
+        names = [holder.decode("utf-8", "replace")[2:].partition("|")[0] for holder in holders]
         return Recovered(names, decisions, dropped)
 
     def expire(self, decide: Callable[[Entry], Action]) -> Recovered:
@@ -178,9 +200,9 @@ class GatewayCalls(ConsumerCalls):
         """Do with messages that this process has taken over as `decide` says. Twice does no harm."""
         decisions: list[tuple[str, str]] = []
         dropped = 0
-        entries = [to_entry(field.decode(), raw) for field, raw in _pairs(held)]
+        entries = [to_entry(field, raw) for field, raw in _pairs(held)]
         for start in range(0, len(entries), BATCH):
-            actions = [(entry, decide(entry)) for entry in entries[start : start + BATCH]]
+            actions = [(entry, _decide(decide, entry)) for entry in entries[start : start + BATCH]]
             # What a gateway is told is sent before the message is forgotten.
             self.send([action.notice for _, action in actions if action.notice is not None])
             replies = self.servers.call_many([self._action_command(*each) for each in actions])
@@ -223,20 +245,43 @@ class GatewayCalls(ConsumerCalls):
     @staticmethod
     def registered(reply: list[Any]) -> Registered:
         count, lost, *groups = reply
-        return Registered(count, bool(lost), [group.decode() for group in groups])
+        return Registered(count, bool(lost), [group.decode("utf-8", "replace") for group in groups])
 
     def remove_route(self, group: str, inbox: str) -> None:
         """Remove the route of a group to a gateway in which no member of it is left."""
         self.servers.call(self.remove_route_command(group, inbox))
 
+    def _clear_up_all(self, gateways: Sequence[bytes]) -> None:
+        """Clear up after each of some gateways, although it fails after another."""
+        failed: LayerUnavailable | None = None
+        for gateway in gateways:
+            try:
+                self._clear_up(gateway.decode())
+            except UnicodeDecodeError:
+                logger.error("A gateway's name in Redis is damaged, and is removed: %r", gateway)
+                self.servers.call(("SREM", self.keys.gone, gateway))
+            except LayerUnavailable as error:
+                failed = error
+        if failed is not None:
+            raise failed
+
     def _clear_up(self, gateway: str) -> None:
         """Send the last wills of a gateway, each once, and remove the rest. Twice does no harm."""
         keys, call = self.keys, self.servers.call
         inbox, _, token = gateway.partition("|")
-        while call(run("send_wills", [keys.wills(gateway)], [keys.tag])):
-            pass
+        send_wills = run(
+            "send_wills",
+            [keys.wills(gateway), keys.dead],
+            [keys.tag, self.layer.options.dead_letters],
+        )
+        left = 1
+        while left:
+            left, *unreadable = call(send_wills)
+            for body in unreadable:
+                error = Unreadable("it is no last will")
+                self.layer.recovery.unreadable(Entry(None, "", body), error, 0)
         partition, register, stream, groups = keys.inbox(inbox)
         tag = keys.tags[partition]
         for group in call(run("unregister", [register, stream, groups], [tag, inbox, token])):
-            self.remove_route(group.decode(), inbox)
+            self.remove_route(group.decode("utf-8", "replace"), inbox)
         call(("SREM", keys.gone, gateway))

@@ -63,10 +63,12 @@ class GroupCalls(Calls):
     def group_channels(self, group: str) -> list[str]:
         _, routes, others = self.keys.group(group)
         inboxes, plain = self.servers.call_many([("HKEYS", routes), ("ZRANGE", others, 0, -1)])
-        found = [name.decode() for name in plain]
+        found = [name.decode("utf-8", "replace") for name in plain]
         for inbox in inboxes:
-            members = self.servers.call(("SMEMBERS", self.keys.members(inbox.decode(), group)))
-            found += [name.decode() for name in members]
+            members = self.servers.call(
+                ("SMEMBERS", self.keys.members(inbox.decode("utf-8", "replace"), group))
+            )
+            found += [name.decode("utf-8", "replace") for name in members]
         return found
 
     def send_group(self, group: str, message: Message) -> int:
@@ -84,10 +86,12 @@ class GroupCalls(Calls):
             )
         )
         if elsewhere:
-            inboxes = [name.decode() for name in elsewhere[1::2]]
+            inboxes = [name.decode("utf-8", "replace") for name in elsewhere[1::2]]
             skipped += self._send_remote(group, record, inboxes, id)
         if plain:
-            skipped += self._send_to_all([name.decode() for name in plain], message, id)
+            skipped += self._send_to_all(
+                [name.decode("utf-8", "replace") for name in plain], message, id
+            )
         return int(skipped)
 
     def _send_remote(self, group: str, record: bytes, inboxes: list[str], id: str) -> int:

@@ -198,7 +198,7 @@ class RedisInbox(Inbox):
             if record_id <= self._last:
                 continue  # an old reply, or the same once more
             self._last = record_id
-            body = fields[b"e"] if isinstance(fields, dict) else fields[1]
+            body = entry.record_body(fields)
             channel = entry.split_body(body)[0] or self.name
             try:
                 self._ready.append((channel, self._store.decode(channel, body)))

@@ -11,7 +11,7 @@ from typing import Iterator, Sequence
 
 from . import entry
 from .calls import BATCH
-from .contract import Due, Inbox, Outgoing, Pending, inbox_of
+from .contract import Due, Entry, Inbox, Outgoing, Pending, check_channel_name, inbox_of
 from .gateways import GatewayCalls
 from .groups import GroupCalls
 from .inbox import RedisInbox
@@ -52,13 +52,23 @@ class RedisStore(GatewayCalls, GroupCalls):
         pause, *due = self.servers.call(run("take_due", [key], [PUT_OFF, DUE_BATCH]))
         full = 0
         for member in due:
-            body = entry.delayed_body(member)
-            id = entry.delayed_id(member)  # in case another process sends it once more
-            full += len(self.send([Outgoing(entry.split_body(body)[0], body, id=id)]))
+            full += self._send_delayed(entry.delayed_id(member), entry.delayed_body(member))
             self.servers.call(("ZREM", key, member))
         if len(due) == DUE_BATCH:
             return Due(full, 0.0)
         return Due(full, None if pause < 0 else pause / 1000.0)
+
+    def _send_delayed(self, id: str, body: bytes) -> int:
+        """Send a delayed message, once only for each `id`. Return 1 if its channel was full, else 0."""
+        channel = entry.split_body(body)[0]
+        try:
+            check_channel_name(channel)
+        except TypeError as error:
+            found = Entry(None, channel, body)
+            dropped = self.dead_letter(None, found, "unreadable")
+            self.layer.recovery.unreadable(found, error, dropped)
+            return 0
+        return len(self.send([Outgoing(channel, body, id=id)]))
 
     def due_interval(self) -> float:
         return DUE_INTERVAL
@@ -81,7 +91,7 @@ class RedisStore(GatewayCalls, GroupCalls):
         while True:
             found = self.servers.call(run("list_dead_letters", (self.keys.dead,), (start, BATCH)))
             for number, reason, raw in zip(found[::3], found[1::3], found[2::3]):
-                yield number.decode(), reason.decode(), raw
+                yield number.decode(), reason.decode("utf-8", "replace"), raw
             if len(found) < 3 * BATCH:
                 return
             start = found[-3].decode()
@@ -95,9 +105,7 @@ class RedisStore(GatewayCalls, GroupCalls):
         found = self.servers.call(("XRANGE", self.keys.dead, id, id))
         if not found:
             return False
-        fields = found[0][1]
-        raw = fields[b"e"] if isinstance(fields, dict) else fields[3]
-        channel, body, _ = entry.parse(raw)
+        channel, body, _ = entry.parse(entry.record_body(found[0][1]))
         if not channel:
             return False
         place = self.make_place(channel)
@@ -126,7 +134,11 @@ class RedisStore(GatewayCalls, GroupCalls):
         reply = self.servers.call(("HGETALL", self.keys.counters))
         # A cluster's client makes a dict of it.
         pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2])
-        return {name.decode(): int(value) for name, value in pairs}
+        return {
+            name.decode("utf-8", "replace"): int(value)
+            for name, value in pairs
+            if value.lstrip(b"-").isdigit()
+        }
 
     def count_unacknowledged(self) -> int:
         count = 0

@@ -5,6 +5,8 @@
 --      2n     what to add
 write_though_full(KEYS[1])
 for n = 1, #ARGV, 2 do
-  redis.call("HINCRBY", KEYS[1], ARGV[n], ARGV[n + 1])
+  if type(redis.pcall("HINCRBY", KEYS[1], ARGV[n], ARGV[n + 1])) == "table" then
+    redis.call("HSET", KEYS[1], ARGV[n], ARGV[n + 1]) -- it was no number
+  end
 end
 return 0

@@ -20,18 +20,19 @@ end
 local function report(entry)
   local channel = channel_of(entry)
   room, size = room - 1, size - #entry
-  if events[ARGV[3] .. "q:" .. channel] then
+  -- What is damaged becomes a dead letter.
+  if events[ARGV[3] .. "q:" .. channel] or channel == "" or expires_of(entry) == 0 then
     redis.call("HSET", KEYS[2], "expired:" .. ARGV[4] .. ":" .. room, entry)
   else
     counts[channel] = (counts[channel] or 0) + 1
   end
 end
 local function sweep(queue)
-  local head = redis.call("LINDEX", queue, 0)
+  local head = head_of(queue)
   while head and expires_of(head) <= time and room > 0 and size > 0 do
     redis.call("LPOP", queue)
     report(head)
-    head = redis.call("LINDEX", queue, 0)
+    head = head_of(queue)
   end
   pass_token(queue, ARGV[3] .. "w:" .. string.sub(queue, #ARGV[3] + 3))
   return head
@@ -56,15 +57,5 @@ for channel, count in pairs(counts) do
   counted[#counted + 1] = channel
   counted[#counted + 1] = count
 end
-local expired = {}
-local held = redis.call("HGETALL", KEYS[2])
-for n = 1, #held, 2 do
-  if string.sub(held[n], 1, 8) == "expired:" then
-    expired[#expired + 1] = held[n]
-    expired[#expired + 1] = held[n + 1]
-  end
-end
-if #held > 0 then
-  redis.call("ZADD", KEYS[1], time + tonumber(ARGV[2]), ARGV[1])
-end
-return {expired, counted}
+hold_lease(KEYS[1], ARGV[1], KEYS[2], time + tonumber(ARGV[2]))
+return {taken(KEYS[2], true), counted}

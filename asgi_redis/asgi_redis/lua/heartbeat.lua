@@ -42,7 +42,7 @@ if following[2] then
   end
 end
 local function look_at(queue)
-  local head = redis.call("LINDEX", queue, 0)
+  local head = head_of(queue)
   if head and expires_of(head) <= time then
     expired = 1
   elseif head then

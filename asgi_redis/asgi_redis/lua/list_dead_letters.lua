@@ -11,7 +11,7 @@ end
 local found = {}
 for _, letter in ipairs(redis.call("XRANGE", KEYS[1], start, "+", "COUNT", ARGV[2])) do
   found[#found + 1] = letter[1]
-  found[#found + 1] = letter[2][2]
-  found[#found + 1] = letter[2][4]
+  found[#found + 1] = letter[2][2] or ""
+  found[#found + 1] = letter[2][4] or ""
 end
 return found

@@ -22,7 +22,7 @@ end
 
 -- Return when `entry` expires. Anything else than an entry has expired.
 local function expires_of(entry)
-  return tonumber(string.sub(entry, 1, 13)) or 0
+  return string.find(entry, "^%d%d%d%d%d%d%d%d%d%d%d%d%d%d") and tonumber(string.sub(entry, 1, 13)) or 0
 end
 
 local function losses_of(entry)
@@ -37,6 +37,33 @@ end
 local function channel_of(entry)
   local newline = string.find(entry, "\n", 15, true)
   return newline and string.sub(entry, 15, newline - 1) or ""
+end
+
+-- Return the first entry of a queue; false if there is none, or something else than a queue.
+local function head_of(queue)
+  local head = redis.pcall("LINDEX", queue, 0)
+  return type(head) == "string" and head
+end
+
+-- Keep in `key` what a script hands out, under the holder's own lease.
+local function hold_lease(leases, holder, key, ends)
+  if redis.call("EXISTS", key) == 1 then
+    redis.call("ZADD", leases, ends, holder)
+  end
+end
+
+-- Return {field, value, …} of those fields of a hash that begin with "expired:" (or, if not `expired`, of
+-- the others).
+local function taken(key, expired)
+  local found = {}
+  local held = redis.call("HGETALL", key)
+  for n = 1, #held, 2 do
+    if (string.sub(held[n], 1, 8) == "expired:") == expired then
+      found[#found + 1] = held[n]
+      found[#found + 1] = held[n + 1]
+    end
+  end
+  return found
 end
 
 -- Put one token on a wake list, which wakes one reader.

@@ -34,15 +34,5 @@ for _, holder in ipairs(ended) do
     names[#names + 1] = holder
   end
 end
-local lost = {}
-local held = redis.call("HGETALL", KEYS[3])
-for n = 1, #held, 2 do
-  if string.sub(held[n], 1, 5) == "lost:" then
-    lost[#lost + 1] = held[n]
-    lost[#lost + 1] = held[n + 1]
-  end
-end
-if #held > 0 then
-  redis.call("ZADD", KEYS[1], time + tonumber(ARGV[2]), ARGV[1])
-end
-return {names, lost, redis.call("SMEMBERS", KEYS[2])}
+hold_lease(KEYS[1], ARGV[1], KEYS[3], time + tonumber(ARGV[2]))
+return {names, taken(KEYS[3], false), redis.call("SMEMBERS", KEYS[2])}

@@ -17,6 +17,10 @@
 --      8 what tells this gateway from a former one of that name; "" where another speaks for it
 -- Returns {count, 1 if data was lost (else 0), groups that it had members of until then…}.
 local count = tonumber(redis.call("HGET", KEYS[1], "count") or -1)
+if not count then -- it is damaged
+  redis.call("DEL", KEYS[1])
+  count = -1
+end
 local known = tonumber(ARGV[1])
 local answer = {0, 0}
 local lost = known > 0 and (count < known or ARGV[5] == "1")

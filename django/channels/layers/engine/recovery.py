@@ -112,8 +112,12 @@ class Recovery:
 
     def expired(self, done: Recovered) -> None:
         """Count and log what `Store.expire` has done."""
-        if done.decisions:
-            self.swept(Counter(channel for channel, _ in done.decisions))
+        expired = Counter(channel for channel, kind in done.decisions if kind != BURY)
+        if expired:
+            self.swept(expired)
+        for channel, kind in done.decisions:
+            if kind == BURY:
+                self.unreadable(Entry(None, channel, None), "it is damaged", 0)
         self.dropped(done.dropped)
 
     def swept(self, channels: dict[str, int]) -> None:
@@ -125,7 +129,7 @@ class Recovery:
         if shared:
             self._layer.notices.expired(shared)
 
-    def unreadable(self, entry: Entry, error: Exception, dropped: int) -> None:
+    def unreadable(self, entry: Entry, error: Exception | str, dropped: int) -> None:
         """Count and log a message that became a dead letter because it cannot be read."""
         self._layer.count("unreadable")
         logger.error(
