@@ -17,7 +17,7 @@
 #   make patch       Django 1.10.8 with channels in it: a tree in build/, a patch file in dist/
 #   make test-patch  Django's own suite on both trees, then ours, then a site, then the add-on with it
 #   make dist        the add-on's wheel and sdist, in dist/
-#   make matrix      the wheel on every Django from 1.8 to 6.0: the tests, and a site
+#   make matrix      the wheel on every Django from 1.8 to 6.1: the tests, and a site (FULL=1: all tests in each row)
 #
 # These four keep in .cache what is slow to make: downloads, environments, Django's own result.
 #
@@ -88,9 +88,9 @@ test-patch: patch
 dist:
 	$(PYTHON) scripts/make_dist.py
 
-# ROWS chooses rows by Django's version: make matrix ROWS=1.8,5.2
+# ROWS chooses rows by Django's version: make matrix ROWS=1.8,5.2. FULL=1 runs every test in every row.
 matrix:
-	$(PYTHON) scripts/matrix.py $(if $(ROWS),--rows $(ROWS)) $(TESTS)
+	$(PYTHON) scripts/matrix.py $(if $(FULL),--full) $(if $(ROWS),--rows $(ROWS)) $(TESTS)
 
 chaos: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
 	$(BIN)/python chaos/run.py $(ROWS)

@@ -102,7 +102,7 @@ def unpack(source, target):
     if found != VERSION:
         raise CannotPatch(
             f"The patch is for Django {VERSION}, and {source} is Django {found}. "
-            "On any other Django from 1.8 to 6.0, install the add-on instead: "
+            "On any other Django from 1.8 to 6.1, install the add-on instead: "
             "`make dist`, then `pip install dist/channels-*.whl`."
         )
 

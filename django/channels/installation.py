@@ -10,9 +10,10 @@ import os
 import sys
 import warnings
 
+# The supported range. A test compares scripts/matrix.py, pyproject.toml, the README and the guides with it.
 PYTHON_FLOOR = (3, 7)
 DJANGO_FLOOR = (1, 8)
-DJANGO_CEILING = (6, 0)
+DJANGO_CEILING = (6, 1)
 
 # What the add-on is called, and the names that its modules have inside the patched Django.
 ADDON = "channels"

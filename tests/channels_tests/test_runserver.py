@@ -168,7 +168,7 @@ class ServingTests(RunserverTestCase):
     def test_noasgi_is_the_wsgi_server(self):
         port = free_port()
         process = self.start(str(port), "--noasgi", "--noreload")
-        process.wait_for_output("Starting development server at")
+        process.wait_for_output(r"Starting (WSGI )?development server at")
         wait_until(lambda: can_connect(port), "the WSGI server")
         self.assertEqual(self.get(f"127.0.0.1:{port}"), "hello")
         process.wait_for_output(r'"GET / HTTP/1.1" 200')

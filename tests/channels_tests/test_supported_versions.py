@@ -49,13 +49,25 @@ class SupportedVersionsTests(SimpleTestCase):
         self.assertEqual(self.versions(0)[-1], installation.DJANGO_CEILING)
         self.assertEqual(self.versions(1)[0], installation.PYTHON_FLOOR)
 
-    def test_pip_refuses_what_is_not_tested(self):
+    def test_pip_refuses_what_is_too_old_and_nothing_newer(self):
         text = read("pyproject.toml")
-        floor = "{}.{}".format(*self.versions(0)[0])
-        newest = self.versions(0)[-1]
-        above = "{}.{}".format(newest[0], newest[1] + 1)
-        self.assertIn(f'dependencies = ["Django>={floor},<{above}"]', text)
-        self.assertIn('requires-python = ">={}.{}"'.format(*self.versions(1)[0]), text)
+        floor = "{}.{}".format(*installation.DJANGO_FLOOR)
+        self.assertIn(f'dependencies = ["Django>={floor}"]', text)
+        self.assertIn('requires-python = ">={}.{}"'.format(*installation.PYTHON_FLOOR), text)
+
+    def test_every_page_names_the_supported_range(self):
+        expected = "{}.{} to {}.{}".format(*installation.DJANGO_FLOOR + installation.DJANGO_CEILING)
+        for path in (
+            "Makefile",
+            "README.md",
+            "CHANGELOG.md",
+            "CONTRIBUTING.md",
+            "docs/topics/channels.txt",
+            "scripts/patch_django.py",
+        ):
+            with self.subTest(path):
+                found = re.findall(r"\b1\.\d+ to [56]\.\d", read(path))
+                self.assertEqual(set(found), {expected})
 
     def test_the_patch_brings_the_same_test_requirements(self):
         added = read("patches", "django-1.10", "tests.diff")
@@ -96,7 +108,8 @@ class VersionsTests(SimpleTestCase):
             require_versions((3, 6, 15), (1, 10, 8, "final", 0))
 
     def test_a_django_of_the_future(self):
-        for version in ((6, 1), (7, 0)):
+        newest = installation.DJANGO_CEILING
+        for version in ((newest[0], newest[1] + 1), (newest[0] + 1, 0)):
             with self.assertWarnsRegex(RuntimeWarning, r"this is Django %d\.%d" % version):
                 require_versions((3, 13, 0), version + (0, "final", 0))
 
