@@ -7,17 +7,23 @@ leaves at once.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.db import connection
 
 from .compat import on_commit as on_commit_of
 from .layers.names import check_channel_name, check_group_name
+from .log import RateLimit, visible
 from .outbox import TO_CHANNEL, TO_GROUP, PendingSend, outbox
 from .protocol import drop_control_keys
 
 if TYPE_CHECKING:
     from .layers.base import BaseChannelLayer
+
+logger = logging.getLogger("django.channels")
+
+_failed_sends = RateLimit(10.0)
 
 
 class _Target:
@@ -40,7 +46,11 @@ class _Target:
         self.channel_layer: BaseChannelLayer = channel_layer
 
     def send(
-        self, content: dict[str, Any], immediately: bool = False, on_commit: bool | None = None
+        self,
+        content: dict[str, Any],
+        immediately: bool = False,
+        on_commit: bool | None = None,
+        fail_silently: bool = False,
     ) -> None:
         """
         Send `content` (dict). A bad message raises here: see `BaseChannelLayer.send` for the errors.
@@ -50,15 +60,28 @@ class _Target:
         database, it leaves when that commits, and never if it rolls back (Django 1.9 or newer). None means
         the layer's default (`sends_on_commit`). The keys that gateways and workers use among themselves
         are dropped, so that a site may pass on what a client sent.
+
+        With `fail_silently`, a layer that is unavailable or full raises nothing when the message leaves: the
+        loss is logged and counted ("sends_dropped"). Use it for a notification of what is already committed.
         """
         message = self.channel_layer.check_message(content)
         drop_control_keys(message, self.name)
         if on_commit is None:
             on_commit = self.channel_layer.sends_on_commit
         if on_commit and connection.in_atomic_block:
-            on_commit_of(lambda: self._leave(message, immediately))
+            on_commit_of(lambda: self._leave_or_report(message, immediately, fail_silently))
         else:
+            self._leave_or_report(message, immediately, fail_silently)
+
+    def _leave_or_report(
+        self, message: dict[str, Any], immediately: bool, fail_silently: bool
+    ) -> None:
+        try:
             self._leave(message, immediately)
+        except Exception as error:
+            if not fail_silently:
+                raise
+            report_failed_send(self, error)
 
     def _leave(self, message: dict[str, Any], immediately: bool) -> None:
         pending = outbox.pending
@@ -81,6 +104,20 @@ class _Target:
 
     def __hash__(self) -> int:
         return hash(self.name)
+
+
+def report_failed_send(target: _Target, error: Exception, number: int = 1) -> None:
+    """Log that `number` messages, to `target` among others, were lost by `error`, and count them."""
+    target.channel_layer.count("sends_dropped", number)
+    suppressed = _failed_sends.allow()
+    if suppressed is not None:
+        logger.error(
+            "A message to %s was not sent, and is lost: %s: %s (and %d before it, since the last line).",
+            target.name,
+            type(error).__name__,
+            visible(error)[:200],
+            suppressed,
+        )
 
 
 class Channel(_Target):

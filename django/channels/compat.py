@@ -45,6 +45,13 @@ def set_related(instance: Any, name: str, values: Iterable[Any]) -> None:
         setattr(instance, name, values)
 
 
+def relation_of(field: Any) -> Any:
+    """Return what a related field knows of its relation: `field.remote_field`."""
+    if django.VERSION >= (1, 9):
+        return field.remote_field
+    return field.rel  # until Django 1.8 goes
+
+
 def end_with_parent() -> None:
     """
     In the autoreloader's child process: end when the autoreloader ends.

@@ -331,13 +331,19 @@ class InboundTests(WithBinding, ChannelTestCase):
         self.assertEqual(list(IntegerValue.objects.values_list("name", "value")), [("one", 1)])
         self.assertEqual([user for user, _, _ in self.permission], ["mallory"] * 3)
 
-    def test_nonsense(self):
-        for payload in ({}, {"action": "drop"}, {"action": CREATE, "data": [1]}):
+    def test_nonsense_is_answered_with_the_errors(self):
+        for payload, name in (
+            ({}, "__all__"),
+            ({"action": "drop"}, "action"),
+            ({"action": ["create"]}, "action"),
+            ({"action": CREATE, "data": [1]}, "data"),
+            ({"action": DELETE, "pk": 12345}, "pk"),
+            ({"action": DELETE}, "pk"),
+        ):
             with self.subTest(payload=payload):
-                with self.assertRaises(ValueError):
-                    self.ask(**payload)
-        with self.assertRaises(IntegerValue.DoesNotExist):
-            self.ask(action=DELETE, pk=12345)
+                self.ask(**payload)
+                received = self.client.receive()["payload"]
+                self.assertEqual((received["action"], list(received["errors"])), ("error", [name]))
 
     def test_consumer_by_a_route(self):
         with apply_routes(route("binding.intval", self.binding.consumer)):

@@ -6,6 +6,7 @@ choice.
 import unittest
 
 from django.channels import Channel, Group
+from django.channels.exceptions import LayerUnavailable
 from django.channels.layers.memory import MemoryChannelLayer
 from django.db import transaction
 from django.test import TransactionTestCase
@@ -68,3 +69,21 @@ class OnCommitTests(TransactionTestCase):
         layer = Careful()
         Channel("there", channel_layer=layer).send({})
         self.assertEqual(self.arrived(layer), {})
+
+    def test_a_silent_send_runs_the_hooks_after_it(self):
+        layer = Careful()
+
+        def deliver(name, message):
+            raise LayerUnavailable("away")
+
+        layer.deliver = layer.deliver_group = deliver
+        ran = []
+        with transaction.atomic():
+            Channel("there", channel_layer=layer).send({}, fail_silently=True)
+            Group("group", channel_layer=layer).send({}, fail_silently=True)
+            transaction.on_commit(lambda: ran.append(True))
+        self.assertEqual((ran, layer.statistics()["sends_dropped"]), ([True], 2))
+        with self.assertRaises(LayerUnavailable):
+            Channel("there", channel_layer=layer).send({})
+        with self.assertRaises(TypeError):
+            Channel("there", channel_layer=layer).send({"bad": object()}, fail_silently=True)

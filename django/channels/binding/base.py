@@ -11,21 +11,23 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Iterable, cast
 
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.db import DEFAULT_DB_ALIAS, DataError, IntegrityError, router, transaction
 from django.db.models import Model
-from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 
 from ..auth import channel_session_user
-from ..channel import Group
 from ..compat import on_commit
+from ..log import RateLimit, visible
+from . import outbound
+from .fields import clean_pk, find_row, identity, messages_of, no_such_row
+from .outbound import CREATE, DELETE, UPDATE
 
 if TYPE_CHECKING:
     from ..message import Message
     from ..types import Consumer
 
-CREATE = "create"
-UPDATE = "update"
-DELETE = "delete"
+__all__ = ["CREATE", "DELETE", "UPDATE", "Binding", "BindingMetaclass"]
 
 logger = logging.getLogger("django.channels.binding")
 
@@ -135,40 +137,35 @@ class Binding(metaclass=BindingMetaclass):
             raise ImproperlyConfigured("%s must set model, the model class." % cls.__name__)
         return cls.model
 
-    # Outbound: signals to groups.
+    # Outbound: signals to groups. See outbound.py.
 
     @classmethod
-    def _before_save(cls, sender: type[Model], instance: Model, using: str, **kwargs: Any) -> None:
-        # Clients know what the database holds. The instance may have changed since it was loaded, or may have
-        # been made with the primary key of a row that exists.
-        former = None
-        if instance.pk is not None:
-            former = sender._base_manager.using(using).filter(pk=instance.pk).first()
-        _remember(instance, cls, set() if former is None else set(cls.group_names(former)))
+    def _before_save(
+        cls, sender: type[Model], instance: Model, using: str, raw: bool = False, **kwargs: Any
+    ) -> None:
+        outbound.before_save(cls, instance, using, raw)
 
     @classmethod
-    def _after_save(cls, sender: type[Model], instance: Model, using: str, **kwargs: Any) -> None:
-        cls._send_changes(instance, _recall(instance, cls), set(cls.group_names(instance)), using)
+    def _after_save(
+        cls,
+        sender: type[Model],
+        instance: Model,
+        using: str,
+        raw: bool = False,
+        update_fields: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        outbound.after_save(cls, instance, using, raw, update_fields)
 
     @classmethod
     def _before_delete(
         cls, sender: type[Model], instance: Model, using: str, **kwargs: Any
     ) -> None:
-        _remember(instance, cls, set(cls.group_names(instance)))
+        outbound.before_delete(cls, instance, using)
 
     @classmethod
     def _after_delete(cls, sender: type[Model], instance: Model, using: str, **kwargs: Any) -> None:
-        cls._send_changes(instance, _recall(instance, cls), set(), using)
-
-    @classmethod
-    def _send_changes(cls, instance: Model, before: set[str], after: set[str], using: str) -> None:
-        """Send a message to the groups that saw the instance before a change, or that see it after it."""
-        for action, groups in (
-            (CREATE, after - before),
-            (UPDATE, before & after),
-            (DELETE, before - after),
-        ):
-            cls.send_messages(instance, groups, action, using=using)
+        outbound.after_delete(cls, instance, using)
 
     @classmethod
     def send_messages(
@@ -182,19 +179,28 @@ class Binding(metaclass=BindingMetaclass):
         """
         Send the instance, as it is now, to the groups when the transaction on the database `using` commits.
         If it rolls back, send nothing.
+
+        Raises now for a name of a group that isn't allowed, or for a message that is too large. Later nothing
+        is raised: a message that cannot be sent is logged, and counted as "sends_dropped".
         """
-        if not group_names:
-            return
+        if group_names:
+            using = using or DEFAULT_DB_ALIAS
+            on_commit(cls.prepare(instance, group_names, action, using), using)
+
+    @classmethod
+    def prepare(
+        cls, instance: Any, group_names: Iterable[str], action: str, using: str
+    ) -> outbound.PendingChange:
+        """Return what tells the groups that `action` happened to `instance`. Call it to send."""
+        key = (cls, using, instance.pk)
+        return outbound.PendingChange(key, action, group_names, cls.content(instance, action))
+
+    @classmethod
+    def content(cls, instance: Any, action: str) -> dict[str, Any]:
+        """Return the message that `serialize` makes."""
         binding = cls()
         binding.instance = instance
-        content = binding.serialize(instance, action)
-        names = sorted(group_names)
-
-        def send() -> None:
-            for name in names:
-                Group(name).send(content)
-
-        on_commit(send, using)
+        return binding.serialize(instance, action)
 
     @classmethod
     def group_names(cls, instance: Any) -> Iterable[str]:
@@ -209,27 +215,63 @@ class Binding(metaclass=BindingMetaclass):
 
     @classmethod
     def trigger_inbound(cls, message: Message, **kwargs: Any) -> Binding | None:
-        """Make the change that the message asks for, if its user may. Return the binding that did."""
+        """
+        Make the change that the message asks for, if its user may. Return the binding that did.
+
+        `has_permission` gets the primary key as the model's field has it. What the client must change is
+        handed to `refuse`.
+        """
         binding = cls()
         binding.message = message
         binding.kwargs = kwargs
         binding.user = getattr(message, "user", None)
-        action, pk, data = binding.deserialize(message)
-        if action not in (CREATE, UPDATE, DELETE):
-            raise ValueError("There is no action %r: use create, update or delete." % (action,))
-        binding.action, binding.pk, binding.data = action, pk, data
-        if binding.has_permission(binding.user, action, pk):
-            binding.run_action(action, pk, data)
-        else:
-            logger.warning(
-                "%s refused %s of %s %r to user %r.",
-                cls.__name__,
-                action,
-                cls._model().__name__,
-                pk,
-                getattr(binding.user, "pk", None),
-            )
+        binding.action, binding.pk, binding.data = "", None, {}
+        try:
+            binding._change(*binding.deserialize(message))
+        except ValidationError as error:
+            binding.refuse(messages_of(error))
         return binding
+
+    def _change(self, action: Any, pk: Any, data: dict[str, Any]) -> None:
+        model = self._model()
+        if not isinstance(action, str) or action not in (CREATE, UPDATE, DELETE):
+            raise ValidationError({"action": ["Use create, update or delete."]})
+        self.action = action
+        if action == CREATE:
+            pk = None
+        else:
+            try:
+                pk = clean_pk(model, pk)
+            except ValidationError as error:
+                raise ValidationError({"pk": error.messages}) from None
+        self.pk = pk
+        forbidden = identity(model)
+        self.data = {name: value for name, value in data.items() if name not in forbidden}
+        if not self.has_permission(self.user, action, pk):
+            log_refusal(
+                "%s refused %s of %s %s to user %s.",
+                type(self).__name__,
+                action,
+                model.__name__,
+                pk,
+                getattr(self.user, "pk", None),
+            )
+            return
+        try:
+            with transaction.atomic(using=router.db_for_write(model)):
+                self.run_action(action, pk, self.data)
+        except model.DoesNotExist:
+            raise no_such_row() from None
+        except (IntegrityError, DataError, OverflowError) as error:
+            log_refusal("The database refused a change by %s: %s", type(self).__name__, error)
+            raise ValidationError("The database does not accept this change.") from None
+
+    def refuse(self, errors: dict[str, list[str]]) -> None:
+        """
+        Handle a change that was not made because of `errors`: texts by name of a field, "pk", "action" or
+        "__all__". Here it is only logged.
+        """
+        log_refusal("%s refused a message: %s", type(self).__name__, errors)
 
     def deserialize(self, message: Message) -> tuple[str, Any, dict[str, Any]]:
         """Return `(action, pk, data)` of an inbound message; `data` maps field names to values."""
@@ -260,21 +302,21 @@ class Binding(metaclass=BindingMetaclass):
 
     def delete(self, pk: Any) -> None:
         """Delete the instance `pk`. Raises the model's DoesNotExist."""
-        self._model()._default_manager.get(pk=pk).delete()
+        find_row(self._model(), pk).delete()
 
 
-# Between the signals before and after a change, the instance has the groups that saw it, by binding.
-
-_BEFORE = "_binding_groups_before"
-
-
-def _remember(instance: Any, binding: type[Binding], groups: set[str]) -> None:
-    instance.__dict__.setdefault(_BEFORE, {})[binding] = groups
+def log_refusal(line: str, *values: Any) -> None:
+    """Log what a client may not do: at most one line a second, with values of at most 200 characters."""
+    if _refusals.allow() is not None:
+        logger.warning(line, *[visible(value)[:200] for value in values])
 
 
-def _recall(instance: Any, binding: type[Binding]) -> set[str]:
-    groups: dict[type[Binding], set[str]] = instance.__dict__.get(_BEFORE, {})
-    before = groups.pop(binding, set())
-    if not groups:
-        instance.__dict__.pop(_BEFORE, None)
-    return before
+_refusals = RateLimit()
+
+
+def _relation_changed(sender: Any, **kwargs: Any) -> None:
+    outbound.relation_changed(BindingMetaclass.binding_classes, sender, **kwargs)
+
+
+# For all senders, because the table of a relation isn't known before all models are loaded.
+m2m_changed.connect(_relation_changed, dispatch_uid="channels.binding")

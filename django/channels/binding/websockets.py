@@ -4,6 +4,7 @@ Data binding over a demultiplexed WebSocket, in the JSON that Channels 1.1 docum
 Out: `{"stream": …, "payload": {"action": …, "pk": …, "data": {…}, "model": "app.model"}}`.
 In: `{"stream": …, "payload": {"action": …, "pk": …, "data": {…}}}`, `pk` not for "create" and
 `data` not for "delete".
+Refused: `{"stream": …, "payload": {"action": "error", "request": …, "pk": …, "model": …, "errors": {…}}}`.
 """
 
 from __future__ import annotations
@@ -11,16 +12,25 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Iterable, cast
 
-from django.core import serializers
+from django.core.exceptions import ValidationError
 from django.core.serializers.json import DjangoJSONEncoder
+from django.db import DatabaseError
 
 from ..compat import set_related
-from ..generic.websockets import WebsocketMultiplexer
+from ..generic.websockets import WebsocketMultiplexer, decode_json
 from .base import Binding
+from .fields import (
+    assign,
+    find_row,
+    no_such_row,
+    plain_fields,
+    related_fields,
+    related_keys,
+    update_options,
+    value_to_send,
+)
 
 if TYPE_CHECKING:
-    from django.db.models import Model
-
     from ..message import Message
 
 
@@ -45,9 +55,12 @@ class WebsocketBinding(Binding):
         return self.encode(self.stream, payload)
 
     def serialize_data(self, instance: Any) -> dict[str, Any]:
-        """Return the fields of `instance` that are sent, as JSON values by name."""
-        text = serializers.serialize("json", [instance], fields=self.bound_fields())
-        return cast("dict[str, Any]", json.loads(text)[0]["fields"])
+        """Return the fields of `instance` that are sent, as JSON values by name. `pk` is not one of them."""
+        model, names = type(instance), self.bound_fields()
+        data = {field.name: value_to_send(field, instance) for field in plain_fields(model, names)}
+        for field in related_fields(model, names):
+            data[field.name] = related_keys(field, instance)
+        return cast("dict[str, Any]", self._json_value(data))
 
     @classmethod
     def encode(cls, stream: str | None, payload: Any) -> dict[str, Any]:
@@ -70,46 +83,59 @@ class WebsocketBinding(Binding):
         return super().trigger_inbound(message, **kwargs)
 
     def deserialize(self, message: Message) -> tuple[str, Any, dict[str, Any]]:
-        content = json.loads(message["text"])
+        try:
+            content = decode_json(message["text"])
+        except (KeyError, TypeError, ValueError):
+            raise ValidationError("Send JSON as text.") from None
         if not isinstance(content, dict) or "action" not in content:
-            raise ValueError("The client of a binding must send {action: …, pk: …, data: {…}}.")
+            raise ValidationError("Send {action: …, pk: …, data: {…}}.")
         data = content.get("data")
         if data is not None and not isinstance(data, dict):
-            raise ValueError("The client of a binding must send data as an object: {field: value}.")
+            raise ValidationError({"data": ["Send data as an object: {field: value}."]})
         return content["action"], content.get("pk"), data or {}
 
+    def refuse(self, errors: dict[str, list[str]]) -> None:
+        """Tell the client why its change was not made: `{"action": "error", "errors": {…}, …}`."""
+        super().refuse(errors)
+        meta = self._model()._meta
+        payload = {
+            "action": "error",
+            "request": self.action or None,
+            "pk": self._json_value(self.pk),
+            "model": "%s.%s" % (meta.app_label, meta.model_name),
+            "errors": errors,
+        }
+        if self.message.reply_channel is not None:
+            self.message.reply_channel.send(self.encode(self.stream, payload))
+
     def create(self, data: dict[str, Any]) -> None:
-        hydrated = self._hydrate(None, data)
-        hydrated.object.save()
-        self._save_relations(hydrated.object, hydrated)
+        """
+        Insert a row with what `data` has for the fields of this binding. Raises ValidationError.
+
+        The primary key is the model's to give: by its field, a default or its `save`.
+        """
+        instance = self._model()()
+        relations = assign(instance, self.bound_fields(), data, creating=True)
+        instance.save(force_insert=True)
+        if instance.pk is None or instance.pk == "":
+            raise ValidationError({"pk": ["The primary key of a new row cannot be set here."]})
+        self._save_relations(instance, relations)
 
     def update(self, pk: Any, data: dict[str, Any]) -> None:
-        instance = self._model()._default_manager.get(pk=pk)
-        hydrated = self._hydrate(pk, data)
-        relations = hydrated.m2m_data or {}
-        for name in self._permitted(data):
-            if name not in relations:
-                setattr(instance, name, getattr(hydrated.object, name))
-        instance.save()
-        self._save_relations(instance, hydrated)
-
-    def _permitted(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Return the part of `data` that this binding accepts. Other fields are ignored."""
-        return {name: data[name] for name in self.bound_fields() if name in data}
-
-    def _hydrate(self, pk: Any, data: dict[str, Any]) -> Any:
-        """Return an unsaved instance from JSON values: Django's DeserializedObject."""
-        meta = self._model()._meta
-        record = {
-            "pk": pk,
-            "model": "%s.%s" % (meta.app_label, meta.model_name),
-            "fields": self._permitted(data),
-        }
-        return next(iter(serializers.deserialize("python", [record])))
+        """Set what `data` has for the fields of this binding on the row `pk`. Raises ValidationError."""
+        instance = find_row(self._model(), pk)
+        relations = assign(instance, self.bound_fields(), data, creating=False)
+        try:
+            instance.save(**update_options(type(instance)))
+        except DatabaseError as error:
+            if type(error) is DatabaseError or type(error).__name__ == "NotUpdated":
+                raise no_such_row() from None
+            raise
+        self._save_relations(instance, relations)
 
     @staticmethod
-    def _save_relations(instance: Model, hydrated: Any) -> None:
-        for name, values in (hydrated.m2m_data or {}).items():
+    def _save_relations(instance: Any, relations: dict[str, list[Any]]) -> None:
+        for name, values in relations.items():
             set_related(instance, name, values)
 
 

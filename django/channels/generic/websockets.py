@@ -176,12 +176,46 @@ class JsonWebsocketConsumer(WebsocketConsumer):
     @classmethod
     def decode_json(cls, text: str) -> Any:
         """Return the value that `text` encodes. Raises ValueError if it isn't JSON."""
-        return json.loads(text)
+        return decode_json(text)
 
     @classmethod
     def encode_json(cls, content: Any) -> str:
         """Return `content` as JSON text. It may hold what Django's JSON encoder takes."""
         return encode_json(content)
+
+
+def decode_json(text: str) -> Any:
+    """
+    Return the value that JSON `text` encodes. Raises ValueError if it isn't JSON, if it is nested too
+    deeply, and for numbers that are no JSON numbers (NaN, Infinity) or too large for a float.
+    """
+    try:
+        return json.loads(
+            text, parse_constant=_not_a_number, parse_float=_finite, parse_int=_short_integer
+        )
+    except RecursionError:
+        raise ValueError("The JSON is nested too deeply.") from None
+
+
+#: Digits of an integer. Reading one takes time that grows with their square.
+_MAX_DIGITS = 4300
+
+
+def _not_a_number(text: str) -> Any:
+    raise ValueError("%s is not JSON." % text)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError("The number is too large.")
+    return number
+
+
+def _short_integer(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError("The number is too long.")
+    return int(text)
 
 
 def encode_json(content: Any) -> str:

@@ -1,0 +1,282 @@
+"""
+The fields of a bound model: which ones a binding sends and writes, and how the values of clients are cleaned.
+
+Everything here raises ValidationError for a value that a client must not or cannot set. No function
+writes to the database.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import math
+from typing import Any, Iterable, Iterator
+
+from django.conf import settings
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+from django.db.models import CharField, Model, TextField
+from django.utils import timezone
+from django.utils.encoding import is_protected_type
+
+from ..compat import relation_of
+
+#: Databases keep integers of 64 bits.
+_INTEGERS = range(-(2**63), 2**63)
+
+#: A longer text can't be the primary key of a row. Reading it as a number would also be slow.
+_MAX_KEY_LENGTH = 1000
+
+#: Keys that one query looks up. SQLite takes 999 parameters.
+_CHUNK = 500
+
+#: What a field's `to_python` may raise, besides ValidationError, for a value of an unexpected type.
+_CONVERSION_ERRORS = (TypeError, ValueError, ArithmeticError, AttributeError, LookupError)
+
+
+def identity(model: type[Model]) -> frozenset[str]:
+    """
+    Return every name under which data could say which row it is: "pk", the primary keys of the model and its
+    parents, links to parents, and what these links refer to. A client never writes any of them.
+    """
+    meta = model._meta
+    links = [link for link in meta.parents.values() if link is not None]
+    fields = [field for field in meta.concrete_fields if field.primary_key] + links
+    fields += [target for link in links for target in link.foreign_related_fields]
+    fields += getattr(meta, "pk_fields", [])  # of a composite key: since Django 5.2
+    return frozenset(["pk"]).union(*[(field.name, field.attname) for field in fields])
+
+
+def plain_fields(model: type[Model], names: Iterable[str]) -> list[Any]:
+    """Return the fields among `names` that are columns, without those of `identity`."""
+    wanted = set(names) - identity(model)
+    return [f for f in model._meta.concrete_fields if f.name in wanted and f.serialize]
+
+
+def related_fields(model: type[Model], names: Iterable[str]) -> list[Any]:
+    """Return the many-to-many fields among `names`, without those whose table is a model of the site."""
+    wanted = set(names)
+    return [
+        field
+        for field in model._meta.many_to_many
+        if field.name in wanted and field.serialize and is_plain_relation(field)
+    ]
+
+
+def is_plain_relation(field: Any) -> bool:
+    """Return whether the table between the two models of a many-to-many field is Django's own."""
+    return bool(relation_of(field).through._meta.auto_created)
+
+
+def value_to_send(field: Any, instance: Any) -> Any:
+    """Return what Django's serializers give for a column: a plain value, or text."""
+    value = field.value_from_object(instance)
+    return value if is_protected_type(value) else field.value_to_string(instance)
+
+
+def related_keys(field: Any, instance: Any) -> list[Any]:
+    """Return the primary keys in a many-to-many field of `instance`, read from the database."""
+    keys = getattr(instance, field.name).values_list("pk", flat=True)
+    return [key if is_protected_type(key) else str(key) for key in keys]
+
+
+# Cleaning.
+
+
+def clean_pk(model: type[Model], value: Any) -> Any:
+    """Return `value` as the model's primary key has it. For a composite key, `value` is a list."""
+    fields = getattr(model._meta, "pk_fields", None) or [model._meta.pk]
+    if len(fields) == 1:
+        return clean_key(fields[0], value)
+    if not isinstance(value, (list, tuple)) or len(value) != len(fields):
+        raise ValidationError("This is not a primary key.", code="invalid")
+    return tuple(clean_key(field, each) for field, each in zip(fields, value))
+
+
+def clean_key(field: Any, value: Any) -> Any:
+    """Return `value` as the column that `field` is, or finally refers to, has it."""
+    while hasattr(field, "foreign_related_fields"):
+        field = field.foreign_related_fields[0]
+    error = ValidationError("This is not a primary key.", code="invalid")
+    if value is None or isinstance(value, (bool, list, dict, tuple, set)):
+        raise error
+    if isinstance(value, (str, bytes)) and len(value) > max(field.max_length or 0, _MAX_KEY_LENGTH):
+        raise error
+    key = _convert(field, value)
+    if key is None or key == "":
+        raise error
+    numbers = (int, float, decimal.Decimal)
+    if isinstance(value, numbers) and isinstance(key, numbers) and key != value:
+        raise error  # 1.7 is not 1
+    return key
+
+
+def find_row(model: type[Model], pk: Any) -> Any:
+    """
+    Return the row `pk` (clean). Raises ValidationError if there is none.
+
+    A database may compare text without regard to case: the row must have exactly this key.
+    """
+    row = model._default_manager.filter(pk=pk).first()
+    if row is None or row.pk != pk:
+        raise no_such_row()
+    return row
+
+
+def no_such_row() -> ValidationError:
+    return ValidationError({"pk": ["There is no such row."]})
+
+
+def assign(
+    instance: Any, names: Iterable[str], data: dict[str, Any], creating: bool
+) -> dict[str, list[Any]]:
+    """
+    Set the columns of `instance` that `data` and `names` both name, and clean it. Return the primary keys for
+    its many-to-many fields, by name.
+
+    With `creating`, the fields in `names` that have no default are cleaned too, as in a form.
+    """
+    errors: dict[str, list[str]] = {}
+    relations: dict[str, list[Any]] = {}
+    cleaned = set()
+    for field in plain_fields(type(instance), names):
+        if getattr(field, "generated", False):  # since Django 5.0
+            continue
+        if field.name in data:
+            cleaned.add(field.name)
+            try:
+                setattr(instance, field.attname, _clean_column(field, data[field.name]))
+            except ValidationError as error:
+                errors[field.name] = error.messages
+        elif creating and not field.has_default() and not _has_database_default(field):
+            cleaned.add(field.name)
+    for field in related_fields(type(instance), names):
+        if field.name in data:
+            try:
+                relations[field.name] = _clean_relation(field, data[field.name])
+            except ValidationError as error:
+                errors[field.name] = error.messages
+    others = [f.name for f in instance._meta.fields if f.name not in cleaned or f.name in errors]
+    try:
+        instance.full_clean(exclude=others)
+    except ValidationError as error:
+        for name, messages in messages_of(error).items():
+            errors.setdefault(name, []).extend(messages)
+    if errors:
+        raise ValidationError(errors)
+    return relations
+
+
+def update_options(model: type[Model]) -> dict[str, Any]:
+    """Return the arguments with which `save` never inserts a row again that was deleted meanwhile."""
+    if not any(model._meta.parents.values()):
+        return {"force_update": True}
+    # With force_update, Django would insert the row of the parent, and then that of the child.
+    keys = identity(model)
+    return {"update_fields": [f.name for f in _columns(model) if f.name not in keys]}
+
+
+def _columns(model: type[Model]) -> list[Any]:
+    """Return the columns that a row's owner may write: without GeneratedField, of Django 5.0."""
+    return [f for f in model._meta.concrete_fields if not getattr(f, "generated", False)]
+
+
+def messages_of(error: ValidationError) -> dict[str, list[str]]:
+    """Return the texts of `error` by field. What belongs to no field is under "__all__"."""
+    if hasattr(error, "error_dict"):
+        return {name: [str(each) for each in texts] for name, texts in error.message_dict.items()}
+    return {NON_FIELD_ERRORS: [str(each) for each in error.messages]}
+
+
+def _has_database_default(field: Any) -> bool:
+    """Return whether the database gives a new row's value: `db_default`, since Django 5.0."""
+    return bool(getattr(field, "has_db_default", lambda: False)())
+
+
+def _clean_column(field: Any, value: Any) -> Any:
+    if value is None:
+        if field.null:
+            return None
+        raise ValidationError(field.error_messages["null"], code="null")
+    if hasattr(field, "foreign_related_fields"):
+        return None if value == "" and field.null else clean_key(field, value)
+    if type(field).to_python in (CharField.to_python, TextField.to_python) and isinstance(
+        value, (list, dict)
+    ):
+        raise _invalid()  # str() would take it
+    return _convert(field, value)
+
+
+def _convert(field: Any, value: Any) -> Any:
+    """Return `value` by the field's own `to_python`, if a database can keep the result."""
+    if isinstance(value, str):
+        _check_text(value)
+    try:
+        converted = field.to_python(value)
+    except ValidationError:
+        raise
+    except _CONVERSION_ERRORS:
+        raise _invalid() from None
+    if isinstance(converted, str):
+        _check_text(converted)
+    elif isinstance(converted, int) and converted not in _INTEGERS:
+        raise _invalid()
+    elif isinstance(converted, float) and not math.isfinite(converted):
+        raise _invalid()
+    elif isinstance(converted, decimal.Decimal) and not converted.is_finite():
+        raise _invalid()
+    elif isinstance(converted, datetime.datetime):
+        return _in_time_zone(converted)
+    return converted
+
+
+def _check_text(value: str) -> None:
+    """Raise ValidationError for text that a database refuses: with NUL, or with half a surrogate pair."""
+    if "\x00" in value:
+        raise _invalid()
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise _invalid() from None
+
+
+def _in_time_zone(value: datetime.datetime) -> Any:
+    """Return `value` with a time zone if the site uses them, and without one if it doesn't."""
+    try:
+        if settings.USE_TZ and timezone.is_naive(value):
+            return timezone.make_aware(value, timezone.get_current_timezone())
+        if not settings.USE_TZ and timezone.is_aware(value):
+            return timezone.make_naive(value, timezone.get_default_timezone())
+    except (
+        Exception
+    ):  # the year 1 or 9999; or a time that does not exist, for which pytz has its own errors
+        raise _invalid() from None
+    return value
+
+
+def _clean_relation(field: Any, values: Any) -> list[Any]:
+    if not isinstance(values, list):
+        raise ValidationError("Send a list of primary keys.", code="list")
+    if not values and not field.blank:
+        raise ValidationError(field.error_messages["blank"], code="blank")
+    target = field.related_model
+    keys = list({clean_pk(target, value) for value in values})
+    rows = target._default_manager.complex_filter(field.get_limit_choices_to())
+    found = {
+        key
+        for some in chunks(keys)
+        for key in rows.filter(pk__in=some).values_list("pk", flat=True)
+    }
+    if found != set(keys):
+        raise ValidationError("There is no such row.", code="invalid_choice")
+    return keys
+
+
+def chunks(keys: Iterable[Any]) -> Iterator[list[Any]]:
+    """Yield the keys in lists that fit into one query."""
+    keys = list(keys)
+    for start in range(0, len(keys), _CHUNK):
+        yield keys[start : start + _CHUNK]
+
+
+def _invalid() -> ValidationError:
+    return ValidationError("This value is not valid.", code="invalid")
