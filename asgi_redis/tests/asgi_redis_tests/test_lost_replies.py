@@ -9,11 +9,14 @@ import asyncio
 import time
 import unittest
 from collections import Counter
+from unittest import mock
 
 from asgi_redis.contract import Outgoing
 from asgi_redis.direct import LATE
 
 from asgi_redis import entry, prefetch
+from channels_tests.support.proxy import Proxy
+from channels_tests.support.redis_server import RedisServer
 from channels_tests.support.waiting import TIMEOUT
 
 from .test_standalone import RedisLayerCase
@@ -537,3 +540,141 @@ class SilentReaderTests(RedisLayerCase, unittest.TestCase):
                 await link.close()
 
         asyncio.run(check())
+
+
+class StalledServerTests(RedisLayerCase, unittest.TestCase):
+    """A path that lets nothing pass, and closes nothing."""
+
+    def setUp(self):
+        self.proxy = Proxy(RedisServer.shared().port)
+        self.addCleanup(self.proxy.close)
+        self.layer = self.make_layer(
+            hosts=["redis://127.0.0.1:%d" % self.proxy.port],
+            prefix="stalled:",
+            socket_timeout=0.3,
+            socket_connect_timeout=0.3,
+        )
+        self.layer.flush()
+        self.addCleanup(self.layer.flush)
+        self.addCleanup(self.proxy.resume)
+
+    def test_no_reply_is_taken_for_another_one(self):
+        for replies_only in (False, True):
+            with self.subTest(replies_only=replies_only):
+                self.layer.send("work.x", {"n": 1})
+                self.proxy.stall(requests=not replies_only)
+                for _ in range(3):
+                    with self.assertRaises(self.layer.LayerUnavailable):
+                        self.layer.claim("consumer", ["work.x"])
+                self.proxy.resume()
+                self.layer.send("work.x", {"n": 2})
+                for n in (1, 2):
+                    self.assertEqual(self.layer.claim("consumer", ["work.x"])[1], {"n": n})
+                self.assertEqual(self.layer.claim("consumer", ["work.x"])[0], None)
+
+    def test_idle_connections_are_given_up_with_the_one_that_was_lost(self):
+        servers = self.layer.store.servers
+        connections = [servers._take() for _ in range(4)]
+        for connection in connections:
+            servers._give(connection)
+        self.proxy.stall()
+        with self.assertRaises(self.layer.LayerUnavailable):
+            self.layer.send("work.x", {})
+        self.proxy.resume()
+        self.layer.send("work.x", {})
+        taken = servers._take()
+        self.addCleanup(taken.disconnect)
+        self.assertNotIn(taken, connections)
+
+    def test_what_waits_behind_a_silent_batch_fails_with_it(self):
+        async def check():
+            inbox = self.layer.open_inbox("gateway.a!")
+            failed = []
+            try:
+                inbox.send("work.x", {"n": 0}, failed.append)
+                while inbox._writing is not None:
+                    await asyncio.sleep(0.001)
+                self.proxy.stall()
+                inbox.send("work.x", {"n": 1}, failed.append)
+                await asyncio.sleep(0)  # the batch is on its way
+                inbox.send("work.x", {"n": 2}, failed.append)
+                inbox.set_will("gateway.a!1", ("work.x", {"will": 1}))
+                while not failed:
+                    await asyncio.sleep(0.001)
+                count = len(failed)
+                self.proxy.resume()
+                inbox._schedule()
+                while inbox._work:
+                    await asyncio.sleep(0.001)
+                return count
+            finally:
+                await inbox.close()
+
+        self.assertEqual(asyncio.run(asyncio.wait_for(check(), TIMEOUT)), 2)
+
+    def test_a_stalled_reader_gets_each_message_once_in_order(self):
+        async def check():
+            loop = asyncio.get_event_loop()
+            sender = self.make_layer(prefix="stalled:")
+            inbox = self.layer.open_inbox("gateway.a!")
+            found = []
+            with mock.patch("asgi_redis.inbox.WAIT", 0.1), mock.patch(
+                "asgi_redis.direct.LATE", 0.2
+            ):
+                try:
+                    for number in range(20):
+                        if number in (5, 12):
+                            await loop.run_in_executor(None, self.proxy.stall, number == 5)
+                        sender.send("gateway.a!1", {"n": number})
+                        if number in (8, 15):
+                            await self.fails(inbox)
+                            await loop.run_in_executor(None, self.proxy.resume)
+                    while len(found) < 20:
+                        try:
+                            found += await inbox.receive()
+                        except self.layer.LayerUnavailable:
+                            pass
+                finally:
+                    await inbox.close()
+            return [message["n"] for _, message in found]
+
+        self.assertEqual(asyncio.run(asyncio.wait_for(check(), 3 * TIMEOUT)), list(range(20)))
+
+    async def fails(self, inbox):
+        """Read until a read fails. What was read before goes back."""
+        before = []
+        while True:
+            try:
+                before += await inbox.receive()
+            except self.layer.LayerUnavailable:
+                inbox._ready = before + inbox._ready
+                return
+
+    def test_a_server_that_is_no_primary_any_more_is_left(self):
+        server, other = RedisServer().start(), RedisServer().start()
+        self.addCleanup(server.stop)
+        self.addCleanup(other.stop)
+        layer = self.make_layer(hosts=[server.url])
+        layer.send("work.x", {})
+        connection = layer.store.servers._take()
+        layer.store.servers._give(connection)
+
+        async def check():
+            link = layer.store.servers.link(blocks=True)
+            try:
+                await link.connect()
+                waiting = asyncio.ensure_future(link.call([("BLPOP", "nothing", 60)], 60))
+                client = server.client()
+                while not any(each["cmd"] == "blpop" for each in client.client_list()):
+                    await asyncio.sleep(0.01)
+                client.replicaof("127.0.0.1", other.port)
+                with self.assertRaises(layer.LayerUnavailable):
+                    await asyncio.wait_for(waiting, TIMEOUT)
+                self.assertIsNone(link._connection)
+            finally:
+                await link.close()
+
+        asyncio.run(check())
+        with self.assertRaisesRegex(layer.LayerUnavailable, "read-only replica"):
+            layer.send("work.x", {})
+        self.assertFalse(connection.is_connected)

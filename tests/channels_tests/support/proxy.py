@@ -15,7 +15,7 @@ class Proxy:
 
     def __init__(self, target):
         self.target = target
-        self._writers = set()
+        self._writers, self._tasks = set(), set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -31,7 +31,12 @@ class Proxy:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         return self._server.sockets[0].getsockname()[1]
 
-    async def _accept(self, reader, writer):
+    def _accept(self, reader, writer):
+        task = self._loop.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader, writer):
         self._writers.add(writer)
         try:
             to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self.target)
@@ -80,7 +85,8 @@ class Proxy:
         self._server.close()
         await self._open()
         await self._cut()
-        await asyncio.sleep(0)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def cut(self):
         """Reset all connections. New ones are possible at once."""
@@ -95,7 +101,8 @@ class Proxy:
         self._call(self._open())
 
     def close(self):
-        if self._loop.is_running():
+        if not self._loop.is_closed():
             self._call(self._end())
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(TIMEOUT)
+            self._loop.close()
