@@ -17,7 +17,8 @@ from .message import Message
 from .outbox import PendingSend, outbox
 from .protocol import WEBSOCKET_CONNECT, SessionPatch
 from .security.websockets import check_origin, origin_allowed
-from .signals import consumer_finished, consumer_started, release_connections
+from .signals import consumer_finished, consumer_started
+from .thread_state import site_defaults
 
 logger = logging.getLogger("django.channels.worker")
 
@@ -37,10 +38,20 @@ class Result:
     * `sends`: a list of PendingSend, in order; empty for LATER;
     * `session_patch`: what it changed in the session, or None. Only for HANDLED;
     * `error`: the exception that made it FAILED, or None;
-    * `returned`: what the consumer returned.
+    * `error_logged`: whether the error page has logged it;
+    * `returned`: what the consumer returned;
+    * `afterwards`: what to call, without arguments, after the sends have left: see `call_afterwards`.
     """
 
-    __slots__ = ("error", "outcome", "returned", "sends", "session_patch")
+    __slots__ = (
+        "afterwards",
+        "error",
+        "error_logged",
+        "outcome",
+        "returned",
+        "sends",
+        "session_patch",
+    )
 
     def __init__(
         self,
@@ -49,12 +60,16 @@ class Result:
         session_patch: SessionPatch | None = None,
         error: BaseException | None = None,
         returned: Any = None,
+        error_logged: bool = False,
+        afterwards: list[Callable[[], Any]] | None = None,
     ) -> None:
         self.outcome = outcome
         self.sends = sends
         self.session_patch = session_patch
         self.error = error
+        self.error_logged = error_logged
         self.returned = returned
+        self.afterwards = afterwards or []
 
 
 def run_consumer(
@@ -62,43 +77,51 @@ def run_consumer(
     consumer: Consumer,
     kwargs: dict[str, Any],
     sender: Any,
-    answer_error: Callable[[Message, BaseException], None] | None = None,
-    releases_connections: bool = True,
+    answer_error: Callable[[Message, BaseException], bool] | None = None,
 ) -> Result:
     """
     Call `consumer(message, **kwargs)` in this thread, and return a Result. Raises nothing that the consumer
-    raises, SystemExit and KeyboardInterrupt included.
+    raises, of any class.
 
+    The caller sends `Result.sends`, and then calls `call_afterwards(result.afterwards)` in this thread.
     `sender` is the sender of the signals `consumer_started` and `consumer_finished`.
-    `answer_error(message, error)`, called when the consumer failed, may send an error page.
-    `releases_connections`: close database connections that are too old, before and after. A test case
-    that runs in a transaction needs its own connection to stay open.
+    `answer_error(message, error)`, called when the consumer failed, may send an error page. It returns
+    whether it has logged the error.
     """
-    outcome, error, patch, returned = HANDLED, None, None, None
+    outcome, error, patch, returned, logged = HANDLED, None, None, None, False
     outer = outbox.open()
-    try:
-        if releases_connections:
-            release_connections()
-        consumer_started.send(sender=sender, environ={})
-        returned = _call(message, consumer, kwargs)
-        patch = message.session_patch()
-    except ConsumeLater:
-        outcome = LATER
-    except BaseException as raised:  # an exit that a consumer asks for does not end the worker
-        outcome, error = FAILED, raised
-        _answer_error(answer_error, message, raised)
-    finally:
+    with site_defaults(message.get("root_path")):
+        try:
+            consumer_started.send(sender=sender, environ={})
+            returned = _call(message, consumer, kwargs)
+            patch = message.session_patch()
+        except ConsumeLater:
+            outcome = LATER
+        except BaseException as raised:  # an exit that a consumer asks for does not end the worker
+            outcome, error = FAILED, raised
+            logged = _answer_error(answer_error, message, raised)
         try:
             consumer_finished.send(sender=sender)
-            if releases_connections:
-                release_connections()
-        except Exception:  # of a receiver: the result stays what it is
+        except BaseException:  # of a receiver: the result stays what it is
             logger.exception("After the consumer %s:", consumer_name(consumer))
-        sends = outbox.close(outer)
+    held = outbox.close(outer)
     try:
-        return Result(outcome, [] if outcome == LATER else sends, patch, error, returned)
+        sends = [] if outcome == LATER else held.sends
+        return Result(outcome, sends, patch, error, returned, logged, held.afterwards)
     finally:
         error = None  # its traceback holds this frame, which would hold it in turn
+
+
+def call_afterwards(calls: list[Callable[[], Any]]) -> None:
+    """Do what consumers have left to be done after their sends. Raises nothing that a call raises."""
+    if not calls:
+        return
+    with site_defaults(None):
+        for call in calls:
+            try:
+                call()
+            except BaseException:
+                logger.exception("After a response:")
 
 
 def _call(message: Message, consumer: Consumer, kwargs: dict[str, Any]) -> Any:
@@ -132,12 +155,13 @@ def _check_origin(message: Message, consumer: Consumer) -> None:
         check_origin(message, consumer)
 
 
-def _answer_error(answer_error: Any, message: Message, error: BaseException) -> None:
+def _answer_error(answer_error: Any, message: Message, error: BaseException) -> bool:
+    """Have the error page sent. Return whether the error is logged."""
     try:
-        if answer_error is not None:
-            answer_error(message, error)
-    except Exception:
+        return answer_error is not None and bool(answer_error(message, error))
+    except BaseException:
         logger.exception("The error page for a message on %s failed:", message.channel_name)
+        return False
 
 
 def consumer_name(consumer: Consumer) -> str:

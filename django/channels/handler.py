@@ -9,13 +9,15 @@ and a streamed response that stays at most a window ahead of the client.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Iterator
+from typing import TYPE_CHECKING, Any, Callable, Iterator
 
 from django.http import HttpResponse
 
 from . import protocol
 from .exceptions import ChannelFull, RequestAborted, RequestTimeout, ResponseLater
+from .outbox import outbox
 from .protocol import BODY_CHANNEL, CLOSED, REPLY_CHANNEL, WINDOW_CHANNEL, WRITTEN
+from .replies import deliver_or_log
 
 if TYPE_CHECKING:
     from .channel import Channel
@@ -113,11 +115,16 @@ class AsgiHandler(ASGIHandler):
     The site's middleware and views as a function of a Message: `handler(message)` returns a generator of
     replies.
 
-    If the view raises ResponseLater, other code answers the request, and there are no replies.
+    If the view raises ResponseLater, other code answers the request, and there are no replies. In a
+    consumer, a response is closed when the replies have left.
     """
 
     request_class = AsgiRequest
     answered_later = (ResponseLater,)
+
+    @classmethod
+    def call_after_replies(cls, call: Callable[[], Any]) -> None:
+        outbox.call_afterwards(call)
 
 
 class ViewConsumer:
@@ -177,6 +184,9 @@ class ViewConsumer:
             if ahead >= RESPONSE_WINDOW or time.monotonic() > polled_at + WINDOW_POLL_INTERVAL:
                 ahead -= self._written(layer, window, ahead)
                 polled_at = time.monotonic()
+            # What the view has sent to channels and groups doesn't wait for the end of the stream.
+            for send in outbox.take():
+                deliver_or_log(send)
             _send(message, reply, STREAM_TIMEOUT)
             ahead += 1
             reply = next(replies, None)

@@ -1,11 +1,11 @@
 """
-The outbox: holds what a consumer sends until the consumer ends.
+The outbox: holds what a consumer sends, and what it leaves to be done, until the consumer ends.
 """
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 if TYPE_CHECKING:
     from .layers.base import BaseChannelLayer
@@ -42,29 +42,59 @@ class PendingSend:
         return "<PendingSend to %s %s: %r>" % (self.kind, self.name, self.message)
 
 
+class Held(NamedTuple):
+    """What the outbox holds for one consumer."""
+
+    #: Its sends, in order.
+    sends: list[PendingSend]
+    #: What to call, without arguments, after the sends have left.
+    afterwards: list[Callable[[], Any]]
+
+
 class Outbox(threading.local):
     """
     What the consumer that runs in this thread has sent, in order.
 
-    `pending` is None while no consumer runs; sends then leave at once. Each thread has its own outbox.
+    `held` is None while no consumer runs; sends then leave at once. Each thread has its own outbox.
     """
 
-    pending: list[PendingSend] | None = None
+    held: Held | None = None
 
-    def open(self) -> list[PendingSend] | None:
+    @property
+    def pending(self) -> list[PendingSend] | None:
+        """The sends that wait, or None while no consumer runs."""
+        return None if self.held is None else self.held.sends
+
+    def open(self) -> Held | None:
         """Begin to hold sends. Return what a consumer around this one holds, for `close`."""
-        outer, self.pending = self.pending, []
+        outer, self.held = self.held, Held([], [])
         return outer
 
-    def close(self, outer: list[PendingSend] | None = None) -> list[PendingSend]:
-        """Stop holding sends. Return the pending ones."""
-        pending, self.pending = self.pending, outer
-        return pending or []
+    def close(self, outer: Held | None = None) -> Held:
+        """Stop holding sends. Return what was held."""
+        held, self.held = self.held, outer
+        return held or Held([], [])
+
+    def take(self) -> list[PendingSend]:
+        """Return the pending sends, and forget them. The consumer runs on."""
+        if self.held is None:
+            return []
+        sends = self.held.sends[:]
+        del self.held.sends[:]
+        return sends
+
+    def call_afterwards(self, call: Callable[[], Any]) -> None:
+        """Call `call()` after the sends of this consumer have left; now, if no consumer runs."""
+        if self.held is None:
+            call()
+        else:
+            self.held.afterwards.append(call)
 
     def withdraw(self, layer: BaseChannelLayer, channel: str) -> None:
         """Forget the pending sends to one channel."""
-        if self.pending is not None:
-            self.pending[:] = [send for send in self.pending if not send.is_for(layer, channel)]
+        if self.held is not None:
+            sends = self.held.sends
+            sends[:] = [send for send in sends if not send.is_for(layer, channel)]
 
 
 outbox = Outbox()
@@ -84,8 +114,11 @@ class PendingMessageStore:
         outbox.open()
 
     def send_and_flush(self, **kwargs: Any) -> None:
-        for send in outbox.close():
+        held = outbox.close()
+        for send in held.sends:
             send.deliver()
+        for call in held.afterwards:
+            call()
 
 
 pending_message_store = PendingMessageStore()

@@ -128,6 +128,7 @@ class Event(TypedDict, total=False):
 
     reply_channel: str
     event_id: int
+    root_path: str
     channel_session: dict[str, Any]
     redelivered: bool | str
 
@@ -138,7 +139,6 @@ class _Handshake(Event, total=False):
     scheme: str
     path: str
     query_string: bytes
-    root_path: str
     headers: list[list[bytes]]
     client: list[Any] | None
     server: list[Any] | None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 from . import protocol
 from .consume import FAILED, Result
@@ -74,9 +74,12 @@ class Replies:
         self._failed = False
         self._requeued: dict[str, Any] | None = None
         self._patch: protocol.SessionPatch | None = None
+        #: What to call after `finish`, in order: see `consume.call_afterwards`.
+        self.afterwards: list[Callable[[], Any]] = []
 
     def add(self, message: Message, result: Result) -> None:
         """Take over what a consumer left: keep what is for its own client, send the rest."""
+        self.afterwards += result.afterwards
         if result.outcome == FAILED:
             self.fail()
         if result.session_patch is not None:
@@ -113,7 +116,7 @@ class Replies:
         ):
             # Handed on for the same client: the consumer there sees its session.
             send.message = dict(send.message, **{SESSION: self.session})
-        return _deliver_or_log(send)
+        return deliver_or_log(send)
 
     def fail(self) -> None:
         """Note that the consumer failed: an error page for a request, close code 1011 for a socket."""
@@ -149,7 +152,7 @@ class Replies:
             if self._patch is not None:
                 patch, self._patch = self._patch, None
                 self._deliver(protocol.session_patch(patch))
-            if _deliver_or_log(PendingSend(self.layer, TO_CHANNEL, self.channel, self._requeued)):
+            if deliver_or_log(PendingSend(self.layer, TO_CHANNEL, self.channel, self._requeued)):
                 return
             self._failed = True
         if self.event_id is not None:
@@ -162,7 +165,8 @@ class Replies:
         interval = RETRY_INTERVAL
         while True:
             try:
-                if last and self.consumer_id is not None:
+                # What comes afterwards may take long, and the layer may keep what goes to `finish`.
+                if last and self.consumer_id is not None and not self.afterwards:
                     self.layer.finish(self.consumer_id, self.reply_channel, answer)
                 else:
                     self.layer.deliver(self.reply_channel, answer)
@@ -180,7 +184,7 @@ class Replies:
             interval = min(interval * 2, MAX_RETRY_INTERVAL)
 
 
-def _deliver_or_log(send: PendingSend) -> bool:
+def deliver_or_log(send: PendingSend) -> bool:
     """Send what a consumer sent, or drop, count and log it if the channel is full. Return whether it went."""
     try:
         send.deliver()

@@ -19,14 +19,22 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 from django.db import connections
 
-from .consume import FAILED, HANDLED, LATER, Result, consumer_name, run_consumer
+from .consume import (
+    FAILED,
+    HANDLED,
+    LATER,
+    Result,
+    call_afterwards,
+    consumer_name,
+    run_consumer,
+)
 from .exceptions import LayerUnavailable
 from .log import visible
 from .message import Message
 from .outbox import TO_CHANNEL, PendingSend
 from .protocol import HTTP_REQUEST, RETRIES, WEBSOCKET_CONNECT, lost_a_worker
 from .replies import Replies
-from .signals import worker_process_ready, worker_ready
+from .signals import release_connections, worker_process_ready, worker_ready
 
 if TYPE_CHECKING:
     from .layers.base import BaseChannelLayer
@@ -118,7 +126,7 @@ class Worker:
 
     def run(self) -> None:
         """Claim and handle messages until `stop`. While the layer is unavailable, try again."""
-        if self.signal_handlers and threading.current_thread() is threading.main_thread():
+        if self.signal_handlers and _is_main_thread():
             signal.signal(signal.SIGTERM, self._on_signal)
             signal.signal(signal.SIGINT, self._on_signal)
         interval = RECONNECT_INTERVAL
@@ -136,8 +144,11 @@ class Worker:
                         error,
                         interval,
                     )
-                except Exception:
-                    # A bug of the layer, or of what the site hooks in, must not end the thread.
+                except BaseException as error:
+                    # A bug of the layer, or of what the site hooks in, must not end the thread. In the main
+                    # thread, these two are how a process is told to end.
+                    if isinstance(error, (KeyboardInterrupt, SystemExit)) and _is_main_thread():
+                        raise
                     logger.exception("The worker continues after this error, in %.1f s:", interval)
                 time.sleep(interval)
                 interval = min(interval * 2, MAX_RECONNECT_INTERVAL)
@@ -206,15 +217,19 @@ class Worker:
         consumer_id = self.consumer_id if self._is_running else None
         replies = Replies(self.channel_layer, channel, content, consumer_id)
         try:
+            release_connections()
             if replies.frames is None:
                 self._consume(channel, content, replies)
             else:
                 self._consume_frames(channel, content, replies.frames, replies)
-        except Exception:
+        except BaseException:
             # Not the consumer's: of the callback, or of a route.
             logger.exception("A message on %s could not be handled:", channel)
             replies.fail()
         replies.finish()
+        # Only now, because a client doesn't wait for a response to be closed.
+        call_afterwards(replies.afterwards)
+        release_connections()
 
     def _consume_frames(
         self,
@@ -244,9 +259,10 @@ class Worker:
         consumer, kwargs = match
         result = run_consumer(message, consumer, kwargs, self.__class__, _send_error_page)
         if result.outcome == LATER:
+            replies.afterwards += result.afterwards
             self._consume_later(message, replies)
             return
-        if result.outcome == FAILED:
+        if result.outcome == FAILED and not result.error_logged:
             logger.error(
                 "Error processing message with consumer %s:",
                 consumer_name(consumer),
@@ -289,17 +305,36 @@ class Worker:
         replies.requeue(content)
 
 
-def _send_error_page(message: Message, error: BaseException) -> None:
-    """Send Django's own page for the exception of a consumer of `http.request`."""
-    if (
-        message.channel_name == HTTP_REQUEST
-        and message.event_id is not None
-        and isinstance(error, Exception)
-    ):
-        from .handler import AsgiHandler
+def _send_error_page(message: Message, error: BaseException) -> bool:
+    """
+    Send Django's own page for the exception of a consumer of `http.request`. Return whether this logged the
+    exception.
+    """
+    if message.channel_name != HTTP_REQUEST or message.event_id is None:
+        return False
+    from .handler import AsgiHandler
 
-        for reply in AsgiHandler.handle_uncaught(message, error):
-            message.reply_channel.send(reply, on_commit=False)
+    for reply in AsgiHandler.handle_uncaught(message, error):
+        message.reply_channel.send(reply, on_commit=False)
+    return True
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _keep_running(worker: Worker) -> None:
+    """Run `worker`. If a bug ends it, run it again: a site must not lose its threads one by one."""
+    while True:
+        try:
+            worker.run()
+            return
+        except BaseException:
+            logger.exception("A worker thread ended by this error. It starts again:")
+            worker.channel_layer.count("threads_restarted")
+        if worker.stopping:
+            return
+        time.sleep(RECONNECT_INTERVAL)
 
 
 def _matches(name: str, patterns: list[str]) -> bool:
@@ -343,7 +378,10 @@ class WorkerGroup:
         self.ready()
         for number, worker in enumerate(self.workers, 1):
             thread = threading.Thread(
-                target=worker.run, name="channels-worker-%d" % number, daemon=True
+                target=_keep_running,
+                args=(worker,),
+                name="channels-worker-%d" % number,
+                daemon=True,
             )
             thread.start()
             self._threads.append(thread)

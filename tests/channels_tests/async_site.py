@@ -85,3 +85,29 @@ class Countdown:
             raise StopAsyncIteration
         self.left -= 1
         return str(self.left)
+
+
+class Failing:
+    """An asynchronous iterator that raises `error`, an exception class."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        raise self.error("x")
+
+
+def raising(error):
+    async def view(request):
+        raise error("x")
+
+    return view
+
+
+async def later(request):
+    from django.channels.exceptions import ResponseLater
+
+    raise ResponseLater()

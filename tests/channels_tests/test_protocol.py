@@ -35,7 +35,7 @@ def keys_of(type_):
 class TypeTests(unittest.TestCase):
     def test_the_types_name_the_control_keys(self):
         event = {protocol.REPLY_CHANNEL, protocol.EVENT_ID, protocol.SESSION, protocol.REDELIVERED}
-        self.assertEqual(keys_of(protocol.Event), event)
+        self.assertEqual(keys_of(protocol.Event), event | {"root_path"})
         reply = {protocol.ACK, protocol.REPLIES, protocol.SESSION, protocol.ERROR}
         self.assertEqual(keys_of(protocol.Reply), reply)
         self.assertIn(protocol.FRAMES, keys_of(protocol.WebSocketReceive))

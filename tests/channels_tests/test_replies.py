@@ -88,7 +88,7 @@ class DeliveryTests(WorkerTestCase):
         send = PendingSend(layer, TO_CHANNEL, "other", {})
         with mock.patch.object(replies, "RateLimit", RateLimit):
             with self.assertLogs("django.channels.worker", "ERROR") as logs:
-                sent = [replies._deliver_or_log(send) for _ in range(3)]
+                sent = [replies.deliver_or_log(send) for _ in range(3)]
         self.assertEqual(sent, [False] * 3)
         self.assertEqual(len(logs.output), 2)
         self.assertTrue(logs.output[0].endswith("in the consumer."))
@@ -374,24 +374,6 @@ class RunConsumerTests(WorkerTestCase):
         del result
         self.assertIsNone(error())
 
-    def test_connections_are_released_around_a_consumer_however_it_ends(self):
-        def consumer(error, message):
-            self.seen.append("consumer")
-            if error is not None:
-                raise error
-
-        with mock.patch(
-            "%s.release_connections" % run_consumer.__module__,
-            lambda: self.seen.append("release"),
-        ):
-            for error in (None, ConsumeLater(), KeyError("x"), SystemExit()):
-                del self.seen[:]
-                self.run_one(lambda message, error=error: consumer(error, message))
-                self.assertEqual(self.seen, ["release", "consumer", "release"])
-            del self.seen[:]
-            self.run_one(lambda message: consumer(None, message), releases_connections=False)
-            self.assertEqual(self.seen, ["consumer"])
-
     def test_signals_name_their_sender_and_an_empty_environment(self):
         def receiver(sender, signal, **kwargs):
             self.seen.append((sender, kwargs))
@@ -460,9 +442,11 @@ class ExitTests(WorkerTestCase):
         def consumer(message):
             raise SystemExit(3)
 
-        with self.assertLogs("django.channels.worker", "ERROR"):
-            answers = self.work(consumer, "http.request", **self.REQUEST)
-        self.assertEqual(answers, [protocol.ack(1, error=True)])
+        with self.assertLogs("django", "ERROR") as logs:
+            (answer,) = self.work(consumer, "http.request", **self.REQUEST)
+        self.assertEqual((answer["ack"], answer["error"]), (1, True))
+        self.assertEqual(answer["replies"][0]["status"], 500)
+        self.assertEqual(len(logs.records), 1)
 
     def test_a_request_that_no_gateway_sent_gets_no_error_page(self):
         def consumer(message):

@@ -39,6 +39,8 @@ class ConnectionState:
         self.reply_channel = reply_channel
         self.path = path
         self.session: dict[str, Any] = {}
+        #: The prefix of the site's URLs, which each event has if it isn't empty.
+        self.root_path = ""
         #: The id of the event in flight, or None.
         self.in_flight: int | None = None
 
@@ -47,6 +49,10 @@ class ConnectionState:
         self.in_flight = event_id
         message[REPLY_CHANNEL] = self.reply_channel
         message[EVENT_ID] = event_id
+        if "root_path" in message:  # the first event of a connection describes it
+            self.root_path = message["root_path"]
+        elif self.root_path:
+            message["root_path"] = self.root_path
         if self.session:
             message[SESSION] = self.session.copy()
         return (SEND, channel, message)

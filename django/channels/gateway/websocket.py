@@ -164,6 +164,8 @@ class WebSocket(ConnectionState):
     def last_will(self) -> Action:
         """Return the action that has the layer send the disconnect event if this gateway is lost."""
         message = {REPLY_CHANNEL: self.reply_channel, "path": self.path, "code": GONE}
+        if self.root_path:
+            message["root_path"] = self.root_path
         if self.session:
             message[SESSION] = self.session.copy()
         return (SET_WILL, self.reply_channel, WEBSOCKET_DISCONNECT, message)

@@ -17,7 +17,7 @@ from django.test import TestCase, TransactionTestCase, override_settings
 
 from ..asgi import DEFAULT_LAYER_ALIAS, channel_layers, import_backend
 from ..channel import Group
-from ..consume import HANDLED, LATER, run_consumer
+from ..consume import HANDLED, LATER, call_afterwards, run_consumer
 from ..layers.base import BaseChannelLayer
 from ..layers.memory import MemoryChannelLayer
 from ..message import Message
@@ -248,11 +248,12 @@ def _consume(message: Message, consumer: Callable[..., Any], kwargs: dict[str, A
         # A copy: as with a worker, only a consumer that ends in order changes the session.
         data = layer.check_message(session.snapshot())
         message.channel_session = ChannelSession(data, message[REPLY_CHANNEL])
-    result = run_consumer(message, consumer, kwargs, sender=_consume, releases_connections=False)
+    result = run_consumer(message, consumer, kwargs, sender=_consume)
     if result.outcome == HANDLED and session is not None:
         _keep_session(message, content[REPLY_CHANNEL])
     for send in result.sends:
         send.deliver()
+    call_afterwards(result.afterwards)
     if result.outcome == LATER:
         layer.send(message.channel_name, content)
     if result.error is not None:

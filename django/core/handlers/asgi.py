@@ -9,6 +9,8 @@ iterable of bytes. The response is a generator of replies, which the caller send
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import logging
 import sys
 from typing import Any, Callable, Iterable, Iterator, Mapping
@@ -28,7 +30,8 @@ from django.http import (
 
 from .asgi_body import BodyStream
 from .asgi_request import ASGIRequest
-from .asgi_response import CHUNK_SIZE, parts_of, split
+from .asgi_response import CHUNK_SIZE, contents_of
+from .asgi_signals import open_transactions_kept
 
 __all__ = [
     "ASGIHandler",
@@ -79,9 +82,9 @@ class ASGIHandler(BaseHandler):
     The site as a function of a message: `handler(message, body)` returns a generator of replies.
 
     The first step of the generator runs the site's middleware and view. A streaming response is read step
-    by step. The end of the generator closes the response, which sends `request_finished`. If the iterable
-    of the body raised an exception and the site answered with an error, the generator raises that exception,
-    so that the caller decides on the reply.
+    by step. The end of the generator closes the response, which sends `request_finished`. A subclass may
+    close it later: see `call_after_replies`. If the iterable of the body raised an exception and the site
+    answered with an error, the generator raises that exception, so that the caller decides on the reply.
     """
 
     request_class: type[ASGIRequest] = ASGIRequest
@@ -117,8 +120,8 @@ class ASGIHandler(BaseHandler):
             try:
                 response = self.get_response(request)
             except BaseException:
-                # Only with DEBUG_PROPAGATE_EXCEPTIONS, or on the way out of the process.
-                signals.request_finished.send(sender=self.__class__)
+                # Only with DEBUG_PROPAGATE_EXCEPTIONS, or for an exception that Django doesn't catch.
+                self.call_after_replies(self._send_finished)
                 raise
         response._handler_class = self.__class__
         if request is not None:
@@ -134,7 +137,56 @@ class ASGIHandler(BaseHandler):
     @classmethod
     def _start(cls, script_name: str, environ: dict[str, Any]) -> None:
         set_script_prefix(script_name or "/")
-        signals.request_started.send(sender=cls, environ=environ)
+        with open_transactions_kept():
+            signals.request_started.send(sender=cls, environ=environ)
+
+    @classmethod
+    def _send_finished(cls) -> None:
+        with open_transactions_kept():
+            signals.request_finished.send(sender=cls)
+
+    @classmethod
+    def call_after_replies(cls, call: Callable[[], Any]) -> None:
+        """
+        Call `call()`, which may take long. A subclass may do it later, in the same thread, when the caller
+        has sent the replies.
+        """
+        call()
+
+    def make_view_atomic(self, view: Callable[..., Any]) -> Callable[..., Any]:
+        """
+        Return the view as Django calls it, with ATOMIC_REQUESTS in a transaction.
+
+        A view that is answered later ends here with a response, inside the transaction: an exception would
+        roll it back.
+        """
+        if self.answered_later:
+            view = self._catch_later(view)
+        atomic: Callable[..., Any] = super().make_view_atomic(view)
+        return atomic
+
+    def _catch_later(self, view: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `view` with a response in the place of an exception of `answered_later`."""
+        wrapper: Callable[..., Any]
+        if asyncio.iscoroutinefunction(view):
+
+            async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+                try:
+                    return await view(request, *args, **kwargs)
+                except self.answered_later:
+                    return self._answer_later(request)
+
+        else:
+
+            def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+                try:
+                    return view(request, *args, **kwargs)
+                except self.answered_later:
+                    return self._answer_later(request)
+
+        # `update_wrapper` needs the attributes of a function; a view may be any object that can be called.
+        present = [each for each in functools.WRAPPER_ASSIGNMENTS if hasattr(view, each)]
+        return functools.update_wrapper(wrapper, view, assigned=present)
 
     def process_exception_by_middleware(
         self, exception: BaseException, request: HttpRequest
@@ -154,8 +206,9 @@ class ASGIHandler(BaseHandler):
     @staticmethod
     def _answer_later(request: Any) -> HttpResponse:
         request._answered_later = True
-        # Middleware needs a response; this one is never sent.
-        return HttpResponseServerError()
+        # Middleware needs a response; this one is never sent. No middleware treats 202 as an error, or
+        # stores it in a cache.
+        return HttpResponse(status=202)
 
     @classmethod
     def handle_uncaught(
@@ -163,7 +216,7 @@ class ASGIHandler(BaseHandler):
     ) -> Iterator[dict[str, Any]]:
         """
         Return the replies to `message` (a generator) with the site's error page for the exception `error`,
-        which code other than a view raised. It is logged and signalled as Django does.
+        which code other than a view raised. It is logged and signalled as Django does, once.
         """
 
         def fail(request: HttpRequest) -> HttpResponse:
@@ -175,8 +228,10 @@ class ASGIHandler(BaseHandler):
             cls._start(request.script_name, request.META)
             head = request.method == "HEAD"
             response = convert_exception_to_response(fail)(request)
-        except Exception:
-            # The site's own error page failed, or it wants exceptions propagated.
+        except BaseException as raised:
+            # The site's own error page failed, or it wants exceptions propagated, or Django catches none
+            # of this class.
+            logger.error("Internal Server Error: %s", message.get("path"), exc_info=raised)
             head = message.get("method") == "HEAD"
             response = HttpResponseServerError("<h1>Server Error (500)</h1>")
         response._handler_class = cls
@@ -188,7 +243,8 @@ class ASGIHandler(BaseHandler):
         Yield the replies that carry `response`, and close it at their end. The first one has `status` and
         `headers`; all have `more_content` and at most CHUNK_SIZE bytes of `content`.
 
-        With `head`, or if the status allows no body, there is no content. Raises what the iterator of a
+        With `head`, or if the status allows no body, there is no content. A content that is longer than the
+        Content-Length is cut. Raises ResponseTooShort for one that is shorter, and what the iterator of a
         streaming response raises.
         """
         try:
@@ -209,7 +265,7 @@ class ASGIHandler(BaseHandler):
                 reply["more_content"] = False
                 yield reply
                 return
-            contents = parts_of(response) if response.streaming else split(response.content)
+            contents = contents_of(response)
             try:
                 for content, last in contents:
                     reply["content"] = content
@@ -220,14 +276,20 @@ class ASGIHandler(BaseHandler):
                 # A loop that is left early doesn't close its generator. Until Python 3.10, the garbage
                 # collector did it much later.
                 if response.streaming:
-                    cls._close(contents)
+                    cls._close_now(contents)
         finally:
             cls._close(response)
 
+    @classmethod
+    def _close(cls, response: Any) -> None:
+        cls.call_after_replies(functools.partial(cls._close_now, response))
+
     @staticmethod
-    def _close(response: Any) -> None:
+    def _close_now(response: Any) -> None:
+        """Close a response, or the generator of its content. Raises nothing."""
         try:
-            response.close()
-        except Exception:
+            with open_transactions_kept():
+                response.close()
+        except BaseException:
             # The client has its response already: an error page would come too late.
             logger.exception("Closing the response failed.")

@@ -22,6 +22,44 @@ TASKS_TIMEOUT = 0.1
 Part = Tuple[bytes, bool]
 
 
+class ResponseTooShort(Exception):
+    """The content of a response ended before its Content-Length. The client must see that it breaks off."""
+
+
+def contents_of(response: HttpResponse) -> Iterable[Part]:
+    """
+    Return `(part, last)` pairs of the content of `response`, each of at most CHUNK_SIZE bytes, and together
+    of no more bytes than its Content-Length. Raises ResponseTooShort in the place of an end that comes early.
+
+    A server trusts the length: the client would read more bytes as the beginning of the next response, and
+    wait for fewer until a timeout. Close the result of a streaming response to close the iterator behind it.
+    """
+    declared = response.get("Content-Length", "")
+    length = int(declared) if declared.isdecimal() else None
+    if response.streaming:
+        return _parts_of(response, length)
+    content = response.content
+    if length is not None and length != len(content):
+        _check_end(response, length, len(content))
+        content = content[:length]
+    return split(content)
+
+
+def _check_end(response: HttpResponse, length: int, size: int) -> None:
+    """Log a content of at least `size` bytes that is longer than `length`; raise for one that is shorter."""
+    if size < length:
+        raise ResponseTooShort(
+            "The content of a response ended after %d bytes; its Content-Length is %d."
+            % (size, length)
+        )
+    logger.error(
+        "The content of a response (%s) is longer than its Content-Length of %d bytes, and was cut there. "
+        "Don't set the header, or set it to the length.",
+        type(response).__name__,
+        length,
+    )
+
+
 def split(content: bytes) -> Iterable[Part]:
     """Return `(part, last)` pairs of a whole content, each of at most CHUNK_SIZE bytes."""
     end = len(content)
@@ -33,32 +71,35 @@ def split(content: bytes) -> Iterable[Part]:
     )
 
 
-def parts_of(response: HttpResponse) -> Iterator[Part]:
-    """
-    Yield `(part, last)` pairs of a streaming response, each of at most CHUNK_SIZE bytes, as soon as the
-    response gives it. Only the last part may be empty. Close the generator to close the iterator behind it.
-    """
+def _parts_of(response: HttpResponse, length: int | None) -> Iterator[Part]:
+    """Yield the parts of a streaming response as soon as it gives them. Only the last one may be empty."""
     chunks: Iterator[bytes]
-    left = None
     file = getattr(response, "file_to_stream", None)
     if file is not None:
         chunks = _file_chunks(response, file)
-        # The length is known, so the last part can say that it is the last: small files need one message.
-        length = response.get("Content-Length", "")
-        left = int(length) if length.isdecimal() else None
     elif getattr(response, "is_async", False):
         chunks = _run_async_iterator(response.streaming_content)
     else:
         chunks = iter(response)
+    size = 0
     try:
         for chunk in chunks:
             for part, _ in split(chunk) if chunk else ():
-                if left is not None:
-                    left -= len(part)
-                    if left <= 0:
-                        yield part, True
-                        return
+                size += len(part)
+                if length is not None and size > length:
+                    _check_end(response, length, size)
+                    yield part[: len(part) - (size - length)], True
+                    return
+                if size == length and file is not None:
+                    # The last part says that it is the last, so that a small file needs one message.
+                    surplus = next(chunks, b"")
+                    if surplus:
+                        _check_end(response, length, size + len(surplus))
+                    yield part, True
+                    return
                 yield part, False
+        if length is not None and size < length:
+            _check_end(response, length, size)
         yield b"", True
     finally:
         close = getattr(chunks, "close", None)
@@ -86,7 +127,9 @@ def _run_async_iterator(iterator: AsyncIterator[bytes]) -> Iterator[bytes]:
     task = loop.create_task(_produce(iterator, handover))
     try:
         while True:
-            chunk = loop.run_until_complete(handover.ready)
+            chunk, error = loop.run_until_complete(handover.ready)
+            if error is not None:
+                raise error
             if chunk is None:
                 return
             handover.ready = loop.create_future()
@@ -94,7 +137,7 @@ def _run_async_iterator(iterator: AsyncIterator[bytes]) -> Iterator[bytes]:
             handover.resume.set_result(None)
     finally:
         try:
-            if not handover.ready.done():
+            if not handover.ready.done() or not handover.resume.done():
                 task.cancel()
             _end(loop, task)
         finally:
@@ -105,8 +148,10 @@ class _Handover:
     """How the task of an asynchronous iterator gives a chunk to the thread that runs its event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        #: Gets the next chunk, None at the end, or the exception of the iterator.
-        self.ready: asyncio.Future[bytes | None] = loop.create_future()
+        #: Gets (the next chunk, or None at the end, and the exception of the iterator or None). A future's
+        #: own exception can't be of every class.
+        self.ready: asyncio.Future[tuple[bytes | None, BaseException | None]]
+        self.ready = loop.create_future()
         #: Done when the caller wants the next chunk.
         self.resume: asyncio.Future[None] = loop.create_future()
 
@@ -121,11 +166,12 @@ async def _produce(iterator: AsyncIterator[bytes], handover: _Handover) -> None:
         try:
             async for chunk in iterator:
                 handover.resume = loop.create_future()
-                handover.ready.set_result(chunk)
+                handover.ready.set_result((chunk, None))
                 await handover.resume
-            handover.ready.set_result(None)
-        except Exception as error:
-            handover.ready.set_exception(error)
+            handover.ready.set_result((None, None))
+        except BaseException as error:
+            if not handover.ready.done():
+                handover.ready.set_result((None, error))
         finally:
             close = getattr(iterator, "aclose", None)
             if close is not None:

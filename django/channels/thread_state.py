@@ -1,0 +1,126 @@
+"""
+What Django keeps for each thread and sets for each request: language, time zone, URL prefix and URLconf.
+
+A worker's thread runs consumers and views of many visitors, one after the other.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from typing import Any, NamedTuple
+
+from django.conf import settings
+from django.utils import timezone, translation
+
+try:
+    from django.urls import get_script_prefix, get_urlconf, set_script_prefix, set_urlconf
+except ImportError:  # Django 1.8 and 1.9
+    from django.core.urlresolvers import (
+        get_script_prefix,
+        get_urlconf,
+        set_script_prefix,
+        set_urlconf,
+    )
+
+
+class _State(NamedTuple):
+    """What is active in this thread. None for a language means that translation is off."""
+
+    language: Any
+    zone: Any
+    prefix: str
+    urlconf: Any
+
+
+class _Thread(threading.local):
+    #: The context variables of this thread when everything was last known to be the site's default.
+    clean: contextvars.Context | None = None
+
+
+_thread = _Thread()
+
+
+class site_defaults:
+    """
+    A context manager: run with the site's default language, time zone and URLconf, and with the prefix of
+    URLs that the server has told as `root_path` (text or None). As in a request, FORCE_SCRIPT_NAME replaces
+    that.
+
+    At the end, restore what was there before: in a worker, the defaults; in a test, what the test has set.
+    Belongs to one thread.
+    """
+
+    __slots__ = ("_before", "_prefix")
+
+    def __init__(self, root_path: Any) -> None:
+        name = settings.FORCE_SCRIPT_NAME
+        if name is None:
+            name = root_path if isinstance(root_path, str) else ""
+        self._prefix = name.rstrip("/") + "/"
+        self._before: _State | None = None
+
+    def __enter__(self) -> None:
+        # To look at all of the state costs as much as a small consumer.
+        if not _is_clean():
+            self._before = _get()
+            _set(_defaults())
+        if self._prefix != "/":
+            set_script_prefix(self._prefix)
+
+    def __exit__(self, *exc_info: Any) -> None:
+        if self._before is None and _is_clean():
+            return
+        before, defaults = self._before or _defaults(), _defaults()
+        _set(before)
+        _thread.clean = contextvars.copy_context() if before == defaults else None
+
+
+def _is_clean() -> bool:
+    """Return whether this thread is known to have the defaults. False may also mean that it isn't known."""
+    try:
+        return _in_context_variables and _thread.clean == contextvars.copy_context()
+    except Exception:  # from comparing values of the site's own variables
+        return False
+
+
+def _defaults() -> _State:
+    return _State(settings.LANGUAGE_CODE, timezone.get_default_timezone(), "/", None)
+
+
+def _get() -> _State:
+    return _State(
+        translation.get_language(),
+        timezone.get_current_timezone(),
+        get_script_prefix(),
+        get_urlconf(),
+    )
+
+
+def _set(state: _State) -> None:
+    """Activate `state`. A default is set by removing what is active, so that changed settings count."""
+    if state.language is None:
+        translation.deactivate_all()
+    elif state.language == settings.LANGUAGE_CODE:
+        translation.deactivate()
+    else:
+        translation.activate(state.language)
+    if state.zone is timezone.get_default_timezone():
+        timezone.deactivate()
+    else:
+        timezone.activate(state.zone)
+    set_script_prefix(state.prefix)
+    set_urlconf(state.urlconf)
+
+
+def _keeps_in_context_variables() -> bool:
+    """Return whether Django keeps this state in context variables: since 3.0, with asgiref 3.7 or newer."""
+    before = get_urlconf()
+    contextvars.Context().run(set_urlconf, "probe")
+    if get_urlconf() != "probe":
+        return True
+    set_urlconf(before)
+    return False
+
+
+_in_context_variables = _keeps_in_context_variables()
