@@ -5,7 +5,12 @@ The outbox: holds what a consumer sends, and what it leaves to be done, until th
 from __future__ import annotations
 
 import threading
+import time
+import uuid
+import weakref
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+
+from .exceptions import LayerUnavailable
 
 if TYPE_CHECKING:
     from .layers.base import BaseChannelLayer
@@ -14,6 +19,15 @@ if TYPE_CHECKING:
 # The kinds of a PendingSend.
 TO_CHANNEL = "channel"
 TO_GROUP = "group"
+
+#: Seconds for which a pending send is tried again while the layer is unavailable.
+SEND_TIMEOUT = 30.0
+
+#: Seconds between two attempts, at first and at most.
+RETRY_INTERVAL, MAX_RETRY_INTERVAL = 0.005, 0.2
+
+#: When (monotonic) sends to a layer were last given up, so that a consumer's other sends need not wait, too.
+_given_up: Any = weakref.WeakKeyDictionary()
 
 
 class PendingSend:
@@ -37,6 +51,31 @@ class PendingSend:
             self.layer.deliver(self.name, self.message)
         else:
             self.layer.deliver_group(self.name, self.message)
+
+    def deliver_once(self) -> None:
+        """
+        Send it as `deliver` does. A layer that is unavailable, and remembers what it was sent, is tried again
+        for SEND_TIMEOUT seconds; but once only, if it was given up as long ago or less.
+        """
+        layer: Any = self.layer
+        if not getattr(layer, "remembers_sends", False):
+            self.deliver()
+            return
+        call = layer.deliver if self.kind == TO_CHANNEL else layer.deliver_group
+        send_id, began, interval = uuid.uuid4().hex, time.monotonic(), RETRY_INTERVAL
+        deadline = began
+        if began - _given_up.get(layer, float("-inf")) > SEND_TIMEOUT:
+            deadline += SEND_TIMEOUT
+        while True:
+            try:
+                call(self.name, self.message, send_id=send_id)
+                return
+            except LayerUnavailable:
+                if time.monotonic() >= deadline:
+                    _given_up[layer] = time.monotonic()
+                    raise
+            time.sleep(interval)
+            interval = min(interval * 2, MAX_RETRY_INTERVAL)
 
     def __repr__(self) -> str:
         return "<PendingSend to %s %s: %r>" % (self.kind, self.name, self.message)

@@ -187,7 +187,7 @@ class Replies:
 def deliver_or_log(send: PendingSend) -> bool:
     """Send what a consumer sent, or drop, count and log it if the channel is full. Return whether it went."""
     try:
-        send.deliver()
+        send.deliver_once()
         return True
     except (ChannelFull, LayerUnavailable) as error:
         send.layer.count("sends_dropped")

@@ -13,8 +13,10 @@ from unittest import mock
 
 from asgi_redis.contract import Outgoing
 from asgi_redis.direct import LATE
+from django.channels import outbox
 
 from asgi_redis import entry, prefetch
+from channels_tests.support.ports import free_port
 from channels_tests.support.proxy import Proxy
 from channels_tests.support.redis_server import RedisServer
 from channels_tests.support.waiting import TIMEOUT
@@ -316,6 +318,42 @@ class SendIdTests(RedisLayerCase, unittest.TestCase):
     def test_on_several_partitions(self):
         self.check("lost", partitions=8)
         self.check("cut", partitions=8)
+
+    def test_a_pending_send_is_tried_again_and_arrives_once(self):
+        layer = self.make_layer(prefix="send-ids:")
+        for kind in ("lost", "twice"):
+            layer.flush()
+            layer.group_add("room", "work.x")
+            sender = self.make_layer(prefix="send-ids:")
+            fault = Fault(1, kind)
+            sender.store.servers = LossyServers(sender.store.servers, fault, layer.LayerUnavailable)
+            outbox.PendingSend(sender, outbox.TO_GROUP, "room", {"n": 1}).deliver_once()
+            fault.calls = 0
+            outbox.PendingSend(sender, outbox.TO_CHANNEL, "work.y", {"n": 2}).deliver_once()
+            for channel, n in (("work.x", 1), ("work.y", 2)):
+                self.assertEqual(layer.receive_many([channel])[1], {"n": n})
+                self.assertIsNone(layer.receive_many([channel])[0])
+
+    def test_only_the_first_of_many_pending_sends_waits_for_a_layer_that_is_away(self):
+        layer = self.make_layer(hosts=[("127.0.0.1", free_port())])
+        send = outbox.PendingSend(layer, outbox.TO_CHANNEL, "work.x", {})
+        attempts = []
+        deliver = layer.deliver
+
+        def counted(*args, **kwargs):
+            attempts.append(kwargs["send_id"])
+            deliver(*args, **kwargs)
+
+        layer.deliver = counted
+        with mock.patch.object(outbox, "SEND_TIMEOUT", 0.2):
+            with self.assertRaises(layer.LayerUnavailable):
+                send.deliver_once()
+        self.assertGreater(len(attempts), 1)
+        self.assertEqual(len(set(attempts)), 1)
+        del attempts[:]
+        with self.assertRaises(layer.LayerUnavailable):
+            send.deliver_once()
+        self.assertEqual(len(attempts), 1)
 
     def test_a_refused_message_is_not_remembered(self):
         layer = self.make_layer(prefix="send-ids:", channel_capacity={"work.*": 1})
