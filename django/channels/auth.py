@@ -8,15 +8,18 @@ as `request.user` is.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from django.utils.functional import SimpleLazyObject
 
-from .sessions import channel_and_http_session, channel_session, http_session
+from .sessions import (
+    ChannelSession,
+    channel_and_http_session,
+    channel_session,
+    decorate,
+    http_session,
+)
 from .types import AnyConsumer
-
-if TYPE_CHECKING:
-    from .message import Message
 
 
 class _Holder:
@@ -56,16 +59,30 @@ def _get_user(session: Any) -> Any:
     return AnonymousUser() if session is None else auth.get_user(_Holder(session))
 
 
+def _http_user(session: Any) -> Any:
+    """
+    Return the user of an HTTP session.
+
+    A copy is checked, because Django gives the session a new key after a change of SECRET_KEY. A socket
+    cannot send the new key to the browser, so the visitor would be logged out.
+    """
+    from django.contrib import auth
+
+    if session is None:
+        return session_user(None)
+    keys = (auth.BACKEND_SESSION_KEY, auth.SESSION_KEY, auth.HASH_SESSION_KEY)
+    copy = ChannelSession({key: session[key] for key in keys if key in session})
+    return session_user(copy)
+
+
 def channel_session_user(func: AnyConsumer) -> AnyConsumer:
     """Give the consumer `message.user`, from the channel session, and `message.channel_session`."""
 
-    @channel_session
-    @functools.wraps(func)
-    def inner(message: Message, *args: Any, **kwargs: Any) -> Any:
+    def around(message: Any, run: Any) -> Any:
         message.user = session_user(message.channel_session)
-        return func(message, *args, **kwargs)
+        return run()
 
-    return cast(AnyConsumer, inner)
+    return channel_session(decorate(func, around))
 
 
 def http_session_user(func: AnyConsumer) -> AnyConsumer:
@@ -75,13 +92,11 @@ def http_session_user(func: AnyConsumer) -> AnyConsumer:
     For messages that carry cookies: `http.request` and `websocket.connect`.
     """
 
-    @http_session
-    @functools.wraps(func)
-    def inner(message: Message, *args: Any, **kwargs: Any) -> Any:
-        message.user = session_user(message.http_session)
-        return func(message, *args, **kwargs)
+    def around(message: Any, run: Any) -> Any:
+        message.user = _http_user(message.http_session)
+        return run()
 
-    return cast(AnyConsumer, inner)
+    return http_session(decorate(func, around))
 
 
 def channel_session_user_from_http(func: AnyConsumer) -> AnyConsumer:
@@ -92,16 +107,13 @@ def channel_session_user_from_http(func: AnyConsumer) -> AnyConsumer:
     message that carries no session leaves the channel session's user as it is.
     """
 
-    @http_session
-    @channel_session
-    @functools.wraps(func)
-    def inner(message: Message, *args: Any, **kwargs: Any) -> Any:
+    def around(message: Any, run: Any) -> Any:
         if message.http_session is not None:
             transfer_user(message.http_session, message.channel_session)
         message.user = session_user(message.channel_session)
-        return func(message, *args, **kwargs)
+        return run()
 
-    return cast(AnyConsumer, inner)
+    return http_session(channel_session(decorate(func, around)))
 
 
 def channel_and_http_session_user_from_http(func: AnyConsumer) -> AnyConsumer:

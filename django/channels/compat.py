@@ -18,6 +18,18 @@ try:  # the type of `user.is_authenticated` on Django 1.10 and 1.11: until the l
 except ImportError:
     CallableBool = bool
 
+try:
+    from django.contrib.sessions.backends.base import UpdateError
+except ImportError:  # until Django 1.9 goes
+
+    class UpdateError(Exception):  # type: ignore[no-redef]
+        """The session was deleted before it was saved."""
+
+
+#: What `save_existing_session` raises.
+SessionEnded: type[Exception] = UpdateError
+
+
 if TYPE_CHECKING or sys.version_info >= (3, 8):
     from typing import TypedDict
 else:  # until Python 3.7 goes: nothing checks the types at run time
@@ -45,11 +57,29 @@ def set_related(instance: Any, name: str, values: Iterable[Any]) -> None:
         setattr(instance, name, values)
 
 
+def save_existing_session(session: Any) -> None:
+    """Save one of Django's sessions. Raises SessionEnded if it was deleted since it was read."""
+    if django.VERSION < (1, 10) and not session.exists(session.session_key):
+        # Until Django 1.9 goes: `save` would begin the session again. Signed cookies are in no store.
+        if not type(session).__module__.endswith("signed_cookies"):
+            raise SessionEnded()
+    session.save()
+
+
 def relation_of(field: Any) -> Any:
     """Return what a related field knows of its relation: `field.remote_field`."""
     if django.VERSION >= (1, 9):
         return field.remote_field
     return field.rel  # until Django 1.8 goes
+
+
+def model_of_deferred(sender: Any) -> Any:
+    """
+    Return the model of the class that `only()` and `defer()` make, or None for any other class.
+
+    Since Django 1.10 there are no such classes.
+    """
+    return sender._meta.proxy_for_model if getattr(sender, "_deferred", False) else None
 
 
 def end_with_parent() -> None:

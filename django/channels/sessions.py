@@ -3,7 +3,7 @@ Sessions of a connection: the channel session, which travels with its events, an
 
 `message.channel_session` needs no store. Its data comes with the event, and what changed goes back
 with the acknowledgement (`ChannelSession.patch`), so nothing reads or writes a database for it. The
-HTTP session is Django's. The cookie of a handshake or request names it, or `?session_key=`.
+HTTP session is Django's. The cookie of a handshake or request names it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
+import logging
+import re
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Callable, TypeVar, cast
 
@@ -19,12 +21,15 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.http import QueryDict, parse_cookie
 from django.utils.functional import SimpleLazyObject
 
+from .compat import SessionEnded, save_existing_session
 from .exceptions import ChannelSocketException
 from .layers.messages import clean
 from .protocol import SESSION, SessionPatch, make_patch
 
 if TYPE_CHECKING:
     from .message import Message
+
+logger = logging.getLogger("django.channels")
 
 ConsumerT = TypeVar("ConsumerT", bound=Callable[..., Any])
 
@@ -133,6 +138,30 @@ def session_for_reply_channel(reply_channel: str) -> ChannelSession:
     return ChannelSession({}, reply_channel)
 
 
+def decorate(func: ConsumerT, around: Callable[[Message, Callable[[], Any]], Any]) -> ConsumerT:
+    """
+    Return a consumer that calls `around(message, run)`; `run()` calls `func`.
+
+    `func` may be a method: its message is then the second argument.
+    """
+
+    @functools.wraps(func)
+    def inner(*args: Any, **kwargs: Any) -> Any:
+        message = _message_of(args, kwargs)
+        return around(message, functools.partial(func, *args, **kwargs))
+
+    return cast(ConsumerT, inner)
+
+
+def _message_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    from .message import Message
+
+    for value in args[:2]:
+        if isinstance(value, Message):
+            return value
+    return kwargs["message"] if "message" in kwargs else args[0]
+
+
 def channel_session(func: ConsumerT) -> ConsumerT:
     """
     Give the consumer `message.channel_session`, which persists as long as the connection does.
@@ -141,17 +170,16 @@ def channel_session(func: ConsumerT) -> ConsumerT:
     a connection: the consumer raises ValueError for one without a `reply_channel`.
     """
 
-    @functools.wraps(func)
-    def inner(message: Message, *args: Any, **kwargs: Any) -> Any:
+    def around(message: Message, run: Callable[[], Any]) -> Any:
         if message.reply_channel is None:
             raise ValueError(
                 "The message on %s has no reply_channel, so it belongs to no connection and "
                 "cannot have a channel_session: forward the reply_channel with it."
                 % message.channel.name
             )
-        return func(message, *args, **kwargs)
+        return run()
 
-    return cast(ConsumerT, inner)
+    return decorate(func, around)
 
 
 def enforce_ordering(func: Any = None, slight: bool = False) -> Any:
@@ -170,20 +198,22 @@ def http_session(func: ConsumerT) -> ConsumerT:
     """
     Give the consumer `message.http_session`, the visitor's own session (`request.session` in a view).
 
-    The `session_key` parameter of the query string names it, or else the session cookie, so the
-    message must carry one of them. `http.request` and `websocket.connect` do. If no such session
-    exists, the attribute is None, because a socket cannot set a cookie: only a view can start a session.
-    What the consumer changes is saved after it.
+    The session cookie names it, so the message must carry it. `http.request` and `websocket.connect` do.
+    If no such session exists, the attribute is None, because a socket cannot set a cookie: only a view can
+    start a session. What the consumer changes is saved after it, unless the session was flushed, or was
+    deleted meanwhile by a logout elsewhere. In these cases nothing is saved, and no error is raised.
+
+    With the setting CHANNEL_SESSION_KEY_IN_QUERY, the `session_key` parameter of the query string names the
+    session of a message without a session cookie.
     """
 
-    @functools.wraps(func)
-    def inner(message: Message, *args: Any, **kwargs: Any) -> Any:
+    def around(message: Any, run: Callable[[], Any]) -> Any:
         if hasattr(message, "http_session"):
-            return func(message, *args, **kwargs)
+            return run()
         message.http_session = existing_session(http_session_key(message))
-        return _save_after(message, func, args, kwargs)
+        return _save_after(run, lambda: message.http_session)
 
-    return cast(ConsumerT, inner)
+    return decorate(func, around)
 
 
 def channel_and_http_session(func: ConsumerT) -> ConsumerT:
@@ -194,20 +224,21 @@ def channel_and_http_session(func: ConsumerT) -> ConsumerT:
     remembered in the channel session. Later events of the connection find it there.
     """
 
-    @channel_session
-    @functools.wraps(func)
-    def inner(message: Message, *args: Any, **kwargs: Any) -> Any:
+    def around(message: Any, run: Callable[[], Any]) -> Any:
         if hasattr(message, "http_session"):
             remember_http_session(message)
-            return func(message, *args, **kwargs)
+            return run()
         key = http_session_key(message)
         if key is None:
             key = message.channel_session.get(HTTP_SESSION_KEY)
         message.http_session = existing_session(key)
         remember_http_session(message)
-        return _save_after(message, func, args, kwargs)
+        try:
+            return _save_after(run, lambda: message.http_session)
+        finally:
+            _follow_key(message, message.http_session)
 
-    return cast(ConsumerT, inner)
+    return channel_session(decorate(func, around))
 
 
 def remembered_http_session(func: ConsumerT) -> ConsumerT:
@@ -216,12 +247,10 @@ def remembered_http_session(func: ConsumerT) -> ConsumerT:
     `message.http_session` is first used. If the key of a session is known, the attribute is never None.
     """
 
-    @channel_session
-    @functools.wraps(func)
-    def inner(message: Message, *args: Any, **kwargs: Any) -> Any:
+    def around(message: Any, run: Callable[[], Any]) -> Any:
         if hasattr(message, "http_session"):
             remember_http_session(message)
-            return func(message, *args, **kwargs)
+            return run()
         key = message.channel_session.get(HTTP_SESSION_KEY)
         found: list[Any] = []
 
@@ -231,14 +260,12 @@ def remembered_http_session(func: ConsumerT) -> ConsumerT:
 
         message.http_session = SimpleLazyObject(find) if key else None
         try:
-            result = func(message, *args, **kwargs)
-        except ChannelSocketException:
-            _save(found and found[0])
-            raise
-        _save(found and found[0])
-        return result
+            return _save_after(run, lambda: found[0] if found else None)
+        finally:
+            if found:
+                _follow_key(message, found[0])
 
-    return cast(ConsumerT, inner)
+    return channel_session(decorate(func, around))
 
 
 def remember_http_session(message: Any) -> None:
@@ -248,45 +275,78 @@ def remember_http_session(message: Any) -> None:
         message.channel_session[HTTP_SESSION_KEY] = session.session_key
 
 
+def _follow_key(message: Any, session: Any) -> None:
+    """Remember the new key of a session that the consumer gave one, and forget that of an ended session."""
+    known = message.channel_session.get(HTTP_SESSION_KEY)
+    if session is None or known is None:
+        return
+    if not session.session_key:
+        del message.channel_session[HTTP_SESSION_KEY]
+    elif known != session.session_key:
+        message.channel_session[HTTP_SESSION_KEY] = session.session_key
+
+
 def http_session_key(message: Message) -> str | None:
-    """Return the key that the message's query string or cookie gives, or None."""
-    query = message.get("query_string")
-    if query:
-        key = QueryDict(query, encoding="utf-8").get("session_key")
-        if key:
-            return cast(str, key)
+    """
+    Return the key that the message's cookie gives, or None.
+
+    Without such a cookie, the query string may give it, if the site sets CHANNEL_SESSION_KEY_IN_QUERY. By
+    default it may not: a link could put a visitor into a session that somebody else knows.
+    """
     for name, value in message.get("headers") or ():
         if name == b"cookie":
             cookies = parse_cookie(value.decode("latin-1"))
             if settings.SESSION_COOKIE_NAME in cookies:
                 return cast(str, cookies[settings.SESSION_COOKIE_NAME])
+    query = message.get("query_string")
+    if query and getattr(settings, "CHANNEL_SESSION_KEY_IN_QUERY", False):
+        return cast("str | None", QueryDict(query, encoding="utf-8").get("session_key"))
     return None
+
+
+#: What a session key may be. Databases and caches raise errors of their own for other characters.
+_SESSION_KEY = re.compile(r"[\x21-\x7e]{1,8192}\Z")
+
+
+#: The engines whose keys are short, and the most characters that each of their stores takes.
+_STORED = {
+    "django.contrib.sessions.backends." + name for name in ("db", "cache", "cached_db", "file")
+}
+_MAX_STORED_KEY = 200
 
 
 def existing_session(session_key: str | None) -> Any:
     """Return the session of the configured engine that `session_key` names, or None."""
-    if not session_key:
+    if not session_key or not _SESSION_KEY.match(session_key):
+        return None
+    if len(session_key) > _MAX_STORED_KEY and settings.SESSION_ENGINE in _STORED:
         return None
     session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
-    # Every engine, signed cookies included, finds out by reading whether the session exists. What it
-    # has read is needed next anyway.
+    # Every engine finds out by reading whether the session exists. What it has read is needed next anyway.
     session.keys()
-    return session if session.session_key else None
+    # The engine of signed cookies keeps a forged key, but reading it begins a new session: it is modified.
+    return session if session.session_key and not session.modified else None
 
 
-def _save_after(
-    message: Any, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
+def _save_after(run: Callable[[], Any], session: Callable[[], Any]) -> Any:
     """Run the consumer, then save its HTTP session, also if the consumer ended by closing the socket."""
     try:
-        result = func(message, *args, **kwargs)
+        result = run()
     except ChannelSocketException:
-        _save(message.http_session)
+        _save(session())
         raise
-    _save(message.http_session)
+    except SessionEnded:  # the consumer called `save`
+        logger.info("A consumer ended early, because its HTTP session was deleted meanwhile.")
+        return None
+    _save(session())
     return result
 
 
 def _save(session: Any) -> None:
-    if session and session.modified:
-        session.save()
+    """Save a session that was changed, unless it has ended: here or, meanwhile, elsewhere."""
+    if not session or not session.modified or not session.session_key:
+        return
+    try:
+        save_existing_session(session)
+    except SessionEnded:
+        session._session_key = None

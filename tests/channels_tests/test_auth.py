@@ -117,3 +117,27 @@ class AuthTests(ChannelTestCase):
             self.skipTest("Django before 1.10 verifies sessions only with its middleware")
         self.assertFalse(user.pk)
         self.assertEqual(sorted(receive.session_patch()["removed"]), sorted(data))
+
+    @skipIf(django.VERSION < (4, 1), "no SECRET_KEY_FALLBACKS there")
+    def test_a_new_secret_key_gives_the_visitor_no_new_session(self):
+        with self.settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=[settings.SECRET_KEY]):
+            user = self.run_with(auth.http_session_user, self.message())
+            self.assertEqual(user, self.user)
+        self.assertTrue(self.http_session.exists(self.http_session.session_key))
+
+    def test_a_user_who_is_deleted_is_anonymous(self):
+        connect = self.message()
+        self.run_with(auth.channel_session_user_from_http, connect)
+        data = connect.channel_session.snapshot()
+        self.user.delete()
+        for decorator in (auth.http_session_user, auth.channel_session_user_from_http):
+            self.assertFalse(self.run_with(decorator, self.message()).pk)
+        receive = self.message("websocket.receive", data=data, cookie=False)
+        self.assertFalse(self.run_with(auth.channel_session_user, receive).pk)
+
+    @skipIf(django.VERSION < (1, 10), "sessions are verified by a middleware there")
+    def test_a_changed_password_makes_the_visitor_anonymous(self):
+        self.user.set_password("other")
+        self.user.save()
+        for decorator in (auth.http_session_user, auth.channel_session_user_from_http):
+            self.assertFalse(self.run_with(decorator, self.message()).pk)

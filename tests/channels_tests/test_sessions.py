@@ -1,8 +1,11 @@
 """channels.sessions: the session that travels with a connection's events, and the site's own."""
 
+import shutil
+import tempfile
 from importlib import import_module
 
-from django.channels import sessions
+import django
+from django.channels import auth, sessions
 from django.channels.asgi import channel_layers
 from django.channels.exceptions import DenyConnection, InvalidMessage, WebsocketCloseException
 from django.channels.layers.memory import MemoryChannelLayer
@@ -12,6 +15,7 @@ from django.channels.test import ChannelTestCase
 from django.channels.worker import Worker
 from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
+from django.core.cache import cache
 from django.test import SimpleTestCase, override_settings
 
 
@@ -180,10 +184,29 @@ class HttpSessionTests(ChannelTestCase):
         session, _ = self.run_with(sessions.http_session, {"headers": self.cookie()})
         self.assertEqual(session["colour"], "green")
 
-    def test_by_query_string(self):
+    def test_the_query_string_names_no_session_unless_the_site_says_so(self):
         query = b"x=1&session_key=" + self.store.session_key.encode("ascii")
-        session, _ = self.run_with(sessions.http_session, {"headers": [], "query_string": query})
-        self.assertEqual(session["colour"], "green")
+        content = {"headers": [], "query_string": query}
+        session, message = self.run_with(sessions.http_session, content)
+        self.assertIsNone(session)
+        session, message = self.run_with(sessions.channel_and_http_session, content)
+        self.assertIsNone(session)
+        self.assertIsNone(message.session_patch())
+        with override_settings(CHANNEL_SESSION_KEY_IN_QUERY=True):
+            session, _ = self.run_with(sessions.http_session, content)
+            self.assertEqual(session["colour"], "green")
+
+    @override_settings(CHANNEL_SESSION_KEY_IN_QUERY=True)
+    def test_the_cookie_wins_over_the_query_string(self):
+        other = type(self.store)()
+        other["colour"] = "of somebody else"
+        other.save()
+        query = b"session_key=" + other.session_key.encode("ascii")
+        for key, colour in ((self.store.session_key, "green"), ("nosuchsessionkey", None)):
+            session, _ = self.run_with(
+                sessions.http_session, {"headers": self.cookie(key), "query_string": query}
+            )
+            self.assertEqual(session and session["colour"], colour)
 
     def test_none_without_a_session(self):
         for content in (
@@ -254,15 +277,214 @@ class HttpSessionTests(ChannelTestCase):
         self.assertEqual(session["colour"], "green")
         self.assertEqual(list(message.session_patch()["set"].values()), [self.store.session_key])
 
-    @override_settings(SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies")
-    def test_signed_cookies_can_be_read(self):
-        store = import_module(settings.SESSION_ENGINE).SessionStore()
-        store["colour"] = "signed"
-        store.save()
-        session, _ = self.run_with(
-            sessions.http_session, {"headers": self.cookie(store.session_key)}
+    def test_a_session_that_is_flushed_leaves_no_row(self):
+        from django.contrib.sessions.models import Session
+
+        def body(message):
+            message.http_session.flush()
+            message.http_session["after"] = 1
+
+        for decorator in (sessions.http_session, sessions.channel_and_http_session):
+            self.store = type(self.store)()
+            self.store["colour"] = "green"
+            self.store.save()
+            before = Session.objects.count()
+            self.run_with(decorator, {"headers": self.cookie()}, body)
+            self.assertEqual(Session.objects.count(), before - 1)
+
+    def test_a_session_that_ended_is_forgotten_by_its_connection(self):
+        _, connect = self.run_with(sessions.channel_and_http_session, {"headers": self.cookie()})
+        data = connect.channel_session.snapshot()
+
+        def flush(message):
+            message.http_session.flush()
+
+        for decorator in (sessions.channel_and_http_session, sessions.remembered_http_session):
+            self.store.save(must_create=not self.store.exists(self.store.session_key))
+            _, message = self.run_with(decorator, {}, flush, data=data)
+            self.assertEqual(message.session_patch(), {"set": {}, "removed": list(data)})
+
+    def test_a_new_key_is_followed(self):
+        _, connect = self.run_with(sessions.channel_and_http_session, {"headers": self.cookie()})
+        data = connect.channel_session.snapshot()
+
+        def cycle(message):
+            message.http_session.cycle_key()
+
+        _, message = self.run_with(sessions.channel_and_http_session, {}, cycle, data=data)
+        data = message.channel_session.snapshot()
+        session, _ = self.run_with(sessions.channel_and_http_session, {}, data=data)
+        self.assertEqual(session["colour"], "green")
+
+
+class EngineTests:
+    """What holds with each of Django's session engines."""
+
+    engine = "db"
+    shared = True  # whether a session is in a store, where it may be deleted
+
+    def setUp(self):
+        super().setUp()
+        self.folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.folder)
+        context = override_settings(
+            SESSION_ENGINE="django.contrib.sessions.backends." + self.engine,
+            SESSION_FILE_PATH=self.folder,
         )
-        self.assertEqual(session["colour"], "signed")
+        context.enable()
+        self.addCleanup(context.disable)
+        self.addCleanup(cache.clear)
+        self.Store = import_module(settings.SESSION_ENGINE).SessionStore
+        self.store = self.Store()
+        self.store["colour"] = "green"
+        self.store.save()
+
+    def consume(self, body=lambda message: None, key=None, decorator=sessions.http_session):
+        seen = []
+
+        @decorator
+        def consumer(message):
+            seen.append(message.http_session)
+            body(message)
+
+        cookie = "%s=%s" % (settings.SESSION_COOKIE_NAME, key or self.store.session_key)
+        headers = [[b"cookie", cookie.encode("latin-1")]]
+        consumer(new_message({"headers": headers}, channel="websocket.connect"))
+        return seen[0]
+
+    def test_it_is_read(self):
+        self.assertEqual(self.consume()["colour"], "green")
+
+    def test_what_changes_is_saved(self):
+        def body(message):
+            message.http_session["colour"] = "red"
+
+        session = self.consume(body)
+        self.assertEqual(self.Store(session.session_key)["colour"], "red")
+
+    def test_no_other_key_gives_a_session(self):
+        key = self.store.session_key
+        for other in (
+            "x" * 32,
+            key[:-1] + ("a" if key[-1] != "a" else "b"),
+            "x" * 5000,
+            "../../../etc/passwd",
+            key + "\x00",
+            "\x00",
+            "\xff\xff\xff\xff\xff\xff\xff\xff",
+            "a b",
+            "a:b:c",
+            "%00",
+        ):
+            with self.subTest(key=other):
+                self.assertIsNone(self.consume(key=other))
+
+    @override_settings(CHANNEL_SESSION_KEY_IN_QUERY=True)
+    def test_no_query_string_gives_another_session(self):
+        for query in (
+            b"session_key=%00",
+            b"session_key=%ED%A0%80",
+            b"session_key=",
+            b"session_key=%0a",
+        ):
+            message = new_message({"query_string": query, "headers": []})
+            sessions.http_session(lambda message: None)(message)
+            self.assertIsNone(message.http_session)
+
+    def test_it_is_flushed(self):
+        def body(message):
+            message.http_session.flush()
+
+        self.consume(body)
+        if self.shared:
+            self.assertFalse(self.Store().exists(self.store.session_key))
+            self.assertIsNone(self.consume())
+
+    def test_it_is_deleted_meanwhile(self):
+        if not self.shared:
+            return
+
+        def body(message):
+            message.http_session["colour"] = "red"
+            self.Store(self.store.session_key).flush()
+
+        def body_that_saves(message):
+            body(message)
+            if django.VERSION >= (1, 10):  # before, `save` begins the session again
+                message.http_session.save()
+
+        for decorator in (sessions.http_session, sessions.channel_and_http_session):
+            for each in (body, body_that_saves):
+                self.store = self.Store()
+                self.store["colour"] = "green"
+                self.store.save()
+                self.consume(each, decorator=decorator)
+                self.assertFalse(self.Store().exists(self.store.session_key))
+
+
+class DatabaseEngineTests(EngineTests, ChannelTestCase):
+    pass
+
+
+class CacheEngineTests(EngineTests, ChannelTestCase):
+    engine = "cache"
+
+
+class CachedDatabaseEngineTests(EngineTests, ChannelTestCase):
+    engine = "cached_db"
+
+
+class FileEngineTests(EngineTests, ChannelTestCase):
+    engine = "file"
+
+    def setUp(self):
+        self.forget_the_folder()
+        self.addCleanup(self.forget_the_folder)
+        super().setUp()
+
+    def forget_the_folder(self):
+        """The engine keeps the path of the first session that a process opens."""
+        store = import_module("django.contrib.sessions.backends.file").SessionStore
+        if "_storage_path" in vars(store):
+            del store._storage_path
+
+
+class SignedCookiesEngineTests(EngineTests, ChannelTestCase):
+    engine = "signed_cookies"
+    shared = False
+
+
+class MethodTests(SimpleTestCase):
+    """Each decorator on a method, where the message is the second argument."""
+
+    def test_every_decorator(self):
+        for decorator in (
+            sessions.channel_session,
+            sessions.http_session,
+            sessions.channel_and_http_session,
+            sessions.remembered_http_session,
+            auth.channel_session_user,
+            auth.http_session_user,
+            auth.channel_session_user_from_http,
+        ):
+            with self.subTest(decorator=decorator.__name__):
+
+                class Consumer:
+                    @decorator
+                    def receive(self, message, room):
+                        return self, message, room
+
+                consumer, message = Consumer(), new_message()
+                self.assertEqual(consumer.receive(message, room="x"), (consumer, message, "x"))
+                self.assertEqual(
+                    consumer.receive(message=message, room="x"), (consumer, message, "x")
+                )
+                if (
+                    decorator is not sessions.http_session
+                    and decorator is not auth.http_session_user
+                ):
+                    with self.assertRaisesRegex(ValueError, "reply_channel"):
+                        consumer.receive(new_message(reply_channel=None), room="x")
 
 
 class WorkerTests(SimpleTestCase):

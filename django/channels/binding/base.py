@@ -11,13 +11,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Iterable, cast
 
+import django
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import DEFAULT_DB_ALIAS, DataError, IntegrityError, router, transaction
 from django.db.models import Model
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 
 from ..auth import channel_session_user
-from ..compat import on_commit
+from ..compat import model_of_deferred, on_commit
 from ..log import RateLimit, visible
 from . import outbound
 from .fields import clean_pk, find_row, identity, messages_of, no_such_row
@@ -320,3 +321,25 @@ def _relation_changed(sender: Any, **kwargs: Any) -> None:
 
 # For all senders, because the table of a relation isn't known before all models are loaded.
 m2m_changed.connect(_relation_changed, dispatch_uid="channels.binding")
+
+
+def _receive_deferred(receiver: str) -> Any:
+    """Return the receiver of a signal whose sender is the class of a deferred instance."""
+
+    def receive(sender: Any, **kwargs: Any) -> None:
+        model = model_of_deferred(sender)
+        for binding in list(BindingMetaclass.binding_classes) if model is not None else ():
+            if binding.model is model:
+                getattr(binding, receiver)(sender=model, **kwargs)
+
+    return receive
+
+
+if django.VERSION < (1, 10):  # later versions send the signals for the model itself
+    for _signal, _receiver in (
+        (pre_save, "_before_save"),
+        (post_save, "_after_save"),
+        (pre_delete, "_before_delete"),
+        (post_delete, "_after_delete"),
+    ):
+        _signal.connect(_receive_deferred(_receiver), weak=False, dispatch_uid="channels.deferred")
