@@ -48,13 +48,19 @@ ROWS = (
 
 ENDS = (ROWS[0], ROWS[-1])
 
-# Tests that no version of Django changes the result of: the engine's rules, stores that are no database,
-# servers, the browser, and this repository's own files. A module, or a class of it. The first and the last
-# row run them, and so does `make test`.
+# Modules, or classes, whose tests don't depend on Django's version: the engine's rules, the layers that aren't
+# databases, browsers, and this repository's own files. Of the databases, the rows between run SQLite whole,
+# and PostgreSQL's leases and sites. `make test` and the rows at the ENDS run everything.
 LEFT_OUT_BETWEEN = (
     "test_chat_browser",
     "test_database_layer.MariaDBConformanceTests",
+    "test_database_layer.PostgreSQLConformanceTests",
+    "test_database_layer_leases.MariaDBLeaseTests",
+    "test_database_layer_load.MariaDBLoadTests",
+    "test_database_layer_load.PostgreSQLLoadTests",
     "test_database_layer_pooler",
+    "test_database_layer_site.ChatTests",
+    "test_database_layer_site.MariaDBSiteTests",
     "test_directory_layer",
     "test_docs",
     "test_engine_inbox",
