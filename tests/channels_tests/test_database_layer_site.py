@@ -300,7 +300,8 @@ class ServerSiteTests(SiteTests):
             thread.start()
         wait_until(lambda: min(echoed) > 5, "some load")
         self.server.stop()
-        time.sleep(0.3)  # a time without a server, in which everybody fails
+        for process in (worker, self.gateway):
+            process.wait_for_output("cannot be reached")
         self.server.start()
         # Not one message was lost, or given twice: what was under way is tried again by its sender.
         before = list(echoed)

@@ -38,7 +38,8 @@ def meet(message):
 
 def slow(message):
     print("slow began", flush=True)
-    time.sleep(0.5)
+    while not os.path.exists("go-on"):
+        time.sleep(0.01)
     print("slow ended", flush=True)
 
 def for_ever(message):
@@ -76,11 +77,17 @@ PLAIN = ["--only-channels", "work", "--only-channels", "other"]
 
 class RunworkerTestCase(SimpleTestCase):
     def start(self, *args):
-        project = Project(FILES, SETTINGS)
-        self.addCleanup(project.close)
-        process = project.manage("runworker", *args)
+        self.project = Project(FILES, SETTINGS)
+        self.addCleanup(self.project.close)
+        process = self.project.manage("runworker", *args)
         self.addCleanup(process.kill)
         return process
+
+    def stop_while_slow_runs(self, process, number):
+        """Send a signal, let the consumer `slow` end only then, and return the exit status."""
+        process.popen.send_signal(number)
+        self.project.write("go-on", "")
+        return process.wait()
 
 
 class WorkingTests(RunworkerTestCase):
@@ -130,7 +137,7 @@ class WorkingTests(RunworkerTestCase):
     def test_a_consumer_that_runs_may_end(self):
         process = self.start("--layer", "second", "--only-channels", "slow")
         process.wait_for_output("slow began")
-        self.assertEqual(process.stop(signal.SIGTERM), 0, process.output)
+        self.assertEqual(self.stop_while_slow_runs(process, signal.SIGTERM), 0, process.output)
         self.assertIn("slow ended", process.output)
 
 
@@ -172,7 +179,7 @@ class GraceTests(RunworkerTestCase):
     def test_sighup_ends_a_worker_that_is_not_supervised(self):
         process = self.start("--layer", "second", "--only-channels", "slow")
         process.wait_for_output("slow began")
-        self.assertEqual(process.stop(signal.SIGHUP), 0, process.output)
+        self.assertEqual(self.stop_while_slow_runs(process, signal.SIGHUP), 0, process.output)
         self.assertIn("slow ended", process.output)
 
 
@@ -211,7 +218,7 @@ class SupervisorTests(RunworkerTestCase):
     def test_consumers_that_run_may_end(self):
         process = self.start("slow")
         process.wait_for_output("(?s)slow began.*slow began")
-        self.assertEqual(process.stop(signal.SIGTERM), 0, process.output)
+        self.assertEqual(self.stop_while_slow_runs(process, signal.SIGTERM), 0, process.output)
         self.assertEqual(process.output.count("slow ended"), 2, process.output)
 
     def test_consumers_that_do_not_end(self):
@@ -253,6 +260,7 @@ class SupervisorTests(RunworkerTestCase):
         process = self.start("slow")
         process.wait_for_output("(?s)slow began.*slow began")
         process.popen.kill()
+        self.project.write("go-on", "")
         process.wait_for_output("(?s)slow ended.*slow ended")
         wait_until(lambda: not process.group_is_alive(), "the children to end")
 

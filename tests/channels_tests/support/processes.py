@@ -103,6 +103,7 @@ class Process:
 
     def group_is_alive(self):
         """Return whether the process, or a child that it left behind, still lives."""
+        self.popen.poll()  # a dead process stays in its group until its parent has asked
         try:
             os.killpg(self.pid, 0)
         except ProcessLookupError:
