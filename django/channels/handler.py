@@ -8,13 +8,21 @@ and a streamed response that stays at most a window ahead of the client.
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any, Callable, Iterator
 
 from django.http import HttpResponse
 
 from . import protocol
-from .exceptions import ChannelFull, RequestAborted, RequestTimeout, ResponseLater
+from .exceptions import (
+    ChannelFull,
+    LayerUnavailable,
+    RequestAborted,
+    RequestTimeout,
+    ResponseLater,
+)
+from .log import visible
 from .outbox import outbox
 from .protocol import BODY_CHANNEL, CLOSED, REPLY_CHANNEL, WINDOW_CHANNEL, WRITTEN
 from .replies import deliver_or_log
@@ -30,6 +38,8 @@ if __package__ == "django.channels":
     from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 else:
     from channels.handlers.asgi import ASGIHandler, ASGIRequest
+
+logger = logging.getLogger("django.channels.worker")
 
 #: Seconds without any part of the body after which a request is answered with a 408.
 BODY_TIMEOUT = 60.0
@@ -163,6 +173,15 @@ class ViewConsumer:
             return
         except RequestTimeout:
             reply = next(self.handler_class.encode_response(_request_timeout()))
+        except LayerUnavailable as error:
+            # If the response has begun, the gateway breaks it off.
+            logger.warning(
+                "%s was answered with 503, because the channel layer %s could not be reached: %s",
+                visible(message.get("path")),
+                message.channel_layer.alias,
+                error,
+            )
+            reply = next(self.handler_class.encode_response(_unavailable()))
         finally:
             replies.close()
         if not reply["more_content"]:
@@ -210,6 +229,12 @@ class ViewConsumer:
             if found.get(CLOSED):
                 raise RequestAborted("The client went away while its response was sent.")
             written += found.get(WRITTEN, 0)
+
+
+def _unavailable() -> HttpResponse:
+    response = HttpResponse("<h1>Service Unavailable (503)</h1>", status=503)
+    response["Retry-After"] = "1"
+    return response
 
 
 def _request_timeout() -> HttpResponse:

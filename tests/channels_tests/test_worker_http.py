@@ -10,10 +10,13 @@ from unittest import mock, skipUnless
 import django
 from django import http
 from django.channels import Channel, Group, route
+from django.channels import outbox as outbox_module
 from django.channels import worker as worker_module
-from django.channels.exceptions import ConsumeLater, ResponseLater
-from django.channels.handler import AsgiHandler
+from django.channels.exceptions import ChannelFull, ConsumeLater, LayerUnavailable, ResponseLater
+from django.channels.handler import AsgiHandler, ViewConsumer
 from django.channels.layers.memory import MemoryChannelLayer
+from django.channels.message import Message
+from django.channels.outbox import outbox
 from django.channels.signals import consumer_finished, consumer_started
 from django.channels.test import ChannelTestCase, HttpClient
 from django.channels.worker import Worker
@@ -595,6 +598,101 @@ class LengthTests(Site, SimpleTestCase):
         answers = self.request()
         self.assertTrue(answers[-1]["error"])
         self.assertEqual(len(mail.outbox), 1)
+
+
+class UnavailableTests(Site, SimpleTestCase):
+    """The layer is away for a while."""
+
+    def away(self, name, times, exception=LayerUnavailable):
+        """Have the method `name` of the layer raise `times` times. Return the ids that sends came with."""
+        ids, original = [], getattr(self.layer, name)
+
+        def call(*args, **options):
+            if name != "receive_many":
+                ids.append(options.pop("send_id", None))
+            if len(ids) <= times or name == "receive_many":
+                raise exception("the disk is full")
+            return original(*args, **options)
+
+        patch = mock.patch.object(self.layer, name, call)
+        patch.start()
+        self.addCleanup(patch.stop)
+        return ids
+
+    def remember(self):
+        patch = mock.patch.object(type(self.layer), "remembers_sends", True)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def send(self, message):
+        Group("g", channel_layer=self.layer).send({"text": "x"})
+
+    def work(self):
+        self.route("test", self.send)
+        self.layer.send("test", {})
+        Group("g", channel_layer=self.layer).add("member")
+        Worker(self.layer).run_once()
+
+    def test_a_pending_send_is_tried_again_with_the_same_id(self):
+        self.remember()
+        ids = self.away("deliver_group", 3)
+        self.work()
+        self.assertEqual(len(ids), 4)
+        self.assertEqual(len(set(ids)), 1)
+        self.assertIsNotNone(ids[0])
+        self.assertEqual(self.sent("member"), [{"text": "x"}])
+
+    def test_a_pending_send_that_is_given_up_is_counted(self):
+        self.remember()
+        ids = self.away("deliver_group", 1000)
+        with mock.patch.object(outbox_module, "SEND_TIMEOUT", 0.05), self.logs() as logs:
+            self.work()
+        self.assertGreater(len(ids), 1)
+        self.assertIn("the disk is full", logs.output[0])
+        self.assertEqual(self.layer.statistics()["sends_dropped"], 1)
+
+    def test_a_layer_that_does_not_remember_is_asked_once(self):
+        ids = self.away("deliver_group", 1000)
+        with self.logs():
+            self.work()
+        self.assertEqual(ids, [None])
+
+    def test_a_full_channel_is_tried_once(self):
+        self.remember()
+        ids = self.away("deliver_group", 1000, ChannelFull)
+        with self.logs():
+            self.work()
+        self.assertEqual(len(ids), 1)
+
+    def consume(self, view, **changes):
+        """Run the view while the layer is away. Return the replies that are sent when it is back."""
+        self.serve(view)
+        outer = outbox.open()
+        content = Sent("POST").message(**changes)
+        with self.assertLogs("django.channels.worker", "WARNING") as logs:
+            logging.getLogger("django.request").addFilter(never)
+            try:
+                ViewConsumer()(Message(content, "http.request", self.layer))
+            finally:
+                logging.getLogger("django.request").removeFilter(never)
+        self.assertIn("the disk is full", logs.output[0])
+        return [each.message for each in outbox.close(outer).sends]
+
+    def test_a_view_that_reads_a_body_ends_in_503(self):
+        self.away("receive_many", 1)
+        (reply,) = self.consume(http_site.raw_body, body_channel="http.request.body?test")
+        self.assertEqual((reply["status"], reply["more_content"]), (503, False))
+        self.assertIn([b"retry-after", b"1"], reply["headers"])
+
+    def test_a_view_that_streams_ends_in_503(self):
+        self.away("deliver", 1)
+        (reply,) = self.consume(lambda request: http.StreamingHttpResponse(iter([b"a", b"b"])))
+        self.assertEqual((reply["status"], reply["more_content"]), (503, False))
+
+
+def never(record):
+    """A filter of a logger."""
+    return False
 
 
 class StateTests(Site, SimpleTestCase):
