@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 from typing import Any, Callable
 
-from .exceptions import ChannelSocketException, ConsumeLater, DenyConnection
-from .log import visible
+from .exceptions import BadFrame, ChannelSocketException, ConsumeLater, DenyConnection
+from .log import RateLimit, visible
 from .message import Message
 from .outbox import PendingSend, outbox
 from .protocol import WEBSOCKET_CONNECT, SessionPatch
@@ -170,3 +170,24 @@ def consumer_name(consumer: Consumer) -> str:
         getattr(consumer, "__module__", type(consumer).__module__),
         getattr(consumer, "__qualname__", type(consumer).__qualname__),
     )
+
+
+_bad_frames = RateLimit()
+
+
+def log_failure(consumer: Consumer, error: BaseException | None) -> None:
+    """Log what made a consumer fail. A bad frame of a client gets one short line a second."""
+    if not isinstance(error, BadFrame):
+        logger.error(
+            "Error processing message with consumer %s:", consumer_name(consumer), exc_info=error
+        )
+        return
+    suppressed = _bad_frames.allow()
+    if suppressed is not None:
+        logger.warning(
+            "A client of %s sent a bad frame, and its socket is closed: %s (and %d before it, since the last "
+            "line)",
+            consumer_name(consumer),
+            visible(error)[:200],
+            suppressed,
+        )

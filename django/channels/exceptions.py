@@ -59,6 +59,14 @@ class DenyConnection(Exception):
     """Raised while handling `websocket.connect`: refuse the handshake (403)."""
 
 
+class BadFrame(ValueError):
+    """
+    Raised for a frame that its consumer cannot read. The socket is closed with 1011, as by any exception, but
+    the log gets a short warning, at most once a second, instead of a traceback: a client must not choose how
+    much is logged.
+    """
+
+
 class ChannelSocketException(Exception):
     """
     Base class of exceptions that end a consumer and answer the socket. The worker calls `run(message)`,

@@ -25,7 +25,7 @@ from .consume import (
     LATER,
     Result,
     call_afterwards,
-    consumer_name,
+    log_failure,
     run_consumer,
 )
 from .exceptions import LayerUnavailable
@@ -263,11 +263,7 @@ class Worker:
             self._consume_later(message, replies)
             return
         if result.outcome == FAILED and not result.error_logged:
-            logger.error(
-                "Error processing message with consumer %s:",
-                consumer_name(consumer),
-                exc_info=result.error,
-            )
+            log_failure(consumer, result.error)
         replies.add(message, result)
 
     def _refuse_unrouted(self, message: Message, replies: Replies) -> None:

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import logging
 
 from django.channels import Channel, Group, route_class
 from django.channels.exceptions import SendNotAvailableOnDemultiplexer
@@ -12,7 +13,10 @@ from django.channels.generic.websockets import (
     WebsocketDemultiplexer,
     WebsocketMultiplexer,
 )
+from django.channels.layers.memory import MemoryChannelLayer
+from django.channels.routing import Router
 from django.channels.test import ChannelTestCase, Client, WSClient, apply_routes
+from django.channels.worker import Worker
 from django.contrib.auth import get_user_model
 
 
@@ -424,3 +428,87 @@ class DemultiplexerTests(ChannelTestCase):
         with apply_routes(Both.as_route()):
             with self.assertRaisesRegex(AssertionError, "rejected"):
                 self.connect()
+
+
+class BadFrameTests(ChannelTestCase):
+    """A client can't choose how much is logged, and its frames never become what JSON doesn't have."""
+
+    frames = (
+        "{not json",
+        "",
+        "NaN",
+        '{"a": [Infinity, -Infinity]}',
+        '{"a": 1e999}',
+        '{"a": -1e999}',
+        "9" * 5000,
+        "[" * 100000,
+        "[" * 500 + "]" * 500,
+        '{"a":' * 500 + "1" + "}" * 500,
+        '"\x00"',
+    )
+
+    def test_each_is_refused(self):
+        for frame in self.frames:
+            with self.subTest(frame=frame[:20]):
+                with self.assertRaises(ValueError):
+                    JsonWebsocketConsumer.decode_json(frame)
+        deep = "[" * 150 + "]" * 150
+        self.assertEqual(json.dumps(JsonWebsocketConsumer.decode_json(deep)), deep)
+        self.assertEqual(JsonWebsocketConsumer.decode_json('[1.5, -3, "[["]'), [1.5, -3, "[["])
+
+    def answers(self, routing, *contents):
+        """Let a worker handle frames. Return its replies, and the lines that it logged."""
+        layer = MemoryChannelLayer()
+        layer.router = Router(routing)
+        with self.assertLogs("django.channels", "WARNING") as logs:
+            logging.getLogger("django.channels").warning("the first line")
+            for number, content in enumerate(contents):
+                content = dict(content, reply_channel="reply?1", path="/", event_id=number)
+                layer.send("websocket.receive", content)
+                self.assertTrue(Worker(layer, signal_handlers=False).run_once())
+        replies = []
+        while True:
+            _, reply = layer.receive_many(["reply?1"])
+            if reply is None:
+                return replies, logs.records[1:]
+            replies.append(reply)
+
+    def check(self, routing, *contents):
+        replies, records = self.answers(routing, *contents)
+        self.assertEqual([reply.get("error") for reply in replies], [True] * len(contents))
+        self.assertLessEqual(len(records), 2)  # one a second, and this may take more than one
+        for record in records:
+            self.assertLess(record.levelno, logging.ERROR)
+            self.assertIsNone(record.exc_info)
+            self.assertLess(len(record.getMessage()), 600)
+            self.assertTrue(record.getMessage().isprintable())
+
+    def test_a_json_socket_logs_one_line(self):
+        contents = [{"text": frame} for frame in self.frames] + [{"bytes": b"{}"}]
+        self.check([JsonWebsocketConsumer.as_route()], *contents)
+
+    def test_a_demultiplexer_logs_one_line(self):
+        class Demultiplexer(WebsocketDemultiplexer):
+            consumers = {"echo": JsonWebsocketConsumer}
+
+        contents = [{"text": frame} for frame in self.frames]
+        contents += [
+            {"text": json.dumps(content)}
+            for content in (
+                [],
+                {"stream": "x" * 100000, "payload": 1},
+                {"stream": "\x1b[31m\n", "payload": 1},
+                {"stream": [["x"]] * 10000, "payload": 1},
+                {"stream": "echo"},
+            )
+        ]
+        self.check([Demultiplexer.as_route()], *contents)
+
+    def test_an_error_of_the_consumer_is_logged_with_its_traceback(self):
+        class Failing(JsonWebsocketConsumer):
+            def receive(self, content, **kwargs):
+                raise ValueError("of the site")
+
+        replies, records = self.answers([Failing.as_route()], {"text": "1"})
+        self.assertEqual(records[0].levelno, logging.ERROR)
+        self.assertIsNotNone(records[0].exc_info)

@@ -14,7 +14,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 
 from ..auth import channel_session_user, channel_session_user_from_http
 from ..channel import Group
-from ..exceptions import SendNotAvailableOnDemultiplexer
+from ..exceptions import BadFrame, SendNotAvailableOnDemultiplexer
 from ..sessions import channel_and_http_session, remembered_http_session
 from .base import BaseConsumer
 
@@ -156,8 +156,12 @@ class JsonWebsocketConsumer(WebsocketConsumer):
 
     def raw_receive(self, message: Message, **kwargs: Any) -> None:
         if message.get("text") is None:
-            raise ValueError("A JSON socket takes text frames, but the client sent a binary one.")
-        self.receive(self.decode_json(message["text"]), **kwargs)
+            raise BadFrame("A JSON socket takes text frames, but the client sent a binary one.")
+        try:
+            content = self.decode_json(message["text"])
+        except (ValueError, RecursionError) as error:
+            raise BadFrame("The frame isn't JSON: %s" % str(error)[:200]) from None
+        self.receive(content, **kwargs)
 
     def receive(self, content: Any, **kwargs: Any) -> None:
         """Do nothing. Override it: it is called for each frame with its decoded `content`."""
@@ -186,15 +190,41 @@ class JsonWebsocketConsumer(WebsocketConsumer):
 
 def decode_json(text: str) -> Any:
     """
-    Return the value that JSON `text` encodes. Raises ValueError if it isn't JSON, if it is nested too
-    deeply, and for numbers that are no JSON numbers (NaN, Infinity) or too large for a float.
+    Return the value that JSON `text` encodes. Raises ValueError if it isn't JSON, if it is nested more than
+    MAX_NESTING levels deep, and for numbers that JSON doesn't have (NaN, Infinity) or that are too large.
     """
     try:
-        return json.loads(
+        value = json.loads(
             text, parse_constant=_not_a_number, parse_float=_finite, parse_int=_short_integer
         )
     except RecursionError:
-        raise ValueError("The JSON is nested too deeply.") from None
+        raise _too_deep() from None
+    if text.count("[") + text.count("{") > MAX_NESTING:
+        _check_nesting(value)
+    return value
+
+
+#: Levels of lists and objects in a frame. Code that walks through more of them may reach Python's limit.
+MAX_NESTING = 200
+
+
+def _check_nesting(value: Any) -> None:
+    """Raise ValueError for a value with more than MAX_NESTING levels. Don't use recursion."""
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(MAX_NESTING):
+        level = [
+            each
+            for parent in level
+            for each in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(each, (dict, list))
+        ]
+        if not level:
+            return
+    raise _too_deep()
+
+
+def _too_deep() -> ValueError:
+    return ValueError("It is nested more than %d levels deep." % MAX_NESTING)
 
 
 #: Digits of an integer. Reading one takes time that grows with their square.
@@ -288,17 +318,18 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
         """
         Pass the frame to its stream's consumer.
 
-        Raises ValueError for a frame without `stream` and `payload`, or for an unknown stream.
+        Raises BadFrame for a frame without `stream` and `payload`, or for an unknown stream.
         """
         if not isinstance(content, dict) or "stream" not in content or "payload" not in content:
-            raise ValueError(
+            raise BadFrame(
                 "The client of a demultiplexed socket must send {stream: …, payload: …}."
             )
         stream = content["stream"]
         if not isinstance(stream, str) or stream not in self.consumers:
-            raise ValueError(
-                "There is no stream %r: %s.consumers has %s."
-                % (stream, type(self).__name__, ", ".join(sorted(self.consumers)) or "none")
+            named = repr(stream[:200]) if isinstance(stream, str) else type(stream).__name__
+            raise BadFrame(
+                "There is no stream %s: %s.consumers has %s."
+                % (named, type(self).__name__, ", ".join(sorted(self.consumers)) or "none")
             )
         # The same Message, so that its user, its sessions and other attributes stay.
         message, frame = self.message, self.message.content
