@@ -48,7 +48,7 @@ ROWS = (
 
 ENDS = (ROWS[0], ROWS[-1])
 
-# Modules, or classes, whose tests don't depend on Django's version: the engine's rules, the layers that aren't
+# Modules, or classes, whose tests don't depend on Django's version: the engine's rules, layers that are no
 # databases, browsers, and this repository's own files. Of the databases, the rows between run SQLite whole,
 # and PostgreSQL's leases and sites. `make test` and the rows at the ENDS run everything.
 LEFT_OUT_BETWEEN = (
