@@ -206,8 +206,13 @@ class ViewConsumer:
             # What the view has sent to channels and groups doesn't wait for the end of the stream.
             for send in outbox.take():
                 deliver_or_log(send)
-            _send(message, reply, STREAM_TIMEOUT)
-            ahead += 1
+            if reply["content"] or not reply["more_content"] or "status" in reply:
+                _send(message, reply, STREAM_TIMEOUT)
+                ahead += 1
+            else:
+                # An asynchronous stream waits. If the client has gone, the stream must not wait on.
+                ahead -= self._written(layer, window, ahead)
+                polled_at = time.monotonic()
             reply = next(replies, None)
 
     @staticmethod

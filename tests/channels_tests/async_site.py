@@ -111,3 +111,17 @@ async def later(request):
     from django.channels.exceptions import ResponseLater
 
     raise ResponseLater()
+
+
+async def waiting(log, count):
+    """Yield `count` parts, then wait for ever."""
+    try:
+        for each in range(count):
+            yield str(each)
+        log.append("waits")
+        await asyncio.Event().wait()
+    except BaseException as error:
+        log.append(type(error).__name__)
+        raise
+    finally:
+        log.append("closed")

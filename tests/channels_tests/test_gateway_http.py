@@ -205,6 +205,13 @@ class EndTests(unittest.TestCase):
         client.done()
         self.assertEqual(client.sent[-1][0], "http.disconnect")
 
+    def test_gone_before_the_first_part_of_a_stream(self):
+        client = Client()
+        client.do(client.state.gone())
+        client.reply(status=200, content=b"a", more_content=True, window_channel="window?x")
+        self.assertIn(("window?x", {"closed": True}), client.sent)
+        self.assertEqual(client.written, [])
+
     def test_an_end_after_the_answer_sends_no_disconnect(self):
         client = Client().done(OK)
         client.do(client.state.gone())

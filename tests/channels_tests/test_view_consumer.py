@@ -276,6 +276,28 @@ class StreamTests(ViewConsumerCase):
         self.join()
         self.assertEqual(log[-1], "closed")
 
+    @skipUnless(django.VERSION >= (4, 2), "Django streams asynchronous iterators from 4.2 on")
+    def test_an_asynchronous_stream_that_waits_ends_when_its_client_goes(self):
+        """Before its first part, and after it."""
+        from . import async_site
+
+        for count in (0, 2):
+            log = []
+            self.start(
+                lambda request, log=log, count=count: http.StreamingHttpResponse(
+                    async_site.waiting(log, count)
+                )
+            )
+            first = self.next()
+            self.assertEqual(first["status"], 200)
+            wait_until(lambda log=log: log == ["waits"], "the stream to wait")
+            self.layer.send(first["window_channel"], {"closed": True})
+            self.join()
+            self.assertEqual(log, ["waits", "CancelledError", "closed"])
+            self.assertIsNone(self.raised)
+            content = first["content"] + b"".join(each["content"] for each in self.sent())
+            self.assertEqual(content, b"01"[:count])
+
 
 class BodyTests(ViewConsumerCase):
     def chunk(self, content, more=True):

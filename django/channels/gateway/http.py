@@ -140,6 +140,9 @@ class Request(ConnectionState):
                 self._window_channel = message.get(WINDOW_CHANNEL)
                 if self._window_channel is not None:
                     actions.append(_will_close(self._window_channel))
+            elif self.phase == FINISHED and message.get(WINDOW_CHANNEL):
+                # The client left before the first part: the view must not wait for it to read.
+                actions.append((SEND, message[WINDOW_CHANNEL], protocol.closed()))
             actions += self._apply(message)
         self.merge(message.get(SESSION))
         self._credit += message.get(BODY_CREDIT, 0)

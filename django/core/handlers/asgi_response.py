@@ -15,6 +15,9 @@ logger = logging.getLogger("django.request")
 #: The largest content of one reply, in bytes.
 CHUNK_SIZE = 256 * 1024
 
+#: Seconds without a chunk of an asynchronous stream after which an empty part comes: the first, and others.
+HEAD_INTERVAL, IDLE_INTERVAL = 0.1, 1.0
+
 #: Seconds that tasks which a view started next to an asynchronous stream may run on after its end.
 TASKS_TIMEOUT = 0.1
 
@@ -72,8 +75,13 @@ def split(content: bytes) -> Iterable[Part]:
 
 
 def _parts_of(response: HttpResponse, length: int | None) -> Iterator[Part]:
-    """Yield the parts of a streaming response as soon as it gives them. Only the last one may be empty."""
-    chunks: Iterator[bytes]
+    """
+    Yield the parts of a streaming response as soon as it gives them.
+
+    Only the last one may be empty, except of an asynchronous stream: while it waits, empty parts come, so
+    that the head can leave, and that the caller can close it.
+    """
+    chunks: Iterator[bytes | None]
     file = getattr(response, "file_to_stream", None)
     if file is not None:
         chunks = _file_chunks(response, file)
@@ -84,6 +92,8 @@ def _parts_of(response: HttpResponse, length: int | None) -> Iterator[Part]:
     size = 0
     try:
         for chunk in chunks:
+            if chunk is None:
+                yield b"", False
             for part, _ in split(chunk) if chunk else ():
                 size += len(part)
                 if length is not None and size > length:
@@ -92,7 +102,7 @@ def _parts_of(response: HttpResponse, length: int | None) -> Iterator[Part]:
                     return
                 if size == length and file is not None:
                     # The last part says that it is the last, so that a small file needs one message.
-                    surplus = next(chunks, b"")
+                    surplus = next(chunks, None)
                     if surplus:
                         _check_end(response, length, size + len(surplus))
                     yield part, True
@@ -116,18 +126,26 @@ def _file_chunks(response: HttpResponse, file: Any) -> Iterator[bytes]:
         yield response.make_bytes(chunk)
 
 
-def _run_async_iterator(iterator: AsyncIterator[bytes]) -> Iterator[bytes]:
+def _run_async_iterator(iterator: AsyncIterator[bytes]) -> Iterator[bytes | None]:
     """
-    Yield the chunks of an asynchronous iterator, each as soon as it exists. The iterator runs in an event
-    loop for this thread, in one task throughout, while the caller waits for a chunk. Django's way without
-    an event loop collects all chunks first, and so never returns for an endless stream.
+    Yield the chunks of an asynchronous iterator, each as soon as it exists, and None after an interval
+    without one. Close the generator to cancel the iterator, also while it waits.
+
+    The iterator runs in an event loop for this thread, in one task throughout, while the caller waits for a
+    chunk. Django's way without an event loop collects all chunks first, and so never returns for an endless
+    stream.
     """
     loop = asyncio.new_event_loop()
-    handover = _Handover(loop)
+    handover, interval = _Handover(loop), HEAD_INTERVAL
     task = loop.create_task(_produce(iterator, handover))
     try:
         while True:
-            chunk, error = loop.run_until_complete(handover.ready)
+            loop.run_until_complete(asyncio.wait([handover.ready], timeout=interval))
+            if not handover.ready.done():
+                interval = IDLE_INTERVAL
+                yield None
+                continue
+            chunk, error = handover.ready.result()
             if error is not None:
                 raise error
             if chunk is None:
