@@ -538,14 +538,35 @@ class FailedSendTests(BindingOf, TransactionChannelTestCase):
             transaction.on_commit(lambda: ran.append(True))
         self.assertEqual(ran, [True])
 
-    @skipUnless(HAS_COMMIT_HOOKS, "Django 1.8 has no hook for commits")
     def test_names_and_sizes_are_checked_before_the_commit(self):
-        for group, name, error in (
-            ("not a name", "x", InvalidChannelName),
-            ("places", "x" * 2000000, MessageTooLarge),
+        data = self.binding.serialize_data
+        for group, size, error in (
+            ("not a name", 1, InvalidChannelName),
+            ("places", 2000000, MessageTooLarge),
         ):
             self.groups_of = lambda row, group=group: [group]
+            self.binding.serialize_data = lambda binding, row, size=size: {"x": "x" * size}
             with self.subTest(group=group):
                 with self.assertRaises(error), transaction.atomic():
-                    Place.objects.create(name=name)
+                    Place.objects.create(name="x")
                 self.assertEqual(Place.objects.count(), 0)
+        self.binding.serialize_data = data
+
+    def test_names_and_sizes_outside_of_a_transaction(self):
+        self.groups_of = lambda row: ["not a name"]
+        with self.assertRaises(InvalidChannelName):
+            Place.objects.create(name="x")
+        self.groups_of = lambda row: ["places"]
+        place = Place(name="x")
+        place.note = "x" * 2000000
+        self.binding.serialize_data = lambda binding, row: {"x": getattr(row, "note", "")}
+        with self.assertRaises(MessageTooLarge):
+            place.save()
+        self.assertEqual(Place.objects.count(), 0)
+
+    def test_what_is_known_only_after_the_commit_is_not_raised(self):
+        before = self.layer.statistics().get("sends_dropped", 0)
+        self.groups_of = lambda row: ["place %d" % row.pk]
+        Place.objects.create(name="x")
+        self.assertEqual(Place.objects.count(), 1)
+        self.assertEqual(self.layer.statistics()["sends_dropped"], before + 1)

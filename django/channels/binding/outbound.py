@@ -21,7 +21,7 @@ from django.db import connections
 
 from ..channel import Group, report_failed_send
 from ..compat import on_commit, relation_of
-from ..exceptions import LayerUnavailable
+from ..exceptions import InvalidChannelName, InvalidMessage, LayerUnavailable, MessageTooLarge
 from .fields import chunks
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ _DELETION, _RELATION, _RAW = "_binding_deletion", "_binding_relation", "_binding
 
 #: A transaction with more hooks than these sends another message instead of looking for an earlier one.
 _MAX_HOOKS_SEARCHED = 200
+
+
+#: Characters in an instance above which its message may be too large.
+_LARGE = 100000
 
 
 class PendingChange:
@@ -126,7 +130,30 @@ def before_save(binding: type[Binding], instance: Any, using: str, raw: bool) ->
         save.before = outer[-1].before
     elif save.former is not None:
         save.before = set(binding.group_names(save.former))
+    if not connections[using].in_atomic_block:
+        _check_in_advance(binding, instance)
     _saves.begun.append(save)
+
+
+def _check_in_advance(binding: type[Binding], instance: Any) -> None:
+    """
+    Raise for a name of a group that isn't allowed, and for an instance that makes too large a message.
+
+    Outside of a transaction, a save is committed before `post_save`. What cannot be known before, because it
+    depends on the primary key, is logged then.
+    """
+    try:
+        names = list(binding.group_names(instance))
+        texts = [value for value in instance.__dict__.values() if isinstance(value, (str, bytes))]
+        large = sum(map(len, texts)) > _LARGE
+        content = binding.content(instance, UPDATE) if large else None
+    except Exception:  # the instance isn't complete before it is saved
+        return
+    for name in names:
+        group = Group(name)
+        if content is not None:
+            group.channel_layer.check_message(content)
+            content = None
 
 
 def after_save(
@@ -147,7 +174,12 @@ def after_save(
     after = set(binding.group_names(current))
     for outer in _saves.around(binding, instance, using):
         outer.before, outer.deleted = after, False
-    send_changes(binding, save.former or current, current, save.before, after, using)
+    try:
+        send_changes(binding, save.former or current, current, save.before, after, using)
+    except (InvalidChannelName, InvalidMessage, MessageTooLarge) as error:
+        if connections[using].in_atomic_block:
+            raise
+        report_failed_send(Group("binding"), error)
 
 
 def send_changes(
