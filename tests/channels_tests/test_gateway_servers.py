@@ -9,6 +9,8 @@ import urllib.error
 import urllib.request
 from socket import SHUT_WR
 
+import django
+
 from .support.requirements import require
 from .support.sites import Project, serve
 from .support.waiting import TIMEOUT, wait_until
@@ -66,6 +68,29 @@ def broken_stream(request):
     return StreamingHttpResponse(parts())
 
 
+def length(request):
+    # Ten bytes, whatever the header says.
+    response = StreamingHttpResponse(iter([b"01234", b"56789"]))
+    response["Content-Length"] = request.GET["declared"]
+    return response
+
+
+async def wait_for_ever(parts):
+    import asyncio
+
+    try:
+        for number in range(parts):
+            yield b"%d" % number
+        await asyncio.Event().wait()
+    finally:
+        routing.note("idle", "closed")
+
+
+def idle(request):
+    routing.note("idle", "begun")
+    return StreamingHttpResponse(wait_for_ever(int(request.GET["parts"])))
+
+
 def fail(request):
     raise RuntimeError("secret detail")
 
@@ -100,8 +125,8 @@ from mysite import views
 urlpatterns = [re_path("^$", views.index)] + [
     re_path("^%s/$" % name, getattr(views, name))
     for name in (
-        "upload", "ignore_body", "stream", "broken_stream", "fail", "headers", "notes", "answer",
-        "statistics",
+        "upload", "ignore_body", "stream", "length", "idle", "broken_stream", "fail", "headers",
+        "notes", "answer", "statistics",
     )
 ]
 """
@@ -446,6 +471,42 @@ class ServerTests:
         with self.assertRaises((http.client.IncompleteRead, ConnectionError)):
             _, body = self.get("/broken_stream/")
             self.fail("it looked complete: %d bytes, ending in %r" % (len(body), body[-100:]))
+
+    def test_a_content_that_is_longer_than_its_length_is_cut(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=TIMEOUT)
+        self.addCleanup(connection.close)
+        for declared in (3, 5, 7, 10):
+            connection.request("GET", "/length/?declared=%d" % declared)
+            self.assertEqual(connection.getresponse().read(), b"0123456789"[:declared])
+
+    def test_a_content_that_is_shorter_than_its_length_is_seen_to_be(self):
+        with self.assertRaises((http.client.IncompleteRead, ConnectionError)):
+            self.fail("it looked complete: %r" % (self.get("/length/?declared=11"),))
+
+    @unittest.skipUnless(
+        django.VERSION >= (4, 2), "Django streams asynchronous iterators from 4.2 on"
+    )
+    def test_clients_that_leave_idle_streams_free_their_threads(self):
+        for parts in (0, 1):
+            before = self.notes("idle")
+            connections = []
+            for number in range(1, 4):  # the fourth thread is for `notes`
+                connection = http.client.HTTPConnection(
+                    "127.0.0.1", self.server.port, timeout=TIMEOUT
+                )
+                connection.request("GET", "/idle/?parts=%d" % parts)
+                connections.append(connection)
+                begun = before.count("begun") + number
+                wait_until(
+                    lambda begun=begun: self.notes("idle").count("begun") == begun, "the view"
+                )
+            for connection in connections:
+                connection.close()
+            closed = before.count("closed") + 3
+            wait_until(
+                lambda closed=closed: self.notes("idle").count("closed") == closed,
+                "the streams to be closed",
+            )
 
     def test_a_stream_goes_no_faster_than_its_client_reads(self):
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=TIMEOUT)
