@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Store,
         Unreadable,
     )
+    from channels.layers.engine.threads import start_thread
     from channels.layers.names import check_channel_name, inbox_of
 else:
     # The same names, from the package that is there.
@@ -41,7 +42,7 @@ else:
             ) from error
     for _module in (
         "exceptions layers.base layers.names layers.engine.inbox layers.engine.layer "
-        "layers.engine.options layers.engine.recovery layers.engine.store"
+        "layers.engine.options layers.engine.recovery layers.engine.store layers.engine.threads"
     ).split():
         _names = vars(import_module("%s.%s" % (protocol.__package__, _module)))
         globals().update({name: value for name, value in _names.items() if name[0] != "_"})

@@ -19,7 +19,7 @@ import time
 from collections import deque
 from typing import Any, Callable, NamedTuple, Sequence
 
-from .contract import LayerUnavailable
+from .contract import LayerUnavailable, start_thread
 
 logger = logging.getLogger("django.channels.layers")
 
@@ -138,10 +138,7 @@ class PrefetchMonitor:
             if self._thread is None:
                 with self._lock:
                     if self._thread is None:
-                        self._thread = threading.Thread(
-                            target=self._run, name="channels-prefetch", daemon=True
-                        )
-                        self._thread.start()
+                        self._thread = start_thread("channels-prefetch", self._run)
 
     def _run(self) -> None:
         while True:
@@ -154,7 +151,7 @@ class PrefetchMonitor:
                         self.step(consumer)
                     except LayerUnavailable:
                         pass  # the consumer's own thread meets the same failure, and tries again
-                    except Exception:
+                    except BaseException:  # the other consumers are looked after
                         logger.exception("Prefetched messages could not be requeued; trying again")
 
     def step(self, consumer: Consumer) -> None:

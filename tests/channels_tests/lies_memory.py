@@ -257,7 +257,16 @@ class ForgetsDelayedMessages(MemoryChannelLayer):
         clean(message)
 
 
-@noticed_by("the_capacity_counts_when_a_delayed_message_is_due")
+@noticed_by("a_delay_that_is_no_number_of_seconds_is_refused")
+class AcceptsAnyDelay(MemoryChannelLayer):
+    def send_later(self, channel, message, delay):
+        try:
+            super().send_later(channel, message, delay)
+        except ValueError:
+            super().send_later(channel, message, 0.0)
+
+
+@noticed_by("a_full_channel_does_not_refuse_what_is_not_due_yet")
 class ChecksCapacityBeforeTheDelay(MemoryChannelLayer):
     def send_later(self, channel, message, delay):
         if len(self._queues.get(channel, ())) >= self.capacities[channel]:

@@ -17,6 +17,8 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .fake_store import FakeLayer
 
+NAN, INF = float("nan"), float("inf")
+
 EVENT = '{"event_id": 3, "reply_channel": "gateway.a!1"}'
 
 
@@ -30,7 +32,7 @@ class OptionTests(unittest.TestCase):
         self.refused("at least 3 heartbeats", heartbeat=5, lease=14.9)
 
     def test_heartbeat_and_lease_are_positive_numbers(self):
-        for value in (0, -1, "5", None, True):
+        for value in (0, -1, "5", None, True, NAN, INF, -INF, 1e12, 10**5000):
             self.refused("heartbeat", heartbeat=value)
             self.refused("lease", lease=value)
 

@@ -10,6 +10,7 @@ from unittest import mock
 from django.channels.exceptions import ChannelFull
 from django.channels.layers import memory
 from django.channels.layers.engine import notices
+from django.channels.layers.engine.options import MAX_SECONDS
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.test.conformance import LayerConformance
 from django.core.exceptions import ImproperlyConfigured
@@ -297,11 +298,12 @@ class DelayTests(unittest.TestCase):
 
     def test_no_delay_ends_the_thread(self):
         layer = MemoryChannelLayer()
-        for delay in (float("inf"), 1e300, float("nan"), -1, 0):
+        for delay in (MAX_SECONDS, threading.TIMEOUT_MAX, -1, 0, 0.0):
+            delay = min(delay, MAX_SECONDS)
             layer.send_later("later", {"delay": repr(delay)}, delay)
         wait_until(lambda: len(layer._queues.get("later", ())) == 3)
         found = [layer.receive_many(["later"])[1]["delay"] for _ in range(3)]
-        self.assertEqual(sorted(found), ["-1", "0", "nan"])
+        self.assertEqual(sorted(found), ["-1", "0", "0.0"])
         layer.flush()
         wait_until(lambda: layer._delay._thread is None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..layers.engine.options import MAX_SECONDS, shown
 from ..layers.names import check_channel_name
 
 if TYPE_CHECKING:
@@ -12,11 +13,14 @@ if TYPE_CHECKING:
 #: The channel on which a message asks to be sent later, as in Channels 1.1.
 DELAY_CHANNEL = "asgi.delay"
 
+#: The longest delay, in milliseconds.
+MAX_DELAY = 1000 * MAX_SECONDS
+
 
 def delay_message(message: Message) -> None:
     """
     Store a message for later. The keys of `message` are `channel` (text), `content` (dict), and
-    `delay`, milliseconds (a positive int). Raises ValueError for anything else.
+    `delay`, milliseconds (a positive whole number). Raises ValueError for anything else.
 
     A layer with the "delay" extension stores it. For other layers, the database does.
     """
@@ -42,9 +46,12 @@ def read_request(message: Message) -> tuple[str, dict[str, Any], int]:
             % (DELAY_CHANNEL, ", ".join(missing))
         )
     channel, content, delay = message["channel"], message["content"], message["delay"]
-    if not isinstance(delay, int) or isinstance(delay, bool) or delay < 0:
+    if isinstance(delay, float) and delay.is_integer():
+        delay = int(delay)  # what JSON, or a division, made of it
+    if not isinstance(delay, int) or isinstance(delay, bool) or not 0 <= delay <= MAX_DELAY:
         raise ValueError(
-            "delay must be a number of milliseconds (a positive int), not %r." % (delay,)
+            "delay must be a number of milliseconds (a positive int, up to %d), not %s."
+            % (MAX_DELAY, shown(delay))
         )
     if not isinstance(content, dict):
         raise ValueError("content must be the message to send later (a dict), not %r." % (content,))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, NamedTuple, Optional, Tup
 from .. import exceptions
 from ..protocol import EVENT_CHANNELS, HTTP_REQUEST
 from .engine.counters import Counters
+from .engine.options import check_common
 from .messages import MAX_WEIGHT, clean
 from .names import ByName, check_channel_name, check_group_name
 
@@ -131,7 +132,8 @@ class BaseChannelLayer(ABC):
     `expiry` is in seconds, `capacity` in messages for each channel; `channel_expiry` and `channel_capacity`
     map name patterns (globs or compiled regular expressions) to numbers that replace them. Events of open
     connections wait for EVENT_EXPIRY seconds unless `channel_expiry` names them. `group_expiry` is accepted
-    for settings written for Channels 1.x; a membership ends with its connection.
+    for settings written for Channels 1.x; a membership ends with its connection. Raises ImproperlyConfigured
+    for an option that is out of range.
 
     Thread-safe: every call may come from any thread, unless its docstring says otherwise.
     """
@@ -168,6 +170,7 @@ class BaseChannelLayer(ABC):
         channel_capacity: dict[Any, int] | None = None,
         channel_expiry: dict[Any, float] | None = None,
     ) -> None:
+        check_common(expiry, group_expiry, capacity, channel_capacity, channel_expiry)
         self.expiry = expiry
         self.group_expiry = group_expiry
         self.capacity = capacity
@@ -274,7 +277,8 @@ class BaseChannelLayer(ABC):
     def send_later(self, channel: str, message: Message, delay: float) -> None:
         """
         Send `message` in `delay` seconds. Raises as `send` does, except for ChannelFull: if the channel is
-        full at that time, the message is dropped and counted as "delayed_full".
+        full at that time, the message is dropped and counted as "delayed_full". Raises ValueError for a
+        delay that is not a number up to ten years. A negative one is 0.
         """
         raise self._unsupported("delay")
 

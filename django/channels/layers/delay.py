@@ -11,6 +11,8 @@ import threading
 import time
 from typing import Any, Callable
 
+from .engine.threads import start_thread
+
 logger = logging.getLogger("django.channels.layers")
 
 
@@ -30,15 +32,12 @@ class Delay:
         self._thread: threading.Thread | None = None
 
     def add(self, seconds: float, item: Any) -> None:
-        """Deliver `item` in `seconds`; at once if that is negative or NaN."""
-        when = time.monotonic() + max(0.0, seconds)
+        """Deliver `item` in `seconds`, a number that `seconds_of` returned."""
+        when = time.monotonic() + seconds
         with self._changed:
             heapq.heappush(self._heap, (when, next(self._numbers), item))
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="channels-delay", daemon=True
-                )
-                self._thread.start()
+                self._thread = start_thread("channels-delay", self._run)
             self._changed.notify()
 
     def clear(self) -> None:
@@ -60,5 +59,5 @@ class Delay:
                 _, _, item = heapq.heappop(self._heap)
             try:
                 self._deliver(item)
-            except Exception:
+            except BaseException:
                 logger.exception("A delayed message was lost.")

@@ -20,7 +20,7 @@ from .base import BaseChannelLayer
 from .delay import Delay
 from .engine import process
 from .engine.notices import Notices
-from .engine.options import COMMON, check_inbox_capacity, fold, is_count, refusal
+from .engine.options import COMMON, check_inbox_capacity, fold, is_count, refusal, seconds_of
 from .memory_inbox import MemoryInbox
 from .messages import clean
 from .names import check_channel_name, check_group_name, inbox_of
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 #: Sends between two searches for expired messages on channels without readers.
 SWEEP_INTERVAL = 4096
+
+#: More worker threads than this are a mistake.
+MAX_THREADS = 10000
 
 #: A waiting reader: its channels, a lock that is released to wake it, and its consumer id.
 _Reader = Tuple["Sequence[str]", Any, "str | None"]
@@ -57,8 +60,10 @@ class MemoryChannelLayer(BaseChannelLayer):
         self.threads = options.pop("threads", threads)
         self.inbox_capacity = options.pop("inbox_capacity", inbox_capacity)
         super().__init__(**options)
-        if not is_count(self.threads):
-            raise refusal("threads", "a number of threads, 0 or more", self.threads)
+        if not is_count(self.threads) or self.threads > MAX_THREADS:
+            raise refusal(
+                "threads", "a number of threads, from 0 to %d" % MAX_THREADS, self.threads
+            )
         check_inbox_capacity(self.inbox_capacity)
         self._begin()
         process.register(self)
@@ -298,7 +303,8 @@ class MemoryChannelLayer(BaseChannelLayer):
     # Delay.
 
     def send_later(self, channel: str, message: Message, delay: float) -> None:
-        self._delay.add(delay, (check_channel_name(channel), clean(message)))
+        item = (check_channel_name(channel), clean(message))
+        self._delay.add(seconds_of(delay), item)
 
     def _deliver_delayed(self, item: tuple[str, Message]) -> None:
         try:

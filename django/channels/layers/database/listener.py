@@ -17,6 +17,7 @@ import uuid
 from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 from ...exceptions import LayerUnavailable
+from ..engine.threads import start_thread
 from .connections import readable
 
 if TYPE_CHECKING:
@@ -102,10 +103,7 @@ class NotificationListener:
             if self._thread is None and not self.stopped:
                 self._pair = socket.socketpair()  # not a pipe, which Windows cannot wait for
                 self._pair[1].setblocking(False)
-                self._thread = threading.Thread(
-                    target=self._run, name="channels-listener", daemon=True
-                )
-                self._thread.start()
+                self._thread = start_thread("channels-listener", self._run)
 
     def stop(self) -> None:
         """End the thread, and wait for it."""
@@ -140,9 +138,6 @@ class NotificationListener:
                 self.sleep(RETRY_INTERVAL)
                 # Each waiting reader tries by itself, and learns that the database cannot be reached.
                 self.changed()
-            except Exception:
-                logger.exception("The listener of the database layer failed; it starts again.")
-                self.sleep(RETRY_INTERVAL)
             finally:
                 self.listening = False
 
@@ -331,10 +326,7 @@ class Notifier:
             self._waiting |= topics
             self._count += 1
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="channels-notifier", daemon=True
-                )
-                self._thread.start()
+                self._thread = start_thread("channels-notifier", self._run)
             self._lock.notify()
 
     def flush(self) -> None:
@@ -364,5 +356,3 @@ class Notifier:
                     self.store.notify(sorted(waiting))
             except LayerUnavailable:
                 pass  # waiting readers have lost the database as well, and look when it is back
-            except Exception:
-                logger.exception("A notification of the database layer failed.")

@@ -12,6 +12,7 @@ The engine: the rules of a layer that crosses processes, each in one place.
     counters.py     what is counted
     notices.py      log lines that are rate-limited
     process.py      fork and exit
+    threads.py      threads that do not end by a bug
 
 The engine decides; a store moves and remembers. Nothing here knows a database, a server or a connection.
 """

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple
 from ...exceptions import ChannelFull, LayerUnavailable, MessageTooLarge
 from ...protocol import ignores_capacity, reset
 from ..base import Inbox
-from .store import Entry, Outgoing, Unreadable, Will
+from .store import Entry, Outgoing, Will
+from .threads import start_thread
 
 if TYPE_CHECKING:
     from ..base import Message
@@ -157,11 +158,9 @@ class ThreadedInbox(Inbox):
             # The sender tries again, before anything else leaves.
             logger.warning("The gateway %s starts without its channel layer: %s", name, error)
         self._threads = [
-            threading.Thread(target=self._repeat, args=(step,), name=name, daemon=True)
-            for name, step in (("channels-inbox", self._read), ("channels-outbox", self._send))
+            start_thread("channels-inbox", self._read_all),
+            start_thread("channels-outbox", self._send_all),
         ]
-        for thread in self._threads:
-            thread.start()
         self._store.subscribe(name, self._changed)
 
     def _register(self) -> None:
@@ -172,17 +171,14 @@ class ThreadedInbox(Inbox):
         """The lease had run out: wills were sent and memberships removed, or the store lost its data."""
         self._arrived([(self.name, reset())])
 
-    def _repeat(self, step: Callable[[], bool]) -> None:
-        """The body of both threads: repeat `step` until it returns False. A bug is logged, and it goes on."""
-        while True:
-            try:
-                if not step():
-                    return
-            except Exception:
-                logger.exception("The inbox of the gateway %s failed; it continues.", self.name)
-                with self._lock:
-                    self._unread = True
-                    self._lock.wait(RETRY_INTERVAL)
+    def _read_all(self) -> None:
+        self._unread = True  # a step that failed may have left something
+        while self._read():
+            pass
+
+    def _send_all(self) -> None:
+        while self._send():
+            pass
 
     # What comes in.
 
@@ -252,7 +248,7 @@ class ThreadedInbox(Inbox):
         for channel, body in found:
             try:
                 yield channel, self._store.decode(channel, body)
-            except Unreadable as error:
+            except Exception as error:  # Unreadable, or a bug
                 try:
                     self._layer.bury(None, Entry(None, channel, body), error)
                 except Exception:  # the good messages of this batch must arrive all the same
@@ -296,7 +292,7 @@ class ThreadedInbox(Inbox):
             batch = self._work.take(SEND_BATCH)
         try:
             self._send_batch(batch)
-        except Exception as error:
+        except BaseException as error:
             reported = error
             if not isinstance(error, LayerUnavailable):
                 logger.exception("What the gateway %s sent was lost.", self.name)

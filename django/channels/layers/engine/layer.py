@@ -19,7 +19,7 @@ from ..names import check_channel_name, check_group_name, inbox_of
 from . import process
 from .leases import LeaseManager
 from .notices import Notices
-from .options import Options
+from .options import Options, seconds_of
 from .recovery import Recovery, logger
 from .redelivery import RedeliveryPolicy
 from .store import Entry, Outgoing, Unreadable
@@ -146,10 +146,11 @@ class EngineLayer(BaseChannelLayer):
 
     def send_later(self, channel: str, message: Message, delay: float) -> None:
         check_channel_name(channel)
+        seconds = seconds_of(delay)
         body = self.store.encode(channel, clean(message))
-        self.store.delay(channel, body, max(0.0, delay))
+        self.store.delay(channel, body, seconds)
         # If no worker and no gateway runs, this process sends it.
-        self.leases.expect(max(0.0, delay))
+        self.leases.expect(seconds)
 
     # Receiving.
 
@@ -184,14 +185,14 @@ class EngineLayer(BaseChannelLayer):
         """Return the message of an entry; None for one that cannot be read, which becomes a dead letter."""
         try:
             message = self.store.decode(entry.channel, entry.body)
-        except Unreadable as error:
+        except Exception as error:  # Unreadable, or a bug: nothing else is lost with it
             self.bury(consumer, entry, error)
             return None
         if entry.losses:
             message[REDELIVERED] = True
         return message
 
-    def bury(self, consumer: str | None, entry: Entry, error: Unreadable) -> None:
+    def bury(self, consumer: str | None, entry: Entry, error: Exception) -> None:
         """Make a dead letter of an entry that cannot be read."""
         dropped = self.store.dead_letter(consumer, entry, "unreadable")
         self.recovery.unreadable(entry, error, dropped)

@@ -16,6 +16,7 @@ import uuid
 from typing import TYPE_CHECKING, Callable
 
 from ...exceptions import LayerUnavailable
+from .threads import start_thread
 
 if TYPE_CHECKING:
     from .layer import EngineLayer
@@ -106,8 +107,7 @@ class LeaseManager:
         with self._lock:
             if self._stopped.is_set() or self.runs:
                 return
-            self._thread = threading.Thread(target=self._run, name="channels-lease", daemon=True)
-            self._thread.start()
+            self._thread = start_thread("channels-lease", self._run)
 
     def stop(self) -> None:
         """End the thread, and wait for it."""
@@ -146,10 +146,6 @@ class LeaseManager:
                 away = True
                 self._stopped.wait(pause)
                 pause = min(pause * 2, self._layer.options.heartbeat)
-            except Exception:
-                if not self._stopped.is_set():
-                    logger.exception("The lease thread of %s failed; it continues.", self._layer)
-                self._stopped.wait(self._layer.options.heartbeat)
 
     def _wait(self, following: float) -> None:
         """Wait until the next heartbeat, or until a message is due."""
@@ -229,7 +225,12 @@ class LeaseManager:
         # Only now: if the reply of `register` is lost, the owner is told with the next heartbeat.
         self._untold.discard(name)
         if lost is not None:
-            lost()
+            try:
+                lost()
+            except BaseException:  # the other owners are told, too
+                logger.exception(
+                    "The owner of the lease %s could not be told that it ran out.", name
+                )
 
     def _notice_an_outage(self) -> None:
         """

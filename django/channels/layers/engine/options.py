@@ -7,7 +7,9 @@ A layer declares what it takes beyond these by its constructor's arguments. No I
 from __future__ import annotations
 
 import difflib
-from typing import Any, Iterable, NamedTuple
+import math
+from decimal import Decimal
+from typing import Any, Iterable, Mapping, NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -18,6 +20,9 @@ COMMON = ("expiry", "group_expiry", "capacity", "channel_capacity", "channel_exp
 
 #: A lease outlives this many heartbeats, so that one that is late loses nothing.
 HEARTBEATS = 3
+
+#: No time in options, and no delay, is longer: ten years, which every store and every clock can add.
+MAX_SECONDS = 3650 * 86400
 
 
 class Options(NamedTuple):
@@ -39,8 +44,7 @@ class Options(NamedTuple):
     def check(self) -> Options:
         """Return these options. Raise ImproperlyConfigured, naming the remedy, for one out of range."""
         for name in ("heartbeat", "lease"):
-            if not is_number(getattr(self, name)) or getattr(self, name) <= 0:
-                raise refusal(name, "a number of seconds above 0", getattr(self, name))
+            check_seconds(name, getattr(self, name))
         if self.lease < HEARTBEATS * self.heartbeat:
             raise ImproperlyConfigured(
                 "The channel layer's lease is %r s and its heartbeat %r s: a lease lasts at least %d "
@@ -54,9 +58,62 @@ class Options(NamedTuple):
         return self
 
 
+def check_seconds(name: str, value: Any) -> None:
+    """Raise ImproperlyConfigured unless the option `name` has a time above 0, and not above MAX_SECONDS."""
+    if not is_number(value) or not 0 < value <= MAX_SECONDS:
+        raise refusal(name, "a number of seconds above 0 and up to %d" % MAX_SECONDS, value)
+
+
+def check_common(
+    expiry: Any, group_expiry: Any, capacity: Any, capacities: Any, expiries: Any
+) -> None:
+    """Raise ImproperlyConfigured for an option of BaseChannelLayer that is out of range."""
+    check_seconds("expiry", expiry)
+    check_seconds("group_expiry", group_expiry)
+    _check_capacity("capacity", capacity)
+    for name, numbers, check in (
+        ("channel_capacity", capacities, _check_capacity),
+        ("channel_expiry", expiries, check_seconds),
+    ):
+        if numbers is None:
+            continue
+        if not isinstance(numbers, Mapping):
+            raise refusal(name, "a dict of name patterns", numbers)
+        for pattern, number in numbers.items():
+            if not isinstance(pattern, str) and not hasattr(pattern, "match"):
+                raise refusal(name, "a dict with patterns of channel names as keys", pattern)
+            check("%s[%r]" % (name, pattern), number)
+
+
+def _check_capacity(name: str, value: object) -> None:
+    if not is_count(value, 1):
+        raise refusal(name, "a number of messages, 1 or more", value)
+
+
+def seconds_of(delay: Any) -> float:
+    """
+    Return `delay`, a number, as seconds: 0 for a negative one. Raises ValueError for any other value, NaN
+    included, and for more than MAX_SECONDS.
+    """
+    if isinstance(delay, (int, float, Decimal)) and not isinstance(delay, bool):
+        try:
+            seconds = float(delay)
+        except (OverflowError, ValueError):  # an int of 400 digits; a signalling NaN
+            seconds = math.nan
+        if seconds <= MAX_SECONDS:
+            return max(0.0, seconds)
+    raise ValueError(
+        "A delay is a number of seconds up to %d, not %s." % (MAX_SECONDS, shown(delay))
+    )
+
+
 def is_number(value: object) -> bool:
-    """Return whether `value` is an int or a float."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Return whether `value` is an int or a finite float."""
+    return (
+        isinstance(value, int)
+        and not isinstance(value, bool)
+        or (isinstance(value, float) and math.isfinite(value))
+    )
 
 
 def is_count(value: object, least: int = 0) -> bool:
@@ -66,15 +123,22 @@ def is_count(value: object, least: int = 0) -> bool:
 
 def check_inbox_capacity(value: object) -> None:
     """Raise ImproperlyConfigured unless `value` can bound an inbox."""
-    if not is_count(value, 1):
-        raise refusal("inbox_capacity", "a number of messages, 1 or more", value)
+    _check_capacity("inbox_capacity", value)
 
 
 def refusal(name: str, wanted: str, value: object) -> ImproperlyConfigured:
     """Return the exception for an option that has a bad value."""
     return ImproperlyConfigured(
-        "The channel layer's option %s is %s, not %r." % (name, wanted, value)
+        "The channel layer's option %s is %s, not %s." % (name, wanted, shown(value))
     )
+
+
+def shown(value: object) -> str:
+    """Return the first 200 characters of what represents `value` in an error message."""
+    try:
+        return repr(value)[:200]
+    except Exception:  # an int of more than 4300 digits
+        return "this %s" % type(value).__name__
 
 
 def fold(options: dict[str, Any], known: Iterable[str]) -> dict[str, Any]:

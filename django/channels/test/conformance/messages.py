@@ -6,6 +6,8 @@ import threading
 import time
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
+
 from ...exceptions import ChannelFull, InvalidChannelName, InvalidMessage, MessageTooLarge
 from ...layers.names import MAX_NAME_LENGTH
 from ...protocol import EVENT_CHANNELS, EVENT_ID, HTTP_REQUEST, REPLY_CHANNEL, ack, lost
@@ -218,6 +220,19 @@ class ExpiryTests(LayerCase):
             layer.send("test.small", {})
         layer.send("test.large", {})
         layer.send("test.large", {})
+
+    def test_options_out_of_range_are_refused_by_name(self) -> None:
+        no_number: list[Any] = [float("nan"), float("inf"), 0, -1, True, "5", 10**400, []]
+        for name, bad in (
+            ("expiry", [*no_number, None]),
+            ("group_expiry", [*no_number, None]),
+            ("capacity", [*no_number[:6], None, 2.5]),
+            ("channel_expiry", [[], 5, {"test.*": 0}, {"test.*": float("nan")}, {5: 5}]),
+            ("channel_capacity", [[], 5, {"test.*": 0}, {"test.*": 2.5}, {None: 5}]),
+        ):
+            for value in bad:
+                with self.assertRaisesRegex(ImproperlyConfigured, name, msg=repr(value)):
+                    self.make_layer(**{name: value})
 
     def test_messages_expire(self) -> None:
         layer = self.make_layer(

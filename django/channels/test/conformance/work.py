@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import threading
 import time
+from decimal import Decimal
 from typing import Any, Callable
 
 from ...exceptions import InvalidChannelName, InvalidMessage, MessageTooLarge
@@ -121,6 +123,21 @@ class DelayTests(LayerCase):
         message["list"].append(2)
         self.assertEqual(self.receive("test.delay")[1], {"list": [1]})
 
+    def test_a_delay_that_is_no_number_of_seconds_is_refused(self) -> None:
+        self.need("delay")
+        inf = float("inf")
+        bad: list[Any] = [float("nan"), inf, 1e300, 10**400, True, "1", None, [], 1j]
+        bad += [Decimal("NaN"), Decimal("sNaN"), Decimal("Infinity"), datetime.timedelta(1)]
+        bad += [datetime.datetime(2026, 1, 1), datetime.date(2026, 1, 1)]
+        for delay in bad:
+            with self.assertRaises(ValueError, msg=repr(delay)):
+                self.layer.send_later("test.delay", {"bad": True}, delay)
+        self.layer.send_later("test.delay", {"far": True}, 3650 * 86400)  # ten years, the longest
+        now: list[Any] = [0, 0.0, -1, -1e300, Decimal("0.01"), Decimal("-5")]
+        for delay in now:
+            self.layer.send_later("test.delay", {"text": str(delay)}, delay)
+            self.assertEqual(self.receive("test.delay")[1], {"text": str(delay)})
+
     def test_a_message_that_is_due_for_a_full_channel_is_dropped_and_counted(self) -> None:
         self.need("delay")
         layer = self.make_layer(capacity=1, **self.busy)
@@ -141,6 +158,7 @@ class DelayTests(LayerCase):
         layer = self.make_layer(capacity=1, **self.busy)
         layer.send("test.delay", {"number": 1})
         layer.send_later("test.delay", {"number": 2}, 60.0)
+        self.assertNotIn("delayed_full", layer.statistics())
         self.assertEqual(self.receive("test.delay", layer=layer)[1], {"number": 1})
         layer.send_later("test.delay", {"number": 3}, 0.05)  # there is room when it is due
         self.assertEqual(self.receive("test.delay", layer=layer)[1], {"number": 3})
