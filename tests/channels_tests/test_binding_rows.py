@@ -295,6 +295,18 @@ class ValueTests(BindingOf, ChannelTestCase):
         self.assertEqual(Restaurant.objects.count(), 2)
         self.assertEqual(Restaurant.objects.get(pk=row.pk).meals, 0)
 
+    def test_a_large_value_is_not_repeated(self):
+        row = Restaurant.objects.create(name="mine")
+        for name, value in (
+            ("rating", "x" * 900000),
+            ("at", "x" * 900000),
+            ("tags", ["x" * 900000]),
+        ):
+            (texts,) = self.ask("update", pk=row.pk, data={name: value}).values()
+            self.assertLessEqual(len(texts[0]), 200)
+        for action in ("x" * 900000, "\x1b" * 1000):
+            self.assertEqual(list(self.ask(action, pk="x" * 100000)), ["action"])
+
     def test_a_required_field_is_asked_for(self):
         self.assertEqual(list(self.ask("create", data={"rating": 1})), ["name"])
 

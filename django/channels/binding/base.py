@@ -309,7 +309,7 @@ class Binding(metaclass=BindingMetaclass):
 def log_refusal(line: str, *values: Any) -> None:
     """Log what a client may not do: at most one line a second, with values of at most 200 characters."""
     if _refusals.allow() is not None:
-        logger.warning(line, *[visible(value)[:200] for value in values])
+        logger.warning(line, *[visible(str(value)[:200])[:200] for value in values])
 
 
 _refusals = RateLimit()

@@ -181,10 +181,14 @@ def _columns(model: type[Model]) -> list[Any]:
 
 
 def messages_of(error: ValidationError) -> dict[str, list[str]]:
-    """Return the texts of `error` by field. What belongs to no field is under "__all__"."""
-    if hasattr(error, "error_dict"):
-        return {name: [str(each) for each in texts] for name, texts in error.message_dict.items()}
-    return {NON_FIELD_ERRORS: [str(each) for each in error.messages]}
+    """
+    Return the texts of `error` by field. What belongs to no field is under "__all__". Each text has at most
+    200 characters, because Django's texts may repeat the value.
+    """
+    texts = (
+        error.message_dict if hasattr(error, "error_dict") else {NON_FIELD_ERRORS: error.messages}
+    )
+    return {str(name)[:200]: [str(each)[:200] for each in some] for name, some in texts.items()}
 
 
 def _has_database_default(field: Any) -> bool:
