@@ -137,6 +137,10 @@ class AsgiHandler(ASGIHandler):
         outbox.call_afterwards(call)
 
 
+class _WorkerStops(Exception):
+    """The worker was told to stop, while an asynchronous stream waits."""
+
+
 class ViewConsumer:
     """
     The consumer that `http.request` has by default: the site's middleware and views.
@@ -173,6 +177,8 @@ class ViewConsumer:
             return
         except RequestTimeout:
             reply = next(self.handler_class.encode_response(_request_timeout()))
+        except _WorkerStops:
+            reply = next(self.handler_class.encode_response(_unavailable()))
         except LayerUnavailable as error:
             # If the response has begun, the gateway breaks it off.
             logger.warning(
@@ -213,6 +219,8 @@ class ViewConsumer:
                 # An asynchronous stream waits. If the client has gone, the stream must not wait on.
                 ahead -= self._written(layer, window, ahead)
                 polled_at = time.monotonic()
+                if message.worker is not None and message.worker.stopping:
+                    raise _WorkerStops()
             reply = next(replies, None)
 
     @staticmethod

@@ -27,6 +27,9 @@ class Message:
     #: A class attribute, because most messages of tests and site code lack an event id.
     event_id: int | None = None
 
+    #: The Worker that handles it, or None outside of one.
+    worker: Any = None
+
     # Set by the decorators of `auth` and `sessions`, and missing without them.
     user: Any
     http_session: Any
@@ -139,4 +142,5 @@ class Message:
         )
         copy._reply_channel = self._reply_channel
         copy._channel_session = self._channel_session
+        copy.worker = self.worker
         return copy

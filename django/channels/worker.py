@@ -250,6 +250,7 @@ class Worker:
 
     def _consume(self, channel: str, content: dict[str, Any], replies: Replies) -> None:
         message = Message(content, channel, self.channel_layer, replies.event_id, replies.session)
+        message.worker = self
         if self.callback:
             self.callback(channel, message)
         match = self.channel_layer.router.match(message)

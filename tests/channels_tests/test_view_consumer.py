@@ -12,7 +12,7 @@ from django.channels.handler import AsgiHandler, AsgiRequest, ViewConsumer
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.message import Message
 from django.channels.routing import route
-from django.channels.worker import Worker
+from django.channels.worker import Worker, WorkerGroup
 from django.core import signals
 from django.test import SimpleTestCase, override_settings
 
@@ -297,6 +297,23 @@ class StreamTests(ViewConsumerCase):
             self.assertIsNone(self.raised)
             content = first["content"] + b"".join(each["content"] for each in self.sent())
             self.assertEqual(content, b"01"[:count])
+
+    @skipUnless(django.VERSION >= (4, 2), "Django streams asynchronous iterators from 4.2 on")
+    def test_a_waiting_stream_ends_when_its_worker_is_told_to_stop(self):
+        from . import async_site
+
+        log = []
+        self.serve(lambda request: http.StreamingHttpResponse(async_site.waiting(log, 1)))
+        self.layer.send("http.request", dict(Sent().message(), event_id=0))
+        group = WorkerGroup(self.layer, threads=1)
+        group.start()
+        self.next()
+        wait_until(lambda: log == ["waits"], "the stream to wait")
+        self.assertTrue(group.stop(TIMEOUT))
+        self.assertEqual(log[-1], "closed")
+        # A status in the middle of a response has the gateway break it off.
+        (answer,) = self.sent()
+        self.assertEqual((answer["ack"], answer["replies"][0]["status"]), (0, 503))
 
 
 class BodyTests(ViewConsumerCase):
