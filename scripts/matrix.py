@@ -2,8 +2,8 @@
 
 ``python scripts/matrix.py`` builds the wheel, makes an environment per row below (kept in
 .cache/venvs), and prints a table. Rows whose Python this machine does not have are named.
-The first and the last row run every test. The rows between leave out LEFT_OUT_BETWEEN, unless ``--full``
-is given.
+The first and the last row run every test. The rows between leave out ``selection.LEFT_OUT``, unless
+``--full`` is given.
 ``--table`` prints the README's table of supported versions, and runs nothing.
 """
 
@@ -30,6 +30,7 @@ from interpreters import (
     python_of,
     run,
 )
+from selection import LEFT_OUT
 from smoke import SmokeFailed, run_smoke
 
 # Django, Python: what is supported is what is tested here.
@@ -47,36 +48,6 @@ ROWS = (
 )
 
 ENDS = (ROWS[0], ROWS[-1])
-
-# Modules, or classes, whose tests don't depend on Django's version: the engine's rules, layers that are no
-# databases, browsers, and this repository's own files. Of the databases, the rows between run SQLite whole,
-# and PostgreSQL's leases and sites. `make test` and the rows at the ENDS run everything.
-LEFT_OUT_BETWEEN = (
-    "test_chat_browser",
-    "test_database_layer.MariaDBConformanceTests",
-    "test_database_layer.PostgreSQLConformanceTests",
-    "test_database_layer_leases.MariaDBLeaseTests",
-    "test_database_layer_load.MariaDBLoadTests",
-    "test_database_layer_load.PostgreSQLLoadTests",
-    "test_database_layer_pooler",
-    "test_database_layer_site.ChatTests",
-    "test_database_layer_site.MariaDBSiteTests",
-    "test_directory_layer",
-    "test_docs",
-    "test_engine_inbox",
-    "test_engine_layer",
-    "test_engine_leases",
-    "test_engine_rules",
-    "test_engine_waiting",
-    "test_event_model",
-    "test_gateway_servers.HypercornTests",
-    "test_lying_layers",
-    "test_memory_layer",
-    "test_supported_versions",
-    "test_support",
-    "test_types",
-    "test_websocketbridge",
-)
 
 LOGS = os.path.join(BUILD, "logs")
 TESTS_TIMEOUT = 900
@@ -184,7 +155,7 @@ def main():
     parser.add_argument(
         "--jobs",
         type=int,
-        default=min(2, os.cpu_count() or 1),
+        default=1 + min(2, os.cpu_count() or 1),
         help="rows that run at the same time (default: %(default)s)",
     )
     parser.add_argument("labels", nargs="*", help="tests to run (default: all)")
@@ -201,6 +172,7 @@ def main():
             parser.error(f"no row is called {options.rows}")
     interpreters = {python: find_python(python) for _, python in ROWS}
     runnable = [row for row in chosen if interpreters[row[1]]]
+    runnable.sort(key=lambda row: row not in ENDS)  # the longest first
     os.makedirs(LOGS, exist_ok=True)
     try:
         wheel = make_dist.make()
@@ -210,7 +182,7 @@ def main():
     print(f"{os.path.basename(wheel)}; logs in {os.path.relpath(LOGS, ROOT)}")
     print(LINE.format("Django", "Python", "exactly", "channels_tests", "site", "s", ""))
     failed = []
-    # The tests wait for servers more than they compute: two rows share two cores well.
+    # The tests wait for servers more than they compute: three rows share two cores well.
     with ThreadPoolExecutor(options.jobs) as pool:
         running = [
             pool.submit(
@@ -219,7 +191,7 @@ def main():
                 interpreters[row[1]],
                 wheel,
                 options.labels,
-                () if options.full or options.labels or row in ENDS else LEFT_OUT_BETWEEN,
+                () if options.full or options.labels or row in ENDS else LEFT_OUT,
                 options.only,
             )
             for row in runnable

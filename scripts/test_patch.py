@@ -5,7 +5,7 @@
 1. Django's full suite on both trees; the failing tests are compared by name. The pristine
    result is kept in .cache, by the digest of everything it depends on. A test that fails
    only on the patched tree is run once more, alone, and reported if it passes then.
-2. tests/channels_tests with Django's runtests.py, in the patched tree.
+2. tests/channels_tests with Django's runtests.py, in the patched tree, without selection.LEFT_OUT.
 3. A project without the app: the same output and the same answers from both trees, to the byte.
 4. The wheel of the patched Django, in a separate environment: startproject, runserver, Daphne.
 5. The add-on's wheel next to it: one set of modules, one app.
@@ -27,6 +27,7 @@ import time
 
 import make_dist
 import patch_django
+import selection
 from django_suite import SuiteCrashed, label_of, run_suite
 from interpreters import (
     BUILD,
@@ -371,7 +372,7 @@ def take(number, python, options):
     if number == "1":
         compare_suites(python, options.processes)
     elif number == "2":
-        run_our_tests(python, options.labels)
+        run_our_tests(python, options.labels or selection.labels())
     elif number == "4":
         check_wheel()
     elif number == "5":
@@ -396,7 +397,7 @@ def main():
         default=min(2, os.cpu_count() or 1),
         help="processes for Django's suite",
     )
-    parser.add_argument("labels", nargs="*", default=["channels_tests"], help="labels for step 2")
+    parser.add_argument("labels", nargs="*", help="labels for step 2 (default: selection.labels())")
     options = parser.parse_args()
     if not set(options.steps) <= set(STEPS):
         parser.error(f"the steps are {everything}")
