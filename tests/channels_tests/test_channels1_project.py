@@ -393,6 +393,7 @@ class SiteTests(ChannelTestCase):
         self.assertEqual(seen, ["ada", 2])
         self.assertEqual(type(ada.session)(ada.session.session_key)["seen"], 2)
 
+    @override_settings(CHANNEL_SESSION_KEY_IN_QUERY=True)
     def test_session_key_in_the_query_string(self):
         (ada,) = self.users("ada")
         visitor = WSClient()
