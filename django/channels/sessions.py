@@ -304,7 +304,7 @@ def http_session_key(message: Message) -> str | None:
     return None
 
 
-#: What a session key may be. Databases and caches raise errors of their own for other characters.
+#: What a session key may be. Databases and caches raise their own errors for other characters.
 _SESSION_KEY = re.compile(r"[\x21-\x7e]{1,8192}\Z")
 
 

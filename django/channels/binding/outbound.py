@@ -17,11 +17,13 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Iterable, Iterator
 
+from django.core.signals import request_finished
 from django.db import connections
 
 from ..channel import Group, report_failed_send
 from ..compat import on_commit, relation_of
 from ..exceptions import InvalidChannelName, InvalidMessage, LayerUnavailable, MessageTooLarge
+from ..signals import consumer_finished
 from .fields import chunks
 
 if TYPE_CHECKING:
@@ -115,10 +117,20 @@ class _Saves(threading.local):
 _saves = _Saves()
 
 
+def _forget_failed_saves(**kwargs: Any) -> None:
+    """Between two requests or consumers of a thread, every save that has begun has failed."""
+    _saves.begun.clear()
+
+
+request_finished.connect(_forget_failed_saves, dispatch_uid="channels.binding")
+consumer_finished.connect(_forget_failed_saves, dispatch_uid="channels.binding")
+
+
 # Saving.
 
 
 def before_save(binding: type[Binding], instance: Any, using: str, raw: bool) -> None:
+    """Remember which groups see the row of `instance` before it is saved."""
     if raw:  # of a fixture: the database may not be queried before all of it is loaded
         instance.__dict__[_RAW] = True
         return
@@ -159,6 +171,7 @@ def _check_in_advance(binding: type[Binding], instance: Any) -> None:
 def after_save(
     binding: type[Binding], instance: Any, using: str, raw: bool, update_fields: Any
 ) -> None:
+    """Send what a save has changed. Raises for a bad name or size, if the transaction can be rolled back."""
     if raw:
         return
     save = _saves.end(binding, instance, using) or _Save(binding, instance, using)
@@ -231,6 +244,7 @@ def _keep_other_attributes(instance: Any, row: Any) -> None:
 
 
 def before_delete(binding: type[Binding], instance: Any, using: str) -> None:
+    """Prepare the message that tells who sees the row that it is deleted."""
     former = _row(binding, instance.pk, using) if _has_key(instance) else None
     outer = _saves.around(binding, instance, using)
     if outer:
@@ -246,6 +260,7 @@ def before_delete(binding: type[Binding], instance: Any, using: str) -> None:
 
 
 def after_delete(binding: type[Binding], instance: Any, using: str) -> None:
+    """Send what `before_delete` prepared, when the transaction commits."""
     pending = instance.__dict__.get(_DELETION, {}).pop(binding, None)
     if not instance.__dict__.get(_DELETION, True):
         del instance.__dict__[_DELETION]
