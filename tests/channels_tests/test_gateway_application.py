@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import unittest
+from unittest import mock
 
 from django.channels import protocol, route
 from django.channels.gateway import connection
@@ -169,6 +170,43 @@ class ErrorTests(unittest.TestCase):
             asyncio.run(main())
         self.assertIn("refused event", logs.output[0])
         self.assertIn("WebSocket /x\\nforged:", logs.output[0])
+
+    def test_frames_of_a_client_that_has_left_are_handled_however_long_they_wait(self):
+        layer, gate, numbers = make_layer(), threading.Event(), []
+
+        def receive(message):
+            numbers.append(int(message["text"]))
+            message.reply_channel.send({"text": "heard"})
+            if len(numbers) > 1:
+                gate.wait(TIMEOUT)
+
+        def disconnect(message):
+            numbers.append("disconnect")
+
+        layer.routing += [
+            route("websocket.receive", receive),
+            route("websocket.disconnect", disconnect),
+        ]
+
+        async def main():
+            server = Server()
+
+            async def send(event):
+                if event["type"] == "websocket.send":
+                    raise OSError("the client has gone")
+                await server.send(event)
+
+            running = asyncio.ensure_future(layer(server.scope, server.receive, send))
+            await asyncio.wait_for(server.sent.get(), TIMEOUT)
+            for number in range(200):  # more than two batches
+                server.events.put_nowait({"type": "websocket.receive", "text": str(number)})
+            asyncio.get_event_loop().call_later(20 * connection.CLOSE_TIMEOUT, gate.set)
+            await server.leave(running)
+            await layer.gateway.stop()
+
+        with mock.patch.object(connection, "CLOSE_TIMEOUT", 0.01):
+            asyncio.run(main())
+        self.assertEqual(numbers, list(range(200)) + ["disconnect"])
 
     def test_a_path_cannot_write_lines_of_its_own_into_the_log(self):
         async def main():

@@ -299,6 +299,8 @@ class ServerTests:
         import websocket
 
         options.setdefault("suppress_origin", "origin" not in options)
+        # In pure Python, checking megabytes takes a minute on a busy machine.
+        options.setdefault("skip_utf8_validation", True)
         socket = websocket.create_connection(
             self.server.websocket_url(path), timeout=TIMEOUT, **options
         )

@@ -45,6 +45,7 @@ class Connection:
         "_is_aborted",
         "_outgoing",
         "_paused",
+        "_pauses",
         "_send",
         "_wakeup",
     )
@@ -68,6 +69,7 @@ class Connection:
         self._is_aborted = False
         self._wakeup: Any = None
         self._paused: Any = None
+        self._pauses = 0
 
     def perform(self, actions: Iterable[Action]) -> None:
         """Carry out `actions`."""
@@ -139,13 +141,20 @@ class Connection:
             await self._send(dict(event, code=event["code"] + 3000))
 
     async def wait_for_reader(self) -> None:
-        """Let the server end a connection that this side has closed, up to CLOSE_TIMEOUT seconds."""
-        if not self.reader.done():
+        """
+        Let the server end a connection that this side has closed, up to CLOSE_TIMEOUT seconds.
+
+        A client that has left may have sent frames before. The time starts again while they wait for workers.
+        """
+        pauses = None
+        while not self.reader.done() and (self._paused is not None or self._pauses != pauses):
+            pauses = self._pauses
             await asyncio.wait({self.reader}, timeout=CLOSE_TIMEOUT)
 
     async def may_read(self) -> None:
         """Wait until the state wants more from the client."""
         while not self.state.reading and not self._finished:
+            self._pauses += 1
             self._paused = self.gateway.loop.create_future()
             await self._paused
 
