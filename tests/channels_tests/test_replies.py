@@ -442,7 +442,7 @@ class ExitTests(WorkerTestCase):
         def consumer(message):
             raise SystemExit(3)
 
-        with self.assertLogs("django", "ERROR") as logs:
+        with self.assertLogs("django.request", "ERROR") as logs:
             (answer,) = self.work(consumer, "http.request", **self.REQUEST)
         self.assertEqual((answer["ack"], answer["error"]), (1, True))
         self.assertEqual(answer["replies"][0]["status"], 500)

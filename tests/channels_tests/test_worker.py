@@ -256,7 +256,7 @@ class ExceptionTests(WorkerTestCase):
         def consumer(message):
             raise RuntimeError("secret detail")
 
-        with self.assertLogs("django", "ERROR") as logs:
+        with self.assertLogs("django.request", "ERROR") as logs:
             (answer,) = self.work(
                 consumer,
                 "http.request",
