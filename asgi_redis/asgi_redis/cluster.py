@@ -118,8 +118,9 @@ class Clustered:
         """Return the reply to one command."""
         deadline = time.monotonic() + MOVING
         while True:
+            client = self.client
             try:
-                return self.client.execute_command(*command)
+                return client.execute_command(*command)
             except NoScriptError:
                 command = scripts.in_full(command)
             except ERRORS as error:
@@ -137,9 +138,10 @@ class Clustered:
 
     def scan(self, pattern: str) -> set[bytes]:
         """Return the keys that match `pattern`."""
+        client = self.client
         try:
             return set(
-                self.client.scan_iter(
+                client.scan_iter(
                     match=pattern, count=1000, target_nodes=redis.RedisCluster.PRIMARIES
                 )
             )

@@ -44,15 +44,14 @@ class Outdated(redis.exceptions.RedisError):
 
 def unavailable(error: Exception | None, where: str) -> LayerUnavailable:
     """
-    Return a LayerUnavailable for `error` (an exception of redis-py, or OSError) at `where` (text). The
-    traceback of `error` is dropped: an error report would print redis-py's variables, and so a password.
+    Return a LayerUnavailable for `error` (an exception of redis-py, or OSError) at `where` (text). redis-py's
+    part of the traceback is dropped: an error report would print its variables, and so a password.
     """
     if isinstance(error, LayerUnavailable):
         return error
-    each: BaseException | None = error
-    while each is not None and each.__traceback__ is not None:
-        each.__traceback__ = None
-        each = each.__cause__ or each.__context__
+    if error is not None and error.__traceback__ is not None:
+        error.__traceback__.tb_next = None
+        error.__cause__ = error.__context__ = None
     text = str(error) or type(error).__name__
     if isinstance(error, (redis.exceptions.AuthenticationError,)):
         text = "WRONGPASS " + text if "NOAUTH" not in text else text

@@ -66,11 +66,14 @@ class RedisChannelLayer(EngineLayer):
         self._identities = identities(own.pop("project"))
         self._encryption_keys = own.pop("symmetric_encryption_keys")
         self._servers = own
+        # An error report must not show the frames below, whose variables hold a password.
+        problem = ""
         try:
             self.store  # noqa: B018  its options are checked now
         except ImproperlyConfigured as error:
-            # Without the frames below, whose variables hold a password, in an error report.
-            raise error.with_traceback(None) from None
+            problem = str(error)
+        if problem:
+            raise ImproperlyConfigured(problem)
 
     def make_store(self) -> RedisStore:
         codec = make_codec(self._encryption_keys)

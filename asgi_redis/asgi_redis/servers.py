@@ -202,7 +202,7 @@ def _checked(options: dict[str, Any]) -> Host:
     """Return a host after checking its options. "ssl" says whether to use TLS."""
     options = dict(options)
     for name, (value, remedy) in FIXED.items():
-        if options.pop(name, value) != value:
+        if str(options.pop(name, value)).lower() != str(value).lower():  # a URL's are text
             raise _refusal(name, remedy)
     options["protocol"] = 2
     for name in TIMEOUTS:
