@@ -71,6 +71,7 @@ class Restaurant(Place):
     neighbour = models.ForeignKey(
         Place, null=True, blank=True, related_name="+", on_delete=models.CASCADE
     )
+    objects = Place.Manager()  # Django 1.10 warns if it is inherited
 
     class Meta:
         app_label = "channels_tests"
