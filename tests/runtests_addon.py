@@ -23,6 +23,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 import unittest
 import uuid
 import warnings
@@ -32,6 +33,9 @@ ALIAS, REAL = "django.channels", "channels"
 
 #: Seconds that one test, or the set-up of one class, may take.
 TEST_TIMEOUT = 120 * float(os.environ.get("CHANNELS_TEST_TIMEOUT_SCALE", 1))
+
+#: Tests that the end of a run names, with their seconds.
+SLOWEST = 10
 
 #: With --retry, more failures than these are not taken for flaky tests.
 MOST_RETRIED = 5
@@ -84,10 +88,14 @@ class CountingResult(unittest.TextTestResult):
         super().__init__(*args, **kwargs)
         self.outcomes = {"passed": set(), "failed": set(), "skipped": set()}
         self.in_test = False
+        self.began = time.monotonic()
+        self.seconds = []  # (seconds, name); the set-up of a class counts for its first test
 
     def _fail_what_hangs(self, signum, frame):
         """Show where every thread is, and raise in the main thread."""
         sys.stdout.flush()
+        # faulthandler shows a hundred threads at most, and the main thread last.
+        traceback.print_stack(frame)
         faulthandler.dump_traceback(all_threads=True)
         signal.setitimer(signal.ITIMER_REAL, TEST_TIMEOUT)  # tidying up may hang too
         # unittest reports any exception of a test, but of a class' set-up only an Exception.
@@ -96,6 +104,7 @@ class CountingResult(unittest.TextTestResult):
 
     def startTestRun(self):
         super().startTestRun()
+        self.began = time.monotonic()
         signal.signal(signal.SIGALRM, self._fail_what_hangs)
 
     def startTest(self, test):
@@ -105,6 +114,9 @@ class CountingResult(unittest.TextTestResult):
 
     def stopTest(self, test):
         self.in_test = False
+        now = time.monotonic()
+        self.seconds.append((now - self.began, test.id()))
+        self.began = now
         signal.setitimer(signal.ITIMER_REAL, TEST_TIMEOUT)  # for the set-up of the next class
         super().stopTest(test)
 
@@ -321,6 +333,8 @@ def main():
     passed, failed, skipped = results[0].counts() if results else (0, 0, 0)
     sys.stderr.flush()
     print("\n{:.0f} seconds".format(time.monotonic() - started))
+    for seconds, name in sorted(results[0].seconds, reverse=True)[:SLOWEST] if results else ():
+        print("{:6.1f} s  {}".format(seconds, name))
     if not passed and not failed:
         print("no test ran")
     if 0 < failed <= MOST_RETRIED and options.retry:
