@@ -72,7 +72,11 @@ class site_defaults:
         if self._before is None and _is_clean():
             return
         before, defaults = self._before or _defaults(), _defaults()
-        _set(before)
+        if self._before is None and _only_urls_changed():
+            set_script_prefix("/")
+            set_urlconf(None)
+        else:
+            _set(before)
         _thread.clean = contextvars.copy_context() if before == defaults else None
 
 
@@ -82,6 +86,26 @@ def _is_clean() -> bool:
         return _in_context_variables and _thread.clean == contextvars.copy_context()
     except Exception:  # from comparing values of the site's own variables
         return False
+
+
+def _only_urls_changed() -> bool:
+    """Return whether only the prefix and the URLconf are not the defaults, as after each request."""
+    clean, now = _thread.clean, contextvars.copy_context()
+    if not _in_context_variables or clean is None or any(each not in now for each in clean):
+        return False
+    return _changed(clean, now) <= _url_variables
+
+
+def _changed(before: contextvars.Context, after: contextvars.Context) -> set[Any]:
+    return {each for each in after if each not in before or after[each] is not before[each]}
+
+
+def _find_url_variables() -> set[Any]:
+    """Return the context variables in which Django keeps the prefix and the URLconf."""
+    before, after = contextvars.copy_context(), contextvars.copy_context()
+    after.run(set_script_prefix, "/probe/")
+    after.run(set_urlconf, "probe")
+    return _changed(before, after)
 
 
 def _defaults() -> _State:
@@ -124,3 +148,4 @@ def _keeps_in_context_variables() -> bool:
 
 
 _in_context_variables = _keeps_in_context_variables()
+_url_variables = _find_url_variables() if _in_context_variables else set()
