@@ -23,7 +23,7 @@ DAMAGED = (
 
 
 class DamageTests(RedisLayerCase, unittest.TestCase):
-    config = {"prefix": "damage:", "heartbeat": 0.05, "lease": 0.2}
+    config = {"prefix": "damage:", "heartbeat": 0.05, "lease": 60}
 
     def setUp(self):
         self.layer = self.make_layer()
