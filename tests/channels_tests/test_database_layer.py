@@ -3,12 +3,14 @@
 import os
 import shutil
 import tempfile
+import threading
 import unittest
 
 from django.channels.layers.database import DatabaseChannelLayer
 from django.channels.test.conformance import LayerConformance
 
 from .support.aliases import add_alias, mariadb_alias, postgresql_alias
+from .support.waiting import wait_until
 
 
 class DatabaseLayerCase:
@@ -62,7 +64,16 @@ class SQLiteConformanceTests(SQLiteCase, LayerConformance, unittest.TestCase):
 
 
 class PostgreSQLConformanceTests(PostgreSQLCase, LayerConformance, unittest.TestCase):
-    pass
+    def test_close_ends_every_thread(self):
+        layer = self.make_layer()
+        before = set(threading.enumerate())
+        for number in range(50):
+            layer.send("test.threads", {"number": number})
+        layer.group_add("test-group", "test.threads")
+        started = set(threading.enumerate()) - before
+        self.assertIn("channels-notifier", {thread.name for thread in started})
+        layer.close()
+        wait_until(lambda: not any(thread.is_alive() for thread in started), "the threads to end")
 
 
 class MariaDBConformanceTests(MariaDBCase, LayerConformance, unittest.TestCase):

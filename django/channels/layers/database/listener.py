@@ -330,9 +330,11 @@ class Notifier:
             self._lock.notify()
 
     def flush(self) -> None:
-        """Notify what still waits, now: at the end of a process."""
+        """Notify what still waits, now, and end the thread. A later send starts another."""
         with self._lock:
             waiting, self._waiting = self._waiting, set()
+            self._thread = None
+            self._lock.notify()
         if waiting:
             try:
                 self.store.notify(sorted(waiting))
@@ -343,6 +345,8 @@ class Notifier:
         while True:
             with self._lock:
                 while not self._waiting:
+                    if self._thread is not threading.current_thread():
+                        return
                     self._lock.wait()
             time.sleep(self._interval)
             with self._lock:
