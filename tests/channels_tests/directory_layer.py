@@ -69,6 +69,7 @@ class DirectoryStore(Store):
     def _begin(self):
         self.waiters = Waiters()
         self._local = threading.local()
+        self._seen = {}  # consumer to the number of the message that its last claim returned
         self._subscribers = {}
         self._thread = None
         self._closed = threading.Event()
@@ -207,19 +208,27 @@ class DirectoryStore(Store):
         self._local.version = self.waiters.version
 
         def work(state):
-            state["claims"].pop(consumer, None)
+            self._acknowledge(state, consumer)
             message = self._pop(state, channels)
             if message is not None:
                 state["claims"][consumer] = [process, message]
             return message
 
-        return self._entry(self.change(work))
+        message = self.change(work)
+        self._seen[consumer] = message and message[0]
+        return self._entry(message)
+
+    def _acknowledge(self, state, consumer):
+        """Forget what the consumer holds; but requeue what a claim took whose reply got lost."""
+        _, message = state["claims"].pop(consumer, (None, None))
+        if message is not None and message[0] != self._seen.get(consumer):
+            self._requeue(state, message)
 
     def _entry(self, message):
         return message and Entry(message[0], message[1], message[2], message[5])
 
     def acknowledge(self, consumer):
-        self.change(lambda state: state["claims"].pop(consumer, None))
+        self.change(lambda state: self._acknowledge(state, consumer))
 
     def requeue(self, consumer):
         def work(state):
@@ -232,12 +241,16 @@ class DirectoryStore(Store):
     def _requeue(self, state, message, losses=0):
         channel, now = message[1], time.time()
         queue = state["queues"].setdefault(inbox_of(channel) or channel, [])
-        expires = now + self.layer.expiries[channel]
-        queue.insert(0, [message[0], channel, message[2], now, expires, message[5] + losses])
+        expires, losses = now + self.layer.expiries[channel], message[5] + losses
+        # Under a new number: each is used for one claim only.
+        queue.insert(0, self._number(state, channel, message[2], now, expires, losses))
 
     def dead_letter(self, consumer, entry, reason):
         def work(state):
-            state["claims"].pop(consumer, None)
+            if consumer is not None:
+                if state["claims"].get(consumer, (None, [None]))[1][0] != entry.id:
+                    return 0  # it was done, and the reply got lost
+                del state["claims"][consumer]
             return self._bury(state, entry.channel, entry.body, reason)
 
         return self.change(work)

@@ -387,7 +387,8 @@ class DatabaseStore(Maintenance, Store):
     def dead_letter(self, consumer: str | None, entry: Entry, reason: str) -> int:
         def work(connection: Connection) -> int:
             if consumer is not None:
-                connection.run(self.sql["acknowledge"], {"consumer": consumer})
+                if not connection.run(self.sql["acknowledge"], {"consumer": consumer}):
+                    return 0  # an earlier call did it, and its reply got lost
             row = {"queue": self.queue(entry.channel), "channel": entry.channel, "body": entry.body}
             connection.run(self.sql["add_dead"], dict(row, losses=entry.losses, reason=reason))
             return connection.run(self.sql["trim_dead"], self.kept_dead())

@@ -62,6 +62,8 @@ class EngineLayer(BaseChannelLayer):
         """Set up what belongs to one process."""
         self._lock = threading.RLock()
         self.notices = Notices(self.options.dead_letters)
+        #: By consumer: what cannot be read, and the store did not say whether it made a dead letter of it.
+        self._unreadable: dict[str | None, tuple[Entry, Exception]] = {}
         self._leases: LeaseManager | None = None
         #: When (monotonic) a process without a lease thread shares its counters.
         self._share_at = time.monotonic() + self.options.heartbeat
@@ -167,6 +169,7 @@ class EngineLayer(BaseChannelLayer):
         deadline = time.monotonic() + self.block_for if block else 0.0
         if block:
             self.leases.start()  # what is due, or expires, meanwhile
+        self._bury_again(consumer)
         while True:
             if consumer is None:
                 entry = store.take(channels, block) if channels else None
@@ -194,12 +197,21 @@ class EngineLayer(BaseChannelLayer):
 
     def bury(self, consumer: str | None, entry: Entry, error: Exception) -> None:
         """Make a dead letter of an entry that cannot be read."""
+        if consumer is not None:
+            self._unreadable[consumer] = (entry, error)
         dropped = self.store.dead_letter(consumer, entry, "unreadable")
+        self._unreadable.pop(consumer, None)
         self.recovery.unreadable(entry, error, dropped)
+
+    def _bury_again(self, consumer: str | None) -> None:
+        """Do what an earlier call may not have done, before `consumer` acknowledges the unreadable entry."""
+        if consumer in self._unreadable:
+            self.bury(consumer, *self._unreadable[consumer])
 
     # Acknowledgement.
 
     def acknowledge(self, consumer: str) -> None:
+        self._bury_again(consumer)
         self.store.acknowledge(consumer)
 
     def finish(self, consumer: str, channel: str, message: Message) -> None:

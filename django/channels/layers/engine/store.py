@@ -187,7 +187,8 @@ class Store(ABC):
     def dead_letter(self, consumer: str | None, entry: Entry, reason: str) -> int:
         """
         Move an entry to the dead letters: one that `consumer` holds, or, with None, one that was taken for
-        good. Keep the newest `layer.options.dead_letters`. Return how many were dropped for that.
+        good. Keep the newest `layer.options.dead_letters`. Return how many were dropped for that. An entry
+        that `consumer` holds no more was moved by an earlier call, whose reply got lost: do nothing.
         """
 
     @abstractmethod
