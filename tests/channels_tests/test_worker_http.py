@@ -20,6 +20,7 @@ from django.channels.outbox import outbox
 from django.channels.signals import consumer_finished, consumer_started
 from django.channels.test import ChannelTestCase, HttpClient
 from django.channels.worker import Worker
+from django.conf import settings
 from django.contrib.auth.models import Group as Row
 from django.core import mail, signals
 from django.db import connection, transaction
@@ -752,7 +753,7 @@ class StateTests(Site, SimpleTestCase):
         with translation.override("de"):
             self.work(self.consumer(changes=False))
             self.assertEqual(translation.get_language(), "de")
-        self.assertEqual(self.events[0][0], "en-us")
+        self.assertEqual(self.events[0][0], settings.LANGUAGE_CODE)
 
     def test_a_consumer_has_the_prefix_of_the_server(self):
         for root_path in ("/app", "/app/", "", "/app"):
@@ -785,4 +786,4 @@ class StateTests(Site, SimpleTestCase):
             self.worker = Worker(self.layer)
             self.request()
         self.assertEqual([each[2] for each in self.events], ["/app/", "/", "/"])
-        self.assertEqual({each[0] for each in self.events}, {"en-us"})
+        self.assertEqual({each[0] for each in self.events}, {settings.LANGUAGE_CODE})

@@ -87,6 +87,7 @@ class Connection:
         if self._paused is not None and (self.state.reading or self._finished):
             _wake(self._paused)
             self._paused = None
+            self._pauses += 1  # the reader runs later
         if self.detached:
             self.gateway.forget(self)
 
@@ -154,7 +155,6 @@ class Connection:
     async def may_read(self) -> None:
         """Wait until the state wants more from the client."""
         while not self.state.reading and not self._finished:
-            self._pauses += 1
             self._paused = self.gateway.loop.create_future()
             await self._paused
 
