@@ -44,13 +44,15 @@ def parse(output):
     }
 
 
-def run_suite(python, tree, labels=(), processes=1, log=None, timeout=SUITE_TIMEOUT):
+def run_suite(python, tree, labels=(), processes=1, log=None, timeout=SUITE_TIMEOUT, paths=()):
     """Run runtests.py of the Django source ``tree`` and return its result.
 
     ``labels`` are test labels (none means all), ``log`` is the path of a file that is given all of
-    the output, ``timeout`` is in seconds. Raises `SuiteCrashed`.
+    the output, ``timeout`` is in seconds, ``paths`` are further folders to
+    import from. Raises `SuiteCrashed`.
     """
-    environ = dict(os.environ, PYTHONPATH=tree, PYTHONDONTWRITEBYTECODE="1")
+    environ = dict(os.environ, PYTHONPATH=os.pathsep.join([tree, *paths]))
+    environ["PYTHONDONTWRITEBYTECODE"] = "1"
     environ.pop("DJANGO_SETTINGS_MODULE", None)
     command = [python, "-W", "ignore", "runtests.py", "--noinput", f"--parallel={processes}"]
     started = time.monotonic()

@@ -62,11 +62,15 @@ def run(command, timeout=1800, **options):
     return output
 
 
+#: Python 2 has no module venv; a Debian Python 3 may lack it, and is of no use here then.
+RUNS = "import sys; sys.version_info < (3,) or __import__('venv'); print('%d.%d' % sys.version_info[:2])"
+
+
 def _runs(path, version):
     """Whether ``path`` runs, and is Python ``version`` (a pyenv shim may exist and not run)."""
     try:
         done = subprocess.run(
-            [path, "-c", "import sys, venv; print('%d.%d' % sys.version_info[:2])"],
+            [path, "-c", RUNS],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             timeout=60,

@@ -82,12 +82,14 @@ class SmokeFailed(Exception):
 class Server:
     """A server process of the site, as a context manager: started, answering, stopped by Ctrl-C."""
 
-    def __init__(self, command, folder, log):
-        self.command, self.folder, self.log = command, folder, log
+    def __init__(self, command, folder, log, paths=()):
+        self.command, self.folder, self.log, self.paths = command, folder, log, paths
 
     def __enter__(self):
         environ = dict(os.environ, PYTHONUNBUFFERED="1", DJANGO_SETTINGS_MODULE="mysite.settings")
         environ.pop("PYTHONPATH", None)
+        if self.paths:
+            environ["PYTHONPATH"] = os.pathsep.join(self.paths)
         self._stream = open(self.log, "wb")
         # A separate session: what Ctrl-C sends goes to the server and its reloader only.
         self.process = subprocess.Popen(

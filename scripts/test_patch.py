@@ -10,6 +10,7 @@
 4. The wheel of the patched Django, in a separate environment: startproject, runserver, Daphne.
 5. The add-on's wheel next to it: one set of modules, one app.
 6. Django's documentation, built with ours in it: no warning about a page of ours.
+7. Python 2.7 and 3.6, where channels can't run: Django's tests and a new project are as before.
 """
 
 import argparse
@@ -41,6 +42,7 @@ from interpreters import (
     python_of,
     run,
 )
+from old_pythons import OldPythonFailed, check_old_pythons
 from smoke import ANSWER_TIMEOUT, START_TIMEOUT, Server, SmokeFailed, free_port, run_smoke
 
 PYTHON = "3.7"
@@ -364,6 +366,7 @@ STEPS = {
     "4": "The wheel of the patched Django",
     "5": "The add-on's wheel next to it",
     "6": "Django's documentation, with ours in it",
+    "7": "The patched Django on Python 2.7 and 3.6",
 }
 
 
@@ -381,6 +384,8 @@ def take(number, python, options):
         with tempfile.TemporaryDirectory(prefix="test-patch-") as folder:
             if number == "3":
                 compare_without_app(python, folder)
+            elif number == "7":
+                check_old_pythons(folder)
             else:
                 check_docs(folder)
 
@@ -416,7 +421,13 @@ def main():
             print(f"{number}. {title}  [{time.monotonic() - started:.0f} s]", flush=True)
             try:
                 take(number, python, options)
-            except (PatchFailed, SuiteCrashed, SmokeFailed, CommandFailed) as error:
+            except (
+                PatchFailed,
+                OldPythonFailed,
+                SuiteCrashed,
+                SmokeFailed,
+                CommandFailed,
+            ) as error:
                 # Every step is taken: one look at the log tells all.
                 print(f"  FAILED: {error}", flush=True)
                 failed.append(number)

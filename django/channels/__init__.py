@@ -10,12 +10,15 @@ from .installation import settle
 
 __version__ = "2.0.0a1"
 
-settle(__name__)
-
-if django.VERSION < (3, 2):  # later versions find the AppConfig by themselves
-    default_app_config = __name__ + ".apps.ChannelsConfig"
-
 __all__ = ["Channel", "Group", "channel_layers", "include", "route", "route_class"]
+
+if not settle(__name__):
+    from .old_python import unavailable
+
+    globals().update((name, unavailable) for name in __all__)
+    default_app_config = __name__ + ".old_python.InertConfig"
+elif django.VERSION < (3, 2):  # later versions find the AppConfig by themselves
+    default_app_config = __name__ + ".apps.ChannelsConfig"
 
 # Not the one of `typing`, and no annotations here: a Python that is too old must reach the check above.
 TYPE_CHECKING = False

@@ -23,14 +23,18 @@ IN_DJANGO = {ADDON: "django.channels", ADDON + ".handlers": "django.core.handler
 def settle(package):
     """Check the versions. If `package` is the add-on next to the patched Django, make it an alias.
 
-    Raises ImproperlyConfigured on a Python or a Django that is too old, and warns (RuntimeWarning) about
-    a Django newer than this version of channels knows.
+    Returns whether channels can run. Raises ImproperlyConfigured on a Python or a Django that is too old,
+    and warns (RuntimeWarning) about a Django newer than this version of channels knows. The patched Django
+    itself runs on an older Python, without channels.
     """
     import django
 
+    if package != ADDON and sys.version_info[:2] < PYTHON_FLOOR:
+        return False
     require_versions(sys.version_info, django.VERSION)
     if package == ADDON and has_channels(django):
         become_alias()
+    return True
 
 
 def require_versions(python, django):

@@ -18,6 +18,9 @@ from .support.waiting import SCALE, TIMEOUT, wait_until
 
 STARTED = r"Starting Daphne development server at http://(\S+):(\d+)/"
 
+#: Makes every import of Daphne an ImportError.
+NO_DAPHNE = "import sys\nsys.modules['daphne'] = None\n"
+
 THREADED_VIEWS = """
 import threading
 from django.http import HttpResponse
@@ -286,14 +289,21 @@ class ErrorTests(RunserverTestCase):
                 self.assertIn("Error: That port is already in use.", output)
                 self.assertNotIn("Starting Daphne", output)
 
-    def test_daphne_missing(self):
-        blocker = (
-            "import sys\nsys.modules['daphne'] = None  # makes every import of it an ImportError\n"
-        )
-        status, output = self.run_to_end("0", files={"sitecustomize.py": blocker})
+    def test_without_daphne_it_is_the_wsgi_server_and_says_once_how_to_get_daphne(self):
+        for arguments in ([], ["--noreload"]):
+            port = free_port()
+            process = self.start(str(port), *arguments, files={"sitecustomize.py": NO_DAPHNE})
+            process.wait_for_output(r"Starting (WSGI )?development server at")
+            wait_until(lambda: can_connect(port), "the WSGI server")  # noqa: B023
+            self.assertEqual(self.get("127.0.0.1:%d" % port), "hello")
+            self.assertEqual(process.output.count("pip install 'daphne>=4.0'"), 1, process.output)
+            self.assertNotIn("Traceback", process.output)
+
+    def test_without_daphne_asgi_is_an_error(self):
+        status, output = self.run_to_end("0", "--asgi", files={"sitecustomize.py": NO_DAPHNE})
         self.assertEqual(status, 1, output)
-        self.assertIn("pip install channels[daphne]", output)
-        self.assertIn("--noasgi", output)
+        self.assertIn("pip install 'daphne>=4.0'", output)
+        self.assertNotIn("channels[daphne]", output)
         self.assertNotIn("Traceback", output)
 
     def test_unknown_layer(self):

@@ -5,7 +5,11 @@ A message on the channel `asgi.delay` says what to send where, and after how man
 `manage.py rundelay` keeps it in the database until then.
 """
 
+import sys
+
 import django
 
-if django.VERSION < (3, 2):  # later versions find the AppConfig by themselves
+if sys.version_info < (3, 7):  # noqa: UP036  (only in the patched Django)
+    default_app_config = "django.channels.old_python.InertDelayConfig"
+elif django.VERSION < (3, 2):  # later versions find the AppConfig by themselves
     default_app_config = __name__ + ".apps.DelayConfig"

@@ -52,10 +52,16 @@ class Command(WSGICommand):
     def add_arguments(self, parser):
         super().add_arguments(parser)
         parser.add_argument(
+            "--asgi",
+            action="store_true",
+            dest="asgi",
+            default=None,
+            help="Ends with an error if Daphne is missing, instead of running Django's WSGI server.",
+        )
+        parser.add_argument(
             "--noasgi",
             action="store_false",
             dest="asgi",
-            default=True,
             help="Runs Django's WSGI server instead: no WebSockets, no channels.",
         )
         parser.add_argument(
@@ -72,6 +78,8 @@ class Command(WSGICommand):
         )
 
     def handle(self, *args, **options):
+        if options["asgi"] is None:
+            options["asgi"] = self.has_daphne()
         if options["asgi"]:
             # Before the autoreloader starts: what is wrong is said once, and the command ends.
             import_daphne()
@@ -85,6 +93,16 @@ class Command(WSGICommand):
             self.checked = threading.Event()
             before_reloading(lambda: self.checked.wait(CHECKS_TIMEOUT))
         return super().handle(*args, **options)
+
+    def has_daphne(self):
+        """Return whether Daphne can be imported. If not, say once how to get it."""
+        try:
+            import_daphne()
+        except CommandError as error:
+            if os.environ.get("RUN_MAIN") != "true":  # the autoreloader's child would repeat it
+                self.stderr.write("%s\nUntil then, this is Django's WSGI server." % error)
+            return False
+        return True
 
     def inner_run(self, *args, **options):
         if not options["asgi"]:
@@ -206,7 +224,6 @@ def import_daphne():
         return import_module("daphne.server")
     except ImportError as error:
         raise CommandError(
-            "runserver needs Daphne, which cannot be imported (%s). Install it with:\n\n"
-            "    pip install channels[daphne]\n\n"
-            "or run Django's WSGI server, without WebSockets: manage.py runserver --noasgi" % error
+            "To serve WebSockets, runserver needs Daphne, which cannot be imported (%s). Install it with: "
+            "pip install 'daphne>=4.0'" % error
         ) from error
