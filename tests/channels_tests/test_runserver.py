@@ -57,6 +57,10 @@ def has_ipv6():
     return True
 
 
+#: Seconds after which a file is written again, if the reloader has not seen it.
+REWRITE_INTERVAL = 5
+
+
 class RunserverTestCase(SimpleTestCase):
     @classmethod
     def setUpClass(cls):
@@ -98,12 +102,12 @@ class RunserverTestCase(SimpleTestCase):
         Once may be too early: Django's reloader sees only what changes after its first look.
         """
         start = len(process.output)
-        for again in range(5):
+        for again in range(10):
             project.write(path, text + "\n" * again)
             try:
-                return process.wait_for_output(pattern, start, TIMEOUT / 2)
+                return process.wait_for_output(pattern, start, REWRITE_INTERVAL)
             except AssertionError:
-                if again == 4:
+                if again == 9:
                     raise
 
     @contextlib.contextmanager
