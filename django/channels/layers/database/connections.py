@@ -58,6 +58,8 @@ class Connection:
         self.cursor = cursor
         #: The file, on SQLite.
         self.path = path
+        #: Whether each statement needs a transaction that says its isolation level (PostgreSQL).
+        self.explicit = False
         #: When (monotonic) it was last used.
         self.used = 0.0
 
@@ -166,10 +168,30 @@ class Connections:
         Return `work(connection)`, run between BEGIN and COMMIT, or as it is if it is a `single` statement.
         It runs again if it lost against another transaction.
         """
+        return self._repeat(lambda: self._transaction(work, single))
+
+    def statement(self, work: Callable[[Connection], Any]) -> Any:
+        """
+        Return `work(connection)`, which executes one statement. It runs again if it lost against another
+        transaction. Raises as `lend` does, but never Conflict.
+        """
+
+        def run() -> Any:
+            with self.lend() as connection:
+                if not connection.explicit:
+                    return work(connection)
+                connection.run(self.begin)
+                result = work(connection)
+                connection.run("COMMIT")
+                return result
+
+        return self._repeat(run)
+
+    def _repeat(self, run: Callable[[], Any]) -> Any:
         attempt = 0
         while True:
             try:
-                return self._transaction(work, single)
+                return run()
             except Conflict as error:
                 attempt += 1
                 if attempt == TRIES:
@@ -184,7 +206,7 @@ class Connections:
             connection = self._get()
             self.lock()
             locked = True
-            if single:
+            if single and not connection.explicit:
                 result = work(connection)
             else:
                 connection.run(self.begin)

@@ -68,8 +68,10 @@ class Maintenance(Base):
         if began < self._look_again:
             return self.read("shortest", self.range)[0][0], False
         statement, parameters = self.many("look_around", "queue_name", self.events)
-        with self.connections.lend() as connection:
-            ((ending, expired),) = connection.rows(statement, dict(parameters, **self.range))
+        parameters.update(self.range)
+        ((ending, expired),) = self.connections.statement(
+            lambda each: each.rows(statement, parameters)
+        )
         seconds = time.monotonic() - began
         if seconds > LONG_LOOK:
             self._look_again = began + seconds + min(LOOK_MAX_INTERVAL, seconds / LOOK_SHARE)
@@ -171,8 +173,7 @@ class Maintenance(Base):
         look, parameters = self.many("stale", "queue_name", self.events)
         statement, _ = self.many("sweep", "queue_name", self.events)
         parameters.update(self.range)
-        with self.connections.lend() as connection:
-            channels = dict(connection.rows(look, parameters))
+        channels = dict(self.connections.statement(lambda each: each.rows(look, parameters)))
         if channels and not self.connections.transaction(
             lambda connection: connection.run(statement, parameters), single=True
         ):

@@ -6,6 +6,7 @@ waits.
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any, Sequence
 
 from django.core.exceptions import ImproperlyConfigured
@@ -23,6 +24,8 @@ _CONFLICTS = ("40P01", "40001")
 
 class PostgreSQLConnections(Connections):
     vendor = "postgresql"
+    # Claims skip and wait for rows of others, which a stricter level answers with an error.
+    begin = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
     def open(self):
         wrapper = self.wrapper()
@@ -47,6 +50,9 @@ class PostgreSQLConnections(Connections):
                 "The channel layer needs PostgreSQL %d or newer; the database %r is version %d."
                 % (OLDEST[0], self.alias, number // 10000)
             )
+        # Not SET: behind a pooler in transaction mode, the setting would reach connections of the site.
+        cursor.execute("SHOW transaction_isolation")
+        connection.explicit = cursor.fetchone()[0] != "read committed"
         return connection
 
     def explain(self, error):
@@ -78,18 +84,18 @@ class PostgreSQLStore(DatabaseStore):
     notifies = True
 
     def insert(self, rows: list[Row], topics: Sequence[str] = ()) -> None:
-        with self.connections.lend() as connection:
-            for part in self.parts(rows):
-                if topics:
-                    statement, parameters = self.many("insert_and_notify", "insert_row", part)
-                    parameters["topics"] = list(topics)
-                else:
-                    statement, parameters = self.many("insert", "insert_row", part)
-                connection.run(statement, parameters)
+        name = "insert_and_notify" if topics else "insert"
+        for part in self.parts(rows):
+            statement, parameters = self.many(name, "insert_row", part)
+            if topics:
+                parameters["topics"] = list(topics)
+            self.connections.statement(
+                partial(Connection.run, statement=statement, parameters=parameters)
+            )
 
     def notify(self, topics: Sequence[str]) -> None:
-        with self.connections.lend() as connection:
-            connection.rows(self.sql["notify"], {"topics": list(topics)})
+        parameters = {"topics": list(topics)}
+        self.connections.statement(lambda each: each.rows(self.sql["notify"], parameters))
 
     def take_row(self, wanted: Wanted) -> Any:
         return self._take("take", wanted, {})
@@ -102,8 +108,7 @@ class PostgreSQLStore(DatabaseStore):
         marks = self.marks.of(queues)
         parameters.update(queues=list(queues), names=list(names), marks=marks)
         began = time.monotonic()
-        with self.connections.lend() as connection:
-            rows = connection.rows(self.sql[name], parameters)
+        rows = self.connections.statement(lambda each: each.rows(self.sql[name], parameters))
         if not any(marks):
             self.marks.searched(time.monotonic() - began)
         row = rows[0]
@@ -115,10 +120,8 @@ class PostgreSQLStore(DatabaseStore):
     def drain(self, queue: str, limit: int) -> list[tuple[str, Any]]:
         mark = self.marks.of([queue])[0]
         began = time.monotonic()
-        with self.connections.lend() as connection:
-            rows = connection.rows(
-                self.sql["drain"], {"queue": queue, "mark": mark, "limit": limit}
-            )
+        parameters = {"queue": queue, "mark": mark, "limit": limit}
+        rows = self.connections.statement(lambda each: each.rows(self.sql["drain"], parameters))
         if not mark:
             self.marks.searched(time.monotonic() - began)
         rows.sort()

@@ -128,13 +128,15 @@ class DatabaseStore(Maintenance, Store):
 
     def write(self, name: str, parameters: dict[str, Any]) -> int:
         """Execute one statement that writes; return the number of rows it changed."""
-        with self.connections.lend() as connection:
-            return connection.run(self.sql[name], parameters)
+        count: int = self.connections.statement(lambda each: each.run(self.sql[name], parameters))
+        return count
 
     def read(self, name: str, parameters: dict[str, Any]) -> list[Any]:
         """Execute one statement that reads; return its rows."""
-        with self.connections.lend() as connection:
-            return connection.rows(self.sql[name], parameters)
+        rows: list[Any] = self.connections.statement(
+            lambda each: each.rows(self.sql[name], parameters)
+        )
+        return rows
 
     def many(self, name: str, row_name: str, rows: list[Row]) -> tuple[str, dict[str, Any]]:
         """Return a statement with {rows}, and its parameters, for `rows` (dicts)."""
@@ -445,8 +447,8 @@ class DatabaseStore(Maintenance, Store):
         if not queues:
             return set()
         parameters = {"queue%d" % number: queue for number, queue in enumerate(queues)}
-        with self.connections.lend() as connection:
-            rows = connection.rows(_union(self.sql["peek"], len(queues)), parameters)
+        statement = _union(self.sql["peek"], len(queues))
+        rows = self.connections.statement(lambda each: each.rows(statement, parameters))
         return {row[0] for row in rows}
 
     # Groups.
