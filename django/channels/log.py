@@ -26,6 +26,16 @@ _WEBSOCKET_EVENTS: dict[str, tuple[str, int | None]] = {
 }
 
 
+#: The most characters of a path or method in a line of `runserver`.
+MAX_SHOWN = 200
+
+
+def shown(value: object) -> str:
+    """Return what a client sent as text for a log line: `visible`, and at most MAX_SHOWN characters."""
+    text = visible(str(value)[: MAX_SHOWN + 1])
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
+
+
 def visible(value: object) -> str:
     """Return `value` as text for a log line. Characters that would break or colour the line are escaped."""
     text = str(value)
@@ -59,8 +69,8 @@ class ActionLog:
         logger.log(
             _level(status),
             "HTTP %s %s %s %s [%.3f s, %s]",
-            visible(details["method"]),
-            visible(details["path"]),
+            shown(details["method"]),
+            shown(details["path"]),
             status,
             details["size"],
             details["time_taken"],
@@ -83,7 +93,7 @@ class ActionLog:
             _level(status),
             "WebSocket %s %s%s [%.3f s, %s]",
             event,
-            visible(details["path"]),
+            shown(details["path"]),
             " %d" % status if status else "",
             now - since,
             client,

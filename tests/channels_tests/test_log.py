@@ -34,6 +34,12 @@ class ActionLogTests(SimpleTestCase):
         )
         self.assertEqual(record.status_code, 200)
 
+    def test_a_client_does_not_choose_the_length_of_a_line(self):
+        for path in ("/" + "a" * 5000, "/" + "\x1b" * 5000):
+            (record,) = self.lines(("http", "complete", dict(HTTP, path=path)))
+            self.assertLess(len(record.getMessage()), 300)
+            self.assertIn("…", record.getMessage())
+
     def test_the_level_follows_the_status(self):
         for status, level in [(304, "INFO"), (404, "WARNING"), (500, "ERROR")]:
             (record,) = self.lines(("http", "complete", dict(HTTP, status=status)))
