@@ -62,7 +62,7 @@ def run(command, timeout=1800, **options):
     return output
 
 
-#: Python 2 has no module venv; a Debian Python 3 may lack it, and is of no use here then.
+#: Python 2 lacks the module venv. A Debian Python 3 may lack it too, and can't be used here then.
 RUNS = "import sys; sys.version_info < (3,) or __import__('venv'); print('%d.%d' % sys.version_info[:2])"
 
 

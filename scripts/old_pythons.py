@@ -48,7 +48,7 @@ def check_old_pythons(folder):
         python = find_python(version)
         if python is None:
             if IN_CI:
-                raise OldPythonFailed(f"Python {version} is neither on PATH nor in pyenv.")
+                raise OldPythonFailed(f"Python {version} is missing: it isn't on PATH or in pyenv.")
             print(f"  Python {version}: not on this machine, skipped", flush=True)
             continue
         packages = packages_for(python, version, requirements)
@@ -57,7 +57,7 @@ def check_old_pythons(folder):
 
 
 def packages_for(python, version, requirements):
-    """Return a folder with `requirements` installed in it. (Python 2.7 has no module venv.)"""
+    """Return a folder with `requirements` installed in it. (Python 2.7 lacks the module venv.)"""
     target = os.path.join(CACHE, "old-pythons", version)
     ready = os.path.join(target, "ready")
     wanted = "\n".join(requirements)

@@ -14,7 +14,7 @@ _NOT_ALLOWED = "its ACL does not let this user do that: see the guide of the Red
 _REMEDIES = (
     (
         "OTHERPROJECT",
-        "another project uses this prefix: give each project a prefix of its own in CONFIG. If it is the "
+        "another project uses this prefix: give each project its own prefix in CONFIG. If it is the "
         "same project with another SECRET_KEY, name it: the option project",
     ),
     ("NOAUTH", "it asks for a password: give it in the URL of hosts, redis://USER:PASSWORD@HOST"),

@@ -48,7 +48,7 @@ READ_BATCH = 200
 #: Messages, and bytes, that leave in one batch at most.
 SEND_BATCH, SEND_BYTES = 200, 2 * 1024 * 1024
 
-#: Seconds that `close` waits for what is still being sent.
+#: Seconds that `close` waits until everything is sent.
 CLOSE_TIMEOUT = 5.0
 
 

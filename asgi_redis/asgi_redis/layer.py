@@ -1,4 +1,4 @@
-"""RedisChannelLayer: its options. The rules are the engine's, what is stored how is told in store.py."""
+"""RedisChannelLayer: its options. The rules are the engine's; store.py says how things are stored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .store import RedisStore
 #: Partitions on a cluster, where `partitions` is not given.
 CLUSTER_PARTITIONS = 16
 
-#: Seconds after which a project that has gone does not keep its prefix from others, at least.
+#: A prefix stays reserved for its project for at least this many seconds after the last use.
 PROJECT_EXPIRY = 60.0
 
 #: The options that only this layer has. Most go to `make_servers`.
@@ -46,13 +46,14 @@ class RedisChannelLayer(EngineLayer):
     `hosts` is a list with one URL (`redis://`, `rediss://`, `unix://`), (host, port), or dict of redis-py's
     options; with `cluster`, of some nodes of a Redis Cluster. `sentinels`, a list of (host, port), and
     `service` take its place. `prefix` begins every key; layers of one project share it, and no other project
-    may (project.py, also for `project`). `partitions` (1; on a cluster 16) must be the same in all processes.
-    `symmetric_encryption_keys`: see codec.py. `socket_timeout`, `socket_connect_timeout` (seconds),
-    `pool_size` (idle connections kept), `connection_kwargs` and `sentinel_kwargs` go to redis-py. The other
+    may. `project` names this project for that (project.py). `partitions` (1; on a cluster 16) must be the
+    same in all processes. `symmetric_encryption_keys`: see codec.py. `socket_timeout`,
+    `socket_connect_timeout` (seconds), `pool_size` (idle connections kept), `connection_kwargs` and
+    `sentinel_kwargs` go to redis-py. The other
     options are those of the engine's `Options` and of BaseChannelLayer.
     """
 
-    #: A worker is woken when it has to end, so it need not poll often.
+    #: `Worker.stop` wakes a waiting worker, so the wait can be long.
     block_for = 10.0
 
     store: RedisStore

@@ -1,4 +1,4 @@
-"""Tell this project from others on the same Redis: the default prefix, and who may use one. No I/O."""
+"""Tell the projects on one Redis apart: the default prefix, and which project may use one. No I/O."""
 
 from __future__ import annotations
 

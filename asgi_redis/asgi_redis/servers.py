@@ -213,10 +213,10 @@ def _checked(options: dict[str, Any]) -> Host:
         raise _refusal(name, REFUSED[name])
     ssl = options.get("ssl", False)
     if not isinstance(ssl, bool):
-        raise _refusal("ssl", "give True or False, and redis-py's options ssl_… beside it")
+        raise _refusal("ssl", "give True or False, and also redis-py's options ssl_…")
     if "path" in options:
         if {"host", "port"} & set(options) or ssl:
-            raise _refusal("path", "a Unix socket has neither host nor port nor TLS")
+            raise _refusal("path", "a Unix socket needs no host, no port and no TLS")
         options.pop("ssl", None)
         del options["socket_connect_timeout"]  # redis-py has none for it, and it does not wait
         where = str(options["path"])

@@ -77,7 +77,7 @@ def model_of_deferred(sender: Any) -> Any:
     """
     Return the model of the class that `only()` and `defer()` make, or None for any other class.
 
-    Since Django 1.10 there are no such classes.
+    Django 1.10 removed these classes.
     """
     return sender._meta.proxy_for_model if getattr(sender, "_deferred", False) else None
 

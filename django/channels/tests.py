@@ -1,4 +1,4 @@
-"""The old place of the test cases and clients: they are in `channels.test` since Channels 1.1."""
+"""The old place of the test cases and clients: Channels 1.1 moved them to `channels.test`."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 The worker: claims messages from a layer and runs the site's consumers on them, in threads.
 
 Here are the claim loop and its threads. `consume.py` runs one consumer, `replies.py` sends what it left.
-The worker knows the layer's contract and the routing, and nothing of sockets. `run()` repeats `run_once()`.
+The worker knows the layer's contract and the routing, and holds no sockets. It knows two channel names: to
+deny a handshake without a route, and to send an error page. `run()` repeats `run_once()`.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ logger = logging.getLogger("django.channels.worker")
 
 Callback = Callable[[str, Message], Any]
 
-#: ConsumeLater requeues a message this often; then it is given up.
+#: How many times ConsumeLater may requeue one message. After that, it is given up.
 MESSAGE_RETRIES = 10
 
-#: Seconds after which the replies of a batch of frames leave ahead of its end.
+#: When a batch of frames has run for this many seconds, the replies so far are sent.
 BATCH_FLUSH_INTERVAL = 0.02
 
 #: Seconds between two attempts to reach a layer that is unavailable, at first and at most.
@@ -67,7 +68,7 @@ _redelivered_lock = threading.Lock()
 
 class Worker:
     """
-    One consumer of `channel_layer`: claims a message at a time, in the thread that calls `run`.
+    The claim loop of one thread: handles one message at a time, in the thread that calls `run`.
 
     * `callback(channel, message)` is called with each message before its consumer runs.
     * `message_retries`: a message whose consumer raises ConsumeLater more often than this is given up, with
@@ -78,7 +79,8 @@ class Worker:
     * `drain`: at the end, handle what still waits. No other process would, on a layer that ends with this
       process.
 
-    `stop` may be called from any thread; everything else belongs to the thread that runs it.
+    `stop` may be called from any thread, and `ready` by the code that starts the worker. Everything else
+    belongs to the thread that runs it.
     """
 
     def __init__(
@@ -180,7 +182,8 @@ class Worker:
         """
         if _redelivered_lock.acquire(False):
             try:
-                # Other threads requeue what they claimed at the same time, before this may crash them.
+                # The message may crash the process again. Other threads that claimed redelivered messages
+                # get the time to requeue theirs first.
                 time.sleep(REDELIVERED_DELAY)
                 self.handle(channel, content)
                 self._acknowledge()  # before another one may begin
@@ -206,14 +209,15 @@ class Worker:
             self.channel_layer.acknowledge(self.consumer_id)
         except LayerUnavailable as error:
             logger.warning(
-                "The last message could not be acknowledged, and may be handled again: %s", error
+                "The last message could not be acknowledged. The layer will treat it as lost: %s",
+                error,
             )
 
     # One message.
 
     def handle(self, channel: str, content: dict[str, Any]) -> None:
         """Run the consumer of a message, or of each frame of a batch, and send what it left."""
-        # Only the loop of `run` claims again at once, so only there the layer may keep the ack until then.
+        # The layer may hold the ack back until the next claim. `run` alone claims again at once.
         consumer_id = self.consumer_id if self._is_running else None
         replies = Replies(self.channel_layer, channel, content, consumer_id)
         try:
@@ -223,7 +227,7 @@ class Worker:
             else:
                 self._consume_frames(channel, content, replies.frames, replies)
         except BaseException:
-            # Not the consumer's: of the callback, or of a route.
+            # run_consumer catches the consumer's exceptions: this is one of the callback, or of a route.
             logger.exception("A message on %s could not be handled:", channel)
             replies.fail()
         replies.finish()
@@ -304,8 +308,8 @@ class Worker:
 
 def _send_error_page(message: Message, error: BaseException) -> bool:
     """
-    Send Django's own page for the exception of a consumer of `http.request`. Return whether this logged the
-    exception.
+    Send Django's own page for the exception of a consumer of `http.request`. Return True if the page was
+    sent. Making it has then logged the exception.
     """
     if message.channel_name != HTTP_REQUEST or message.event_id is None:
         return False

@@ -3,7 +3,7 @@ A Sphinx extension for pages that are written for Django's documentation, when t
 
 It knows Django's roles and directives (`:setting:`, `:djadmin:`), and turns references to a page,
 setting or command of Django's own documentation into links to docs.djangoproject.com. A reference that
-neither this documentation nor the table below knows stays an error.
+is unknown here and in the table below stays an error.
 """
 
 from docutils import nodes

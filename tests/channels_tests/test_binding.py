@@ -148,7 +148,7 @@ class OutboundTests(WithBinding, ChannelTestCase):
 
     def test_a_transaction_inside_the_test(self):
         if not hasattr(transaction, "on_commit"):
-            self.skipTest("Django 1.8 has no hook for commits")
+            self.skipTest("Django 1.8 lacks hooks for commits")
         with transaction.atomic():
             IntegerValue.objects.create(name="fifty", value=50)
             self.assertEqual(self.receive_both(), (None, None))
@@ -222,7 +222,7 @@ class CommitTests(WithBinding, TransactionChannelTestCase):
 
     def test_sent_at_commit_and_not_at_rollback(self):
         if not hasattr(transaction, "on_commit"):
-            self.skipTest("Django 1.8 has no hook for commits")
+            self.skipTest("Django 1.8 lacks hooks for commits")
         with transaction.atomic():
             value = IntegerValue.objects.create(name="fifty", value=50)
             self.assertEqual(self.receive_both(), (None, None))

@@ -541,7 +541,7 @@ class FailedSendTests(BindingOf, TransactionChannelTestCase):
         self.assertEqual(self.layer.statistics()["sends_dropped"], before + 2)
         self.assertEqual(Place.objects.count(), 1)
 
-    @skipUnless(HAS_COMMIT_HOOKS, "Django 1.8 has no hook for commits")
+    @skipUnless(HAS_COMMIT_HOOKS, "Django 1.8 lacks hooks for commits")
     def test_the_hooks_of_the_site_run(self):
         self.break_layer()
         ran = []

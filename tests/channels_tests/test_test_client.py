@@ -268,7 +268,7 @@ class ClientTests(ChannelTestCase):
 
     def test_sends_on_commit_arrive_though_the_test_case_rolls_back(self):
         if not hasattr(transaction, "on_commit"):
-            self.skipTest("Django 1.8 has no hook for commits")
+            self.skipTest("Django 1.8 lacks hooks for commits")
         others = []
         with transaction.atomic():
             Channel("out").send({"n": 1}, on_commit=True)

@@ -42,7 +42,7 @@ SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
 
 
 class OddError(BaseException):
-    """Neither an Exception nor an exit."""
+    """An error that isn't an Exception or an exit."""
 
 
 ERRORS = (KeyError, OddError, GeneratorExit, SystemExit, KeyboardInterrupt, StopIteration)
@@ -218,7 +218,7 @@ class TransactionTests(OpenTransactions, Site, TransactionTestCase):
 
     def test_an_on_commit_hook_that_raises_is_a_500(self):
         if django.VERSION < (1, 9):
-            self.skipTest("Django 1.8 has no on_commit")
+            self.skipTest("Django 1.8 lacks on_commit")
         for error in ERRORS:
 
             def fail(error=error):
@@ -602,7 +602,7 @@ class LengthTests(Site, SimpleTestCase):
 
 
 class UnavailableTests(Site, SimpleTestCase):
-    """The layer is away for a while."""
+    """The layer is unreachable for a while."""
 
     def away(self, name, times, exception=LayerUnavailable):
         """Have the method `name` of the layer raise `times` times. Return the ids that sends came with."""
@@ -666,7 +666,7 @@ class UnavailableTests(Site, SimpleTestCase):
         self.assertEqual(len(ids), 1)
 
     def consume(self, view, **changes):
-        """Run the view while the layer is away. Return the replies that are sent when it is back."""
+        """Run the view while the layer is unreachable. Return the replies that are sent when it is back."""
         self.serve(view)
         outer = outbox.open()
         content = Sent("POST").message(**changes)

@@ -6,7 +6,7 @@
 write_though_full(KEYS[1])
 for n = 1, #ARGV, 2 do
   if type(redis.pcall("HINCRBY", KEYS[1], ARGV[n], ARGV[n + 1])) == "table" then
-    redis.call("HSET", KEYS[1], ARGV[n], ARGV[n + 1]) -- it was no number
+    redis.call("HSET", KEYS[1], ARGV[n], ARGV[n + 1]) -- it wasn't a number
   end
 end
 return 0

@@ -135,7 +135,7 @@ class SentinelTests(SentinelTopology, LayerConformance, unittest.TestCase):
 
 
 class FailoverTests(SentinelTopology, unittest.TestCase):
-    # It has its own servers: after the failover there is no primary to return to.
+    # It has its own servers: the failover leaves them without the old primary.
     def test_messages_flow_again_after_a_failover(self):
         sender, worker, gateway = (self.make_layer() for _ in range(3))
         batches = []
@@ -263,7 +263,7 @@ class ClusterTests(ClusterTopology, LayerConformance, unittest.TestCase):
 
 
 class ClusterFailoverTests(ClusterTopology, unittest.TestCase):
-    # It has its own servers: after the failover there is no primary to return to.
+    # It has its own servers: the failover leaves them without the old primary.
     replicas = 1
 
     def test_a_failover_resets_the_inboxes(self):

@@ -1,5 +1,5 @@
 """
-From the signals of a bound model to messages: who saw a row before a change, and who sees it after it.
+From the signals of a bound model to messages: which groups saw a row before a change, and which see it after it.
 
 Django sends the signals in many orders. A receiver may save the instance again inside `post_save`, delete it,
 or save another instance of the same row. So each thread keeps a list of the saves that have begun and not
@@ -360,10 +360,10 @@ def _send_relation(binding: type[Binding], row: Any, before: set[str], using: st
 
 
 def _waiting(key: tuple[Any, ...], using: str) -> Iterator[PendingChange]:
-    """Yield what is to tell of the row at the commit, and would be rolled back with the change made now."""
+    """Yield the commit hooks that tell of the row and would be rolled back with the current change."""
     connection = connections[using]
     savepoints = set(connection.savepoint_ids) - {None}  # None: atomic(savepoint=False)
-    hooks = getattr(connection, "run_on_commit", [])  # Django 1.8 has no such hooks
+    hooks = getattr(connection, "run_on_commit", [])  # Django 1.8 lacks these hooks
     for hook in reversed(hooks[-_MAX_HOOKS_SEARCHED:]):
         pending = hook[1]
         if not isinstance(pending, PendingChange) or pending.key != key:

@@ -55,7 +55,7 @@ class Connection:
         self.gateway = gateway
         self.state = state
         self.groups: set[str] = set()
-        #: Whether its client has gone, so that it is known only while an event of it is in flight.
+        #: True once the client has gone. The gateway forgets the connection when its state is over.
         self.detached = False
         self.reader: Any = None
         #: Of a WebSocket: the task that writes, and the timer that ends it after the state has finished.
@@ -87,7 +87,7 @@ class Connection:
         if self._paused is not None and (self.state.reading or self._finished):
             _wake(self._paused)
             self._paused = None
-            self._pauses += 1  # the reader runs later
+            self._pauses += 1  # the reader goes on: `wait_for_reader` gives it its time again
         if self.detached:
             self.gateway.forget(self)
 
@@ -125,7 +125,7 @@ class Connection:
                     self.perform(actions)
             if self._finished:
                 if self._is_aborted and hasattr(self._send, "cut"):
-                    self._send.cut()  # other servers see that the application has returned
+                    self._send.cut()  # others abort an unfinished response by themselves
                 return
             self._wakeup = self.gateway.loop.create_future()
             await self._wakeup
@@ -133,7 +133,7 @@ class Connection:
     async def _give(self, event: dict[str, Any]) -> None:
         try:
             await self._send(event)
-        except (OSError, asyncio.CancelledError):  # the latter an Exception until Python 3.7 goes
+        except (OSError, asyncio.CancelledError):  # (an Exception on Python 3.7)
             raise  # the client has gone
         except Exception:
             # Daphne (autobahn) refuses the protocol's own close codes except 1000. It gets 4011 for 1011.
@@ -145,7 +145,8 @@ class Connection:
         """
         Let the server end a connection that this side has closed, up to CLOSE_TIMEOUT seconds.
 
-        A client that has left may have sent frames before. The time starts again while they wait for workers.
+        The reader may still have frames of a client that has left. While it is paused because workers are
+        busy, the time starts again.
         """
         pauses = None
         while not self.reader.done() and (self._paused is not None or self._pauses != pauses):

@@ -8,7 +8,7 @@ from .waiting import TIMEOUT
 
 class Proxy:
     """
-    Passes 127.0.0.1:`port` on to 127.0.0.1:`target`, in a thread of its own.
+    Passes 127.0.0.1:`port` on to 127.0.0.1:`target`, in its own thread.
 
     `stall` and `resume` act on all connections, also those to come. Any thread may call the methods.
     """

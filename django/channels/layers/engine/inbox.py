@@ -34,7 +34,7 @@ SEND_BATCH = 500
 #: Seconds between two tries to reach the store.
 RETRY_INTERVAL = 0.3
 
-#: Seconds that `close` waits for what is still being sent.
+#: Seconds that `close` waits until everything is sent.
 CLOSE_TIMEOUT = 5.0
 
 

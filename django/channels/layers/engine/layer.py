@@ -62,7 +62,8 @@ class EngineLayer(BaseChannelLayer):
         """Set up what belongs to one process."""
         self._lock = threading.RLock()
         self.notices = Notices(self.options.dead_letters)
-        #: By consumer: what cannot be read, and the store did not say whether it made a dead letter of it.
+        #: By consumer: an unreadable entry whose `dead_letter` call failed. It may have taken effect, so the
+        #: next call repeats it.
         self._unreadable: dict[str | None, tuple[Entry, Exception]] = {}
         self._leases: LeaseManager | None = None
         #: When (monotonic) a process without a lease thread shares its counters.
@@ -168,7 +169,7 @@ class EngineLayer(BaseChannelLayer):
         store = self.store
         deadline = time.monotonic() + self.block_for if block else 0.0
         if block:
-            self.leases.start()  # what is due, or expires, meanwhile
+            self.leases.start()  # its thread sends what is due, and reports what expires, while this one waits
         self._bury_again(consumer)
         while True:
             if consumer is None:
@@ -204,7 +205,7 @@ class EngineLayer(BaseChannelLayer):
         self.recovery.unreadable(entry, error, dropped)
 
     def _bury_again(self, consumer: str | None) -> None:
-        """Do what an earlier call may not have done, before `consumer` acknowledges the unreadable entry."""
+        """Repeat a `dead_letter` call that failed, before `consumer` acknowledges the entry."""
         if consumer in self._unreadable:
             self.bury(consumer, *self._unreadable[consumer])
 
@@ -314,7 +315,7 @@ class EngineLayer(BaseChannelLayer):
         except LayerUnavailable as error:
             logger.debug("The counters of %s were not shared: %s", self, error)
 
-    # The gateway's end.
+    # What gateways call.
 
     def open_inbox(self, name: str) -> Inbox:
         check_channel_name(name)

@@ -250,7 +250,7 @@ class LeaseManager:
     # Delay.
 
     def expect(self, seconds: float) -> None:
-        """Look for what is due in `seconds`: this process has delayed a message."""
+        """Look for delayed messages again in `seconds`: this process has delayed one."""
         when = time.monotonic() + seconds
         with self._lock:
             if self._expected is None or when < self._expected:
