@@ -1,5 +1,5 @@
 """
-From the signals of a bound model to messages: which groups saw a row before a change, and which see it after it.
+From the signals of a bound model to messages: which groups saw a row before a change, and which after it.
 
 Django sends the signals in many orders. A receiver may save the instance again inside `post_save`, delete it,
 or save another instance of the same row. So each thread keeps a list of the saves that have begun and not

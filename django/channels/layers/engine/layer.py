@@ -169,7 +169,7 @@ class EngineLayer(BaseChannelLayer):
         store = self.store
         deadline = time.monotonic() + self.block_for if block else 0.0
         if block:
-            self.leases.start()  # its thread sends what is due, and reports what expires, while this one waits
+            self.leases.start()  # its thread sends what is due, and reports what expires
         self._bury_again(consumer)
         while True:
             if consumer is None:
