@@ -8,7 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.views.decorators.debug import sensitive_variables
 
 from .codec import make_codec
-from .contract import EngineLayer, Options, split
+from .contract import EngineLayer, Options, is_count, refusal, split
 from .keys import Keys
 from .project import identities
 from .scripts import run
@@ -61,6 +61,10 @@ class RedisChannelLayer(EngineLayer):
     @sensitive_variables()  # type: ignore[untyped-decorator]
     def __init__(self, **config: Any) -> None:
         own, shared, common = split(config, DEFAULTS)
+        if not is_count(own["pool_size"]):
+            raise refusal("pool_size", "a number of connections, 0 or more", own["pool_size"])
+        if not isinstance(own["cluster"], bool):
+            raise refusal("cluster", "True or False", own["cluster"])
         super().__init__(Options(**shared), **common)
         partitions = own.pop("partitions") or (CLUSTER_PARTITIONS if own["cluster"] else 1)
         self._keys = Keys(own.pop("prefix"), partitions)

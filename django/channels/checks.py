@@ -1,28 +1,35 @@
-"""System checks of CHANNEL_LAYERS: each problem is reported with its remedy."""
+"""System checks of CHANNEL_LAYERS: each problem is reported with its remedy. Nothing is connected to."""
 
 from __future__ import annotations
 
-from typing import Any
+import difflib
+from typing import Any, Callable, Iterable, Iterator, Tuple
 
 from django.core.checks import Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
+from django.views.decorators.debug import sensitive_variables
+
+from .asgi import channel_layers, import_backend
+from .layers.engine.layer import EngineLayer
+from .log import shown
+from .protocol import EVENT_CHANNELS, event_keys
+from .routing import Include, Route, Router
 
 TAG = "channels"
 
+#: What an entry of CHANNEL_LAYERS may have.
+_ENTRY_KEYS = ("BACKEND", "CONFIG", "ROUTING", "TEST_CONFIG")
 
-def _layers() -> Any:
-    from .asgi import channel_layers
-
-    return channel_layers.configs
+#: A route or an include, and the name of one of its filters.
+_Filter = Tuple[Any, str]
 
 
 @register(TAG)
 def check_channel_layers(app_configs: Any, **kwargs: Any) -> list[Any]:
-    """Check for channels.E001 (CHANNEL_LAYERS), E002 (BACKEND), E003 (ROUTING), W001 (no default)."""
-    from .asgi import import_backend
-    from .routing import Router
-
-    layers = _layers()
+    """
+    Check CHANNEL_LAYERS for channels.E001 (not a dict of dicts), W001 (no default), and each of its entries.
+    """
+    layers = channel_layers.configs
     if not isinstance(layers, dict) or not all(isinstance(each, dict) for each in layers.values()):
         return [
             Error(
@@ -31,7 +38,7 @@ def check_channel_layers(app_configs: Any, **kwargs: Any) -> list[Any]:
                 id="channels.E001",
             )
         ]
-    problems = []
+    problems: list[Any] = []
     if "default" not in layers:
         problems.append(
             Warning(
@@ -40,25 +47,112 @@ def check_channel_layers(app_configs: Any, **kwargs: Any) -> list[Any]:
                 id="channels.W001",
             )
         )
-    for alias, entry in sorted(layers.items()):
-        try:
-            import_backend(alias, entry)
-        except ImproperlyConfigured as error:
-            problems.append(
-                Error(
-                    str(error),
-                    hint="BACKEND is the dotted path of a channel layer class.",
-                    id="channels.E002",
-                )
-            )
-        try:
-            Router(entry.get("ROUTING", []))
-        except ImproperlyConfigured as error:
-            problems.append(
-                Error(
-                    "CHANNEL_LAYERS[%r]: %s" % (alias, error),
-                    hint="ROUTING is the dotted path of a list of route() and include().",
-                    id="channels.E003",
-                )
-            )
+    for alias in sorted(layers, key=str):
+        problems += _check_entry(alias, layers[alias])
     return problems
+
+
+def _check_entry(alias: str, entry: dict[str, Any]) -> Iterator[Any]:
+    """Check one layer for channels.E002 (BACKEND), W002 (keys), E003 (ROUTING), E004 and W004."""
+    for key in sorted(set(entry).difference(_ENTRY_KEYS), key=str):
+        yield Warning(
+            "CHANNEL_LAYERS[%r] has an unknown key %r." % (alias, key),
+            hint=_suggest(key, _ENTRY_KEYS),
+            id="channels.W002",
+        )
+    try:
+        import_backend(alias, entry)
+    except ImproperlyConfigured as error:
+        yield Error(
+            str(error),
+            hint="BACKEND is the dotted path of a channel layer class.",
+            id="channels.E002",
+        )
+    else:
+        yield from _check_options(alias, entry)
+    try:
+        router = Router(entry.get("ROUTING", []))
+    except ImproperlyConfigured as error:
+        yield Error(
+            "CHANNEL_LAYERS[%r]: %s" % (alias, error),
+            hint="ROUTING is the dotted path of a list of route() and include().",
+            id="channels.E003",
+        )
+    else:
+        yield from _check_filters(alias, router)
+
+
+def _check_options(alias: str, entry: dict[str, Any]) -> Iterator[Any]:
+    """Check for channels.E004: the layer refuses its CONFIG or TEST_CONFIG."""
+    makers: list[tuple[str, Callable[[str], Any]]] = [
+        ("CONFIG", channel_layers.make_backend),
+        ("TEST_CONFIG", channel_layers.make_test_backend),
+    ]
+    for key, make in makers:
+        if entry.get(key) is None and key == "TEST_CONFIG":
+            continue
+        problem = _problem(make, alias).replace("CHANNEL_LAYERS[%r]: " % alias, "", 1)
+        if problem:
+            yield Error(
+                "CHANNEL_LAYERS[%r] has a %s that its layer refuses: %s" % (alias, key, problem),
+                hint="See the options of the layer in the documentation of its BACKEND.",
+                id="channels.E004",
+            )
+
+
+@sensitive_variables()  # a password, maybe
+def _problem(make: Callable[[str], Any], alias: str) -> str:
+    """Make a layer, which connects to nothing, and return why it cannot be made, or ""."""
+    try:
+        layer = make(alias)
+        if isinstance(layer, EngineLayer):
+            layer.make_store()  # some options are read only then
+    except ImproperlyConfigured as error:
+        return str(error)
+    except Exception as error:
+        return "%s: %s" % (type(error).__name__, error)
+    return ""
+
+
+def _check_filters(alias: str, router: Router) -> Iterator[Any]:
+    """Check for channels.W004: a filter by a key that no message of a standard channel has."""
+    unknown: dict[tuple[int, str], tuple[Any, set[str]]] = {}
+    for (owner, name), channel in _filters(router.root.routes, []):
+        if name not in event_keys(channel):
+            unknown.setdefault((id(owner), name), (owner, set()))[1].add(channel)
+    for (_, name), (owner, channels) in unknown.items():
+        keys = set().union(*map(event_keys, channels))
+        yield Warning(
+            "CHANNEL_LAYERS[%r]: %s filters by %r, a key that no message on %s has, so it takes no message "
+            "from there." % (alias, shown(owner), name, " or ".join(sorted(channels))),
+            hint=_suggest(name, keys),
+            id="channels.W004",
+        )
+
+
+def _filters(routes: Iterable[Any], outer: list[_Filter]) -> Iterator[tuple[_Filter, str]]:
+    """
+    Return each filter that decides about messages on a standard channel, with the channel. `outer` are the
+    filters of the includes around `routes`.
+    """
+    for each in routes:
+        if type(each).match not in (Route.match, Include.match):
+            continue  # the site's own kind of route
+        found = outer + [(each, name) for name, _ in each.filters]
+        if isinstance(each, Include):
+            yield from _filters(each.routes, found)
+            continue
+        for channel in sorted(EVENT_CHANNELS.intersection(each.channels)):
+            for item in found:
+                yield item, channel
+
+
+def _suggest(name: object, known: Iterable[str]) -> str:
+    """Return a hint that names the key that was meant, if one is near, and those that there are."""
+    keys = sorted(known)
+    near = {each.lower(): each for each in keys}
+    found = difflib.get_close_matches(str(name).lower(), list(near), 1)
+    return "%sThe keys are: %s." % (
+        "Did you mean %r? " % near[found[0]] if found else "",
+        ", ".join(keys),
+    )

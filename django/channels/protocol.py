@@ -184,6 +184,22 @@ class WebSocketDisconnect(Event, total=False):
     code: int
 
 
+#: The type of the messages on each channel of EVENT_CHANNELS.
+_EVENT_TYPES = {
+    HTTP_REQUEST: HttpRequest,
+    HTTP_DISCONNECT: HttpDisconnect,
+    WEBSOCKET_CONNECT: WebSocketConnect,
+    WEBSOCKET_RECEIVE: WebSocketReceive,
+    WEBSOCKET_DISCONNECT: WebSocketDisconnect,
+}
+
+
+def event_keys(channel: str) -> set[str]:
+    """Return the keys that messages on `channel`, one of EVENT_CHANNELS, may have."""
+    classes = _EVENT_TYPES[channel].__mro__  # until Python 3.7 goes, each has its own keys only
+    return set().union(*(getattr(each, "__annotations__", ()) for each in classes))
+
+
 class BodyPart(TypedDict, total=False):
     """What a gateway sends on a body channel."""
 

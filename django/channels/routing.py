@@ -158,6 +158,9 @@ class Include:
                 return match
         return None
 
+    def __repr__(self) -> str:
+        return "<Include of %r>" % (self.routes,)
+
 
 class _KnownSocket:
     """Accepts a WebSocket that no route of the project connects, if one of them takes its frames."""

@@ -117,6 +117,11 @@ class RefusedTests(unittest.TestCase):
             make(hosts, **config)
         self.assertNotIn(SECRET, "".join(traceback.format_exception(None, caught.exception, None)))
 
+    def test_options_of_another_type(self):
+        self.assertRefused("pool_size", pool_size="many")
+        self.assertRefused("pool_size", pool_size=-1)
+        self.assertRefused("cluster", cluster="no")
+
     def test_options_that_cannot_be_honoured(self):
         url = "redis://user:%s@localhost/0" % SECRET
         for query, pattern in (

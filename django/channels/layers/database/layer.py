@@ -6,6 +6,7 @@ Here are its options and the choice of a store. The store is store.py; SQL is in
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -41,6 +42,12 @@ class DatabaseChannelLayer(EngineLayer):
         own, shared, common = options.split(config, self.OWN)
         self.database: str = own["database"]
         self.file = own["file"]
+        if not isinstance(self.database, str):
+            raise options.refusal("database", "an alias of DATABASES", self.database)
+        if self.file is not None and (
+            not self.file or not isinstance(self.file, (str, os.PathLike))
+        ):
+            raise options.refusal("file", "the path of a file", self.file)
         self.prefix: str = check_group_name(own["prefix"])
         super().__init__(Options(**shared), **common)
 

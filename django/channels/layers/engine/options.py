@@ -54,6 +54,8 @@ class Options(NamedTuple):
         if not is_count(self.dead_letters):
             raise refusal("dead_letters", "how many are kept, 0 or more", self.dead_letters)
         check_inbox_capacity(self.inbox_capacity)
+        if not isinstance(self.retry_safe_requests, bool):
+            raise refusal("retry_safe_requests", "True or False", self.retry_safe_requests)
         RedeliveryPolicy(self.lost, self.retry_safe_requests)
         return self
 
