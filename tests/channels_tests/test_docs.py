@@ -538,7 +538,7 @@ class TestCasePageTests(unittest.TestCase):
         self.run_test_case(
             "topics/channels/testing.txt",
             "greetings.routing.channel_routing",
-            "greetings.live_tests.LiveTests",
+            "greetings.test_live.LiveTests",
         )
 
 

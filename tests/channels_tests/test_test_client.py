@@ -1,18 +1,26 @@
 """channels.test: test cases with captive layers, clients, apply_routes."""
 
+import itertools
+import json
 import unittest
+from contextlib import ExitStack
+from types import SimpleNamespace
 
 from django.channels import Channel, Group, route
 from django.channels.asgi import channel_layers
+from django.channels.binding.websockets import WebsocketBinding
 from django.channels.exceptions import (
     ConsumeLater,
     DenyConnection,
     InvalidMessage,
     WebsocketCloseException,
 )
+from django.channels.gateway.state import WRITE
+from django.channels.gateway.websocket import WebSocket
 from django.channels.generic.websockets import JsonWebsocketConsumer, WebsocketConsumer
 from django.channels.layers.base import BaseChannelLayer
 from django.channels.layers.memory import MemoryChannelLayer
+from django.channels.protocol import ack
 from django.channels.sessions import channel_session
 from django.channels.signals import consumer_finished, consumer_started
 from django.channels.test import (
@@ -28,6 +36,9 @@ from django.db import transaction
 from django.test import override_settings
 
 from .applications import INSTALLED
+from .test_binding import defined_for_a_test
+
+User = get_user_model()
 
 urlpatterns = []
 
@@ -74,6 +85,92 @@ class SomeCaptiveLayersTests(ChannelTestCase):
     def test_only_those_named(self):
         self.assertIs(type(channel_layers["small"]), MemoryChannelLayer)
         self.assertIs(type(channel_layers["default"]), CrossingLayer)
+
+
+@override_settings(
+    CHANNEL_LAYERS=dict(
+        LAYERS,
+        away={"BACKEND": "no_such_package.Layer"},
+        nowhere={"BACKEND": __name__ + ".NoSuchLayer", "ROUTING": []},
+        nothing={},
+    )
+)
+class LayersThatCannotBeImportedTests(ChannelTestCase):
+    def test_they_are_replaced_as_the_others(self):
+        for alias in ("away", "nowhere", "nothing"):
+            Channel("test", alias=alias).send({"n": 1})
+            self.assertEqual(self.get_next_message("test", alias)["n"], 1)
+
+
+class RowsOfTheClassTests(ChannelTestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.undo = ExitStack()
+        defined_for_a_test(
+            SimpleNamespace(addCleanup=cls.undo.callback),
+            "UserBinding",
+            (WebsocketBinding,),
+            model=User,
+            stream="users",
+            fields=["username"],
+            group_names=classmethod(lambda cls, instance: ["users"]),
+            has_permission=lambda binding, user, action, pk: False,
+        )
+        super().setUpClass()
+
+    @classmethod
+    def tearDownClass(cls):
+        super().tearDownClass()
+        cls.undo.close()
+
+    @classmethod
+    def setUpTestData(cls):
+        User.objects.create(username="first")
+        Channel("test").send({}, on_commit=True)
+
+    def setUp(self):
+        # Here, because a group without members would hide what is still to be sent.
+        Group("users").add("member")
+
+    def names(self):
+        messages = iter(lambda: self.get_next_message("member"), None)
+        texts = [json.loads(each["text"]) for each in messages]
+        return [each["payload"]["data"]["username"] for each in texts]
+
+    def test_the_layers_are_empty_at_the_first_look(self):
+        self.assertEqual(User.objects.count(), 1)
+        self.assertIsNone(self.get_next_message("test"))
+        self.assertEqual(self.names(), [])
+
+    def test_the_layers_are_empty_in_a_second_test(self):
+        self.assertIsNone(self.get_next_message("test"))
+        User.objects.create(username="second")
+        self.assertEqual(self.names(), ["second"])
+
+    def test_a_change_does_not_reach_who_joins_after_it(self):
+        User.objects.create(username="second")
+        Group("users").add("late")
+        Group("users").discard("member")
+        User.objects.create(username="third")
+        self.assertIn("second", self.get_next_message("member")["text"])
+        self.assertIsNone(self.get_next_message("member"))
+        self.assertIn("third", self.get_next_message("late")["text"])
+        self.assertIsNone(self.get_next_message("late"))
+
+    def test_a_change_arrives_before_what_was_sent_after_it(self):
+        User.objects.create(username="second")
+        Group("users").send({"text": "after"})
+        self.assertIn("second", self.get_next_message("member")["text"])
+        self.assertEqual(self.get_next_message("member")["text"], "after")
+
+    def test_a_change_in_a_transaction_of_the_test_waits_for_its_end(self):
+        if not hasattr(transaction, "on_commit"):
+            self.skipTest("Django 1.8 has no hook for commits")
+        with transaction.atomic():
+            User.objects.create(username="second")
+            Group("users").add("late")
+        self.assertEqual(self.names(), ["second"])
+        self.assertIsNotNone(self.get_next_message("late"))
 
 
 class LayersComeBackTests(unittest.TestCase):
@@ -412,11 +509,38 @@ class WSClientTests(ChannelTestCase):
 
         self.assertEqual(self.connect_with(send).receive(), [2])
 
-        for reply in ({"close": True}, {"accept": False}, {"close": 4000}):
+        for reply in (
+            {"close": True},
+            {"accept": False},
+            {"close": 4000},
+            {"accept": True, "close": 4403},
+            {"accept": False, "text": "[1]"},
+        ):
             with self.assertRaisesRegex(AssertionError, "rejected"):
                 self.connect_with(lambda message, reply=reply: message.reply_channel.send(reply))
         with self.assertRaisesRegex(AssertionError, "not accepted"):
             self.connect_with(lambda message: None)
+
+    def test_a_handshake_is_decided_as_by_a_gateway(self):
+        values = {
+            "accept": [None, True, False],
+            "text": [None, "", "[1]"],
+            "bytes": [None, b""],
+            "close": [None, False, True, 4403],
+        }
+        for chosen in itertools.product(*values.values()):
+            reply = {key: value for key, value in zip(values, chosen) if value is not None}
+            socket = WebSocket("gateway.x!1", "/")
+            socket.connect({})
+            actions = socket.reply(ack(0, [reply]))
+            written = [action[1]["type"] for action in actions if action[0] is WRITE]
+            with self.subTest(reply=reply):
+                send = [lambda message, reply=reply: message.reply_channel.send(reply)]
+                if "websocket.accept" in written:
+                    self.connect_with(*send)
+                else:
+                    with self.assertRaises(AssertionError):
+                        self.connect_with(*send)
 
     def test_accept_is_left_alone_on_request(self):
         with apply_routes(WebsocketConsumer.as_route()):

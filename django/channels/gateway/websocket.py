@@ -70,6 +70,17 @@ MAX_UNREAD_WEIGHT = 4 * 1024 * 1024
 OTHERS, OWN = False, True
 
 
+def answer_to_handshake(reply: dict[str, Any]) -> bool | None:
+    """
+    Return True if a reply to the connect event accepts the handshake, False if it denies it, and None if it
+    decides nothing. Data accepts, too. The test client decides by this function as well.
+    """
+    has_data = reply.get("text") is not None or reply.get("bytes") is not None
+    if reply.get("accept") is False or (reply.get("close") and not has_data):
+        return False
+    return True if reply.get("accept") or has_data else None
+
+
 class WebSocket(ConnectionState):
     """
     The state of one socket. Every method is an event and returns actions (see state.py).
@@ -186,11 +197,11 @@ class WebSocket(ConnectionState):
         text, data, close = message.get("text"), message.get("bytes"), message.get("close")
         actions: list[Action] = []
         if self.phase == CONNECTING:
-            has_data = text is not None or data is not None
-            if message.get("accept") is False or (close and not has_data):
-                return self._deny()
-            if not message.get("accept") and not has_data:
+            accepted = answer_to_handshake(message)
+            if accepted is None:
                 return []
+            if not accepted:
+                return self._deny()
             actions += self._accept(message.get("subprotocol"))
         if text is not None:
             actions += self._write("text", text, str, sender)

@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator
 from django.db import connections
 from django.test import TestCase, TransactionTestCase, override_settings
 
-from ..asgi import DEFAULT_LAYER_ALIAS, channel_layers, import_backend
+from ..asgi import (
+    DEFAULT_LAYER_ALIAS,
+    InvalidChannelLayerError,
+    channel_layers,
+    import_backend,
+)
 from ..channel import Group
 from ..consume import HANDLED, LATER, call_afterwards, run_consumer
 from ..layers.base import BaseChannelLayer
@@ -76,6 +81,35 @@ def run_commit_hooks() -> None:
                 hook[1]()
 
 
+def drop_commit_hooks() -> None:
+    """
+    Forget the messages that wait for a commit. Before a test, these are the messages about the rows that
+    `setUpTestData` and fixtures made in the transaction of the class.
+    """
+    for connection in connections.all():
+        waiting = getattr(connection, "run_on_commit", [])
+        if waiting:
+            connection.run_on_commit = [hook for hook in waiting if not _is_ours(hook[1])]
+
+
+def _commit_first(layer: Any) -> None:
+    """
+    Send what waits for a commit before this layer does anything for the test. Otherwise a message about a
+    change reaches who joined the group after it, or arrives after what was sent later.
+    """
+    for name in ("group_add", "group_discard", "deliver", "deliver_group"):
+        setattr(layer, name, _after_hooks(getattr(layer, name)))
+
+
+def _after_hooks(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        run_commit_hooks()
+        return method(*args, **kwargs)
+
+    return wrapper
+
+
 def _is_ours(hook: Callable[[], Any]) -> bool:
     return getattr(hook, "__module__", None) is not None and hook.__module__.startswith(_PACKAGE)
 
@@ -96,7 +130,9 @@ class ChannelTestMixin:
         with override_settings(**layers):
             aliases = cls.test_channel_aliases
             for alias in list(channel_layers if aliases is None else aliases):
-                cls._former_layers[alias] = channel_layers.set(alias, make_test_layer(alias))
+                layer = make_test_layer(alias)
+                _commit_first(layer)
+                cls._former_layers[alias] = channel_layers.set(alias, layer)
         try:
             super().setUpClass()
         except BaseException:
@@ -118,6 +154,7 @@ class ChannelTestMixin:
 
     def run(self, result: Any = None) -> Any:
         # Not in setUp, because a test case that defines setUp may not call super().
+        drop_commit_hooks()
         for alias in self._former_layers:
             layer = channel_layers[alias]
             layer.flush()
@@ -159,10 +196,12 @@ class TransactionChannelTestCase(ChannelTestMixin, TransactionTestCase):
 
 
 def make_test_layer(alias: str) -> Any:
-    """Return an in-memory layer to replace the one that CHANNEL_LAYERS configures under `alias`."""
+    """
+    Return an in-memory layer to replace the one that CHANNEL_LAYERS configures under `alias`, also if that
+    one cannot be imported here.
+    """
     entry = channel_layers.configs[alias]
-    layer_class = import_backend(alias, entry)
-    if issubclass(layer_class, MemoryChannelLayer):
+    if issubclass(backend_of(alias), MemoryChannelLayer):
         if "TEST_CONFIG" in entry:
             return channel_layers.make_test_backend(alias)
         return channel_layers.make_backend(alias)
@@ -170,6 +209,14 @@ def make_test_layer(alias: str) -> Any:
     layer.alias = alias
     layer.routing = entry.get("ROUTING", [])
     return layer
+
+
+def backend_of(alias: str) -> type[Any]:
+    """Return the class of the layer `alias`, or BaseChannelLayer if it cannot be imported."""
+    try:
+        return import_backend(alias, channel_layers.configs[alias])
+    except InvalidChannelLayerError:
+        return BaseChannelLayer
 
 
 class Client:

@@ -11,6 +11,7 @@ from django.conf import settings
 from django.http import HttpRequest, SimpleCookie
 
 from ..asgi import DEFAULT_LAYER_ALIAS
+from ..gateway.websocket import answer_to_handshake
 from .base import Client, forget_session
 
 
@@ -177,11 +178,10 @@ class WSClient(Client):
                 break
             replies.append(reply)
         for reply in replies:
-            if reply.get("text") is not None or reply.get("bytes") is not None:
+            accepted = answer_to_handshake(reply)
+            if accepted:
                 break
-            if reply.get("accept"):
-                break
-            if reply.get("close") or reply.get("accept") is False:
+            if accepted is False:
                 raise AssertionError("The connection was rejected: %r" % (reply,))
         else:
             raise AssertionError(
