@@ -14,7 +14,7 @@ from django.db import connection
 
 from .compat import on_commit as on_commit_of
 from .layers.names import check_channel_name, check_group_name
-from .log import RateLimit, visible
+from .log import RateLimit, shown
 from .outbox import TO_CHANNEL, TO_GROUP, PendingSend, outbox
 from .protocol import drop_control_keys
 
@@ -115,7 +115,7 @@ def report_failed_send(target: _Target, error: Exception, number: int = 1) -> No
             "A message to %s was not sent, and is lost: %s: %s (and %d before it, since the last line).",
             target.name,
             type(error).__name__,
-            visible(error)[:200],
+            shown(error),
             suppressed,
         )
 

@@ -12,11 +12,11 @@ import logging
 from typing import Any, Callable
 
 from .exceptions import BadFrame, ChannelSocketException, ConsumeLater, DenyConnection
-from .log import RateLimit, visible
+from .log import RateLimit, shown
 from .message import Message
 from .outbox import PendingSend, outbox
 from .protocol import WEBSOCKET_CONNECT, SessionPatch
-from .security.websockets import check_origin, origin_allowed
+from .security.websockets import check_origin, origin_allowed, origin_text
 from .signals import consumer_finished, consumer_started
 from .thread_state import site_defaults
 
@@ -146,13 +146,27 @@ def _call(message: Message, consumer: Consumer, kwargs: dict[str, Any]) -> Any:
     return None
 
 
+_refused_origins = RateLimit()
+
+
 def _check_origin(message: Message, consumer: Consumer) -> None:
-    """Raise DenyConnection for a page of another site, unless the consumer accepts it."""
-    if not origin_allowed(message, consumer):
+    """
+    Raise DenyConnection for a page of another site, unless the consumer accepts it. Log a line, at most one
+    a second.
+    """
+    if origin_allowed(message, consumer):
+        return
+    suppressed = _refused_origins.allow()
+    if suppressed is not None:
         logger.warning(
-            "WebSocket %s denied: its Origin is not in ALLOWED_HOSTS.", visible(message.get("path"))
+            "WebSocket %s denied: its Origin %s is not in ALLOWED_HOSTS. To let its pages in, add the host "
+            "there, or the origin to the allowed_origins of %s (and %d before it, since the last line).",
+            shown(message.get("path")),
+            shown(origin_text(message)),
+            consumer_name(consumer),
+            suppressed,
         )
-        check_origin(message, consumer)
+    check_origin(message, consumer)
 
 
 def _answer_error(answer_error: Any, message: Message, error: BaseException) -> bool:
@@ -188,6 +202,6 @@ def log_failure(consumer: Consumer, error: BaseException | None) -> None:
             "A client of %s sent a bad frame, and its socket is closed: %s (and %d before it, since the last "
             "line)",
             consumer_name(consumer),
-            visible(error)[:200],
+            shown(error),
             suppressed,
         )

@@ -22,7 +22,7 @@ from .exceptions import (
     RequestTimeout,
     ResponseLater,
 )
-from .log import visible
+from .log import shown
 from .outbox import outbox
 from .protocol import BODY_CHANNEL, CLOSED, REPLY_CHANNEL, WINDOW_CHANNEL, WRITTEN
 from .replies import deliver_or_log
@@ -183,7 +183,7 @@ class ViewConsumer:
             # If the response has begun, the gateway breaks it off.
             logger.warning(
                 "%s was answered with 503, because the channel layer %s could not be reached: %s",
-                visible(message.get("path")),
+                shown(message.get("path")),
                 message.channel_layer.alias,
                 error,
             )

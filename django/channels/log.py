@@ -2,8 +2,8 @@
 The lines that `runserver` logs: one for each HTTP request, and one for each WebSocket that opens, is
 refused or closes. They go to Django's logger "django.server", whose formatter colours them by status.
 
-Tools for every other log line: `visible` escapes what a client sent, `RateLimit` limits how often a line
-is logged, and `LastResort` writes lines that would reach no other handler.
+Tools for every other log line: `shown` cuts and escapes what a client sent, `RateLimit` limits how often a
+line is logged, and `LastResort` writes lines that would reach no other handler.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _WEBSOCKET_EVENTS: dict[str, tuple[str, int | None]] = {
 }
 
 
-#: The most characters of a path or method in a line of `runserver`.
+#: The most characters of one thing that a client chose (a path, a name, an origin) in a log line.
 MAX_SHOWN = 200
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from . import protocol
 from .consume import FAILED, Result
 from .exceptions import ChannelFull, LayerUnavailable
-from .log import RateLimit
+from .log import RateLimit, shown
 from .outbox import TO_CHANNEL, PendingSend
 from .protocol import EVENT_CHANNELS, EVENT_ID, FRAMES, REPLY_CHANNEL, RETRIES, SESSION
 
@@ -197,8 +197,8 @@ def deliver_or_log(send: PendingSend) -> bool:
                 "A consumer's message to the %s %s was not sent: %s Send with immediately=True "
                 "to get this error in the consumer.%s",
                 send.kind,
-                send.name,
-                error,
+                shown(send.name),
+                shown(error),
                 " (Since the last such line: %d more.)" % suppressed if suppressed else "",
             )
         return False

@@ -30,7 +30,7 @@ from .consume import (
     run_consumer,
 )
 from .exceptions import LayerUnavailable
-from .log import visible
+from .log import shown
 from .message import Message
 from .outbox import TO_CHANNEL, PendingSend
 from .protocol import HTTP_REQUEST, RETRIES, WEBSOCKET_CONNECT, lost_a_worker
@@ -276,7 +276,7 @@ class Worker:
         if message.channel_name == WEBSOCKET_CONNECT:
             logger.warning(
                 "WebSocket %s denied: no route of channel websocket.connect takes this path.",
-                visible(message.get("path")),
+                shown(message.get("path")),
             )
             close = PendingSend(
                 self.channel_layer, TO_CHANNEL, replies.reply_channel, {"close": True}

@@ -33,7 +33,7 @@ class Recorder:
             elif action[0] == COUNT:
                 self.counted.append(action[1])
             elif action[0] == LOG:
-                self.logged.append(action[2])
+                self.logged.append(action[2] % action[3:])
             elif action[0] == SET_WILL:
                 self.wills.append(action[1:])
             elif action[0] == FINISH:

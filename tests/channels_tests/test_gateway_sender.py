@@ -221,6 +221,14 @@ class SenderTests(unittest.TestCase):
         self.assertEqual(self.connection.performed, [("refused", "websocket.receive")])
         self.assertIn("An event of /path was not sent: too large", logs.output[0])
 
+    def test_a_client_does_not_choose_the_length_of_a_line(self):
+        self.connection.state.path = "/" + "\x1b" * 5000
+        self.inbox.error = MessageTooLarge("too large")
+        with self.assertLogs("django.channels.gateway", "ERROR") as logs:
+            self.send()
+        self.assertLess(len(logs.output[0]), 400)
+        self.assertIn("…", logs.output[0])
+
     def test_intervals_grow_up_to_a_bound_and_shrink_after_a_quiet_time(self):
         self.inbox.error = ChannelFull("full")
         self.send("websocket.disconnect")

@@ -1,8 +1,14 @@
 """The log lines of runserver, without a server."""
 
 import logging
+from unittest import mock
 
+from django.channels.gateway.connection import Connection
+from django.channels.gateway.http import Request
+from django.channels.gateway.state import LOG
+from django.channels.gateway.websocket import WebSocket
 from django.channels.log import ActionLog, _ServerFormatter
+from django.channels.protocol import ack
 from django.test import SimpleTestCase
 
 HTTP = {
@@ -103,3 +109,50 @@ class FormatterTests(SimpleTestCase):
             {"msg": "%s closed", "args": ("/",), "status_code": None, "server_time": "now"}
         )
         self.assertEqual(_ServerFormatter().format(record), "[now] / closed")
+
+
+class GatewayLineTests(SimpleTestCase):
+    """A client does not choose the length of the gateway's lines."""
+
+    LONG = "/" + "\x1b" * 5000
+
+    def lines_of(self, state, actions):
+        connection = Connection(mock.Mock(), state, None)
+        with self.assertLogs("django.channels.gateway") as logs:
+            connection.perform([action for action in actions if action[0] is LOG])
+        for record in logs.records:
+            text = record.getMessage()
+            self.assertTrue(text.isprintable())
+            self.assertLess(len(text), 600)
+            self.assertIn("…", text)
+        return [record.getMessage() for record in logs.records]
+
+    def test_of_a_websocket(self):
+        def connecting():
+            socket = WebSocket("gateway.x!1", self.LONG)
+            socket.connect({})
+            return socket
+
+        socket = connecting()
+        (line,) = self.lines_of(socket, socket.timeout())
+        self.assertIn("was not accepted in time", line)
+        for reply, words in [
+            ({"accept": True, "subprotocol": "\n" + "p" * 5000}, "the client did not offer it"),
+            ({"text": 5}, "must be str"),
+            ({"text": "x", "close": "9" * 5000}, "isn't a close code"),
+        ]:
+            with self.subTest(words=words):
+                socket = connecting()
+                (line,) = self.lines_of(socket, socket.reply(ack(0, [reply])))
+                self.assertIn(words, line)
+
+    def test_of_a_request(self):
+        for reply, words in [
+            ({"status": 200, "headers": [[b"x", b"\n"]]}, "a 500 was sent instead"),
+            ({"status": 200, "headers": [], "content": "text"}, "must be bytes"),
+        ]:
+            with self.subTest(words=words):
+                request = Request("gateway.x!1", self.LONG)
+                request.in_flight = 0
+                (line,) = self.lines_of(request, request.reply(ack(0, [reply])))
+                self.assertIn(words, line)

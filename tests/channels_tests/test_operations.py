@@ -2,6 +2,7 @@
 
 import io
 import json
+from unittest import mock
 
 from django.channels.asgi import channel_layers
 from django.channels.exceptions import LayerUnavailable
@@ -70,6 +71,25 @@ class CommandTestCase(SimpleTestCase):
 
 
 class DeadLettersTests(CommandTestCase):
+    def test_control_characters_are_escaped(self):
+        evil = "\x1b[2J\r\x07\u202e\u2028"
+        self.layer.letters = [
+            DeadLetter(
+                "1" + evil, "mail" + evil, {"to" + evil: [evil]}, "lost" + evil, 1500000000.0
+            )
+        ]
+        for arguments in (["list"], ["show"]):
+            for line in self.run_command("deadletters", *arguments).split("\n"):
+                self.assertTrue(line.isprintable(), repr(line))
+        self.assertIn("mail\\x1b[2J\\r", self.run_command("deadletters", "list"))
+
+    def test_control_characters_are_escaped_in_layerstats(self):
+        statistics = {"counters": {"lost\x1b[2J": 1}, "some\r\x07": 2}
+        with mock.patch.object(self.layer, "global_statistics", lambda: statistics):
+            output = self.run_command("layerstats")
+        self.assertTrue(all(line.isprintable() for line in output.split("\n")), output)
+        self.assertIn("lost\\x1b[2J", output)
+
     def test_list(self):
         output = self.run_command("deadletters")
         lines = output.splitlines()

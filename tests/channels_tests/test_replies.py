@@ -2,7 +2,7 @@
 
 from unittest import mock
 
-from django.channels import Channel, protocol, replies, worker
+from django.channels import Channel, consume, protocol, replies, worker
 from django.channels.consume import FAILED, HANDLED, LATER, run_consumer
 from django.channels.exceptions import (
     ChannelFull,
@@ -11,6 +11,7 @@ from django.channels.exceptions import (
     LayerUnavailable,
 )
 from django.channels.layers.memory import MemoryChannelLayer
+from django.channels.log import RateLimit
 from django.channels.message import Message
 from django.channels.outbox import TO_CHANNEL, PendingSend, outbox
 from django.channels.routing import route
@@ -422,7 +423,8 @@ class RunConsumerTests(WorkerTestCase):
             del self.seen[:]
             content = {"reply_channel": REPLY, "headers": headers, "path": "/x"}
             message = Message(content, channel, self.layer)
-            with self.assertLogs("django.channels.worker", "WARNING") as logs:
+            limit = mock.patch.object(consume, "_refused_origins", RateLimit())
+            with limit, self.assertLogs("django.channels.worker", "WARNING") as logs:
                 run_consumer(message, self.seen.append, {}, sender=None)
                 replies.logger.warning("end")
             self.assertEqual((len(self.seen), len(logs.output)), (seen, 2 - seen))

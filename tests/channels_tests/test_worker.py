@@ -5,7 +5,7 @@ import threading
 import unittest
 from unittest import mock
 
-from django.channels import Channel, Group, protocol, route
+from django.channels import Channel, Group, consume, protocol, route
 from django.channels import worker as worker_module
 from django.channels.exceptions import (
     ChannelFull,
@@ -361,9 +361,11 @@ class ExceptionTests(WorkerTestCase):
     def test_a_page_of_another_site_is_denied(self):
         headers = [[b"host", b"testserver"], [b"origin", b"https://evil.example"]]
         with self.settings(ALLOWED_HOSTS=["testserver"]):
-            with self.assertLogs("django.channels.worker", "WARNING") as logs:
+            limit = mock.patch.object(consume, "_refused_origins", RateLimit())
+            with limit, self.assertLogs("django.channels.worker", "WARNING") as logs:
                 answers = self.work(self.seen.append, "websocket.connect", headers=headers)
-        self.assertIn("ALLOWED_HOSTS", logs.output[0])
+        self.assertIn("its Origin https://evil.example is not in ALLOWED_HOSTS", logs.output[0])
+        self.assertIn("allowed_origins", logs.output[0])
         self.assertEqual(self.seen, [])
         self.assertEqual(answers[0]["replies"], [{"close": True}])
 
@@ -626,12 +628,49 @@ class SturdinessTests(WorkerTestCase):
         self.assertEqual([each for each in answers if "ack" in each], answers[-1:])
 
     @override_settings(ALLOWED_HOSTS=["testserver"])
+    def test_a_client_does_not_choose_the_length_of_a_line(self):
+        self.layer.routing = []
+        for origin in (None, b"http://evil.example", b"http://" + b"e" * 5000, b"\x1b\xff" * 5000):
+            headers = [[b"origin", origin]] if origin else []
+            event = {"path": "/" + "\x1b" * 5000, "reply_channel": REPLY, "event_id": 0}
+            self.layer.send("websocket.connect", dict(event, headers=headers))
+            limit = mock.patch.object(consume, "_refused_origins", RateLimit())
+            with limit, self.assertLogs("django.channels.worker", "WARNING") as logs:
+                self.assertTrue(Worker(self.layer).run_once())
+            (line,) = [line for line in logs.output if "denied" in line]
+            self.assertLess(len(line), 800)
+            self.assertIn("…", line)
+            self.assertTrue(line.isprintable())
+            self.layer.routing = [route("websocket.connect", lambda message: None)]
+            self.layer.router = None
+
+    @override_settings(ALLOWED_HOSTS=["testserver"])
+    def test_refused_origins_get_one_line_a_second_with_their_number(self):
+        now = [100.0]
+        limit = RateLimit(clock=lambda: now[0])
+        headers = [[b"origin", b"http://evil.example"]]
+
+        def refuse(number):
+            for _ in range(number):
+                self.work(lambda message: None, "websocket.connect", headers=headers)
+
+        with mock.patch.object(consume, "_refused_origins", limit):
+            with self.assertLogs("django.channels.worker", "WARNING") as logs:
+                refuse(5)
+                now[0] += 1.5
+                refuse(1)
+        lines = [line for line in logs.output if "denied" in line]
+        self.assertEqual(len(lines), 2)
+        self.assertIn("and 4 before it", lines[1])
+
+    @override_settings(ALLOWED_HOSTS=["testserver"])
     def test_a_path_cannot_write_lines_of_its_own_into_the_log(self):
         self.layer.routing = []
         for headers in ([], [[b"origin", b"http://evil.example"]]):
             event = {"path": "/x\nERROR forged", "reply_channel": REPLY, "event_id": 0}
             self.layer.send("websocket.connect", dict(event, headers=headers))
-            with self.assertLogs("django.channels.worker", "WARNING") as logs:
+            limit = mock.patch.object(consume, "_refused_origins", RateLimit())
+            with limit, self.assertLogs("django.channels.worker", "WARNING") as logs:
                 self.assertTrue(Worker(self.layer).run_once())
             # Anywhere in it: a thread that an earlier test left behind may log in between.
             self.assertIn("/x\\nERROR forged", " ".join(logs.output))

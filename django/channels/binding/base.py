@@ -19,7 +19,7 @@ from django.db.models.signals import m2m_changed, post_delete, post_save, pre_de
 
 from ..auth import channel_session_user
 from ..compat import model_of_deferred, on_commit
-from ..log import RateLimit, visible
+from ..log import RateLimit, shown
 from . import outbound
 from .fields import clean_pk, find_row, identity, messages_of, no_such_row
 from .outbound import CREATE, DELETE, UPDATE
@@ -309,7 +309,7 @@ class Binding(metaclass=BindingMetaclass):
 def log_refusal(line: str, *values: Any) -> None:
     """Log what a client may not do: at most one line a second, with values of at most 200 characters."""
     if _refusals.allow() is not None:
-        logger.warning(line, *[visible(str(value)[:200])[:200] for value in values])
+        logger.warning(line, *map(shown, values))
 
 
 _refusals = RateLimit()

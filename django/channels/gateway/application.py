@@ -16,7 +16,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, MutableMapping
 
-from ..log import visible
+from ..log import shown
 from ..protocol import GATEWAY_PREFIX
 from . import websocket
 from .connection import Connection, ServerSend
@@ -196,7 +196,7 @@ class Gateway:
             error = writer.exception()
             if error is not None and not client_has_gone:
                 text = "The server refused what was written to the WebSocket %s:"
-                logger.error(text, visible(state.path), exc_info=error)
+                logger.error(text, shown(state.path), exc_info=error)
 
     async def _read_frames(self, connection: Connection, receive: ServerReceive) -> None:
         state = connection.state

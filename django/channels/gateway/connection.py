@@ -9,7 +9,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, Dict, Iterable
 
-from ..log import visible
+from ..log import shown
 from .state import ABORT, COUNT, DISCARD, FINISH, LOG, SEND, SET_WILL, WRITE, Action
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Connection:
         elif verb is DISCARD:
             self._outgoing.clear()
         elif verb is LOG:
-            getattr(logger, action[1])(visible(action[2]))
+            getattr(logger, action[1])(action[2], *map(shown, action[3:]))
         elif verb is FINISH:
             self._finished = True
             if self.writer is not None and self.overdue is None:

@@ -168,8 +168,8 @@ class Request(ConnectionState):
         if self.phase == WAITING:
             problem = _head_problem(message)
             if problem:
-                text = "The reply to %s %s: a 500 was sent instead." % (self.path, problem)
-                return [(LOG, "error", text), *self._fail(500)]
+                text = "The reply to %s %s: a 500 was sent instead."
+                return [(LOG, "error", text, self.path, problem), *self._fail(500)]
             self._move("head")
             actions.append((WRITE, _start(message["status"], message.get("headers") or ()), None))
         elif "status" in message:
@@ -177,7 +177,7 @@ class Request(ConnectionState):
         content, more = message.get("content", b""), bool(message.get("more_content"))
         if not isinstance(content, bytes):
             text = "The content of a reply to %s is of type %s; it must be bytes. The response was cut."
-            return [(LOG, "error", text % (self.path, type(content).__name__)), *self._abort()]
+            return [(LOG, "error", text, self.path, type(content).__name__), *self._abort()]
         if self._window_channel is None:
             self._unread += 1
             if self._unread > MAX_UNREAD:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Dict, Tuple
 
 from ..exceptions import LayerUnavailable
-from ..log import visible
+from ..log import shown
 from ..protocol import DISCONNECT_CHANNELS, EVENT_ID, MAYBE, REDELIVERED, WEBSOCKET_RECEIVE
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class EventSender:
             if self._retry_task is None or self._retry_task.done():
                 self._retry_task = self._loop.create_task(self._retry())
         else:
-            logger.error("An event of %s was not sent: %s", visible(connection.state.path), error)
+            logger.error("An event of %s was not sent: %s", shown(connection.state.path), error)
             connection.perform(connection.state.refused(channel))
 
     async def _retry(self) -> None:
@@ -144,7 +144,7 @@ class EventSender:
                 self._send(connection, channel, message, deadline)
         except Exception:
             logger.exception(
-                "An event of %s could not be sent again:", visible(connection.state.path)
+                "An event of %s could not be sent again:", shown(connection.state.path)
             )
 
     def count_rejected(self) -> None:

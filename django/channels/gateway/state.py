@@ -25,7 +25,7 @@ SET_WILL = (
     "set will"  # (SET_WILL, name, channel, message): if this gateway is lost, the layer sends that
 )
 COUNT = "count"  # (COUNT, name): add one to a counter of the layer
-LOG = "log"  # (LOG, "warning" or "error", text): log a line
+LOG = "log"  # (LOG, "warning" or "error", text, *values): log a line, each value cut and escaped
 
 
 class ConnectionState:

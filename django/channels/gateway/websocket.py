@@ -222,8 +222,8 @@ class WebSocket(ConnectionState):
         if subprotocol in self._subprotocols:
             accept["subprotocol"] = subprotocol
         elif subprotocol is not None:
-            text = "Cannot accept %s with subprotocol %r: the client did not offer it."
-            actions.append((LOG, "error", text % (self.path, subprotocol)))
+            text = "Cannot accept %s with subprotocol %s: the client did not offer it."
+            actions.append((LOG, "error", text, self.path, repr(subprotocol)))
         actions.append((WRITE, accept, None))
         return actions
 
@@ -232,17 +232,17 @@ class WebSocket(ConnectionState):
         if code is True:
             code = NORMAL
         elif not isinstance(code, int) or not (code in _SENDABLE or 3000 <= code <= 4999):
-            text = "A reply closes %s with %r, which isn't a close code: 1011 was sent instead."
-            return [(LOG, "error", text % (self.path, code)), *self._close(FAILED)]
+            text = "A reply closes %s with %s, which isn't a close code: 1011 was sent instead."
+            return [(LOG, "error", text, self.path, repr(code)), *self._close(FAILED)]
         return self._close(code)
 
     def _write(
         self, key: str, value: Any, kind: type[str] | type[bytes], sender: bool
     ) -> list[Action]:
         if not isinstance(value, kind):
-            text = "A reply's %r to %s is of type %s; it must be %s. It was not sent."
+            text = "A reply's %s to %s is of type %s; it must be %s. It was not sent."
             values = (key, self.path, type(value).__name__, kind.__name__)
-            return [(LOG, "error", text % values)]
+            return [(LOG, "error", text, *values)]
         if not sender and self._is_behind(OTHERS):
             return [(COUNT, "slow_clients"), (DISCARD,), *self._close(OVERLOADED)]
         self._unread[sender] += 1
@@ -302,7 +302,7 @@ class WebSocket(ConnectionState):
         self.close_code = GONE
         self._move("gone")
         return [
-            (LOG, "warning", "WebSocket %s was not accepted in time: denied." % self.path),
+            (LOG, "warning", "WebSocket %s was not accepted in time: denied.", self.path),
             (WRITE, {"type": "websocket.close", "code": NORMAL}, None),
             (FINISH,),
             *self._next(),

@@ -63,6 +63,12 @@ def read_origin(message: Message) -> str | None:
     return cast(bytes, values[0]).decode("ascii")
 
 
+def origin_text(message: Message) -> str:
+    """Return what the handshake has as its Origin, well-formed or not, for a log line."""
+    values = [value for name, value in message.get("headers") or () if name == b"origin"]
+    return ", ".join(value.decode("latin-1") for value in values)
+
+
 def host_is_allowed(origin: str) -> bool:
     """
     Return whether ALLOWED_HOSTS has the host of `origin` (text). Raises ValueError if that isn't an origin.

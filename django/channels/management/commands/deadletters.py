@@ -12,6 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from ...asgi import DEFAULT_LAYER_ALIAS
 from ...exceptions import LayerUnavailable
+from ...log import visible
 from .runworker import get_layer
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Command(BaseCommand):
             else:
                 self.tell(action, letters, options["json"])
         except LayerUnavailable as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(visible(error)) from error
 
     def choose(self, letters: list[DeadLetter], options: dict[str, Any]) -> list[DeadLetter]:
         """Return the letters that the options name. Raises CommandError for an unknown id."""
@@ -92,18 +93,20 @@ class Command(BaseCommand):
                 self.stdout.write(json.dumps(letter._asdict(), default=repr, sort_keys=True))
                 continue
             self.stdout.write(
-                "%-18s  %s  %-10s  %s"
-                % (
-                    letter.id,
-                    time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(letter.time)),
-                    letter.reason,
-                    letter.channel,
+                visible(
+                    "%-18s  %s  %-10s  %s"
+                    % (
+                        letter.id,
+                        time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(letter.time)),
+                        letter.reason,
+                        letter.channel,
+                    )
                 )
             )
             if action == "show":
                 text = "(cannot be read)"
                 if letter.message is not None:
                     text = pprint.pformat(letter.message, width=96)
-                self.stdout.write("".join("    %s\n" % line for line in text.splitlines()))
+                self.stdout.write("".join("    %s\n" % visible(line) for line in text.splitlines()))
         if not as_json:
             self.stdout.write("%d dead letter%s" % (len(letters), "" if len(letters) == 1 else "s"))

@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from ...asgi import DEFAULT_LAYER_ALIAS
 from ...exceptions import LayerUnavailable
+from ...log import visible
 from .runworker import get_layer
 
 if TYPE_CHECKING:
@@ -78,8 +79,8 @@ class Command(BaseCommand):
                     last = now
                 except LayerUnavailable as error:
                     if options["watch"] is None:
-                        raise CommandError(str(error)) from error
-                    self.stderr.write("The channel layer cannot be reached: %s" % error)
+                        raise CommandError(visible(error)) from error
+                    self.stderr.write("The channel layer cannot be reached: %s" % visible(error))
                 if options["watch"] is None:
                     return
                 time.sleep(options["watch"])
@@ -114,7 +115,7 @@ class Command(BaseCommand):
             if options["watch"] is not None and getattr(self.stdout, "isatty", bool)():
                 self.stdout.write(CLEAR, ending="")
             for line in table(str(layer), now, last):
-                self.stdout.write(line)
+                self.stdout.write(visible(line))
         sys.stdout.flush()
 
 
