@@ -4,15 +4,20 @@ import io
 import os
 import signal
 import threading
+from unittest import mock
 
 from django.channels import Channel
 from django.channels.asgi import channel_layers
+from django.channels.delay import worker as delay_worker
 from django.channels.delay.consumers import delay_message
 from django.channels.delay.models import DelayedMessage
 from django.channels.delay.worker import Worker
+from django.channels.exceptions import ChannelFull, LayerUnavailable
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.test import ChannelTestCase, TransactionChannelTestCase
 from django.core.management import CommandError, call_command
+from django.db import DataError, IntegrityError, InterfaceError, OperationalError
+from django.db.models.signals import pre_save
 from django.utils import timezone
 
 from .applications import INSTALLED
@@ -160,6 +165,138 @@ class RunTests(WithoutDelayMixin, TransactionChannelTestCase):
         self.assertEqual(self.get_next_message("test", require=True).content, {"x": 1})
 
 
+class Unusual(BaseException):
+    """What no `except Exception` catches."""
+
+
+class SturdinessTests(WithoutDelayMixin, TransactionChannelTestCase):
+    """No value and no error ends the loop of rundelay."""
+
+    available_apps = INSTALLED
+
+    def setUp(self):
+        super().setUp()
+        self.worker = Worker(self.layer, database_sleep_duration=0.001)
+        patch = mock.patch.object(delay_worker, "RETRY_AFTER", 0.001)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def run_until_good(self):
+        """Run the loop until the message {"good": 1} was sent."""
+        self.ask(channel="test", content={"good": 1}, delay=0)
+        deliver = self.layer.deliver
+
+        def watch(channel, message):
+            deliver(channel, message)
+            if message == {"good": 1}:
+                self.worker.stop()
+
+        timer = threading.Timer(TIMEOUT, self.worker.stop)
+        timer.start()
+        try:
+            with mock.patch.object(self.layer, "deliver", watch):
+                with self.assertLogs("django.channels.delay", "INFO") as logs:
+                    self.worker.run()
+        finally:
+            timer.cancel()
+        return [record for record in logs.records if record.levelname != "INFO"]
+
+    def sent(self):
+        return [each.content for each in iter(lambda: self.get_next_message("test"), None)]
+
+    def on_save(self, errors):
+        """Raise the next of `errors` when a message with "bad" in it is stored, and none afterwards."""
+
+        def receiver(instance, **kwargs):
+            if "bad" in instance.message and errors:
+                raise errors.pop(0)
+
+        pre_save.disconnect(sender=DelayedMessage, dispatch_uid="test_delay")
+        pre_save.connect(receiver, sender=DelayedMessage, weak=False, dispatch_uid="test_delay")
+        self.addCleanup(pre_save.disconnect, sender=DelayedMessage, dispatch_uid="test_delay")
+
+    def test_whatever_the_sites_receivers_raise_one_request_is_dropped(self):
+        for error in (
+            KeyError("x" * 5000),
+            RecursionError(),
+            SystemExit(1),
+            Unusual("a"),
+            DataError(),
+        ):
+            with self.subTest(error=type(error)):
+                self.worker._stopped = False
+                self.on_save([error])
+                self.ask(channel="test", content={"bad": 1}, delay=0)
+                (record,) = self.run_until_good()
+                self.assertIn("was dropped: " + type(error).__name__, record.getMessage())
+                self.assertLess(len(record.getMessage()), 400)
+                self.assertEqual(self.sent(), [{"good": 1}])
+
+    def test_a_request_that_the_database_or_layer_does_not_take_now_is_tried_again(self):
+        for error in (OperationalError("away"), IntegrityError(), InterfaceError(), ChannelFull()):
+            with self.subTest(error=type(error)):
+                self.worker._stopped = False
+                self.on_save([error])
+                self.ask(channel="test", content={"bad": 1}, delay=0)
+                self.run_until_good()
+                self.worker.run_once()
+                self.assertCountEqual(self.sent(), [{"good": 1}, {"bad": 1}])
+
+    def test_a_request_that_cannot_be_put_back_is_not_lost(self):
+        self.on_save([OperationalError("away")])
+        self.ask(channel="test", content={"bad": 1}, delay=0)
+        with mock.patch.object(self.layer, "send", side_effect=ChannelFull("full")):
+            with self.assertRaises(OperationalError):
+                self.worker.run_once()
+        self.assertTrue(self.worker.run_once())
+        self.worker._next_poll = 0
+        self.worker.run_once()
+        self.assertEqual(self.sent(), [{"bad": 1}])
+
+    def test_a_request_that_never_works_keeps_no_stored_message_waiting(self):
+        self.on_save([OperationalError("away")] * 1000)
+        DelayedMessage.objects.create(channel_name="test", content='{"good": 1}')
+        self.ask(channel="test", content={"bad": 1}, delay=0)
+        with self.assertRaises(OperationalError):
+            self.worker.run_once()
+        self.assertEqual(self.sent(), [{"good": 1}])
+
+    def test_stored_messages_that_cannot_be_sent_are_dropped(self):
+        for name, content in [
+            ("test", '{"x": "%s"}' % ("x" * 2000000)),  # MessageTooLarge
+            ("test", "[" * 100000),
+            ("test", "not JSON"),
+            ("test", "[1]"),
+            ("test", '{"x": 1e999}'),
+            ("no channel", "{}"),
+        ]:
+            DelayedMessage.objects.create(channel_name=name, content=content)
+        records = self.run_until_good()
+        self.assertTrue(all("was dropped" in each.getMessage() for each in records))
+        self.assertLessEqual(len(records), 6)
+        self.assertIn({"good": 1}, self.sent())
+        self.assertEqual(DelayedMessage.objects.count(), 0)
+
+    def test_a_layer_that_raises_anything_is_tried_again(self):
+        errors = [LayerUnavailable("away"), KeyError("a bug"), Unusual()]
+        receive = self.layer.receive_many
+
+        def failing(channels, block=False):
+            if errors:
+                raise errors.pop()
+            return receive(channels, block)
+
+        with mock.patch.object(self.layer, "receive_many", failing):
+            self.run_until_good()
+        self.assertEqual(self.sent(), [{"good": 1}])
+
+    def test_without_signal_handlers_ctrl_c_ends_it(self):
+        self.worker.signal_handlers = False
+        with mock.patch.object(self.layer, "receive_many", side_effect=KeyboardInterrupt):
+            with self.assertRaises(KeyboardInterrupt):
+                self.worker.run()
+
+
 class CommandTests(ChannelTestCase):
     def test_layer_in_memory_is_refused(self):
         with self.assertRaisesRegex(CommandError, "one process"):
@@ -197,3 +334,6 @@ class CommandTests(ChannelTestCase):
     def test_bad_sleep(self):
         with self.assertRaisesRegex(CommandError, "greater than 0"):
             call_command("rundelay", sleep=0)
+        for seconds in (float("nan"), float("inf"), -1.0):
+            with self.assertRaisesRegex(CommandError, "greater than 0"):
+                call_command("rundelay", sleep=seconds)

@@ -203,6 +203,9 @@ class LayerStatsTests(CommandTestCase):
     def test_a_wrong_interval(self):
         with self.assertRaisesMessage(CommandError, "--watch is 0"):
             self.run_command("layerstats", watch=0.0)
+        for seconds in (float("nan"), float("inf")):
+            with self.assertRaisesMessage(CommandError, "--watch is "):
+                self.run_command("layerstats", watch=seconds)
 
     def test_a_layer_that_is_away(self):
         self.layer.away = True

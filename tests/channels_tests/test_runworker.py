@@ -165,6 +165,10 @@ class ErrorTests(RunworkerTestCase):
     def test_no_thread(self):
         self.assert_refused(["--layer", "second", "--threads", "0"], "at least 1")
 
+    def test_no_grace(self):
+        for seconds in ("-1", "nan", "inf"):
+            self.assert_refused(["--layer", "second", "--grace", seconds], "a number of seconds")
+
     def test_no_process(self):
         self.assert_refused(["--layer", "second", "--processes", "0"], "at least 1")
 

@@ -7,8 +7,16 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
-from django.db import OperationalError, close_old_connections
+from django.db import (
+    DatabaseError,
+    DataError,
+    InterfaceError,
+    OperationalError,
+    close_old_connections,
+)
 
+from ..exceptions import ChannelFull, LayerUnavailable
+from ..log import shown
 from ..message import Message
 from .consumers import DELAY_CHANNEL, delay_message
 from .models import DelayedMessage
@@ -26,6 +34,9 @@ class Worker:
     """
     Serve `channel_layer` until `stop`. The database is polled every `database_sleep_duration` seconds
     (float). Several processes may run at once. Belongs to one thread; a signal handler may call `stop`.
+
+    No request, no stored message and no receiver of the site's signals ends it. What can never be stored or
+    sent is logged and dropped; after any other error, it tries again.
     """
 
     def __init__(
@@ -39,6 +50,8 @@ class Worker:
         self.database_sleep_duration = database_sleep_duration
         self._stopped = False
         self._next_poll = 0.0
+        #: A request that was neither stored nor requeued, or None.
+        self._kept: tuple[str, dict[str, Any]] | None = None
 
     def stop(self, *signal_arguments: Any) -> None:
         """End `run` after its current step."""
@@ -61,10 +74,17 @@ class Worker:
         while not self._stopped:
             try:
                 busy = self.run_once()
-            except (self.channel_layer.LayerUnavailable, OperationalError) as error:
+            except (ChannelFull, LayerUnavailable, OperationalError) as error:
                 logger.warning(
-                    "The layer or the database cannot be reached (%s). Trying again.", error
+                    "The layer or the database cannot be reached, or is full (%s). Trying again.",
+                    shown(error),
                 )
+                busy = False
+                time.sleep(RETRY_AFTER)
+            except BaseException as error:
+                if self._ends_the_process(error):
+                    raise
+                logger.exception("rundelay continues after this error:")
                 busy = False
                 time.sleep(RETRY_AFTER)
             if not busy and not self._stopped:
@@ -74,26 +94,56 @@ class Worker:
     def run_once(self) -> bool:
         """Take one request if there is one, and send what is due. Return whether it did anything."""
         close_old_connections()
+        taken, sent = False, 0
         try:
-            return bool(self.take_request()) | bool(self.send_due())
+            try:
+                taken = self.take_request()
+            finally:  # a request that cannot be stored now keeps no message waiting
+                sent = self.send_due()
         finally:
             close_old_connections()
+        return taken or bool(sent)
 
     def take_request(self) -> bool:
         """Store the next message of `asgi.delay`, if any. A bad one is logged and dropped."""
-        name, content = self.channel_layer.receive_many([DELAY_CHANNEL])
+        name, content = self._kept or self.channel_layer.receive_many([DELAY_CHANNEL])
+        self._kept = None
         if name is None or content is None:
             return False
-        message = Message(content, name, self.channel_layer)
         try:
-            delay_message(message)
-        except (TypeError, ValueError) as error:
-            logger.error("A message on %s was dropped: %s", DELAY_CHANNEL, error)
-        except Exception:
-            # The database refused it: requeue the request, and try again later.
-            self.channel_layer.send(name, content)
+            delay_message(Message(dict(content), name, self.channel_layer))
+        except BaseException as error:
+            if not self._may_pass(error):
+                self._log_dropped("A message on %s" % DELAY_CHANNEL, error)
+                return True
+            try:
+                self.channel_layer.send(name, content)
+            except Exception:
+                self._kept = name, content
             raise
         return True
+
+    def _ends_the_process(self, error: BaseException) -> bool:
+        """Return whether `error` is how this process is told to end. By signal, `stop` is."""
+        return isinstance(error, (KeyboardInterrupt, SystemExit)) and not self.signal_handlers
+
+    def _may_pass(self, error: BaseException) -> bool:
+        """Return whether the same message can be stored or sent later, in spite of `error`."""
+        if isinstance(error, DataError):
+            return False
+        passing = (ChannelFull, LayerUnavailable, DatabaseError, InterfaceError)
+        return isinstance(error, passing) or self._ends_the_process(error)
+
+    def _log_dropped(self, what: str, error: BaseException) -> None:
+        """Log that a message was dropped: with a traceback, unless the text says it all."""
+        expected = isinstance(error, (TypeError, ValueError))
+        logger.error(
+            "%s was dropped: %s: %s",
+            what,
+            type(error).__name__,
+            shown(error),
+            exc_info=None if expected else error,
+        )
 
     def send_due(self) -> int:
         """Send what is due, unless it isn't time to poll yet. Return how many were sent."""
@@ -104,7 +154,9 @@ class Worker:
         for delayed in DelayedMessage.objects.is_due():
             try:
                 sent += delayed.send(channel_layer=self.channel_layer)
-            except (TypeError, ValueError) as error:
-                logger.error("The delayed message %s was dropped: %s", delayed, error)
+            except BaseException as error:
+                if self._may_pass(error):
+                    raise
+                self._log_dropped("The delayed message %s" % shown(delayed), error)
                 delayed.delete()
         return sent

@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from ...asgi import DEFAULT_LAYER_ALIAS
 from ...exceptions import LayerUnavailable
+from ...layers.engine.options import MAX_SECONDS, is_number
 from ...log import visible
 from .runworker import get_layer
 
@@ -68,7 +69,8 @@ class Command(BaseCommand):
             )
         if "statistics" not in layer.extensions:
             raise CommandError("The channel layer %s keeps no statistics." % layer)
-        if options["watch"] is not None and options["watch"] <= 0:
+        watch = options["watch"]
+        if watch is not None and (not is_number(watch) or not 0 < watch <= MAX_SECONDS):
             raise CommandError("--watch is %g; it is a number of seconds." % options["watch"])
         last = None
         try:

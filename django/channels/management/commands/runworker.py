@@ -12,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
 from ...asgi import DEFAULT_LAYER_ALIAS, channel_layers
+from ...layers.engine.options import MAX_SECONDS, is_number
 from ...worker import WorkerGroup
 from ..supervisor import Supervisor, Tie
 
@@ -104,7 +105,7 @@ class Command(BaseCommand):
             raise CommandError("--threads is %d; it must be at least 1." % options["threads"])
         if options["processes"] is not None and options["processes"] < 1:
             raise CommandError("--processes is %d; it must be at least 1." % options["processes"])
-        if options["grace"] < 0:
+        if not is_number(options["grace"]) or not 0 <= options["grace"] <= MAX_SECONDS:
             raise CommandError("--grace is %g; it is a number of seconds." % options["grace"])
 
     def announce(

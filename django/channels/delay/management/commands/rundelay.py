@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db.utils import OperationalError, ProgrammingError
 
 from ....asgi import DEFAULT_LAYER_ALIAS, InvalidChannelLayerError, channel_layers
+from ....layers.engine.options import MAX_SECONDS, is_number
 from ...models import DelayedMessage
 from ...worker import Worker
 
@@ -36,7 +37,7 @@ class Command(BaseCommand):
             layer = channel_layers[options["layer"]]
         except InvalidChannelLayerError as error:
             raise CommandError(str(error)) from error
-        if options["sleep"] <= 0:
+        if not is_number(options["sleep"]) or not 0 < options["sleep"] <= MAX_SECONDS:
             raise CommandError("--sleep takes a number of seconds greater than 0.")
         if not layer.crosses_processes:
             raise CommandError(
