@@ -171,6 +171,14 @@ else:
     _StderrHandler = logging.StreamHandler
 
 
+class _LastResortFormatter(logging.Formatter):
+    """Format lines so that nothing in a traceback, such as what a client sent, looks like another line."""
+
+    def formatException(self, ei: Any) -> str:
+        lines = super().formatException(ei).split("\n")
+        return "\n".join("    " + visible(line) for line in lines)
+
+
 class LastResort(_StderrHandler):
     """
     Write lines to stderr that would reach no other handler. In production, Django's default LOGGING leaves
@@ -180,7 +188,7 @@ class LastResort(_StderrHandler):
     def __init__(self) -> None:
         super().__init__()
         self.setLevel(logging.WARNING)
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self.setFormatter(_LastResortFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
         if not logging.getLogger().handlers:

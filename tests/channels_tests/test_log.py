@@ -1,13 +1,14 @@
 """The log lines of runserver, without a server."""
 
 import logging
+import sys
 from unittest import mock
 
 from django.channels.gateway.connection import Connection
 from django.channels.gateway.http import Request
 from django.channels.gateway.state import LOG
 from django.channels.gateway.websocket import WebSocket
-from django.channels.log import ActionLog, _ServerFormatter
+from django.channels.log import ActionLog, LastResort, _ServerFormatter
 from django.channels.protocol import ack
 from django.test import SimpleTestCase
 
@@ -109,6 +110,21 @@ class FormatterTests(SimpleTestCase):
             {"msg": "%s closed", "args": ("/",), "status_code": None, "server_time": "now"}
         )
         self.assertEqual(_ServerFormatter().format(record), "[now] / closed")
+
+
+class LastResortTests(SimpleTestCase):
+    def test_an_exception_cannot_write_lines_of_its_own(self):
+        try:
+            raise ValueError("x\n2026-01-01 ERROR forged\r\x1b[2J\u2028y")
+        except ValueError:
+            record = logging.LogRecord(
+                "django.channels", logging.ERROR, "", 0, "Failed:", (), sys.exc_info()
+            )
+        first, *others = LastResort().format(record).split("\n")
+        self.assertTrue(first.endswith("ERROR django.channels: Failed:"), first)
+        self.assertIn("ValueError: x", "".join(others))
+        for line in others:
+            self.assertTrue(line.startswith("    ") and line.isprintable(), repr(line))
 
 
 class GatewayLineTests(SimpleTestCase):
