@@ -127,7 +127,7 @@ class Channel(_Target):
     _check = staticmethod(check_channel_name)
 
     def _deliver(self, name: str, message: dict[str, Any]) -> None:
-        self.channel_layer.deliver(name, message)
+        self.channel_layer.deliver(name, outbox.sign(self.channel_layer, name, message))
 
 
 class Group(_Target):

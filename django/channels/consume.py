@@ -14,8 +14,8 @@ from typing import Any, Callable
 from .exceptions import BadFrame, ChannelSocketException, ConsumeLater, DenyConnection
 from .log import RateLimit, shown
 from .message import Message
-from .outbox import PendingSend, outbox
-from .protocol import WEBSOCKET_CONNECT, SessionPatch
+from .outbox import Handshake, PendingSend, outbox
+from .protocol import REPLY_CHANNEL, WEBSOCKET_CONNECT, SessionPatch
 from .security.websockets import check_origin, origin_allowed, origin_text
 from .signals import consumer_finished, consumer_started
 from .thread_state import site_defaults
@@ -89,7 +89,7 @@ def run_consumer(
     whether it has logged the error.
     """
     outcome, error, patch, returned, logged = HANDLED, None, None, None, False
-    outer = outbox.open()
+    outer = outbox.open(_handshake_of(message))
     with site_defaults(message.get("root_path")):
         try:
             consumer_started.send(sender=sender, environ={})
@@ -110,6 +110,13 @@ def run_consumer(
         return Result(outcome, sends, patch, error, returned, logged, held.afterwards)
     finally:
         error = None  # its traceback holds this frame, which would hold it in turn
+
+
+def _handshake_of(message: Message) -> Handshake | None:
+    """Return what the gateway needs to know the own consumer of a connect event. None for other messages."""
+    if message.channel_name != WEBSOCKET_CONNECT or message.event_id is None:
+        return None
+    return Handshake(message.channel_layer, message.content[REPLY_CHANNEL], message.event_id)
 
 
 def call_afterwards(calls: list[Callable[[], Any]]) -> None:

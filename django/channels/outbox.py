@@ -11,6 +11,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from .exceptions import LayerUnavailable
+from .protocol import during
 
 if TYPE_CHECKING:
     from .layers.base import BaseChannelLayer
@@ -81,6 +82,14 @@ class PendingSend:
         return "<PendingSend to %s %s: %r>" % (self.kind, self.name, self.message)
 
 
+class Handshake(NamedTuple):
+    """The connect event whose consumer runs."""
+
+    layer: BaseChannelLayer
+    reply_channel: str
+    event_id: int
+
+
 class Held(NamedTuple):
     """What the outbox holds for one consumer."""
 
@@ -88,6 +97,8 @@ class Held(NamedTuple):
     sends: list[PendingSend]
     #: What to call, without arguments, after the sends have left.
     afterwards: list[Callable[[], Any]]
+    #: The handshake that it may answer, or None if it handles another message than a connect event.
+    handshake: Handshake | None = None
 
 
 class Outbox(threading.local):
@@ -104,10 +115,17 @@ class Outbox(threading.local):
         """The sends that wait, or None while no consumer runs."""
         return None if self.held is None else self.held.sends
 
-    def open(self) -> Held | None:
+    def open(self, handshake: Handshake | None = None) -> Held | None:
         """Begin to hold sends. Return what a consumer around this one holds, for `close`."""
-        outer, self.held = self.held, Held([], [])
+        outer, self.held = self.held, Held([], [], handshake)
         return outer
+
+    def sign(self, layer: BaseChannelLayer, channel: str, message: Message) -> Message:
+        """Return `message` as it leaves at once. The gateway must know the consumer that may accept."""
+        handshake = None if self.held is None else self.held.handshake
+        if handshake is None or handshake.layer is not layer or handshake.reply_channel != channel:
+            return message
+        return during(handshake.event_id, message)
 
     def close(self, outer: Held | None = None) -> Held:
         """Stop holding sends. Return what was held."""

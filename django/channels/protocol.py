@@ -75,6 +75,8 @@ ACK = "ack"
 REPLIES = "replies"
 #: True: a consumer failed.
 ERROR = "error"
+#: int: the id of the event whose consumer sends this message while it runs (`immediately=True`).
+DURING = "during"
 #: int: the number of further parts of the request's body that may be sent.
 BODY_CREDIT = "body_credit"
 #: Text: where the worker learns which parts of a streamed response were written.
@@ -105,7 +107,7 @@ GROUP_DISCARD = "group_discard"
 # What a site may not send, because it would speak for a gateway, a worker or a layer.
 
 _REPLY_KEYS = frozenset(
-    [ACK, REPLIES, ERROR, BODY_CREDIT, WINDOW_CHANNEL, SESSION, LOST, RESET, GROUP]
+    [ACK, REPLIES, ERROR, DURING, BODY_CREDIT, WINDOW_CHANNEL, SESSION, LOST, RESET, GROUP]
     + [GROUP_ADD, GROUP_DISCARD]
 )
 _EVENT_KEYS = frozenset([RETRIES, SESSION, EVENT_ID, FRAMES])
@@ -263,6 +265,11 @@ def ack(
 def replies(messages: list[Message]) -> Message:
     """Return a message that carries some replies to an event ahead of its acknowledgement."""
     return {REPLIES: messages}
+
+
+def during(event_id: int, message: Message) -> Message:
+    """Return `message` as one that the consumer of this event sends to its client while it runs."""
+    return dict(message, **{DURING: event_id})
 
 
 def session_patch(patch: SessionPatch) -> Message:

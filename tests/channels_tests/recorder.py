@@ -55,6 +55,10 @@ class Recorder:
         """A message arrives on the reply channel."""
         return self.do(self.state.reply(message))
 
+    def answer(self, **message):
+        """The consumer of the event in flight sends this at once, while it runs."""
+        return self.do(self.state.reply(protocol.during(self.state.in_flight, message)))
+
     def done(self, *replies, **more):
         """The worker acknowledges the event in flight, with these replies."""
         message = dict(protocol.ack(self.state.in_flight, list(replies)), **more)

@@ -112,7 +112,7 @@ if hypothesis is not None:
         @stateful.precondition(lambda self: self.claimed)
         @stateful.rule(
             data=st.data(),
-            outcome=st.sampled_from(["fine"] * 6 + ["answer", "error", "close", "deny"]),
+            outcome=st.sampled_from(["fine"] * 6 + ["answer", "error", "close", "deny", "later"]),
         )
         def a_worker_ends(self, data, outcome):
             self.end(*self.take(data), outcome)
@@ -121,7 +121,8 @@ if hypothesis is not None:
             peer.handled += events_of(channel, message)
             replies = []
             if channel == "websocket.connect":
-                replies.append({"close": True} if outcome == "deny" else {"accept": True})
+                if outcome != "later":
+                    replies.append({"close": True} if outcome == "deny" else {"accept": True})
             elif outcome == "answer":
                 replies.append({"text": "answer"})
             elif outcome == "close":
@@ -149,6 +150,17 @@ if hypothesis is not None:
         def others_send(self, data, message):
             peer = data.draw(st.sampled_from(list(self.peers.values())))
             self.perform(peer, peer.state.group(message))
+
+        @stateful.precondition(lambda self: self.peers)
+        @stateful.rule(data=st.data(), accept=st.booleans())
+        def others_send_to_the_reply_channel(self, data, accept):
+            peer = data.draw(st.sampled_from(list(self.peers.values())))
+            before = len(peer.written)
+            undecided = peer.state.phase == websocket.CONNECTING
+            message = {"accept": True, "text": "x"} if accept else {"text": "x"}
+            self.perform(peer, peer.state.reply(message))
+            if undecided and (not accept or peer.state.in_flight is not None):
+                assert len(peer.written) == before
 
         # What carries out the states' actions.
 

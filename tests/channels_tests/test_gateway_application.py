@@ -5,7 +5,8 @@ import threading
 import unittest
 from unittest import mock
 
-from django.channels import protocol, route
+from django.channels import Channel, protocol, route
+from django.channels.exceptions import DenyConnection
 from django.channels.gateway import connection
 from django.channels.gateway.application import Gateway
 from django.channels.gateway.connection import Connection
@@ -276,6 +277,96 @@ class ConnectionTests(unittest.TestCase):
                 await asyncio.sleep(0.005)
             self.assertEqual((cleared, gateway.connections), ([channel], {}))
             await gateway.stop()
+
+        asyncio.run(main())
+
+
+class HandshakeTests(unittest.TestCase):
+    def visit(self, connect, subprotocols=("chat",)):
+        """Run `connect` as the consumer of a handshake. Return the two first events to the server."""
+        layer = make_layer()
+        layer.routing = [route("websocket.connect", connect)]
+
+        async def main():
+            server = Server()
+            server.scope["subprotocols"] = list(subprotocols)
+            running = asyncio.ensure_future(layer(server.scope, server.receive, server.send))
+            events = [await asyncio.wait_for(server.sent.get(), TIMEOUT)]
+            if events[0]["type"] == "websocket.accept":
+                events.append(await asyncio.wait_for(server.sent.get(), TIMEOUT))
+            await server.leave(running)
+            await layer.gateway.stop()
+            return events
+
+        return asyncio.run(main())
+
+    def send_from_other_code(self, message, content):
+        other = threading.Thread(target=message.reply_channel.send, args=(content,))
+        other.start()
+        other.join()
+
+    def test_only_the_own_consumer_accepts_while_it_runs(self):
+        def connect(message):
+            self.send_from_other_code(message, {"accept": True, "text": "news"})
+            message.reply_channel.send({"accept": True, "subprotocol": "chat"}, immediately=True)
+
+        accept = {"type": "websocket.accept", "subprotocol": "chat"}
+        self.assertEqual(self.visit(connect), [accept, {"type": "websocket.send", "text": "news"}])
+
+    def test_other_code_sends_nothing_to_a_client_that_is_refused(self):
+        def connect(message):
+            self.send_from_other_code(message, {"text": "secret"})
+            raise DenyConnection("no")
+
+        self.assertEqual([event["type"] for event in self.visit(connect)], ["websocket.close"])
+
+    def test_what_the_own_consumer_sends_at_once_arrives_while_it_runs(self):
+        ended = threading.Event()
+
+        def connect(message):
+            message.reply_channel.send({"text": "hello"}, immediately=True)
+            ended.wait(TIMEOUT)
+
+        layer = make_layer()
+        layer.routing = [route("websocket.connect", connect)]
+
+        async def main():
+            server = Server()
+            running = asyncio.ensure_future(layer(server.scope, server.receive, server.send))
+            try:
+                types = [
+                    (await asyncio.wait_for(server.sent.get(), TIMEOUT))["type"] for _ in range(2)
+                ]
+                self.assertFalse(ended.is_set())
+            finally:
+                ended.set()
+            self.assertEqual(types, ["websocket.accept", "websocket.send"])
+            await server.leave(running)
+            await layer.gateway.stop()
+
+        asyncio.run(main())
+
+    def test_the_consumer_that_a_handshake_was_handed_to_answers_it(self):
+        def connect(message):
+            content = {"reply_channel": message.reply_channel.name}
+            Channel("site.connect", channel_layer=message.channel_layer).send(content)
+
+        def decide(message):
+            message.reply_channel.send({"accept": True, "subprotocol": "chat"})
+            message.reply_channel.send({"text": "hello"})
+
+        layer = make_layer()
+        layer.routing = [route("websocket.connect", connect), route("site.connect", decide)]
+
+        async def main():
+            server = Server()
+            server.scope["subprotocols"] = ["chat"]
+            running = asyncio.ensure_future(layer(server.scope, server.receive, server.send))
+            events = [await asyncio.wait_for(server.sent.get(), TIMEOUT) for _ in range(2)]
+            self.assertEqual(events[0], {"type": "websocket.accept", "subprotocol": "chat"})
+            self.assertEqual(events[1]["text"], "hello")
+            await server.leave(running)
+            await layer.gateway.stop()
 
         asyncio.run(main())
 

@@ -3,7 +3,7 @@
 import unittest
 
 from django.channels import protocol
-from django.channels.gateway import websocket
+from django.channels.gateway import handshake, websocket
 from django.channels.gateway.websocket import CLOSED, CLOSING, CONNECTING, OPEN, WebSocket
 
 from .recorder import Recorder
@@ -62,25 +62,25 @@ class HandshakeTests(unittest.TestCase):
         self.assertEqual(socket.state.phase, CONNECTING)
 
     def test_accept(self):
-        socket = Socket().reply(accept=True)
+        socket = Socket().answer(accept=True)
         self.assertEqual(socket.written, [{"type": "websocket.accept"}])
         self.assertEqual(socket.state.phase, OPEN)
 
     def test_accept_with_a_subprotocol(self):
         socket = Socket(subprotocols=["chat.v1", "chat.v2"])
-        socket.reply(accept=True, subprotocol="chat.v2")
+        socket.answer(accept=True, subprotocol="chat.v2")
         self.assertEqual(socket.written, [{"type": "websocket.accept", "subprotocol": "chat.v2"}])
 
     def test_a_subprotocol_that_was_not_offered_is_left_out(self):
         for subprotocol in ("chat.v2", "chat\r\nset-cookie: admin=1", 5, ["chat"]):
             with self.subTest(subprotocol=subprotocol):
                 socket = Socket(subprotocols=["chat"])
-                socket.reply(accept=True, subprotocol=subprotocol)
+                socket.answer(accept=True, subprotocol=subprotocol)
                 self.assertEqual(socket.written, [{"type": "websocket.accept"}])
                 self.assertIn("the client did not offer it", socket.logged[0])
 
     def test_data_accepts(self):
-        socket = Socket().reply(text="")
+        socket = Socket().answer(text="")
         self.assertEqual(
             socket.written, [{"type": "websocket.accept"}, {"type": "websocket.send", "text": ""}]
         )
@@ -141,6 +141,186 @@ class HandshakeTests(unittest.TestCase):
         self.assertEqual(socket.sent[-1][0], "websocket.disconnect")
 
 
+class OtherSendersTests(unittest.TestCase):
+    """Other code sends to the reply channel of a socket whose handshake is not answered."""
+
+    ACCEPT = {"type": "websocket.accept"}
+
+    def sent(self, *texts):
+        return [{"type": "websocket.send", "text": text} for text in texts]
+
+    def test_their_messages_wait_for_the_own_consumer(self):
+        for message in (
+            {"text": "a"},
+            {"bytes": b"a"},
+            {"accept": True},
+            {"accept": True, "text": "a"},
+        ):
+            with self.subTest(message=message):
+                self.assertEqual(Socket().reply(**message).written, [])
+                self.assertEqual(
+                    Socket().reply(**message).done({"close": True}).types, ["websocket.close"]
+                )
+                self.assertEqual(
+                    Socket().reply(**message).done(error=True).types, ["websocket.close"]
+                )
+                socket = Socket(subprotocols=["chat"]).reply(**message)
+                socket.done({"accept": True, "subprotocol": "chat"})
+                self.assertEqual(socket.written[0], dict(self.ACCEPT, subprotocol="chat"))
+                self.assertEqual(len(socket.written), 1 + handshake.has_data(message))
+
+    def test_their_messages_are_delivered_in_order_with_those_of_groups(self):
+        socket = Socket().reply(text="a")
+        socket.do(socket.state.group({"text": "b"}))
+        socket.reply(accept=True, text="c").reply(text="d")
+        socket.done({"accept": True})
+        self.assertEqual(socket.written, [self.ACCEPT, *self.sent("a", "b", "c", "d")])
+
+    def test_a_close_waits_for_the_own_consumer(self):
+        socket = Socket().reply(text="a").reply(close=4001).reply(text="b")
+        self.assertEqual(socket.written, [])
+        socket.done({"accept": True})
+        self.assertEqual(socket.written[:-1], [self.ACCEPT, *self.sent("a")])
+        self.assertEqual(socket.written[-1]["code"], 4001)
+        self.assertEqual(socket.channels[-1], "websocket.disconnect")
+
+    def test_data_does_not_answer_after_the_own_consumer_has_ended(self):
+        socket = Socket().done().reply(text="a")
+        self.assertEqual(socket.written, [])
+        socket.reply(accept=True, text="b")
+        self.assertEqual(socket.written, [self.ACCEPT, *self.sent("a", "b")])
+
+    def test_an_explicit_answer_that_came_early_decides_if_the_own_consumer_does_not(self):
+        for answer in ({"close": True}, {"accept": False}, {"accept": True, "close": 4403}):
+            for early in (True, False):
+                with self.subTest(answer=answer, early=early):
+                    socket = Socket().reply(text="a")
+                    socket = (
+                        socket.reply(**answer).done() if early else socket.done().reply(**answer)
+                    )
+                    self.assertEqual(
+                        (socket.types, socket.counted), (["websocket.close"], ["denied"])
+                    )
+        socket = Socket(subprotocols=["chat"]).reply(accept=True, subprotocol="chat")
+        socket.reply(close=4001).done()
+        self.assertEqual(socket.types, ["websocket.accept", "websocket.close"])
+        self.assertEqual(socket.written[0]["subprotocol"], "chat")
+        self.assertEqual(socket.channels, ["websocket.connect", "websocket.disconnect"])
+
+    def test_the_own_consumer_answers_at_once(self):
+        socket = Socket().reply(text="b").answer(accept=True, text="a")
+        self.assertEqual(socket.written, [self.ACCEPT, *self.sent("a", "b")])
+        self.assertEqual(Socket().answer(close=True).types, ["websocket.close"])
+
+    def test_an_id_of_another_event_does_not_make_a_sender_the_own_consumer(self):
+        socket = Socket().reply(**protocol.during(7, {"accept": True}))
+        self.assertEqual(socket.written, [])
+        late = Socket().done().reply(**protocol.during(0, {"text": "x"}))
+        self.assertEqual(late.written, [])
+
+    def test_what_waits_is_bounded_and_has_room_for_an_answer(self):
+        socket = Socket()
+        for number in range(handshake.MAX_BUFFERED + 2):
+            socket.reply(text=str(number))
+        self.assertEqual(socket.counted, ["handshake_full"] * 2)
+        socket.reply(accept=True, text="answer").reply(accept=True).done()
+        texts = [event.get("text") for event in socket.written]
+        expected = [str(each) for each in range(handshake.MAX_BUFFERED)]
+        self.assertEqual(texts, [None, *expected, "answer"])
+        self.assertEqual(socket.state.phase, OPEN)
+
+    def test_what_waits_is_bounded_in_length(self):
+        socket = Socket()
+        for _ in range(5):
+            socket.reply(text="x" * (handshake.MAX_BUFFERED_LENGTH // 4))
+        self.assertEqual(socket.counted, ["handshake_full"] * 2)
+        self.assertEqual(len(socket.done({"accept": True}).written), 4)
+
+    def test_messages_that_do_nothing_take_no_room(self):
+        socket = Socket()
+        for _ in range(handshake.MAX_BUFFERED + 1):
+            socket.reply().reply(**protocol.session_patch({"set": {"a": 1}, "removed": []}))
+        self.assertEqual((socket.counted, socket.state.session), ([], {"a": 1}))
+
+    def test_nothing_is_kept_after_the_end(self):
+        ends = {
+            "client": lambda state: state.gone(1006),
+            "time-out": lambda state: state.timeout(),
+            "full channel": lambda state: state.refused("websocket.connect"),
+            "reset": lambda state: state.reset(),
+            "loss": lambda state: state.reply(protocol.lost(0)),
+        }
+        for name, end in ends.items():
+            with self.subTest(end=name):
+                socket = Socket().reply(text="a").reply(accept=True, text="b")
+                socket.do(end(socket.state)).done()
+                self.assertNotIn("websocket.send", socket.types)
+                self.assertFalse(socket.state._buffered)
+
+
+class EndsBeforeAcceptanceTests(unittest.TestCase):
+    """Each end before the handshake is answered: the disconnect has the path and the session."""
+
+    PATCH = {"set": {"room": "a"}, "removed": []}
+
+    def disconnects(self, socket):
+        self.assertTrue(socket.state.over)
+        return [message for channel, message in socket.sent if channel == "websocket.disconnect"]
+
+    def check(self, socket, code, session):
+        (message,) = self.disconnects(socket)
+        self.assertEqual((message["path"], message["code"], message["order"]), ("/path", code, 1))
+        self.assertEqual(message["root_path"], "/prefix")
+        self.assertEqual(message.get(protocol.SESSION), session)
+
+    def socket(self):
+        return Socket(root_path="/prefix")
+
+    def test_a_consumer_that_raises_changes_nothing_in_the_session(self):
+        self.check(self.socket().done(error=True), 1011, None)
+        # An earlier consumer of the same event did, before this one was run.
+        socket = self.socket().reply(**protocol.session_patch(self.PATCH))
+        self.check(socket.done(error=True), 1011, {"room": "a"})
+
+    def test_a_client_that_leaves_while_the_consumer_runs(self):
+        socket = self.socket()
+        socket.do(socket.state.gone(1001))
+        socket.done({"accept": True}, **protocol.session_patch(self.PATCH))
+        self.check(socket, 1001, {"room": "a"})
+
+    def test_a_client_that_leaves_after_a_consumer_that_did_not_answer(self):
+        socket = self.socket().done(**protocol.session_patch(self.PATCH))
+        self.check(socket.do(socket.state.gone(1001)), 1001, {"room": "a"})
+
+    def test_a_time_out_before_or_after_the_consumer_has_ended(self):
+        socket = self.socket().done(**protocol.session_patch(self.PATCH))
+        self.check(socket.do(socket.state.timeout()), 1006, {"room": "a"})
+        socket = self.socket()
+        socket.do(socket.state.timeout())
+        socket.done({"accept": True}, **protocol.session_patch(self.PATCH))
+        self.check(socket, 1006, {"room": "a"})
+
+    def test_a_lost_worker(self):
+        self.check(self.socket().lost(0), 1011, None)
+
+    def test_a_reset_after_the_consumer_has_ended(self):
+        socket = self.socket().done(**protocol.session_patch(self.PATCH))
+        self.check(socket.do(socket.state.reset()), 1012, {"room": "a"})
+
+    def test_a_gateway_that_is_killed(self):
+        socket = self.socket().done(**protocol.session_patch(self.PATCH))
+        (_, channel, message) = socket.wills[-1]
+        self.assertEqual(channel, "websocket.disconnect")
+        self.assertEqual((message["path"], message["code"]), ("/path", 1006))
+        self.assertEqual(
+            (message["root_path"], message[protocol.SESSION]), ("/prefix", {"room": "a"})
+        )
+
+    def test_no_disconnect_for_a_socket_that_the_site_denied(self):
+        self.assertEqual(self.disconnects(self.socket().done({"close": True})), [])
+        self.assertEqual(self.disconnects(self.socket().done().reply(accept=False)), [])
+
+
 class OrderTests(unittest.TestCase):
     def test_one_event_at_a_time(self):
         socket = Socket().opened().frame("a").frame("b")
@@ -150,7 +330,7 @@ class OrderTests(unittest.TestCase):
         self.assertEqual([message["order"] for _, message in socket.sent], [1, 2])
 
     def test_frames_that_come_with_the_handshake_wait_for_connect(self):
-        socket = Socket().reply(accept=True)
+        socket = Socket().answer(accept=True)
         socket.frame("early")
         self.assertEqual(len(socket.sent), 1)
         socket.done()
@@ -385,12 +565,12 @@ class BoundTests(unittest.TestCase):
 
     def test_group_messages_before_the_handshake_are_bounded_and_in_order(self):
         socket = Socket()
-        for number in range(websocket.MAX_UNREAD + 2):
+        for number in range(handshake.MAX_BUFFERED + 2):
             socket.do(socket.state.group({"text": str(number)}))
         self.assertEqual(socket.counted, ["group_full"] * 2)
         socket.done({"accept": True})
         texts = [event.get("text") for event in socket.written]
-        self.assertEqual(texts, [None] + [str(each) for each in range(websocket.MAX_UNREAD)])
+        self.assertEqual(texts, [None] + [str(each) for each in range(handshake.MAX_BUFFERED)])
         self.assertEqual(socket.state.phase, OPEN)
 
     def test_a_full_channel(self):

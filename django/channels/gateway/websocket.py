@@ -12,6 +12,7 @@ from typing import Any
 from ..layers.messages import weigh
 from ..protocol import (
     ACK,
+    DURING,
     ERROR,
     FRAMES,
     LOST,
@@ -22,6 +23,7 @@ from ..protocol import (
     WEBSOCKET_DISCONNECT,
     WEBSOCKET_RECEIVE,
 )
+from .handshake import HandshakeBuffer, answer_to_handshake, length_of
 from .state import COUNT, DISCARD, FINISH, LOG, SET_WILL, WRITE, Action, ConnectionState
 
 # The phases of a socket.
@@ -70,17 +72,6 @@ MAX_UNREAD_WEIGHT = 4 * 1024 * 1024
 OTHERS, OWN = False, True
 
 
-def answer_to_handshake(reply: dict[str, Any]) -> bool | None:
-    """
-    Return True if a reply to the connect event accepts the handshake, False if it denies it, and None if it
-    decides nothing. Data accepts, too. The test client decides by this function as well.
-    """
-    has_data = reply.get("text") is not None or reply.get("bytes") is not None
-    if reply.get("accept") is False or (reply.get("close") and not has_data):
-        return False
-    return True if reply.get("accept") or has_data else None
-
-
 class WebSocket(ConnectionState):
     """
     The state of one socket. Every method is an event and returns actions (see state.py).
@@ -98,7 +89,7 @@ class WebSocket(ConnectionState):
         self._order = 0
         self._waiting: deque[tuple[int, dict[str, Any]]] = deque()  # (weight, frame)
         self._waiting_weight = 0
-        self._buffered: list[dict[str, Any]] = []  # group messages, until the handshake is answered
+        self._buffered = HandshakeBuffer()
         self._unread = [0, 0]  # by sender: OTHERS, OWN
         self._unread_weight = [0, 0]
 
@@ -149,7 +140,8 @@ class WebSocket(ConnectionState):
     def reply(self, message: dict[str, Any]) -> list[Action]:
         """Handle a message on the reply channel."""
         if ACK not in message and REPLIES not in message:
-            actions = self._apply(message, sender=OTHERS)
+            is_own = self.in_flight is not None and message.get(DURING) == self.in_flight
+            actions = self._apply(message, OTHERS) if is_own else self._apply_of_others(message)
             actions += self._merge_session(message.get(SESSION))
             if LOST in message and message[LOST] == self.in_flight:
                 actions += self.lost()
@@ -165,6 +157,7 @@ class WebSocket(ConnectionState):
             actions += self._close(FAILED)
         if ACK in message:
             self.in_flight = None
+            actions += self._decide()
             actions += self._next()
         return actions
 
@@ -182,16 +175,46 @@ class WebSocket(ConnectionState):
         return (SET_WILL, self.reply_channel, WEBSOCKET_DISCONNECT, message)
 
     def group(self, message: dict[str, Any]) -> list[Action]:
-        """Handle a message to a group that the socket is in. It never accepts a handshake, so it waits."""
+        """Handle a message to a group that the socket is in. It never answers a handshake, so it waits."""
         if self.phase == CONNECTING:
-            if len(self._buffered) < MAX_UNREAD:
-                self._buffered.append(message)
-                return []
-            return [(COUNT, "group_full")]
+            return [] if self._buffered.add(message) else [(COUNT, "group_full")]
         return self._apply(message, sender=OTHERS)
 
+    def _apply_of_others(self, message: dict[str, Any]) -> list[Action]:
+        """
+        Do what a message says that other code sent than the consumer of the event in flight.
+
+        Until the handshake is answered, it waits. It may answer the handshake with an explicit "accept" or
+        "close", after the consumer of the connect event has ended without an answer.
+        """
+        if self.phase != CONNECTING:
+            return self._apply(message, sender=OTHERS)
+        if self._buffered.add_decision(message):
+            return self._decide()
+        return [] if self._buffered.add(message) else [(COUNT, "handshake_full")]
+
+    def _decide(self) -> list[Action]:
+        """Answer the handshake as other code asked, if the consumer of the connect event has ended."""
+        decision = self._buffered.decision
+        if decision is None or self.phase != CONNECTING or self.in_flight is not None:
+            return []
+        if answer_to_handshake(decision) is False:
+            return self._deny()
+        return self._accept(decision.get("subprotocol")) + self._apply_buffered()
+
+    def _apply_buffered(self) -> list[Action]:
+        """Do what the messages say that have waited for the handshake, in order."""
+        actions: list[Action] = []
+        for each in self._buffered.take():
+            actions += self._apply(each, sender=OTHERS)
+        return actions
+
     def _apply(self, message: dict[str, Any], sender: bool) -> list[Action]:
-        """Do what one reply says. OWN is the consumer that handles this socket's event."""
+        """
+        Do what one message says. OWN is a reply of the consumer that handles this socket's event.
+
+        In a handshake, the message answers it: call this for the own consumer's messages only.
+        """
         if self.phase in (CLOSING, CLOSED):
             return []
         text, data, close = message.get("text"), message.get("bytes"), message.get("close")
@@ -210,9 +233,7 @@ class WebSocket(ConnectionState):
         if close:
             actions += self._close_as_asked(close)
         if self._buffered and self.phase == OPEN:
-            buffered, self._buffered = self._buffered, []
-            for each in buffered:
-                actions += self._apply(each, sender=OTHERS)
+            actions += self._apply_buffered()
         return actions
 
     def _accept(self, subprotocol: Any) -> list[Action]:
@@ -254,7 +275,7 @@ class WebSocket(ConnectionState):
         if sender is None:
             return []
         self._unread[sender] -= 1
-        self._unread_weight[sender] -= len(event.get("text") or event.get("bytes") or "")
+        self._unread_weight[sender] -= length_of(event)
         if self.in_flight is None and sender and self._waiting:
             return self._next()
         return []
@@ -289,7 +310,8 @@ class WebSocket(ConnectionState):
 
     def reset(self) -> list[Action]:
         """Handle that the layer has lost its data, and with it this socket's memberships."""
-        if self.phase == CONNECTING:
+        if self.phase == CONNECTING and self.in_flight is not None:
+            # Nothing tells whether a worker has taken the connect event.
             self.connected = False
             return self._deny()
         self.in_flight = None
@@ -312,6 +334,8 @@ class WebSocket(ConnectionState):
 
     def _move(self, event: str) -> None:
         self.phase = TRANSITIONS.get((self.phase, event), self.phase)
+        if self.phase in (CLOSING, CLOSED):
+            self._buffered.take()
 
     def _deny(self) -> list[Action]:
         """Refuse the handshake. The site is not told of the end of a socket that it denied."""

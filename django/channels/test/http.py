@@ -11,7 +11,7 @@ from django.conf import settings
 from django.http import HttpRequest, SimpleCookie
 
 from ..asgi import DEFAULT_LAYER_ALIAS
-from ..gateway.websocket import answer_to_handshake
+from ..gateway.handshake import answer_to_handshake
 from .base import Client, forget_session
 
 

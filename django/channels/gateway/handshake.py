@@ -1,0 +1,80 @@
+"""
+What other code sends to a WebSocket whose handshake is not answered: it waits here. Pure: no I/O, no clock.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict
+
+Message = Dict[str, Any]
+
+#: Messages, and their length, that wait. They must not be more than a client that reads slowly may have
+#: unread (`websocket.MAX_UNREAD`), together with the one that answers the handshake.
+MAX_BUFFERED = 999
+MAX_BUFFERED_LENGTH = 4 * 1024 * 1024
+
+
+class HandshakeBuffer:
+    """
+    The messages of others that wait for the answer to a handshake, in order.
+
+    `decision` is the first of them that answers the handshake, or None. Belongs to the event loop of its
+    gateway.
+    """
+
+    __slots__ = ("decision", "_length", "_messages")
+
+    def __init__(self) -> None:
+        self.decision: Message | None = None
+        self._messages: list[Message] = []
+        self._length = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._messages)
+
+    def add(self, message: Message) -> bool:
+        """Keep `message`, if it would do anything. Return False if there is no room for it."""
+        if not has_data(message) and not message.get("close"):
+            return True
+        length = self._length + length_of(message)
+        if len(self._messages) >= MAX_BUFFERED or length >= MAX_BUFFERED_LENGTH:
+            return False
+        self._messages.append(message)
+        self._length = length
+        return True
+
+    def add_decision(self, message: Message) -> bool:
+        """Keep `message` if it is the first that answers the handshake. There is always room for that one."""
+        accept = message.get("accept")
+        if self.decision is not None or not (accept or accept is False or message.get("close")):
+            return False
+        self.decision = message
+        self._messages.append(message)
+        return True
+
+    def take(self) -> list[Message]:
+        """Return the messages, and forget them."""
+        messages = self._messages
+        self.decision, self._messages, self._length = None, [], 0
+        return messages
+
+
+def length_of(message: Message) -> int:
+    """Return the length of the text or bytes in a message. 0 for another type, which is never written."""
+    carried = message.get("text") or message.get("bytes")
+    return len(carried) if isinstance(carried, (str, bytes)) else 0
+
+
+def has_data(message: Message) -> bool:
+    """Return whether a message carries a frame."""
+    return message.get("text") is not None or message.get("bytes") is not None
+
+
+def answer_to_handshake(message: Message) -> bool | None:
+    """
+    Return True if a reply to the connect event accepts the handshake, False if it denies it, and None if it
+    decides nothing. Data accepts, too. The test client decides by this function as well.
+    """
+    if message.get("accept") is False or (message.get("close") and not has_data(message)):
+        return False
+    return True if message.get("accept") or has_data(message) else None
