@@ -1,6 +1,7 @@
 """The gateway's life: its event loops, its threads, and what it does about errors around it."""
 
 import asyncio
+import re
 import threading
 import unittest
 from unittest import mock
@@ -369,6 +370,99 @@ class HandshakeTests(unittest.TestCase):
             await layer.gateway.stop()
 
         asyncio.run(main())
+
+
+class PathTests(unittest.TestCase):
+    """All events of a connection have one form of its path, whatever the server makes of the raw path."""
+
+    #: (the server's path, its raw path or None, the path of the events)
+    PATHS = [
+        ("/room/\ufffd", b"/room/%FF", "/room/%FF"),
+        ("/room/\udcff", b"/room/%FF", "/room/%FF"),
+        ("/room/\udcff", None, "/room/%FF"),
+        ("/room/\ud800", None, "/room/%ED%A0%80"),
+        ("/room/\ufffd", None, "/room/\ufffd"),
+        ("/room/\u00e9", b"/room/%C3%A9", "/room/\u00e9"),
+        ("/room/\u00e9\ufffd", b"/room/%C3%A9%FF", "/room/\u00e9%FF"),
+        ("/room/\0", b"/room/%00", "/room/\0"),
+        ("/room/a\nb", b"/room/a%0Ab", "/room/a\nb"),
+        ("//room//", b"//room//", "//room//"),
+        ("/room/%2F", b"/room/%252F", "/room/%2F"),
+        ("/inner/\ufffd", b"/prefix/inner/%FF", "/inner/\ufffd"),
+    ]
+
+    def scope(self, path, raw_path, **more):
+        scope = dict(more, path=path, root_path="/prefix", headers=[])
+        if raw_path is not None:
+            scope["raw_path"] = raw_path
+        return scope
+
+    def test_of_a_websocket(self):
+        for path, raw_path, expected in self.PATHS:
+            with self.subTest(path=path, raw_path=raw_path):
+                seen, wills = self.visit(self.scope(path, raw_path, type="websocket"), expected)
+                channels = ["websocket.connect", "websocket.receive", "websocket.disconnect"]
+                self.assertEqual(seen, [(each, expected, "/prefix") for each in channels])
+                # The last will is the disconnect of a gateway that is killed.
+                self.assertEqual(
+                    [(each["path"], each["root_path"]) for each in wills], [seen[2][1:]]
+                )
+
+    def visit(self, scope, expected):
+        layer, seen, wills = make_layer(), [], []
+
+        def consume(message):
+            seen.append((message.channel_name, message["path"], message["root_path"]))
+            if message.channel_name != "websocket.disconnect":
+                message.reply_channel.send({"text": "x"})
+
+        path = "^%s\\Z" % re.escape(expected)
+        channels = ["websocket.connect", "websocket.receive", "websocket.disconnect"]
+        layer.routing = [route(channel, consume, path=path) for channel in channels]
+
+        async def main():
+            server = Server()
+            server.scope = scope
+            with mock.patch.object(
+                MemoryInbox, "set_will", lambda inbox, name, will: wills.append(will[1])
+            ):
+                running = asyncio.ensure_future(layer(scope, server.receive, server.send))
+                for _ in range(2):  # accept, and the answer to connect
+                    await asyncio.wait_for(server.sent.get(), TIMEOUT)
+            server.events.put_nowait({"type": "websocket.receive", "text": "x"})
+            await asyncio.wait_for(server.sent.get(), TIMEOUT)
+            await server.leave(running)
+            await layer.gateway.stop()
+
+        asyncio.run(main())
+        return seen, wills
+
+    def test_of_a_request(self):
+        for path, raw_path, expected in self.PATHS:
+            with self.subTest(path=path, raw_path=raw_path):
+                layer, seen, began = make_layer(), [], threading.Event()
+
+                def consume(message, seen=seen, began=began):
+                    seen.append((message.channel_name, message["path"], message["root_path"]))
+                    began.set()
+
+                channels = ["http.request", "http.disconnect"]
+                layer.routing = [route(channel, consume) for channel in channels]
+                scope = self.scope(path, raw_path, type="http", method="GET")
+
+                async def main(layer=layer, scope=scope, began=began, seen=seen):
+                    server = Server()
+                    server.events = asyncio.Queue()
+                    server.events.put_nowait({"type": "http.request"})
+                    running = asyncio.ensure_future(layer(scope, server.events.get, server.send))
+                    loop = asyncio.get_event_loop()
+                    self.assertTrue(await loop.run_in_executor(None, began.wait, TIMEOUT))
+                    server.events.put_nowait({"type": "http.disconnect"})
+                    await asyncio.wait_for(running, TIMEOUT)
+                    await layer.gateway.stop()
+
+                asyncio.run(main())
+                self.assertEqual(seen, [(each, expected, "/prefix") for each in channels])
 
 
 class ClientsTests(unittest.TestCase):

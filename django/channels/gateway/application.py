@@ -117,9 +117,9 @@ class Gateway:
         event = await receive()
         if event["type"] == "http.disconnect":
             return
-        connection = self._open(Request, scope["path"], send)
-        state = connection.state
         message = request_event(scope)
+        connection = self._open(Request, message, send)
+        state = connection.state
         body, more = event.get("body", b""), event.get("more_body", False)
         message["body"] = body[:BODY_PART]
         rest = body[BODY_PART:]
@@ -165,10 +165,11 @@ class Gateway:
         event = await receive()
         if event["type"] != "websocket.connect":
             return
-        connection = self._open(WebSocket, scope["path"], send)
+        message = connect_event(scope)
+        connection = self._open(WebSocket, message, send)
         state = connection.state
         connection.perform([state.last_will()])
-        connection.perform(state.connect(connect_event(scope)))
+        connection.perform(state.connect(message))
         connection.reader = asyncio.ensure_future(self._read_frames(connection, receive))
         writer = connection.writer = self.loop.create_task(connection.write())
         deadline = self.loop.call_later(ACCEPT_TIMEOUT, lambda: connection.perform(state.timeout()))
@@ -212,10 +213,17 @@ class Gateway:
 
     # Connections.
 
-    def _open(self, state_class: Callable[[str, str], Any], path: str, send: Any) -> Connection:
+    def _open(
+        self, state_class: Callable[[str, str], Any], message: dict[str, Any], send: Any
+    ) -> Connection:
+        """Return a new connection. Its first event, `message`, has the path that all its events have."""
         self._number += 1
         channel = "%s%d" % (self.name, self._number)
-        connection = Connection(self, state_class(channel, path), with_flow_control(send))
+        state = state_class(channel, message["path"])
+        state.root_path = message[
+            "root_path"
+        ]  # the last will, which is set before the event, has it
+        connection = Connection(self, state, with_flow_control(send))
         self.connections[channel] = connection
         return connection
 

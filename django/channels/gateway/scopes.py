@@ -51,12 +51,23 @@ def _connection(scope: Mapping[str, Any], scheme: str) -> dict[str, Any]:
 
 
 def _path(scope: Mapping[str, Any]) -> str:
-    """Return the path. If the server gives the raw path, bytes that are not UTF-8 stay percent-encoded."""
+    """
+    Return the path as every event of the connection has it.
+
+    Bytes that are not UTF-8 stay percent-encoded, if the server gives the raw path or escapes them. A layer
+    carries no lone surrogates, so none is in the result.
+    """
     path: str = scope["path"]
+    if path.isascii():
+        return path
     raw = scope.get("raw_path")
-    if raw and not path.isascii():
+    if raw:
         octets = unquote_to_bytes(raw.partition(b"?")[0])
         # Servers differ in how they decode such bytes, and in whether raw_path is the same path.
         if path in (octets.decode("utf-8", "replace"), octets.decode("utf-8", "surrogateescape")):
             return octets.decode("utf-8", "channels.percent")
-    return path
+    try:
+        octets = path.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # surrogates that stand for no byte
+        octets = path.encode("utf-8", "surrogatepass")
+    return octets.decode("utf-8", "channels.percent")
