@@ -6,7 +6,7 @@ from django.channels.asgi import channel_layers
 from django.channels.exceptions import DenyConnection
 from django.channels.generic.websockets import WebsocketConsumer
 from django.channels.message import Message
-from django.channels.routing import route
+from django.channels.routing import route, route_class
 from django.channels.security.websockets import (
     BaseOriginValidator,
     allowed_hosts_only,
@@ -182,7 +182,7 @@ class MarkTests(SimpleTestCase):
 
 
 @override_settings(ALLOWED_HOSTS=["example.com"], DEBUG=False)
-class ValidatorTests(SimpleTestCase):
+class ValidatorTests(ChannelTestCase):
     def test_allowed_hosts_only(self):
         decorated = allowed_hosts_only(consumer)
         self.assertEqual(decorated(handshake(b"https://example.com")), "ran")
@@ -207,6 +207,61 @@ class ValidatorTests(SimpleTestCase):
         self.assertEqual(decorated(message, room="x"), {"room": "x"})
         with self.assertRaises(DenyConnection):
             decorated(handshake(b"https://example.com"))
+
+    def make(self):
+        asked = []
+
+        class Own(BaseOriginValidator):
+            def validate_origin(self, message, origin):
+                asked.append(origin)
+                return origin in ("null", "file://", "app:com.example", "")
+
+        return Own, asked
+
+    def test_own_validator_is_asked_about_every_origin(self):
+        own, asked = self.make()
+        decorated = own(consumer)
+        for origin in (b"null", b"file://", b"app:com.example", b""):
+            self.assertEqual(decorated(handshake(origin)), "ran")
+        for origin in (b"https://example.com", b"example.com", b"https://[::1", b"x y"):
+            with self.assertRaises(DenyConnection):
+                decorated(handshake(origin))
+        self.assertEqual(len(asked), 8)
+        for origins in ((), (b"null", b"null"), (b"https://ex\xc3\xa4mple.com",)):
+            with self.assertRaises(DenyConnection):
+                decorated(handshake(*origins))
+        self.assertEqual(len(asked), 8)
+
+    def test_own_validator_on_classes(self):
+        own, asked = self.make()
+
+        @own
+        class Decorated(WebsocketConsumer):
+            any_origin = True
+
+        class Inherits(Decorated):
+            pass
+
+        class Attribute(WebsocketConsumer):
+            origin_validator = own
+
+        routes = [route_class(each) for each in (Decorated, Inherits, Attribute)]
+        routes.append(WebsocketConsumer.as_route(attrs={"origin_validator": own}))
+        routes.append(route_class(own(type("Called", (WebsocketConsumer,), {}))))
+        for each in routes:
+            with self.subTest(route=each), apply_routes([each]):
+                client = WSClient()
+                client.set_header("origin", "null")
+                client.send_and_consume("websocket.connect")
+                client.send_and_consume("websocket.receive", {"text": "x"})
+                client.send_and_consume("websocket.disconnect")
+                other = WSClient()
+                other.set_header("origin", "https://example.com")
+                with self.assertLogs("django.channels.worker", "WARNING") as logs:
+                    with self.assertRaisesRegex(AssertionError, "rejected"):
+                        other.send_and_consume("websocket.connect")
+                self.assertIn("origin_validator", logs.output[0])
+        self.assertIs(type(Decorated), type)
 
     def test_validator_without_validate_origin(self):
         with self.assertRaises(NotImplementedError):
