@@ -64,14 +64,23 @@ class _Target:
         With `fail_silently`, a layer that is unavailable or full raises nothing when the message leaves: the
         loss is logged and counted ("sends_dropped"). Use it for a notification of what is already committed.
         """
-        message = self.channel_layer.check_message(content)
-        drop_control_keys(message, self.name)
+        message = self.checked(content)
         if on_commit is None:
             on_commit = self.channel_layer.sends_on_commit
         if on_commit and connection.in_atomic_block:
             on_commit_of(lambda: self._leave_or_report(message, immediately, fail_silently))
         else:
             self._leave_or_report(message, immediately, fail_silently)
+
+    def checked(self, content: dict[str, Any]) -> dict[str, Any]:
+        """
+        Return a copy of `content` as a site may send it here, without control keys. Raises as `send` does.
+
+        Each road by which a site's message gets to a layer leads through here, `asgi.delay` too.
+        """
+        message = self.channel_layer.check_message(content)
+        drop_control_keys(message, self.name)
+        return message
 
     def _leave_or_report(
         self, message: dict[str, Any], immediately: bool, fail_silently: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..channel import Channel
 from ..layers.engine.options import MAX_SECONDS, shown
 from ..layers.names import check_channel_name
 
@@ -27,6 +28,7 @@ def delay_message(message: Message) -> None:
     channel, content, delay = read_request(message)
     layer = message.channel_layer
     if "delay" in layer.extensions:
+        content = Channel(channel, channel_layer=layer).checked(content)
         layer.send_later(channel, content, delay / 1000)
         return
     from .models import DelayedMessage
