@@ -7,6 +7,7 @@ import threading
 import unittest
 
 from django.channels.layers.database import DatabaseChannelLayer
+from django.channels.layers.engine.store import Unreadable
 from django.channels.test.conformance import LayerConformance
 
 from .support.aliases import add_alias, mariadb_alias, postgresql_alias
@@ -61,6 +62,14 @@ class MariaDBCase(DatabaseLayerCase):
 
 class SQLiteConformanceTests(SQLiteCase, LayerConformance, unittest.TestCase):
     pass
+
+
+class UnreadableBodyTests(SQLiteCase, unittest.TestCase):
+    def test_any_body_that_is_no_message_is_unreadable_and_never_another_error(self):
+        layer = self.make_layer()
+        for body in ("", "{", "[1]", "null", "[" * 100000, '{"a": ' * 100000, "\x00", "NaN"):
+            with self.subTest(body[:10]), self.assertRaises(Unreadable):
+                layer.store.decode("work", body)
 
 
 class PostgreSQLConformanceTests(PostgreSQLCase, LayerConformance, unittest.TestCase):

@@ -33,7 +33,7 @@ FORGED = {
     protocol.FRAMES: [{"text": "forged", "order": 1}],
 }
 
-#: The keys that have no meaning on each kind of channel, and are a site's own there.
+#: The keys without a meaning on each kind of channel, where they are a site's own.
 MEANINGLESS = {
     "gateway.test!1": {
         protocol.RETRIES,

@@ -50,7 +50,7 @@ class Worker:
         self.database_sleep_duration = database_sleep_duration
         self._stopped = False
         self._next_poll = 0.0
-        #: A request that was neither stored nor requeued, or None.
+        #: A request that could not be stored or requeued, or None.
         self._kept: tuple[str, dict[str, Any]] | None = None
 
     def stop(self, *signal_arguments: Any) -> None:

@@ -33,7 +33,7 @@ class HandshakeBuffer:
         return bool(self._messages)
 
     def add(self, message: Message) -> bool:
-        """Keep `message`, if it would do anything. Return False if there is no room for it."""
+        """Keep `message`, if it would do anything. Return False if the buffer is full."""
         if not has_data(message) and not message.get("close"):
             return True
         length = self._length + length_of(message)

@@ -55,7 +55,7 @@ def _path(scope: Mapping[str, Any]) -> str:
     Return the path as every event of the connection has it.
 
     Bytes that are not UTF-8 stay percent-encoded, if the server gives the raw path or escapes them. A layer
-    carries no lone surrogates, so none is in the result.
+    cannot carry lone surrogates, so they are escaped too.
     """
     path: str = scope["path"]
     if path.isascii():

@@ -118,7 +118,7 @@ class DatabaseStore(Maintenance, Store):
     def decode(self, channel: str, body: str) -> protocol.Message:
         try:
             message = decode(body)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise Unreadable("it is not JSON as this layer writes it (%s)" % error) from error
         if not isinstance(message, dict):
             raise Unreadable("it holds a %s, not a dict" % type(message).__name__)
