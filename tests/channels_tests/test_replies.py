@@ -548,7 +548,7 @@ class LoopTests(SimpleTestCase):
         self.acknowledge_error = LayerUnavailable("gone")
         with self.assertLogs("django.channels.worker", "WARNING") as logs:
             self.run_worker(self.event())
-        self.assertIn("may be handled again", logs.output[0])
+        self.assertIn("could not be acknowledged", logs.output[0])
 
     def test_a_worker_that_drains_handles_what_waits_at_the_end(self):
         for drain, left in ((True, 0), (False, 2)):

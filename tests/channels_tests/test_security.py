@@ -1,10 +1,13 @@
 """channels.security.websockets: from which pages a WebSocket may be opened."""
 
 import functools
+from unittest import mock
 
+from django.channels import consume
 from django.channels.asgi import channel_layers
 from django.channels.exceptions import DenyConnection
 from django.channels.generic.websockets import WebsocketConsumer
+from django.channels.log import RateLimit
 from django.channels.message import Message
 from django.channels.routing import route, route_class
 from django.channels.security.websockets import (
@@ -257,11 +260,22 @@ class ValidatorTests(ChannelTestCase):
                 client.send_and_consume("websocket.disconnect")
                 other = WSClient()
                 other.set_header("origin", "https://example.com")
-                with self.assertLogs("django.channels.worker", "WARNING") as logs:
-                    with self.assertRaisesRegex(AssertionError, "rejected"):
-                        other.send_and_consume("websocket.connect")
-                self.assertIn("origin_validator", logs.output[0])
+                with mock.patch.object(consume, "_refused_origins", RateLimit()):
+                    with self.assertLogs("django.channels.worker", "WARNING") as logs:
+                        with self.assertRaisesRegex(AssertionError, "rejected"):
+                            other.send_and_consume("websocket.connect")
+                self.assertIn("origin validator of", logs.output[0])
         self.assertIs(type(Decorated), type)
+
+    def test_a_second_validator_of_one_class_is_refused(self):
+        own, asked = self.make()
+
+        @own
+        class Decorated(WebsocketConsumer):
+            pass
+
+        with self.assertRaisesRegex(TypeError, "has the origin validator"):
+            own(Decorated)
 
     def test_validator_without_validate_origin(self):
         with self.assertRaises(NotImplementedError):
