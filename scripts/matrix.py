@@ -50,7 +50,7 @@ ROWS = (
 ENDS = (ROWS[0], ROWS[-1])
 
 LOGS = os.path.join(BUILD, "logs")
-TESTS_TIMEOUT = 900
+TESTS_TIMEOUT = 1800
 TABLE_HEAD = "| Django | Tested on Python |\n|---|---|\n"
 
 
