@@ -7,7 +7,7 @@ import signal
 import time
 from collections import Counter
 
-from load import Refused, Socket, Traffic, audit, fetch
+from load import Refused, Socket, Traffic, fetch
 from stack import LEASE, Failure, require
 from table import both, in_thread, ports, require_untouched, row, settle, until
 
@@ -457,17 +457,7 @@ async def under(stack, options, fault, seconds):
     resumed = traffic.last_echo - ended
     traffic.request_timeout = 30.0
     await asyncio.sleep(2)
-    await traffic.stop(drain=30 - resumed)
-    connected = {flow.id for flow in traffic.flows}
-
-    def all_gone():
-        return connected <= {line["id"] for line in stack.records() if line["kind"] == "disconnect"}
-
-    try:
-        await until(all_gone, 10, "disconnects")
-    except Failure:
-        pass  # the audit says how many
-    found = audit(traffic, stack.records())
+    found = await settle(stack, traffic, drain=30 - resumed)
     stack.require_alive(gateways + workers)
     slowest = max(
         [seconds for at, seconds, _, _ in traffic.answers if at < ended and at + seconds > begun]
@@ -516,8 +506,14 @@ async def kicked(stack, options):
     quick=(),
 )
 async def stalled(stack, options):
+    return await stall(stack, options)
+
+
+async def stall(stack, options, **directions):
+    """Let a proxy pass nothing in these directions (default: both) for 20 s."""
+
     async def fault(seconds):
-        stack.server.proxy.stall()
+        stack.server.proxy.stall(**directions)
         await asyncio.sleep(seconds)
         stack.server.proxy.resume()
 
@@ -526,12 +522,7 @@ async def stalled(stack, options):
 
 @row("unheard", "a proxy that lets no reply pass for 20 s", topology="proxied", quick=())
 async def unheard(stack, options):
-    async def fault(seconds):
-        stack.server.proxy.stall(requests=False)
-        await asyncio.sleep(seconds)
-        stack.server.proxy.resume()
-
-    return await under(stack, options, fault, 20)
+    return await stall(stack, options, requests=False)
 
 
 @row(

@@ -90,9 +90,12 @@ def require_untouched(traffic, found):
     return measured
 
 
-async def settle(stack, traffic):
-    """Stop the load, wait for the last disconnects, and return what the audit found."""
-    await traffic.stop()
+async def settle(stack, traffic, drain=15.0):
+    """
+    Stop the load, wait for the last disconnects, and return what the audit found. `drain`: seconds that the
+    last answers may take.
+    """
+    await traffic.stop(drain)
     connected = {flow.id for flow in traffic.flows}
 
     def all_gone():

@@ -92,7 +92,7 @@ class Direct:
         self._suspected = 0.0
 
     def suspect(self) -> None:
-        """Have no connection used again that is idle now, because one was lost."""
+        """Stop using the connections that are idle now, because one was lost."""
         self._suspected = time.monotonic()
 
     # Blocking.
