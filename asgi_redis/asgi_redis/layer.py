@@ -36,6 +36,7 @@ DEFAULTS: dict[str, Any] = {
     "pool_size": 64,
     "connection_kwargs": None,
     "sentinel_kwargs": None,
+    "stats_prefix": None,  # of asgi_redis 1.x: statistics now have the layer's prefix
 }
 
 
@@ -68,6 +69,7 @@ class RedisChannelLayer(EngineLayer):
         super().__init__(Options(**shared), **common)
         partitions = own.pop("partitions") or (CLUSTER_PARTITIONS if own["cluster"] else 1)
         self._keys = Keys(own.pop("prefix"), partitions)
+        del own["stats_prefix"]
         self._identities = identities(own.pop("project"))
         self._encryption_keys = own.pop("symmetric_encryption_keys")
         self._servers = own

@@ -5,12 +5,13 @@ The layers that the settings name: `get_channel_layer()` for asgi.py, `channel_l
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Dict, Iterator, cast
+from typing import TYPE_CHECKING, Any, Dict, Iterator
 
 from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
-from django.utils.module_loading import import_string
 from django.views.decorators.debug import sensitive_variables
+
+from .backends import MEMORY, import_backend
+from .backends import InvalidChannelLayerError as InvalidChannelLayerError
 
 if TYPE_CHECKING:
     from .layers.base import BaseChannelLayer
@@ -21,18 +22,7 @@ DEFAULT_LAYER_ALIAS = "default"
 Configs = Dict[str, Dict[str, Any]]
 
 #: What a site without CHANNEL_LAYERS gets.
-DEFAULT_CHANNEL_LAYERS: Configs = {
-    DEFAULT_LAYER_ALIAS: {"BACKEND": __package__ + ".layers.memory.MemoryChannelLayer"}
-}
-
-#: Backend paths of Channels 1.x, and what they name here.
-_FORMER_BACKENDS = {
-    "asgiref.inmemory.ChannelLayer": ".layers.memory.MemoryChannelLayer",
-}
-
-
-class InvalidChannelLayerError(ImproperlyConfigured, ValueError):
-    """CHANNEL_LAYERS doesn't describe a layer; the text says how to correct it."""
+DEFAULT_CHANNEL_LAYERS: Configs = {DEFAULT_LAYER_ALIAS: {"BACKEND": MEMORY}}
 
 
 class ChannelLayerManager:
@@ -112,28 +102,6 @@ class ChannelLayerManager:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.configs)
-
-
-def import_backend(alias: str, entry: dict[str, Any]) -> type[BaseChannelLayer]:
-    """Return the class that `entry` (CHANNEL_LAYERS[alias]) names. Raises InvalidChannelLayerError."""
-    backend = entry.get("BACKEND") if isinstance(entry, dict) else None
-    if not isinstance(backend, str):
-        raise InvalidChannelLayerError(
-            "CHANNEL_LAYERS[%r] has no BACKEND: write the dotted path of a layer class, such as %r."
-            % (alias, DEFAULT_CHANNEL_LAYERS[DEFAULT_LAYER_ALIAS]["BACKEND"])
-        )
-    if backend in _FORMER_BACKENDS:
-        backend = __package__ + _FORMER_BACKENDS[backend]
-    try:
-        return cast("type[BaseChannelLayer]", import_string(backend))
-    except ImportError as error:
-        remedy = "check the path"
-        if backend.startswith("asgi_redis."):
-            remedy = "install it with: pip install asgi_redis"
-        raise InvalidChannelLayerError(
-            "CHANNEL_LAYERS[%r]: the BACKEND %r cannot be imported (%s); %s."
-            % (alias, backend, error, remedy)
-        ) from error
 
 
 channel_layers = ChannelLayerManager()

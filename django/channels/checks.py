@@ -9,7 +9,8 @@ from django.core.checks import Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.views.decorators.debug import sensitive_variables
 
-from .asgi import channel_layers, import_backend
+from .asgi import channel_layers
+from .backends import import_backend
 from .layers.engine.layer import EngineLayer
 from .log import shown
 from .protocol import EVENT_CHANNELS, event_keys

@@ -1,13 +1,21 @@
 """What manage.py check says about CHANNEL_LAYERS."""
 
+import sys
+import types
+from unittest import mock
+
 from django.channels import include, route, route_class
+from django.channels.asgi import ChannelLayerManager
 from django.channels.checks import check_channel_layers
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.protocol import EVENT_CHANNELS, event_keys
+from django.core.exceptions import ImproperlyConfigured
 from django.test import SimpleTestCase, override_settings
 
 MEMORY = MemoryChannelLayer.__module__ + ".MemoryChannelLayer"
 DATABASE = "django.channels.layers.database.DatabaseChannelLayer"
+#: As it is in this installation: the package is `channels` in the add-on.
+DATABASE_HERE = MEMORY.replace("memory.MemoryChannelLayer", "database.DatabaseChannelLayer")
 
 
 def consumer(message, **kwargs):
@@ -102,6 +110,72 @@ class OptionTests(SimpleTestCase):
         self.assertEqual(problem.id, "channels.W002")
         self.assertIn("'ROUTNG'", problem.msg)
         self.assertIn("Did you mean 'ROUTING'?", problem.hint)
+
+
+class NotALayer:
+    """As the layers of Channels 1.x were, or another package's: a class of its own."""
+
+    def __init__(self, expiry=60):
+        pass
+
+
+class BackendTests(SimpleTestCase):
+    """Settings of other releases: the check and the start say which BACKEND to write."""
+
+    def assert_refused(self, backend, *words):
+        (problem,) = check(backend)
+        self.assertEqual(problem.id, "channels.E002")
+        layers = {"default": {"BACKEND": backend}}
+        with override_settings(CHANNEL_LAYERS=layers):
+            with self.assertRaises(ImproperlyConfigured) as raised:
+                ChannelLayerManager()["default"]
+        for word in (repr(backend),) + words:
+            self.assertIn(word, problem.msg)
+            self.assertIn(word, str(raised.exception))
+
+    def test_layers_of_other_releases_are_refused_with_the_backend_to_write(self):
+        for backend, instead in [
+            ("asgi_ipc.IPCChannelLayer", DATABASE_HERE),
+            ("asgi_ipc.core.IPCChannelLayer", "asgi_redis.RedisChannelLayer"),
+            ("asgiref.base_layer.BaseChannelLayer", MEMORY),
+            ("asgi_rabbitmq.RabbitmqChannelLayer", DATABASE_HERE),
+            ("asgi_rabbitmq.RabbitmqLocalChannelLayer", DATABASE_HERE),
+            ("channels.backends.database.DatabaseChannelBackend", DATABASE_HERE),
+            ("channels.database_layer.DatabaseChannelLayer", DATABASE_HERE),
+            ("channels.layers.InMemoryChannelLayer", MEMORY),
+            ("channels_redis.core.RedisChannelLayer", "asgi_redis.RedisChannelLayer"),
+            ("channels_redis.pubsub.RedisPubSubChannelLayer", "asgi_redis.RedisChannelLayer"),
+        ]:
+            with self.subTest(backend=backend):
+                self.assert_refused(backend, repr(instead))
+
+    def test_the_in_memory_layer_of_asgiref_works_with_its_options(self):
+        config = {"expiry": 30, "group_expiry": 60, "capacity": 7, "channel_capacity": {"a*": 3}}
+        self.assertEqual(check("asgiref.inmemory.ChannelLayer", CONFIG=config), [])
+
+    def test_a_class_that_is_no_layer_is_refused(self):
+        for backend in (__name__ + ".NotALayer", __name__ + ".consumer", "json.dumps"):
+            with self.subTest(backend=backend):
+                self.assert_refused(backend, "BaseChannelLayer", DATABASE_HERE)
+
+    def test_asgi_redis_1_is_to_be_replaced(self):
+        # As it is when the package of that name is the old one.
+        name, old = "asgi_redis", sys.modules.get("asgi_redis")
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].RedisChannelLayer = NotALayer
+        try:
+            self.assert_refused("asgi_redis.RedisChannelLayer", "asgi_redis 1.x", "pip install")
+            self.assert_refused("asgi_redis.RedisSentinelChannelLayer", "pip install")
+        finally:
+            del sys.modules[name]
+            if old is not None:
+                sys.modules[name] = old
+
+    def test_a_package_that_breaks_on_this_python_is_a_problem_and_no_traceback(self):
+        with mock.patch.dict(sys.modules, {"no_such_layers": None}):
+            self.assert_refused("no_such_layers.Layer", "cannot be imported")
+        with mock.patch("django.channels.backends.import_string", side_effect=SyntaxError("async")):
+            self.assert_refused("old_layers.Layer", "SyntaxError", "async")
 
 
 class FilterTests(SimpleTestCase):

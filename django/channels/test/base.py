@@ -15,12 +15,8 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator
 from django.db import connections
 from django.test import TestCase, TransactionTestCase, override_settings
 
-from ..asgi import (
-    DEFAULT_LAYER_ALIAS,
-    InvalidChannelLayerError,
-    channel_layers,
-    import_backend,
-)
+from ..asgi import DEFAULT_LAYER_ALIAS, channel_layers
+from ..backends import InvalidChannelLayerError, import_backend
 from ..channel import Group
 from ..consume import HANDLED, LATER, call_afterwards, run_consumer
 from ..layers.base import BaseChannelLayer

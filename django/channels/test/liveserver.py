@@ -16,12 +16,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.test import TransactionTestCase, modify_settings
 
-from ..asgi import (
-    DEFAULT_LAYER_ALIAS,
-    InvalidChannelLayerError,
-    channel_layers,
-    import_backend,
-)
+from ..asgi import DEFAULT_LAYER_ALIAS, channel_layers
+from ..backends import InvalidChannelLayerError, import_backend
 from ..routing import Router
 from ..signals import consumer_started
 from ..worker import WorkerGroup

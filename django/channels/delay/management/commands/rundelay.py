@@ -7,7 +7,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db.utils import OperationalError, ProgrammingError
 
-from ....asgi import DEFAULT_LAYER_ALIAS, InvalidChannelLayerError, channel_layers
+from ....asgi import DEFAULT_LAYER_ALIAS, channel_layers
+from ....backends import InvalidChannelLayerError
 from ....layers.engine.options import MAX_SECONDS, is_number
 from ...models import DelayedMessage
 from ...worker import Worker
