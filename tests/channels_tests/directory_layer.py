@@ -2,32 +2,22 @@
 A channel layer over a directory that all processes of a site share: the example of the guide "Write a layer".
 
 Everything is in one file, `state.json`, which is replaced as a whole. A process changes it while it holds the
-lock of the file `lock`, so each primitive is atomic. It is slow, and meant to be read.
+lock of the file `lock`, so each transaction is atomic. It is slow, and meant to be read.
 """
 
 import fcntl
 import json
 import os
-import threading
 import time
+import uuid
 
-from django.channels import protocol
-from django.channels.exceptions import LayerUnavailable
-from django.channels.layers.database import codec
-from django.channels.layers.engine import options, recovery
-from django.channels.layers.engine.layer import EngineLayer
-from django.channels.layers.engine.store import (
-    Due,
-    Entry,
-    Heartbeat,
-    Outgoing,
-    Pending,
-    Recovered,
-    Store,
-    Unreadable,
-)
-from django.channels.layers.engine.waiting import CHANGED, Waiters
-from django.channels.layers.names import inbox_of
+from channels import protocol
+from channels.exceptions import LayerUnavailable
+from channels.layers.engine import options
+from channels.layers.engine.layer import EngineLayer
+from channels.layers.engine.store import Entry, Heartbeat, Outgoing, Pending
+from channels.layers.engine.transactions import TransactionStore
+from channels.layers.names import queue_of
 
 
 class DirectoryChannelLayer(EngineLayer):
@@ -45,44 +35,29 @@ class DirectoryChannelLayer(EngineLayer):
 
 
 EMPTY = {
-    "number": 0,  # the last one given to a message
-    "queues": {},  # queue to a list of [number, channel, body, sent, expires, losses]
-    "claims": {},  # consumer to [process, message]
+    "queues": {},  # queue to a list of [id, channel, body, losses, sent, expires]
+    "claims": {},  # consumer to [process, id, channel, body, losses]
     "leases": {},  # process or gateway to the time when its lease ends
     "wills": {},  # connection to [gateway, channel, body]
     "groups": {},  # group to {channel: gateway or ""}
     "delayed": [],  # [due, channel, body]
-    "dead": [],  # [number, channel, body, reason, died]
+    "dead": [],  # [id, channel, body, reason, died]
     "counters": {},
 }
 
 
-class DirectoryStore(Store):
-    POLL_INTERVAL = 0.02
+def new_id():
+    """Return an id that is used once: a message gets a new one whenever it is queued."""
+    return uuid.uuid4().hex
+
+
+class DirectoryStore(TransactionStore):
+    poll_interval = 0.02
 
     def __init__(self, directory):
         super().__init__()
         self.path = os.path.join(directory, "state.json")
         self.lock_path = os.path.join(directory, "lock")
-        self._begin()
-
-    def _begin(self):
-        self.waiters = Waiters()
-        self._local = threading.local()
-        self._seen = {}  # consumer to the number of the message that its last claim returned
-        self._subscribers = {}
-        self._thread = None
-        self._closed = threading.Event()
-
-    def after_fork(self):
-        super().after_fork()
-        self._begin()
-
-    def close(self):
-        self._closed.set()
-        if self._thread is not None:
-            self._thread.join()
-        self._begin()
 
     # The file.
 
@@ -92,419 +67,232 @@ class DirectoryStore(Store):
                 return file.read()
         except FileNotFoundError:
             return json.dumps(EMPTY)
-
-    def look(self, work):
-        """Return `work(state)`, which changes nothing."""
-        try:
-            return work(json.loads(self._read()))
         except OSError as error:
             raise LayerUnavailable("%s: %s" % (self.path, error)) from error
 
-    def change(self, work):
-        """Return `work(state)`, which may change the state, as one step among all processes."""
+    def look(self):
+        """Return the state, to look at."""
+        return json.loads(self._read())
+
+    def transaction(self, work):
         try:
             with open(self.lock_path, "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 try:
-                    before, after, result = self._rewrite(work)
+                    before = self._read()
+                    state = json.loads(before)
+                    result = work(state)
+                    after = json.dumps(state)
+                    if after != before:
+                        with open(self.path + ".new", "w", encoding="ascii") as file:
+                            file.write(after)
+                        os.replace(self.path + ".new", self.path)
                 finally:
                     # Closing the file isn't enough: a process that was forked meanwhile has it open, too.
                     fcntl.flock(lock, fcntl.LOCK_UN)
         except OSError as error:
             raise LayerUnavailable("%s: %s" % (self.path, error)) from error
         if after != before:
-            self._wake()
+            self.changed()
         return result
 
-    def _rewrite(self, work):
-        before = self._read()
-        state = json.loads(before)
-        result = work(state)
-        after = json.dumps(state)
-        if after != before:
-            with open(self.path + ".new", "w", encoding="ascii") as file:
-                file.write(after)
-            os.replace(self.path + ".new", self.path)
-        return before, after, result
+    def version(self):
+        if not os.path.exists(self.path):
+            return None
+        status = os.stat(self.path)
+        return status.st_ino, status.st_mtime_ns
 
-    def _wake(self):
-        """Wake every reader of this process: it looks whether there is something for it."""
-        self.waiters.changed()
-        for callback in list(self._subscribers.values()):
-            callback()
-        self.wake_due()
+    # Queues.
 
-    def _poll(self):
-        """Look out for changes that other processes make."""
-        last = None
-        while not self._closed.wait(self.POLL_INTERVAL):
-            try:
-                status = os.stat(self.path)
-            except OSError:
-                continue
-            if (status.st_ino, status.st_mtime_ns) != last:
-                last = (status.st_ino, status.st_mtime_ns)
-                self._wake()
-
-    def _start(self):
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._poll, name="directory-poll", daemon=True)
-            self._thread.start()
-
-    # Bodies.
-
-    def encode(self, channel, message):
-        return codec.encode(message)
-
-    def decode(self, channel, body):
-        try:
-            return codec.decode(body)
-        except (ValueError, TypeError) as error:
-            raise Unreadable(str(error)) from error
-
-    # Messages.
-
-    def send(self, items):
-        return self.change(lambda state: self._put(state, items))
-
-    def _put(self, state, items):
-        """Put messages on their queues; return the indexes of those that find them full."""
+    def put(self, state, items):
         refused, now = [], time.time()
         for index, item in enumerate(items):
-            queue = inbox_of(item.channel) or item.channel
-            waiting = state["queues"].setdefault(queue, [])
-            capacity = self.layer.capacities[item.channel]
-            if queue in state["leases"]:  # a gateway's inbox
-                capacity = self.layer.inbox_capacity
-            if not item.unlimited and sum(each[4] > now for each in waiting) >= capacity:
+            waiting = state["queues"].setdefault(queue_of(item.channel), [])
+            if sum(each[5] > now for each in waiting) >= self.capacity_of(state, item):
                 refused.append(index)
-                continue
-            expiry = self.layer.expiries[item.channel] if item.expiry is None else item.expiry
-            waiting.append(self._number(state, item.channel, item.body, now, now + expiry))
+            else:
+                expires = now + self.expiry_of(item)
+                waiting.append([new_id(), item.channel, item.body, 0, now, expires])
         return refused
 
-    def _number(self, state, channel, body, sent, expires, losses=0):
-        state["number"] += 1
-        return [state["number"], channel, body, sent, expires, losses]
-
-    def _pop(self, state, channels):
+    def put_first(self, state, entry):
+        _, channel, body, losses = entry
         now = time.time()
-        self._turn = getattr(self, "_turn", 0) + 1
-        for step in range(len(channels)):
-            channel = channels[(self._turn + step) % len(channels)]
-            waiting = state["queues"].get(inbox_of(channel) or channel, [])
+        message = [new_id(), channel, body, losses, now, now + self.layer.expiries[channel]]
+        state["queues"].setdefault(queue_of(channel), []).insert(0, message)
+
+    def take_next(self, state, channels):
+        now = time.time()
+        for channel in channels:
+            waiting = state["queues"].get(queue_of(channel), [])
             for message in waiting:
-                wanted = message[1] == channel or channel.endswith("!")
-                if message[4] > now and wanted:
+                if message[5] > now and (message[1] == channel or channel.endswith("!")):
                     waiting.remove(message)
-                    return message
+                    return Entry(*message[:4])
         return None
 
-    def take(self, channels, block=False):
-        self._local.version = self.waiters.version
-        return self._entry(self.change(lambda state: self._pop(state, channels)))
+    def take_expired(self, state, events=True):
+        found, now = [], time.time()
+        for name, waiting in state["queues"].items():
+            if (name in protocol.EVENT_CHANNELS) == events:
+                found += [Entry(*message[:4]) for message in waiting if message[5] <= now]
+                waiting[:] = [message for message in waiting if message[5] > now]
+        return found
 
-    def claim(self, consumer, process, channels, block=False):
-        self._local.version = self.waiters.version
-
+    def receive_inbox(self, name, limit):
         def work(state):
-            self._acknowledge(state, consumer)
-            message = self._pop(state, channels)
-            if message is not None:
-                state["claims"][consumer] = [process, message]
-            return message
+            waiting, now = state["queues"].get(name, []), time.time()
+            found = [message[1:3] for message in waiting[:limit] if message[5] > now]
+            del waiting[:limit]
+            return found
 
-        message = self.change(work)
-        self._seen[consumer] = message and message[0]
-        return self._entry(message)
+        return self.transaction(work)
 
-    def _acknowledge(self, state, consumer):
-        """Forget what the consumer holds; but requeue what a claim took whose reply got lost."""
-        _, message = state["claims"].pop(consumer, (None, None))
-        if message is not None and message[0] != self._seen.get(consumer):
-            self._requeue(state, message)
+    # Claims.
 
-    def _entry(self, message):
-        return message and Entry(message[0], message[1], message[2], message[5])
+    def set_claim(self, state, consumer, process, entry):
+        state["claims"][consumer] = [process, *entry]
 
-    def acknowledge(self, consumer):
-        self.change(lambda state: self._acknowledge(state, consumer))
+    def take_claim(self, state, consumer):
+        claim = state["claims"].pop(consumer, None)
+        return claim and Entry(*claim[1:])
 
-    def requeue(self, consumer):
-        def work(state):
-            _, message = state["claims"].pop(consumer, (None, None))
-            if message is not None:
-                self._requeue(state, message)
+    def claims_of(self, state, process):
+        claims = state["claims"].items()
+        return [(key, Entry(*claim[1:])) for key, claim in claims if claim[0] == process]
 
-        self.change(work)
-
-    def _requeue(self, state, message, losses=0):
-        channel, now = message[1], time.time()
-        queue = state["queues"].setdefault(inbox_of(channel) or channel, [])
-        expires, losses = now + self.layer.expiries[channel], message[5] + losses
-        # Under a new number: each is used for one claim only.
-        queue.insert(0, self._number(state, channel, message[2], now, expires, losses))
-
-    def dead_letter(self, consumer, entry, reason):
-        def work(state):
-            if consumer is not None:
-                if state["claims"].get(consumer, (None, [None]))[1][0] != entry.id:
-                    return 0  # it was done, and the reply got lost
-                del state["claims"][consumer]
-            return self._bury(state, entry.channel, entry.body, reason)
-
-        return self.change(work)
-
-    def _bury(self, state, channel, body, reason):
-        state["dead"].append(self._number(state, channel, body, reason, time.time())[:5])
-        surplus = max(0, len(state["dead"]) - self.layer.options.dead_letters)
-        del state["dead"][:surplus]
-        return surplus
-
-    def wait(self, consumer, channels, seconds):
-        self._start()
-        version = self._local.version
-        return self.waiters.wait(tuple(channels), version, seconds, consumer) == CHANGED
-
-    def wake(self, consumer):
-        self.waiters.wake(consumer)
-
-    # Leases.
+    # Leases and wills.
 
     def register(self, name):
         end = time.time() + self.layer.options.lease
-        self.change(lambda state: state["leases"].update({name: end}))
+        self.transaction(lambda state: state["leases"].update({name: end}))
 
     def heartbeat(self, names):
-        events = list(protocol.EVENT_CHANNELS)
-
         def work(state):
             now, leases = time.time(), state["leases"]
             missing = [name for name in names if name not in leases]
-            leases.update(
-                (name, now + self.layer.options.lease) for name in names if name in leases
-            )
-            ends = sorted(leases.values())
-            heads = [message for name in events for message in state["queues"].get(name, [])[:1]]
-            expired = any(message[4] <= now for message in heads)
-            lost = bool(ends) and ends[0] <= now
-            return Heartbeat(missing, lost, expired, ends[0] - now if ends and not lost else None)
+            end = now + self.layer.options.lease
+            leases.update((name, end) for name in names if name in leases)
+            events = [state["queues"].get(name, []) for name in protocol.EVENT_CHANNELS]
+            expired = any(message[5] <= now for waiting in events for message in waiting)
+            following = min(leases.values(), default=None)
+            lost = following is not None and following <= now
+            wait = None if lost or following is None else following - now
+            return Heartbeat(missing, lost, expired, wait)
 
-        return self.change(work)
+        return self.transaction(work)
 
     def extend_leases(self):
         end = time.time() + self.layer.options.lease
-        self.change(lambda state: state["leases"].update(dict.fromkeys(state["leases"], end)))
+        self.transaction(lambda state: state["leases"].update(dict.fromkeys(state["leases"], end)))
 
-    def recover(self, decide):
-        def work(state):
-            now, decisions, dropped = time.time(), [], 0
-            names = [name for name, end in state["leases"].items() if end <= now]
-            for consumer, (process, message) in list(state["claims"].items()):
-                if process in names:
-                    del state["claims"][consumer]
-                    dropped += self._act(state, message, decide, decisions)
-            for name in names:
-                self._end(state, name)
-            return Recovered(names, decisions, dropped)
+    def has_lease(self, state, name):
+        return name in state["leases"]
 
-        return self.change(work)
+    def ended_leases(self, state):
+        now = time.time()
+        return [name for name, end in state["leases"].items() if end <= now]
 
-    def _act(self, state, message, decide, decisions):
-        """Do with a message as `decide` says. Return how many dead letters were dropped."""
-        action = decide(self._entry(message))
-        decisions.append((message[1], action.kind))
-        if action.kind == recovery.REQUEUE:
-            self._requeue(state, message, losses=1)
-        elif action.kind == recovery.NOTIFY:
-            self._put(state, [action.notice])
-        elif action.kind == recovery.BURY:
-            return self._bury(state, message[1], message[2], action.reason)
-        return 0
-
-    def _end(self, state, name):
-        """End a lease: send the wills, remove memberships and inbox."""
+    def end_lease(self, state, name):
         state["leases"].pop(name, None)
-        for connection, (gateway, channel, body) in list(state["wills"].items()):
-            if gateway == name:
-                del state["wills"][connection]
-                expiry = max(self.layer.expiries[channel], recovery.WILL_EXPIRY)
-                self._put(state, [Outgoing(channel, body, unlimited=True, expiry=expiry)])
         for members in state["groups"].values():
             for channel in [each for each, gateway in members.items() if gateway == name]:
                 del members[channel]
         if name.endswith("!"):
             state["queues"].pop(name, None)
 
-    def leave(self, name):
-        self.change(lambda state: self._end(state, name))
+    def set_will(self, state, gateway, will):
+        state["wills"][will.connection] = [gateway, will.channel, will.body]
 
-    # Expiry and delay.
+    def clear_will(self, state, connection):
+        state["wills"].pop(connection, None)
 
-    def expire(self, decide):
-        def work(state):
-            now, decisions, dropped = time.time(), [], 0
-            for name in protocol.EVENT_CHANNELS:
-                waiting = state["queues"].get(name, [])
-                for message in [each for each in waiting if each[4] <= now]:
-                    waiting.remove(message)
-                    dropped += self._act(state, message, decide, decisions)
-            return Recovered([], decisions, dropped)
+    def take_wills(self, state, gateway):
+        mine = [key for key, will in state["wills"].items() if will[0] == gateway]
+        return [state["wills"].pop(key)[1:] for key in mine]
 
-        return self.change(work)
-
-    def sweep(self):
-        def work(state):
-            now, counts = time.time(), {}
-            for name, waiting in state["queues"].items():
-                if name not in protocol.EVENT_CHANNELS:
-                    for message in [each for each in waiting if each[4] <= now]:
-                        waiting.remove(message)
-                        counts[message[1]] = counts.get(message[1], 0) + 1
-            state["queues"] = {name: each for name, each in state["queues"].items() if each}
-            return counts
-
-        return self.change(work)
+    # Delay.
 
     def delay(self, channel, body, seconds):
-        due = time.time() + seconds
-        self.change(lambda state: state["delayed"].append([due, channel, body]))
+        item = [time.time() + seconds, channel, body]
+        self.transaction(lambda state: state["delayed"].append(item))
 
-    def send_due(self):
-        def work(state):
-            now = time.time()
-            due = sorted(each for each in state["delayed"] if each[0] <= now)
-            state["delayed"] = [each for each in state["delayed"] if each[0] > now]
-            full = self._put(state, [Outgoing(channel, body) for _, channel, body in due])
-            following = min([each[0] for each in state["delayed"]], default=None)
-            return Due(len(full), None if following is None else following - now)
+    def next_due(self):
+        due = min([each[0] for each in self.look()["delayed"]], default=None)
+        return None if due is None else due - time.time()
 
-        return self.change(work)
+    def take_due(self, state):
+        now = time.time()
+        due = sorted(each for each in state["delayed"] if each[0] <= now)
+        state["delayed"] = [each for each in state["delayed"] if each[0] > now]
+        return [Outgoing(channel, body) for _, channel, body in due]
 
     # Groups.
 
-    def group_add(self, group, channel):
-        def work(state):
-            members = state["groups"].setdefault(group, {})
-            gateway = inbox_of(channel) if inbox_of(channel) in state["leases"] else ""
-            if gateway and channel not in members:
-                self._tell(state, channel, protocol.group_added(group))
-            members[channel] = gateway
+    def add_member(self, state, group, channel, gateway):
+        members = state["groups"].setdefault(group, {})
+        is_new = channel not in members
+        members[channel] = gateway
+        return is_new
 
-        self.change(work)
-
-    def group_discard(self, group, channel):
-        def work(state):
-            if state["groups"].get(group, {}).pop(channel, None):
-                self._tell(state, channel, protocol.group_discarded(group))
-
-        self.change(work)
-
-    def _tell(self, state, channel, message):
-        self._put(state, [Outgoing(channel, self.encode(channel, message), unlimited=True)])
+    def remove_member(self, state, group, channel):
+        return bool(state["groups"].get(group, {}).pop(channel, None))
 
     def group_channels(self, group):
-        return self.look(lambda state: list(state["groups"].get(group, {})))
+        return list(self.look()["groups"].get(group, {}))
 
-    def send_group(self, group, message):
-        def work(state):
-            members = state["groups"].get(group, {})
-            gateways = sorted(set(members.values()) - {""})
-            shared = self.encode("", protocol.group_message(group, message))
-            plain = [channel for channel, gateway in members.items() if not gateway]
-            items = [Outgoing(gateway, shared) for gateway in gateways]
-            items += [Outgoing(channel, self.encode(channel, message)) for channel in plain]
-            skipped = [items[index].channel for index in self._put(state, items)]
-            return sum(max(1, list(members.values()).count(channel)) for channel in skipped)
+    def group_routes(self, group):
+        members = self.look()["groups"].get(group, {})
+        gateways = sorted(set(members.values()) - {""})
+        return gateways, [channel for channel, gateway in members.items() if not gateway]
 
-        return self.change(work)
+    def count_members(self, group, gateway):
+        return list(self.look()["groups"].get(group, {}).values()).count(gateway)
 
     # Dead letters, counters and statistics.
 
-    def dead_letters(self):
-        letters = self.look(lambda state: state["dead"])
-        return [(str(number), *rest) for number, *rest in letters]
+    def add_dead(self, state, entry, reason):
+        letter = [new_id(), entry.channel, entry.body, reason, time.time()]
+        state["dead"].append(letter)
+        surplus = max(0, len(state["dead"]) - self.layer.options.dead_letters)
+        del state["dead"][:surplus]
+        return surplus
 
-    def requeue_dead_letter(self, id):
-        def work(state):
-            found = [each for each in state["dead"] if str(each[0]) == id]
-            for letter in found:
+    def take_dead(self, state, id):
+        for letter in state["dead"]:
+            if letter[0] == id:
                 state["dead"].remove(letter)
-                self._put(state, [Outgoing(letter[1], letter[2], unlimited=True)])
-            return bool(found)
+                return Outgoing(letter[1], letter[2])
+        return None
 
-        return self.change(work)
-
-    def drop_dead_letters(self, ids):
-        def work(state):
-            kept = [each for each in state["dead"] if str(each[0]) not in ids]
-            dropped, state["dead"] = len(state["dead"]) - len(kept), kept
-            return dropped
-
-        return self.change(work)
+    def dead_letters(self):
+        return self.look()["dead"]
 
     def count_dead_letters(self):
-        return self.look(lambda state: len(state["dead"]))
+        return len(self.look()["dead"])
 
     def add_counters(self, increments):
         def work(state):
             for name, number in increments.items():
                 state["counters"][name] = state["counters"].get(name, 0) + number
 
-        self.change(work)
+        self.transaction(work)
 
     def counters(self):
-        return self.look(lambda state: state["counters"])
+        return self.look()["counters"]
 
     def pending(self, channel=None):
-        def work(state):
-            now, found = time.time(), []
-            for name, waiting in state["queues"].items():
-                ages = [now - message[3] for message in waiting if message[4] > now]
-                if ages and channel in (None, name):
-                    found.append(Pending(name, len(ages), max(ages)))
-            return found
-
-        return self.look(work)
+        now, found = time.time(), []
+        for name, waiting in self.look()["queues"].items():
+            ages = [now - message[4] for message in waiting if message[5] > now]
+            if ages and channel in (None, name):
+                found.append(Pending(name, len(ages), max(ages)))
+        return found
 
     def count_unacknowledged(self):
-        return self.look(lambda state: len(state["claims"]))
+        return len(self.look()["claims"])
 
-    def flush(self):
-        def work(state):
-            kept = {"leases": state["leases"], "wills": state["wills"], "number": state["number"]}
-            state.update(json.loads(json.dumps(EMPTY)), **kept)
-            for name in [each for each in state["leases"] if each.endswith("!")]:
-                self._tell(state, name, protocol.reset())
-
-        self.change(work)
-
-    # A gateway's end.
-
-    def receive_inbox(self, name, limit):
-        def work(state):
-            waiting, now = state["queues"].get(name, []), time.time()
-            found = [[message[1], message[2]] for message in waiting[:limit] if message[4] > now]
-            del waiting[:limit]
-            return found
-
-        return self.change(work)
-
-    def gateway_batch(self, inbox, wills, cleared, discards, sends):
-        def work(state):
-            for will in wills:
-                state["wills"][will.connection] = [inbox, will.channel, will.body]
-            for connection in cleared:
-                state["wills"].pop(connection, None)
-            for group, channel in discards:
-                state["groups"].get(group, {}).pop(channel, None)
-            return self._put(state, sends)
-
-        return self.change(work)
-
-    def subscribe(self, name, callback):
-        self._subscribers[name] = callback
-        self._start()
-
-    def unsubscribe(self, name):
-        self._subscribers.pop(name, None)
+    def clear(self, state):
+        kept = {name: state[name] for name in ("leases", "wills")}
+        state.update(json.loads(json.dumps(EMPTY)), **kept)
+        return [name for name in state["leases"] if name.endswith("!")]

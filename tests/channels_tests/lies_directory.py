@@ -44,22 +44,22 @@ class ForgetsLeases(DirectoryStore):
 
 @noticed_by("an_event_of_a_killed_worker_is_reported_to_its_gateway_once")
 class ReportsToNobody(DirectoryStore):
-    def _act(self, state, message, decide, decisions):
-        return super()._act(state, message, lambda entry: recovery.Action(recovery.DROP), decisions)
+    def recover(self, decide):
+        return super().recover(lambda entry: recovery.Action(recovery.DROP))
 
 
 @noticed_by("several_survivors_recover_each_message_once")
 class RecoversTwice(DirectoryStore):
-    def _requeue(self, state, message, losses=0):
-        super()._requeue(state, message, losses)
-        super()._requeue(state, message, losses)
+    def put_first(self, state, entry):
+        super().put_first(state, entry)
+        super().put_first(state, entry)
 
 
 @noticed_by("a_disconnect_of_a_killed_worker_is_redelivered_first_and_marked")
 class RedeliversLast(DirectoryStore):
-    def _requeue(self, state, message, losses=0):
-        super()._requeue(state, message, losses)
-        queue = state["queues"][message[1]]
+    def put_first(self, state, entry):
+        super().put_first(state, entry)
+        queue = state["queues"][entry.channel]
         queue.append(queue.pop(0))
 
 
@@ -68,16 +68,16 @@ class RedeliversLast(DirectoryStore):
     "a_message_that_is_lost_three_times_is_not_redelivered",
 )
 class CountsNoLosses(DirectoryStore):
-    def _requeue(self, state, message, losses=0):
-        super()._requeue(state, message, 0)
+    def put_first(self, state, entry):
+        super().put_first(state, entry._replace(losses=0))
 
 
 @noticed_by("messages_of_a_living_worker_stay_its_own")
 class RenewsNoLease(DirectoryStore):
     def heartbeat(self, names):
-        ends = self.look(lambda state: state["leases"])
+        ends = self.look()["leases"]
         beat = super().heartbeat(names)
-        self.change(lambda state: state["leases"].update(ends))
+        self.transaction(lambda state: state["leases"].update(ends))
         return beat
 
 
@@ -88,7 +88,7 @@ class KeepsAcknowledgedMessages(DirectoryStore):
             if consumer in state["claims"]:
                 state["claims"][consumer + ".kept"] = state["claims"][consumer]
 
-        self.change(keep)
+        self.transaction(keep)
         return super().claim(consumer, process, channels, block)
 
 
@@ -119,30 +119,28 @@ class SendsClearedWills(DirectoryStore):
 
 @noticed_by("the_wills_of_a_killed_gateway_are_sent_once")
 class SendsWillsTwice(DirectoryStore):
-    def _end(self, state, name):
-        wills = {key + "-": will for key, will in state["wills"].items() if will[0] == name}
-        state["wills"].update(wills)
-        super()._end(state, name)
+    def take_wills(self, state, gateway):
+        return super().take_wills(state, gateway) * 2
 
 
 @noticed_by("an_orderly_close_sends_the_wills_of_open_connections")
 class DropsWillsInAnOrderlyClose(DirectoryStore):
     def leave(self, name):
-        self.change(lambda state: state["wills"].clear())
+        self.transaction(lambda state: state["wills"].clear())
         super().leave(name)
 
 
 @noticed_by("wills_find_no_channel_full")
 class SendsNoWillToAFullChannel(DirectoryStore):
-    def _put(self, state, items):
-        return super()._put(state, [item._replace(unlimited=False) for item in items])
+    def put(self, state, items):
+        return super().put(state, [item._replace(unlimited=False) for item in items])
 
 
 @noticed_by("memberships_of_a_killed_gateway_end")
 class KeepsMembershipsOfADeadGateway(DirectoryStore):
-    def _end(self, state, name):
+    def end_lease(self, state, name):
         groups, state["groups"] = state["groups"], {}
-        super()._end(state, name)
+        super().end_lease(state, name)
         state["groups"] = groups
 
 
@@ -151,22 +149,24 @@ class KeepsMembershipsOfADeadGateway(DirectoryStore):
 
 @noticed_by("a_message_of_a_killed_worker_becomes_a_dead_letter")
 class DropsDeadLetters(DirectoryStore):
-    def _bury(self, state, channel, body, reason):
+    def add_dead(self, state, entry, reason):
         return 0
 
 
 @noticed_by("the_newest_dead_letters_are_kept_and_the_rest_is_counted")
 class KeepsAllDeadLetters(DirectoryStore):
-    def _bury(self, state, channel, body, reason):
-        state["dead"].append(self._number(state, channel, body, reason, 0.0)[:5])
+    def add_dead(self, state, entry, reason):
+        kept = list(state["dead"])
+        super().add_dead(state, entry, reason)
+        state["dead"] = kept + state["dead"][-1:]
         return 0
 
 
 @noticed_by("the_newest_dead_letters_are_kept_and_the_rest_is_counted")
 class KeepsTheOldestDeadLetters(DirectoryStore):
-    def _bury(self, state, channel, body, reason):
+    def add_dead(self, state, entry, reason):
         kept = list(state["dead"])
-        dropped = super()._bury(state, channel, body, reason)
+        dropped = super().add_dead(state, entry, reason)
         if dropped:
             state["dead"] = kept
         return dropped
@@ -187,9 +187,9 @@ class GivesAnotherReason(DirectoryStore):
 @noticed_by("dead_letters_are_sent_again_or_deleted_by_id")
 class KeepsADeadLetterThatIsSentAgain(DirectoryStore):
     def requeue_dead_letter(self, id):
-        kept = self.look(lambda state: state["dead"])
+        kept = self.look()["dead"]
         found = super().requeue_dead_letter(id)
-        self.change(lambda state: state.update(dead=kept))
+        self.transaction(lambda state: state.update(dead=kept))
         return found
 
 
@@ -197,11 +197,9 @@ class KeepsADeadLetterThatIsSentAgain(DirectoryStore):
 class SendsNoDeadLetterToAFullChannel(DirectoryStore):
     def requeue_dead_letter(self, id):
         def work(state):
-            found = [each for each in state["dead"] if str(each[0]) == id]
-            state["dead"] = [each for each in state["dead"] if each not in found]
-            return [self._put(state, [Outgoing(each[1], each[2])]) for each in found] == [[]]
+            return not self.put(state, [self.take_dead(state, id)])
 
-        return self.change(work)
+        return self.transaction(work)
 
 
 @noticed_by("dead_letters_are_sent_again_or_deleted_by_id", "all_dead_letters_are_deleted_at_once")

@@ -40,11 +40,11 @@ if DirectoryChannelLayer is not None:
             super().__init__(directory)
             self.faults = []
 
-        def change(self, work):
+        def transaction(self, work):
             fault = self.faults.pop(0) if self.faults else None
             if fault == BEFORE:
                 raise LayerUnavailable("the request got lost")
-            result = super().change(work)
+            result = super().transaction(work)
             if fault == AFTER:
                 raise LayerUnavailable("the reply got lost")
             return result
@@ -149,7 +149,7 @@ if hypothesis is not None and DirectoryChannelLayer is not None:
                     if found is None:
                         break
                     self.current[consumer] = found["number"]
-            state = self.layer.store.look(lambda state: state)
+            state = self.layer.store.look()
             self.assert_equal(state["claims"], {}, "something stays unacknowledged")
             self.assert_equal(state["queues"].get("work", []), [], "something stays waiting")
             dead = Counter(

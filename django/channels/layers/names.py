@@ -47,6 +47,11 @@ def inbox_of(channel: str) -> str | None:
     return channel[:end] if end else None
 
 
+def queue_of(channel: str) -> str:
+    """Return the queue that the messages of a channel wait in: its inbox, or a queue of its own name."""
+    return inbox_of(channel) or channel
+
+
 class ByName:
     """
     A number by channel name: the first of `patterns` that matches, what `names` has, or `default`.

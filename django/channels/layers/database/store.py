@@ -18,11 +18,11 @@ from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 from ... import protocol
 from ...exceptions import LayerUnavailable
+from ..engine.codec import decode, encode
 from ..engine.store import Entry, Outgoing, Store, Unreadable, Will
 from ..engine.waiting import CHANGED, Waiters
 from ..names import inbox_of
 from .capacity import LowWaterMarks, RemainingCapacity
-from .codec import decode, encode
 from .connections import Connection, Connections
 from .listener import NotificationListener, Notifier, topic
 from .maintenance import Maintenance

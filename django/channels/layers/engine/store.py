@@ -11,8 +11,9 @@ unknown whether the call happened, so every call may be repeated:
 * an entry's `id` is used for one claim only, and only ids that the engine has seen are acknowledged;
 * an entry that a lost reply handed out is handed out again, or requeued, by the consumer's next call.
 
-To write a store, subclass `Store`, define the abstract methods, and override others where the storage can
-do better. `docs/topics/channels/write-a-layer.txt` has a complete one.
+To write a store, subclass `TransactionStore` (transactions.py) if the storage has transactions. Otherwise,
+subclass `Store`, define the abstract methods, and override others where the storage can do better.
+`docs/topics/channels/write-a-layer.txt` has a complete one.
 """
 
 from __future__ import annotations

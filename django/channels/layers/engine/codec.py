@@ -1,21 +1,24 @@
 """
-Messages as text: JSON in ASCII, which every database stores alike. No I/O and no state.
+Messages as text: JSON in ASCII, which every storage keeps alike. No I/O and no state.
 
 Bytes are a dict whose only key is a NUL character, with base64. A key of the message's own that
 begins with NUL gets one more.
 """
 
+from __future__ import annotations
+
 import json
 from base64 import b64decode, b64encode
+from typing import Any
 
 _NUL = "\0"
 
 
-def encode(message):
-    """A clean message as ASCII text."""
-    found = []
+def encode(message: dict[str, Any]) -> str:
+    """Return a clean message as ASCII text."""
+    found: list[None] = []
 
-    def default(value):
+    def default(value: bytes) -> dict[str, str]:
         found.append(None)
         return {_NUL: b64encode(value).decode("ascii")}
 
@@ -25,14 +28,14 @@ def encode(message):
     return text
 
 
-def decode(text):
-    """The message that `encode` was given."""
+def decode(text: str) -> Any:
+    """Return the message that `encode` was given."""
     if '"\\u0000' in text:
         return json.loads(text, object_hook=_restore)
     return json.loads(text)
 
 
-def _escape(value):
+def _escape(value: Any) -> Any:
     if isinstance(value, dict):
         return {
             _NUL + key if key.startswith(_NUL) else key: _escape(item)
@@ -43,7 +46,7 @@ def _escape(value):
     return value
 
 
-def _restore(found):
+def _restore(found: dict[str, Any]) -> Any:
     if len(found) == 1 and _NUL in found:
         return b64decode(found[_NUL])
     return {key[1:] if key.startswith(_NUL) else key: item for key, item in found.items()}
