@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import Any, Callable, Iterable, Iterator, Tuple
 
+from django.conf import settings
 from django.core.checks import Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.views.decorators.debug import sensitive_variables
@@ -20,6 +22,9 @@ TAG = "channels"
 
 #: What an entry of CHANNEL_LAYERS may have.
 _ENTRY_KEYS = ("BACKEND", "CONFIG", "ROUTING", "TEST_CONFIG")
+
+#: A subprotocol's name: a token of HTTP (RFC 7230).
+_SUBPROTOCOL = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 
 #: A route or an include, and the name of one of its filters.
 _Filter = Tuple[Any, str]
@@ -51,6 +56,24 @@ def check_channel_layers(app_configs: Any, **kwargs: Any) -> list[Any]:
     for alias in sorted(layers, key=str):
         problems += _check_entry(alias, layers[alias])
     return problems
+
+
+@register(TAG)
+def check_subprotocols(app_configs: Any, **kwargs: Any) -> list[Any]:
+    """Check CHANNELS_WS_PROTOCOLS for channels.E005: not a list of names of subprotocols."""
+    names = getattr(settings, "CHANNELS_WS_PROTOCOLS", None)
+    if names is None or (
+        isinstance(names, (list, tuple))
+        and all(isinstance(each, str) and _SUBPROTOCOL.match(each) for each in names)
+    ):
+        return []
+    return [
+        Error(
+            "CHANNELS_WS_PROTOCOLS is %s, not a list of names of subprotocols." % shown(names),
+            hint='Write, for example, CHANNELS_WS_PROTOCOLS = ["graphql-ws"].',
+            id="channels.E005",
+        )
+    ]
 
 
 def _check_entry(alias: str, entry: dict[str, Any]) -> Iterator[Any]:

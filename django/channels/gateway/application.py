@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Awaitable, Callable, MutableMapping
 
 from ..log import shown
 from ..protocol import GATEWAY_PREFIX
+from ..subprotocols import known_subprotocols
 from . import websocket
 from .connection import Connection, ServerSend
 from .daphne import with_flow_control
@@ -168,6 +169,7 @@ class Gateway:
         message = connect_event(scope)
         connection = self._open(WebSocket, message, send)
         state = connection.state
+        state.known_subprotocols = known_subprotocols()
         connection.perform([state.last_will()])
         connection.perform(state.connect(message))
         connection.reader = asyncio.ensure_future(self._read_frames(connection, receive))

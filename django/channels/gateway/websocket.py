@@ -7,7 +7,7 @@ The messages follow the ASGI 1.0 specification's WebSocket section, with the con
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, Sequence
 
 from ..layers.messages import weigh
 from ..protocol import (
@@ -23,6 +23,7 @@ from ..protocol import (
     WEBSOCKET_DISCONNECT,
     WEBSOCKET_RECEIVE,
 )
+from ..subprotocols import choose
 from .handshake import HandshakeBuffer, answer_to_handshake, length_of
 from .state import COUNT, DISCARD, FINISH, LOG, SET_WILL, WRITE, Action, ConnectionState
 
@@ -85,7 +86,8 @@ class WebSocket(ConnectionState):
         #: Whether the connect event was sent: then a disconnect event must follow.
         self.connected = False
         self.close_code: Any = None
-        self._subprotocols: Any = ()
+        self.known_subprotocols: Sequence[str] = ()  # the site's, for an answer that names none
+        self._subprotocols: Sequence[str] = ()
         self._order = 0
         self._waiting: deque[tuple[int, dict[str, Any]]] = deque()  # (weight, frame)
         self._waiting_weight = 0
@@ -200,7 +202,7 @@ class WebSocket(ConnectionState):
             return []
         if answer_to_handshake(decision) is False:
             return self._deny()
-        return self._accept(decision.get("subprotocol")) + self._apply_buffered()
+        return self._accept(decision) + self._apply_buffered()
 
     def _apply_buffered(self) -> list[Action]:
         """Do what the messages say that have waited for the handshake, in order."""
@@ -225,7 +227,7 @@ class WebSocket(ConnectionState):
                 return []
             if not accepted:
                 return self._deny()
-            actions += self._accept(message.get("subprotocol"))
+            actions += self._accept(message)
         if text is not None:
             actions += self._write("text", text, str, sender)
         elif data is not None:
@@ -236,17 +238,16 @@ class WebSocket(ConnectionState):
             actions += self._apply_buffered()
         return actions
 
-    def _accept(self, subprotocol: Any) -> list[Action]:
+    def _accept(self, answer: dict[str, Any]) -> list[Action]:
         self._move("accept")
-        actions: list[Action] = []
+        chosen, refused = choose(answer, self._subprotocols, self.known_subprotocols)
         accept = {"type": "websocket.accept"}
-        if subprotocol in self._subprotocols:
-            accept["subprotocol"] = subprotocol
-        elif subprotocol is not None:
-            text = "Cannot accept %s with subprotocol %s: the client did not offer it."
-            actions.append((LOG, "error", text, self.path, repr(subprotocol)))
-        actions.append((WRITE, accept, None))
-        return actions
+        if chosen is not None:
+            accept["subprotocol"] = chosen
+        if refused is None:
+            return [(WRITE, accept, None)]
+        text = "Cannot accept %s with subprotocol %s: the client did not offer it."
+        return [(LOG, "error", text, self.path, repr(refused)), (WRITE, accept, None)]
 
     def _close_as_asked(self, code: Any) -> list[Action]:
         """Close the socket as a reply asks, with True or a close code."""

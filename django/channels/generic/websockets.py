@@ -16,6 +16,7 @@ from ..auth import channel_session_user, channel_session_user_from_http
 from ..channel import Group
 from ..exceptions import BadFrame, SendNotAvailableOnDemultiplexer
 from ..sessions import channel_and_http_session, remembered_http_session
+from ..subprotocols import first_offered
 from .base import BaseConsumer
 
 if TYPE_CHECKING:
@@ -50,6 +51,10 @@ class WebsocketConsumer(BaseConsumer):
     #: Groups for every socket of this class, unless `connection_groups` is overridden.
     groups: Iterable[str] | None = None
 
+    #: The subprotocols that the sockets of this class speak. `connect` accepts the handshake with the first
+    #: one that the client offers and that is here.
+    subprotocols: Iterable[str] = ()
+
     def get_handler(self, message: Message, **kwargs: Any) -> Consumer:
         handler = super().get_handler(message, **kwargs)
         if self.http_user_and_session:
@@ -72,7 +77,14 @@ class WebsocketConsumer(BaseConsumer):
 
     def connect(self, message: Message, **kwargs: Any) -> None:
         """Accept the handshake. An override may refuse it with `close`."""
-        message.reply_channel.send({"accept": True})
+        self.accept(first_offered(message.get("subprotocols") or (), self.subprotocols))
+
+    def accept(self, subprotocol: str | None = None) -> None:
+        """Accept the handshake, with a `subprotocol` that the client offered."""
+        answer: dict[str, Any] = {"accept": True}
+        if subprotocol is not None:
+            answer["subprotocol"] = subprotocol
+        self.message.reply_channel.send(answer)
 
     def raw_disconnect(self, message: Message, **kwargs: Any) -> None:
         """Leave the groups, then call `disconnect`."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json as json_module
 from collections import deque
 from importlib import import_module
-from typing import Any
+from typing import Any, Sequence
 
 from django.conf import settings
 from django.http import HttpRequest, SimpleCookie
 
 from ..asgi import DEFAULT_LAYER_ALIAS
 from ..gateway.handshake import answer_to_handshake
+from ..subprotocols import choose, known_subprotocols
 from .base import Client, forget_session
 
 
@@ -22,11 +23,22 @@ class WSClient(Client):
     Frames are JSON by default. Every message has the headers, so that a test needs no handshake; a gateway
     sends them with the handshake only. `ordered` is accepted as in Channels 1.1: messages have their
     `order` with or without it.
+
+    `subprotocols` (list of text) is what it offers in the handshake. `subprotocol` is the one that it was
+    accepted with, or None.
     """
 
-    def __init__(self, alias: str = DEFAULT_LAYER_ALIAS, ordered: bool = False) -> None:
+    def __init__(
+        self,
+        alias: str = DEFAULT_LAYER_ALIAS,
+        ordered: bool = False,
+        subprotocols: Sequence[str] = (),
+    ) -> None:
         super().__init__(alias=alias)
         self.ordered = ordered
+        self.subprotocols = list(subprotocols)
+        self.subprotocol: str | None = None
+        self._offered: Sequence[str] = ()
         self.cookies = SimpleCookie()
         self._headers = {"host": "testserver"}
         self._session: Any = None
@@ -124,6 +136,8 @@ class WSClient(Client):
         message.update(content or {})
         if text is not None:
             message["text"] = text if isinstance(text, str) else json_module.dumps(text)
+        if to == "websocket.connect":
+            self._offered, self.subprotocol = message.get("subprotocols") or (), None
         super().send(to, message)
 
     def _event(self, channel: str, path: str) -> dict[str, Any]:
@@ -141,6 +155,8 @@ class WSClient(Client):
             event.update(method="GET", http_version="1.1", body=b"")
         if channel.startswith("websocket."):
             if channel == "websocket.connect":
+                if self.subprotocols:
+                    event["subprotocols"] = list(self.subprotocols)
                 self._order = 0
                 forget_session(self.channel_layer, self.reply_channel)
             elif channel == "websocket.disconnect":
@@ -180,6 +196,7 @@ class WSClient(Client):
         for reply in replies:
             accepted = answer_to_handshake(reply)
             if accepted:
+                self._choose_subprotocol(reply)
                 break
             if accepted is False:
                 raise AssertionError("The connection was rejected: %r" % (reply,))
@@ -188,7 +205,19 @@ class WSClient(Client):
                 "The connection was not accepted: the consumer of websocket.connect sends "
                 '{"accept": True} or a frame.'
             )
-        self._received.extend(reply for reply in replies if reply != {"accept": True})
+        only = {"accept", "subprotocol"}
+        self._received.extend(
+            each for each in replies if not each.get("accept") or set(each) - only
+        )
+
+    def _choose_subprotocol(self, reply: dict[str, Any]) -> None:
+        """Set `subprotocol` as a gateway chooses it. Raise AssertionError for one that was not offered."""
+        self.subprotocol, refused = choose(reply, self._offered, known_subprotocols())
+        if refused is not None:
+            raise AssertionError(
+                "The connection was accepted with the subprotocol %r, which this client didn't offer: %r."
+                % (refused, list(self._offered))
+            )
 
     def _next_reply(self) -> Any:
         if self._received:
