@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DEFAULT_LAYER_ALIAS = "default"
 
-#: CHANNEL_LAYERS: what each alias has under BACKEND, CONFIG, TEST_CONFIG and ROUTING.
+#: CHANNEL_LAYERS: what each alias has under BACKEND, CONFIG, GATEWAY, TEST_CONFIG and ROUTING.
 Configs = Dict[str, Dict[str, Any]]
 
 #: What a site without CHANNEL_LAYERS gets.
@@ -75,6 +75,7 @@ class ChannelLayerManager:
             ) from error
         layer.alias = alias
         layer.routing = entry.get("ROUTING", [])
+        layer.gateway_options = entry.get("GATEWAY")
         return layer
 
     def set(self, alias: str, layer: BaseChannelLayer | None) -> BaseChannelLayer | None:

@@ -13,6 +13,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from .asgi import channel_layers
 from .backends import import_backend
+from .gateway.limits import make_limits
 from .layers.engine.layer import EngineLayer
 from .log import shown
 from .protocol import EVENT_CHANNELS, event_keys
@@ -21,7 +22,7 @@ from .routing import Include, Route, Router
 TAG = "channels"
 
 #: What an entry of CHANNEL_LAYERS may have.
-_ENTRY_KEYS = ("BACKEND", "CONFIG", "ROUTING", "TEST_CONFIG")
+_ENTRY_KEYS = ("BACKEND", "CONFIG", "GATEWAY", "ROUTING", "TEST_CONFIG")
 
 #: A subprotocol's name: a token of HTTP (RFC 7230).
 _SUBPROTOCOL = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
@@ -77,12 +78,20 @@ def check_subprotocols(app_configs: Any, **kwargs: Any) -> list[Any]:
 
 
 def _check_entry(alias: str, entry: dict[str, Any]) -> Iterator[Any]:
-    """Check one layer for channels.E002 (BACKEND), W002 (keys), E003 (ROUTING), E004 and W004."""
+    """Check one layer for channels.E002 (BACKEND), W002 (keys), E003 (ROUTING), E004, E006 and W004."""
     for key in sorted(set(entry).difference(_ENTRY_KEYS), key=str):
         yield Warning(
             "CHANNEL_LAYERS[%r] has an unknown key %r." % (alias, key),
             hint=_suggest(key, _ENTRY_KEYS),
             id="channels.W002",
+        )
+    try:
+        make_limits(entry.get("GATEWAY"))
+    except ImproperlyConfigured as error:
+        yield Error(
+            "CHANNEL_LAYERS[%r]: %s" % (alias, error),
+            hint="See the options of GATEWAY in the documentation of CHANNEL_LAYERS.",
+            id="channels.E006",
         )
     try:
         import_backend(alias, entry)

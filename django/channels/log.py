@@ -46,6 +46,10 @@ def visible(value: object) -> str:
     )
 
 
+#: WebSockets whose times are kept. Of more than these, the oldest get no further line.
+MAX_TIMED = 10000
+
+
 class ActionLog:
     """
     Log what Daphne's Server reports by calling `action_logger(protocol, action, details)`.
@@ -81,6 +85,8 @@ class ActionLog:
     def _websocket(self, action: str, details: Mapping[str, Any]) -> None:
         client, now = details["client"], self._clock()
         if action == "connecting":
+            if len(self._since) >= MAX_TIMED:
+                del self._since[next(iter(self._since))]
             self._since[client] = now
         # A refused handshake is followed by "disconnected", which says nothing new.
         if action not in _WEBSOCKET_EVENTS or client not in self._since:

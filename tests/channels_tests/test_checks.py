@@ -83,6 +83,14 @@ class OptionTests(SimpleTestCase):
                 problems = check(backend, alias="chat", CONFIG=config)
                 self.assert_refused(problems, "CHANNEL_LAYERS['chat']", " CONFIG ", *words)
 
+    def test_an_option_of_gateways_that_is_refused_is_an_error(self):
+        for options in ({"header_size": 1}, {"headers_size": "many"}, [1]):
+            with self.subTest(options=options):
+                found = check(GATEWAY=options)
+                self.assertEqual([each.id for each in found], ["channels.E006"])
+                self.assertIn("CHANNEL_LAYERS['default']: ", found[0].msg)
+        self.assertEqual(check(GATEWAY={"headers_size": 1000}), [])
+
     def test_an_option_that_is_read_with_the_store_is_checked_too(self):
         problems = check(DATABASE, CONFIG={"database": "no_such_alias"})
         self.assert_refused(problems, "no_such_alias")

@@ -220,6 +220,15 @@ class NoticeTests(unittest.TestCase):
         self.now += 5
         self.assertEqual(self.lines(self.notices.flush), [])
 
+    def test_a_line_names_few_channels_whatever_clients_name(self):
+        many = {"http.request.body?%012d" % n: 1 for n in range(1000)}
+        (line,) = self.lines(self.notices.expired, many)
+        self.assertIn("http.request.body?… (1000)", line)
+        self.now += 5
+        (line,) = self.lines(self.notices.expired, {"room-%d" % n: 1 for n in range(1000)})
+        self.assertIn("other channels (980)", line)
+        self.assertLess(len(line), 1000)
+
     def test_the_kinds_do_not_hold_each_other_back(self):
         self.assertEqual(len(self.lines(self.notices.expired, {"a": 1})), 1)
         (line,) = self.lines(self.notices.dropped, 3)

@@ -28,6 +28,12 @@ class ActionLogTests(SimpleTestCase):
         self.now = 100.0
         self.log = ActionLog(clock=lambda: self.now)
 
+    def test_sockets_that_never_end_are_not_remembered_for_good(self):
+        for number in range(20000):
+            details = {"client": "192.0.2.1:%d" % number, "path": "/"}
+            self.log("websocket", "connecting", details)
+        self.assertLessEqual(len(self.log._since), 10000)
+
     def lines(self, *actions):
         with self.assertLogs("django.server", "INFO") as logs:
             for protocol, action, details in actions:

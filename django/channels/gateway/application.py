@@ -23,7 +23,9 @@ from . import websocket
 from .connection import Connection, ServerSend
 from .daphne import with_flow_control
 from .http import Request
+from .limits import check_head, make_limits
 from .reader import InboxReader
+from .refusal import Refusals
 from .scopes import connect_event, request_event
 from .sender import EventSender
 from .websocket import WebSocket
@@ -58,6 +60,8 @@ class Gateway:
 
     def __init__(self, layer: BaseChannelLayer) -> None:
         self.layer = layer
+        self.limits = make_limits(layer.gateway_options)
+        self.refusals = Refusals(layer)
         self.loop = asyncio.get_event_loop()
         token = "".join(_random.choice(string.ascii_letters + string.digits) for _ in range(12))
         self.name = GATEWAY_PREFIX + token + "!"
@@ -118,6 +122,10 @@ class Gateway:
         event = await receive()
         if event["type"] == "http.disconnect":
             return
+        status = check_head(self.limits, scope)
+        if status is not None:
+            await self.refusals.refuse(scope, send, status)
+            return
         message = request_event(scope)
         connection = self._open(Request, message, send)
         state = connection.state
@@ -165,6 +173,10 @@ class Gateway:
     async def _websocket(self, scope: Scope, receive: ServerReceive, send: ServerSend) -> None:
         event = await receive()
         if event["type"] != "websocket.connect":
+            return
+        status = check_head(self.limits, scope)
+        if status is not None:
+            await self.refusals.refuse(scope, send, status)
             return
         message = connect_event(scope)
         connection = self._open(WebSocket, message, send)

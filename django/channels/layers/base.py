@@ -158,6 +158,9 @@ class BaseChannelLayer(ABC):
     alias: str | None = None
     routing: Any = None
 
+    #: The options of its gateways: the "GATEWAY" of CHANNEL_LAYERS. See `gateway.limits.Limits`.
+    gateway_options: dict[str, Any] | None = None
+
     ChannelFull = exceptions.ChannelFull
     MessageTooLarge = exceptions.MessageTooLarge
     LayerUnavailable = exceptions.LayerUnavailable

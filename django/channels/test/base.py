@@ -204,6 +204,7 @@ def make_test_layer(alias: str) -> Any:
     layer = MemoryChannelLayer()
     layer.alias = alias
     layer.routing = entry.get("ROUTING", [])
+    layer.gateway_options = entry.get("GATEWAY")
     return layer
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import encodings
+import pkgutil
+from encodings.aliases import aliases
 from io import BytesIO
 from typing import Any, Iterable, Mapping, cast
 
@@ -25,8 +28,12 @@ try:
 except ImportError:  # Django before 4.2
     from cgi import parse_header as parse_header_parameters
 
-#: How many header names are cached with their META key. The bound is there because clients choose names.
-_KNOWN_HEADERS = 1024
+#: How many header names are cached with their META key, and the most bytes in one that is. Clients choose
+#: names, so the cache holds at most 256 * 64 bytes of them.
+_KNOWN_HEADERS, _KNOWN_HEADER_LENGTH = 256, 64
+
+#: The longest name of a charset that is looked up.
+_MAX_CHARSET_LENGTH = 40
 
 #: META keys by header name; None for a name that is dropped.
 _meta_keys: dict[bytes, str | None] = {
@@ -47,9 +54,30 @@ def _meta_key(name: bytes) -> str | None:
         key = _meta_keys.get(name.lower())
         if key is None:
             key = "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
-    if len(_meta_keys) < _KNOWN_HEADERS:
+    if len(name) <= _KNOWN_HEADER_LENGTH and len(_meta_keys) < _KNOWN_HEADERS:
         _meta_keys[name] = key
     return key
+
+
+#: The names of Python's codecs, in the form that `normalize_encoding` gives.
+_charsets = set(aliases).union(each[1] for each in pkgutil.iter_modules(encodings.__path__))
+
+
+def _known_charset(charset: str) -> str | None:
+    """
+    Return the name under which Python may look up the `charset` that a client named, or None if it has no
+    such codec. Python keeps each name that it was asked for, found or not, for good.
+    """
+    if len(charset) > _MAX_CHARSET_LENGTH or not charset.isascii():
+        return None
+    plain = encodings.normalize_encoding(charset).lower()
+    if plain not in _charsets and plain.replace(".", "_") not in _charsets:
+        return None
+    try:
+        codec = codecs.lookup(plain)
+    except LookupError:  # a module that isn't a codec
+        return None
+    return charset if charset.lower().replace("-", "_") == plain else codec.name
 
 
 def _well_formed(path: str) -> str:
@@ -144,11 +172,9 @@ class ASGIRequest(HttpRequest):
         self.content_type, self.content_params = parse_header_parameters(value)
         charset = self.content_params.get("charset")
         if charset:
-            try:
-                codecs.lookup(charset)
-            except LookupError:
-                return
-            self.encoding = charset
+            charset = _known_charset(charset)
+            if charset is not None:
+                self.encoding = charset
 
     def _get_scheme(self) -> str:
         return cast(str, self.META["wsgi.url_scheme"])

@@ -7,6 +7,7 @@ The same event has the same words on every layer. No I/O but logging.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections import Counter
@@ -16,6 +17,13 @@ logger = logging.getLogger("django.channels.layers")
 
 #: Seconds between two lines of one kind.
 INTERVAL = 1.0
+
+#: Channels that one line names. Code can name channels after what a client sent.
+MAX_CHANNELS = 20
+
+
+#: The part of a channel's name that one connection or reader has alone.
+_SINGLE_USE = re.compile(r"([!?]).+")
 
 
 class Notices:
@@ -31,7 +39,12 @@ class Notices:
     def expired(self, channels: Mapping[str, int]) -> None:
         """Report expired messages: how many on each channel."""
         with self._lock:
-            self._expired.update(channels)
+            for channel, number in channels.items():
+                # Of the many channels of bodies and gateways, only the kind matters.
+                name = _SINGLE_USE.sub(r"\1…", channel)
+                if name not in self._expired and len(self._expired) >= MAX_CHANNELS:
+                    name = "other channels"
+                self._expired[name] += number
         self.flush()
 
     def dropped(self, number: int) -> None:

@@ -1,0 +1,60 @@
+"""
+The limits of a gateway that a site may set, under "GATEWAY" in its entry of CHANNEL_LAYERS, and the check of
+a request's head against them. Pure: no I/O, no clock.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, Mapping, NamedTuple
+
+from django.core.exceptions import ImproperlyConfigured
+
+KB, MB = 1024, 1024 * 1024
+
+#: Bytes that each header counts besides its name and its value, as in HTTP/2 (RFC 9113, section 6.5.2).
+HEADER_OVERHEAD = 32
+
+#: The statuses of a head that is too large.
+URI_TOO_LONG, HEADERS_TOO_LARGE = 414, 431
+
+
+class Limits(NamedTuple):
+    """What one gateway allows. A size is in bytes."""
+
+    #: Size of all headers of a request or handshake together: above it, 431.
+    headers_size: int = 64 * KB
+    #: Size of a request's path and query together: above it, 414.
+    target_size: int = 8 * KB
+
+
+def make_limits(options: Mapping[str, Any] | None) -> Limits:
+    """Return the Limits that `options` change. Raises ImproperlyConfigured, naming the option."""
+    values = Limits()._asdict()
+    if options is not None and not isinstance(options, Mapping):
+        raise ImproperlyConfigured("GATEWAY is a dict of options, not %r." % (options,))
+    for name, value in (options or {}).items():
+        if name not in values:
+            near = difflib.get_close_matches(str(name), list(values), 1)
+            raise ImproperlyConfigured(
+                "GATEWAY has no option %r%s. The options are: %s."
+                % (name, ": do you mean %r?" % near[0] if near else "", ", ".join(sorted(values)))
+            )
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ImproperlyConfigured(
+                "The option %r of GATEWAY is a positive integer, not %r." % (name, value)
+            )
+        values[name] = value
+    return Limits(**values)
+
+
+def check_head(limits: Limits, scope: Mapping[str, Any]) -> int | None:
+    """Return the status that refuses a request or handshake whose head is too large, or None."""
+    size = sum(len(name) + len(value) + HEADER_OVERHEAD for name, value in scope["headers"])
+    if size > limits.headers_size:
+        return HEADERS_TOO_LARGE
+    path, raw = scope["path"], scope.get("raw_path") or b""
+    # Characters of the decoded path are at most 4 bytes; the raw one is what the client sent.
+    size = max(len(raw), len(path) if path.isascii() else len(path.encode("utf-8", "replace")))
+    size += len(scope.get("query_string") or b"") + len(scope.get("root_path") or "")
+    return URI_TOO_LONG if size + len(scope.get("method") or "") > limits.target_size else None

@@ -1,0 +1,172 @@
+"""What a gateway refuses before it reaches the layer, whatever the server lets pass."""
+
+import asyncio
+import unittest
+
+from django.channels import route
+from django.channels.gateway.limits import Limits, make_limits
+from django.channels.layers.memory import MemoryChannelLayer
+from django.core.exceptions import ImproperlyConfigured
+
+from .support.waiting import TIMEOUT
+
+HUGE = b"x" * (20 * 1024 * 1024)
+
+
+def accept(message):
+    message.reply_channel.send({"accept": True})
+
+
+def answer(message):
+    message.reply_channel.send({"status": 200, "content": b"served"})
+
+
+class Recorder(MemoryChannelLayer):
+    """A layer that notes the channel of each event."""
+
+    def __init__(self, **options):
+        super().__init__(threads=1)
+        self.alias = "test"
+        self.routing = [route("websocket.connect", accept), route("http.request", answer)]
+        self.gateway_options = options
+        self.events = []
+
+    def _put(self, channel, message, *args, **kwargs):
+        if "!" not in channel:
+            self.events.append(channel)
+        return super()._put(channel, message, *args, **kwargs)
+
+
+def scope_of(kind, path="/", **keys):
+    scope = {"type": kind, "path": path, "headers": [], "query_string": b"", "client": ["::1", 1]}
+    if kind == "http":
+        scope["method"] = "GET"
+    return dict(scope, **keys)
+
+
+async def visit(layer, scope):
+    """Open a connection, and return what the server is told first."""
+    events, sent = asyncio.Queue(), asyncio.Queue()
+    first = "http.request" if scope["type"] == "http" else "websocket.connect"
+    events.put_nowait({"type": first})
+
+    async def send(event):
+        sent.put_nowait(event)
+
+    running = asyncio.ensure_future(layer(scope, events.get, send))
+    event = await asyncio.wait_for(sent.get(), TIMEOUT)
+    kind = "http" if scope["type"] == "http" else "websocket"
+    events.put_nowait({"type": kind + ".disconnect"})
+    await asyncio.wait_for(running, TIMEOUT)
+    return event
+
+
+def first_events(layer, *scopes):
+    async def main():
+        try:
+            return [await visit(layer, scope) for scope in scopes]
+        finally:
+            await layer.gateway.stop()
+
+    return asyncio.run(main())
+
+
+class HeadTests(unittest.TestCase):
+    def statuses(self, layer, *scopes):
+        return [event.get("status", event["type"]) for event in first_events(layer, *scopes)]
+
+    def test_large_headers_are_refused_with_431_and_reach_no_layer(self):
+        layer = Recorder()
+        many = [(b"x-%d" % n, b"y" * 60) for n in range(800)]
+        with self.assertLogs("django.channels.gateway", "WARNING") as logs:
+            found = self.statuses(
+                layer,
+                scope_of("http", headers=[(b"x", HUGE)]),
+                scope_of("http", headers=[(HUGE, b"x")]),
+                scope_of("http", headers=[(b"x", b"y" * 65536)]),
+                scope_of("http", headers=many),
+                scope_of("http", headers=[(b"", b"")] * 3000),
+            )
+        self.assertEqual(found, [431] * 5)
+        self.assertEqual(layer.events, [])
+        self.assertEqual(layer.statistics()["requests_too_large"], 5)
+        self.assertEqual(len(logs.output), 1)
+        self.assertLess(len(logs.output[0]), 1000)
+
+    def test_a_long_path_or_query_is_refused_with_414(self):
+        layer = Recorder()
+        text = "/" + "x" * 8192
+        with self.assertLogs("django.channels.gateway", "WARNING"):
+            found = self.statuses(
+                layer,
+                scope_of("http", text),
+                scope_of("http", "/" + "é" * 4100),
+                scope_of("http", query_string=b"q" * 8200),
+                scope_of("http", "/" + "x" * 5000, query_string=b"q" * 5000),
+                scope_of("http", "/", raw_path=b"/." * 5000),
+                scope_of("http", root_path=text),
+                scope_of("http", method=text),
+            )
+        self.assertEqual(found, [414] * 7)
+        self.assertEqual(layer.events, [])
+
+    def test_a_handshake_gets_the_status_where_the_server_can_send_one(self):
+        layer = Recorder()
+        extensions = {"websocket.http.response": {}}
+        large = [(b"cookie", HUGE)]
+        with self.assertLogs("django.channels.gateway", "WARNING"):
+            found = first_events(
+                layer,
+                scope_of("websocket", headers=large),
+                scope_of("websocket", headers=large, extensions=extensions),
+                scope_of("websocket", query_string=b"q" * 9000, extensions=extensions),
+            )
+        self.assertEqual(
+            [(event["type"], event.get("status")) for event in found],
+            [
+                ("websocket.close", None),
+                ("websocket.http.response.start", 431),
+                ("websocket.http.response.start", 414),
+            ],
+        )
+        self.assertEqual(layer.events, [])
+
+    def test_what_is_within_the_bounds_is_served(self):
+        layer = Recorder()
+        found = self.statuses(
+            layer,
+            scope_of("http", headers=[(b"cookie", b"c" * 60000)]),
+            scope_of("http", "/" + "x" * 4000, query_string=b"q" * 4000),
+            scope_of("websocket", headers=[(b"cookie", b"c" * 60000)]),
+        )
+        self.assertEqual(found, [200, 200, "websocket.accept"])
+
+    def test_the_bounds_are_options(self):
+        layer = Recorder(headers_size=1000, target_size=100)
+        with self.assertLogs("django.channels.gateway", "WARNING"):
+            found = self.statuses(
+                layer,
+                scope_of("http", headers=[(b"cookie", b"c" * 1000)]),
+                scope_of("http", "/" + "x" * 100),
+            )
+        self.assertEqual(found, [431, 414])
+
+
+class OptionTests(unittest.TestCase):
+    def test_no_options_are_the_defaults(self):
+        self.assertEqual(make_limits(None), Limits())
+        self.assertEqual(make_limits({}), Limits())
+
+    def test_an_option_that_is_unknown_or_out_of_range_is_refused(self):
+        for options in (
+            {"header_size": 1},
+            {"headers_size": 0},
+            {"headers_size": -1},
+            {"headers_size": "1"},
+            {"headers_size": True},
+            {"headers_size": None},
+            {1: 2},
+            [1],
+        ):
+            with self.subTest(options=options), self.assertRaises(ImproperlyConfigured):
+                make_limits(options)
