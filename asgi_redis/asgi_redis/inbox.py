@@ -229,6 +229,10 @@ class RedisInbox(Inbox):
         self._work.discard(group, channel)
         self._schedule()
 
+    def drop_channel(self, channel: str) -> None:
+        self._work.drop(channel)
+        self._schedule()
+
     def set_will(self, channel: str, will: tuple[str, Message]) -> None:
         target, message = will
         expiry = int(max(self._layer.expiries[target], WILL_EXPIRY) * 1000)
@@ -259,6 +263,8 @@ class RedisInbox(Inbox):
         extra, self._extra = self._extra, []
         steps = self._will_steps(batch) + self._send_steps(batch.sends)
         steps += [self._discard_step(*each) for each in batch.discards] + extra
+        for place in map(self._store.place, batch.dropped):
+            steps.append(Step(("DEL", place.queue, place.wake)))
         try:
             replies = await self._writer.call([step.command for step in steps])
         except LayerUnavailable as error:

@@ -526,6 +526,18 @@ class IgnoresDiscardsOfAnInbox(WithInbox):
         inbox.group_discard = lambda group, channel: None
 
 
+@noticed_by("an_inbox_drops_what_waits_on_a_channel")
+class DropsNoChannel(WithInbox):
+    def change(self, inbox):
+        inbox.drop_channel = lambda channel: None
+
+
+@noticed_by("an_inbox_drops_what_waits_on_a_channel")
+class DropsEveryChannel(WithInbox):
+    def change(self, inbox):
+        inbox.drop_channel = lambda channel: self._queues.clear()
+
+
 @noticed_by("take_returns_what_is_there_without_waiting")
 class TakesNothing(WithInbox):
     def change(self, inbox):

@@ -248,11 +248,13 @@ class Gateway:
         self.forget(connection)
 
     def forget(self, connection: Connection) -> None:
-        """Forget a detached connection, and clear its last wills, if no event of it is in flight."""
+        """Forget a detached connection, its last wills and channels, if no event of it is in flight."""
         if connection.detached and connection.state.over:
             if self.connections.pop(connection.channel, None) is not None:
                 for name in connection.wills:
                     self.inbox.clear_will(name)
+                for channel in connection.state.channels:
+                    self.inbox.drop_channel(channel)
 
     # The end.
 

@@ -50,6 +50,9 @@ TRANSITIONS = {
     (STREAMING, "gone"): FINISHED,
 }
 
+#: The ids of its two events.
+_REQUEST, _DISCONNECT = 0, 1
+
 #: Parts of a body that are sent to the worker before it has read the first of them.
 BODY_WINDOW = 8
 
@@ -94,10 +97,10 @@ class Request(ConnectionState):
         Handle the head and the first part of the body. `message` is what `scopes.request_event` returned,
         with the body. `new_body_channel()` returns a channel for the rest, if there is more of it.
         """
-        actions = [self.event(HTTP_REQUEST, 0, message)]
+        actions = [self.event(HTTP_REQUEST, _REQUEST, message)]
         if more_body:
             self.body_channel = message[BODY_CHANNEL] = new_body_channel()
-            actions.append(_will_close(self.body_channel))
+            actions.append(self._own(self.body_channel))
         return actions
 
     def body(self, content: bytes, more: bool) -> list[Action]:
@@ -110,8 +113,9 @@ class Request(ConnectionState):
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will be sent to the workers."""
-        return self.phase == FINISHED and not self._disconnect_due
+        """Whether nothing more will be sent to the workers, and none of them reads what was sent."""
+        is_read = self.in_flight == _REQUEST and bool(self.channels)
+        return self.phase == FINISHED and not self._disconnect_due and not is_read
 
     @property
     def reading(self) -> bool:
@@ -139,9 +143,10 @@ class Request(ConnectionState):
             if self.phase == WAITING:
                 self._window_channel = message.get(WINDOW_CHANNEL)
                 if self._window_channel is not None:
-                    actions.append(_will_close(self._window_channel))
+                    actions.append(self._own(self._window_channel))
             elif self.phase == FINISHED and message.get(WINDOW_CHANNEL):
                 # The client left before the first part: the view must not wait for it to read.
+                self.channels += (message[WINDOW_CHANNEL],)
                 actions.append((SEND, message[WINDOW_CHANNEL], protocol.closed()))
             actions += self._apply(message)
         self.merge(message.get(SESSION))
@@ -217,6 +222,14 @@ class Request(ConnectionState):
         self.in_flight = None
         self._disconnect_due = False
 
+    def _own(self, channel: str) -> Action:
+        """
+        Note a channel that only this request sends to. If this gateway is lost, its reader is told that the
+        client has gone.
+        """
+        self.channels += (channel,)
+        return (SET_WILL, channel, channel, protocol.closed())
+
     def _move(self, event: str) -> None:
         self.phase = TRANSITIONS.get((self.phase, event), self.phase)
 
@@ -224,16 +237,12 @@ class Request(ConnectionState):
         """Send the disconnect event, if it is due and no event is in flight."""
         if self.in_flight is None and self._disconnect_due:
             self._disconnect_due = False
-            return [self.event(HTTP_DISCONNECT, 1, {"path": self.path})]
+            return [self.event(HTTP_DISCONNECT, _DISCONNECT, {"path": self.path})]
         return []
 
     def _tell_closed(self) -> list[Action]:
         """Tell a worker that reads the body, or writes a stream, to stop."""
-        return [
-            (SEND, channel, protocol.closed())
-            for channel in (self.body_channel, self._window_channel)
-            if channel is not None
-        ]
+        return [(SEND, channel, protocol.closed()) for channel in self.channels]
 
     def _fail(self, status: int) -> list[Action]:
         """Answer with an error page, or cut the response if it has begun."""
@@ -257,11 +266,6 @@ class Request(ConnectionState):
             return []
         self._move("gone")
         return [(COUNT, "responses_cut"), (ABORT,), (FINISH,), *self._tell_closed()]
-
-
-def _will_close(channel: str) -> Action:
-    """If this gateway is lost, the reader of `channel` is told that the client has gone."""
-    return (SET_WILL, channel, channel, protocol.closed())
 
 
 def _head_problem(message: dict[str, Any]) -> str | None:

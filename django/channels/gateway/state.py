@@ -41,6 +41,8 @@ class ConnectionState:
         self.session: dict[str, Any] = {}
         #: The prefix of the site's URLs, which each event has if it isn't empty.
         self.root_path = ""
+        #: Channels that only this connection sends to. They go with it, and whatever waits on them.
+        self.channels: tuple[str, ...] = ()
         #: The id of the event in flight, or None.
         self.in_flight: int | None = None
 

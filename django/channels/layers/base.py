@@ -99,6 +99,15 @@ class Inbox(ABC):
     def group_discard(self, group: str, channel: str) -> None:
         """Remove one of this gateway's channels from `group`; no notice of it comes back. Never raises."""
 
+    @abstractmethod
+    def drop_channel(self, channel: str) -> None:
+        """
+        Remove what waits on a single-reader channel, once everything before it was sent. Never raises.
+
+        Only this gateway sends to the channel, and it sends nothing more. If the layer is unavailable, the
+        messages may stay until they expire.
+        """
+
     def set_will(self, channel: str, will: tuple[str, Message]) -> None:
         """
         Store the last will of the connection of `channel`: a `(channel, message)` pair that the layer sends

@@ -9,7 +9,7 @@ from asyncio import get_event_loop
 from typing import TYPE_CHECKING
 
 from ..exceptions import ChannelFull
-from ..protocol import EVENT_CHANNELS, ignores_capacity
+from ..protocol import ignores_capacity
 from .base import Inbox
 from .names import inbox_of
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .base import Message
     from .memory import MemoryChannelLayer
 
-#: Seconds between two searches of a gateway for expired events.
+#: Seconds between two searches of a gateway for expired messages.
 EXPIRY_INTERVAL = 1.0
 
 
@@ -42,8 +42,8 @@ class MemoryInbox(Inbox):
         self._timer = self._loop.call_later(EXPIRY_INTERVAL, self._drop_expired)
 
     def _drop_expired(self) -> None:
-        """Report expired events to their connections, although no worker looks for messages."""
-        self._layer.drop_expired(EVENT_CHANNELS)
+        """Drop what has expired, and report events to their connections, although nobody reads or sends."""
+        self._layer.drop_expired()
         self._timer = self._loop.call_later(EXPIRY_INTERVAL, self._drop_expired)
 
     @property
@@ -119,6 +119,10 @@ class MemoryInbox(Inbox):
     def group_discard(self, group: str, channel: str) -> None:
         with self._layer._lock:
             self._layer._discard(group, self.name, channel)
+
+    def drop_channel(self, channel: str) -> None:
+        with self._layer._lock:
+            self._layer._queues.pop(channel, None)
 
     async def close(self) -> None:
         self._timer.cancel()

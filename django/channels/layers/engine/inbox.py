@@ -48,12 +48,16 @@ class Send(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one step of a sender takes: wills to set by connection, wills to clear, discards, and sends."""
+    """
+    What one step of a sender takes: wills to set by connection, wills to clear, discards, sends, and
+    channels to drop.
+    """
 
     wills: dict[str, Any]
     cleared: list[str]
     discards: list[tuple[str, str]]
     sends: list[Send]
+    dropped: list[str]
 
 
 class PendingWork:
@@ -69,9 +73,10 @@ class PendingWork:
         self._wills: OrderedDict[str, Any] = OrderedDict()  # by connection; None: clear it
         self._stored: set[str] = set()  # connections whose will the store may have
         self._discards: list[tuple[str, str]] = []
+        self._dropped: list[str] = []
 
     def __bool__(self) -> bool:
-        return bool(self._sends or self._wills or self._discards)
+        return bool(self._sends or self._wills or self._discards or self._dropped)
 
     def send(self, send: Send) -> None:
         """Add a message."""
@@ -92,11 +97,15 @@ class PendingWork:
         """Remove a membership."""
         self._discards.append((group, channel))
 
+    def drop(self, channel: str) -> None:
+        """Remove what waits on a channel."""
+        self._dropped.append(channel)
+
     def take(self, limit: int, size: int | None = None) -> Batch:
         """
         Take a batch of at most `limit` messages, and about `size` bytes if their bodies are bytes. Its wills
-        and discards are all there are. A will is cleared only with the last message: the one that says that
-        the connection has ended must leave first, or with it.
+        and discards are all there are. Wills are cleared, and channels dropped, only with the last message:
+        the one that says that the connection has ended, or a part of a body, must leave first, or with it.
         """
         sends: list[Send] = []
         total = 0
@@ -107,12 +116,15 @@ class PendingWork:
         changes, self._wills = self._wills, OrderedDict()
         wills = {connection: will for connection, will in changes.items() if will is not None}
         cleared = [connection for connection, will in changes.items() if will is None]
+        dropped: list[str] = []
         if self._sends:
             self._wills.update(dict.fromkeys(cleared))
             cleared = []
+        else:
+            dropped, self._dropped = self._dropped, []
         self._stored.update(wills)
         discards, self._discards = self._discards, []
-        return Batch(wills, cleared, discards, sends)
+        return Batch(wills, cleared, discards, sends, dropped)
 
     def done(self, batch: Batch) -> None:
         """Forget the connections whose wills a batch has cleared in the store."""
@@ -120,14 +132,15 @@ class PendingWork:
 
     def put_back(self, batch: Batch) -> None:
         """
-        Take back the wills and discards of a batch that may not have been done: each may be done twice. Its
-        messages are not sent again here; the caller reports them.
+        Take back a batch that may not have been done, except for its messages: each change may be done
+        twice. The messages are not sent again here; the caller reports them.
         """
         changes: OrderedDict[str, Any] = OrderedDict(batch.wills)
         changes.update(dict.fromkeys(batch.cleared))
         changes.update(self._wills)
         self._wills = changes
         self._discards = batch.discards + self._discards
+        self._dropped = batch.dropped + self._dropped
 
 
 class ThreadedInbox(Inbox):
@@ -266,6 +279,11 @@ class ThreadedInbox(Inbox):
             self._work.discard(group, channel)
             self._wake_sender()
 
+    def drop_channel(self, channel: str) -> None:
+        with self._lock:
+            self._work.drop(channel)
+            self._wake_sender()
+
     def set_will(self, channel: str, will: tuple[str, Message]) -> None:
         with self._lock:
             self._work.set_will(channel, will)
@@ -336,6 +354,11 @@ class ThreadedInbox(Inbox):
             self._call(senders[index].failed, reason)
         if sends:
             self._layer.count("sent", len(sends) - len(full))
+        if batch.dropped:
+            try:
+                self._store.drop_channels(batch.dropped)
+            except LayerUnavailable:
+                pass  # nothing of the batch is sent twice for it: the messages expire
 
     # The end.
 

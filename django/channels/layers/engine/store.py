@@ -246,6 +246,12 @@ class Store(ABC):
         """
         return {}
 
+    def drop_channels(self, channels: Sequence[str]) -> None:
+        """Remove what waits on channels with a single reader, which is done with them."""
+        for channel in channels:
+            while self.take([channel]) is not None:
+                pass
+
     # Delay.
 
     @abstractmethod

@@ -308,6 +308,26 @@ class InboxTests(LayerCase):
 
         self.run_in_inbox(check)
 
+    def test_an_inbox_drops_what_waits_on_a_channel(self) -> None:
+        self.need("statistics")
+
+        def waits_until(channel: str, number: int) -> bool:
+            statistics = self.layer.channel_statistics
+            return bool(self.until(lambda: statistics(channel)["messages_pending"] == number))
+
+        async def check(inbox: Inbox) -> None:
+            loop = asyncio.get_event_loop()
+            for _ in range(3):
+                for channel in ("test.body?a", "test.body?b"):
+                    inbox.send(channel, {"content": b"part"}, self.fail)
+            inbox.drop_channel("test.body?a")
+            inbox.drop_channel("test.body?none")
+            for channel, number in (("test.body?b", 3), ("test.body?a", 0), ("test.body?b", 3)):
+                found = await loop.run_in_executor(None, waits_until, channel, number)
+                self.assertTrue(found, "%s does not have %d messages" % (channel, number))
+
+        self.run_in_inbox(check)
+
     def test_take_returns_what_is_there_without_waiting(self) -> None:
         if self.layer.crosses_processes:
             self.skipTest("take is for layers that live in one process")
