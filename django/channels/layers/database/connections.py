@@ -60,6 +60,9 @@ class Connection:
         self.path = path
         #: Whether each statement needs a transaction that says its isolation level (PostgreSQL).
         self.explicit = False
+        #: The queues that this transaction changes, and whether a message returned to the head of one.
+        self.changed: set[str] = set()
+        self.below = False
         #: When (monotonic) it was last used.
         self.used = 0.0
 

@@ -1,17 +1,15 @@
 """
 Leases, recovery, expiry, delay, dead letters, counters and statistics of the database store.
 
-Each is a statement or a transaction; the engine decides when, and what happens to a message.
+Each is a statement, or a primitive of a transaction: see engine/transactions.py.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Iterable, Sequence
 
-from ... import protocol
-from ..engine.recovery import BURY, NOTIFY, REQUEUE, WILL_EXPIRY, Action
-from ..engine.store import Due, Entry, Heartbeat, Outgoing, Pending, Recovered
+from ..engine.store import Entry, Heartbeat, Outgoing, Pending
 
 if TYPE_CHECKING:
     from .connections import Connection
@@ -27,9 +25,6 @@ LONG_LOOK = 0.25
 #: Seconds between two of them at most; and their share of the time.
 LOOK_MAX_INTERVAL = 10.0
 LOOK_SHARE = 0.05
-
-#: Delayed messages that are sent in one transaction.
-DUE_BATCH = 100
 
 #: Seconds between two looks for delayed messages where nothing tells of those of other processes.
 DUE_INTERVAL = 0.5
@@ -80,94 +75,37 @@ class Maintenance(Base):
     def extend_leases(self) -> None:
         self.write("extend_leases", dict(self.range, lease=self.layer.options.lease))
 
-    def recover(self, decide: Callable[[Entry], Action]) -> Recovered:
-        def work(connection: Connection) -> tuple[Recovered, set[str]]:
-            changed: set[str] = set()
-            decisions: list[tuple[str, str]] = []
-            dropped = 0
-            keys = [row[0] for row in connection.rows(self.sql["lost"], self.range)]
-            for key in keys:
-                for _, number, _, channel, body, losses in connection.rows(
-                    self.sql["claims_of"], {"process": key}
-                ):
-                    entry = Entry(number, channel, body, losses)
-                    action = decide(entry)
-                    dropped += self._carry_out(connection, entry, action, changed)
-                    decisions.append((channel, action.kind))
-                connection.run(self.sql["forget_claims"], {"process": key})
-                self._end(connection, key, changed)
-            names = [self.name(key) for key in keys]
-            return Recovered(names, decisions, dropped), changed
+    def has_lease(self, connection: Connection, name: str) -> bool:
+        return bool(connection.rows(self.sql["registered"], {"name": self.key(name)})[0][0])
 
-        done, changed = self.connections.transaction(work)
-        self.changed(changed, below=True)
-        return done
+    def ended_leases(self, connection: Connection) -> list[str]:
+        return [self.name(row[0]) for row in connection.rows(self.sql["lost"], self.range)]
 
-    def _carry_out(
-        self, connection: Connection, entry: Entry, action: Action, changed: set[str]
-    ) -> int:
-        """Do as `action` says; add the queue that it changes. Return how many dead letters were dropped."""
-        queue = self.queue(entry.channel)
-        if action.kind == REQUEUE:
-            self.requeue_row(connection, entry._replace(losses=entry.losses + 1))
-            changed.add(queue)
-        elif action.kind == NOTIFY and action.notice is not None:
-            row = self.row(self.queue(action.notice.channel), action.notice)
-            self.insert_on(connection, [row])
-            changed.add(row["queue"])
-        elif action.kind == BURY:
-            row = {"queue": queue, "channel": entry.channel, "body": entry.body}
-            row.update(losses=entry.losses + 1, reason=action.reason)
-            connection.run(self.sql["add_dead"], row)
-            return connection.run(self.sql["trim_dead"], self.kept_dead())
-        return 0
-
-    def _end(self, connection: Connection, key: str, changed: set[str]) -> None:
-        """End a lease: send the wills of its connections, remove memberships and inbox."""
-        rows = []
-        for queue, body in connection.rows(self.sql["wills"], {"gateway": key}):
-            channel = self.name(queue)
-            expiry = max(self.layer.expiries[channel], WILL_EXPIRY)
-            rows.append(self.row(queue, Outgoing(channel, body, expiry=expiry)))
-            changed.add(queue)
-        if rows:
-            self.insert_on(connection, rows)
+    def end_lease(self, connection: Connection, name: str) -> None:
+        key = self.key(name)
         connection.run(self.sql["leave_groups"], {"gateway": key})
-        connection.run(self.sql["clear_wills_of"], {"gateway": key})
         if key.endswith("!"):
             connection.run(self.sql["drop_queue"], {"queue": key})
         connection.run(self.sql["unregister"], {"name": key})
 
-    def leave(self, name: str) -> None:
-        def work(connection: Connection) -> set[str]:
-            changed: set[str] = set()
-            key = self.key(name)
-            if not connection.rows(self.sql["claims_of"], {"process": key}):
-                self._end(connection, key, changed)
-            return changed
+    def claims_of(self, connection: Connection, process: str) -> list[tuple[str, Entry]]:
+        rows = connection.rows(self.sql["claims_of"], {"process": self.key(process)})
+        return [(row[0], Entry(row[1], *row[3:])) for row in rows]
 
-        self.changed(self.connections.transaction(work))
+    def take_wills(self, connection: Connection, gateway: str) -> list[tuple[str, Any]]:
+        parameters = {"gateway": self.key(gateway)}
+        rows = connection.rows(self.sql["wills"], parameters)
+        connection.run(self.sql["clear_wills_of"], parameters)
+        return [(self.name(queue), body) for queue, body in rows]
 
     # Expiry.
 
-    def expire(self, decide: Callable[[Entry], Action]) -> Recovered:
+    def take_expired(self, connection: Connection, events: bool = True) -> list[Entry]:
         statement, parameters = self.many("expired", "queue_name", self.events)
-
-        def work(connection: Connection) -> tuple[Recovered, set[str]]:
-            changed: set[str] = set()
-            decisions: list[tuple[str, str]] = []
-            dropped = 0
-            for number, queue, channel, body in connection.rows(statement, parameters):
-                connection.run(self.sql["drop"], {"queue": queue, "id": number})
-                entry = Entry(number, channel, body)
-                action = decide(entry)
-                dropped += self._carry_out(connection, entry, action, changed)
-                decisions.append((channel, action.kind))
-            return Recovered([], decisions, dropped), changed
-
-        done, changed = self.connections.transaction(work)
-        self.changed(changed)
-        return done
+        rows = connection.rows(statement, parameters)
+        for number, queue, _, _ in rows:
+            connection.run(self.sql["drop"], {"queue": queue, "id": number})
+        return [Entry(number, channel, body) for number, _, channel, body in rows]
 
     def sweep(self) -> dict[str, int]:
         look, parameters = self.many("stale", "queue_name", self.events)
@@ -188,25 +126,15 @@ class Maintenance(Base):
         self.write("delay", row)
         self.tell_delay()
 
-    def send_due(self) -> Due:
-        seconds = self.read("next_due", self.range)[0][0]
-        if seconds is None or seconds > 0:
-            return Due(0, seconds)
+    def next_due(self) -> float | None:
+        seconds: float | None = self.read("next_due", self.range)[0][0]
+        return seconds
 
-        def work(connection: Connection) -> tuple[int, int, set[str]]:
-            items = []
-            for number, _, channel, body in connection.rows(self.sql["due"], self.range):
-                connection.run(self.sql["drop_delayed"], {"id": number})
-                items.append(Outgoing(channel, body))
-            refused, rows = self._fitting(items, connection)
-            if rows:
-                self.insert_on(connection, rows)
-            return len(items), len(refused), {row["queue"] for row in rows}
-
-        taken, full, changed = self.connections.transaction(work)
-        self.changed(changed)
-        # None was left: another process is sending them.
-        return Due(full, 0.0 if taken else self.poll_interval)
+    def take_due(self, connection: Connection) -> list[Outgoing]:
+        rows = connection.rows(self.sql["due"], self.range)
+        for number, _, _, _ in rows:
+            connection.run(self.sql["drop_delayed"], {"id": number})
+        return [Outgoing(channel, body) for _, _, channel, body in rows]
 
     def due_interval(self) -> float:
         if self.listener.listening or (self.sees_changes and self.listener.runs):
@@ -215,34 +143,24 @@ class Maintenance(Base):
 
     # Dead letters.
 
-    def kept_dead(self) -> dict[str, Any]:
-        """Return the parameters of "trim_dead"."""
-        return dict(self.range, most=self.layer.options.dead_letters)
+    def add_dead(self, connection: Connection, entry: Entry, reason: str) -> int:
+        row = {"queue": self.queue(entry.channel), "channel": entry.channel, "body": entry.body}
+        connection.run(self.sql["add_dead"], dict(row, losses=entry.losses, reason=reason))
+        most = self.layer.options.dead_letters
+        return connection.run(self.sql["trim_dead"], dict(self.range, most=most))
+
+    def take_dead(self, connection: Connection, id: str) -> Outgoing | None:
+        if not id.isdigit():
+            return None
+        parameters = dict(self.range, id=int(id))
+        for _, _, channel, body in connection.rows(self.sql["dead_one"], parameters):
+            connection.run(self.sql["drop_dead"], parameters)
+            return Outgoing(channel, body)
+        return None
 
     def dead_letters(self) -> Iterable[tuple[str, str, Any, str, float]]:
         for number, channel, body, reason, died in self.read("dead", self.range):
             yield str(number), channel, body, reason, died
-
-    def requeue_dead_letter(self, id: str) -> bool:
-        def work(connection: Connection) -> set[str]:
-            rows = connection.rows(self.sql["dead_one"], dict(self.range, id=int(id)))
-            if not rows:
-                return set()
-            _, queue, channel, body = rows[0]
-            connection.run(self.sql["drop_dead"], dict(self.range, id=int(id)))
-            self.insert_on(connection, [self.row(queue, Outgoing(channel, body))])
-            return {queue}
-
-        changed = self.connections.transaction(work) if id.isdigit() else set()
-        self.changed(changed)
-        return bool(changed)
-
-    def drop_dead_letters(self, ids: Sequence[str]) -> int:
-        return sum(
-            self.write("drop_dead", dict(self.range, id=int(each)))
-            for each in ids
-            if each.isdigit()
-        )
 
     def count_dead_letters(self) -> int:
         return int(self.read("count_dead", self.range)[0][0])
@@ -272,18 +190,12 @@ class Maintenance(Base):
         return int(self.read("count_claims", self.range)[0][0])
 
     def flush(self) -> None:
-        def work(connection: Connection) -> set[str]:
-            for table in ("message", "claim", "group", "delayed", "dead", "counter"):
-                connection.run(self.sql["flush_" + table], self.range)
-            gateways = {row[0] for row in connection.rows(self.sql["gateways"], self.range)}
-            rows = []
-            for queue in sorted(gateways):
-                name = self.name(queue)
-                rows.append(self.row(queue, Outgoing(name, self.encode(name, protocol.reset()))))
-            if rows:
-                self.insert_on(connection, rows)
-            return gateways
-
-        changed = self.connections.transaction(work)
+        super().flush()
         self.room.clear()
-        self.changed(changed)
+
+    def clear(self, connection: Connection) -> list[str]:
+        for table in ("message", "claim", "group", "delayed", "dead", "counter"):
+            connection.run(self.sql["flush_" + table], self.range)
+        return sorted(
+            self.name(row[0]) for row in connection.rows(self.sql["gateways"], self.range)
+        )

@@ -18,10 +18,10 @@ from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 from ... import protocol
 from ...exceptions import LayerUnavailable
-from ..engine.codec import decode, encode
-from ..engine.store import Entry, Outgoing, Store, Unreadable, Will
-from ..engine.waiting import CHANGED, Waiters
-from ..names import inbox_of
+from ..engine.store import Entry, Outgoing, Will
+from ..engine.transactions import TransactionStore
+from ..engine.waiting import CHANGED
+from ..names import inbox_of, queue_of
 from .capacity import LowWaterMarks, RemainingCapacity
 from .connections import Connection, Connections
 from .listener import NotificationListener, Notifier, topic
@@ -43,7 +43,7 @@ Row = Dict[str, Any]
 Wanted = List[Tuple[str, str]]
 
 
-class DatabaseStore(Maintenance, Store):
+class DatabaseStore(Maintenance, TransactionStore):
     """
     The tables of one layer. `alias` is the Django database, `prefix` keeps layers apart, `options` are for
     the connections. Thread-safe.
@@ -63,35 +63,29 @@ class DatabaseStore(Maintenance, Store):
     sees_changes = False
 
     def __init__(self, alias: str, prefix: str, **options: Any) -> None:
-        super().__init__()
         self.connections = self.connections_class(alias, **options)
         self.sql = statements(self.connections.vendor)
         self.prefix = prefix
         self.range = {"low": prefix + ":", "high": prefix + ";"}
         #: The queues of gateways' events, whose gateways wait for an acknowledgement.
         self.events = [{"queue": self.key(name)} for name in sorted(protocol.EVENT_CHANNELS)]
-        self._begin()
+        super().__init__()
 
     def _begin(self) -> None:
-        """Set up what belongs to one process."""
+        super()._begin()
         self._lock = threading.Lock()
-        self._local = threading.local()  # of a reading thread: what its last look and wait found
         self.room = RemainingCapacity()
         self.marks = LowWaterMarks()
-        self.waiters = Waiters()
         self.listener = NotificationListener(self)
         self.listener.subscribe("", self.wake_due)
         self.notifier = Notifier(self)
-        self._claimed: dict[str, int] = {}  # consumer to the number of the message that it has seen
         self._unsure: set[str] = set()  # consumers whose last claim failed on the way
         self._empty: dict[tuple[str, ...], tuple[int, float]] = {}
         self._kinds: dict[tuple[str, ...], tuple[Wanted, tuple[str, ...]]] = {}
-        self._turn = 0
 
     def after_fork(self) -> None:
-        super().after_fork()
         self.connections.after_fork()
-        self._begin()
+        super().after_fork()
 
     def close(self) -> None:
         self.listener.stop()
@@ -108,21 +102,7 @@ class DatabaseStore(Maintenance, Store):
 
     def queue(self, channel: str) -> str:
         """Return the queue of a channel."""
-        return self.key(inbox_of(channel) or channel)
-
-    # Bodies.
-
-    def encode(self, channel: str, message: protocol.Message) -> str:
-        return encode(message)
-
-    def decode(self, channel: str, body: str) -> protocol.Message:
-        try:
-            message = decode(body)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise Unreadable("it is not JSON as this layer writes it (%s)" % error) from error
-        if not isinstance(message, dict):
-            raise Unreadable("it holds a %s, not a dict" % type(message).__name__)
-        return message
+        return self.key(queue_of(channel))
 
     # Statements.
 
@@ -152,7 +132,22 @@ class DatabaseStore(Maintenance, Store):
         for start in range(0, len(rows), MAX_ROWS):
             yield rows[start : start + MAX_ROWS]
 
+    def transaction(self, work: Callable[[Connection], Any]) -> Any:
+        def run(connection: Connection) -> tuple[Any, set[str], bool]:
+            connection.changed, connection.below = set(), False
+            return work(connection), connection.changed, connection.below
+
+        result, changed, below = self.connections.transaction(run)
+        self.wake_readers(changed, below)
+        return result
+
     # Sending.
+
+    def put(self, connection: Connection, items: Sequence[Outgoing]) -> Sequence[int]:
+        refused, rows = self._fitting(items, connection)
+        self.insert_on(connection, rows)
+        connection.changed.update(row["queue"] for row in rows)
+        return refused
 
     def send(self, items: Sequence[Outgoing]) -> Sequence[int]:
         refused, rows = self._fitting(items)
@@ -178,8 +173,12 @@ class DatabaseStore(Maintenance, Store):
 
     def row(self, queue: str, item: Outgoing) -> Row:
         """Return the row of a message."""
-        expiry = self.layer.expiries[item.channel] if item.expiry is None else item.expiry
-        return {"queue": queue, "channel": item.channel, "body": item.body, "expiry": expiry}
+        return {
+            "queue": queue,
+            "channel": item.channel,
+            "body": item.body,
+            "expiry": self.expiry_of(item),
+        }
 
     def _has_room(
         self, queue: str, channel: str, pending: int = 0, connection: Connection | None = None
@@ -233,7 +232,7 @@ class DatabaseStore(Maintenance, Store):
             for row in rows
         }
 
-    def changed(self, queues: set[str], below: bool = False) -> None:
+    def wake_readers(self, queues: set[str], below: bool = False) -> None:
         """Wake the readers of `queues`; with `below`, something came in below their low-water marks."""
         if not queues:
             return
@@ -259,7 +258,7 @@ class DatabaseStore(Maintenance, Store):
     def claim(
         self, consumer: str, process: str, channels: Sequence[str], block: bool = False
     ) -> Entry | None:
-        self._settle(consumer)
+        self._settle_unsure(consumer)
         return self._next(channels, consumer, self.key(process), block)
 
     def _next(
@@ -342,7 +341,7 @@ class DatabaseStore(Maintenance, Store):
         if row is None:
             self.acknowledge(consumer)
         else:
-            self._claimed[consumer] = row[0]
+            self._seen[consumer] = row[0]
         return row
 
     def take_row(self, wanted: Wanted) -> Any:
@@ -368,67 +367,41 @@ class DatabaseStore(Maintenance, Store):
         self._local.woken = result == CHANGED
         return result == CHANGED
 
-    def wake(self, consumer: str) -> None:
-        self.waiters.wake(consumer)
-
     # Acknowledging.
 
     def acknowledge(self, consumer: str) -> None:
-        self._settle(consumer)
-        if consumer in self._claimed:
+        self._settle_unsure(consumer)
+        if consumer in self._seen:
             self.write("acknowledge", {"consumer": consumer})
-            self._claimed.pop(consumer, None)
+            self._seen.pop(consumer, None)
 
     def requeue(self, consumer: str) -> None:
-        self._settle(consumer)
-        if self._claimed.pop(consumer, None) is not None:
+        self._settle_unsure(consumer)
+        if self._seen.pop(consumer, None) is not None:
             self._unsure.add(consumer)  # until the database has confirmed it
-            self._requeue_claim(consumer, None)
-            self._unsure.discard(consumer)
+            self._settle_unsure(consumer)
 
-    def dead_letter(self, consumer: str | None, entry: Entry, reason: str) -> int:
-        def work(connection: Connection) -> int:
-            if consumer is not None:
-                if not connection.run(self.sql["acknowledge"], {"consumer": consumer}):
-                    return 0  # an earlier call did it, and its reply got lost
-            row = {"queue": self.queue(entry.channel), "channel": entry.channel, "body": entry.body}
-            connection.run(self.sql["add_dead"], dict(row, losses=entry.losses, reason=reason))
-            return connection.run(self.sql["trim_dead"], self.kept_dead())
-
-        dropped = self.connections.transaction(work)
-        if consumer is not None:
-            self._claimed.pop(consumer, None)
-        return dropped
-
-    def _settle(self, consumer: str) -> None:
+    def _settle_unsure(self, consumer: str) -> None:
         """After a claim whose reply was lost: requeue what it took, if it took anything."""
         if consumer in self._unsure:
-            self._requeue_claim(consumer, self._claimed.get(consumer))
+            self.transaction(lambda connection: self.settle(connection, consumer))
             self._unsure.discard(consumer)
-            self._claimed.pop(consumer, None)
+            self._seen.pop(consumer, None)
 
-    def _requeue_claim(self, consumer: str, seen: int | None) -> None:
-        """Requeue what `consumer` has claimed, but forget the message numbered `seen`: it was handled."""
-
-        def work(connection: Connection) -> str | None:
-            rows = connection.rows(self.sql["claim_of"], {"consumer": consumer})
-            if not rows:
-                return None
-            number, queue, channel, body, losses = rows[0]
-            connection.run(self.sql["acknowledge"], {"consumer": consumer})
-            if number == seen:
-                return None
-            self.requeue_row(connection, Entry(number, channel, body, losses))
-            return str(queue)
-
-        queue = self.connections.transaction(work)
-        if queue is not None:
-            self.changed({queue}, below=True)
-
-    def requeue_row(self, connection: Connection, entry: Entry) -> None:
+    def put_first(self, connection: Connection, entry: Entry) -> None:
         """Put an entry back at the head of its queue, under the number that it had."""
         row = self.row(self.queue(entry.channel), Outgoing(entry.channel, entry.body))
         connection.run(self.sql["requeue"], dict(row, id=entry.id, losses=entry.losses))
+        connection.changed.add(row["queue"])
+        connection.below = True
+
+    def take_claim(self, connection: Connection, consumer: str) -> Entry | None:
+        rows = connection.rows(self.sql["claim_of"], {"consumer": consumer})
+        if not rows:
+            return None
+        connection.run(self.sql["acknowledge"], {"consumer": consumer})
+        number, _, channel, body, losses = rows[0]
+        return Entry(number, channel, body, losses)
 
     def change_counter(self) -> Callable[[], Any]:
         """Return a function whose result differs once somebody else has written. It reads no table."""
@@ -453,42 +426,14 @@ class DatabaseStore(Maintenance, Store):
 
     # Groups.
 
-    def group_add(self, group: str, channel: str) -> None:
-        self._change_group(self._add_member, group, channel, protocol.group_added(group))
+    def add_member(self, connection: Connection, group: str, channel: str, gateway: str) -> bool:
+        member = {"grp": self.key(group), "gateway": gateway and self.key(gateway)}
+        return bool(connection.run(self.sql["group_add"], dict(member, channel=channel)))
 
-    def group_discard(self, group: str, channel: str) -> None:
-        self._change_group(self._remove_member, group, channel, protocol.group_discarded(group))
-
-    def _change_group(
-        self,
-        change: Callable[[Connection, dict[str, str]], bool],
-        group: str,
-        channel: str,
-        notice: protocol.Message,
-    ) -> None:
-        """Change a membership, with the notice to its gateway, if it is a gateway's, in one transaction."""
+    def remove_member(self, connection: Connection, group: str, channel: str) -> bool:
         inbox = inbox_of(channel)
-        gateway = self.key(inbox) if inbox else ""
-        member = {"grp": self.key(group), "gateway": gateway, "channel": channel}
-
-        def work(connection: Connection) -> list[Row]:
-            if not change(connection, member) or not member["gateway"]:
-                return []
-            row = self.row(gateway, Outgoing(channel, self.encode(channel, notice)))
-            self.insert_on(connection, [row])
-            return [row]
-
-        rows = self.connections.transaction(work)
-        self.changed({row["queue"] for row in rows})
-
-    def _add_member(self, connection: Connection, member: dict[str, str]) -> bool:
-        owner = member["gateway"]
-        if owner and not connection.rows(self.sql["registered"], {"name": owner})[0][0]:
-            member["gateway"] = ""  # no gateway is there: an ordinary channel's membership
-        return bool(connection.run(self.sql["group_add"], member))
-
-    def _remove_member(self, connection: Connection, member: dict[str, str]) -> bool:
-        if member["gateway"] and connection.run(self.sql["group_discard"], member):
+        member = {"grp": self.key(group), "gateway": inbox and self.key(inbox), "channel": channel}
+        if inbox and connection.run(self.sql["group_discard"], member):
             return True
         connection.run(self.sql["group_discard"], dict(member, gateway=""))
         return False
@@ -496,27 +441,14 @@ class DatabaseStore(Maintenance, Store):
     def group_channels(self, group: str) -> list[str]:
         return [row[0] for row in self.read("group_channels", {"grp": self.key(group)})]
 
-    def send_group(self, group: str, message: protocol.Message) -> int:
-        key = self.key(group)
-        routes = self.read("group_routes", {"grp": key})
-        items, sizes = [], []
-        gateways = [gateway for gateway, _ in routes if gateway]
-        if gateways:
-            body = self.encode("", protocol.group_message(group, message))
-            items += [Outgoing(self.name(gateway), body) for gateway in gateways]
-            sizes += gateways
-        members = [channel for gateway, channel in routes if not gateway]
-        if members:
-            body = self.encode("", message)
-            items += [Outgoing(channel, body) for channel in members]
-        skipped = 0
-        for index in self.send(items):
-            if index < len(gateways):
-                parameters = {"grp": key, "gateway": gateways[index]}
-                skipped += self.read("group_members", parameters)[0][0]
-            else:
-                skipped += 1
-        return skipped
+    def group_routes(self, group: str) -> tuple[list[str], list[str]]:
+        routes = self.read("group_routes", {"grp": self.key(group)})
+        gateways = [self.name(gateway) for gateway, _ in routes if gateway]
+        return gateways, [channel for gateway, channel in routes if not gateway]
+
+    def count_members(self, group: str, gateway: str) -> int:
+        member = {"grp": self.key(group), "gateway": self.key(gateway)}
+        return int(self.read("group_members", member)[0][0])
 
     # A gateway's end.
 

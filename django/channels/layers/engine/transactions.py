@@ -278,6 +278,8 @@ class TransactionStore(Store):
             return self.add_dead(tx, entry, reason)
 
         dropped: int = self.transaction(work)
+        if consumer is not None:
+            self._seen.pop(consumer, None)
         return dropped
 
     def wait(self, consumer: str | None, channels: Sequence[str], seconds: float) -> bool:

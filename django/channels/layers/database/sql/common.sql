@@ -79,9 +79,6 @@ WHERE expires < {now} AND name >= :low AND name < :high LIMIT 10;
 -- name: claims_of
 SELECT consumer, id, queue, channel, body, losses FROM channels_database_claim WHERE process = :process;
 
--- name: forget_claims
-DELETE FROM channels_database_claim WHERE process = :process;
-
 -- name: set_wills
 -- What is sent to :queue if the gateway dies; the last will counts. {rows} is "will_row" for each.
 INSERT INTO channels_database_will (channel, gateway, queue, body) VALUES {rows}
@@ -154,9 +151,6 @@ WHERE queue >= :low AND queue < :high ORDER BY id;
 -- name: dead_one
 SELECT id, queue, channel, body FROM channels_database_dead
 WHERE id = :id AND queue >= :low AND queue < :high;
-
--- name: dead_ids
-SELECT id FROM channels_database_dead WHERE queue >= :low AND queue < :high ORDER BY id;
 
 -- name: drop_dead
 DELETE FROM channels_database_dead WHERE id = :id AND queue >= :low AND queue < :high;
