@@ -16,7 +16,8 @@ from .log import RateLimit, shown
 from .message import Message
 from .outbox import Handshake, PendingSend, outbox
 from .protocol import REPLY_CHANNEL, WEBSOCKET_CONNECT, SessionPatch
-from .security.websockets import origin_allowed, origin_text
+from .security.origins import explain, origin_text
+from .security.websockets import origin_allowed
 from .signals import consumer_finished, consumer_started
 from .thread_state import site_defaults
 
@@ -169,21 +170,18 @@ def _check_origin(message: Message, consumer: Consumer) -> None:
             "WebSocket %s denied: its Origin %s is %s (and %d before it, since the last line).",
             shown(message.get("path")),
             shown(origin_text(message)),
-            _why_refused(consumer),
+            _why_refused(message, consumer),
             suppressed,
         )
     raise DenyConnection("Origin refused.")
 
 
-def _why_refused(consumer: Consumer) -> str:
+def _why_refused(message: Message, consumer: Consumer) -> str:
     """Return what refused an origin, and what to do about it."""
     name = consumer_name(consumer)
     if getattr(consumer, "origin_validator", None) is not None:
         return "refused by the origin validator of %s" % name
-    return (
-        "not in ALLOWED_HOSTS. To let its pages in, add the host there, or the origin to the "
-        "allowed_origins of %s" % name
-    )
+    return explain(message, name)
 
 
 def _answer_error(answer_error: Any, message: Message, error: BaseException) -> bool:

@@ -4,13 +4,15 @@ import asyncio
 import functools
 import unittest
 
-from django.channels.gateway.daphne import with_flow_control
+from django.channels.gateway.daphne import correct_scope, with_flow_control
+from django.test import SimpleTestCase, override_settings
 
 
 class Server:
     """What Daphne's looks like to the gateway: `send` is a partial of its method."""
 
     __module__ = "daphne.server"
+    root_path = ""
 
     def __init__(self):
         self.events = []
@@ -49,6 +51,62 @@ class Stream:
 
 def body(content, more=True):
     return {"type": "http.response.body", "body": content, "more_body": more}
+
+
+class Transport:
+    pass
+
+
+class TLSTransport:
+    def getPeerCertificate(self):
+        return None
+
+
+class Socket:
+    """The protocol of a WebSocket."""
+
+    def __init__(self, transport, client_scheme=None):
+        self.transport = transport
+        self.client_scheme = client_scheme
+
+
+class ScopeTests(SimpleTestCase):
+    def corrected(self, protocol=None, own="", **scope):
+        """Return the scope of Daphne, whose --root-path is `own`, after its correction."""
+        server = Server()
+        server.root_path = own
+        scope = dict({"type": "http", "root_path": own}, **scope)
+        correct_scope(scope, functools.partial(server.handle_reply, protocol or Request()))
+        return scope
+
+    def test_a_client_does_not_choose_script_name(self):
+        for path in ("/evil", "javascript:alert(1)//", "//evil.example", "x", "/"):
+            for own in ("", "/shop"):
+                self.assertEqual(self.corrected(own=own, root_path=path)["root_path"], own)
+
+    @override_settings(CHANNEL_DAPHNE_ROOT_PATH=True)
+    def test_a_proxy_may_choose_a_path_if_the_site_says_so(self):
+        for path in ("/shop", "/caf\u00e9/shop", ""):
+            self.assertEqual(self.corrected(own="/own", root_path=path)["root_path"], path)
+        for path in ("javascript:alert(1)//", "//evil.example", "/\\evil.example", "x", "/a\r\nb"):
+            self.assertEqual(self.corrected(own="/own", root_path=path)["root_path"], "/own")
+
+    def test_a_websocket_has_its_scheme(self):
+        for protocol, scheme in (
+            (Socket(Transport()), "ws"),
+            (Socket(TLSTransport()), "wss"),
+            (Socket(Transport(), "https"), "wss"),
+            (Socket(Transport(), "http"), "ws"),
+        ):
+            self.assertEqual(self.corrected(protocol, type="websocket")["scheme"], scheme)
+
+    def test_the_scope_of_another_server_is_left_alone(self):
+        async def send(event):
+            pass
+
+        scope = {"type": "websocket", "root_path": "/shop"}
+        correct_scope(scope, send)
+        self.assertEqual(scope, {"type": "websocket", "root_path": "/shop"})
 
 
 class FlowControlTests(unittest.TestCase):

@@ -413,7 +413,8 @@ class ServerTests:
     def test_a_page_of_another_site_is_denied_unless_the_route_says_otherwise(self):
         self.assertEqual(self.denied("/echo/", origin="https://evil.example"), 403)
         self.server.wait_for_output("WebSocket /echo/ denied: its Origin")
-        self.connect("/echo/", origin="https://good.example")
+        self.assertEqual(self.denied("/echo/", origin="http://good.example"), 403)
+        self.connect("/echo/", origin="http://good.example", host="good.example")
         self.connect("/open/", origin="https://evil.example")
 
     def send_10_megabytes(self):

@@ -3,6 +3,7 @@
 import functools
 from unittest import mock
 
+import django
 from django.channels import consume
 from django.channels.asgi import channel_layers
 from django.channels.exceptions import DenyConnection
@@ -10,6 +11,7 @@ from django.channels.generic.websockets import WebsocketConsumer
 from django.channels.log import RateLimit
 from django.channels.message import Message
 from django.channels.routing import route, route_class
+from django.channels.security.origins import explain
 from django.channels.security.websockets import (
     BaseOriginValidator,
     allowed_hosts_only,
@@ -23,9 +25,10 @@ from django.channels.test import ChannelTestCase, WSClient, apply_routes
 from django.test import SimpleTestCase, override_settings
 
 
-def handshake(*origins):
-    headers = [[b"host", b"example.com"]] + [[b"origin", origin] for origin in origins]
-    content = {"reply_channel": "reply?1", "path": "/", "headers": headers}
+def handshake(*origins, host=b"example.com", scheme="wss", headers=()):
+    """Return the handshake of a page of these origins with https://example.com, or with another site."""
+    headers = [[b"host", host], *headers] + [[b"origin", origin] for origin in origins]
+    content = {"reply_channel": "reply?1", "path": "/", "headers": headers, "scheme": scheme}
     return Message(content, "websocket.connect", channel_layers["default"])
 
 
@@ -45,39 +48,65 @@ MALFORMED = [
     (b"https://user@example.com",),
     (b"https://[::1",),
     (b"https://ex\xc3\xa4mple.com",),
+    (b"https://exam\tple.com",),
+    (b" https://example.com",),
+    (b"https://example.com\n",),
+    (b"https://example.com:",),
+    (b"https://example.com:0",),
+    (b"https://evil.example\\.example.com",),
+    (b"https://*.example.com",),
     (b"https://example.com", b"https://example.com"),
 ]
 
 
-@override_settings(ALLOWED_HOSTS=["example.com", ".example.net", "[::1]"], DEBUG=False)
+@override_settings(
+    ALLOWED_HOSTS=["example.com", ".example.net", "[::1]"], DEBUG=False, CSRF_TRUSTED_ORIGINS=[]
+)
 class DefaultCheckTests(SimpleTestCase):
-    def allowed(self, *origins, **kwargs):
-        return origin_allowed(handshake(*origins), kwargs.get("consumer", consumer))
+    def allowed(self, *origins, **options):
+        return origin_allowed(handshake(*origins, **options), consumer)
 
-    def test_pages_of_allowed_hosts(self):
-        for origin in (
-            b"https://example.com",
-            b"http://example.com:8000",
-            b"http://EXAMPLE.com",
-            b"https://example.com.",
-            b"https://example.com/",
-            b"https://example.net",
-            b"https://deep.sub.example.net",
-            b"http://[::1]:8000",
+    def test_pages_of_the_site_itself(self):
+        for host, scheme, origin in (
+            (b"example.com", "wss", b"https://example.com"),
+            (b"example.com", "https", b"https://example.com"),
+            (b"example.com", "ws", b"http://example.com"),
+            (b"example.com", None, b"http://example.com"),
+            (b"example.com:8443", "wss", b"https://example.com:8443"),
+            (b"example.com:443", "wss", b"https://example.com"),
+            (b"EXAMPLE.com", "wss", b"https://example.com"),
+            (b"example.com", "wss", b"https://EXAMPLE.com/"),
+            (b"example.com", "wss", b"https://example.com."),
+            (b"deep.sub.example.net", "ws", b"http://deep.sub.example.net"),
+            (b"[::1]:8000", "ws", b"http://[::1]:8000"),
         ):
-            with self.subTest(origin=origin):
-                self.assertTrue(self.allowed(origin))
+            with self.subTest(host=host, scheme=scheme, origin=origin):
+                self.assertTrue(self.allowed(origin, host=host, scheme=scheme))
 
-    def test_pages_of_other_hosts(self):
+    def test_pages_of_other_sites(self):
         for origin in (
             b"https://evil.example",
             b"https://sub.example.com",
             b"https://example.com.evil.example",
-            b"https://badexample.net",
+            b"https://badexample.com",
+            b"https://example.net",  # in ALLOWED_HOSTS, and another site
             b"http://localhost",
+            b"app://example.com",
         ):
             with self.subTest(origin=origin):
                 self.assertFalse(self.allowed(origin))
+
+    def test_scheme_and_port_count(self):
+        for host, scheme, origin in (
+            (b"example.com", "wss", b"http://example.com"),
+            (b"example.com", "ws", b"https://example.com"),
+            (b"example.com", "wss", b"https://example.com:8443"),
+            (b"example.com:8443", "wss", b"https://example.com"),
+            (b"example.com", "ws", b"http://example.com:8000"),
+            (b"example.com", "ws", b"http://example.com:443"),
+        ):
+            with self.subTest(host=host, scheme=scheme, origin=origin):
+                self.assertFalse(self.allowed(origin, host=host, scheme=scheme))
 
     def test_no_origin_is_no_browser(self):
         self.assertTrue(self.allowed())
@@ -88,30 +117,179 @@ class DefaultCheckTests(SimpleTestCase):
             with self.subTest(origins=origins):
                 self.assertFalse(self.allowed(*origins))
 
+    def test_a_host_that_allowed_hosts_refuses_is_no_site(self):
+        for host in (
+            b"evil.example",
+            b"example.com@evil.example",
+            b"example.com, evil.example",
+            b"",
+        ):
+            with self.subTest(host=host):
+                self.assertFalse(self.allowed(b"https://" + host, host=host))
+                self.assertFalse(self.allowed(b"https://example.com", host=host))
+
+    def test_two_hosts_are_no_site(self):
+        second = [[b"host", b"evil.example"]]
+        for origin in (b"https://example.com", b"https://evil.example"):
+            self.assertFalse(self.allowed(origin, headers=second))
+
+    def test_an_origin_header_in_another_case_is_read(self):
+        self.assertFalse(self.allowed(headers=[[b"Origin", b"https://evil.example"]]))
+
     def test_check_origin_denies(self):
         check_origin(handshake(b"https://example.com"), consumer)
         with self.assertRaises(DenyConnection):
             check_origin(handshake(b"https://evil.example"), consumer)
 
     @override_settings(ALLOWED_HOSTS=["*"])
-    def test_star(self):
-        self.assertTrue(self.allowed(b"https://evil.example"))
-        self.assertFalse(self.allowed(b"null"))
+    def test_star_allows_the_same_site_alone(self):
+        for host, scheme in ((b"one.example", "wss"), (b"two.example:8000", "ws")):
+            page = (b"https://" if scheme == "wss" else b"http://") + host
+            self.assertTrue(self.allowed(page, host=host, scheme=scheme))
+            for origin in (b"https://evil.example", b"http://evil.example", b"null"):
+                self.assertFalse(self.allowed(origin, host=host, scheme=scheme))
 
-    @override_settings(ALLOWED_HOSTS=[], DEBUG=True)
-    def test_debug_without_hosts(self):
-        for origin in (
-            b"http://localhost:8000",
-            b"http://127.0.0.1:8000",
-            b"http://[::1]:8000",
-            b"http://sub.localhost",
+    @override_settings(SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https"))
+    def test_the_scheme_may_come_from_a_proxy(self):
+        proxied = {"scheme": "ws", "headers": [[b"x-forwarded-proto", b"https"]]}
+        self.assertTrue(self.allowed(b"https://example.com", **proxied))
+        self.assertFalse(self.allowed(b"http://example.com", **proxied))
+        self.assertFalse(self.allowed(b"https://example.com", scheme="ws"))
+
+    def test_headers_of_a_proxy_count_only_if_django_trusts_them(self):
+        for name, value in (
+            (b"x-forwarded-proto", b"http"),
+            (b"x-forwarded-host", b"evil.example"),
+            (b"x-forwarded-port", b"8443"),
         ):
-            self.assertTrue(self.allowed(origin))
-        self.assertFalse(self.allowed(b"https://evil.example"))
+            self.assertTrue(self.allowed(b"https://example.com", headers=[[name, value]]))
+            self.assertFalse(self.allowed(b"https://evil.example", headers=[[name, value]]))
+
+    @override_settings(USE_X_FORWARDED_HOST=True)
+    def test_the_host_may_come_from_a_proxy(self):
+        proxied = {
+            "host": b"127.0.0.1:8001",
+            "headers": [[b"x-forwarded-host", b"example.com:8443"]],
+        }
+        self.assertTrue(self.allowed(b"https://example.com:8443", **proxied))
+        self.assertFalse(self.allowed(b"https://example.com", **proxied))
+        self.assertFalse(self.allowed(b"https://127.0.0.1:8001", **proxied))
+
+    def test_a_dev_server_of_this_machine_passes_with_debug_alone(self):
+        local = (
+            b"http://localhost:5173",
+            b"https://localhost:3000",
+            b"http://127.0.0.1:8080",
+            b"http://[::1]:5173",
+            b"http://app.localhost:5173",
+        )
+        others = (
+            b"https://evil.example",
+            b"http://localhost.evil.example:5173",
+            b"http://127.0.0.1.evil.example",
+            b"app://localhost",
+            b"null",
+        )
+        for origin in local + others:
+            for hosts in ([], ["*"], ["example.com"]):
+                with self.subTest(origin=origin, hosts=hosts):
+                    with override_settings(DEBUG=True, ALLOWED_HOSTS=hosts):
+                        passes = self.allowed(origin, host=b"localhost:8000", scheme="ws")
+                        self.assertEqual(passes, origin in local)
+                    with override_settings(ALLOWED_HOSTS=hosts):
+                        self.assertFalse(self.allowed(origin, scheme="ws"))
 
     @override_settings(ALLOWED_HOSTS=[], DEBUG=False)
     def test_no_hosts(self):
-        self.assertFalse(self.allowed(b"http://localhost"))
+        self.assertFalse(self.allowed(b"http://localhost", host=b"localhost", scheme="ws"))
+
+
+@override_settings(ALLOWED_HOSTS=["example.com"], DEBUG=False)
+class TrustedOriginTests(SimpleTestCase):
+    """CSRF_TRUSTED_ORIGINS, in the forms of all versions of Django."""
+
+    def assert_trusts(self, entries, origins, expected=True, **options):
+        with override_settings(CSRF_TRUSTED_ORIGINS=entries):
+            for origin in origins:
+                with self.subTest(entries=entries, origin=origin, options=options):
+                    found = origin_allowed(handshake(origin, **options), consumer)
+                    self.assertEqual(found, expected)
+
+    def test_an_origin(self):
+        entries = ["https://www.example.org", "http://old.example.org:8000"]
+        self.assert_trusts(entries, [b"https://www.example.org", b"http://old.example.org:8000"])
+        self.assert_trusts(entries, [b"https://www.example.org"], host=b"not.allowed")
+        others = [
+            b"http://www.example.org",
+            b"https://www.example.org:8443",
+            b"https://a.www.example.org",
+            b"http://old.example.org",
+        ]
+        self.assert_trusts(entries, others, False)
+
+    def test_a_wildcard_is_read_as_django_does(self):
+        entries = ["https://*.example.org", "https://*.example.net:8443"]
+        self.assert_trusts(entries, [b"https://a.b.example.org", b"https://example.org"])
+        self.assert_trusts(entries, [b"https://a.example.net:8443"])
+        others = [
+            b"http://a.example.org",
+            b"https://badexample.org",
+            b"https://a.example.net",
+            b"https://*.example.org",
+            b"https://.example.org",
+        ]
+        self.assert_trusts(entries, others, False)
+
+    def test_malformed_entries_trust_nothing(self):
+        entries = ["https://*", "*", "", "https://", "://", "null", "https://a b", "https://x/path"]
+        self.assert_trusts(entries, [b"https://evil.example", b"http://x", b"https://x"], False)
+        self.assert_trusts(entries + ["https://good.example"], [b"https://good.example"])
+
+    def test_hosts_without_a_scheme_are_for_django_before_4(self):
+        is_read = django.VERSION < (4, 0)
+        entries = ["www.example.org", ".example.net", "port.example.org:8443"]
+        hosts = [b"https://www.example.org", b"https://a.example.net", b"https://example.net"]
+        self.assert_trusts(entries, hosts + [b"https://port.example.org:8443"], is_read)
+        self.assert_trusts(entries, [b"http://www.example.org"], is_read, scheme="ws")
+        others = [
+            b"http://www.example.org",  # a page without TLS, for a socket with it
+            b"https://www.example.org:8443",
+            b"https://port.example.org",
+            b"https://a.www.example.org",
+            b"app://www.example.org",
+        ]
+        self.assert_trusts(entries, others, False)
+
+
+@override_settings(ALLOWED_HOSTS=["example.com"], DEBUG=False, CSRF_TRUSTED_ORIGINS=[])
+class ExplanationTests(SimpleTestCase):
+    """The line in the log says what to set."""
+
+    def explain(self, *origins, **options):
+        return explain(handshake(*origins, **options), "shop.consumers.connect")
+
+    def test_another_site(self):
+        text = self.explain(b"https://evil.example")
+        self.assertIn("not https://example.com, the site's own", text)
+        self.assertIn("CSRF_TRUSTED_ORIGINS", text)
+        self.assertIn("allowed_origins of shop.consumers.connect", text)
+        self.assertNotIn("proxy", text)
+
+    def test_a_proxy_that_ends_tls(self):
+        text = self.explain(b"https://example.com", scheme="ws")
+        self.assertIn("SECURE_PROXY_SSL_HEADER", text)
+
+    def test_a_proxy_that_drops_the_port(self):
+        text = self.explain(b"https://example.com:8443")
+        self.assertIn("proxy_set_header Host $http_host", text)
+
+    def test_a_host_that_is_not_allowed(self):
+        text = self.explain(b"https://example.org", host=b"example.org")
+        self.assertIn("Host header isn't in ALLOWED_HOSTS", text)
+
+    def test_not_an_origin(self):
+        for origins in MALFORMED:
+            self.assertIn("origin validator of shop.consumers.connect", self.explain(*origins))
 
 
 @override_settings(ALLOWED_HOSTS=["example.com"], DEBUG=False)
@@ -186,14 +364,33 @@ class MarkTests(SimpleTestCase):
 
 @override_settings(ALLOWED_HOSTS=["example.com"], DEBUG=False)
 class ValidatorTests(ChannelTestCase):
+    def refused(self, decorated, *origins, **options):
+        try:
+            decorated(handshake(*origins, **options))
+        except DenyConnection:
+            return True
+        return False
+
     def test_allowed_hosts_only(self):
         decorated = allowed_hosts_only(consumer)
         self.assertEqual(decorated(handshake(b"https://example.com")), "ran")
         self.assertEqual(decorated.__name__, "consumer")
         for origins in [(b"https://evil.example",), ()] + MALFORMED:
             with self.subTest(origins=origins):
-                with self.assertRaises(DenyConnection):
-                    decorated(handshake(*origins))
+                self.assertTrue(self.refused(decorated, *origins))
+
+    def test_allowed_hosts_only_takes_the_hosts_that_allowed_hosts_names(self):
+        decorated = allowed_hosts_only(consumer)
+        for allowed in (["*"], ["example.com", "*"], ["example.com", "www.example.com"]):
+            with override_settings(ALLOWED_HOSTS=allowed):
+                self.assertTrue(self.refused(decorated, b"https://evil.example"))
+                self.assertFalse(self.refused(decorated, b"https://example.com"))
+                named = "www.example.com" in allowed
+                for origin in (b"https://www.example.com", b"https://www.example.com:8443"):
+                    self.assertEqual(self.refused(decorated, origin), not named)
+                self.assertTrue(self.refused(decorated, b"http://www.example.com"))
+        with override_settings(CSRF_TRUSTED_ORIGINS=["https://partner.example"]):
+            self.assertFalse(self.refused(decorated, b"https://partner.example"))
 
     def test_own_validator_replaces_the_default_check(self):
         class OnlyOther(BaseOriginValidator):
@@ -292,10 +489,11 @@ class ClientTests(ChannelTestCase):
 
         with apply_routes([route("websocket.connect", connect)]):
             client = WSClient()
+            client.set_header("host", "example.com")
             client.set_header("origin", "https://evil.example")
             with self.assertRaisesRegex(AssertionError, "rejected"):
                 client.send_and_consume("websocket.connect")
-            client.set_header("origin", "https://example.com")
+            client.set_header("origin", "http://example.com")
             client.send_and_consume("websocket.connect")
 
     def test_denied_by_decorator_after_an_accept(self):

@@ -364,7 +364,8 @@ class ExceptionTests(WorkerTestCase):
             limit = mock.patch.object(consume, "_refused_origins", RateLimit())
             with limit, self.assertLogs("django.channels.worker", "WARNING") as logs:
                 answers = self.work(self.seen.append, "websocket.connect", headers=headers)
-        self.assertIn("its Origin https://evil.example is not in ALLOWED_HOSTS", logs.output[0])
+        text = "its Origin https://evil.example is not http://testserver, the site's own"
+        self.assertIn(text, logs.output[0])
         self.assertIn("allowed_origins", logs.output[0])
         self.assertEqual(self.seen, [])
         self.assertEqual(answers[0]["replies"], [{"close": True}])

@@ -21,7 +21,7 @@ from ..protocol import GATEWAY_PREFIX
 from ..subprotocols import known_subprotocols
 from . import websocket
 from .connection import Connection, ServerSend
-from .daphne import with_flow_control
+from .daphne import correct_scope, with_flow_control
 from .http import Request
 from .limits import check_head, make_limits
 from .reader import InboxReader
@@ -122,6 +122,7 @@ class Gateway:
         event = await receive()
         if event["type"] == "http.disconnect":
             return
+        correct_scope(scope, send)
         status = check_head(self.limits, scope)
         if status is not None:
             await self.refusals.refuse(scope, send, status)
@@ -174,6 +175,7 @@ class Gateway:
         event = await receive()
         if event["type"] != "websocket.connect":
             return
+        correct_scope(scope, send)
         status = check_head(self.limits, scope)
         if status is not None:
             await self.refusals.refuse(scope, send, status)

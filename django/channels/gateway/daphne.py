@@ -1,14 +1,17 @@
 """
-Flow control for Daphne, by way of Twisted: wait for a client that reads slowly, and cut a response short.
+What Daphne does differently from other servers. This module does not import Daphne or Twisted.
 
-In ASGI 3, `send` waits until the client has room. Daphne's returns at once and buffers without a bound.
-Other servers don't need this module. It does not import Daphne or Twisted.
+* The scope of a WebSocket lacks its scheme, and a client may choose SCRIPT_NAME: see `correct_scope`.
+* In ASGI 3, `send` waits until the client has room. Daphne's returns at once and buffers without a bound.
+  `with_flow_control` waits for a client that reads slowly, and cuts a response short, by way of Twisted.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Awaitable, Callable, Dict
+from typing import Any, Awaitable, Callable, Dict, MutableMapping
+
+from django.conf import settings
 
 ServerSend = Callable[[Dict[str, Any]], Awaitable[None]]
 
@@ -16,10 +19,49 @@ ServerSend = Callable[[Dict[str, Any]], Awaitable[None]]
 _CONTENT = ("http.response.body", "websocket.send")
 
 
+def _server_of(send: Any) -> Any:
+    """Return Daphne's Server if `send` is a function of it, else None."""
+    server = getattr(getattr(send, "func", None), "__self__", None)
+    is_daphne = any(each.__module__ == "daphne.server" for each in type(server).__mro__)
+    return server if is_daphne else None
+
+
+def correct_scope(scope: MutableMapping[str, Any], send: Any) -> None:
+    """
+    Set in Daphne's `scope` what it leaves out or takes from the client. Leave alone the scope of another
+    server.
+
+    Any client may send the header Daphne-Root-Path, which Daphne makes the `root_path`: it would choose the
+    beginning of each URL that the site builds. CHANNEL_DAPHNE_ROOT_PATH says that a proxy sets it.
+    """
+    server = _server_of(send)
+    if server is None:
+        return
+    own = getattr(server, "root_path", "")
+    if scope.get("root_path") != own and not _may_choose_root_path(scope["root_path"]):
+        scope["root_path"] = own
+    if scope["type"] == "websocket" and "scheme" not in scope:
+        scope["scheme"] = "wss" if _is_secure(send.args[0]) else "ws"
+
+
+def _may_choose_root_path(path: str) -> bool:
+    """Return whether a request may come with this `root_path`: the site asked for it, and it is a path."""
+    if not getattr(settings, "CHANNEL_DAPHNE_ROOT_PATH", False):
+        return False
+    is_path = path == "" or (path[0] == "/" and path[1:2] not in ("/", "\\"))
+    return is_path and path.isprintable()
+
+
+def _is_secure(protocol: Any) -> bool:
+    """Return whether the client of this WebSocket uses TLS, as Daphne's --proxy-headers or Twisted tells."""
+    # Only Twisted's transports with TLS have this method.
+    has_tls = hasattr(getattr(protocol, "transport", None), "getPeerCertificate")
+    return has_tls or getattr(protocol, "client_scheme", None) == "https"
+
+
 def with_flow_control(send: Any) -> Any:
     """Return a `send` that waits for the client if the server is Daphne, else `send` itself."""
-    server = getattr(getattr(send, "func", None), "__self__", None)
-    if not any(each.__module__ == "daphne.server" for each in type(server).__mro__):
+    if _server_of(send) is None:
         return send
     protocol = send.args[0]
     is_request = hasattr(protocol, "loseConnection")

@@ -44,7 +44,8 @@ def _connection(scope: Mapping[str, Any], scheme: str) -> dict[str, Any]:
         "path": _path(scope),
         "query_string": scope.get("query_string", b""),
         "root_path": scope.get("root_path", ""),
-        "headers": [[bytes(name), bytes(value)] for name, value in scope["headers"]],
+        # Consumers and checks look for names in lower case, as ASGI has them.
+        "headers": [[bytes(name).lower(), bytes(value)] for name, value in scope["headers"]],
         "client": list(scope["client"]) if scope.get("client") else None,
         "server": list(scope["server"]) if scope.get("server") else None,
     }

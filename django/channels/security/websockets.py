@@ -2,81 +2,27 @@
 Which web pages may open a WebSocket to this site: checks of the Origin header (RFC 6454, RFC 6455).
 
 A browser sends cookies with a WebSocket handshake from any page, and doesn't apply the same-origin policy.
-So the worker calls `check_origin` before every consumer of `websocket.connect`: a page of a host in
-ALLOWED_HOSTS may connect, and any other is refused (403). A consumer can change that with `any_origin`,
-`allowed_origins`, or a subclass of `BaseOriginValidator`.
+So the worker calls `origin_allowed` before every consumer of `websocket.connect`: the site's own pages may
+connect, and those of CSRF_TRUSTED_ORIGINS (origins.py). Any other is refused (403). A consumer can change
+that with `any_origin`, `allowed_origins`, or a subclass of `BaseOriginValidator`.
 
 A handshake without Origin passes. Every browser sends one, so such a handshake comes from a script, a test
-or a native application, which could claim any origin. `allowed_hosts_only` is stricter, as Channels 1.1
-documents it: it refuses that too.
+or a native application, which could claim any origin. `allowed_hosts_only` refuses that, as Channels 1.1
+documents it.
 """
 
 from __future__ import annotations
 
 import functools
 from typing import TYPE_CHECKING, Any, Callable, cast
-from urllib.parse import urlsplit
-
-from django.conf import settings
-from django.http.request import validate_host
 
 from ..exceptions import DenyConnection
 from ..types import AnyConsumer
+from .origins import Origin, host_is_allowed, is_trusted, matches, read_origin
 
 if TYPE_CHECKING:
     from ..message import Message
     from ..types import Consumer
-
-#: The hosts that Django allows if ALLOWED_HOSTS is empty and DEBUG is on.
-DEBUG_HOSTS = [".localhost", "localhost", "127.0.0.1", "[::1]"]
-
-_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
-
-
-class Origin:
-    """A web origin in parts: `scheme`, `host` (lower case, IPv6 in brackets) and `port` (int)."""
-
-    def __init__(self, text: str) -> None:
-        """Parse `text`. Raises ValueError if it isn't `scheme://host[:port]`."""
-        parts = urlsplit(text)
-        # A trailing dot marks the name as complete and names the same host.
-        host = (parts.hostname or "").rstrip(".")
-        more = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
-        if not parts.scheme or not host or more:
-            raise ValueError("%r isn't an origin: write scheme://host[:port]." % (text,))
-        self.scheme = parts.scheme
-        self.host = "[%s]" % host if ":" in host else host
-        self.port = parts.port or _DEFAULT_PORTS.get(self.scheme)
-
-
-def read_origin(message: Message) -> str | None:
-    """
-    Return the Origin header of a handshake as text, or None if it is missing.
-
-    Raises ValueError if there are several, or if it isn't ASCII.
-    """
-    values = [value for name, value in message.get("headers") or () if name == b"origin"]
-    if not values:
-        return None
-    if len(values) > 1:
-        raise ValueError("The handshake has %d Origin headers." % len(values))
-    return cast(bytes, values[0]).decode("ascii")
-
-
-def origin_text(message: Message) -> str:
-    """Return what the handshake has as its Origin, well-formed or not, for a log line."""
-    values = [value for name, value in message.get("headers") or () if name == b"origin"]
-    return ", ".join(value.decode("latin-1") for value in values)
-
-
-def host_is_allowed(origin: str) -> bool:
-    """
-    Return whether ALLOWED_HOSTS has the host of `origin` (text). Raises ValueError if that isn't an origin.
-    """
-    allowed = settings.ALLOWED_HOSTS
-    if settings.DEBUG and not allowed:
-        allowed = DEBUG_HOSTS
-    return cast(bool, validate_host(Origin(origin).host, allowed))
 
 
 def origin_allowed(message: Message, consumer: Consumer | None = None) -> bool:
@@ -95,7 +41,7 @@ def origin_allowed(message: Message, consumer: Consumer | None = None) -> bool:
         if origin is None:
             return True
         extra = getattr(consumer, "allowed_origins", ())
-        return host_is_allowed(origin) or any(_matches(Origin(origin), one) for one in extra)
+        return is_trusted(message, origin) or any(matches(Origin(origin), one) for one in extra)
     except ValueError:
         return False
 
@@ -104,7 +50,7 @@ def check_origin(message: Message, consumer: Consumer | None = None) -> None:
     """Raise DenyConnection unless `origin_allowed(message, consumer)`."""
     if not origin_allowed(message, consumer):
         raise DenyConnection(
-            "Origin refused: add its host to ALLOWED_HOSTS, or mark the consumer with "
+            "Origin refused: add it to CSRF_TRUSTED_ORIGINS, or mark the consumer with "
             "channels.security.websockets.allowed_origins or any_origin."
         )
 
@@ -120,7 +66,7 @@ def any_origin(consumer: AnyConsumer) -> AnyConsumer:
 
 def allowed_origins(*origins: str) -> Callable[[AnyConsumer], AnyConsumer]:
     """
-    Let pages of these origins open this socket, besides those of ALLOWED_HOSTS (a decorator).
+    Let pages of these origins open this socket, besides those that the site trusts (a decorator).
 
     Each is `"scheme://host[:port]"`, where the host may begin with `*.` for every subdomain. A
     class-based consumer may also list them as `allowed_origins` in its body. Raises ValueError for
@@ -129,7 +75,7 @@ def allowed_origins(*origins: str) -> Callable[[AnyConsumer], AnyConsumer]:
     for origin in origins:
         if not isinstance(origin, str):
             raise ValueError('Write @allowed_origins("https://other.example"), not %r.' % (origin,))
-        Origin(origin)
+        Origin(origin, is_pattern=True)
     return functools.partial(_mark, name="allowed_origins", value=origins)
 
 
@@ -145,16 +91,6 @@ def _mark(consumer: AnyConsumer, name: str, value: Any) -> AnyConsumer:
         setattr(wrapper, name, value)
         return cast(AnyConsumer, wrapper)
     return consumer
-
-
-def _matches(origin: Origin, pattern: str) -> bool:
-    """Return whether `pattern` names this origin, or a domain that it is a subdomain of."""
-    wanted = Origin(pattern)
-    if (origin.scheme, origin.port) != (wanted.scheme, wanted.port):
-        return False
-    if wanted.host.startswith("*."):
-        return origin.host.endswith(wanted.host[1:])
-    return origin.host == wanted.host
 
 
 def _no_consumer(message: Message) -> None:
@@ -216,10 +152,13 @@ class BaseOriginValidator:
 
 
 class AllowedHostsOnlyOriginValidator(BaseOriginValidator):
-    """Allow handshakes from pages of the hosts in ALLOWED_HOSTS only."""
+    """
+    Allow handshakes from pages of the hosts that ALLOWED_HOSTS names, on any port, and from pages that the
+    site trusts without it.
+    """
 
     def validate_origin(self, message: Message, origin: str) -> bool:
-        return host_is_allowed(origin)
+        return host_is_allowed(message, origin) or is_trusted(message, origin)
 
 
 allowed_hosts_only = AllowedHostsOnlyOriginValidator
