@@ -7,8 +7,6 @@ Windows bound how much of a body or of a response is on its way.
 
 from __future__ import annotations
 
-import re
-import string
 from typing import Any, Callable, Iterable
 
 from .. import protocol
@@ -24,6 +22,7 @@ from ..protocol import (
     SESSION,
     WINDOW_CHANNEL,
 )
+from .headers import is_token, is_value
 from .state import (
     ABORT,
     COUNT,
@@ -58,10 +57,6 @@ BODY_WINDOW = 8
 
 #: Replies without a window that wait for a slow client: those of a long-poll that is answered in parts.
 MAX_UNREAD = 1000
-
-#: The characters of a header's name (RFC 9110, section 5.6.2), and those that its value must not have.
-_TOKEN = b"!#$%&'*+-.^_`|~" + (string.ascii_letters + string.digits).encode()
-_BREAK = re.compile(rb"[\r\n\0]")
 
 _PAGES = {
     500: b"<!doctype html><title>Server Error (500)</title><h1>Server Error (500)</h1>",
@@ -288,7 +283,7 @@ def _head_problem(message: dict[str, Any]) -> str | None:
             return "has the header %r, which isn't a [name, value] of bytes" % (header,)
         name, value = header
         # Not every server checks. A line break would turn one header into two, or into a whole response.
-        if not name or name.translate(None, _TOKEN) or _BREAK.search(value):
+        if not is_token(name) or not is_value(value):
             return "has the header %r, with a character that no header may have" % (header,)
     return None
 

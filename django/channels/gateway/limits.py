@@ -10,12 +10,15 @@ from typing import Any, Mapping, NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
 
+from .headers import are_headers, is_token
+
 KB, MB = 1024, 1024 * 1024
 
 #: Bytes that each header counts besides its name and its value, as in HTTP/2 (RFC 9113, section 6.5.2).
 HEADER_OVERHEAD = 32
 
-#: The statuses of a head that is too large.
+#: The status of a head that is malformed, and those of one that is too large.
+BAD_REQUEST = 400
 URI_TOO_LONG, HEADERS_TOO_LARGE = 414, 431
 
 
@@ -49,7 +52,9 @@ def make_limits(options: Mapping[str, Any] | None) -> Limits:
 
 
 def check_head(limits: Limits, scope: Mapping[str, Any]) -> int | None:
-    """Return the status that refuses a request or handshake whose head is too large, or None."""
+    """
+    Return the status that refuses a request or handshake whose head is too large or malformed, or None.
+    """
     size = sum(len(name) + len(value) + HEADER_OVERHEAD for name, value in scope["headers"])
     if size > limits.headers_size:
         return HEADERS_TOO_LARGE
@@ -57,4 +62,7 @@ def check_head(limits: Limits, scope: Mapping[str, Any]) -> int | None:
     # Characters of the decoded path are at most 4 bytes; the raw one is what the client sent.
     size = max(len(raw), len(path) if path.isascii() else len(path.encode("utf-8", "replace")))
     size += len(scope.get("query_string") or b"") + len(scope.get("root_path") or "")
-    return URI_TOO_LONG if size + len(scope.get("method") or "") > limits.target_size else None
+    method = (scope.get("method") or "GET").encode("ascii", "backslashreplace")
+    if size + len(method) > limits.target_size:
+        return URI_TOO_LONG
+    return None if is_token(method) and are_headers(scope["headers"]) else BAD_REQUEST

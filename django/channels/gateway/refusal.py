@@ -21,6 +21,7 @@ DENIAL_RESPONSE = "websocket.http.response"
 
 #: What the line in the log says about each status.
 REASONS = {
+    400: "its method or one of its headers has a character that none may have",
     414: "its path and query are longer than the option target_size allows",
     431: "its headers are larger than the option headers_size allows",
 }
@@ -35,7 +36,10 @@ class Refusals:
 
     async def refuse(self, scope: Mapping[str, Any], send: ServerSend, status: int) -> None:
         """Answer the client of `scope` with `status`. A server without DENIAL_RESPONSE sends a 403."""
-        self._layer.count("requests_too_large")
+        if status == 400:
+            self._layer.count("bad_requests")
+        else:
+            self._layer.count("requests_too_large")
         suppressed = self._rates[status].allow()
         if suppressed is not None:
             logger.warning(

@@ -45,10 +45,11 @@ _meta_keys: dict[bytes, str | None] = {
 def _meta_key(name: bytes) -> str | None:
     """
     Return the META key of a header name (bytes, any case), or None if the header must be dropped. A name
-    with an underscore has the same key as the name with a hyphen, which only a trusted proxy may set.
+    with an underscore has the same key as the name with a hyphen, which only a trusted proxy may set. A name
+    that isn't ASCII could get the key of another one: "\xdf" in upper case is "SS".
     """
     key: str | None
-    if b"_" in name:
+    if b"_" in name or not name.isascii():
         key = None
     else:
         key = _meta_keys.get(name.lower())

@@ -1,0 +1,33 @@
+"""
+Which headers a request or a response may have (RFC 9110, section 5). Pure: no I/O.
+
+Servers should check this, and not all do. Twisted before 23.10 accepts any byte in a name, and Django's
+META would have the names b"x-pa\\xdf" and b"x-pass" under one key.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from typing import Any, Iterable
+
+#: The characters of a token, which a header's name and a method are.
+_TOKEN = b"!#$%&'*+-.^_`|~" + (string.ascii_letters + string.digits).encode()
+
+#: The characters that a header's value must not have: they would end it, or the whole head.
+_BREAK = re.compile(rb"[\r\n\0]")
+
+
+def is_token(name: bytes) -> bool:
+    """Return whether `name` may be the name of a header, or a method."""
+    return bool(name) and not name.translate(None, _TOKEN)
+
+
+def is_value(value: bytes) -> bool:
+    """Return whether `value` may be the value of a header."""
+    return _BREAK.search(value) is None
+
+
+def are_headers(headers: Iterable[Any]) -> bool:
+    """Return whether all `headers`, pairs of bytes, are well-formed."""
+    return all(is_token(name) and is_value(value) for name, value in headers)
