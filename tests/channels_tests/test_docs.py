@@ -757,6 +757,7 @@ class NamesTests(SimpleTestCase):
             "channels-connect",
             "channels-end-with-parent",
             "channels-live-server",
+            "channels-poll",
         }
         started = set()
         for source in sources():
