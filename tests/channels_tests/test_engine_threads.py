@@ -54,19 +54,6 @@ class StartThreadTests(ThreadCase):
             self.assertIn("The thread channels-test failed; it continues.", logs.output[0])
             self.assertIn("Traceback", logs.output[0])
 
-    def test_work_that_is_over_does_not_start_again_after_a_failure(self):
-        calls, over = [], iter([False, True])
-
-        def work():
-            calls.append(1)
-            raise ValueError("again")
-
-        with self.assertLogs(LOGGER, "ERROR"):
-            thread = start_thread("channels-test", work, lambda: next(over))
-            thread.join(TIMEOUT)
-        self.assertFalse(thread.is_alive())
-        self.assertEqual(len(calls), 2)
-
     def test_many_failures_are_one_line(self):
         with self.assertLogs(LOGGER, "ERROR") as logs:
             self.run_with([ValueError("again")] * 20)
@@ -121,7 +108,7 @@ class LayerThreadTests(ThreadCase):
         layer = FakeLayer()
         store = layer.store
         store.answers["receive_inbox"] = [_raise(error) for error in ERRORS]
-        store.usual["receive_inbox"] = lambda *args: [Entry(1, "gateway.a!1", '{"x": 1}')]
+        store.usual["receive_inbox"] = lambda *args: [("gateway.a!1", '{"x": 1}')]
         store.answers["gateway_batch"] = [_raise(error) for error in ERRORS]
         failed = []
         with self.assertLogs(LOGGER, "ERROR"), mock.patch(

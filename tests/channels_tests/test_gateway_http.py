@@ -95,15 +95,41 @@ class ResponseTests(unittest.TestCase):
         client.drain()
         self.assertEqual(len(client.sent), 1)
 
-    def test_a_window_learns_what_was_written(self):
+    def test_a_window_learns_what_may_follow(self):
+        """In the middle of the window, so that the worker need not wait."""
         client = Client()
         client.reply(status=200, content=b"a", more_content=True, window_channel="window?x")
-        client.reply(content=b"b", more_content=True)
         del client.sent[:]
-        client.drain()
-        self.assertEqual(client.sent, [("window?x", {"written": 1})] * 2)
-        client.reply(content=b"c").drain()
-        self.assertEqual(len(client.sent), 2)
+        client.drain().do(client.state.credit())
+        self.assertEqual((client.state.owed, client.sent), (1, []))
+        for _ in range(4):
+            client.reply(content=b"b", more_content=True)
+        self.assertEqual((client.state.owed, client.sent), (5, []))
+        client.do(client.state.credit())
+        self.assertEqual((client.state.owed, client.sent), (0, [("window?x", {"written": 5})]))
+        client.reply(content=b"c", more_content=True).reply(content=b"d")
+        client.do(client.state.credit())
+        self.assertEqual((client.state.owed, len(client.sent)), (0, 1))
+
+    def test_a_response_tells_its_size(self):
+        client = Client()
+        head = {"status": 200, "headers": [[b"Content-Length", b"4"]]}
+        window = {"window_channel": "window?x", "more_content": True}
+        client.reply(content=b"ab", **head, **window)
+        self.assertEqual(client.state.size, 4)
+        client.reply(content=b"cde", more_content=True)
+        self.assertEqual(client.state.size, 5)
+
+    def test_a_client_that_is_too_slow_is_cut_off(self):
+        """Also if its worker has finished, and the rest waits here."""
+        for more in (True, False):
+            client = Client()
+            client.reply(status=200, content=b"a", more_content=True, window_channel="window?x")
+            client.reply(content=b"b", more_content=more)
+            client.do(client.state.too_slow())
+            self.assertEqual(client.counted, ["slow_clients", "responses_cut"])
+            self.assertTrue(client.discarded and client.aborted and client.finished)
+            self.assertEqual(("window?x", protocol.closed()) in client.sent, more)
 
     def test_a_bad_head_is_logged_and_answered_with_500(self):
         for reply, text in (

@@ -19,6 +19,11 @@ def work(request):
     return HttpResponse(request.GET["n"])
 
 
+def page(request):
+    """A page of `mb` megabytes."""
+    return HttpResponse(CHUNK * (16 * int(request.GET["mb"])))
+
+
 def stream(request):
     """`mb` megabytes, with `ms` milliseconds before each 64 KiB; how it ended is recorded."""
     name, pause = request.GET["name"], int(request.GET.get("ms", 0)) / 1000.0

@@ -20,12 +20,14 @@ from ..log import shown
 from ..protocol import GATEWAY_PREFIX
 from ..subprotocols import known_subprotocols
 from . import websocket
+from .backlog import ResponseStore
 from .connection import Connection, ServerSend
 from .daphne import correct_scope, with_flow_control
 from .http import Request
 from .limits import check_head, make_limits
 from .reader import InboxReader
 from .refusal import Refusals
+from .response import ResponseConnection
 from .scopes import connect_event, request_event
 from .sender import EventSender
 from .websocket import WebSocket
@@ -72,6 +74,7 @@ class Gateway:
         self.reader = InboxReader(self.name, self.inbox, self.connections)
         self.events = EventSender(layer, self.inbox, self.loop)
         self.send_event = self.events.send
+        self.responses = ResponseStore(layer, self.loop, self.limits)
         self._number = 0
         self._reading = self.loop.create_task(self.reader.run())
 
@@ -128,7 +131,7 @@ class Gateway:
             await self.refusals.refuse(scope, send, status)
             return
         message = request_event(scope)
-        connection = self._open(Request, message, send)
+        connection = self._open(Request, message, send, ResponseConnection)
         state = connection.state
         body, more = event.get("body", b""), event.get("more_body", False)
         message["body"] = body[:BODY_PART]
@@ -230,7 +233,11 @@ class Gateway:
     # Connections.
 
     def _open(
-        self, state_class: Callable[[str, str], Any], message: dict[str, Any], send: Any
+        self,
+        state_class: Callable[[str, str], Any],
+        message: dict[str, Any],
+        send: Any,
+        connection_class: type[Connection] = Connection,
     ) -> Connection:
         """Return a new connection. Its first event, `message`, has the path that all its events have."""
         self._number += 1
@@ -239,7 +246,7 @@ class Gateway:
         state.root_path = message[
             "root_path"
         ]  # the last will, which is set before the event, has it
-        connection = Connection(self, state, with_flow_control(send))
+        connection = connection_class(self, state, with_flow_control(send))
         self.connections[channel] = connection
         return connection
 
@@ -270,6 +277,7 @@ class Gateway:
             atexit.unregister(self._at_exit)
         self._reading.cancel()
         self.events.close()
+        self.responses.end()
         await self.inbox.close()
 
     def abandon(self) -> None:

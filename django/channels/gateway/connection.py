@@ -64,7 +64,7 @@ class Connection:
         #: The names under which the inbox keeps a last will of this connection.
         self.wills: tuple[str, ...] = ()
         self._send: Any = send
-        self._outgoing: deque[Action] = deque()
+        self._outgoing: Any = deque()  # of actions; a response has another kind
         self._finished = False
         self._is_aborted = False
         self._wakeup: Any = None
@@ -119,6 +119,8 @@ class Connection:
         while True:
             while self._outgoing:
                 _, event, note = self._outgoing.popleft()
+                if not isinstance(event, dict):
+                    event = await event  # a part of a response that waits in a file
                 await self._give(event)
                 actions = self.state.written(event, note)
                 if actions:

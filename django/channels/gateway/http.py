@@ -58,6 +58,10 @@ BODY_WINDOW = 8
 #: Replies without a window that wait for a slow client: those of a long-poll that is answered in parts.
 MAX_UNREAD = 1000
 
+#: Parts of a response that are taken before its worker is told so. Half of its window: so the worker need not
+#: wait, and a short response costs no message.
+CREDIT_BATCH = 4
+
 _PAGES = {
     500: b"<!doctype html><title>Server Error (500)</title><h1>Server Error (500)</h1>",
     502: b"<!doctype html><title>Bad Gateway (502)</title><h1>Bad Gateway (502)</h1>"
@@ -81,6 +85,10 @@ class Request(ConnectionState):
         self._window_channel: str | None = None
         self._credit = BODY_WINDOW
         self._unread = 0
+        #: Parts of the response that came, and whose worker may not send as many more yet.
+        self.owed = 0
+        #: Bytes that the response has at least.
+        self.size = self._came = 0
         self._disconnect_due = False
 
     # What the client does.
@@ -171,6 +179,8 @@ class Request(ConnectionState):
                 text = "The reply to %s %s: a 500 was sent instead."
                 return [(LOG, "error", text, self.path, problem), *self._fail(500)]
             self._move("head")
+            if self._window_channel is not None:
+                self.size = _length_of(message)
             actions.append((WRITE, _start(message["status"], message.get("headers") or ()), None))
         elif "status" in message:
             return self._abort()  # an error page, in the middle of the response that it is about
@@ -181,7 +191,11 @@ class Request(ConnectionState):
         if self._window_channel is None:
             self._unread += 1
             if self._unread > MAX_UNREAD:
-                return [(COUNT, "slow_clients"), (DISCARD,), *self._abort()]
+                return self.too_slow()
+        elif more:
+            self.owed += 1
+            self._came += len(content)
+            self.size = max(self.size, self._came)
         actions.append((WRITE, _content(content, more), "content"))
         if not more:
             self._move("last")
@@ -190,12 +204,23 @@ class Request(ConnectionState):
 
     def written(self, event: dict[str, Any], note: str | None) -> list[Action]:
         """Handle that the server has taken a part of the response: the client reads."""
-        if note is None:
-            return []
-        self._unread -= 1
-        if self._window_channel is not None and event["more_body"]:
-            return [(SEND, self._window_channel, protocol.written(1))]
+        if note is not None:
+            self._unread -= 1
         return []
+
+    def credit(self) -> list[Action]:
+        """Let the worker send as many parts as came: there is room for what it sends."""
+        if self.owed < CREDIT_BATCH or self.phase != STREAMING:
+            return []
+        owed, self.owed = self.owed, 0
+        return [(SEND, self._window_channel, protocol.written(owed))]
+
+    def too_slow(self) -> list[Action]:
+        """Cut the response, also one that is complete here, because the client reads it too slowly."""
+        actions: list[Action] = [(COUNT, "slow_clients"), (DISCARD,)]
+        if self.phase == FINISHED:
+            return [*actions, (COUNT, "responses_cut"), (ABORT,), (FINISH,)]
+        return actions + self._abort()
 
     # What goes wrong.
 
@@ -227,6 +252,8 @@ class Request(ConnectionState):
 
     def _move(self, event: str) -> None:
         self.phase = TRANSITIONS.get((self.phase, event), self.phase)
+        if self.phase == FINISHED:
+            self.owed = 0
 
     def _next(self) -> list[Action]:
         """Send the disconnect event, if it is due and no event is in flight."""
@@ -286,6 +313,14 @@ def _head_problem(message: dict[str, Any]) -> str | None:
         if not is_token(name) or not is_value(value):
             return "has the header %r, with a character that no header may have" % (header,)
     return None
+
+
+def _length_of(message: dict[str, Any]) -> int:
+    """Return the Content-Length of a response, or 0 without one."""
+    for name, value in message.get("headers") or ():
+        if name.lower() == b"content-length" and value.isdigit():
+            return int(value)
+    return 0
 
 
 def _start(status: int, headers: Iterable[Any]) -> dict[str, Any]:

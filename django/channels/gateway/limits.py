@@ -29,6 +29,13 @@ class Limits(NamedTuple):
     headers_size: int = 64 * KB
     #: Size of a request's path and query together: above it, 414.
     target_size: int = 8 * KB
+    #: Size of a response that may wait for its client while its worker goes on.
+    response_size: int = 16 * MB
+    #: Size of all responses that wait for clients: in memory, and in a temporary file.
+    responses_memory: int = 64 * MB
+    responses_file: int = 4 * 1024 * MB
+    #: Bytes a second that a client must read while a worker waits for it.
+    response_rate: int = 8 * KB
 
 
 def make_limits(options: Mapping[str, Any] | None) -> Limits:

@@ -12,7 +12,6 @@ from typing import Any, Sequence
 from django.core.exceptions import ImproperlyConfigured
 
 from ...exceptions import LayerUnavailable
-from ..engine.store import Entry
 from .connections import Conflict, Connection, Connections, not_migrated, readable
 from .store import DatabaseStore, Row, Wanted
 
@@ -118,17 +117,17 @@ class PostgreSQLStore(DatabaseStore):
         self.marks.taken(row[1], row[0])
         return row
 
-    def receive_inbox(self, name: str, acked: Sequence[Any], limit: int) -> list[Entry]:
-        queue = self.key(name)
-        if acked:
-            self.marks.taken(queue, max(acked))
+    def drain(self, queue: str, limit: int) -> list[tuple[str, Any]]:
         mark = self.marks.of([queue])[0]
         began = time.monotonic()
-        parameters = {"queue": queue, "mark": mark, "limit": limit, "acked": list(acked)}
-        rows = self.connections.statement(lambda each: each.rows(self.sql["inbox"], parameters))
+        parameters = {"queue": queue, "mark": mark, "limit": limit}
+        rows = self.connections.statement(lambda each: each.rows(self.sql["drain"], parameters))
         if not mark:
             self.marks.searched(time.monotonic() - began)
-        return [Entry(*row) for row in rows]
+        rows.sort()
+        if rows:
+            self.marks.taken(queue, rows[-1][0])
+        return [(channel, body) for _, channel, body in rows]
 
     def listen(self) -> ListenConnection:
         try:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 from ... import protocol
@@ -30,9 +30,6 @@ from .statements import numbered, statements
 
 #: Rows that one INSERT takes.
 MAX_ROWS = 200
-
-#: Bytes of bodies in one statement, unless a single one is longer. MariaDB refuses statements of 16 MB.
-MAX_STATEMENT = 4 * 1024 * 1024
 
 #: Seconds for which a look that found nothing spares other threads theirs, while notifications come through.
 EMPTY_LIFETIME = 4.0
@@ -131,18 +128,9 @@ class DatabaseStore(Maintenance, TransactionStore):
         return _with_rows(self.sql[name], self.sql[row_name], len(rows)), parameters
 
     def parts(self, rows: list[Row]) -> Iterator[list[Row]]:
-        """Split `rows` into lists that one statement takes: by number, and by the size of their bodies."""
-        part: list[Row] = []
-        size = 0
-        for row in rows:
-            length = len(row.get("body") or "")
-            if part and (len(part) == MAX_ROWS or size + length > MAX_STATEMENT):
-                yield part
-                part, size = [], 0
-            part.append(row)
-            size += length
-        if part:
-            yield part
+        """Split `rows` into lists that one statement takes."""
+        for start in range(0, len(rows), MAX_ROWS):
+            yield rows[start : start + MAX_ROWS]
 
     def transaction(self, work: Callable[[Connection], Any]) -> Any:
         def run(connection: Connection) -> tuple[Any, set[str], bool]:
@@ -464,18 +452,12 @@ class DatabaseStore(Maintenance, TransactionStore):
 
     # A gateway's end.
 
-    def receive_inbox(self, name: str, acked: Sequence[Any], limit: int) -> list[Entry]:
-        # Two statements need no transaction: each may be repeated.
-        if acked:
-            self.connections.transaction(
-                partial(self.drop_from, inbox=name, ids=acked), single=True
-            )
-        rows = self.read("inbox", {"queue": self.key(name), "limit": limit})
-        return [Entry(*row) for row in rows]
+    def receive_inbox(self, name: str, limit: int) -> list[tuple[str, Any]]:
+        return self.drain(self.key(name), limit)
 
-    def drop_from(self, connection: Connection, inbox: str, ids: Sequence[Any]) -> int:
-        statement, parameters = self.many("drop_many", "number", [{"id": each} for each in ids])
-        return connection.run(statement, dict(parameters, queue=self.key(inbox)))
+    def drain(self, queue: str, limit: int) -> list[tuple[str, Any]]:
+        """Take up to `limit` messages of one queue: (channel, body), in order."""
+        raise NotImplementedError
 
     def gateway_batch(
         self,
@@ -513,10 +495,6 @@ class DatabaseStore(Maintenance, TransactionStore):
         self.connections.transaction(work)
         self._inserted(rows, topics, at_once)
         return refused
-
-    def drop_channels(self, channels: Sequence[str]) -> None:
-        for channel in channels:
-            self.write("drop_queue", {"queue": self.queue(channel)})
 
     def subscribe(self, name: str, callback: Callable[[], None]) -> None:
         self.listener.subscribe(self.key(name), callback)

@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple
 from ...exceptions import ChannelFull, LayerUnavailable, MessageTooLarge
 from ...protocol import ignores_capacity, reset
 from ..base import Inbox
-from ..messages import MAX_WEIGHT
 from .store import Entry, Outgoing, Will
 from .threads import start_thread
 
 if TYPE_CHECKING:
     from ..base import Message
     from .layer import EngineLayer
-    from .store import Store
 
 logger = logging.getLogger("django.channels.layers")
 
@@ -30,17 +28,8 @@ logger = logging.getLogger("django.channels.layers")
 READ_BATCH = 500
 READ_AHEAD = 5000
 
-#: Seconds after which what was read is acknowledged, unless something else is read before.
-ACK_INTERVAL = 0.05
-
 #: Messages that leave in one batch at most.
 SEND_BATCH = 500
-
-#: Bytes, or characters of text, in the body of one message. A message of MAX_WEIGHT fits whatever it holds.
-MAX_BODY = 2 * MAX_WEIGHT
-
-#: Why a body cannot be made: a message of a gateway isn't checked before.
-UNSENDABLE = (MessageTooLarge, TypeError, ValueError, OverflowError)
 
 #: Seconds between two tries to reach the store.
 RETRY_INTERVAL = 0.3
@@ -154,15 +143,6 @@ class PendingWork:
         self._dropped = batch.dropped + self._dropped
 
 
-def encode(store: Store, channel: str, message: Message) -> Any:
-    """Return the body of a gateway's message. Raises one of UNSENDABLE."""
-    body = store.encode(channel, message)
-    if len(body) > MAX_BODY:
-        text = "The message for %s takes %d bytes, over the limit of %d."
-        raise MessageTooLarge(text % (channel, len(body), MAX_BODY))
-    return body
-
-
 class ThreadedInbox(Inbox):
     """
     The inbox of a gateway over a store whose calls block.
@@ -182,13 +162,8 @@ class ThreadedInbox(Inbox):
         self._error: Exception | None = None
         self._waiting: asyncio.Future[None] | None = None
         self._unread = True
-        self._acked: list[
-            Any
-        ] = []  # ids of the reading thread: what it passed on, and the store still has
         self._work = PendingWork()
         self._sending = False
-        #: How many of the next messages leave one by one.
-        self._singly = 0
         self._registered = False
         try:
             self._register()
@@ -261,13 +236,13 @@ class ThreadedInbox(Inbox):
         with self._lock:
             while not self._closed and (not self._unread or len(self._messages) > READ_AHEAD):
                 # Read unasked from time to time, because a notification may be lost.
-                if not self._lock.wait(ACK_INTERVAL if self._acked else self._layer.block_for):
+                if not self._lock.wait(self._layer.block_for):
                     self._unread = True
             if self._closed:
                 return False
             self._unread = False
         try:
-            found = self._store.receive_inbox(self.name, self._acked, READ_BATCH)
+            found = self._store.receive_inbox(self.name, READ_BATCH)
         except LayerUnavailable as error:
             self._arrived([], error)
             with self._lock:
@@ -275,30 +250,22 @@ class ThreadedInbox(Inbox):
                 if not self._closed:
                     self._lock.wait(RETRY_INTERVAL)
             return True
-        acked: list[Any] = []
-        messages = list(self._decoded(found, acked))
+        messages = list(self._decoded(found))
         if messages:
             self._arrived(messages)
-        self._acked = acked
         if len(found) == READ_BATCH:
             self._changed()
         return True
 
-    def _decoded(self, found: Iterable[Entry], acked: list[Any]) -> Iterable[tuple[str, Message]]:
-        """
-        Return (channel, message) of each entry, and add its id to `acked`. One that cannot be read becomes a
-        dead letter.
-        """
-        for entry in found:
+    def _decoded(self, found: Iterable[tuple[str, Any]]) -> Iterable[tuple[str, Message]]:
+        for channel, body in found:
             try:
-                yield entry.channel, self._store.decode(entry.channel, entry.body)
+                yield channel, self._store.decode(channel, body)
             except Exception as error:  # Unreadable, or a bug
                 try:
-                    self._layer.bury(self.name, entry, error)
+                    self._layer.bury(None, Entry(None, channel, body), error)
                 except Exception:  # the good messages of this batch must arrive all the same
-                    logger.exception("An unreadable message on %s stays there.", entry.channel)
-                    continue
-            acked.append(entry.id)
+                    logger.exception("An unreadable message on %s was lost.", channel)
 
     # What goes out.
 
@@ -340,19 +307,14 @@ class ThreadedInbox(Inbox):
             if not self._work:
                 return False
             self._sending = True
-            is_single = self._singly > 0
-            self._singly -= is_single
-            batch = self._work.take(1 if is_single else SEND_BATCH)
+            batch = self._work.take(SEND_BATCH)
         try:
             self._send_batch(batch)
         except BaseException as error:
-            reported: Any = error
+            reported = error
             if not isinstance(error, LayerUnavailable):
                 logger.exception("What the gateway %s sent was lost.", self.name)
-                if not is_single:
-                    # One of them may be to blame. They will be tried again, one by one.
-                    reported = LayerUnavailable(str(error))
-                    self._singly = len(batch.sends)
+                reported = LayerUnavailable(str(error))
             for each in batch.sends:
                 self._call(each.failed, reported)
             with self._lock:
@@ -368,20 +330,21 @@ class ThreadedInbox(Inbox):
     def _send_batch(self, batch: Batch) -> None:
         if not self._registered:
             self._register()
-        store = self._store
+        encode = self._store.encode
         wills, sends, senders = [], [], []
         for connection, (channel, message) in list(batch.wills.items()):
             try:
-                wills.append(Will(connection, channel, encode(store, channel, message)))
-            except UNSENDABLE:
+                wills.append(Will(connection, channel, encode(channel, message)))
+            except (MessageTooLarge, TypeError, ValueError):
                 del batch.wills[connection]  # it would fail again
                 logger.exception("The last will of %s cannot be stored.", connection)
         for each in batch.sends:
             try:
-                body = encode(store, each.channel, each.body)
-                sends.append(Outgoing(each.channel, body, each.unlimited))
+                sends.append(
+                    Outgoing(each.channel, encode(each.channel, each.body), each.unlimited)
+                )
                 senders.append(each)
-            except UNSENDABLE as error:
+            except (MessageTooLarge, TypeError, ValueError) as error:
                 # One bad message does not take the others of its batch with it.
                 self._call(each.failed, error)
         full = self._store.gateway_batch(self.name, wills, batch.cleared, batch.discards, sends)

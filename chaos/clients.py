@@ -1,0 +1,149 @@
+"""Rows of clients that read slowly, and of streams that wait: neither may hold up the other clients."""
+
+import asyncio
+import time
+from collections import Counter
+
+from bounds import MB, UNDISTURBED, count_of
+from load import Traffic, percentile
+from stack import memory, require, reset_peak
+from table import PATIENT, require_untouched, row, settle, until
+
+#: Seconds in which the bystanders are watched, without the others and beside them.
+WATCHED = 8
+
+#: Clients of a crowd that connect at a time: fewer than a channel has room for.
+ARRIVE = 20
+
+#: Times that this is measured, at most: noise only ever adds to what a machine takes.
+TRIES = 3
+
+
+class Reader:
+    """A client that asks for `path`, and reads `burst` bytes each `pause` seconds once `go` is set."""
+
+    def __init__(self, port, path, burst=2048, pause=2.0):
+        self.port, self.path, self.burst, self.pause = port, path, burst, pause
+        self.status, self.received, self.over = 0, 0, False
+        self.writer = None
+
+    async def run(self):
+        try:
+            reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port, limit=4096)
+            request = "GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n" % self.path
+            self.writer.write(request.encode())
+            self.status = int((await reader.readline()).split(b" ")[1])
+            while True:
+                data = await reader.read(self.burst)
+                if not data:
+                    break
+                self.received += len(data)
+                await asyncio.sleep(self.pause)
+        except (OSError, IndexError):
+            pass
+        self.over = True
+
+
+class Crowd:
+    """Many clients of one kind, spread over `ports`."""
+
+    def __init__(self, ports, path, count, **options):
+        self.members = [Reader(ports[n % len(ports)], path, **options) for n in range(count)]
+        self._tasks = []
+
+    async def come(self, seconds):
+        """Have all connect, a few at a time, and wait until each has a status. Return the seconds it took."""
+        begun = time.monotonic()
+        for start in range(0, len(self.members), ARRIVE):
+            several = self.members[start : start + ARRIVE]
+            self._tasks += [asyncio.ensure_future(each.run()) for each in several]
+            await until(
+                lambda several=several: all(each.status or each.over for each in several),
+                max(1, begun + seconds - time.monotonic()),
+                "an answer to each of the crowd",
+            )
+        return time.monotonic() - begun
+
+    async def leave(self):
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+        for each in self.members:
+            if each.writer is not None:
+                each.writer.transport.abort()
+
+    def statuses(self):
+        return dict(Counter(each.status for each in self.members))
+
+
+async def watch(traffic):
+    """Return the 99th percentile of the bystanders' frames, and of their requests, in milliseconds."""
+    del traffic.latencies[:], traffic.answers[:]
+    await asyncio.sleep(WATCHED)
+    requests = [seconds for _, seconds, _, _ in traffic.answers]
+    return percentile(traffic.latencies, 0.99), percentile(requests, 0.99)
+
+
+def held(without, among):
+    """Return whether the bystanders' times are within twice of those without the crowd."""
+    return all(
+        beside < max(2 * alone, UNDISTURBED)
+        for alone, beside in zip(map(max, zip(*without)), map(min, zip(*among)))
+    )
+
+
+async def bystanders_beside(stack, program, make_crowd):
+    """Measure bystanders without the crowd and beside it, on a site of four threads. Return a text."""
+    gateway = stack.gateway(program)
+    if stack.server.kind != "in memory":
+        stack.worker(threads=4)
+    traffic = Traffic(
+        [gateway.port], sockets=20, requests=2, interval=0.1, frame_ms=0, request_ms=0
+    )
+    await traffic.start()
+    without, among, text = [await watch(traffic)], [], ""
+    before = memory(gateway.pid)
+    reset_peak(gateway.pid)
+    crowd = make_crowd([gateway.port])
+    try:
+        came = await crowd.come(120)
+        while not (among and held(without, among)) and len(among) < TRIES:
+            among.append(await watch(traffic))
+        grown = (memory(gateway.pid, "VmHWM") - before) / MB
+        text = "%s: %d came within %.1f s: %s; %d of them over; + %.0f MB" % (
+            program, len(crowd.members), came, crowd.statuses(),
+            sum(each.over for each in crowd.members), grown,
+        )  # fmt: skip
+        counted = {
+            name: await count_of(gateway, name) for name in ("slow_clients", "responses_cut")
+        }
+        text += "; counted %s" % counted
+    finally:
+        await crowd.leave()
+    text += "\n  p99 of frames, requests (ms): without %s, beside %s" % tuple(
+        ", ".join("%.0f %.0f" % pair for pair in pairs) for pairs in (without, among)
+    )
+    require(held(without, among), "%s", text)
+    text += "\n  " + require_untouched(traffic, await settle(stack, traffic))
+    require(set(crowd.statuses()) == {200}, "%s", text)
+    require(grown < 512, "%s", text)
+    gateway.kill()
+    return text
+
+
+@row(
+    "readers",
+    "clients that read a 5 MB page slowly, beside a site of 4 threads",
+    backends=("redis", "postgresql", "memory"),
+    quick=("redis", "memory"),
+    seconds=400,
+    **PATIENT,
+)
+async def readers(stack, options):
+    count = 200 if options.quick else 1000
+
+    def crowd(ports):
+        return Crowd(ports, "/page?mb=5", count)
+
+    programs = ("uvicorn",) if options.quick else ("uvicorn", "daphne")
+    return "\n".join([await bystanders_beside(stack, each, crowd) for each in programs])
