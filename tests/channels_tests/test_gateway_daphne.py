@@ -109,6 +109,53 @@ class ScopeTests(SimpleTestCase):
         self.assertEqual(scope, {"type": "websocket", "root_path": "/shop"})
 
 
+class PausedTransport:
+    """What a socket's transport does about reading."""
+
+    def __init__(self):
+        self.calls = []
+
+    def pauseProducing(self):
+        self.calls.append("pause")
+
+    def resumeProducing(self):
+        self.calls.append("resume")
+
+
+class PingedSocket:
+    """Daphne's protocol of a WebSocket."""
+
+    last_ping = 5.0
+    cancelled = False
+
+    def __init__(self):
+        self.transport = PausedTransport()
+        self.autoPingTimeoutCall = self
+
+    def cancel(self):
+        self.cancelled = True
+
+
+class PausedReadingTests(unittest.TestCase):
+    def test_nothing_is_read_and_no_answer_to_a_ping_is_awaited_meanwhile(self):
+        socket = PingedSocket()
+
+        async def run():
+            send = with_flow_control(functools.partial(Server().handle_reply, socket))
+            with send.paused_reading():
+                self.assertEqual(socket.transport.calls, ["pause"])
+                self.assertEqual(socket.last_ping, float("inf"))
+                self.assertTrue(socket.cancelled)
+            self.assertEqual(socket.transport.calls, ["pause", "resume"])
+            self.assertLess(socket.last_ping, float("inf"))
+            with send.paused_reading():  # without a ping
+                pass
+
+        loop = asyncio.new_event_loop()
+        self.addCleanup(loop.close)
+        loop.run_until_complete(run())
+
+
 class FlowControlTests(unittest.TestCase):
     def setUp(self):
         self.server, self.request = Server(), Request()

@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import json
 import sys
+import threading
 import unittest
 import urllib.error
 import urllib.request
@@ -104,6 +105,11 @@ def notes(request):
         return HttpResponse(json.dumps(routing.notes.get(request.GET["of"], [])))
 
 
+def release(request):
+    routing.go_on.set()
+    return HttpResponse("released")
+
+
 def answer(request):
     Group("polls").send({"status": 200, "content": b"at last"})
     return HttpResponse("sent")
@@ -126,7 +132,7 @@ urlpatterns = [re_path("^$", views.index)] + [
     re_path("^%s/$" % name, getattr(views, name))
     for name in (
         "upload", "ignore_body", "stream", "length", "idle", "broken_stream", "fail", "headers",
-        "notes", "answer", "statistics",
+        "notes", "answer", "statistics", "release",
     )
 ]
 """
@@ -139,6 +145,7 @@ from {channels}.security.websockets import any_origin
 from django.db import connection
 
 lock = threading.Lock()
+go_on = threading.Event()
 notes = {}
 busy = {}
 
@@ -198,6 +205,13 @@ def echo(message):
         message.reply_channel.send({"bytes": message["bytes"]})
 
 
+def held(message):
+    if message["order"] == 1:
+        go_on.wait(60)
+    if message["bytes"] == b"last":
+        message.reply_channel.send({"text": str(message["order"])})
+
+
 def echo_disconnect(message):
     note("codes", message["code"])
 
@@ -246,6 +260,7 @@ channel_routing = [
     route("websocket.disconnect", ordered_disconnect, path="^/ordered/$"),
     route("websocket.receive", echo, path="^/echo/$"),
     route("websocket.disconnect", echo_disconnect, path="^/echo/$"),
+    route("websocket.receive", held, path="^/held/$"),
     route("websocket.connect", flood_connect, path="^/flood/$"),
     route("websocket.receive", flood, path="^/flood/$"),
     route("websocket.receive", echo, path="^/farewell/$"),
@@ -527,6 +542,35 @@ class ServerTests:
 
         wait_until(stands_still, "the stream to wait for its client", interval=0.3)
         self.assertLess(counts[-1], 500)
+
+    def test_a_client_sends_no_faster_than_its_consumer_reads(self):
+        import websocket
+
+        frame, sent = b"x" * 16384, 0
+        socket = self.connect("/held/")
+        socket.settimeout(1)
+        try:
+            while sent < 4000:  # 64 MB
+                socket.send_binary(frame)
+                sent += 1
+        except websocket.WebSocketTimeoutException:
+            pass  # the server has stopped reading: a part of a frame may be written
+        self.assertLess(sent, 1500)
+        self.assertEqual(self.get("/")[1], b"hello")
+        self.assertEqual(self.get("/release/")[1], b"released")
+
+    def test_a_client_that_had_to_wait_is_heard_again(self):
+        frame = b"x" * 16384
+        socket = self.connect("/held/")
+        sender = threading.Thread(
+            target=lambda: (
+                [socket.send_binary(frame) for _ in range(1000)] + [socket.send_binary(b"last")]
+            )
+        )
+        sender.start()
+        self.get("/release/")
+        self.assertEqual(socket.recv(), "1001")
+        sender.join()
 
     def test_a_member_that_does_not_read_is_closed_and_the_others_get_everything(self):
         slow, quick = self.connect("/flood/"), self.connect("/flood/")

@@ -9,7 +9,7 @@ The gateway: an ASGI 3 application in front of a channel layer.
 * `reader.py`: takes what comes out of the inbox to its connection; groups
 * `limits.py`, `refusal.py`: what a client may send and cost, and how it is refused
 * `backlog.py`, `response.py`: what waits for clients that read slowly
-* `daphne.py`: flow control for Daphne, which has none
+* `daphne.py`, `transport.py`: flow control for Daphne, which has none
 
 Nothing here knows Django's views.
 """

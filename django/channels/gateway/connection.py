@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, Dict, Iterable
 
 from ..log import shown
@@ -156,10 +157,13 @@ class Connection:
             await asyncio.wait({self.reader}, timeout=CLOSE_TIMEOUT)
 
     async def may_read(self) -> None:
-        """Wait until the state wants more from the client."""
-        while not self.state.reading and not self._finished:
-            self._paused = self.gateway.loop.create_future()
-            await self._paused
+        """Wait until the state wants more from the client. Meanwhile, the server must not read either."""
+        if self.state.reading or self._finished:
+            return
+        with getattr(self._send, "paused_reading", nullcontext)():
+            while not self.state.reading and not self._finished:
+                self._paused = self.gateway.loop.create_future()
+                await self._paused
 
 
 def _wake(future: Any) -> None:

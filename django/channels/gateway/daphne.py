@@ -4,14 +4,20 @@ What Daphne does differently from other servers. This module does not import Dap
 * The scope of a WebSocket lacks its scheme, and a client may choose SCRIPT_NAME: see `correct_scope`.
 * In ASGI 3, `send` waits until the client has room. Daphne's returns at once and buffers without a bound.
   `with_flow_control` waits for a client that reads slowly, and cuts a response short, by way of Twisted.
+* A server stops reading while `receive` isn't called. Daphne queues frames without a bound:
+  `SocketSend.paused_reading` pauses the transport of one client.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Awaitable, Callable, Dict, MutableMapping
+import time
+from contextlib import contextmanager
+from typing import Any, Awaitable, Callable, Dict, Iterator, MutableMapping
 
 from django.conf import settings
+
+from .transport import PausedTransport
 
 ServerSend = Callable[[Dict[str, Any]], Awaitable[None]]
 
@@ -149,6 +155,21 @@ class RequestSend(FlowControl):
 
 class SocketSend(FlowControl):
     """The `send` of a WebSocket (autobahn). Its transport still has the HTTP channel as its producer."""
+
+    @contextmanager
+    def paused_reading(self) -> Iterator[None]:
+        """Read nothing from the client meanwhile. Daphne would queue every frame."""
+        protocol = self._protocol
+        # The answer to a ping can't be read either, so none is awaited, and none is sent.
+        timeout, protocol.autoPingTimeoutCall = getattr(protocol, "autoPingTimeoutCall", None), None
+        if timeout is not None:
+            timeout.cancel()
+        protocol.last_ping = float("inf")
+        try:
+            with PausedTransport(self._consumer):
+                yield
+        finally:
+            protocol.last_ping = time.time()
 
     @property
     def _consumer(self) -> Any:
