@@ -169,7 +169,7 @@ def _filters(routes: Iterable[Any], outer: list[_Filter]) -> Iterator[tuple[_Fil
     filters of the includes around `routes`.
     """
     for each in routes:
-        if type(each).match not in (Route.match, Include.match):
+        if getattr(type(each), "match", None) not in (Route.match, Include.match):
             continue  # the site's own kind of route
         found = outer + [(each, name) for name, _ in each.filters]
         if isinstance(each, Include):

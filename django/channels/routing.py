@@ -6,7 +6,20 @@ from __future__ import annotations
 
 import importlib
 import re
-from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Mapping, Pattern, Tuple, Union
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    Optional,
+    Pattern,
+    Tuple,
+    Union,
+    cast,
+)
 
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
@@ -20,12 +33,12 @@ if TYPE_CHECKING:
     from .types import ConsumerClass
 
     class Routable(Protocol):
-        """What stands in a list of routes: a Route, an Include, or another object with these methods."""
+        """
+        What stands in a list of routes: a Route, an Include, or another object with this method. It may also
+        have `channel_names()`, which returns the names of the channels that workers must consume for it.
+        """
 
-        def channel_names(self) -> set[str]:
-            """Return the names of the channels that it takes messages from."""
-
-        def match(self, channel: str, content: Mapping[str, Any]) -> Match | None:
+        def match(self, message: Message) -> Match | None:
             """Return the consumer for a message and its keyword arguments, or None."""
 
 
@@ -37,13 +50,20 @@ Routing = Union[str, List[Any], Tuple[Any, ...], Mapping[str, Any]]
 
 Filters = List[Tuple[str, Pattern[str]]]
 
+#: What a route finds for a message, with the channel and the content as includes have changed them.
+Find = Callable[[str, Mapping[str, Any], "Message"], Optional[Match]]
+
+
+class InvalidRoute(ImproperlyConfigured, ValueError):
+    """The arguments of a route, or a routing, cannot work; the text says how to correct it."""
+
 
 class Router:
     """
     The routes of a layer, tried in order.
 
     `routing` is a list of routes and includes, a dict of channel to consumer, or the dotted path of
-    either. Raises ImproperlyConfigured for anything else.
+    either. Raises InvalidRoute, an ImproperlyConfigured, for anything else.
     """
 
     def __init__(self, routing: Routing) -> None:
@@ -53,7 +73,7 @@ class Router:
     def add_route(self, route: Routable) -> None:
         """Add `route` behind all others."""
         self.root.routes.append(route)
-        self.channels |= route.channel_names()
+        self.channels |= _channel_names(route)
 
     def check_default(self, http_consumer: Consumer | None = None) -> None:
         """
@@ -73,7 +93,7 @@ class Router:
 
     def match(self, message: Message) -> Match | None:
         """Return `(consumer, kwargs)` of the first route that matches `message`, or None."""
-        return self.root.match(message.channel_name, message.content)
+        return self.root.find(message.channel_name, message.content, message)
 
     @classmethod
     def resolve_routing(cls, routing: Routing) -> list[Routable]:
@@ -85,16 +105,31 @@ class Route:
     """One channel's consumer (a callable, or its dotted path), for messages that match `filters`."""
 
     def __init__(
-        self, channels: str | Iterable[str], consumer: str | Consumer, **filters: str | Pattern[str]
+        self,
+        channels: str | Iterable[str],
+        consumer: str | Consumer,
+        **filters: str | bytes | Pattern[str],
     ) -> None:
         self.channels = {channels} if isinstance(channels, str) else set(channels)
         self.consumer = _consumer(consumer)
         self.filters = _compile(filters)
+        for name, pattern in self.filters:
+            if pattern.groups > len(pattern.groupindex):
+                raise InvalidRoute(
+                    "The filter %s=%r of the consumer %r has positional groups. Consumers get keyword "
+                    "arguments only: name the group, (?P<name>…), or don't capture it, (?:…)."
+                    % (name, pattern.pattern, consumer)
+                )
 
     def channel_names(self) -> set[str]:
         return set(self.channels)
 
-    def match(self, channel: str, content: Mapping[str, Any]) -> Match | None:
+    def match(self, message: Message) -> Match | None:
+        """Return `(consumer, kwargs)` if the route takes `message`, or None."""
+        return self.find(_channel_name(message), message.content, message)
+
+    def find(self, channel: str, content: Mapping[str, Any], message: Message) -> Match | None:
+        """Do as `match`, for `content` on `channel`, which includes may have taken from `message`."""
         if channel not in self.channels:
             return None
         if not self.filters:
@@ -114,10 +149,12 @@ class Route:
 class RouteClass(Route):
     """A class-based consumer, on each of the channels that its `channel_names()` returns."""
 
-    def __init__(self, consumer: str | ConsumerClass, **filters: str | Pattern[str]) -> None:
+    def __init__(
+        self, consumer: str | ConsumerClass, **filters: str | bytes | Pattern[str]
+    ) -> None:
         found = _consumer(consumer)
         if not hasattr(found, "channel_names"):
-            raise ImproperlyConfigured(
+            raise InvalidRoute(
                 "route_class() takes a consumer class with channel_names(), not %r: use "
                 "route(channel, consumer) for a function." % (found,)
             )
@@ -130,16 +167,21 @@ class Include:
     included routes see the value, as a URLconf's prefix is.
     """
 
-    def __init__(self, routing: Routing, **filters: str | Pattern[str]) -> None:
+    def __init__(self, routing: Routing, **filters: str | bytes | Pattern[str]) -> None:
         self.routes = _resolve(routing)
         self.filters = _compile(filters)
+        self._found: list[Routable] = []
+        self._finds: list[Find] = []
 
     def channel_names(self) -> set[str]:
-        return (
-            set().union(*(each.channel_names() for each in self.routes)) if self.routes else set()
-        )
+        return set().union(*map(_channel_names, self.routes)) if self.routes else set()
 
-    def match(self, channel: str, content: Mapping[str, Any]) -> Match | None:
+    def match(self, message: Message) -> Match | None:
+        """Return `(consumer, kwargs)` of the first included route that takes `message`, or None."""
+        return self.find(_channel_name(message), message.content, message)
+
+    def find(self, channel: str, content: Mapping[str, Any], message: Message) -> Match | None:
+        """Do as `match`, for `content` on `channel`, which includes may have taken from `message`."""
         kwargs: dict[str, Any] = {}
         if self.filters:
             rest = dict(content)
@@ -150,13 +192,20 @@ class Include:
                 kwargs.update(found.groupdict())
                 rest[name] = _text(rest[name])[found.end() :]
             content = rest
-        for each in self.routes:
-            match = each.match(channel, content)
+        for find in self._find_all():
+            match = find(channel, content, message)
             if match is not None:
                 if kwargs:
                     return match[0], dict(kwargs, **match[1])
                 return match
         return None
+
+    def _find_all(self) -> list[Find]:
+        """Return how each route finds its match. `routes` may have changed since the last call."""
+        if self._found != self.routes:
+            self._found = list(self.routes)
+            self._finds = [_find(each) for each in self.routes]
+        return self._finds
 
     def __repr__(self) -> str:
         return "<Include of %r>" % (self.routes,)
@@ -171,12 +220,38 @@ class _KnownSocket:
     def channel_names(self) -> set[str]:
         return {"websocket.connect"}
 
-    def match(self, channel: str, content: Mapping[str, Any]) -> Match | None:
+    def match(self, message: Message) -> Match | None:
+        return self.find(_channel_name(message), message.content, message)
+
+    def find(self, channel: str, content: Mapping[str, Any], message: Message) -> Match | None:
         if channel == "websocket.connect":
             for each in self._routes:
-                if each.match("websocket.receive", content) is not None:
+                if _find(each)("websocket.receive", content, message) is not None:
                     return connect_consumer, {}
         return None
+
+
+def _find(each: Routable) -> Find:
+    """Return how `each` finds its match. A class of the site that has its own `match` is asked by that."""
+    if getattr(type(each), "match", None) in (Route.match, Include.match, _KnownSocket.match):
+        return cast("Find", each.find)  # type: ignore[attr-defined]
+
+    def find(channel: str, content: Mapping[str, Any], message: Message) -> Match | None:
+        if content is not message.content or channel != _channel_name(message):
+            message = message.copy()
+            message.content, message.channel_name = dict(content), channel
+        return each.match(message)
+
+    return find
+
+
+def _channel_name(message: Message) -> str:
+    name = getattr(message, "channel_name", None)
+    return message.channel.name if name is None else name
+
+
+def _channel_names(each: Any) -> set[str]:
+    return set(each.channel_names()) if hasattr(each, "channel_names") else set()
 
 
 def _resolve(routing: Routing) -> list[Routable]:
@@ -186,35 +261,36 @@ def _resolve(routing: Routing) -> list[Routable]:
         try:
             routing = import_string(routing)
         except ImportError as error:
-            raise ImproperlyConfigured(
+            raise InvalidRoute(
                 "The routing %r cannot be imported: %s. Write the dotted path of a list of routes, "
                 "such as 'mysite.routing.channel_routing'." % (routing, error)
             ) from error
         if not isinstance(routing, (list, tuple, dict)):
-            raise ImproperlyConfigured(
+            raise InvalidRoute(
                 "The routing '%s.%s' is a %s; it must be a list of routes, or a dict of channel to "
                 "consumer." % (module_name, name, type(routing).__name__)
             )
     if isinstance(routing, dict):
         return [route(channel, consumer) for channel, consumer in routing.items()]
     if not isinstance(routing, (list, tuple)):
-        raise ImproperlyConfigured(
+        raise InvalidRoute(
             "%r isn't routing: write a list of routes, a dict of channel to consumer, or the dotted path "
             "of one." % (routing,)
         )
     for each in routing:
-        if not hasattr(each, "match") or not hasattr(each, "channel_names"):
-            raise ImproperlyConfigured(
-                "%r isn't a route: use route(), route_class() or include()." % (each,)
+        if not callable(getattr(each, "match", None)):
+            raise InvalidRoute(
+                "%r isn't a route: use route(), route_class() or include(), or an object with "
+                "match(message)." % (each,)
             )
     return list(routing)
 
 
 def _consumer(consumer: str | Consumer | ConsumerClass) -> Any:
-    """Return a consumer, imported if it is a dotted path. Raises ImproperlyConfigured."""
+    """Return a consumer, imported if it is a dotted path. Raises InvalidRoute."""
     if not isinstance(consumer, str):
         if not callable(consumer):
-            raise ImproperlyConfigured(
+            raise InvalidRoute(
                 "The consumer %r isn't callable: write a function, a class, or its dotted path."
                 % (consumer,)
             )
@@ -223,20 +299,30 @@ def _consumer(consumer: str | Consumer | ConsumerClass) -> Any:
     try:
         return getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ImproperlyConfigured(
+        raise InvalidRoute(
             "The consumer %r cannot be imported: %s. Write its dotted path, such as "
             "'mysite.consumers.ws_connect'." % (consumer, error)
         ) from error
 
 
-def _compile(filters: Mapping[str, str | Pattern[str]]) -> Filters:
+def _compile(filters: Mapping[str, str | bytes | Pattern[str]]) -> Filters:
     try:
-        return [(name, re.compile(pattern)) for name, pattern in sorted(filters.items())]
-    except (re.error, TypeError) as error:
-        raise ImproperlyConfigured(
+        compiled = [
+            (name, re.compile(pattern.decode() if isinstance(pattern, bytes) else pattern))
+            for name, pattern in sorted(filters.items())
+        ]
+    except (re.error, TypeError, ValueError) as error:
+        raise InvalidRoute(
             "%r cannot be the filters of a route: %s. Write a regular expression for each key."
             % (filters, error)
         ) from error
+    for name, pattern in compiled:
+        if isinstance(pattern.pattern, bytes):
+            raise InvalidRoute(
+                "The filter %s=%r is a compiled pattern of bytes, but filters see text: compile a text."
+                % (name, pattern.pattern)
+            )
+    return compiled
 
 
 def _search(pattern: Pattern[str], value: Any) -> re.Match[str] | None:

@@ -244,7 +244,7 @@ class FilterTests(SimpleTestCase):
             def channel_names(self):
                 return {"websocket.receive"}
 
-            def match(self, channel, content):
+            def match(self, message):
                 return None
 
         self.assertEqual(filters(Own()), [])

@@ -1,11 +1,12 @@
 """Which consumer a message goes to."""
 
+import re
 import unittest
 
 from django.channels import include, route, route_class
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.message import Message
-from django.channels.routing import Router, connect_consumer, null_consumer
+from django.channels.routing import Route, Router, connect_consumer, null_consumer
 from django.core.exceptions import ImproperlyConfigured
 
 
@@ -128,6 +129,118 @@ class RoutingTests(unittest.TestCase):
                 Router(routing)
         with self.assertRaisesMessage("a regular expression for each key"):
             route("test", first, path="(")
+
+
+class OwnRoute:
+    """A site's own kind of route: takes what is for one user, and keeps what it was asked."""
+
+    def __init__(self, user, channels=("test.own",)):
+        self.user, self.channels, self.asked = user, channels, []
+
+    def channel_names(self):
+        return list(self.channels)
+
+    def match(self, message):
+        self.asked.append((message.channel.name, dict(message.content)))
+        if message.channel.name in self.channels and message.get("user") == self.user:
+            return first, {"user": self.user}
+        return None
+
+
+class OnlyMatch:
+    def match(self, message):
+        return (second, {}) if message["path"] == "/own" else None
+
+
+class UpperRoute(Route):
+    def match(self, message):
+        found = super().match(message)
+        return found and (found[0], {name: text.upper() for name, text in found[1].items()})
+
+
+class OwnRouteTests(unittest.TestCase):
+    """A list of routes may have any object with `match(message)`, as in Channels 1.1."""
+
+    def test_it_is_asked_in_its_place(self):
+        own = OwnRoute("ann")
+        routing = [route("test.own", second, path="^/first"), own, route("test.own", second)]
+        self.assertEqual(match(routing, "test.own", user="ann", path="/first")[0], second)
+        self.assertEqual(own.asked, [])
+        self.assertEqual(match(routing, "test.own", user="ann"), (first, {"user": "ann"}))
+        self.assertEqual(match(routing, "test.own", user="bob"), (second, {}))
+
+    def test_its_channels_are_consumed(self):
+        routing = [include([OwnRoute("ann", ["test.a", "test.b"])]), OnlyMatch()]
+        self.assertEqual(Router(routing).channels, {"test.a", "test.b"})
+        router = Router([])
+        router.add_route(OwnRoute("ann", ["test.c"]))
+        self.assertEqual(router.channels, {"test.c"})
+        found = router.match(Message({"user": "ann"}, "test.c", MemoryChannelLayer()))
+        self.assertEqual(found, (first, {"user": "ann"}))
+
+    def test_it_needs_no_channel_names(self):
+        self.assertEqual(match([OnlyMatch()], "http.request", path="/own")[0], second)
+        self.assertIsNone(match([OnlyMatch()], "http.request", path="/"))
+
+    def test_inside_an_include_it_sees_the_rest_of_the_value(self):
+        own = OwnRoute("ann")
+        routing = [include([own], path="^/(?P<area>[a-z]+)")]
+        message = Message({"path": "/shop/cart", "user": "ann"}, "test.own", MemoryChannelLayer())
+        self.assertEqual(Router(routing).match(message), (first, {"area": "shop", "user": "ann"}))
+        self.assertEqual(own.asked, [("test.own", {"path": "/cart", "user": "ann"})])
+        self.assertEqual(message["path"], "/shop/cart")
+
+    def test_a_subclass_of_route_may_extend_match(self):
+        routing = [include([UpperRoute("test", first, path="^/(?P<room>[a-z]+)")])]
+        self.assertEqual(match(routing, "test", path="/lobby"), (first, {"room": "LOBBY"}))
+
+    def test_a_socket_whose_frames_it_takes_is_accepted_by_default(self):
+        own = OwnRoute("ann", ["websocket.receive"])
+        consumer, _ = match([own], "websocket.connect", True, user="ann")
+        self.assertEqual(consumer, connect_consumer)
+        self.assertIn(("websocket.receive", {"user": "ann"}), own.asked)
+
+    def test_routes_match_by_themselves(self):
+        message = Message({"path": "/lobby/"}, "websocket.connect", MemoryChannelLayer())
+        self.assertEqual(chat_routing[0].match(message), (first, {"room": "lobby"}))
+        self.assertIsNone(chat_routing[1].match(message))
+        self.assertEqual(include(chat_routing).match(message), (first, {"room": "lobby"}))
+        self.assertIsNone(include(chat_routing, path="^/other").match(message))
+
+    def test_a_route_that_is_replaced_is_not_asked_again(self):
+        router = Router([route("test", first)])
+        message = Message({}, "test", MemoryChannelLayer())
+        self.assertEqual(router.match(message)[0], first)
+        router.root.routes[0] = route("test", second)
+        self.assertEqual(router.match(message)[0], second)
+
+
+class FilterTests(unittest.TestCase):
+    def test_positional_groups_are_refused(self):
+        for pattern in (r"^/(\w+)/", r"^/(?P<room>\w+)/(\w+)", re.compile("(a)")):
+            with self.subTest(pattern=pattern):
+                with self.assertRaisesRegex(ImproperlyConfigured, "path=.*positional groups"):
+                    route("http.request", first, path=pattern)
+                with self.assertRaises(ValueError):  # as in Channels 1.1, which raised it later
+                    route_class(ClassConsumer, path=pattern)
+        route("http.request", first, path=r"^/(?:\w+)/(?P<room>\w+)")
+
+    def test_an_include_may_have_positional_groups(self):
+        routing = [include([route("test", first, path="^/x")], path="^/(a|b)")]
+        self.assertEqual(match(routing, "test", path="/b/x"), (first, {}))
+
+    def test_a_pattern_may_be_written_as_bytes(self):
+        routing = [route("test", first, path=b"^/(?P<room>[a-z]+)")]
+        self.assertEqual(match(routing, "test", path="/lobby"), (first, {"room": "lobby"}))
+        self.assertEqual(match(routing, "test", path=b"/lobby"), (first, {"room": "lobby"}))
+
+    def test_compiled_patterns_of_bytes_are_refused(self):
+        for make in (
+            lambda: route("test", first, path=re.compile(b"^/")),
+            lambda: include([], path=re.compile(b"^/")),
+        ):
+            with self.assertRaisesRegex(ImproperlyConfigured, "path=.*filters see text"):
+                make()
 
 
 class DefaultRoutingTests(unittest.TestCase):

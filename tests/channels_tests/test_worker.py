@@ -582,7 +582,7 @@ class SturdinessTests(WorkerTestCase):
             def channel_names(self):
                 return {"websocket.receive"}
 
-            def match(self, channel, content):
+            def match(self, message):
                 raise RuntimeError("broken route")
 
         for worker, routing in (
