@@ -75,7 +75,7 @@ class ScopeTests(SimpleTestCase):
         """Return the scope of Daphne, whose --root-path is `own`, after its correction."""
         server = Server()
         server.root_path = own
-        scope = dict({"type": "http", "root_path": own}, **scope)
+        scope = dict({"type": "http"}, **scope)
         correct_scope(scope, functools.partial(server.handle_reply, protocol or Request()))
         return scope
 
@@ -90,6 +90,10 @@ class ScopeTests(SimpleTestCase):
             self.assertEqual(self.corrected(own="/own", root_path=path)["root_path"], path)
         for path in ("javascript:alert(1)//", "//evil.example", "/\\evil.example", "x", "/a\r\nb"):
             self.assertEqual(self.corrected(own="/own", root_path=path)["root_path"], "/own")
+
+    def test_a_scope_without_a_root_path_has_that_of_the_server(self):
+        for own in ("", "/shop"):
+            self.assertEqual(self.corrected(own=own)["root_path"], own)
 
     def test_a_websocket_has_its_scheme(self):
         for protocol, scheme in (

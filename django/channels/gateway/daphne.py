@@ -44,8 +44,9 @@ def correct_scope(scope: MutableMapping[str, Any], send: Any) -> None:
     if server is None:
         return
     own = getattr(server, "root_path", "")
-    if scope.get("root_path") != own and not _may_choose_root_path(scope["root_path"]):
-        scope["root_path"] = own
+    # Before 4.1, the scope of a WebSocket has none.
+    path = scope.get("root_path", own)
+    scope["root_path"] = path if path == own or _may_choose_root_path(path) else own
     if scope["type"] == "websocket" and "scheme" not in scope:
         scope["scheme"] = "wss" if _is_secure(send.args[0]) else "ws"
 
