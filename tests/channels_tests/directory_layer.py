@@ -139,14 +139,16 @@ class DirectoryStore(TransactionStore):
                 waiting[:] = [message for message in waiting if message[5] > now]
         return found
 
-    def receive_inbox(self, name, limit):
-        def work(state):
-            waiting, now = state["queues"].get(name, []), time.time()
-            found = [message[1:3] for message in waiting[:limit] if message[5] > now]
-            del waiting[:limit]
-            return found
+    def look_in(self, state, inbox, limit):
+        now = time.time()
+        waiting = [each for each in state["queues"].get(inbox, []) if each[5] > now]
+        return [Entry(*message[:4]) for message in waiting[:limit]]
 
-        return self.transaction(work)
+    def drop_from(self, state, inbox, ids):
+        waiting = state["queues"].get(inbox, [])
+        kept = [message for message in waiting if message[0] not in ids]
+        dropped, waiting[:] = len(waiting) - len(kept), kept
+        return dropped
 
     # Claims.
 

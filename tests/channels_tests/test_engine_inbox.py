@@ -9,12 +9,17 @@ from unittest import mock
 from django.channels.exceptions import ChannelFull, LayerUnavailable
 from django.channels.layers.engine import inbox as engine_inbox
 from django.channels.layers.engine.inbox import PendingWork, Send
-from django.channels.layers.engine.store import Outgoing, Will
+from django.channels.layers.engine.store import Entry, Outgoing, Will
 
 from .fake_store import FakeLayer
 from .support.waiting import TIMEOUT
 
 LOGGER = "django.channels.layers"
+
+
+def entries(*messages, first=1):
+    """Return an Entry for each (channel, body), numbered from `first`."""
+    return [Entry(number, *message) for number, message in enumerate(messages, first)]
 
 
 def send(number, body=b"", failed=None):
@@ -148,8 +153,8 @@ class ThreadedInboxTests(unittest.TestCase):
     @in_loop
     async def test_what_was_there_before_is_read_at_once_and_in_order(self):
         self.store.answers["receive_inbox"] = [
-            [("gateway.a!1", '{"n": 1}'), ("gateway.a!2", '{"n": 2}')],
-            [("gateway.a!1", '{"n": 3}')],
+            entries(("gateway.a!1", '{"n": 1}'), ("gateway.a!2", '{"n": 2}')),
+            entries(("gateway.a!1", '{"n": 3}'), first=3),
         ]
         self.open()
         found = await asyncio.wait_for(self.inbox.receive(), TIMEOUT)
@@ -161,10 +166,29 @@ class ThreadedInboxTests(unittest.TestCase):
         self.assertEqual(found, [("gateway.a!1", {"n": 3})])
 
     @in_loop
+    async def test_what_was_passed_on_is_acknowledged_until_a_read_succeeds(self):
+        self.layer.block_for = 10 * TIMEOUT  # no read comes unasked
+        self.store.answers["receive_inbox"] = [
+            entries(
+                ("gateway.a!1", '{"n": 1}'), ("gateway.a!2", "{damaged"), ("gateway.a!3", "{}")
+            ),
+            LayerUnavailable("the reply got lost"),
+        ]
+        self.store.answers["dead_letter"] = [LayerUnavailable("away")]
+        with self.assertLogs(LOGGER, "ERROR"), mock.patch.object(
+            engine_inbox, "RETRY_INTERVAL", 0.01
+        ):
+            self.open()
+            await self.until(lambda: len(self.store.named("receive_inbox")) >= 3)
+        acked = [call[1] for call in self.store.named("receive_inbox")[:3]]
+        self.assertEqual(acked, [[], [1, 3], [1, 3]])
+
+    @in_loop
     async def test_a_full_batch_is_followed_by_another_read(self):
         self.layer.block_for = 10 * TIMEOUT  # no read comes unasked
-        full = [("gateway.a!1", "{}")] * engine_inbox.READ_BATCH
-        self.store.answers["receive_inbox"] = [full, [("gateway.a!1", '{"last": 1}')]]
+        full = entries(*[("gateway.a!1", "{}")] * engine_inbox.READ_BATCH)
+        last = entries(("gateway.a!1", '{"last": 1}'), first=9999)
+        self.store.answers["receive_inbox"] = [full, last]
         self.open()
         found = []
         while not found or found[-1][1] == {}:
@@ -186,7 +210,7 @@ class ThreadedInboxTests(unittest.TestCase):
     async def test_a_store_that_is_away_is_told_once_a_read_and_read_again(self):
         self.store.answers["receive_inbox"] = [
             LayerUnavailable("away"),
-            [("gateway.a!1", '{"n": 1}')],
+            entries(("gateway.a!1", '{"n": 1}')),
         ]
         self.open()
         with self.assertRaisesRegex(LayerUnavailable, "away"):
@@ -196,7 +220,9 @@ class ThreadedInboxTests(unittest.TestCase):
 
     @in_loop
     async def test_an_unreadable_message_becomes_a_dead_letter_and_the_others_arrive(self):
-        batch = [("gateway.a!1", '{"n": 1}'), ("gateway.a!2", "{damaged"), ("gateway.a!3", "{}")]
+        batch = entries(
+            ("gateway.a!1", '{"n": 1}'), ("gateway.a!2", "{damaged"), ("gateway.a!3", "{}")
+        )
         for dead_letter in (0, LayerUnavailable("away")):
             with self.subTest(dead_letter=dead_letter):
                 self.store.answers["receive_inbox"] = [list(batch)]
@@ -206,7 +232,7 @@ class ThreadedInboxTests(unittest.TestCase):
                     found = await asyncio.wait_for(self.inbox.receive(), TIMEOUT)
                 self.assertEqual([each[0] for each in found], ["gateway.a!1", "gateway.a!3"])
                 consumer, entry, reason = self.store.named("dead_letter")[-1]
-                self.assertEqual((consumer, reason), (None, "unreadable"))
+                self.assertEqual((consumer, reason), ("gateway.a!", "unreadable"))
                 self.assertEqual(entry[1:3], ("gateway.a!2", "{damaged"))
                 await self.inbox.close()
         self.assertEqual(self.layer.statistics()["unreadable"], 1)

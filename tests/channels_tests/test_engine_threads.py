@@ -108,7 +108,7 @@ class LayerThreadTests(ThreadCase):
         layer = FakeLayer()
         store = layer.store
         store.answers["receive_inbox"] = [_raise(error) for error in ERRORS]
-        store.usual["receive_inbox"] = lambda *args: [("gateway.a!1", '{"x": 1}')]
+        store.usual["receive_inbox"] = lambda *args: [Entry(1, "gateway.a!1", '{"x": 1}')]
         store.answers["gateway_batch"] = [_raise(error) for error in ERRORS]
         failed = []
         with self.assertLogs(LOGGER, "ERROR"), mock.patch(

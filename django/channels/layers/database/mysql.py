@@ -119,13 +119,3 @@ class MySQLStore(DatabaseStore):
             return None
 
         return self.connections.transaction(work)
-
-    def drain(self, queue: str, limit: int) -> list[tuple[str, Any]]:
-        def work(connection: Connection) -> Any:
-            rows = connection.rows(self.sql["drain"], {"queue": queue, "limit": limit})
-            if rows:
-                ids = ",".join(str(int(row[0])) for row in rows)
-                connection.run(self.sql["drop_many"].replace("{ids}", ids), {"queue": queue})
-            return [(channel, body) for _, channel, body in rows]
-
-        return self.connections.transaction(work)

@@ -12,6 +12,7 @@ from typing import Any, Sequence
 from django.core.exceptions import ImproperlyConfigured
 
 from ...exceptions import LayerUnavailable
+from ..engine.store import Entry
 from .connections import Conflict, Connection, Connections, not_migrated, readable
 from .store import DatabaseStore, Row, Wanted
 
@@ -117,17 +118,17 @@ class PostgreSQLStore(DatabaseStore):
         self.marks.taken(row[1], row[0])
         return row
 
-    def drain(self, queue: str, limit: int) -> list[tuple[str, Any]]:
+    def receive_inbox(self, name: str, acked: Sequence[Any], limit: int) -> list[Entry]:
+        queue = self.key(name)
+        if acked:
+            self.marks.taken(queue, max(acked))
         mark = self.marks.of([queue])[0]
         began = time.monotonic()
-        parameters = {"queue": queue, "mark": mark, "limit": limit}
-        rows = self.connections.statement(lambda each: each.rows(self.sql["drain"], parameters))
+        parameters = {"queue": queue, "mark": mark, "limit": limit, "acked": list(acked)}
+        rows = self.connections.statement(lambda each: each.rows(self.sql["inbox"], parameters))
         if not mark:
             self.marks.searched(time.monotonic() - began)
-        rows.sort()
-        if rows:
-            self.marks.taken(queue, rows[-1][0])
-        return [(channel, body) for _, channel, body in rows]
+        return [Entry(*row) for row in rows]
 
     def listen(self) -> ListenConnection:
         try:

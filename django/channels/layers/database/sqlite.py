@@ -217,14 +217,6 @@ class SQLiteStore(DatabaseStore):
         self._last_found = row is not None
         return row
 
-    def drain(self, queue: str, limit: int) -> list[tuple[str, Any]]:
-        if not self.peek([queue]):
-            return []
-        rows = self.connections.transaction(
-            lambda connection: connection.rows(self.sql["drain"], {"queue": queue, "limit": limit})
-        )
-        return [(channel, body) for _, channel, body in sorted(rows)]
-
     def change_counter(self) -> Callable[[], Any]:
         try:
             connection = self.connections.open()

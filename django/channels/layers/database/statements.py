@@ -14,7 +14,7 @@ TABLES = [
 ]
 
 #: What PostgreSQL has besides.
-FUNCTIONS = ["channels_database_" + name for name in ("take", "drain", "room")]
+FUNCTIONS = ["channels_database_" + name for name in ("take", "inbox", "room")]
 
 #: Each database's own clock: seconds since 1970, as a float.
 NOW = {

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 from ... import protocol
@@ -452,12 +452,18 @@ class DatabaseStore(Maintenance, TransactionStore):
 
     # A gateway's end.
 
-    def receive_inbox(self, name: str, limit: int) -> list[tuple[str, Any]]:
-        return self.drain(self.key(name), limit)
+    def receive_inbox(self, name: str, acked: Sequence[Any], limit: int) -> list[Entry]:
+        # Two statements need no transaction: each may be repeated.
+        if acked:
+            self.connections.transaction(
+                partial(self.drop_from, inbox=name, ids=acked), single=True
+            )
+        rows = self.read("inbox", {"queue": self.key(name), "limit": limit})
+        return [Entry(*row) for row in rows]
 
-    def drain(self, queue: str, limit: int) -> list[tuple[str, Any]]:
-        """Take up to `limit` messages of one queue: (channel, body), in order."""
-        raise NotImplementedError
+    def drop_from(self, connection: Connection, inbox: str, ids: Sequence[Any]) -> int:
+        statement, parameters = self.many("drop_many", "number", [{"id": each} for each in ids])
+        return connection.run(statement, dict(parameters, queue=self.key(inbox)))
 
     def gateway_batch(
         self,
@@ -495,6 +501,10 @@ class DatabaseStore(Maintenance, TransactionStore):
         self.connections.transaction(work)
         self._inserted(rows, topics, at_once)
         return refused
+
+    def drop_channels(self, channels: Sequence[str]) -> None:
+        for channel in channels:
+            self.write("drop_queue", {"queue": self.queue(channel)})
 
     def subscribe(self, name: str, callback: Callable[[], None]) -> None:
         self.listener.subscribe(self.key(name), callback)

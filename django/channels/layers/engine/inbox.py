@@ -28,6 +28,9 @@ logger = logging.getLogger("django.channels.layers")
 READ_BATCH = 500
 READ_AHEAD = 5000
 
+#: Seconds after which what was read is acknowledged, unless something else is read before.
+ACK_INTERVAL = 0.05
+
 #: Messages that leave in one batch at most.
 SEND_BATCH = 500
 
@@ -162,6 +165,9 @@ class ThreadedInbox(Inbox):
         self._error: Exception | None = None
         self._waiting: asyncio.Future[None] | None = None
         self._unread = True
+        self._acked: list[
+            Any
+        ] = []  # ids of the reading thread: what it passed on, and the store still has
         self._work = PendingWork()
         self._sending = False
         self._registered = False
@@ -236,13 +242,13 @@ class ThreadedInbox(Inbox):
         with self._lock:
             while not self._closed and (not self._unread or len(self._messages) > READ_AHEAD):
                 # Read unasked from time to time, because a notification may be lost.
-                if not self._lock.wait(self._layer.block_for):
+                if not self._lock.wait(ACK_INTERVAL if self._acked else self._layer.block_for):
                     self._unread = True
             if self._closed:
                 return False
             self._unread = False
         try:
-            found = self._store.receive_inbox(self.name, READ_BATCH)
+            found = self._store.receive_inbox(self.name, self._acked, READ_BATCH)
         except LayerUnavailable as error:
             self._arrived([], error)
             with self._lock:
@@ -250,22 +256,30 @@ class ThreadedInbox(Inbox):
                 if not self._closed:
                     self._lock.wait(RETRY_INTERVAL)
             return True
-        messages = list(self._decoded(found))
+        acked: list[Any] = []
+        messages = list(self._decoded(found, acked))
         if messages:
             self._arrived(messages)
+        self._acked = acked
         if len(found) == READ_BATCH:
             self._changed()
         return True
 
-    def _decoded(self, found: Iterable[tuple[str, Any]]) -> Iterable[tuple[str, Message]]:
-        for channel, body in found:
+    def _decoded(self, found: Iterable[Entry], acked: list[Any]) -> Iterable[tuple[str, Message]]:
+        """
+        Return (channel, message) of each entry, and add its id to `acked`. One that cannot be read becomes a
+        dead letter.
+        """
+        for entry in found:
             try:
-                yield channel, self._store.decode(channel, body)
+                yield entry.channel, self._store.decode(entry.channel, entry.body)
             except Exception as error:  # Unreadable, or a bug
                 try:
-                    self._layer.bury(None, Entry(None, channel, body), error)
+                    self._layer.bury(self.name, entry, error)
                 except Exception:  # the good messages of this batch must arrive all the same
-                    logger.exception("An unreadable message on %s was lost.", channel)
+                    logger.exception("An unreadable message on %s stays there.", entry.channel)
+                    continue
+            acked.append(entry.id)
 
     # What goes out.
 

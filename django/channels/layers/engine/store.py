@@ -187,9 +187,10 @@ class Store(ABC):
     @abstractmethod
     def dead_letter(self, consumer: str | None, entry: Entry, reason: str) -> int:
         """
-        Move an entry to the dead letters: one that `consumer` holds, or, with None, one that was taken for
-        good. Keep the newest `layer.options.dead_letters`. Return how many were dropped for that. An entry
-        that `consumer` holds no more was moved by an earlier call, whose reply got lost: do nothing.
+        Move an entry to the dead letters: one that `consumer` holds, one in the inbox `consumer` (which ends
+        in "!"), or, with None, one that was taken for good. Keep the newest `layer.options.dead_letters`.
+        Return how many were dropped for that. An entry that `consumer` has no more was moved by an earlier
+        call, whose reply got lost: do nothing.
         """
 
     @abstractmethod
@@ -359,8 +360,11 @@ class Store(ABC):
 
         return ThreadedInbox(self.layer, name)
 
-    def receive_inbox(self, name: str, limit: int) -> list[tuple[str, Any]]:
-        """Take up to `limit` messages of an inbox: (channel, body), in order."""
+    def receive_inbox(self, name: str, acked: Sequence[Any], limit: int) -> Sequence[Entry]:
+        """
+        Forget the messages of an inbox whose ids are `acked`, and return up to `limit` of the others, in
+        order. What is returned stays until it is acknowledged.
+        """
         raise NotImplementedError
 
     def gateway_batch(

@@ -163,6 +163,14 @@ class TransactionStore(Store):
     def take_dead(self, tx: Any, id: str) -> Outgoing | None:
         """Remove a dead letter, and return its message."""
 
+    def look_in(self, tx: Any, inbox: str, limit: int) -> Sequence[Entry]:
+        """Return the first `limit` messages of an inbox that have not expired. They stay there."""
+        raise NotImplementedError
+
+    def drop_from(self, tx: Any, inbox: str, ids: Sequence[Any]) -> int:
+        """Remove the messages with these ids from an inbox. Return how many there were."""
+        raise NotImplementedError
+
     @abstractmethod
     def clear(self, tx: Any) -> Iterable[str]:
         """Remove everything but leases and wills. Return the names of the gateways."""
@@ -273,7 +281,13 @@ class TransactionStore(Store):
 
     def dead_letter(self, consumer: str | None, entry: Entry, reason: str) -> int:
         def work(tx: Any) -> int:
-            if consumer is not None and self.take_claim(tx, consumer) is None:
+            if consumer is None:
+                held = True
+            elif consumer.endswith("!"):
+                held = bool(self.drop_from(tx, consumer, [entry.id]))
+            else:
+                held = self.take_claim(tx, consumer) is not None
+            if not held:
                 return 0  # an earlier call did it, and its reply got lost
             return self.add_dead(tx, entry, reason)
 
@@ -432,6 +446,14 @@ class TransactionStore(Store):
         self.transaction(work)
 
     # A gateway's end.
+
+    def receive_inbox(self, name: str, acked: Sequence[Any], limit: int) -> Sequence[Entry]:
+        def work(tx: Any) -> Sequence[Entry]:
+            self.drop_from(tx, name, acked)
+            return self.look_in(tx, name, limit)
+
+        found: Sequence[Entry] = self.transaction(work)
+        return found
 
     def gateway_batch(
         self,

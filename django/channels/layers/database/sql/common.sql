@@ -33,6 +33,18 @@ VALUES (:id, :queue, :channel, :body, {now} + :expiry, :losses);
 SELECT :queue AS queue WHERE EXISTS (
     SELECT 1 FROM channels_database_message WHERE queue = :queue AND expires > {now});
 
+-- name: inbox
+-- The first :limit messages of one gateway's inbox. They stay until "drop_many".
+SELECT id, channel, body FROM channels_database_message
+WHERE queue = :queue AND expires > {now} ORDER BY id LIMIT :limit;
+
+-- name: drop_many
+-- Remove messages of one queue. {rows} is "number" for each.
+DELETE FROM channels_database_message WHERE queue = :queue AND id IN ({rows});
+
+-- name: number
+:id;
+
 -- name: claim_of
 -- The message that a consumer has claimed.
 SELECT id, queue, channel, body, losses FROM channels_database_claim WHERE consumer = :consumer;

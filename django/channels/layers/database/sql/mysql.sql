@@ -79,16 +79,6 @@ ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED;
 REPLACE INTO channels_database_claim (consumer, process, id, queue, channel, body, losses)
 VALUES (:consumer, :process, :id, :queue, :channel, :body, :losses);
 
--- name: drain
--- Up to :limit messages of one gateway's inbox; "drop_many" follows in the transaction.
-SELECT id, channel, body FROM channels_database_message
-WHERE queue = :queue AND expires > {now}
-ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED;
-
--- name: drop_many
--- {ids} is a list of numbers.
-DELETE FROM channels_database_message WHERE queue = :queue AND id IN ({ids});
-
 -- name: peek
 SELECT :queue AS queue FROM DUAL WHERE EXISTS (
     SELECT 1 FROM channels_database_message WHERE queue = :queue AND expires > {now});

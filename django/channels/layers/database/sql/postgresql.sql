@@ -101,20 +101,18 @@ BEGIN
 END
 $$;
 
--- name: function_drain
--- Up to a number of messages of one gateway's inbox, in any order.
-CREATE FUNCTION channels_database_drain(inbox text, floor bigint, most integer)
+-- name: function_inbox
+-- Remove messages of one gateway's inbox by their numbers, and return the first of the others, in order.
+CREATE FUNCTION channels_database_inbox(inbox text, floor bigint, most integer, acked bigint[])
 RETURNS TABLE (found_id bigint, found_channel text, found_body text)
 LANGUAGE plpgsql SET enable_seqscan TO off SET enable_bitmapscan TO off AS $$
 BEGIN
-    RETURN QUERY WITH next AS MATERIALIZED (
-        SELECT m.id FROM channels_database_message AS m
+    IF cardinality(acked) > 0 THEN
+        DELETE FROM channels_database_message AS m WHERE m.queue = inbox AND m.id = ANY (acked);
+    END IF;
+    RETURN QUERY SELECT m.id, m.channel::text, m.body FROM channels_database_message AS m
         WHERE m.queue = inbox AND m.id > floor AND m.expires > {now}
-        ORDER BY m.id LIMIT most FOR UPDATE SKIP LOCKED
-    )
-    DELETE FROM channels_database_message AS m USING next
-    WHERE m.queue = inbox AND m.id = next.id
-    RETURNING m.id, m.channel::text, m.body;
+        ORDER BY m.id LIMIT most;
 END
 $$;
 
@@ -141,8 +139,8 @@ SELECT * FROM channels_database_take(:queues, :names, :marks, '', '');
 -- name: claim
 SELECT * FROM channels_database_take(:queues, :names, :marks, :consumer, :process);
 
--- name: drain
-SELECT * FROM channels_database_drain(:queue, :mark, :limit);
+-- name: inbox
+SELECT * FROM channels_database_inbox(:queue, :mark, :limit, CAST(:acked AS bigint[]));
 
 -- name: room
 SELECT * FROM channels_database_room(:queue, :mark, :limit);

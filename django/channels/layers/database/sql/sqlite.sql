@@ -95,13 +95,6 @@ RETURNING id, queue, channel, body, losses;
 REPLACE INTO channels_database_claim (consumer, process, id, queue, channel, body, losses)
 VALUES (:consumer, :process, :id, :queue, :channel, :body, :losses);
 
--- name: drain
--- Up to :limit messages of one gateway's inbox.
-DELETE FROM channels_database_message WHERE queue = :queue AND id IN (
-    SELECT id FROM channels_database_message
-    WHERE queue = :queue AND expires > {now} ORDER BY id LIMIT :limit)
-RETURNING id, channel, body;
-
 -- name: register
 REPLACE INTO channels_database_process (name, expires) VALUES (:name, {now} + :lease);
 
