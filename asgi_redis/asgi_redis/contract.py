@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from channels import protocol
     from channels.exceptions import ChannelFull, LayerUnavailable
     from channels.layers.base import DeadLetter, Inbox, Message
-    from channels.layers.engine.inbox import Batch, PendingWork, Send
+    from channels.layers.engine.inbox import UNSENDABLE, Batch, PendingWork, Send, encode
     from channels.layers.engine.layer import EngineLayer
     from channels.layers.engine.options import Options, is_count, refusal, split
     from channels.layers.engine.recovery import BURY, DROP, REQUEUE, WILL_EXPIRY, Action

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from . import entry
 from .contract import (
+    UNSENDABLE,
     WILL_EXPIRY,
     Batch,
     ChannelFull,
@@ -29,6 +30,7 @@ from .contract import (
     PendingWork,
     Send,
     Unreadable,
+    encode,
     protocol,
 )
 from .failures import unavailable
@@ -221,7 +223,11 @@ class RedisInbox(Inbox):
     # Sending.
 
     def send(self, channel: str, message: Message, failed: Callable[[Exception], None]) -> None:
-        body = self._store.encode(channel, message)
+        try:
+            body = encode(self._store, channel, message)
+        except UNSENDABLE as error:
+            self._loop.call_soon(failed, error)
+            return
         self._work.send(Send(channel, body, protocol.ignores_capacity(message), failed))
         self._schedule()
 
@@ -236,7 +242,12 @@ class RedisInbox(Inbox):
     def set_will(self, channel: str, will: tuple[str, Message]) -> None:
         target, message = will
         expiry = int(max(self._layer.expiries[target], WILL_EXPIRY) * 1000)
-        self._work.set_will(channel, b"%d:" % expiry + self._store.encode(target, message))
+        try:
+            body = encode(self._store, target, message)
+        except UNSENDABLE:
+            logger.exception("The last will of %s cannot be stored.", channel)
+            return
+        self._work.set_will(channel, b"%d:" % expiry + body)
         self._schedule()
 
     def clear_will(self, channel: str) -> None:

@@ -247,6 +247,36 @@ class ThreadedInboxTests(unittest.TestCase):
     # What goes out.
 
     @in_loop
+    async def test_after_a_batch_that_fails_by_a_bug_messages_leave_one_by_one(self):
+        def take(name, wills, cleared, discards, sends):
+            if any("bad" in each.body for each in sends):
+                raise RuntimeError("a bug about one of them")
+            return ()
+
+        gate, refused = threading.Event(), []
+        self.store.answers["gateway_batch"] = [lambda *args: gate.wait(TIMEOUT) and ()] + [take] * 5
+        self.open()
+        self.inbox.send("work", {"n": 0}, self.failures.append)
+        await self.until(lambda: len(self.batches()) == 1)
+
+        def send(message):
+            def failed(error):
+                refused.append((message, type(error)))
+                if isinstance(error, LayerUnavailable):
+                    send(message)
+
+            self.inbox.send("work", message, failed)
+
+        for message in ({"n": 1}, {"bad": 2}, {"n": 3}):
+            send(message)
+        with self.assertLogs(LOGGER, "ERROR"):
+            gate.set()
+            await self.until(lambda: refused[-1:] == [({"bad": 2}, RuntimeError)])
+            await self.until(lambda: len(self.batches()) == 5)
+        self.assertEqual(len(refused), 4)
+        self.assertEqual(self.sent()[-3:], ['{"n": 1}', '{"bad": 2}', '{"n": 3}'])
+
+    @in_loop
     async def test_what_one_turn_wants_leaves_in_one_batch(self):
         gate = threading.Event()
         self.store.answers["gateway_batch"] = [lambda *args: gate.wait(TIMEOUT) and ()]

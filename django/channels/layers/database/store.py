@@ -31,6 +31,9 @@ from .statements import numbered, statements
 #: Rows that one INSERT takes.
 MAX_ROWS = 200
 
+#: Bytes of bodies in one statement, unless a single one is longer. MariaDB refuses statements of 16 MB.
+MAX_STATEMENT = 4 * 1024 * 1024
+
 #: Seconds for which a look that found nothing spares other threads theirs, while notifications come through.
 EMPTY_LIFETIME = 4.0
 
@@ -128,9 +131,18 @@ class DatabaseStore(Maintenance, TransactionStore):
         return _with_rows(self.sql[name], self.sql[row_name], len(rows)), parameters
 
     def parts(self, rows: list[Row]) -> Iterator[list[Row]]:
-        """Split `rows` into lists that one statement takes."""
-        for start in range(0, len(rows), MAX_ROWS):
-            yield rows[start : start + MAX_ROWS]
+        """Split `rows` into lists that one statement takes: by number, and by the size of their bodies."""
+        part: list[Row] = []
+        size = 0
+        for row in rows:
+            length = len(row.get("body") or "")
+            if part and (len(part) == MAX_ROWS or size + length > MAX_STATEMENT):
+                yield part
+                part, size = [], 0
+            part.append(row)
+            size += length
+        if part:
+            yield part
 
     def transaction(self, work: Callable[[Connection], Any]) -> Any:
         def run(connection: Connection) -> tuple[Any, set[str], bool]:

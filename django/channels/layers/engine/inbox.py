@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple
 from ...exceptions import ChannelFull, LayerUnavailable, MessageTooLarge
 from ...protocol import ignores_capacity, reset
 from ..base import Inbox
+from ..messages import MAX_WEIGHT
 from .store import Entry, Outgoing, Will
 from .threads import start_thread
 
 if TYPE_CHECKING:
     from ..base import Message
     from .layer import EngineLayer
+    from .store import Store
 
 logger = logging.getLogger("django.channels.layers")
 
@@ -33,6 +35,12 @@ ACK_INTERVAL = 0.05
 
 #: Messages that leave in one batch at most.
 SEND_BATCH = 500
+
+#: Bytes, or characters of text, in the body of one message. A message of MAX_WEIGHT fits whatever it holds.
+MAX_BODY = 2 * MAX_WEIGHT
+
+#: Why a body cannot be made: a message of a gateway isn't checked before.
+UNSENDABLE = (MessageTooLarge, TypeError, ValueError, OverflowError)
 
 #: Seconds between two tries to reach the store.
 RETRY_INTERVAL = 0.3
@@ -146,6 +154,15 @@ class PendingWork:
         self._dropped = batch.dropped + self._dropped
 
 
+def encode(store: Store, channel: str, message: Message) -> Any:
+    """Return the body of a gateway's message. Raises one of UNSENDABLE."""
+    body = store.encode(channel, message)
+    if len(body) > MAX_BODY:
+        text = "The message for %s takes %d bytes, over the limit of %d."
+        raise MessageTooLarge(text % (channel, len(body), MAX_BODY))
+    return body
+
+
 class ThreadedInbox(Inbox):
     """
     The inbox of a gateway over a store whose calls block.
@@ -170,6 +187,8 @@ class ThreadedInbox(Inbox):
         ] = []  # ids of the reading thread: what it passed on, and the store still has
         self._work = PendingWork()
         self._sending = False
+        #: How many of the next messages leave one by one.
+        self._singly = 0
         self._registered = False
         try:
             self._register()
@@ -321,14 +340,19 @@ class ThreadedInbox(Inbox):
             if not self._work:
                 return False
             self._sending = True
-            batch = self._work.take(SEND_BATCH)
+            is_single = self._singly > 0
+            self._singly -= is_single
+            batch = self._work.take(1 if is_single else SEND_BATCH)
         try:
             self._send_batch(batch)
         except BaseException as error:
-            reported = error
+            reported: Any = error
             if not isinstance(error, LayerUnavailable):
                 logger.exception("What the gateway %s sent was lost.", self.name)
-                reported = LayerUnavailable(str(error))
+                if not is_single:
+                    # One of them may be to blame. They will be tried again, one by one.
+                    reported = LayerUnavailable(str(error))
+                    self._singly = len(batch.sends)
             for each in batch.sends:
                 self._call(each.failed, reported)
             with self._lock:
@@ -344,21 +368,20 @@ class ThreadedInbox(Inbox):
     def _send_batch(self, batch: Batch) -> None:
         if not self._registered:
             self._register()
-        encode = self._store.encode
+        store = self._store
         wills, sends, senders = [], [], []
         for connection, (channel, message) in list(batch.wills.items()):
             try:
-                wills.append(Will(connection, channel, encode(channel, message)))
-            except (MessageTooLarge, TypeError, ValueError):
+                wills.append(Will(connection, channel, encode(store, channel, message)))
+            except UNSENDABLE:
                 del batch.wills[connection]  # it would fail again
                 logger.exception("The last will of %s cannot be stored.", connection)
         for each in batch.sends:
             try:
-                sends.append(
-                    Outgoing(each.channel, encode(each.channel, each.body), each.unlimited)
-                )
+                body = encode(store, each.channel, each.body)
+                sends.append(Outgoing(each.channel, body, each.unlimited))
                 senders.append(each)
-            except (MessageTooLarge, TypeError, ValueError) as error:
+            except UNSENDABLE as error:
                 # One bad message does not take the others of its batch with it.
                 self._call(each.failed, error)
         full = self._store.gateway_batch(self.name, wills, batch.cleared, batch.discards, sends)

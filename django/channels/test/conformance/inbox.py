@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Awaitable, Callable
 
-from ...exceptions import ChannelFull
+from ...exceptions import ChannelFull, LayerUnavailable
 from ...protocol import (
     EVENT_ID,
     HTTP_REQUEST,
@@ -109,6 +109,47 @@ class InboxTests(LayerCase):
             for number in range(3):
                 _, message = await loop.run_in_executor(None, self.receive, "test.out")
                 self.assertEqual(message, {"number": number})
+            self.assertEqual(failures, [])
+
+        self.run_in_inbox(check)
+
+    def test_a_message_that_cannot_be_sent_leaves_others_alone(self) -> None:
+        bad: list[Any] = [{"x": b"x" * 20 * 1024 * 1024}, {"x": object()}]
+        bad += [{"headers": [[b"h", "h" * 20 * 1024 * 1024]]}]
+
+        async def check(inbox: Inbox) -> None:
+            failures: list[Exception] = []
+            others: list[Exception] = []
+            for number, message in enumerate(bad):
+                inbox.send("test.out", {"number": number}, others.append)
+                inbox.set_will("test.inbox!%d" % number, ("test.will", message))
+                inbox.send("test.bad", message, failures.append)
+            inbox.send("test.out", {"number": len(bad)}, others.append)
+            loop = asyncio.get_event_loop()
+            for number in range(len(bad) + 1):
+                _, message = await loop.run_in_executor(None, self.receive, "test.out")
+                self.assertEqual(message, {"number": number})
+            self.assertEqual(others, [])
+            if self.layer.crosses_processes:
+                await asyncio.sleep(0)
+                self.assertEqual(len(failures), len(bad))
+                for each in failures:
+                    self.assertNotIsInstance(each, (ChannelFull, LayerUnavailable))
+
+        self.run_in_inbox(check)
+
+    def test_many_large_messages_leave_at_once(self) -> None:
+        self.layer = self.make_layer(capacity=100)
+        large = b"x" * (1024 * 1024 - 1000)
+
+        async def check(inbox: Inbox) -> None:
+            failures: list[Exception] = []
+            for number in range(14):
+                inbox.send("test.out", {"number": number, "x": large}, failures.append)
+            loop = asyncio.get_event_loop()
+            for number in range(14):
+                _, message = await loop.run_in_executor(None, self.receive, "test.out")
+                self.assertEqual(message["number"], number)
             self.assertEqual(failures, [])
 
         self.run_in_inbox(check)
