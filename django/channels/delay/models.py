@@ -28,10 +28,14 @@ class DelayedMessage(models.Model):
     """A message for `channel_name`, to be sent at `due_date`."""
 
     due_date = models.DateTimeField(db_index=True, default=timezone.now)
-    channel_name = models.CharField(max_length=100)
+    channel_name = models.CharField(max_length=512)
     content = models.TextField()
 
     objects = DelayedMessageQuerySet.as_manager()
+
+    class Meta:
+        # The table of Channels 1.1, where the app's label was "channels.delay". See the migration.
+        db_table = "channels.delay_delayedmessage"
 
     @property
     def delay(self) -> int:

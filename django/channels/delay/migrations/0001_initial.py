@@ -7,6 +7,10 @@ class Migration(migrations.Migration):
 
     dependencies = ()
 
+    # Channels 1.1 made the same table, with an app label that Django 3.2 and newer refuse. If its migration
+    # was applied, this one counts as applied. Migrations that depend on it depend on this one.
+    replaces = [("channels.delay", "0001_initial")]
+
     operations = [
         migrations.CreateModel(
             name="DelayedMessage",
@@ -18,8 +22,9 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("due_date", models.DateTimeField(db_index=True, default=timezone.now)),
-                ("channel_name", models.CharField(max_length=100)),
+                ("channel_name", models.CharField(max_length=512)),
                 ("content", models.TextField()),
             ],
+            options={"db_table": "channels.delay_delayedmessage"},
         ),
     ]
