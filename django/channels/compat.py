@@ -26,6 +26,24 @@ except ImportError:  # until Django 1.9 goes
         """The session was deleted before it was saved."""
 
 
+try:
+    from django.urls import get_script_prefix, get_urlconf, set_script_prefix, set_urlconf
+except ImportError:  # until Django 1.9 goes
+    from django.core.urlresolvers import (
+        get_script_prefix,
+        get_urlconf,
+        set_script_prefix,
+        set_urlconf,
+    )
+
+__all__ = [  # imported from here
+    "CallableBool",
+    "get_script_prefix",
+    "get_urlconf",
+    "set_script_prefix",
+    "set_urlconf",
+]
+
 #: What `save_existing_session` raises.
 SessionEnded: type[Exception] = UpdateError
 

@@ -13,15 +13,7 @@ from typing import Any, NamedTuple
 from django.conf import settings
 from django.utils import timezone, translation
 
-try:
-    from django.urls import get_script_prefix, get_urlconf, set_script_prefix, set_urlconf
-except ImportError:  # Django 1.8 and 1.9
-    from django.core.urlresolvers import (
-        get_script_prefix,
-        get_urlconf,
-        set_script_prefix,
-        set_urlconf,
-    )
+from .compat import get_script_prefix, get_urlconf, set_script_prefix, set_urlconf
 
 
 class _State(NamedTuple):

@@ -30,6 +30,7 @@ from .consume import (
     run_consumer,
 )
 from .exceptions import LayerUnavailable
+from .layers.engine.threads import start_thread
 from .log import shown
 from .message import Message
 from .outbox import TO_CHANNEL, PendingSend
@@ -200,6 +201,11 @@ class Worker:
         self.stopping = True
         self.channel_layer.wake(self.consumer_id)
 
+    def failed(self) -> bool:
+        """Count that a bug has ended `run`. Return whether it is not to run again."""
+        self.channel_layer.count("threads_restarted")
+        return self.stopping
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         # Not `stop`: a handler runs between two instructions, while this thread may hold the layer's lock.
         self.stopping = True
@@ -324,20 +330,6 @@ def _is_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _keep_running(worker: Worker) -> None:
-    """Run `worker`. If a bug ends it, run it again: a site must not lose its threads one by one."""
-    while True:
-        try:
-            worker.run()
-            return
-        except BaseException:
-            logger.exception("A worker thread ended by this error. It starts again:")
-            worker.channel_layer.count("threads_restarted")
-        if worker.stopping:
-            return
-        time.sleep(RECONNECT_INTERVAL)
-
-
 def _matches(name: str, patterns: list[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
@@ -378,14 +370,8 @@ class WorkerGroup:
         self.channel_layer.router  # noqa: B018  (a wrong routing fails here, not in every thread)
         self.ready()
         for number, worker in enumerate(self.workers, 1):
-            thread = threading.Thread(
-                target=_keep_running,
-                args=(worker,),
-                name="channels-worker-%d" % number,
-                daemon=True,
-            )
-            thread.start()
-            self._threads.append(thread)
+            name = "channels-worker-%d" % number
+            self._threads.append(start_thread(name, worker.run, worker.failed))
         worker_process_ready.send(sender=self)
 
     def run(self) -> None:

@@ -54,6 +54,19 @@ class StartThreadTests(ThreadCase):
             self.assertIn("The thread channels-test failed; it continues.", logs.output[0])
             self.assertIn("Traceback", logs.output[0])
 
+    def test_work_that_is_over_does_not_start_again_after_a_failure(self):
+        calls, over = [], iter([False, True])
+
+        def work():
+            calls.append(1)
+            raise ValueError("again")
+
+        with self.assertLogs(LOGGER, "ERROR"):
+            thread = start_thread("channels-test", work, lambda: next(over))
+            thread.join(TIMEOUT)
+        self.assertFalse(thread.is_alive())
+        self.assertEqual(len(calls), 2)
+
     def test_many_failures_are_one_line(self):
         with self.assertLogs(LOGGER, "ERROR") as logs:
             self.run_with([ValueError("again")] * 20)

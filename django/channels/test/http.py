@@ -12,6 +12,7 @@ from django.http import HttpRequest, SimpleCookie
 
 from ..asgi import DEFAULT_LAYER_ALIAS
 from ..gateway.handshake import answer_to_handshake
+from ..gateway.scopes import connect_event, request_event
 from ..subprotocols import choose, known_subprotocols
 from .base import Client, forget_session
 
@@ -142,21 +143,21 @@ class WSClient(Client):
 
     def _event(self, channel: str, path: str) -> dict[str, Any]:
         path, _, query_string = path.partition("?")
+        scope = {
+            "path": path,
+            "query_string": query_string.encode("utf-8"),
+            "headers": self.headers,
+            "client": ("127.0.0.1", 0),
+            "server": ("testserver", 80),
+            "method": "GET",
+            "subprotocols": self.subprotocols,
+        }
         event: dict[str, Any] = {"path": path, "headers": self.headers}
-        if channel in ("websocket.connect", "http.request"):
-            event.update(
-                scheme="ws" if channel == "websocket.connect" else "http",
-                query_string=query_string.encode("utf-8"),
-                root_path="",
-                client=["127.0.0.1", 0],
-                server=["testserver", 80],
-            )
         if channel == "http.request":
-            event.update(method="GET", http_version="1.1", body=b"")
+            event = dict(request_event(scope), body=b"")
         if channel.startswith("websocket."):
             if channel == "websocket.connect":
-                if self.subprotocols:
-                    event["subprotocols"] = list(self.subprotocols)
+                event = connect_event(scope)
                 self._order = 0
                 forget_session(self.channel_layer, self.reply_channel)
             elif channel == "websocket.disconnect":

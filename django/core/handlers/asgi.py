@@ -43,7 +43,7 @@ __all__ = [
 
 try:
     from django.urls import get_resolver, set_script_prefix
-except ImportError:  # Django 1.8 and 1.9
+except ImportError:  # Django 1.8 and 1.9. (Not from compat.py: see the first lines of this file.)
     from django.core.urlresolvers import get_resolver, set_script_prefix
 
 try:

@@ -1,5 +1,5 @@
 """
-Threads that do not end by a bug: every thread that a layer starts begins here.
+Threads that do not end by a bug: every thread of layers and workers begins here.
 """
 
 from __future__ import annotations
@@ -20,19 +20,22 @@ RESTART_INTERVAL, MAX_RESTART_INTERVAL = 0.1, 1.0
 STEADY = 10.0
 
 
-def start_thread(name: str, work: Callable[[], object]) -> threading.Thread:
+def start_thread(
+    name: str, work: Callable[[], object], is_over: Callable[[], bool] = lambda: False
+) -> threading.Thread:
     """
     Start the daemon thread `name`, which calls `work()` until it returns, and return the thread.
 
     Whatever `work` raises, SystemExit included, is logged, at most once a second, and `work` is called again
-    after a pause. So `work` must be able to begin again, and must return at once when it is to end.
+    after a pause, unless `is_over()`. So `work` must be able to begin again, and must return at once when it
+    is to end.
     """
-    thread = threading.Thread(target=_repeat, args=(name, work), name=name, daemon=True)
+    thread = threading.Thread(target=_repeat, args=(name, work, is_over), name=name, daemon=True)
     thread.start()
     return thread
 
 
-def _repeat(name: str, work: Callable[[], object]) -> None:
+def _repeat(name: str, work: Callable[[], object], is_over: Callable[[], bool]) -> None:
     limit, pause = RateLimit(), RESTART_INTERVAL
     while True:
         began = time.monotonic()
@@ -41,6 +44,8 @@ def _repeat(name: str, work: Callable[[], object]) -> None:
             return
         except BaseException:  # also SystemExit: nothing that a thread meets may stop the site
             _log(name, limit)
+        if is_over():
+            return
         if time.monotonic() - began > STEADY:
             pause = RESTART_INTERVAL
         time.sleep(pause)
