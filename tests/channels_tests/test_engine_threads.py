@@ -136,7 +136,8 @@ class LayerThreadTests(ThreadCase):
             inbox.send("work", {"sent": True}, failed.append)
             await _until(lambda: len(store.named("gateway_batch")) > len(ERRORS))
         store.usual["receive_inbox"] = ()
-        self.assertEqual({type(each) for each in failed}, {LayerUnavailable})
+        # A batch that failed by a bug is tried once more message by message, and then the error is told.
+        self.assertIsInstance(failed[0], LayerUnavailable)
         self.assertEqual(len(failed), len(ERRORS))
         await inbox.close()
 

@@ -319,7 +319,9 @@ class MemoryChannelLayer(BaseChannelLayer):
         inbox_name = inbox_of(check_channel_name(channel))
         with self._lock:
             inbox = self._inboxes.get(inbox_name or "")
-            members = self._groups.setdefault(group, {}).setdefault(inbox and inbox.name, {})
+            members = self._groups.setdefault(group, {}).setdefault(
+                inbox.name if inbox else None, {}
+            )
             if channel not in members:
                 members[channel] = None
                 if inbox is not None:
@@ -330,7 +332,7 @@ class MemoryChannelLayer(BaseChannelLayer):
         inbox_name = inbox_of(check_channel_name(channel))
         with self._lock:
             inbox = self._inboxes.get(inbox_name or "")
-            if self._discard(group, inbox and inbox.name, channel) and inbox is not None:
+            if self._discard(group, inbox.name if inbox else None, channel) and inbox is not None:
                 inbox.put(channel, protocol.group_discarded(group), control=True)
 
     def _discard(self, group: str, inbox_name: str | None, channel: str) -> bool:

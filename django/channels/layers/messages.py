@@ -26,6 +26,7 @@ def clean(message: Any, limit: int = MAX_WEIGHT) -> dict[str, Any]:
     """
     if not isinstance(message, dict):
         raise InvalidMessage("A message is a dict, not %s." % type(message).__name__)
+    copy: dict[str, Any]
     copy, weight = _copy(message, "")
     if weight > limit:
         raise MessageTooLarge(
@@ -66,7 +67,8 @@ def _copy(value: Any, where: str) -> tuple[Any, int]:
     if kind is float:
         return value, len(repr(value))
     if kind is dict:
-        copy, total = {}, 2
+        copy: dict[str, Any] = {}
+        total = 2
         for key, item in value.items():
             if type(key) is not str:
                 if not isinstance(key, str):
@@ -76,12 +78,13 @@ def _copy(value: Any, where: str) -> tuple[Any, int]:
             total += weight + len(key) + 4
         return copy, total
     if kind is list or kind is tuple:
-        copy, total = [], 2
+        items: list[Any] = []
+        total = 2
         for index, item in enumerate(value):
             item, weight = _copy(item, "%s[%d]" % (where, index))
-            copy.append(item)
+            items.append(item)
             total += weight + 1
-        return copy, total
+        return items, total
     return _copy(_plain(value, where), where)
 
 
@@ -91,7 +94,8 @@ def _plain(value: Any, where: str) -> Any:
         return str.__str__(value)
     if isinstance(value, CallableBool):
         return bool(value)
-    for kind in (bytes, int, float, dict, list, tuple):
+    kinds: tuple[Any, ...] = (bytes, int, float, dict, list, tuple)
+    for kind in kinds:
         if isinstance(value, kind):
             return kind(value)
     raise InvalidMessage("%s is a %s%s" % (_name(where), type(value).__name__, _REMEDY))

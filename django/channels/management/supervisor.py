@@ -5,6 +5,8 @@ A child is the same command in a new interpreter, so that new code is what it ru
 ties it to the supervisor: the child says on it that it works, and takes its end for a request to leave.
 """
 
+from __future__ import annotations
+
 import logging
 import os
 import select
@@ -14,6 +16,8 @@ import subprocess
 import sys
 import threading
 import time
+from types import FrameType
+from typing import Any, Callable, Iterable
 
 logger = logging.getLogger("django.channels.worker")
 
@@ -36,29 +40,29 @@ LATE = 5.0
 class Tie:
     """A child's end of the pair of sockets."""
 
-    def __init__(self, descriptor):
+    def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
 
     @classmethod
-    def of_this_process(cls):
-        """The Tie, if a supervisor started this process; else None."""
+    def of_this_process(cls) -> Tie | None:
+        """Return the Tie, if a supervisor started this process; else None."""
         parent, _, descriptor = os.environ.pop(VARIABLE, "").partition(":")
         # A process that inherited the environment from a child is not a child of the supervisor.
         if not parent or int(parent) != os.getppid():
             return None
         return cls(int(descriptor))
 
-    def ready(self):
+    def ready(self) -> None:
         """Say that this process works."""
         try:
             self._socket.send(b"1")
         except OSError:
             pass  # the supervisor has gone: `on_loss` sees it
 
-    def on_loss(self, function):
+    def on_loss(self, function: Callable[[], object]) -> None:
         """Call `function()`, in a thread, when the supervisor has gone."""
 
-        def watch():
+        def watch() -> None:
             try:
                 self._socket.recv(1)
             except OSError:
@@ -71,7 +75,7 @@ class Tie:
 class _Child:
     """One process, the supervisor's view of it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.socket, theirs = socket.socketpair()
         environment = dict(os.environ)
         environment[VARIABLE] = "%d:%d" % (os.getpid(), theirs.fileno())
@@ -83,14 +87,14 @@ class _Child:
             theirs.close()
         self.begun = time.monotonic()
         self.ready = False
-        self.leaving = None  # the time at which it is killed
+        self.leaving: float | None = None  # the time at which it is killed
 
-    def ask_to_leave(self, grace):
+    def ask_to_leave(self, grace: float) -> None:
         if self.leaving is None:
             self.leaving = time.monotonic() + grace + LATE
             self.signal(signal.SIGTERM)
 
-    def signal(self, number):
+    def signal(self, number: int) -> None:
         if self.process.poll() is None:
             self.process.send_signal(number)
 
@@ -101,20 +105,20 @@ class Supervisor:
     by one, as far as the new ones come to work.
     """
 
-    def __init__(self, processes, grace):
+    def __init__(self, processes: int, grace: float) -> None:
         self.processes = processes
         self.grace = grace
-        self._children = []
+        self._children: list[_Child] = []
         self._ending = False
-        self._renewals = []  # children to be replaced
-        self._newcomer = None  # who is to replace the first of them
+        self._renewals: list[_Child] = []  # children to be replaced
+        self._newcomer: _Child | None = None  # who is to replace the first of them
         self._early_deaths = 0
         self._next_start = 0.0
         self._clean = True
-        self._signals = []
+        self._signals: list[int] = []
 
-    def run(self):
-        """Supervise until told to end; returns whether all children ended by themselves."""
+    def run(self) -> bool:
+        """Supervise until told to end; return whether all children ended by themselves."""
         reading, writing = os.pipe()
         for descriptor in (reading, writing):
             os.set_blocking(descriptor, False)
@@ -127,18 +131,18 @@ class Supervisor:
             if self._ending and not self._children:
                 return self._clean
             waiting = {child.socket: child for child in self._children if not child.ready}
-            ready, _, _ = select.select([reading] + list(waiting), [], [], self._pause())
-            for each in ready:
+            watched: list[Any] = [reading, *waiting]
+            for each in select.select(watched, [], [], self._pause())[0]:
                 if each == reading:
                     os.read(reading, 4096)
                 else:
                     self._hear(waiting[each])
 
-    def _on_signal(self, number, frame):
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals.append(number)
 
-    def _pause(self):
-        """Seconds until something is due by itself."""
+    def _pause(self) -> float:
+        """Return the seconds until something is due by itself."""
         now = time.monotonic()
         due = [child.leaving for child in self._children if child.leaving is not None]
         if self._newcomer is not None:
@@ -147,14 +151,14 @@ class Supervisor:
             due.append(self._next_start)
         return max(0.01, min(due) - now) if due else 60.0
 
-    def _wanted(self):
+    def _wanted(self) -> list[_Child]:
         return [
             child
             for child in self._children
             if child.leaving is None and child is not self._newcomer
         ]
 
-    def step(self):
+    def step(self) -> None:
         """Do what signals, deaths and the clock ask for."""
         while self._signals:
             number = self._signals.pop(0)
@@ -182,13 +186,13 @@ class Supervisor:
             self._start_missing(now)
             self._renew(now)
 
-    def _start_missing(self, now):
+    def _start_missing(self, now: float) -> None:
         while len(self._wanted()) < self.processes and now >= self._next_start:
             self._children.append(_Child())
             if self._early_deaths:
                 return
 
-    def _renew(self, now):
+    def _renew(self, now: float) -> None:
         newcomer = self._newcomer
         if newcomer is not None:
             if newcomer.ready:
@@ -206,19 +210,19 @@ class Supervisor:
             self._newcomer = _Child()
             self._children.append(self._newcomer)
 
-    def _give_up_newcomer(self):
+    def _give_up_newcomer(self) -> None:
         newcomer, self._newcomer = self._newcomer, None
         self._renewals = []
         if newcomer is not None:
             newcomer.ask_to_leave(self.grace)
 
-    def _hear(self, child):
+    def _hear(self, child: _Child) -> None:
         try:
             child.ready = child.socket.recv(1) == b"1" or child.process.wait(1) is None
         except (OSError, subprocess.TimeoutExpired):
             pass
 
-    def _bury(self, child):
+    def _bury(self, child: _Child) -> None:
         self._children.remove(child)
         child.socket.close()
         status = child.process.returncode
@@ -252,12 +256,12 @@ class Supervisor:
             level=logging.ERROR,
         )
 
-    def _say(self, text, *values, **options):
-        logger.log(options.get("level", logging.INFO), "The supervisor " + text + ".", *values)
+    def _say(self, text: str, *values: object, level: int = logging.INFO) -> None:
+        logger.log(level, "The supervisor " + text + ".", *values)
 
 
-def command_line():
-    """What started this process, for another one like it."""
+def command_line() -> list[str]:
+    """Return what started this process, for another one like it."""
     command = [sys.executable] + ["-W" + option for option in sys.warnoptions]
     command += [
         "-X%s=%s" % pair if pair[1] is not True else "-X" + pair[0] for pair in _x_options()
@@ -271,5 +275,5 @@ def command_line():
     return command + sys.argv
 
 
-def _x_options():
+def _x_options() -> Iterable[tuple[str, Any]]:
     return getattr(sys, "_xoptions", {}).items()

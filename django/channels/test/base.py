@@ -110,11 +110,21 @@ def _is_ours(hook: Callable[[], Any]) -> bool:
     return getattr(hook, "__module__", None) is not None and hook.__module__.startswith(_PACKAGE)
 
 
-class ChannelTestMixin:
+if TYPE_CHECKING:
+
+    class _TestCase(TransactionTestCase):
+        pass
+else:
+    _TestCase = object
+
+
+class ChannelTestMixin(_TestCase):
     """Replaces channel layers by in-memory test layers, which are emptied before each test."""
 
     #: The aliases of the layers to replace; None for all that are configured.
     test_channel_aliases: Iterable[str] | None = None
+
+    _former_layers: dict[str, Any]
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -122,7 +132,7 @@ class ChannelTestMixin:
         # class yet, so look at what it is about to override.
         overridden = getattr(cls, "_overridden_settings", None) or {}
         layers = {k: v for k, v in overridden.items() if k == "CHANNEL_LAYERS"}
-        cls._former_layers: dict[str, Any] = {}
+        cls._former_layers = {}
         with override_settings(**layers):
             aliases = cls.test_channel_aliases
             for alias in list(channel_layers if aliases is None else aliases):
@@ -348,7 +358,8 @@ class apply_routes:
 
     def __call__(self, decorated: Any) -> Any:
         if isinstance(decorated, type):
-            decorated.run = self(decorated.run)
+            test_case: Any = decorated
+            test_case.run = self(test_case.run)
             return decorated
 
         @functools.wraps(decorated)

@@ -5,11 +5,14 @@ They run in threads of the test process, against the test database. Daphne's eve
 started once in a process, so one server (and one port) serves every test case in turn.
 """
 
+from __future__ import annotations
+
 import asyncio
 import socket
 import sys
 import threading
 from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Iterator
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -22,6 +25,9 @@ from ..routing import Router
 from ..signals import consumer_started
 from ..worker import WorkerGroup
 from .base import make_test_layer
+
+if TYPE_CHECKING:
+    from ..layers.base import BaseChannelLayer
 
 #: Seconds that the server gets to listen, and a test's connections get to end.
 PATIENCE = 30.0
@@ -46,11 +52,11 @@ class ChannelLiveServerTestCase(TransactionTestCase):
     #: How many worker threads to run.
     threads = 4
 
-    live_server_url = None
-    live_server_ws_url = None
+    live_server_url: str | None = None
+    live_server_ws_url: str | None = None
 
     @classmethod
-    def setUpClass(cls):
+    def setUpClass(cls) -> None:
         super().setUpClass()
         # After Django has overridden the settings of the class, because they may include ALLOWED_HOSTS.
         cls._allowed_hosts = modify_settings(ALLOWED_HOSTS={"append": cls.host})
@@ -66,11 +72,11 @@ class ChannelLiveServerTestCase(TransactionTestCase):
             raise
 
     @classmethod
-    def tearDownClass(cls):
+    def tearDownClass(cls) -> None:
         cls._allowed_hosts.disable()
         super().tearDownClass()
 
-    def run(self, result=None):
+    def run(self, result: Any = None) -> Any:
         # Not in setUp, so that a test case need not call super().setUp(); and inside what Django
         # does around a test, so that no consumer runs any more when it empties the database.
         try:
@@ -85,15 +91,15 @@ class ChannelLiveServerTestCase(TransactionTestCase):
 
 
 @contextmanager
-def _site(case):
-    """What one test has: its layers, workers and shared connections."""
+def _site(case: ChannelLiveServerTestCase) -> Iterator[None]:
+    """Provide what one test has: its layers, workers and shared connections."""
     with ExitStack() as stack:
         shared = [each for each in connections.all() if _in_memory(each)]
         for each in shared:
             _share(each, True)
             stack.callback(_share, each, False)
 
-        def use_shared(**kwargs):
+        def use_shared(**kwargs: Any) -> None:
             """Share the connections in a worker thread, because a new one would see another database."""
             for each in shared:
                 connections[each.alias] = each
@@ -129,10 +135,10 @@ def _site(case):
         yield
 
 
-def _make_layer(alias):
+def _make_layer(alias: str) -> Any:
     """
-    A layer for a test. Raises ImproperlyConfigured for one with a server but no TEST_CONFIG. One besides the
-    default that cannot be imported here is replaced by one in memory.
+    Return a layer for a test. Raises ImproperlyConfigured for one with a server but no TEST_CONFIG. One
+    besides the default that cannot be imported here is replaced by one in memory.
     """
     try:
         layer_class = import_backend(alias, channel_layers.configs[alias])
@@ -145,16 +151,16 @@ def _make_layer(alias):
     return make_test_layer(alias)
 
 
-def _in_memory(connection):
+def _in_memory(connection: Any) -> bool:
     name = str(connection.settings_dict["NAME"])
     return connection.vendor == "sqlite" and (name == ":memory:" or "mode=memory" in name)
 
 
-def _is_old(connection):
+def _is_old(connection: Any) -> bool:
     return not hasattr(connection, "inc_thread_sharing")
 
 
-def _share(connection, shared):
+def _share(connection: Any, shared: bool) -> None:
     """Let other threads use `connection`, or no longer."""
     if _is_old(connection):  # until Django 2.1 goes
         connection.allow_thread_sharing = shared
@@ -167,17 +173,17 @@ def _share(connection, shared):
 class _Server:
     """Daphne in a daemon thread; what it serves is set by `serve`, for one test at a time."""
 
-    def __init__(self):
-        self.address = None
-        self.port = None
-        self.loop = None
-        self.layer = None
-        self.sends = set()
-        self.error = None
+    def __init__(self) -> None:
+        self.address: str | None = None
+        self.port: int | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.layer: BaseChannelLayer | None = None
+        self.sends: set[Any] = set()
+        self.error: BaseException | None = None
         self.listening = threading.Event()
 
-    def listen(self, address):
-        """Start it on `address` (an IP address) unless it runs; returns its port."""
+    def listen(self, address: str) -> int:
+        """Start it on `address` (an IP address) unless it runs; return its port."""
         if self.address is None:
             try:
                 from daphne.server import Server
@@ -190,9 +196,9 @@ class _Server:
             )
             thread.start()
             self.listening.wait(PATIENCE)
-            if self.port is None:
-                raise self.error or RuntimeError("Daphne did not start to listen.")
-            self.address = address
+            self.address = None if self.port is None else address
+        if self.port is None:
+            raise self.error or RuntimeError("Daphne did not start to listen.")
         if address != self.address:
             raise ImproperlyConfigured(
                 "One server serves all tests of a process, and it listens on %s: every test case "
@@ -200,15 +206,15 @@ class _Server:
             )
         return self.port
 
-    def _run(self, server_class, address):
+    def _run(self, server_class: Any, address: str) -> None:
         outer = self
 
         class Server(server_class):
-            def listen_success(self, port):
+            def listen_success(self, port: Any) -> None:
                 outer.port = port.getHost().port
                 outer.listening.set()
 
-            def listen_error(self, failure):
+            def listen_error(self, failure: Any) -> None:
                 outer.error = failure.value
                 outer.listening.set()
 
@@ -223,8 +229,8 @@ class _Server:
             self.error = error
             self.listening.set()
 
-    async def application(self, scope, receive, send):
-        """ASGI 3: the layer of the running test."""
+    async def application(self, scope: Any, receive: Any, send: Any) -> None:
+        """Be an ASGI 3 application: the layer of the running test."""
         self.loop = asyncio.get_event_loop()
         layer = self.layer
         if layer is None:
@@ -236,23 +242,23 @@ class _Server:
         finally:
             self.sends.discard(send)
 
-    def serve(self, layer):
+    def serve(self, layer: BaseChannelLayer) -> None:
         """Serve `layer` from now on."""
         self.layer = layer
 
-    def end(self):
+    def end(self) -> None:
         """Close what the test has left open, and wait until its consumers have ended."""
         layer, self.layer = self.layer, None
         if self.loop is not None and layer is not None and self.loop in layer._gateways:
             asyncio.run_coroutine_threadsafe(self._end(layer), self.loop).result(PATIENCE)
 
-    async def _end(self, layer):
+    async def _end(self, layer: BaseChannelLayer) -> None:
         for send in list(self.sends):
             await send({"type": "websocket.close", "code": 1000})
         await layer.gateway.stop()
 
 
-async def _unavailable(scope, receive, send):
+async def _unavailable(scope: Any, receive: Any, send: Any) -> None:
     """Answer requests that arrive between two tests, for example from a browser that is still open."""
     await receive()
     if scope["type"] == "websocket":

@@ -121,7 +121,7 @@ class Connections:
         """Return whether an idle connection is still there, without asking the server."""
         return not readable(connection.raw.fileno())
 
-    def explain(self, error: Any) -> BaseException:
+    def explain(self, error: BaseException) -> BaseException:
         """Return the exception to raise for one of the driver's `errors`."""
         raise NotImplementedError
 
@@ -301,10 +301,11 @@ def readable(descriptor: int, timeout: float = 0.0) -> bool:
     return bool(select.select([descriptor], [], [], timeout)[0])
 
 
-def not_migrated(alias: str, error: object) -> ImproperlyConfigured:
+def not_migrated(alias: str, error: object) -> Exception:
     """Return the exception to raise if the tables are missing."""
-    return ImproperlyConfigured(
+    refusal: Exception = ImproperlyConfigured(
         "The database %r has no tables of the channel layer (%s): add %r to INSTALLED_APPS and run "
         "manage.py migrate --database=%s."
         % (alias, str(error).strip().split("\n")[0], __package__, alias)
     )
+    return refusal

@@ -21,7 +21,7 @@ from ..engine.threads import start_thread
 from .connections import readable
 
 if TYPE_CHECKING:
-    from .store import DatabaseStore
+    from .store import DatabaseStore  # type: ignore[attr-defined]  # it imports this module
 
 logger = logging.getLogger("django.channels.layers")
 
@@ -155,8 +155,10 @@ class NotificationListener:
             poll.register(own.fileno(), select.POLLIN)
             if own.fileno() in [each for each, _ in poll.poll(max(seconds, 0) * 1000)]:
                 own.recv(4096)
-        elif own in select.select([descriptor, own], [], [], max(seconds, 0))[0]:
-            own.recv(4096)
+        else:
+            watched: list[Any] = [descriptor, own]
+            if own in select.select(watched, [], [], max(seconds, 0))[0]:
+                own.recv(4096)
 
     # Polling.
 
@@ -184,7 +186,8 @@ class NotificationListener:
     def _found(self) -> set[str]:
         with self._lock:
             queues = {queue for queue in self._subscribers if queue}
-        return self.store.peek(sorted(queues | self.store.waiters.wanted()))
+        found: set[str] = self.store.peek(sorted(queues | self.store.waiters.wanted()))
+        return found
 
     def topics(self) -> dict[str, set[str] | None]:
         """Return what to LISTEN to: by topic, the queues it means (None: all that are shared)."""

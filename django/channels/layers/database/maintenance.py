@@ -13,9 +13,7 @@ from ..engine.store import Entry, Heartbeat, Outgoing, Pending
 
 if TYPE_CHECKING:
     from .connections import Connection
-    from .store import DatabaseStore
-
-    Base = DatabaseStore
+    from .store import DatabaseStore as Base  # type: ignore[attr-defined]  # it imports this module
 else:
     Base = object
 
@@ -30,7 +28,7 @@ LOOK_SHARE = 0.05
 DUE_INTERVAL = 0.5
 
 
-class Maintenance(Base):
+class Maintenance(Base):  # type: ignore[misc]
     """A part of DatabaseStore."""
 
     #: When (monotonic) to look for expired events again.
@@ -138,7 +136,8 @@ class Maintenance(Base):
 
     def due_interval(self) -> float:
         if self.listener.listening or (self.sees_changes and self.listener.runs):
-            return self.layer.options.heartbeat
+            heartbeat: float = self.layer.options.heartbeat
+            return heartbeat
         return DUE_INTERVAL
 
     # Dead letters.

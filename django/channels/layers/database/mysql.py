@@ -24,7 +24,7 @@ class MySQLConnections(Connections):
     returns = False
     begin = "START TRANSACTION"
 
-    def open(self):
+    def open(self) -> Connection:
         wrapper = self.wrapper()
         self.errors = (wrapper.Database.Error,)
         raw = wrapper.get_new_connection(wrapper.get_connection_params())
@@ -36,7 +36,7 @@ class MySQLConnections(Connections):
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         return Connection(raw, cursor)
 
-    def _check_version(self, text, raw):
+    def _check_version(self, text: str, raw: Any) -> None:
         version = tuple(int(number) for number in re.findall(r"\d+", text)[:2])
         maria = "MariaDB" in text
         oldest = OLDEST_MARIADB if maria else OLDEST_MYSQL
@@ -48,14 +48,14 @@ class MySQLConnections(Connections):
                 % (("MariaDB" if maria else "MySQL",) + oldest + (self.alias, text))
             )
 
-    def is_alive(self, connection):
+    def is_alive(self, connection: Connection) -> bool:
         raw = connection.raw
         if hasattr(raw, "fileno"):  # mysqlclient
             return super().is_alive(connection)
         sock = getattr(raw, "_sock", None)  # PyMySQL
         return sock is not None and not readable(sock.fileno())
 
-    def explain(self, error):
+    def explain(self, error: BaseException) -> BaseException:
         number = error.args[0] if error.args else None
         if number == _NO_SUCH_TABLE:
             return not_migrated(self.alias, error)
@@ -71,6 +71,7 @@ class MySQLStore(DatabaseStore):
     """The tables in MariaDB or MySQL."""
 
     connections_class = MySQLConnections
+    connections: MySQLConnections
     poll_interval = 0.03
 
     def __init__(self, *args: Any, **options: Any) -> None:

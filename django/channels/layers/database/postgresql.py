@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -28,7 +28,7 @@ class PostgreSQLConnections(Connections):
     # Claims skip and wait for rows of others, which a stricter level answers with an error.
     begin = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
-    def open(self):
+    def open(self) -> Connection:
         wrapper = self.wrapper()
         self.errors = (wrapper.Database.Error,)
         raw = wrapper.get_new_connection(wrapper.get_connection_params())
@@ -56,7 +56,7 @@ class PostgreSQLConnections(Connections):
         connection.explicit = cursor.fetchone()[0] != "read committed"
         return connection
 
-    def explain(self, error):
+    def explain(self, error: BaseException) -> BaseException:
         state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
         if state in _UNDEFINED:
             return not_migrated(self.alias, error)
@@ -140,26 +140,27 @@ class PostgreSQLStore(DatabaseStore):
 class ListenConnection:
     """A connection that LISTENs. For one thread."""
 
-    def __init__(self, connection, connections):
+    def __init__(self, connection: Connection, connections: Connections) -> None:
         self._connection = connection
         self._connections = connections
 
-    def fileno(self):
-        return self._connection.raw.fileno()
+    def fileno(self) -> int:
+        return int(self._connection.raw.fileno())
 
-    def listen(self, topic):
+    def listen(self, topic: str) -> None:
         self._call(self._connection.run, 'LISTEN "%s"' % topic)
 
-    def unlisten(self, topic):
+    def unlisten(self, topic: str) -> None:
         self._call(self._connection.run, 'UNLISTEN "%s"' % topic)
 
-    def topics(self):
-        """The topics of the notifications that have come: a set. Does not wait."""
-        return self._call(self._topics)
+    def topics(self) -> set[str]:
+        """Return the topics of the notifications that have come: a set. Does not wait."""
+        found: set[str] = self._call(self._topics)
+        return found
 
-    def _topics(self):
+    def _topics(self) -> set[str]:
         raw = self._connection.raw
-        found = set()
+        found: set[str] = set()
         if hasattr(raw, "pgconn"):
             if readable(raw.fileno()):
                 raw.pgconn.consume_input()
@@ -173,11 +174,11 @@ class ListenConnection:
             found.add(raw.notifies.pop(0).channel)
         return found
 
-    def _call(self, function, *args):
+    def _call(self, function: Callable[..., Any], *args: Any) -> Any:
         try:
             return function(*args)
         except self._connections.errors as error:
             raise self._connections.explain(error) from error
 
-    def close(self):
+    def close(self) -> None:
         self._connection.close()

@@ -27,7 +27,7 @@ from .store import DatabaseStore, Row, Wanted
 try:
     import fcntl
 except ImportError:  # Windows, where SQLite's own waiting has to do
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 OLDEST = (3, 35, 0)
 
@@ -45,19 +45,20 @@ class SQLiteConnections(Connections):
     vendor = "sqlite"
     begin = "BEGIN IMMEDIATE"
 
-    def __init__(self, alias, file=None):
+    def __init__(self, alias: str, file: Any = None) -> None:
         self._file = file
-        self._name = self._path = None
+        self._name: str | None = None  # of the site's file, beside which _path lies
+        self._path = ""
         self._exists_until = 0.0
         super().__init__(alias)
         self.errors = (sqlite3.Error, OSError)
 
-    def _reset(self):
+    def _reset(self) -> None:
         super()._reset()
         self._writer = threading.Lock()
-        self._line = None
+        self._line: tuple[str, int] | None = None
 
-    def path(self):
+    def path(self) -> str:
         """
         Return the path of the layer's file: the configured one, or one next to the site's file, or a
         temporary one for a site in memory.
@@ -69,18 +70,18 @@ class SQLiteConnections(Connections):
             self._path, self._name = self._path_beside(name), name
         return self._path
 
-    def is_temporary(self):
+    def is_temporary(self) -> bool:
         # A file can be deleted although somebody has it open.
         return False
 
-    def _path_beside(self, name):
+    def _path_beside(self, name: str) -> str:
         if name and name != ":memory:" and not name.startswith("file:"):
             root, extension = os.path.splitext(name)
             return root + "-channels" + extension
         digest = hashlib.sha256((name + ":" + self.alias).encode()).hexdigest()[:8]
         return os.path.join(_temporary_folder(), "channels-%s.sqlite3" % digest)
 
-    def open(self):
+    def open(self) -> Connection:
         if sqlite3.sqlite_version_info < OLDEST:
             raise ImproperlyConfigured(
                 "The channel layer needs SQLite %d.%d or newer, not %s: use a newer Python build."
@@ -108,7 +109,7 @@ class SQLiteConnections(Connections):
             self.unlock()
         return connection
 
-    def is_alive(self, connection):
+    def is_alive(self, connection: Connection) -> bool:
         # Another file under the name of this one: a test runner's next database, or a restored backup.
         if connection.path != self.path():
             return False
@@ -119,14 +120,14 @@ class SQLiteConnections(Connections):
             self._exists_until = now + 1.0
         return True
 
-    def explain(self, error):
+    def explain(self, error: BaseException) -> BaseException:
         if "locked" in str(error):
             return Conflict("SQLite (%s): %s" % (self.path(), error))
         if isinstance(error, (sqlite3.OperationalError, sqlite3.DatabaseError, OSError)):
             return LayerUnavailable("SQLite (%s): %s" % (self.path(), error))
         return error
 
-    def lock(self):
+    def lock(self) -> None:
         self._writer.acquire()
         if fcntl is not None:
             try:
@@ -135,7 +136,7 @@ class SQLiteConnections(Connections):
                 self._writer.release()
                 raise
 
-    def _stand_in_line(self, line):
+    def _stand_in_line(self, line: int) -> None:
         for _ in range(SPINS):
             try:
                 fcntl.flock(line, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -144,13 +145,13 @@ class SQLiteConnections(Connections):
                 pass
         fcntl.flock(line, fcntl.LOCK_EX)
 
-    def unlock(self):
+    def unlock(self) -> None:
         if fcntl is not None and self._line is not None:
             fcntl.flock(self._line[1], fcntl.LOCK_UN)
         self._writer.release()
 
-    def _descriptor(self):
-        """Of the file in whose lock writers wait in line. A child process opens it anew."""
+    def _descriptor(self) -> int:
+        """Return that of the file in whose lock writers wait in line. A child process opens it anew."""
         path = self.path()
         if self._line is None or self._line[0] != path:
             if self._line is not None:
@@ -175,9 +176,10 @@ class SQLiteStore(DatabaseStore):
         self._last_found = False
 
     def write(self, name: str, parameters: dict[str, Any]) -> int:
-        return self.connections.transaction(
+        count: int = self.connections.transaction(
             lambda connection: connection.run(self.sql[name], parameters), single=True
         )
+        return count
 
     def insert(self, rows: list[Row], topics: Sequence[str] = ()) -> None:
         self.connections.transaction(
@@ -225,10 +227,10 @@ class SQLiteStore(DatabaseStore):
             raise self.connections.explain(error) from error
 
 
-_folder = None
+_folder: str | None = None
 
 
-def _temporary_folder():
+def _temporary_folder() -> str:
     """Return a folder that is removed when the process ends. Forked processes share it."""
     global _folder
     if _folder is None:
@@ -237,7 +239,7 @@ def _temporary_folder():
         _folder = tempfile.mkdtemp(prefix="channels-")
         owner = os.getpid()
 
-        def remove():
+        def remove() -> None:
             if os.getpid() == owner:
                 shutil.rmtree(_folder, ignore_errors=True)
 

@@ -4,6 +4,8 @@ Reads the SQL files: `sql/common.sql`, and over it that of one database. No conn
 A file holds statements, each after a line `-- name: …`; the comment lines below that describe it.
 """
 
+from __future__ import annotations
+
 import os
 import re
 from functools import lru_cache
@@ -28,26 +30,26 @@ _PARAMETER = re.compile(r"(?<!:):([a-z]+)\b")
 
 
 @lru_cache(maxsize=None)
-def statements(vendor):
+def statements(vendor: str) -> dict[str, str]:
     """
-    The statements for `vendor` ("postgresql", "mysql", "sqlite"): a dict of name to text, as its
+    Return the statements for `vendor` ("postgresql", "mysql", "sqlite"): a dict of name to text, as its
     driver reads it.
     """
-    found = {}
+    found: dict[str, str] = {}
     for name in ("common", vendor):
         with open(os.path.join(_FOLDER, name + ".sql"), encoding="ascii") as file:
             found.update(_parse(file.read()))
     return {name: _adapt(text, vendor) for name, text in found.items()}
 
 
-def schema(vendor):
-    """The statements that make the tables, and on PostgreSQL the functions: a list."""
+def schema(vendor: str) -> list[str]:
+    """Return the statements that make the tables, and on PostgreSQL the functions: a list."""
     found = statements(vendor)
     functions = [text for name, text in sorted(found.items()) if name.startswith("function_")]
     return found["tables"].split(";\n") + functions
 
 
-def _parse(text):
+def _parse(text: str) -> dict[str, str]:
     found = {}
     for part in text.split("-- name: ")[1:]:
         name, _, rest = part.partition("\n")
@@ -56,14 +58,14 @@ def _parse(text):
     return found
 
 
-def _adapt(text, vendor):
+def _adapt(text: str, vendor: str) -> str:
     text = text.replace("{now}", NOW[vendor])
     if vendor == "sqlite":
         return text
     return _PARAMETER.sub(r"%(\1)s", text.replace("%", "%%"))
 
 
-def numbered(text, number):
-    """`text` with the `number` appended to the name of each parameter."""
+def numbered(text: str, number: int) -> str:
+    """Return `text` with the `number` appended to the name of each parameter."""
     text = re.sub(r"%\(([a-z]+)\)s", r"%%(\g<1>%d)s" % number, text)
     return _PARAMETER.sub(r":\g<1>%d" % number, text)

@@ -198,7 +198,7 @@ class TransactionStore(Store):
 
     # Readers that wait.
 
-    def listen(self) -> None:
+    def start_polling(self) -> None:
         """Start, if it does not run, the thread that wakes readers when other processes change something."""
         if self._poller is None:
             self._poller = start_thread("channels-poll", self._poll)
@@ -297,7 +297,7 @@ class TransactionStore(Store):
         return dropped
 
     def wait(self, consumer: str | None, channels: Sequence[str], seconds: float) -> bool:
-        self.listen()
+        self.start_polling()
         return self.waiters.wait(tuple(channels), self._local.version, seconds, consumer) == CHANGED
 
     def wake(self, consumer: str) -> None:
@@ -477,7 +477,7 @@ class TransactionStore(Store):
 
     def subscribe(self, name: str, callback: Callable[[], None]) -> None:
         self._subscribers[name] = callback
-        self.listen()
+        self.start_polling()
 
     def unsubscribe(self, name: str) -> None:
         self._subscribers.pop(name, None)

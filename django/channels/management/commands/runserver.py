@@ -4,6 +4,8 @@
 takes, wherever the app stands in INSTALLED_APPS.
 """
 
+from __future__ import annotations
+
 import atexit
 import datetime
 import errno
@@ -11,6 +13,7 @@ import os
 import sys
 import threading
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import django
 from django.apps import apps
@@ -24,6 +27,9 @@ from ...log import ActionLog, configure
 from ...routing import Router
 from ...worker import WorkerGroup
 from .runworker import get_layer
+
+if TYPE_CHECKING:
+    from ...layers.base import BaseChannelLayer
 
 if apps.is_installed("django.contrib.staticfiles"):
     from django.contrib.staticfiles.management.commands.runserver import Command as WSGICommand
@@ -49,7 +55,7 @@ LISTEN_ERRORS = {
 class Command(WSGICommand):
     help = "Starts Daphne and worker threads for development; with --noasgi, the WSGI server."
 
-    def add_arguments(self, parser):
+    def add_arguments(self, parser: Any) -> None:
         super().add_arguments(parser)
         parser.add_argument(
             "--asgi",
@@ -77,7 +83,7 @@ class Command(WSGICommand):
             help="Alias of the channel layer in CHANNEL_LAYERS (default: %(default)s).",
         )
 
-    def handle(self, *args, **options):
+    def handle(self, *args: Any, **options: Any) -> Any:
         if options["asgi"] is None:
             options["asgi"] = self.has_daphne()
         if options["asgi"]:
@@ -94,7 +100,7 @@ class Command(WSGICommand):
             before_reloading(lambda: self.checked.wait(CHECKS_TIMEOUT))
         return super().handle(*args, **options)
 
-    def has_daphne(self):
+    def has_daphne(self) -> bool:
         """Return whether Daphne can be imported. If not, say once how to get it."""
         try:
             import_daphne()
@@ -104,7 +110,7 @@ class Command(WSGICommand):
             return False
         return True
 
-    def inner_run(self, *args, **options):
+    def inner_run(self, *args: Any, **options: Any) -> Any:
         if not options["asgi"]:
             return super().inner_run(*args, **options)
         if options["use_reloader"]:
@@ -130,8 +136,8 @@ class Command(WSGICommand):
         finally:
             workers.stop()
 
-    def make_workers(self, layer, options):
-        """The worker threads that are runserver's own matter: a WorkerGroup, or None."""
+    def make_workers(self, layer: BaseChannelLayer, options: dict[str, Any]) -> WorkerGroup | None:
+        """Return the worker threads that runserver runs itself, or None."""
         if not layer.crosses_processes:
             # The gateway has the threads of such a layer, and starts them with the first connection.
             if not options["use_threading"]:
@@ -141,15 +147,15 @@ class Command(WSGICommand):
             return None
         return WorkerGroup(layer, 4 if options["use_threading"] else 1)
 
-    def check_project(self, options):
-        """System checks, and the warning of unapplied migrations, as in Django's own server."""
+    def check_project(self, options: dict[str, Any]) -> None:
+        """Run the system checks, and warn of unapplied migrations, as in Django's own server."""
         if not options.get("skip_checks"):
             self.stdout.write("Performing system checks...\n\n")
             self.check(display_num_errors=True)
         self.check_migrations()
 
-    def serve_static(self, layer, options):
-        """Puts the static files in front of the views, where Django's own server would do so."""
+    def serve_static(self, layer: BaseChannelLayer, options: dict[str, Any]) -> None:
+        """Put the static files in front of the views, where Django's own server would do so."""
         if not options.get("use_static_handler") or not (
             settings.DEBUG or options.get("insecure_serving")
         ):
@@ -158,19 +164,19 @@ class Command(WSGICommand):
         layer.router = Router(layer.routing or [])
         layer.router.check_default(http_consumer=consumer)
 
-    def serve(self, layer, options):
-        """Runs Daphne until Ctrl-C or SIGTERM."""
-        daphne_server = import_daphne().Server
+    def serve(self, layer: BaseChannelLayer, options: dict[str, Any]) -> None:
+        """Run Daphne until Ctrl-C or SIGTERM."""
+        daphne_server: Any = import_daphne().Server
         endpoints = import_module("daphne.endpoints").build_endpoint_description_strings(
             host=self.addr, port=int(self.port)
         )
         command = self
 
         class Server(daphne_server):
-            def listen_success(self, port):
+            def listen_success(self, port: Any) -> None:
                 command.announce(layer, port.getHost().port, options)
 
-            def listen_error(self, failure):
+            def listen_error(self, failure: Any) -> None:
                 command.cannot_listen(failure.value)
 
         Server(
@@ -184,8 +190,8 @@ class Command(WSGICommand):
         if options.get("shutdown_message"):
             self.stdout.write(options["shutdown_message"])
 
-    def announce(self, layer, port, options):
-        """The lines that Django's own server writes, once the socket is open."""
+    def announce(self, layer: BaseChannelLayer, port: int, options: dict[str, Any]) -> None:
+        """Write the lines that Django's own server writes, once the socket is open."""
         quit_key = "CTRL-BREAK" if sys.platform == "win32" else "CONTROL-C"
         address = "[%s]" % self.addr if self._raw_ipv6 else self.addr
         workers = "" if options["run_worker"] else ", and no worker"
@@ -208,18 +214,18 @@ class Command(WSGICommand):
         )
         self.stdout.flush()
 
-    def cannot_listen(self, error):
-        """Says why, and ends the process: in a thread of the autoreloader, SystemExit would not."""
+    def cannot_listen(self, error: Any) -> None:
+        """Say why, and end the process: in a thread of the autoreloader, SystemExit would not."""
         cause = getattr(error, "socketError", error)
-        text = LISTEN_ERRORS.get(getattr(cause, "errno", None), str(cause))
+        text = LISTEN_ERRORS.get(getattr(cause, "errno", -1), str(cause))
         self.stderr.write("Error: %s" % text)
         self.stdout.flush()
         self.stderr.flush()
         os._exit(1)
 
 
-def import_daphne():
-    """The module daphne.server. Raises CommandError, with the remedy, without Daphne."""
+def import_daphne() -> Any:
+    """Return the module daphne.server. Raises CommandError, with the remedy, without Daphne."""
     try:
         return import_module("daphne.server")
     except ImportError as error:

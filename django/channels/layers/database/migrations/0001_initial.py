@@ -3,18 +3,22 @@ The tables of the layer, as sql/<database>.sql has them. On SQLite the layer mak
 file.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 from django.db import migrations
 
 from ..statements import FUNCTIONS, TABLES, schema
 
 
-def create_tables(apps, schema_editor):
+def create_tables(apps: Any, schema_editor: Any) -> None:
     if schema_editor.connection.vendor in ("postgresql", "mysql"):
         for statement in schema(schema_editor.connection.vendor):
             schema_editor.execute(statement)
 
 
-def drop_tables(apps, schema_editor):
+def drop_tables(apps: Any, schema_editor: Any) -> None:
     if schema_editor.connection.vendor in ("postgresql", "mysql"):
         if schema_editor.connection.vendor == "postgresql":
             for function in FUNCTIONS:
@@ -25,5 +29,5 @@ def drop_tables(apps, schema_editor):
 
 class Migration(migrations.Migration):
     initial = True
-    dependencies = []
+    dependencies: list[Any] = []
     operations = [migrations.RunPython(create_tables, drop_tables, atomic=False)]
