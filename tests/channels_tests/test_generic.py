@@ -139,7 +139,7 @@ class WebsocketConsumerTests(ChannelTestCase):
             client.send_and_consume("websocket.receive", text="hello", path="/chat/one/")
             self.assertEqual(client.receive(json=False), "hello")
             client.send_and_consume("websocket.receive", {"bytes": b"\x00"}, path="/chat/one/")
-            self.assertEqual(client.receive(), b"\x00")
+            self.assertEqual(client.receive(), {"bytes": b"\x00"})
             Group("room-one").send({"text": "for all"})
             self.assertEqual(client.receive(json=False), "for all")
             client.send_and_consume("websocket.disconnect", path="/chat/one/")

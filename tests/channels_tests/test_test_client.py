@@ -626,3 +626,116 @@ class ApplyRoutesToClassTests(ChannelTestCase):
 
     def test_two(self):
         self.assertEqual(Client().send_and_consume("test"), "by class decorator")
+
+
+class ChannelsOneTests(ChannelTestCase):
+    """What tests that were written for Channels 1.1 expect of WSClient."""
+
+    def answer(self, *replies):
+        def consumer(message):
+            for each in replies:
+                message.reply_channel.send(each)
+
+        return apply_routes([route("websocket.connect", consumer), route("chat", consumer)])
+
+    def test_consume_checks_the_acceptance(self):
+        for replies in ([], [{"close": True}], [{"accept": False}]):
+            with self.answer(*replies):
+                client = WSClient()
+                client.send("websocket.connect")
+                with self.assertRaises(AssertionError):
+                    client.consume("websocket.connect")
+                self.assertIsNone(client.receive())
+
+    def test_consume_removes_the_acceptance(self):
+        with self.answer({"accept": True}, {"text": "1"}):
+            client = WSClient()
+            client.send("websocket.connect")
+            client.consume("websocket.connect")
+        self.assertEqual(client.receive(), 1)
+        self.assertIsNone(client.receive())
+
+    def test_consume_without_the_check_leaves_the_reply(self):
+        for reply in ({"accept": True}, {"close": True}):
+            with self.answer(reply):
+                client = WSClient()
+                client.send("websocket.connect")
+                client.consume("websocket.connect", check_accept=False)
+            self.assertEqual(client.receive(), reply)
+
+    def test_consume_checks_handshakes_only(self):
+        with self.answer():
+            client = WSClient()
+            client.send_and_consume("chat")
+            self.assertIsNone(client.consume("chat", fail_on_none=False, check_accept=True))
+
+    def test_headers_may_be_text_or_bytes(self):
+        client = WSClient()
+        client.set_header("X-Text", "1")
+        client.set_header(key="origin", value=b"http://example.com")
+        client.set_header("x-number", 7)
+        client.set_cookie("theme", "dark")
+        client.send("websocket.connect")
+        headers = self.get_next_message("websocket.connect", require=True)["headers"]
+        self.assertEqual(
+            sorted(headers),
+            [
+                [b"cookie", b"theme=dark"],
+                [b"host", b"testserver"],
+                [b"origin", b"http://example.com"],
+                [b"x-number", b"7"],
+                [b"x-text", b"1"],
+            ],
+        )
+
+    def test_headers_and_cookies_are_dicts(self):
+        client = WSClient()
+        self.assertEqual((client.headers, client.get_cookies()), ({}, {}))
+        client.set_header("X-Text", "1")
+        client.set_header("origin", b"http://example.com")
+        client.set_cookie("theme", "dark mode")
+        self.assertEqual(client.get_cookies(), {"theme": "dark mode"})
+        self.assertEqual(client.headers["x-text"], "1")
+        self.assertEqual(client.headers["origin"], b"http://example.com")
+        self.assertEqual(client.headers["cookie"], b'theme="dark mode"')
+
+    def test_a_host_that_is_set_replaces_the_default(self):
+        client = WSClient()
+        client.set_header("Host", "example.com")
+        client.send("chat")
+        self.assertEqual(self.get_next_message("chat")["headers"], [[b"host", b"example.com"]])
+
+    def test_messages_on_every_channel_have_path_and_headers(self):
+        client = WSClient()
+        for channel in ("websocket.receive", "websocket.disconnect", "http.request", "chat"):
+            client.send(channel, {"room": "a"}, text={"x": 1}, path="/p")
+            message = self.get_next_message(channel, require=True)
+            self.assertEqual(message["path"], "/p")
+            self.assertEqual(message["headers"], [[b"host", b"testserver"]])
+            self.assertEqual((message["room"], message["text"]), ("a", '{"x": 1}'))
+
+    def test_messages_are_numbered_if_the_client_is_ordered(self):
+        channels = ("websocket.connect", "websocket.receive", "chat", "websocket.disconnect")
+        for ordered in (False, True):
+            client = WSClient(ordered=ordered)
+            numbers = []
+            for channel in channels:
+                client.send(channel)
+                numbers.append(self.get_next_message(channel).get("order"))
+            self.assertEqual(numbers, [0, 1, 2, 3] if ordered else [None] * 4)
+
+    def test_what_is_received(self):
+        replies = [
+            {"text": '{"a": 1}'},
+            {"bytes": b"abc"},
+            {"text": "[]", "close": True},
+            {"close": True},
+            {"status": 200},
+        ]
+        with self.answer(*replies):
+            client = WSClient()
+            client.send_and_consume("chat")
+        received = [client.receive() for _ in range(6)]
+        self.assertEqual(
+            received, [{"a": 1}, {"bytes": b"abc"}, [], {"close": True}, {"status": 200}, None]
+        )

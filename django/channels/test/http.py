@@ -21,9 +21,8 @@ class WSClient(Client):
     """
     A WebSocket, as consumers see it. It keeps cookies and headers, and can log in.
 
-    Frames are JSON by default. Every message has the headers, so that a test needs no handshake; a gateway
-    sends them with the handshake only. `ordered` is accepted as in Channels 1.1: messages have their
-    `order` with or without it.
+    Frames are JSON by default. Every message has the path and the headers, so that a test needs no handshake;
+    a gateway sends the headers with the handshake only. With `ordered`, every message has its `order`.
 
     `subprotocols` (list of text) is what it offers in the handshake. `subprotocol` is the one that it was
     accepted with, or None.
@@ -41,36 +40,46 @@ class WSClient(Client):
         self.subprotocol: str | None = None
         self._offered: Sequence[str] = ()
         self.cookies = SimpleCookie()
-        self._headers = {"host": "testserver"}
+        self._headers: dict[str, str | bytes] = {}
         self._session: Any = None
-        self._order = 0
+        #: The number that the next message gets, with `ordered`.
+        self.order = 0
         self._received: deque[Any] = deque()
 
     # Headers, cookies, sessions and users.
 
-    def set_header(self, name: str, value: str) -> None:
-        """Send the header `name` with the value (both text) from now on."""
-        if name.lower() == "cookie":
+    def set_header(self, key: str, value: str | bytes) -> None:
+        """Send the header `key` (text) with the value from now on."""
+        if key.lower() == "cookie":
             raise ValueError("Set cookies with set_cookie(name, value).")
-        self._headers[name.lower()] = value
+        self._headers[key.lower()] = value
 
     def set_cookie(self, key: str, value: str) -> None:
         """Send the cookie `key` with the value (both text) from now on."""
         self.cookies[key] = value
 
-    def get_cookies(self) -> str:
-        """Return the Cookie header (text)."""
-        return "; ".join(
-            "%s=%s" % (key, morsel.coded_value) for key, morsel in self.cookies.items()
-        )
+    def get_cookies(self) -> dict[str, str]:
+        """Return the values of the cookies by name."""
+        return {key: morsel.value for key, morsel in self.cookies.items()}
 
     @property
-    def headers(self) -> list[list[bytes]]:
-        """The headers as messages have them: a list of [name, value], both bytes."""
-        headers = [[n.encode("ascii"), v.encode("utf-8")] for n, v in self._headers.items()]
+    def headers(self) -> dict[str, str | bytes]:
+        """The headers that were set, by lower-case name, and the cookie header (bytes)."""
+        headers = dict(self._headers)
         if self.cookies:
-            headers.append([b"cookie", self.get_cookies().encode("utf-8")])
+            pairs = ("%s=%s" % (key, each.coded_value) for key, each in self.cookies.items())
+            headers["cookie"] = "; ".join(pairs).encode("utf-8")
         return headers
+
+    def _header_list(self) -> list[list[bytes]]:
+        """Return the headers as a gateway sends them: a list of [name, value], both bytes."""
+        return [
+            [
+                name.encode("ascii"),
+                value if isinstance(value, bytes) else str(value).encode("utf-8"),
+            ]
+            for name, value in dict({"host": "testserver"}, **self.headers).items()
+        ]
 
     @property
     def session(self) -> Any:
@@ -126,14 +135,13 @@ class WSClient(Client):
         """
         Send an event on the channel `to`: `content` (dict), with the keys that a gateway adds.
 
-        `text` is the frame: text, or a value to encode as JSON. `path` may have a query string.
+        `text` is the frame: text, or a value to encode as JSON. `path` may have a query string. Messages on
+        other channels have the path and the headers, too.
         """
         if isinstance(content, str):  # send(channel, path), as the documentation of 1.1 has it too
             path = content
             content = None
-        message: dict[str, Any] = {}
-        if to.startswith(("websocket.", "http.")):
-            message = self._event(to, path)
+        message = self._event(to, path)
         message.update(content or {})
         if text is not None:
             message["text"] = text if isinstance(text, str) else json_module.dumps(text)
@@ -146,24 +154,24 @@ class WSClient(Client):
         scope = {
             "path": path,
             "query_string": query_string.encode("utf-8"),
-            "headers": self.headers,
+            "headers": self._header_list(),
             "client": ("127.0.0.1", 0),
             "server": ("testserver", 80),
             "method": "GET",
             "subprotocols": self.subprotocols,
         }
-        event: dict[str, Any] = {"path": path, "headers": self.headers}
+        event: dict[str, Any] = {"path": path, "headers": scope["headers"]}
         if channel == "http.request":
             event = dict(request_event(scope), body=b"")
-        if channel.startswith("websocket."):
-            if channel == "websocket.connect":
-                event = connect_event(scope)
-                self._order = 0
-                forget_session(self.channel_layer, self.reply_channel)
-            elif channel == "websocket.disconnect":
-                event["code"] = 1000
-            event["order"] = self._order
-            self._order += 1
+        elif channel == "websocket.connect":
+            event = connect_event(scope)
+            self.order = 0
+            forget_session(self.channel_layer, self.reply_channel)
+        elif channel == "websocket.disconnect":
+            event["code"] = 1000
+        if self.ordered:
+            event["order"] = self.order
+            self.order += 1
         return event
 
     def send_and_consume(  # type: ignore[override]  # the order is that of 1.1
@@ -175,14 +183,18 @@ class WSClient(Client):
         fail_on_none: bool = True,
         check_accept: bool = True,
     ) -> Any:
+        """Call `send`, then `consume`. Return what the consumer returns."""
+        self.send(channel, content, text=text, path=path)
+        return self.consume(channel, fail_on_none=fail_on_none, check_accept=check_accept)
+
+    def consume(self, channel: str, fail_on_none: bool = True, check_accept: bool = True) -> Any:
         """
-        Call `send`, then `consume`. Return what the consumer returns.
+        Run the consumer of the next message on `channel`, as `Client.consume` does.
 
         With `check_accept`, raise AssertionError if a handshake isn't accepted, and remove the reply
         `{"accept": True}`.
         """
-        self.send(channel, content, text=text, path=path)
-        result = self.consume(channel, fail_on_none=fail_on_none)
+        result = super().consume(channel, fail_on_none=fail_on_none)
         if check_accept and channel == "websocket.connect":
             self._check_accepted()
         return result
@@ -227,16 +239,14 @@ class WSClient(Client):
 
     def receive(self, json: bool = True) -> Any:
         """
-        Return the content of the next reply: its text, decoded unless `json` is False; or its bytes; or, if
-        it has neither, the reply itself (a dict such as {"close": True}). Return None without a reply.
+        Return the content of the next reply: its text, decoded unless `json` is False; or, if it has none,
+        the reply itself: a dict such as {"bytes": b"…"} or {"close": True}. Return None without a reply.
         """
         content = self._next_reply()
         if content is None:
             return None
         if content.get("text") is not None:
             return json_module.loads(content["text"]) if json else content["text"]
-        if content.get("bytes") is not None:
-            return content["bytes"]
         return content
 
 
