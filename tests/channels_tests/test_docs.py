@@ -710,7 +710,8 @@ class NamesTests(SimpleTestCase):
         """The page lists the counters that the code counts."""
         text = text_of("ref/channels/limits.txt")
         named = set(re.findall(r"^``(\w+)``$", text, re.MULTILINE))
-        counted = set()
+        reasons = importlib.import_module(PACKAGE + ".gateway.refusal").REASONS
+        counted = {counter for _, counter in reasons.values()}
         folder = os.path.dirname(django.channels.__file__)
         gateway = os.path.join(folder, "gateway")
         paths = [os.path.join(gateway, name) for name in os.listdir(gateway)]

@@ -1,10 +1,17 @@
 """Bodies of requests in the gateway: from a server that says when, over the in-memory layer."""
 
 import asyncio
+import re
+import threading
 import unittest
+from unittest import mock
 
 from django.channels import route
+from django.channels.exceptions import RequestAborted
+from django.channels.gateway import upload
+from django.channels.handler import read_body
 from django.channels.layers.memory import MemoryChannelLayer
+from django.channels.protocol import BODY_CHANNEL
 
 from .support.waiting import TIMEOUT, wait_until
 
@@ -19,6 +26,7 @@ class Server:
         self.events = asyncio.Queue()
         self.receive = self.events.get
         self.sent = []
+        self.wait = None
         self.ended = asyncio.Event()
 
     def body(self, *parts, more=False):
@@ -39,6 +47,10 @@ class Server:
     @property
     def status(self):
         return self.sent[0]["status"] if self.sent else None
+
+    @property
+    def content(self):
+        return b"".join(event.get("body", b"") for event in self.sent)
 
     async def run(self, layer):
         await asyncio.wait_for(layer(self.scope, self.receive, self.send), TIMEOUT)
@@ -97,3 +109,342 @@ class UnreadBodyTests(BodyCase):
             )
 
         self.serve(send)
+
+
+class UploadCase(BodyCase):
+    """A site that reads bodies, with a gateway that streams those of /stream."""
+
+    streams = "^/stream"
+
+    def setUp(self):
+        super().setUp()
+        self.failures = []
+        self.reads = True
+
+    def run_one(self, server, **limits):
+        """Serve one request with these limits, and check that nothing of its body is left."""
+
+        async def run():
+            self.limit(**limits)
+            if server.wait is None:
+                await server.run(self.layer)
+            else:
+                await asyncio.gather(server.run(self.layer), server.wait())
+            room = self.layer.gateway.room
+            self.assertEqual((room.memory, room.disk), (0, 0))
+            return server
+
+        return self.serve(run)
+
+    def limit(self, **limits):
+        gateway = self.layer.gateway
+        limits["stream_paths"] = (re.compile(self.streams),)
+        gateway.limits = gateway.room.limits = gateway.limits._replace(**limits)
+
+    def consume(self, message):
+        self.messages.append(message)
+        rest = read_body(message) if self.reads and BODY_CHANNEL in message else ()
+        try:
+            self.content = message["body"] + b"".join(rest)
+        except Exception as error:
+            self.failures.append(error)
+            raise
+        message.reply_channel.send({"status": 200, "headers": [], "content": b"done"})
+
+    async def until(self, condition):
+        while not condition():
+            await asyncio.sleep(0)
+
+    def channels(self):
+        return [each.channel.name for each in self.messages]
+
+
+class GatheredBodyTests(UploadCase):
+    """A request is sent to the workers when its body is there."""
+
+    def refused(self, server, status, counter, **limits):
+        with self.assertLogs("django.channels.gateway", "WARNING") as logs:
+            self.run_one(server, **limits)
+        self.assertEqual(server.status, status)
+        self.assertEqual(self.messages, [])
+        self.assertEqual(self.layer.statistics().get(counter), 1)
+        self.assertEqual(len(logs.output), 1, logs.output)
+        self.assertEqual(server.content.count(b"<h1>"), 1)
+        return logs.output[0]
+
+    def test_a_small_body_in_parts_is_sent_with_its_request(self):
+        server = self.run_one(Server().body(b"a", b"b", b"c", b""))
+        self.assertEqual((server.content, self.content), (b"done", b"abc"))
+        (message,) = self.messages
+        self.assertEqual(message["body"], b"abc")
+        self.assertNotIn(BODY_CHANNEL, message)
+
+    def test_a_request_without_a_body_is_sent_at_its_first_event(self):
+        for method in ("GET", "HEAD", "POST"):
+            del self.messages[:]
+            self.run_one(Server(method=method).body(b""))
+            self.assertEqual([each["body"] for each in self.messages], [b""])
+
+    def test_a_body_on_a_get_arrives(self):
+        server = self.run_one(Server(method="GET").body(b"a", b"b", b"c"))
+        self.assertEqual((server.content, self.content), (b"done", b"abc"))
+
+    def test_a_large_body_arrives_whole_from_memory_and_from_a_file(self):
+        content = bytes(range(256)) * 8192  # 2 MB
+        parts = [content[at : at + 50000] for at in range(0, len(content), 50000)]
+        for limits in ({}, {"body_memory": 300000}, {"body_memory": 1}, {"bodies_memory": 100000}):
+            with self.subTest(limits=limits):
+                del self.messages[:]
+                server = self.run_one(Server().body(*parts), **limits)
+                self.assertEqual(server.status, 200)
+                self.assertTrue(self.content == content)
+                self.assertEqual(len(self.messages[0]["body"]), 256 * 1024)
+
+    def test_a_body_in_one_event_arrives_whole(self):
+        content = bytes(range(256)) * 8192
+        server = self.run_one(Server().body(content))
+        self.assertEqual(server.status, 200)
+        self.assertTrue(self.content == content)
+
+    def test_slow_clients_hold_no_thread(self):
+        async def run():
+            servers = [Server().body(b"x", more=True) for _ in range(20)]
+            uploads = [asyncio.ensure_future(server.run(self.layer)) for server in servers]
+            await asyncio.sleep(0)
+            # The site has two threads.
+            server = await Server(method="GET").body(b"").run(self.layer)
+            self.assertEqual(server.status, 200)
+            self.assertEqual(len(self.messages), 1)
+            for each in servers:
+                each.body(b"y")
+            await asyncio.wait_for(asyncio.gather(*uploads), TIMEOUT)
+            self.assertEqual([each["body"] for each in self.messages[1:]], [b"xy"] * 20)
+
+        self.serve(run)
+
+    def test_a_body_that_stops_is_answered_with_408(self):
+        server = Server((b"content-length", b"5")).body(b"x", more=True)
+        line = self.refused(server, 408, "bodies_slow", body_grace=0.05)
+        self.assertIn("more slowly", line)
+
+    def test_a_body_that_never_begins_is_answered_with_408(self):
+        server = Server((b"content-length", b"5"))
+        self.refused(server, 408, "bodies_slow", body_grace=0.05)
+
+    def test_the_time_for_a_body_does_not_begin_again_with_each_byte(self):
+        server = Server((b"transfer-encoding", b"chunked"))
+        received = []
+
+        async def receive():
+            received.append(await asyncio.sleep(0.01))
+            return {"type": "http.request", "body": b"x", "more_body": True}
+
+        server.receive = receive
+        self.refused(server, 408, "bodies_slow", body_grace=0.1)
+        self.assertGreater(len(received), 1)
+
+    def test_a_body_gets_no_more_than_its_time_however_fast_it_comes(self):
+        server = Server()
+
+        async def receive():
+            await asyncio.sleep(0.01)
+            return {"type": "http.request", "body": b"x" * 1000, "more_body": True}
+
+        server.receive = receive
+        self.refused(server, 408, "bodies_slow", body_time=0.1, body_rate=1)
+
+    def test_a_body_that_comes_at_the_least_rate_is_taken(self):
+        server = Server()
+        parts = iter([b"x" * 100] * 10 + [b""])
+
+        async def receive():
+            await asyncio.sleep(0.01)
+            part = next(parts, None)
+            if part is None:
+                return await server.events.get()
+            return {"type": "http.request", "body": part, "more_body": bool(part)}
+
+        server.receive = receive
+        self.run_one(server, body_grace=0.02, body_rate=100)
+        self.assertEqual((server.content, self.content), (b"done", b"x" * 1000))
+
+    def test_a_content_length_over_the_limit_is_refused_before_the_body_is_read(self):
+        server = Server((b"content-length", b"1001")).body(b"x" * 1001)
+        self.assertIn("body_size", self.refused(server, 413, "bodies_too_large", body_size=1000))
+        self.assertTrue(server.events.empty(), "the body was not read to its end")
+
+    def test_a_body_that_its_client_holds_back_is_not_asked_for(self):
+        server = Server((b"content-length", b"1001"), (b"expect", b"100-continue"))
+        server.receive = None  # it is not called
+        self.refused(server, 413, "bodies_too_large", body_size=1000)
+
+    def test_a_chunked_body_over_the_limit_is_refused(self):
+        server = Server((b"transfer-encoding", b"chunked")).body(*[b"x" * 100] * 20)
+        self.refused(server, 413, "bodies_too_large", body_size=1000)
+        self.assertTrue(server.events.empty(), "the body was not read to its end")
+
+    def test_a_body_for_which_there_is_no_room_is_refused(self):
+        server = Server().body(*[b"x" * 1000] * 20)
+        self.refused(server, 503, "bodies_refused", body_memory=1000, bodies_disk=5000)
+
+    def test_a_full_disk_is_logged_and_its_requests_refused(self):
+        full = mock.patch("tempfile.TemporaryFile", side_effect=OSError(28, "No space left"))
+        with full, self.assertLogs("django.channels.gateway", "WARNING") as logs:
+            server = self.run_one(Server().body(b"x" * 5000, b"y"), body_memory=1000)
+        self.assertEqual((server.status, self.messages), (503, []))
+        self.assertIn("No space left", logs.output[0])
+
+    def test_a_client_that_leaves_sends_no_request(self):
+        for parts in ([], [b"x"], [b"x" * 5000] * 3):
+            server = Server((b"content-length", b"99999"))
+            server.body(*parts, more=True).leave()
+            self.run_one(server, body_memory=1000)
+            self.assertEqual((server.sent, self.messages), ([], []))
+
+    def test_a_server_that_stops_its_application_leaves_nothing(self):
+        async def run():
+            self.limit(body_memory=1000)
+            room = self.layer.gateway.room
+            server = Server().body(b"x" * 5000, b"x" * 500, more=True)
+            running = asyncio.ensure_future(self.layer(server.scope, server.receive, server.send))
+            while not room.disk:
+                await asyncio.sleep(0)
+            running.cancel()
+            await asyncio.wait({running})
+            self.assertEqual((room.memory, room.disk), (0, 0))
+
+        self.serve(run)
+        self.assertEqual(self.messages, [])
+
+    def test_bodies_beyond_the_memory_of_all_wait_in_files(self):
+        async def run():
+            self.limit(bodies_memory=100000)
+            room = self.layer.gateway.room
+            servers = [Server().body(*[b"x" * 1000] * 50, more=True) for _ in range(10)]
+            uploads = [asyncio.ensure_future(server.run(self.layer)) for server in servers]
+            while room.memory + room.disk < 500000:
+                self.assertLess(room.memory, 100000 + 10 * 5000)
+                await asyncio.sleep(0)
+            for each in servers:
+                each.body(b"y")
+            await asyncio.wait_for(asyncio.gather(*uploads), TIMEOUT)
+            self.assertEqual(self.content, b"x" * 50000 + b"y")
+            self.assertEqual((room.memory, room.disk), (0, 0))
+
+        self.serve(run)
+
+
+class StreamedBodyTests(UploadCase):
+    """On a path of the option stream_paths, the view gets the body as it comes."""
+
+    streams = "^/stream"
+
+    def test_the_view_begins_before_the_body_ends_and_gets_all_of_it(self):
+        for limits in ({}, {"body_memory": 1}, {"bodies_memory": 1}, {"bodies_disk": 1}):
+            with self.subTest(limits=limits):
+                del self.messages[:]
+                server = Server(path="/stream").body(b"first", more=True)
+                server.wait = lambda server=server: self.until_consumed(server)
+                self.run_one(server, **limits)
+                self.assertEqual(self.messages[0]["body"], b"first")
+                self.assertEqual(self.content, b"first" + b"x" * 300000 + b"last")
+
+    async def until_consumed(self, server):
+        await self.until(lambda: self.messages)
+        server.body(*[b"x" * 1000] * 300, b"last")
+
+    def test_other_paths_are_gathered(self):
+        server = self.run_one(Server(path="/other/stream").body(b"first", b"last"))
+        self.assertEqual(self.messages[0]["body"], b"firstlast")
+        self.assertEqual(server.status, 200)
+
+    def test_a_body_that_stops_is_answered_with_408_and_ends_the_view(self):
+        server = Server(path="/stream").body(b"x", more=True)
+        with self.assertLogs("django.channels.gateway", "WARNING") as logs:
+            self.run_one(server, body_grace=0.05)
+        self.assertEqual((server.status, len(logs.output)), (408, 1))
+        wait_until(lambda: self.failures, "the view to be told")
+        self.assertIsInstance(self.failures[0], RequestAborted)
+        self.assertEqual(self.layer.statistics().get("bodies_slow"), 1)
+
+    def test_a_client_that_leaves_ends_the_view_and_is_told(self):
+        server = Server(path="/stream").body(b"x", more=True)
+
+        async def leave():
+            await self.until(lambda: self.messages)
+            server.leave()
+
+        server.wait = leave
+        self.run_one(server)
+        self.assertIsInstance(self.failures[0], RequestAborted)
+        self.assertEqual(self.channels(), ["http.request", "http.disconnect"])
+
+    def test_an_answer_ends_when_the_rest_of_the_body_is_read(self):
+        self.reads = False
+        server = Server(path="/stream").body(b"x" * 300000, more=True)
+
+        async def go_on():
+            await self.until(lambda: server.content)
+            for number in range(40):
+                self.assertFalse(server.ended.is_set(), "the answer ended before the body")
+                server.body(b"x" * 50000, more=number < 39)
+                await self.until(server.events.empty)
+
+        server.wait = go_on
+        self.run_one(server)
+        self.assertEqual(server.content, b"done")
+
+    def test_an_answer_does_not_wait_for_a_body_that_does_not_come(self):
+        self.reads = False
+        server = Server(path="/stream").body(b"x", more=True)
+        with mock.patch("%s.LINGER_TIMEOUT" % upload.__name__, 0.05):
+            self.run_one(server)
+        self.assertEqual(server.content, b"done")
+        self.assertTrue(server.ended.is_set())
+
+    def test_a_consumer_that_reads_on_after_its_answer_is_told_at_once(self):
+        def consume(message):
+            message.reply_channel.send({"status": 200, "content": b""}, immediately=True)
+            try:
+                list(read_body(message))
+            except Exception as error:
+                self.failures.append(error)
+
+        self.consume = consume
+        with mock.patch("%s.LINGER_TIMEOUT" % upload.__name__, 0.05):
+            self.run_one(Server(path="/stream").body(b"x", more=True))
+        wait_until(lambda: self.failures, "the consumer to be told")
+        self.assertIsInstance(self.failures[0], RequestAborted)
+
+
+class LeavingClientTests(UploadCase):
+    """A client that leaves is noticed, however much of its body the view has left unread."""
+
+    def test_http_disconnect_is_sent_whatever_the_body(self):
+        for path in ("/gathered", "/stream"):
+            for parts in ([b"x"], [b"x" * PART] * 40, [b"x" * PART] * 200):
+                with self.subTest(path=path, parts=len(parts)):
+                    del self.messages[:]
+                    self.leave(Server(path=path).body(*parts))
+                    self.assertEqual(self.channels(), ["http.request", "http.disconnect"])
+
+    def leave(self, server):
+        started, left = threading.Event(), threading.Event()
+
+        def consume(message):
+            self.messages.append(message)
+            started.set()
+            left.wait(TIMEOUT)
+
+        self.consume = consume
+
+        async def wait():
+            await asyncio.get_event_loop().run_in_executor(None, started.wait, TIMEOUT)
+            server.leave()
+            while not server.events.empty():
+                await asyncio.sleep(0)
+            left.set()
+
+        server.wait = wait
+        self.run_one(server)
+        self.assertEqual(server.sent, [])

@@ -188,6 +188,11 @@ class BodyTests(unittest.TestCase):
 
     def test_no_more_of_a_body_is_read_than_its_window(self):
         client = Client(more_body=True)
+        for _ in range(http.FIRST_BODY_WINDOW):
+            self.assertTrue(client.state.reading)
+            client.do(client.state.body(b"x", True))
+        self.assertFalse(client.state.reading)
+        client.reply(body_credit=1)
         for _ in range(http.BODY_WINDOW):
             self.assertTrue(client.state.reading)
             client.do(client.state.body(b"x", True))

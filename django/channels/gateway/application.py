@@ -24,12 +24,14 @@ from .backlog import ResponseStore
 from .connection import Connection, ServerSend
 from .daphne import correct_scope, with_flow_control
 from .http import Request
-from .limits import check_head, make_limits
+from .limits import check_head, check_request, make_limits
 from .reader import InboxReader
 from .refusal import Refusals
 from .response import ResponseConnection
 from .scopes import connect_event, request_event
 from .sender import EventSender
+from .spool import SpoolRoom
+from .upload import PatientSend, Upload
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -42,9 +44,6 @@ ACCEPT_TIMEOUT = 30.0
 
 #: Seconds that events in flight get when the server shuts down, and between two polls for their end.
 SHUTDOWN_TIMEOUT, SHUTDOWN_POLL_INTERVAL = 10.0, 0.02
-
-#: Bytes of a request's body that go into one message, at most.
-BODY_PART = 256 * 1024
 
 Scope = MutableMapping[str, Any]
 ServerReceive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -63,6 +62,7 @@ class Gateway:
     def __init__(self, layer: BaseChannelLayer) -> None:
         self.layer = layer
         self.limits = make_limits(layer.gateway_options)
+        self.room = SpoolRoom(self.limits)
         self.refusals = Refusals(layer)
         self.loop = asyncio.get_event_loop()
         token = "".join(_random.choice(string.ascii_letters + string.digits) for _ in range(12))
@@ -122,55 +122,41 @@ class Gateway:
     # HTTP.
 
     async def _http(self, scope: Scope, receive: ServerReceive, send: ServerSend) -> None:
-        event = await receive()
-        if event["type"] == "http.disconnect":
-            return
+        upload = Upload(self.room, scope, receive)
         correct_scope(scope, send)
-        status = check_head(self.limits, scope)
-        if status is not None:
-            await self.refusals.refuse(scope, send, status)
-            return
-        message = request_event(scope)
-        connection = self._open(Request, message, send, ResponseConnection)
+        status = check_request(self.limits, scope)
+        try:
+            if status is None:
+                await upload.gather()
+                if upload.gone:
+                    return
+                part = await upload.first_part()
+                status = upload.problem
+            if status is not None:
+                await self.refusals.refuse(scope, PatientSend(send, upload), status)
+                return
+            message = request_event(scope)
+            message["body"] = part
+            await self._answer(message, upload, send)
+        finally:
+            upload.close()
+
+    async def _answer(self, message: dict[str, Any], upload: Upload, send: ServerSend) -> None:
+        """Send a request to the workers, with what follows of its body, and write the response."""
+        connection = self._open(Request, message, send, ResponseConnection, upload)
         state = connection.state
-        body, more = event.get("body", b""), event.get("more_body", False)
-        message["body"] = body[:BODY_PART]
-        rest = body[BODY_PART:]
-        connection.perform(state.request(message, more or bool(rest), self._new_body_channel))
-        reader = self.loop.create_task(self._read_request(connection, receive, rest, more))
+        connection.perform(state.request(message, upload.unfinished, self._new_body_channel))
+        upload.follow(connection)
         try:
             await connection.write()
         except OSError:
             pass  # the client has gone; the state is told below
         finally:
-            reader.cancel()
             connection.perform(state.gone())
             self._detach(connection)
 
     def _new_body_channel(self) -> str:
         return self.layer.new_channel("http.request.body?")
-
-    async def _read_request(
-        self, connection: Connection, receive: ServerReceive, rest: bytes, more: bool
-    ) -> None:
-        """Send the rest of the body, as fast as the view reads it, and wait for the client's end."""
-        state = connection.state
-        while True:
-            while rest:
-                await connection.may_read()
-                part, rest = rest[:BODY_PART], rest[BODY_PART:]
-                connection.perform(state.body(part, more or bool(rest)))
-            if more:
-                await connection.may_read()
-            event = await receive()
-            if event["type"] == "http.disconnect":
-                connection.perform(state.gone())
-                return
-            if not more:
-                continue
-            rest, more = event.get("body", b""), event.get("more_body", False)
-            if not rest:
-                connection.perform(state.body(b"", more))
 
     # WebSocket.
 
@@ -238,6 +224,7 @@ class Gateway:
         message: dict[str, Any],
         send: Any,
         connection_class: type[Connection] = Connection,
+        upload: Upload | None = None,
     ) -> Connection:
         """Return a new connection. Its first event, `message`, has the path that all its events have."""
         self._number += 1
@@ -246,7 +233,10 @@ class Gateway:
         state.root_path = message[
             "root_path"
         ]  # the last will, which is set before the event, has it
-        connection = connection_class(self, state, with_flow_control(send))
+        send = with_flow_control(send)
+        if upload is not None and not upload.complete:
+            send = PatientSend(send, upload)
+        connection = connection_class(self, state, send)
         self.connections[channel] = connection
         return connection
 
@@ -278,10 +268,12 @@ class Gateway:
         self._reading.cancel()
         self.events.close()
         self.responses.end()
+        self.room.close()
         await self.inbox.close()
 
     def abandon(self) -> None:
-        """End the worker threads of a loop that was closed without `stop`, each after its message."""
+        """End the threads of a loop that was closed without `stop`, each after its message."""
+        self.room.close()
         if self._workers is not None:
             self._workers.stop(grace=0)
             atexit.unregister(self._at_exit)

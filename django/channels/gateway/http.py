@@ -52,8 +52,8 @@ TRANSITIONS = {
 #: The ids of its two events.
 _REQUEST, _DISCONNECT = 0, 1
 
-#: Parts of a body that are sent to the worker before it has read the first of them.
-BODY_WINDOW = 8
+#: Parts of a body that are on their way while the view reads it, and before it has begun to.
+BODY_WINDOW, FIRST_BODY_WINDOW = 8, 1
 
 #: Replies without a window that wait for a slow client: those of a long-poll that is answered in parts.
 MAX_UNREAD = 1000
@@ -63,6 +63,8 @@ MAX_UNREAD = 1000
 CREDIT_BATCH = 4
 
 _PAGES = {
+    408: b"<!doctype html><title>Request Timeout (408)</title><h1>Request Timeout (408)</h1>",
+    413: b"<!doctype html><title>Content Too Large (413)</title><h1>Content Too Large (413)</h1>",
     500: b"<!doctype html><title>Server Error (500)</title><h1>Server Error (500)</h1>",
     502: b"<!doctype html><title>Bad Gateway (502)</title><h1>Bad Gateway (502)</h1>"
     b"<p>The process that handled this request was lost.</p>",
@@ -83,7 +85,9 @@ class Request(ConnectionState):
         self.phase = WAITING
         self.body_channel: str | None = None
         self._window_channel: str | None = None
-        self._credit = BODY_WINDOW
+        self._credit = FIRST_BODY_WINDOW
+        self._is_read = False  # whether the view has begun to read the rest of the body
+        self._body_is_due = False  # whether there is more of it
         self._unread = 0
         #: Parts of the response that came, and whose worker may not send as many more yet.
         self.owed = 0
@@ -101,6 +105,7 @@ class Request(ConnectionState):
         with the body. `new_body_channel()` returns a channel for the rest, if there is more of it.
         """
         actions = [self.event(HTTP_REQUEST, _REQUEST, message)]
+        self._body_is_due = more_body
         if more_body:
             self.body_channel = message[BODY_CHANNEL] = new_body_channel()
             actions.append(self._own(self.body_channel))
@@ -111,6 +116,7 @@ class Request(ConnectionState):
         if self.phase == FINISHED:
             return []
         self._credit -= 1
+        self._body_is_due = more
         part: protocol.BodyPart = {"content": content, "more_content": more}
         return [(SEND, self.body_channel, part)]
 
@@ -121,9 +127,18 @@ class Request(ConnectionState):
         return self.phase == FINISHED and not self._disconnect_due and not is_read
 
     @property
+    def answered(self) -> bool:
+        """Whether the response is complete, or the client has gone."""
+        return self.phase == FINISHED
+
+    @property
     def reading(self) -> bool:
-        """Whether more of the body may be read. Not while the view has a window of it to read."""
+        """Whether more of the body may be sent. Not while the view has a window of it to read."""
         return self._credit > 0
+
+    def body_failed(self, status: int) -> list[Action]:
+        """Handle that the rest of the body doesn't come, or cannot be taken."""
+        return [] if self.phase == FINISHED else self._fail(status)
 
     def gone(self) -> list[Action]:
         """Handle that the client has gone."""
@@ -153,7 +168,11 @@ class Request(ConnectionState):
                 actions.append((SEND, message[WINDOW_CHANNEL], protocol.closed()))
             actions += self._apply(message)
         self.merge(message.get(SESSION))
-        self._credit += message.get(BODY_CREDIT, 0)
+        if BODY_CREDIT in message:
+            self._credit += message[BODY_CREDIT]
+            if not self._is_read:
+                self._is_read = True
+                self._credit += BODY_WINDOW - FIRST_BODY_WINDOW
         if message.get(ERROR):
             actions += self._fail(500)
         if ACK in message and message[ACK] == self.in_flight:
@@ -200,6 +219,9 @@ class Request(ConnectionState):
         if not more:
             self._move("last")
             actions.append((FINISH,))
+            if self._body_is_due:
+                # A consumer that reads on must not wait for it.
+                actions.append((SEND, self.body_channel, protocol.closed()))
         return actions
 
     def written(self, event: dict[str, Any], note: str | None) -> list[Action]:

@@ -6,24 +6,31 @@ a request's head against them. Pure: no I/O, no clock.
 from __future__ import annotations
 
 import difflib
-from typing import Any, Mapping, NamedTuple
+import re
+from typing import Any, Mapping, NamedTuple, Pattern
 
 from django.core.exceptions import ImproperlyConfigured
 
 from .headers import are_headers, is_token
 
-KB, MB = 1024, 1024 * 1024
+KB, MB, GB = 1024, 1024**2, 1024**3
 
 #: Bytes that each header counts besides its name and its value, as in HTTP/2 (RFC 9113, section 6.5.2).
 HEADER_OVERHEAD = 32
 
-#: The status of a head that is malformed, and those of one that is too large.
+#: The status of a head that is malformed, those of one that is too large, and of a body that is.
 BAD_REQUEST = 400
-URI_TOO_LONG, HEADERS_TOO_LARGE = 414, 431
+URI_TOO_LONG, HEADERS_TOO_LARGE, BODY_TOO_LARGE = 414, 431, 413
+
+#: The largest body_in_message. The rest of a message of a megabyte is left for the head of the request.
+MAX_BODY_IN_MESSAGE = 768 * KB
+
+#: The option that is not an integer.
+STREAM_PATHS = "stream_paths"
 
 
 class Limits(NamedTuple):
-    """What one gateway allows. A size is in bytes."""
+    """What one gateway allows. A size is in bytes, a time in seconds."""
 
     #: Size of all headers of a request or handshake together: above it, 431.
     headers_size: int = 64 * KB
@@ -36,6 +43,22 @@ class Limits(NamedTuple):
     responses_file: int = 4 * 1024 * MB
     #: Bytes a second that a client must read while a worker waits for it.
     response_rate: int = 8 * KB
+    #: Size of a request's body that is sent with the request, in one message.
+    body_in_message: int = 256 * KB
+    #: Size of a body: above it, 413.
+    body_size: int = GB
+    #: Bytes of one body, and of all bodies, that are kept in memory. What is more goes into temporary files.
+    body_memory: int = MB
+    bodies_memory: int = 64 * MB
+    #: Bytes of all bodies in temporary files: above it, 503.
+    bodies_disk: int = 4 * GB
+    #: A client gets `body_grace` for its body, and a second more for each `body_rate` bytes that it has sent,
+    #: but no more than `body_time`. After that, 408.
+    body_rate: int = KB
+    body_grace: int = 30
+    body_time: int = 3600
+    #: Regular expressions: the view of a path that one of them finds gets the body as it comes.
+    stream_paths: tuple[Pattern[str], ...] = ()
 
 
 def make_limits(options: Mapping[str, Any] | None) -> Limits:
@@ -50,12 +73,39 @@ def make_limits(options: Mapping[str, Any] | None) -> Limits:
                 "GATEWAY has no option %r%s. The options are: %s."
                 % (name, ": do you mean %r?" % near[0] if near else "", ", ".join(sorted(values)))
             )
+        if name == STREAM_PATHS:
+            values[name] = _patterns(value)
+            continue
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ImproperlyConfigured(
                 "The option %r of GATEWAY is a positive integer, not %r." % (name, value)
             )
+        if name == "body_in_message" and value > MAX_BODY_IN_MESSAGE:
+            raise ImproperlyConfigured(
+                "The option 'body_in_message' of GATEWAY is at most %d, not %d: a message holds no more."
+                % (MAX_BODY_IN_MESSAGE, value)
+            )
         values[name] = value
     return Limits(**values)
+
+
+def _patterns(value: Any) -> tuple[Pattern[str], ...]:
+    try:
+        if isinstance(value, (list, tuple)):
+            return tuple(map(re.compile, value))
+    except (TypeError, re.error):
+        pass
+    raise ImproperlyConfigured(
+        "The option %r of GATEWAY is a list of regular expressions, not %r." % (STREAM_PATHS, value)
+    )
+
+
+def check_request(limits: Limits, scope: Mapping[str, Any]) -> int | None:
+    """Return the status that refuses a request whose head or body is too large, or None."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value) > limits.body_size:
+            return BODY_TOO_LARGE
+    return check_head(limits, scope)
 
 
 def check_head(limits: Limits, scope: Mapping[str, Any]) -> int | None:

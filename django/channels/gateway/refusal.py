@@ -19,11 +19,20 @@ logger = logging.getLogger("django.channels.gateway")
 #: The extension of ASGI by which a server sends a whole response in place of a handshake's 403.
 DENIAL_RESPONSE = "websocket.http.response"
 
-#: What the line in the log says about each status.
+#: What the line in the log says about each status, and the counter.
 REASONS = {
-    400: "its method or one of its headers has a character that none may have",
-    414: "its path and query are longer than the option target_size allows",
-    431: "its headers are larger than the option headers_size allows",
+    400: ("its method or one of its headers has a character that none may have", "bad_requests"),
+    408: (
+        "its body came more slowly than the options body_grace, body_rate and body_time allow",
+        "bodies_slow",
+    ),
+    413: ("its body is larger than the option body_size allows", "bodies_too_large"),
+    414: ("its path and query are longer than the option target_size allows", "requests_too_large"),
+    431: ("its headers are larger than the option headers_size allows", "requests_too_large"),
+    503: (
+        "there is no room for its body (option bodies_disk, or the disk is full)",
+        "bodies_refused",
+    ),
 }
 
 
@@ -36,21 +45,7 @@ class Refusals:
 
     async def refuse(self, scope: Mapping[str, Any], send: ServerSend, status: int) -> None:
         """Answer the client of `scope` with `status`. A server without DENIAL_RESPONSE sends a 403."""
-        if status == 400:
-            self._layer.count("bad_requests")
-        else:
-            self._layer.count("requests_too_large")
-        suppressed = self._rates[status].allow()
-        if suppressed is not None:
-            logger.warning(
-                "Refused %s %s of %s with %d: %s. Others refused since the last line: %d",
-                "request" if scope["type"] == "http" else "WebSocket",
-                shown(scope["path"]),
-                shown((scope.get("client") or ("unknown client",))[0]),
-                status,
-                REASONS[status],
-                suppressed,
-            )
+        self.note(scope, status)
         if scope["type"] == "http":
             prefix = "http.response"
         elif DENIAL_RESPONSE in (scope.get("extensions") or ()):
@@ -62,5 +57,25 @@ class Refusals:
         body = ("<!doctype html><title>%s</title><h1>%s</h1>" % (title, title)).encode()
         headers = [(b"content-type", b"text/html; charset=utf-8")]
         headers.append((b"content-length", b"%d" % len(body)))
+        if status == 503:
+            headers.append((b"retry-after", b"1"))
+        if status == 408 and scope.get("http_version", "1.1")[0] == "1":
+            headers.append((b"connection", b"close"))  # the rest of the body is not waited for
         await send({"type": prefix + ".start", "status": status, "headers": headers})
         await send({"type": prefix + ".body", "body": body, "more_body": False})
+
+    def note(self, scope: Mapping[str, Any], status: int) -> None:
+        """Count and log that the client of `scope` gets `status`."""
+        reason, counter = REASONS[status]
+        self._layer.count(counter)
+        suppressed = self._rates[status].allow()
+        if suppressed is not None:
+            logger.warning(
+                "Refused %s %s of %s with %d: %s. Others refused since the last line: %d",
+                "request" if scope["type"] == "http" else "WebSocket",
+                shown(scope["path"]),
+                shown((scope.get("client") or ("unknown client",))[0]),
+                status,
+                reason,
+                suppressed,
+            )

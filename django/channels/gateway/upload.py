@@ -1,0 +1,277 @@
+"""
+The body of one request, from the server to a worker: gathered, bounded, and read to its end.
+
+No worker waits for a client: a request is sent when its body is complete, or, for a path of the option
+`stream_paths`, when its first part is there. The gateway goes on reading whatever the view does. So it
+notices that the client leaves, and no server resets a connection under the response because of a body that
+nobody read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Mapping, MutableMapping
+
+from ..log import RateLimit, shown
+from .limits import BODY_TOO_LARGE
+from .spool import Spool, SpoolFull, SpoolRoom
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+logger = logging.getLogger("django.channels.gateway")
+
+#: Bytes of a request's body that go into one message, at most, after those that went with the request.
+BODY_PART = 256 * 1024
+
+#: Seconds that an answer waits for the rest of the body: for the next part of it, and in all.
+LINGER_TIMEOUT, LINGER_TIME = 5.0, 30.0
+
+#: The statuses of a body that comes too slowly, and of one for which there is no room.
+TOO_SLOW, NO_ROOM = 408, 503
+
+#: Events that a server has ready and that are read before other tasks get their turn.
+EVENTS_AT_A_TIME = 64
+
+_disk_errors = RateLimit()
+
+
+def has_body(scope: Mapping[str, Any]) -> bool:
+    """Return whether a body may follow the head of a request, so that reading it may take long."""
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
+            return True
+    return scope["method"] not in ("GET", "HEAD")
+
+
+class Upload:
+    """
+    Reads the body of one request from its server. Make it in the task that serves the request, and `close`
+    it there. Belongs to the event loop of its gateway.
+
+    `problem` becomes the status with which to answer a body that cannot be taken. `gone` says that the client
+    has left. Both are told to `connection` once there is one.
+    """
+
+    def __init__(
+        self,
+        room: SpoolRoom,
+        scope: Mapping[str, Any],
+        receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
+    ) -> None:
+        self._loop = asyncio.get_event_loop()
+        self._limits = room.limits
+        self._scope = scope
+        self._receive = receive
+        self._spool = Spool(room)
+        self._has_body = has_body(scope)
+        self._started = 0.0
+        self._received = 0
+        self._discards = False
+        self._timer: Any = None
+        self._reader: asyncio.Task[None] | None = None
+        self._feeder: asyncio.Task[None] | None = None
+        self._changed: asyncio.Future[None] | None = None
+        self.complete = False
+        self.gone = False
+        self.problem: int | None = None
+        self.connection: Connection | None = None
+
+    # Before the request is sent.
+
+    async def gather(self) -> None:
+        """Wait until the request can be sent, or must be refused, or its client has gone."""
+        if not self._has_body:
+            await self._take(await self._receive())
+            if self.complete or self.gone:
+                return
+            self._has_body = True
+        self._started = self._loop.time()
+        self._check_pace()
+        self._start()
+        paths, path = self._limits.stream_paths, self._scope["path"]
+        is_stream = any(each.search(path) for each in paths)
+        while not (self.complete or self.problem or self.gone or (is_stream and self._received)):
+            await self._wait()
+
+    async def first_part(self) -> bytes:
+        """Return what goes with the request."""
+        try:
+            return await self._spool.take(self._limits.body_in_message)
+        except OSError as error:
+            self._disk_failed(error)
+            return b""
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether there is, or will be, more of the body than was taken."""
+        return not self.complete or len(self._spool) > 0
+
+    # When the request was sent.
+
+    def follow(self, connection: Connection) -> None:
+        """Tell `connection` from now on of the rest of the body, and of the client's end."""
+        self.connection = connection
+        self._start()
+        if self.unfinished:
+            self._feeder = self._loop.create_task(self._feed(connection))
+
+    async def drain(self) -> None:
+        """
+        Drop the rest of the body, up to LINGER_TIME seconds. A server that gets an answer before that would
+        end the connection, and the answer might be lost with it.
+        """
+        self._discards = True
+        self._spool.close()
+        if not self._has_body or self._client_waits() or self.problem == TOO_SLOW:
+            return
+        self._start()
+        deadline = self._loop.time() + LINGER_TIME
+        while not (self.complete or self.gone) and self._loop.time() < deadline:
+            received = self._received
+            await asyncio.wait({self._changes()}, timeout=LINGER_TIMEOUT)
+            if received == self._received:
+                return
+
+    def close(self) -> None:
+        """Stop reading, and drop what was read."""
+        for each in (self._timer, self._reader, self._feeder):
+            if each is not None:
+                each.cancel()
+        self._spool.close()
+
+    # The reader.
+
+    def _start(self) -> None:
+        if self._reader is None:
+            self._reader = self._loop.create_task(self._read())
+
+    async def _read(self) -> None:
+        """Read the body, then wait for the client's end."""
+        events = 0
+        try:
+            while not self.gone:
+                await self._take(await self._receive())
+                events += 1
+                if events % EVENTS_AT_A_TIME == 0:
+                    await asyncio.sleep(0)
+        except asyncio.CancelledError:  # an Exception until Python 3.7 goes
+            raise
+        except Exception:
+            text = "The server failed while it read the request %s:"
+            logger.exception(text, shown(self._scope["path"]))
+            await self._take({"type": "http.disconnect"})
+
+    async def _take(self, event: Mapping[str, Any]) -> None:
+        """Take in one event of the server."""
+        if event["type"] == "http.disconnect":
+            self.gone = True
+            if self.connection is not None:
+                self.connection.perform(self.connection.state.gone())
+        elif not self.complete:
+            data = event.get("body", b"")
+            self._received += len(data)
+            if data and not self._discards:
+                await self._put(data)
+            self.complete = not event.get("more_body", False)
+            if self.complete and self._timer is not None:
+                self._timer.cancel()
+        self._wake()
+
+    async def _put(self, data: bytes) -> None:
+        if self._received > self._limits.body_size:
+            self._fail(BODY_TOO_LARGE)
+            return
+        try:
+            await self._spool.put(data)
+        except SpoolFull:
+            self._fail(NO_ROOM)
+        except OSError as error:
+            self._disk_failed(error)
+
+    def _check_pace(self) -> None:
+        """Refuse a body that comes too slowly; look again when it would."""
+        limits = self._limits
+        allowed = min(limits.body_grace + self._received / limits.body_rate, limits.body_time)
+        remaining = self._started + allowed - self._loop.time()
+        if remaining > 0:
+            self._timer = self._loop.call_later(remaining, self._check_pace)
+        else:
+            self._fail(TOO_SLOW)
+
+    def _fail(self, status: int) -> None:
+        """Drop the body, and have its client told."""
+        if self.problem is None:
+            self.problem = status
+            self._discards = True
+            self._spool.close()
+            if self._timer is not None:
+                self._timer.cancel()
+            if self.connection is not None:
+                self.connection.gateway.refusals.note(self._scope, status)
+                self.connection.perform(self.connection.state.body_failed(status))
+            self._wake()
+
+    def _disk_failed(self, error: OSError) -> None:
+        if _disk_errors.allow() is not None:
+            text = "The body of %s cannot be kept in a temporary file: %s"
+            logger.error(text, shown(self._scope["path"]), error)
+        self._fail(NO_ROOM)
+
+    def _client_waits(self) -> bool:
+        """Return whether the client waits for the server to ask for the body, which wasn't done."""
+        return self._reader is None and any(name == b"expect" for name, _ in self._scope["headers"])
+
+    # The feeder.
+
+    async def _feed(self, connection: Connection) -> None:
+        """Send the rest of the body to the worker, as it comes and as fast as the view reads it."""
+        state = connection.state
+        while not state.answered:
+            await connection.may_read()
+            try:
+                data = await self._spool.take(BODY_PART)
+            except OSError as error:
+                self._disk_failed(error)
+                return
+            if data or self.complete:
+                connection.perform(state.body(data, self.unfinished))
+                if not self.unfinished:
+                    return
+            else:
+                await self._wait()
+
+    # Waiting. One task waits at a time: the one that serves the request, or the feeder, or `drain`.
+
+    def _changes(self) -> asyncio.Future[None]:
+        if self._changed is None or self._changed.done():
+            self._changed = self._loop.create_future()
+        return self._changed
+
+    async def _wait(self) -> None:
+        await asyncio.shield(self._changes())
+
+    def _wake(self) -> None:
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
+
+
+class PatientSend:
+    """A `send` that gives the last part of a response to the server when the body was read or dropped."""
+
+    def __init__(self, send: Any, upload: Upload) -> None:
+        self._send = send
+        self._upload = upload
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._send, name)
+
+    async def __call__(self, event: dict[str, Any]) -> None:
+        is_last = event["type"] == "http.response.body" and not event.get("more_body")
+        if is_last and not (self._upload.complete or self._upload.gone):
+            if event.get("body"):
+                await self._send(dict(event, more_body=True))
+                event = dict(event, body=b"")
+            await self._upload.drain()
+        await self._send(event)
