@@ -321,7 +321,7 @@ class ResponseStore:
 
     def _write(self, block: int, body: bytes) -> None:
         if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="channels-responses-", buffering=0)
+            self._file = tempfile.TemporaryFile(prefix="channels-responses.", buffering=0)
         self._file.seek(block * PIECE)
         view = memoryview(body)
         while view:
