@@ -89,7 +89,7 @@ GROUPS = [
         REDIS,  # whose layer is the quickest of those over the engine
         ["channels_tests.test_engine*", "channels_tests.test_memory_layer*", "test_standalone"]
         + ["channels_tests.test_conformance*", "channels_tests.test_worker*", "test_counters"]
-        + ["test_recovery"],
+        + ["test_recovery", "channels_tests.test_directory_layer"],
     ),
     Group(
         "database",

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from channels import protocol
     from channels.exceptions import ChannelFull, LayerUnavailable
     from channels.layers.base import DeadLetter, Inbox, Message
-    from channels.layers.engine.inbox import UNSENDABLE, Batch, PendingWork, Send, encode
     from channels.layers.engine.layer import EngineLayer
     from channels.layers.engine.options import Options, is_count, refusal, split
+    from channels.layers.engine.pending import UNSENDABLE, Batch, PendingWork, Send, encode
     from channels.layers.engine.recovery import BURY, DROP, REQUEUE, WILL_EXPIRY, Action
     from channels.layers.engine.store import (
         Due,
@@ -41,8 +41,8 @@ else:
                 "same project (Channels 2 to 4 is another one; for it, install channels_redis)."
             ) from error
     for _module in (
-        "exceptions layers.base layers.names layers.engine.inbox layers.engine.layer "
-        "layers.engine.options layers.engine.recovery layers.engine.store layers.engine.threads"
+        "exceptions layers.base layers.names layers.engine.layer layers.engine.options "
+        "layers.engine.pending layers.engine.recovery layers.engine.store layers.engine.threads"
     ).split():
         _names = vars(import_module("%s.%s" % (protocol.__package__, _module)))
         globals().update({name: value for name, value in _names.items() if name[0] != "_"})

@@ -20,15 +20,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 from django.db import connections
 
-from .consume import (
-    FAILED,
-    HANDLED,
-    LATER,
-    Result,
-    call_afterwards,
-    log_failure,
-    run_consumer,
-)
+from .consume import FAILED, HANDLED, LATER, Result, call_afterwards, log_failure, run_consumer
 from .exceptions import LayerUnavailable
 from .layers.engine.threads import start_thread
 from .log import shown

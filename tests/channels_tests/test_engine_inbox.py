@@ -8,7 +8,7 @@ from unittest import mock
 
 from django.channels.exceptions import ChannelFull, LayerUnavailable
 from django.channels.layers.engine import inbox as engine_inbox
-from django.channels.layers.engine.inbox import PendingWork, Send
+from django.channels.layers.engine.pending import PendingWork, Send
 from django.channels.layers.engine.store import Entry, Outgoing, Will
 
 from .fake_store import FakeLayer

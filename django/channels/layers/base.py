@@ -6,7 +6,8 @@ and no settings. `send`, `receive_many`, `new_channel`, groups, flush and statis
 specification; the inbox, acknowledgement, delay, leases, wills and dead letters are this project's
 extensions. The conformance suite (`test/conformance/`) has a test for each promise made here.
 
-What may not be here: anything that only some layers do. Rules that layers share are in `engine/`.
+What may not be here: anything that only some layers do. Rules that layers share are in `engine/`. The file
+is a little over 400 lines because it is the whole contract.
 """
 
 from __future__ import annotations
