@@ -8,6 +8,7 @@ import re
 import time
 from collections import Counter
 from datetime import datetime
+from functools import partial
 from statistics import median
 
 from load import Lag, Refused, Socket, Traffic, fetch, percentile
@@ -564,4 +565,102 @@ async def full(stack, options):
     require(lines == [len(each) for each in times], measured)
     for each in handshakes:
         each.close()
+    return measured
+
+
+#: The sockets of the greedy client of the row "crowd", its frames without an answer on each, and how long
+#: (milliseconds) a worker takes for one; and the sockets of the others.
+GREEDY, GREEDY_FRAMES, GREEDY_MS, OTHERS = 200, 32, 20, 20
+
+#: How many times as late as without the greedy client the others may be answered.
+CROWD_FACTOR = 3
+
+
+class Greedy:
+    """A client with many sockets, each with as many frames without an answer as it may have."""
+
+    def __init__(self, port, address="127.0.0.2"):
+        self.port, self.address = port, address
+        self.sockets = []
+        self.answers = 0
+
+    async def open(self, count):
+        for number in range(count):
+            socket = Socket(self.port, "/echo?id=greedy%d" % number)
+            socket.on_text = partial(self._answered, socket)
+            for _ in range(20):
+                try:
+                    await socket.open(30, address=self.address)
+                    break
+                except Refused:
+                    socket = Socket(self.port, "/echo?id=greedy%d" % number)
+                    socket.on_text = partial(self._answered, socket)
+            self.sockets.append(socket)
+            socket.n = 0
+            for _ in range(GREEDY_FRAMES):
+                self._send(socket)
+
+    def _send(self, socket):
+        socket.n += 1
+        socket.send(b'{"n": %d, "ms": %d}' % (socket.n, GREEDY_MS))
+
+    def _answered(self, socket, payload):
+        self.answers += 1
+        self._send(socket)
+
+    def close(self):
+        for each in self.sockets:
+            each.transport.abort()
+
+
+@row(
+    "crowd",
+    "a client with 200 sockets, beside 20 others",
+    backends=("redis", "postgresql", "memory"),
+    quick=("redis", "memory"),
+    **PATIENT,
+)
+async def crowd(stack, options):
+    lines = []
+    for program in ("uvicorn", "daphne"):
+        gateway = stack.gateway(program)
+        worker = stack.worker() if stack.server.kind != "in memory" else None
+        lines.append("%s: %s" % (program, await crowd_on(stack, gateway, options)))
+        for each in (gateway, worker):
+            if each is not None:
+                each.kill()
+    return "\n".join(lines)
+
+
+async def crowd_on(stack, gateway, options):
+    """Measure the others with and without the greedy client. Return what was measured."""
+    seconds = 5 if options.quick else 15
+    traffic = Traffic([gateway.port], sockets=OTHERS, requests=2, interval=0.2, frame_ms=5)
+    await traffic.start()
+
+    async def measure():
+        traffic.latencies.clear()
+        await asyncio.sleep(seconds)
+        return percentile(traffic.latencies, 0.99)
+
+    alone = await measure()
+    greedy = Greedy(gateway.port)
+    await greedy.open(GREEDY)
+    await asyncio.sleep(1)
+    answers, begun = greedy.answers, time.monotonic()
+    crowded = await measure()
+    rate = (greedy.answers - answers) / (time.monotonic() - begun)
+    closed = Counter(each.code for each in greedy.sockets if each.code is not None)
+    await traffic.stop()
+    greedy.close()
+    statuses = traffic.statuses()
+    measured = (
+        "%d others: p99 %.0f ms, %.0f ms without; closed %s, HTTP %s; the greedy got %.0f answers a second, "
+        "closed %s"
+        % (OTHERS, crowded, alone, traffic.codes() or 0, statuses, rate, dict(closed) or 0)
+    )
+    require(not traffic.codes() and not traffic.refused, measured)
+    require(set(statuses) == {200}, measured)
+    require(rate > 0, measured)
+    require(crowded < max(CROWD_FACTOR * alone, UNDISTURBED), measured)
     return measured

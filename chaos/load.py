@@ -55,12 +55,16 @@ class Socket(asyncio.Protocol):
         self._opened = asyncio.get_event_loop().create_future()
         self._buffer = b""
 
-    async def open(self, timeout=15.0, receive_buffer=None):
-        """Shake hands; raises Refused, OSError or asyncio.TimeoutError."""
+    async def open(self, timeout=15.0, receive_buffer=None, address=None):
+        """
+        Shake hands, from `address` if it isn't None; raises Refused, OSError or asyncio.TimeoutError.
+        """
         loop = asyncio.get_event_loop()
         sock = socket.socket()
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if address:
+            sock.bind((address, 0))
         sock.setblocking(False)
         try:
             await loop.sock_connect(sock, ("127.0.0.1", self.port))

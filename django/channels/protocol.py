@@ -73,6 +73,8 @@ RETRIES = "__retries__"
 ACK = "ack"
 #: List of dicts: what the consumers of the event sent to the client, in order.
 REPLIES = "replies"
+#: int: the milliseconds that the consumers of the event ran. Absent: less than one. -1: it isn't known.
+RAN = "ran"
 #: True: a consumer failed.
 ERROR = "error"
 #: int: the id of the event whose consumer sends this message while it runs (`immediately=True`).
@@ -107,7 +109,7 @@ GROUP_DISCARD = "group_discard"
 # What a site may not send, because it would speak for a gateway, a worker or a layer.
 
 _REPLY_KEYS = frozenset(
-    [ACK, REPLIES, ERROR, DURING, BODY_CREDIT, WINDOW_CHANNEL, SESSION, LOST, RESET, GROUP]
+    [ACK, REPLIES, RAN, ERROR, DURING, BODY_CREDIT, WINDOW_CHANNEL, SESSION, LOST, RESET, GROUP]
     + [GROUP_ADD, GROUP_DISCARD]
 )
 _EVENT_KEYS = frozenset([RETRIES, SESSION, REDELIVERED, EVENT_ID, FRAMES])
@@ -240,6 +242,7 @@ class Reply(TypedDict, total=False):
     replies: list[Message]
     channel_session: SessionPatch
     error: bool
+    ran: int
 
 
 # Constructors.
@@ -250,8 +253,12 @@ def ack(
     replies: list[Message] | None = None,
     session: SessionPatch | None = None,
     error: bool = False,
+    ran: int = 0,
 ) -> Message:
-    """Return the last reply to an event: it has been handled, with these replies before it."""
+    """
+    Return the last reply to an event: it has been handled, with these replies before it. Its consumers ran
+    for `ran` milliseconds; -1 if that isn't known.
+    """
     message: Message = {ACK: event_id}
     if replies:
         message[REPLIES] = replies
@@ -259,6 +266,8 @@ def ack(
         message[SESSION] = session
     if error:
         message[ERROR] = True
+    if ran:
+        message[RAN] = ran
     return message
 
 

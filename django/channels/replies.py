@@ -69,6 +69,9 @@ class Replies:
         self.reply_channel: Any = content.get(REPLY_CHANNEL)  # text, in what gateways send
         #: Whether the frames after this one are not to be handled, or not now.
         self.ends_batch = False
+        self._started: float | None = time.monotonic()
+        if RETRIES in (self.frames[0] if self.frames else content):
+            self._started = None  # it ran before, and nothing knows for how long
         self._replies: list[dict[str, Any]] = []
         self._length = 0
         self._failed = False
@@ -156,7 +159,8 @@ class Replies:
                 return
             self._failed = True
         if self.event_id is not None:
-            ack = protocol.ack(self.event_id, self._replies, self._patch, self._failed)
+            ran = run_time(self._started)
+            ack = protocol.ack(self.event_id, self._replies, self._patch, self._failed, ran)
             self._deliver(ack, last=True)
 
     def _deliver(self, answer: dict[str, Any], last: bool = False) -> None:
@@ -182,6 +186,11 @@ class Replies:
                     return
             time.sleep(interval)
             interval = min(interval * 2, MAX_RETRY_INTERVAL)
+
+
+def run_time(started: float | None) -> int:
+    """Return how many milliseconds ago an event began to run, or -1 if that isn't known."""
+    return -1 if started is None else int(1000 * (time.monotonic() - started))
 
 
 def deliver_or_log(send: PendingSend) -> bool:

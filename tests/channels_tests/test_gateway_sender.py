@@ -7,6 +7,7 @@ from unittest import mock
 from django.channels import protocol
 from django.channels.exceptions import ChannelFull, LayerUnavailable, MessageTooLarge
 from django.channels.gateway import reader, sender
+from django.channels.gateway.limits import Limits
 from django.channels.gateway.reader import InboxReader
 from django.channels.gateway.sender import EventSender
 from django.channels.layers.memory import MemoryChannelLayer
@@ -84,6 +85,10 @@ class Connection:
     def __init__(self, channel="gateway.test!1"):
         self.channel, self.state = channel, State()
         self.performed, self.groups, self.detached = [], set(), False
+        self.client, self.flight = ("192.0.2.1", channel), None
+
+    def reply(self, message):
+        self.perform(self.state.reply(message))
 
     def perform(self, actions):
         self.performed += actions
@@ -96,7 +101,7 @@ def event(event_id=1, **more):
 class SenderTests(unittest.TestCase):
     def setUp(self):
         self.loop, self.inbox, self.connection = Loop(), Inbox(), Connection()
-        self.sender = EventSender(MemoryChannelLayer(), self.inbox, self.loop)
+        self.sender = EventSender(MemoryChannelLayer(), self.inbox, self.loop, Limits())
 
     def send(self, channel="websocket.receive", message=None):
         message = event() if message is None else message

@@ -37,7 +37,7 @@ class TypeTests(unittest.TestCase):
         event = {protocol.REPLY_CHANNEL, protocol.EVENT_ID, protocol.SESSION, protocol.REDELIVERED}
         self.assertEqual(keys_of(protocol.Event), event | {"root_path"})
         reply = {protocol.ACK, protocol.REPLIES, protocol.SESSION, protocol.ERROR}
-        self.assertEqual(keys_of(protocol.Reply), reply)
+        self.assertEqual(keys_of(protocol.Reply), reply | {protocol.RAN})
         self.assertIn(protocol.FRAMES, keys_of(protocol.WebSocketReceive))
         self.assertIn(protocol.BODY_CHANNEL, keys_of(protocol.HttpRequest))
         self.assertIn(protocol.WINDOW_CHANNEL, keys_of(protocol.HttpReply))

@@ -18,6 +18,8 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.core.cache import cache
 from django.test import SimpleTestCase, override_settings
 
+from .support.untimed import leave_out_run_times
+
 
 def new_message(content=None, channel="websocket.receive", data=None, reply_channel="reply?1"):
     content = dict(content or {})
@@ -493,6 +495,7 @@ class WorkerTests(SimpleTestCase):
     def setUp(self):
         self.layer = MemoryChannelLayer()
         self.answers = []
+        leave_out_run_times(self)
 
     def handle(self, consumer, channel="test", **content):
         self.layer.router = Router([route(channel, consumer)])

@@ -18,6 +18,7 @@ from django.test import SimpleTestCase, override_settings
 
 from . import http_site
 from .http_messages import Received, Sent
+from .support.untimed import leave_out_run_times
 from .support.waiting import TIMEOUT, wait_until
 
 REPLY = "gateway.test!1"
@@ -385,6 +386,7 @@ class WorkerTests(ViewConsumerCase):
     """With the worker around it, as the gateway sees it."""
 
     def work(self, view, **changes):
+        leave_out_run_times(self)
         self.serve(view)
         self.layer.send("http.request", dict(Sent().message(**changes), event_id=0))
         self.assertTrue(Worker(self.layer).run_once())

@@ -28,6 +28,7 @@ from django.channels.worker import Worker, WorkerGroup
 from django.core.exceptions import ImproperlyConfigured
 from django.test import SimpleTestCase, override_settings
 
+from .support.untimed import leave_out_run_times
 from .support.waiting import TIMEOUT, wait_until
 
 REPLY = "gateway.test!1"
@@ -38,6 +39,7 @@ class WorkerTestCase(SimpleTestCase):
         self.layer = MemoryChannelLayer()
         self.layer.alias = "test"
         self.seen = []
+        leave_out_run_times(self)
         # On a busy machine, two consumers can take longer than the default.
         patch = mock.patch.object(worker_module, "BATCH_FLUSH_INTERVAL", 60.0)
         patch.start()

@@ -29,6 +29,7 @@ from django.utils import timezone, translation
 
 from . import http_site
 from .http_messages import Received, Sent
+from .support.untimed import leave_out_run_times
 from .support.waiting import wait_until
 
 try:
@@ -57,6 +58,7 @@ class Site:
         self.layer.routing = []
         self.worker = Worker(self.layer)
         self.events = []
+        leave_out_run_times(self)
 
     def serve(self, view, middleware=()):
         context = override_settings(

@@ -16,6 +16,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, MutableMapping
 
+from django.conf import settings
+
 from ..log import shown
 from ..protocol import GATEWAY_PREFIX
 from ..subprotocols import known_subprotocols
@@ -31,6 +33,7 @@ from .response import ResponseConnection
 from .scopes import connect_event, request_event
 from .sender import EventSender
 from .spool import SpoolRoom
+from .turns import client_key
 from .upload import PatientSend, Upload
 from .websocket import WebSocket
 
@@ -72,9 +75,10 @@ class Gateway:
         self.inbox = layer.open_inbox(self.name)
         self.connections: dict[str, Connection] = {}  # by reply channel
         self.reader = InboxReader(self.name, self.inbox, self.connections)
-        self.events = EventSender(layer, self.inbox, self.loop)
+        self.events = EventSender(layer, self.inbox, self.loop, self.limits)
         self.send_event = self.events.send
         self.responses = ResponseStore(layer, self.loop, self.limits)
+        self._session_cookie = settings.SESSION_COOKIE_NAME.encode("latin-1")
         self._number = 0
         self._reading = self.loop.create_task(self.reader.run())
 
@@ -237,6 +241,7 @@ class Gateway:
         if upload is not None and not upload.complete:
             send = PatientSend(send, upload)
         connection = connection_class(self, state, send)
+        connection.client = client_key(message, self._session_cookie, channel)
         self.connections[channel] = connection
         return connection
 
@@ -250,6 +255,8 @@ class Gateway:
         """Forget a detached connection, its last wills and channels, if no event of it is in flight."""
         if connection.detached and connection.state.over:
             if self.connections.pop(connection.channel, None) is not None:
+                if connection.flight is not None:
+                    self.events.landed(connection)
                 for name in connection.wills:
                     self.inbox.clear_will(name)
                 for channel in connection.state.channels:

@@ -15,6 +15,7 @@ from .state import ABORT, COUNT, DISCARD, FINISH, LOG, SEND, SET_WILL, WRITE, Ac
 
 if TYPE_CHECKING:
     from .application import Gateway
+    from .turns import ClientKey, Lane
 
 logger = logging.getLogger("django.channels.gateway")
 
@@ -34,7 +35,9 @@ class Connection:
 
     __slots__ = (
         "channel",
+        "client",
         "detached",
+        "flight",
         "gateway",
         "groups",
         "overdue",
@@ -56,6 +59,10 @@ class Connection:
         self.gateway = gateway
         self.state = state
         self.groups: set[str] = set()
+        #: Whom its events count for (see turns.py).
+        self.client: ClientKey = ("", state.reply_channel)
+        #: Of the event in flight: its lane, its id, when it was sent, and whether no other was in flight.
+        self.flight: tuple[Lane, int, float, bool] | None = None
         #: True once the client has gone. The gateway forgets the connection when its state is over.
         self.detached = False
         self.reader: Any = None
@@ -71,6 +78,13 @@ class Connection:
         self._wakeup: Any = None
         self._paused: Any = None
         self._pauses = 0
+
+    def reply(self, message: dict[str, Any]) -> None:
+        """Handle a message on the reply channel."""
+        actions = self.state.reply(message)
+        if self.flight is not None and self.state.in_flight != self.flight[1]:
+            self.gateway.events.landed(self, message)
+        self.perform(actions)
 
     def perform(self, actions: Iterable[Action]) -> None:
         """Carry out `actions`."""

@@ -36,6 +36,8 @@ class Limits(NamedTuple):
     headers_size: int = 64 * KB
     #: Size of a request's path and query together: above it, 414.
     target_size: int = 8 * KB
+    #: Requests and handshakes of one address that may wait for their turn: above it, 503 and 1013.
+    address_waiting: int = 1000
     #: Size of a response that may wait for its client while its worker goes on.
     response_size: int = 16 * MB
     #: Size of all responses that wait for clients: in memory, and in a temporary file.

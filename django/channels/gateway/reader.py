@@ -91,7 +91,7 @@ class InboxReader:
                 connection.groups.discard(message[GROUP_DISCARD])
                 self._leave(message[GROUP_DISCARD], connection)
         elif connection is not None:
-            connection.perform(connection.state.reply(message))
+            connection.reply(message)
 
     def leave_all(self, connection: Connection) -> None:
         """Remove a connection from its groups, here and in the layer."""
@@ -113,5 +113,8 @@ class InboxReader:
         )
         for connection in list(self.connections.values()):
             connection.groups.clear()
-            connection.perform(connection.state.reset())
+            actions = connection.state.reset()
+            if connection.flight is not None:
+                connection.gateway.events.landed(connection)
+            connection.perform(actions)
         self.groups.clear()

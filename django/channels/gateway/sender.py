@@ -1,5 +1,8 @@
 """
-The sender: sends events to the workers, and tries again those that the layer refuses.
+The sender: sends events to the workers, in turn for each client, and tries again what the layer refuses.
+
+While workers are behind, events wait here for their turn (turns.py): frames as long as it takes, because
+their socket isn't read meanwhile, requests and handshakes for a bounded time.
 
 An event that finds its channel full, or the layer unavailable, waits here. The disconnect of a connection
 is always delivered, however late. Any other event is given up after SEND_TIMEOUT, and its client gets a
@@ -15,12 +18,24 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Dict, Tuple
 
 from ..exceptions import LayerUnavailable
-from ..log import shown
-from ..protocol import DISCONNECT_CHANNELS, EVENT_ID, MAYBE, REDELIVERED, WEBSOCKET_RECEIVE
+from ..log import RateLimit, shown
+from ..protocol import (
+    ACK,
+    DISCONNECT_CHANNELS,
+    EVENT_ID,
+    HTTP_REQUEST,
+    MAYBE,
+    RAN,
+    REDELIVERED,
+    WEBSOCKET_CONNECT,
+    WEBSOCKET_RECEIVE,
+)
+from .turns import STALL_TIMEOUT, Lane, Waiting, cost_of
 
 if TYPE_CHECKING:
     from ..layers.base import BaseChannelLayer, Inbox
     from .connection import Connection
+    from .limits import Limits
 
 logger = logging.getLogger("django.channels.gateway")
 
@@ -40,6 +55,9 @@ RETRY_INTERVAL, MAX_RETRY_INTERVAL = 0.005, 0.1
 #: Seconds without a refusal after which the interval is short again.
 RETRY_RESET_AFTER = 1.0
 
+#: Seconds between two looks for events that have waited too long for their turn.
+TURN_CHECK_INTERVAL = 0.25
+
 #: Events of one channel that are tried again at a time.
 RETRY_BATCH = 100
 
@@ -55,9 +73,20 @@ class EventSender:
     """
 
     def __init__(
-        self, layer: BaseChannelLayer, inbox: Inbox, loop: asyncio.AbstractEventLoop
+        self,
+        layer: BaseChannelLayer,
+        inbox: Inbox,
+        loop: asyncio.AbstractEventLoop,
+        limits: Limits,
     ) -> None:
         self._layer = layer
+        self._limits = limits
+        self._lanes = {
+            channel: Lane(channel)
+            for channel in (HTTP_REQUEST, WEBSOCKET_CONNECT, WEBSOCKET_RECEIVE)
+        }
+        self._turn_timer: Any = None
+        self._limited = RateLimit()
         self._inbox = inbox
         self._loop = loop
         self._refused: dict[str, deque[_Refused]] = {}  # by channel, the next to try first
@@ -68,12 +97,119 @@ class EventSender:
 
     def send(self, connection: Connection, channel: str, message: dict[str, Any]) -> None:
         """Send one event, or one part of a body, of a connection."""
-        deadline = self._loop.time() + SEND_TIMEOUT
+        now = self._loop.time()
+        lane = self._lanes.get(channel)
+        if lane is not None:
+            if lane.is_full:
+                self._wait(lane, connection, message, now)
+                return
+            connection.flight = (lane, message[EVENT_ID], now, not lane.in_flight)
+            lane.in_flight += 1
+        self._send_now(connection, channel, message, now)
+
+    def _send_now(
+        self, connection: Connection, channel: str, message: dict[str, Any], now: float
+    ) -> None:
+        deadline = now + SEND_TIMEOUT
         refused = self._refused.get(channel)
         if refused and EVENT_ID in message:
             refused.append((deadline, connection, message))
         else:
             self._send(connection, channel, message, deadline)
+
+    # Turns.
+
+    def landed(self, connection: Connection, message: dict[str, Any] | None = None) -> None:
+        """
+        Note that the event of `connection` is no longer in flight, and send others. `message` is the one that
+        acknowledged it, if one did.
+        """
+        flight, connection.flight = connection.flight, None
+        if flight is None:
+            return
+        lane, _, sent_at, was_alone = flight
+        if message is not None and ACK in message:
+            ran = message.get(RAN, 0)
+            if ran >= 0:
+                now = lane.landed_at = self._loop.time()
+                wait = now - sent_at - ran / 1000
+                lane.window.acked(now, wait, lane.in_flight, was_alone)
+        lane.in_flight -= 1
+        while lane.waiting and lane.in_flight < lane.window.limit:
+            self._send_next(lane)
+
+    def _send_next(self, lane: Lane) -> None:
+        """Send the event whose turn it is, unless it was refused."""
+        entry: Waiting = lane.waiting.pop()[1]
+        connection, entry.connection = entry.connection, None
+        if connection is not None:
+            now = self._loop.time()
+            connection.flight = (lane, entry.message[EVENT_ID], now, not lane.in_flight)
+            lane.in_flight += 1
+            self._send_now(connection, lane.channel, entry.message, now)
+
+    def _wait(
+        self, lane: Lane, connection: Connection, message: dict[str, Any], now: float
+    ) -> None:
+        """Let an event wait for its turn, or refuse it."""
+        address = connection.client[0]
+        entry = Waiting(connection, message, NEVER)
+        if lane.channel != WEBSOCKET_RECEIVE:
+            if lane.waiting.count(address) >= self._limits.address_waiting:
+                self._layer.count("clients_limited")
+                suppressed = self._limited.allow()
+                if suppressed is not None:
+                    logger.warning(
+                        "%d events of the client %s wait for a worker: another was refused on %s. Others "
+                        "refused since the last line: %d",
+                        self._limits.address_waiting,
+                        shown(address),
+                        lane.channel,
+                        suppressed,
+                    )
+                connection.perform(connection.state.refused(lane.channel))
+                return
+            seconds = self._layer.expiries[HTTP_REQUEST]
+            if lane.in_flight + len(lane.waiting) >= self._layer.capacities[lane.channel]:
+                seconds = SEND_TIMEOUT
+            entry.deadline = now + seconds
+            lane.deadlines.setdefault(seconds, deque()).append(entry)
+        if not lane.waiting:
+            lane.landed_at = now
+        lane.waiting.push(connection.client, cost_of(message), entry)
+        if self._turn_timer is None:
+            self._turn_timer = self._loop.call_later(TURN_CHECK_INTERVAL, self.check_turns)
+
+    def check_turns(self) -> None:
+        """
+        Refuse the requests and handshakes that have waited too long for their turn. Send one more event where
+        nothing was acknowledged for STALL_TIMEOUT.
+        """
+        now, remain = self._loop.time(), False
+        for lane in self._lanes.values():
+            for entries in lane.deadlines.values():
+                while entries and (entries[0].connection is None or entries[0].deadline < now):
+                    entry = entries.popleft()
+                    connection, entry.connection = entry.connection, None
+                    if connection is not None:
+                        connection.perform(connection.state.refused(lane.channel))
+                remain = remain or bool(entries)
+            if lane.waiting and now - lane.landed_at > STALL_TIMEOUT:
+                lane.landed_at = now
+                self._send_next(lane)
+            remain = remain or len(lane.waiting) > 0
+        self._turn_timer = None
+        if remain:
+            self._turn_timer = self._loop.call_later(TURN_CHECK_INTERVAL, self.check_turns)
+
+    # The layer.
+
+    def _refuse(self, connection: Connection, channel: str) -> None:
+        """Tell a connection that its event, or a part of a body, was not sent."""
+        actions = connection.state.refused(channel)
+        if connection.flight is not None and connection.flight[0].channel == channel:
+            self.landed(connection)
+        connection.perform(actions)
 
     def _send(
         self, connection: Connection, channel: str, message: dict[str, Any], deadline: float
@@ -93,7 +229,7 @@ class EventSender:
         """Let an event wait for a while. Of a body or a window no part may be missing, so that one fails."""
         is_unavailable = isinstance(error, LayerUnavailable)
         if EVENT_ID not in message:
-            connection.perform(connection.state.refused(channel))
+            self._refuse(connection, channel)
         elif is_unavailable or isinstance(error, self._layer.ChannelFull):
             if is_unavailable:
                 # The layer may have taken it all the same.
@@ -109,7 +245,7 @@ class EventSender:
                 self._retry_task = self._loop.create_task(self._retry())
         else:
             logger.error("An event of %s was not sent: %s", shown(connection.state.path), error)
-            connection.perform(connection.state.refused(channel))
+            self._refuse(connection, channel)
 
     async def _retry(self) -> None:
         """While channels are full: try a few events again, and reject clients that have waited too long."""
@@ -139,7 +275,7 @@ class EventSender:
     ) -> None:
         try:
             if deadline < now and channel not in DISCONNECT_CHANNELS:
-                connection.perform(connection.state.refused(channel))
+                self._refuse(connection, channel)
             else:
                 self._send(connection, channel, message, deadline)
         except Exception:
@@ -166,6 +302,6 @@ class EventSender:
 
     def close(self) -> None:
         """Stop trying again, and stop the timer."""
-        for task in (self._retry_task, self._log_timer):
+        for task in (self._retry_task, self._log_timer, self._turn_timer):
             if task is not None:
                 task.cancel()

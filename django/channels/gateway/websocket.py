@@ -16,6 +16,7 @@ from ..protocol import (
     ERROR,
     FRAMES,
     LOST,
+    RAN,
     REPLIES,
     REPLY_CHANNEL,
     SESSION,
@@ -64,6 +65,10 @@ MAX_FRAME = 1024 * 1024 - 16 * 1024
 #: Frames that wait may go to the worker together, up to this weight in bytes.
 MAX_BATCH_WEIGHT = 512 * 1024
 
+#: Milliseconds of a worker's time for which frames may go together, by how long the last ones took. So a
+#: client that sends much to a slow consumer doesn't keep a worker from others.
+MAX_BATCH_TIME = 25
+
 #: Messages, and their length, that wait for a client that reads slowly.
 MAX_UNREAD = 1000
 MAX_UNREAD_WEIGHT = 4 * 1024 * 1024
@@ -91,6 +96,8 @@ class WebSocket(ConnectionState):
         self._order = 0
         self._waiting: deque[tuple[int, dict[str, Any]]] = deque()  # (weight, frame)
         self._waiting_weight = 0
+        self._frames_sent = 0  # in the event in flight, if that is frames
+        self._batch_size = MAX_WAITING
         self._buffered = HandshakeBuffer()
         self._unread = [0, 0]  # by sender: OTHERS, OWN
         self._unread_weight = [0, 0]
@@ -159,9 +166,16 @@ class WebSocket(ConnectionState):
             actions += self._close(FAILED)
         if ACK in message:
             self.in_flight = None
+            if self._frames_sent:
+                self._learn_batch_size(message.get(RAN, 0))
             actions += self._decide()
             actions += self._next()
         return actions
+
+    def _learn_batch_size(self, ran: int) -> None:
+        """Bound how many frames go together next: those of the last event ran for `ran` milliseconds."""
+        size = MAX_BATCH_TIME * self._frames_sent // ran if ran > 0 else MAX_WAITING
+        self._batch_size = max(1, min(MAX_WAITING, size))
 
     def _merge_session(self, patch: Any) -> list[Action]:
         """Apply what a consumer changed in the session, in the last will too."""
@@ -382,7 +396,7 @@ class WebSocket(ConnectionState):
         total = 0
         while self._waiting:
             weight, frame = self._waiting[0]
-            if frames and total + weight > MAX_BATCH_WEIGHT:
+            if frames and (total + weight > MAX_BATCH_WEIGHT or len(frames) >= self._batch_size):
                 break
             self._waiting.popleft()
             self._waiting_weight -= weight
@@ -393,4 +407,5 @@ class WebSocket(ConnectionState):
     def _receive(self, *frames: dict[str, Any]) -> Action:
         message: dict[str, Any] = frames[0] if len(frames) == 1 else {FRAMES: list(frames)}
         message["path"] = self.path
+        self._frames_sent = len(frames)
         return self.event(WEBSOCKET_RECEIVE, frames[-1]["order"], message)

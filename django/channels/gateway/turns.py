@@ -1,0 +1,205 @@
+"""
+Whose event is sent next: clients take turns, and what is in flight is kept short. Pure: no I/O, no clock.
+
+A layer's channel is first come, first served: one client with many sockets would fill it, and every other
+client would wait behind. So the gateway measures how long events wait for a worker, and sends no more of
+them than wait for about TARGET seconds (`Window`). The others wait in the gateway, where clients take turns
+(`FairQueue`). As long as workers keep up, no event waits here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from heapq import heappop, heappush
+from ipaddress import IPv6Address
+from typing import Any, Mapping, Tuple
+
+from ..protocol import FRAMES
+
+#: Seconds for which events may wait for a worker, before fewer are sent.
+TARGET = 0.025
+
+#: Seconds over which the shortest wait is looked for. A burst that passes isn't a queue.
+INTERVAL = 0.1
+
+#: Events that may always be in flight on a channel, so that no worker runs out of work.
+MIN_WINDOW = 4
+
+#: Events in flight above which there is no bound, and the bound at the start.
+MAX_WINDOW, UNLIMITED = 10000, sys.maxsize
+
+#: Seconds without an acknowledgement after which one more event is sent. The others may have got lost.
+STALL_TIMEOUT = 5.0
+
+#: The longest wait (seconds) that is taken for the layer's own delay, where only one event is in flight.
+MAX_DELAY = 0.1
+
+#: Clients without a waiting event whose share is remembered.
+MAX_REMEMBERED = 1000
+
+#: (address, session or socket): who an event counts for. Both are short, whatever the client sends.
+ClientKey = Tuple[Any, ...]
+
+
+class Window:
+    """How many events of one channel may be in flight. Belongs to the event loop of its gateway."""
+
+    __slots__ = ("delay", "limit", "_least", "_until")
+
+    def __init__(self) -> None:
+        self.limit = UNLIMITED
+        #: The layer's own delay, in seconds.
+        self.delay = 0.0
+        self._least = float("inf")
+        self._until = 0.0
+
+    def acked(self, now: float, wait: float, in_flight: int, was_alone: bool) -> None:
+        """
+        Learn from an event that waited for a worker for `wait` seconds. `in_flight` events are in flight,
+        itself included. `was_alone`: no other was, when it was sent.
+        """
+        if was_alone:
+            self.delay += (min(max(wait, 0.0), MAX_DELAY) - self.delay) / 8
+        if wait < self._least:
+            self._least = wait
+        if now < self._until:
+            return
+        least, self._least, self._until = self._least - self.delay, float("inf"), now + INTERVAL
+        if least > TARGET:
+            self.limit = max(MIN_WINDOW, int(in_flight * TARGET / least))
+        elif least < TARGET / 2 and self.limit < UNLIMITED:
+            self.limit += 1 + self.limit // 4
+            if self.limit > MAX_WINDOW:
+                self.limit = UNLIMITED
+
+
+class FairQueue:
+    """
+    Items by key, where the key that has got least comes first. A key is a tuple: those with the same first
+    part share the turn of it, and take turns among themselves. Items of one key stay in order.
+
+    A key that comes back after a pause gets no credit for the pause. Belongs to one event loop.
+    """
+
+    __slots__ = ("_children", "_finished", "_heap", "_number", "_size", "_virtual")
+
+    def __init__(self) -> None:
+        self._children: dict[Any, Any] = {}
+        self._heap: list[tuple[float, int, Any]] = []
+        #: What each key has got, on a common scale that begins where the last turn was.
+        self._finished: dict[Any, float] = {}
+        self._virtual = 0.0
+        self._number = self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def count(self, part: Any) -> int:
+        """Return how many items wait whose key begins with `part`."""
+        return len(self._children.get(part, ()))
+
+    def push(self, key: ClientKey, cost: float, item: Any) -> None:
+        """Add an item, which takes `cost` of its key's share."""
+        self._size += 1
+        part, rest = key[0], key[1:]
+        child: Any = self._children.get(part)
+        if child is None:
+            child = self._children[part] = FairQueue() if rest else deque()
+            self._enter(part, max(self._virtual, self._finished.pop(part, 0.0)))
+        if rest:
+            child.push(rest, cost, item)
+        else:
+            child.append((cost, item))
+
+    def pop(self) -> tuple[float, Any]:
+        """Remove and return (cost, item) of the key whose turn it is."""
+        self._size -= 1
+        self._virtual, _, part = heappop(self._heap)
+        child = self._children[part]
+        cost, item = child.pop() if isinstance(child, FairQueue) else child.popleft()
+        if child:
+            self._enter(part, self._virtual + cost)
+        else:
+            del self._children[part]
+            self._remember(part, self._virtual + cost)
+        return cost, item
+
+    def _enter(self, part: Any, start: float) -> None:
+        self._number += 1
+        heappush(self._heap, (start, self._number, part))
+
+    def _remember(self, part: Any, finished: float) -> None:
+        if len(self._finished) >= MAX_REMEMBERED:
+            now = self._virtual
+            self._finished = {each: end for each, end in self._finished.items() if end > now}
+            if len(self._finished) >= MAX_REMEMBERED:
+                self._finished.clear()
+        self._finished[part] = finished
+
+
+class Lane:
+    """The events of one channel: how many are in flight, and those that wait for their turn."""
+
+    __slots__ = ("channel", "deadlines", "in_flight", "landed_at", "waiting", "window")
+
+    def __init__(self, channel: str) -> None:
+        self.channel = channel
+        self.window = Window()
+        self.in_flight = 0
+        #: When an event was last acknowledged, or let through because none was.
+        self.landed_at = 0.0
+        self.waiting = FairQueue()
+        #: The events that are refused if they wait too long, by the seconds they may wait, in order.
+        self.deadlines: dict[float, deque[Waiting]] = {}
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next event has to wait for its turn."""
+        return self.in_flight >= self.window.limit or len(self.waiting) > 0
+
+
+class Waiting:
+    """An event that waits for its turn."""
+
+    __slots__ = ("connection", "deadline", "message")
+
+    def __init__(self, connection: Any, message: dict[str, Any], deadline: float) -> None:
+        #: None once the event was sent or refused.
+        self.connection = connection
+        self.message = message
+        self.deadline = deadline
+
+
+def cost_of(message: Mapping[str, Any]) -> int:
+    """Return what an event costs: the number of its frames."""
+    return len(message.get(FRAMES) or ()) or 1
+
+
+def client_key(scope: Mapping[str, Any], cookie: bytes, socket: Any) -> ClientKey:
+    """
+    Return whom the events of a connection count for: its address, and there its session, or `socket` (the
+    connection itself) without one. `cookie` is the name of the session cookie.
+
+    The address is the one that the server gives, so behind a proxy it is the client's only if the server
+    trusts the proxy's header. An IPv6 client counts by its network of 64 bits, because it has all of it.
+    """
+    address = str((scope.get("client") or ("",))[0])[:64]
+    if ":" in address:
+        address = _network(address)
+    for name, value in scope["headers"]:
+        if name == b"cookie":
+            start = value.find(cookie + b"=")
+            if start >= 0:
+                return address, hash(value[start:].partition(b";")[0])
+    return address, socket
+
+
+def _network(address: str) -> str:
+    try:
+        parsed = IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return parsed.exploded[:19]

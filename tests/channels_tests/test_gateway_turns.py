@@ -1,0 +1,267 @@
+"""Clients take turns while workers are behind: without a server, without a clock."""
+
+import unittest
+
+from django.channels import protocol
+from django.channels.exceptions import ChannelFull
+from django.channels.gateway import turns
+from django.channels.gateway.limits import Limits
+from django.channels.gateway.sender import SEND_TIMEOUT, EventSender
+from django.channels.gateway.turns import UNLIMITED, FairQueue, Window, client_key
+from django.channels.gateway.websocket import MAX_BATCH_TIME, WebSocket
+from django.channels.layers.memory import MemoryChannelLayer
+
+from .test_gateway_sender import Connection, Inbox, Loop, event
+
+RECEIVE = "websocket.receive"
+
+
+class WindowTests(unittest.TestCase):
+    def setUp(self):
+        self.window, self.now = Window(), 100.0
+
+    def ack(self, wait, in_flight, was_alone=False):
+        self.now += turns.INTERVAL
+        self.window.acked(self.now, wait, in_flight, was_alone)
+
+    def test_without_a_queue_there_is_no_bound(self):
+        for _ in range(50):
+            self.ack(0.001, 500)
+        self.assertEqual(self.window.limit, UNLIMITED)
+
+    def test_a_queue_shortens_to_what_waits_for_the_target(self):
+        self.ack(1.0, 400)
+        self.assertEqual(self.window.limit, int(400 * turns.TARGET))
+        self.ack(10.0, 10)
+        self.assertEqual(self.window.limit, turns.MIN_WINDOW)
+
+    def test_it_grows_while_workers_keep_up_and_is_lifted_in_the_end(self):
+        self.ack(1.0, 200)
+        limits = []
+        while self.window.limit < UNLIMITED:
+            self.ack(0.001, self.window.limit)
+            limits.append(self.window.limit)
+            self.assertLess(len(limits), 100)
+        self.assertEqual(limits, sorted(limits))
+
+    def test_a_burst_that_passes_is_no_queue(self):
+        self.window.acked(self.now, 0.0, 10, False)
+        for wait in (0.5, 0.4, 0.001, 0.4):
+            self.window.acked(self.now + 0.01, wait, 100, False)
+        self.ack(0.4, 100)
+        self.assertEqual(self.window.limit, UNLIMITED)
+
+    def test_the_delay_of_the_layer_is_no_queue(self):
+        for _ in range(50):
+            self.ack(0.09, 1, was_alone=True)
+        for _ in range(50):
+            self.ack(0.1, 100)
+        self.assertEqual(self.window.limit, UNLIMITED)
+
+
+class FairQueueTests(unittest.TestCase):
+    def setUp(self):
+        self.queue = FairQueue()
+
+    def push(self, address, socket, number, cost=1):
+        self.queue.push((address, socket), cost, (address, socket, number))
+
+    def pop_all(self):
+        return [self.queue.pop()[1] for _ in range(len(self.queue))]
+
+    def test_a_client_with_many_sockets_gets_no_more_turns_than_one_with_one(self):
+        for number in range(200):
+            self.push("greedy", number, 0)
+        for number in range(5):
+            self.push("other", 1, number)
+        served = [address for address, _, _ in self.pop_all()]
+        self.assertEqual(served[:10], ["greedy", "other"] * 5)
+
+    def test_the_events_of_a_socket_stay_in_order(self):
+        for number in range(20):
+            for socket in range(3):
+                self.push("a", socket, number)
+        served = self.pop_all()
+        for socket in range(3):
+            numbers = [number for _, each, number in served if each == socket]
+            self.assertEqual(numbers, list(range(20)))
+
+    def test_sockets_of_one_address_take_turns(self):
+        for number in range(10):
+            self.push("a", 1, number)
+        self.push("a", 2, 0)
+        self.assertIn(("a", 2, 0), self.pop_all()[:2])
+
+    def test_what_costs_more_comes_less_often(self):
+        for number in range(30):
+            self.push("batches", 1, number, cost=10)
+            self.push("frames", 1, number)
+        served = [address for address, _, _ in self.pop_all()]
+        self.assertGreaterEqual(served[:22].count("frames"), 19)
+
+    def test_a_pause_gives_no_credit(self):
+        for number in range(100):
+            self.push("busy", 1, number)
+        for _ in range(50):
+            self.queue.pop()
+        for number in range(50):
+            self.push("late", 1, number)
+        served = [address for address, _, _ in self.pop_all()]
+        self.assertLessEqual(abs(served[:40].count("late") - 20), 1)
+
+    def test_what_is_remembered_of_clients_is_bounded(self):
+        for number in range(10000):
+            self.push("client %d" % number, 1, 0)
+            self.queue.pop()
+        self.assertLessEqual(len(self.queue._finished), turns.MAX_REMEMBERED)
+        self.assertEqual(len(self.queue._children), 0)
+
+
+class ClientKeyTests(unittest.TestCase):
+    def key(self, client=("192.0.2.1", 1), cookies=()):
+        headers = [[b"host", b"x"]] + [[b"cookie", each] for each in cookies]
+        return client_key({"client": client, "headers": headers}, b"sessionid", "socket")
+
+    def test_a_client_is_its_address_and_its_session(self):
+        self.assertEqual(self.key(), ("192.0.2.1", "socket"))
+        first = self.key(cookies=[b"a=1; sessionid=abc; b=2"])
+        self.assertEqual(first, self.key(cookies=[b"sessionid=abc"]))
+        self.assertNotEqual(first, self.key(cookies=[b"sessionid=abd"]))
+        self.assertNotEqual(first, self.key(("192.0.2.2", 1), [b"sessionid=abc"]))
+        self.assertEqual(self.key(None), ("", "socket"))
+
+    def test_an_ipv6_client_is_its_network(self):
+        one, two = self.key(("2001:db8:1:2::3", 1)), self.key(("2001:db8:1:2:ffff::1", 1))
+        self.assertEqual(one, two)
+        self.assertNotEqual(one, self.key(("2001:db8:1:3::3", 1)))
+        self.assertEqual(self.key(("::ffff:192.0.2.1", 1))[0], "192.0.2.1")
+        self.assertEqual(self.key(("fe80::1%eth0", 1))[0], "fe80:0000:0000:0000")
+        self.assertEqual(self.key(("no: address", 1))[0], "no: address")
+
+    def test_a_key_is_short_whatever_a_client_sends(self):
+        address, session = self.key(("x" * 100000, 1), [b"sessionid=" + b"y" * 60000])
+        self.assertLessEqual(len(address), 64)
+        self.assertIsInstance(session, int)
+
+
+class Layer(MemoryChannelLayer):
+    def __init__(self):
+        super().__init__(capacity=100)
+
+
+class TurnTests(unittest.TestCase):
+    """The sender, with a window of eight events."""
+
+    def setUp(self):
+        self.loop, self.inbox, self.layer = Loop(), Inbox(), Layer()
+        self.sender = EventSender(self.layer, self.inbox, self.loop, Limits(address_waiting=50))
+        for lane in self.sender._lanes.values():
+            lane.window.limit = 8
+        self.sent = []
+
+    def send(self, number, address="192.0.2.1", channel=RECEIVE):
+        connection = Connection("gateway.test!%d" % number)
+        connection.client = (address, number)
+        self.sender.send(connection, channel, event(7))
+        return connection
+
+    def test_what_exceeds_the_window_waits_and_leaves_with_the_acknowledgements(self):
+        connections = [self.send(number) for number in range(20)]
+        self.assertEqual(len(self.inbox.sent), 8)
+        for number, connection in enumerate(connections):
+            self.sender.landed(connection)
+            self.assertGreaterEqual(len(self.inbox.sent), min(20, 9 + number))
+        lane = self.sender._lanes[RECEIVE]
+        self.assertEqual((lane.in_flight, len(lane.waiting)), (0, 0))
+
+    def test_a_greedy_client_does_not_keep_others_waiting(self):
+        greedy = [self.send(number) for number in range(200)]
+        self.send(300, "192.0.2.2")
+        before = len(self.inbox.sent)
+        for connection in greedy[:2]:
+            self.sender.landed(connection)
+        self.assertEqual(len(self.inbox.sent), before + 2)
+        other = [each for each in greedy[2:] if each.flight is not None]
+        self.assertEqual(len(other), 7)
+
+    def test_frames_wait_however_long_and_are_never_refused(self):
+        connections = [self.send(number) for number in range(500)]
+        for _ in range(1000):
+            self.loop.now += 1
+            self.sender.check_turns()
+        self.assertEqual([each.performed for each in connections if each.performed], [])
+
+    def test_one_address_has_a_bounded_number_of_requests_waiting(self):
+        with self.assertLogs("django.channels.gateway", "WARNING") as logs:
+            requests = [self.send(number, channel="http.request") for number in range(70)]
+        refused = [each for each in requests if each.performed]
+        self.assertEqual(refused, requests[58:])
+        self.assertEqual(refused[0].performed, [("refused", "http.request")])
+        self.assertEqual(self.layer.statistics()["clients_limited"], 12)
+        self.assertEqual(len(logs.output), 1)
+        self.assertIn("192.0.2.1", logs.output[0])
+        other = self.send(100, "192.0.2.2", channel="http.request")
+        self.assertEqual(other.performed, [])
+
+    def test_requests_over_the_capacity_are_refused_as_if_the_channel_were_full(self):
+        requests = [
+            self.send(number, "192.0.2.%d" % number, "http.request") for number in range(120)
+        ]
+        self.loop.now += SEND_TIMEOUT + 0.1
+        self.sender.check_turns()
+        self.assertEqual([each for each in requests if each.performed], requests[100:])
+        self.loop.now += 60
+        self.sender.check_turns()
+        self.assertEqual(len([each for each in requests if each.performed]), 112)
+        for connection in requests[:8]:
+            self.sender.landed(connection)
+        self.assertEqual(len(self.inbox.sent), 8)
+        self.assertEqual(self.send(200, channel="http.request").performed, [])
+        self.assertEqual(len(self.inbox.sent), 9)
+
+    def test_acknowledgements_that_never_come_do_not_stop_the_others(self):
+        for number in range(20):
+            self.send(number)
+        for _ in range(100):
+            self.loop.now += 0.25
+            self.sender.check_turns()
+        self.assertGreaterEqual(len(self.inbox.sent), 8 + 4)
+
+    def test_an_event_that_the_layer_refuses_is_no_longer_in_flight(self):
+        self.inbox.error = ValueError("a bug")
+        with self.assertLogs("django.channels.gateway", "ERROR"):
+            connections = [self.send(number) for number in range(20)]
+        self.assertEqual(len([each for each in connections if each.performed]), 20)
+        self.assertEqual(self.sender._lanes[RECEIVE].in_flight, 0)
+
+    def test_an_event_that_finds_its_channel_full_stays_in_flight(self):
+        self.inbox.error = ChannelFull("full")
+        connection = self.send(1)
+        self.assertEqual(self.sender._lanes[RECEIVE].in_flight, 1)
+        self.assertEqual(connection.performed, [])
+        self.loop.tasks[0].close()
+
+
+class BatchTests(unittest.TestCase):
+    def setUp(self):
+        self.socket = WebSocket("gateway.test!1", "/")
+        self.socket.connect({"path": "/", "root_path": ""})
+        self.socket.reply(protocol.ack(0, [{"accept": True}]))
+
+    def batch(self, ran):
+        """Acknowledge the event in flight, and return how many frames go next."""
+        actions = self.socket.reply(protocol.ack(self.socket.in_flight, ran=ran))
+        (message,) = [action[2] for action in actions if action[0] == "send"]
+        return len(message.get(protocol.FRAMES, [0]))
+
+    def test_the_frames_of_a_slow_consumer_do_not_keep_a_worker(self):
+        for number in range(60):
+            self.socket.frame("%d" % number)
+        self.assertEqual(self.batch(ran=10), MAX_BATCH_TIME // 10)
+        self.assertEqual(self.batch(ran=10), 2 * MAX_BATCH_TIME // 10)
+        self.assertEqual(self.batch(ran=10 * MAX_BATCH_TIME), 1)
+
+    def test_the_frames_of_a_quick_consumer_go_together(self):
+        for number in range(60):
+            self.socket.frame("%d" % number)
+        self.assertEqual(self.batch(ran=0), 59)
