@@ -4,6 +4,7 @@ import asyncio
 import functools
 import unittest
 
+from django.channels.gateway.application import Gateway
 from django.channels.gateway.daphne import correct_scope, with_flow_control
 from django.test import SimpleTestCase, override_settings
 
@@ -158,6 +159,58 @@ class PausedReadingTests(unittest.TestCase):
         loop = asyncio.new_event_loop()
         self.addCleanup(loop.close)
         loop.run_until_complete(run())
+
+
+class RecordingGateway(Gateway):
+    """A gateway whose requests are told, and end when `finish` has their path."""
+
+    def __init__(self):
+        self.begun = []
+        self.finish = {path: asyncio.Event() for path in ("/slow", "/fast", "/other", "/gone")}
+
+    async def _http(self, scope, receive, send):
+        self.begun.append(scope["path"])
+        await self.finish[scope["path"]].wait()
+        if scope["path"] == "/gone":
+            raise OSError("the client has gone")
+
+
+class PipelineTests(unittest.TestCase):
+    def run_requests(self, function):
+        async def run():
+            self.gateway, server = RecordingGateway(), Server()
+            pipeline, other = object.__new__(Stream), object.__new__(Stream)
+
+            def start(path, channel):
+                request = Request()
+                request.channel = channel
+                send = functools.partial(server.handle_reply, request)
+                scope = {"type": "http", "path": path}
+                return asyncio.ensure_future(self.gateway(scope, None, send))
+
+            await function(lambda path: start(path, pipeline), lambda path: start(path, other))
+
+        loop = asyncio.new_event_loop()
+        self.addCleanup(loop.close)
+        loop.run_until_complete(run())
+
+    async def begun(self):
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return self.gateway.begun
+
+    def test_requests_of_one_connection_are_handled_one_at_a_time(self):
+        async def go(start, start_other):
+            tasks = [start("/slow"), start("/gone"), start("/fast"), start_other("/other")]
+            self.assertEqual(await self.begun(), ["/slow", "/other"])
+            for path, begun in (("/slow", "/gone"), ("/gone", "/fast")):
+                self.gateway.finish[path].set()
+                self.assertEqual((await self.begun())[-1], begun)
+            self.gateway.finish["/fast"].set()
+            self.gateway.finish["/other"].set()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        self.run_requests(go)
 
 
 class FlowControlTests(unittest.TestCase):

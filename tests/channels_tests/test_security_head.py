@@ -51,6 +51,32 @@ class MalformedHeadTests(unittest.TestCase):
         found = self.refuse(*(scope_of("http", method=each) for each in BAD_METHODS))
         self.assertEqual([event["status"] for event in found], [400] * len(BAD_METHODS))
 
+    def test_a_request_whose_body_may_have_two_ends_is_refused(self):
+        length, chunked = (b"content-length", b"5"), (b"transfer-encoding", b"chunked")
+        doubtful = [
+            [length, chunked],
+            [chunked, chunked],
+            [length, length],
+            [(b"Content-Length", b"5"), (b"TRANSFER-ENCODING", b"chunked")],
+            [chunked, (b"transfer-encoding", b"identity")],
+        ]
+        doubtful += [[(b"transfer-encoding", value)] for value in (b"gzip, chunked", b"x", b"")]
+        lengths = (b"", b"+5", b"-1", b"0x5", b"1_0", b"5, 5", b"5 5", b"\xb2")
+        doubtful += [[(b"content-length", value)] for value in lengths]
+        found = self.refuse(*(scope_of("http", headers=headers) for headers in doubtful))
+        self.assertEqual([event["status"] for event in found], [400] * len(doubtful))
+        for event in found:
+            self.assertIn((b"connection", b"close"), event["headers"])
+
+    def test_a_request_whose_body_has_one_end_passes(self):
+        for headers in (
+            [(b"content-length", b"0")],
+            [(b"content-length", b" 5 ")],
+            [(b"transfer-encoding", b"Chunked")],
+        ):
+            found = first_events(Recorder(), scope_of("http", headers=headers))
+            self.assertEqual(found[0]["status"], 200)
+
     def test_other_heads_pass(self):
         layer = Recorder()
         headers = [(b"x-" + bytes([n]), b"x") for n in b"!#$%&'*+-.^_`|~0aZ"]

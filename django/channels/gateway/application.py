@@ -24,7 +24,7 @@ from ..subprotocols import known_subprotocols
 from . import websocket
 from .backlog import ResponseStore
 from .connection import Connection, ServerSend
-from .daphne import correct_scope, with_flow_control
+from .daphne import correct_scope, response_lock, with_flow_control
 from .http import Request
 from .limits import check_head, check_request, make_limits
 from .reader import InboxReader
@@ -103,7 +103,12 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: ServerReceive, send: ServerSend) -> None:
         if scope["type"] == "http":
-            await self._http(scope, receive, send)
+            lock = response_lock(send)
+            if lock is None:
+                await self._http(scope, receive, send)
+            else:
+                async with lock:
+                    await self._http(scope, receive, send)
         elif scope["type"] == "websocket":
             await self._websocket(scope, receive, send)
         elif scope["type"] == "lifespan":

@@ -2,6 +2,7 @@
 What Daphne does differently from other servers. This module does not import Daphne or Twisted.
 
 * The scope of a WebSocket lacks its scheme, and a client may choose SCRIPT_NAME: see `correct_scope`.
+* With an old Twisted, it mixes up the responses to pipelined requests: see `response_lock`.
 * In ASGI 3, `send` waits until the client has room. Daphne's returns at once and buffers without a bound.
   `with_flow_control` waits for a client that reads slowly, and cuts a response short, by way of Twisted.
 * A server stops reading while `receive` isn't called. Daphne queues frames without a bound:
@@ -14,6 +15,7 @@ import asyncio
 import time
 from contextlib import contextmanager
 from typing import Any, Awaitable, Callable, Dict, Iterator, MutableMapping
+from weakref import WeakKeyDictionary
 
 from django.conf import settings
 
@@ -64,6 +66,31 @@ def _is_secure(protocol: Any) -> bool:
     # Only Twisted's transports with TLS have this method.
     has_tls = hasattr(getattr(protocol, "transport", None), "getPeerCertificate")
     return has_tls or getattr(protocol, "client_scheme", None) == "https"
+
+
+#: By the connection of a request (Twisted's HTTPChannel): held while one of its requests is handled.
+_response_locks: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()
+
+
+def response_lock(send: Any) -> asyncio.Lock | None:
+    """
+    Return the lock to hold while this request is handled. None if the server isn't Daphne.
+
+    Twisted before 24.7 handles pipelined requests at the same time, and writes each response when it is
+    ready, so that a client takes it for that of another request (CVE-2023-46137, CVE-2024-41671).
+    """
+    channel = getattr(send.args[0], "channel", None) if _server_of(send) is not None else None
+    if channel is None:
+        return None
+    return _response_locks.setdefault(channel, asyncio.Lock())
+
+
+def close_after_response(send: Any) -> None:
+    """Let Daphne close the connection after this response. The other servers read `Connection: close`."""
+    if _server_of(send) is not None:
+        channel: Any = getattr(send.args[0], "channel", None)
+        if hasattr(channel, "persistent"):  # not that of a stream of HTTP/2
+            channel.persistent = False
 
 
 def with_flow_control(send: Any) -> Any:

@@ -31,3 +31,17 @@ def is_value(value: bytes) -> bool:
 def are_headers(headers: Iterable[Any]) -> bool:
     """Return whether all `headers`, pairs of bytes, are well-formed."""
     return all(is_token(name) and is_value(value) for name, value in headers)
+
+
+def has_one_end(headers: Iterable[Any]) -> bool:
+    """
+    Return whether the `headers` of an HTTP/1 request leave no doubt about where its body ends (RFC 9112,
+    section 6.3). A proxy in front that sees another end takes the rest for a request, or the reverse.
+    """
+    codings = [
+        value.strip().lower() for name, value in headers if name.lower() == b"transfer-encoding"
+    ]
+    lengths = [value.strip() for name, value in headers if name.lower() == b"content-length"]
+    if codings:
+        return codings == [b"chunked"] and not lengths
+    return not lengths or (len(lengths) == 1 and lengths[0].isdigit())

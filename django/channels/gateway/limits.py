@@ -11,7 +11,7 @@ from typing import Any, Mapping, NamedTuple, Pattern
 
 from django.core.exceptions import ImproperlyConfigured
 
-from .headers import are_headers, is_token
+from .headers import are_headers, has_one_end, is_token
 
 KB, MB, GB = 1024, 1024**2, 1024**3
 
@@ -124,4 +124,7 @@ def check_head(limits: Limits, scope: Mapping[str, Any]) -> int | None:
     method = (scope.get("method") or "GET").encode("ascii", "backslashreplace")
     if size + len(method) > limits.target_size:
         return URI_TOO_LONG
-    return None if is_token(method) and are_headers(scope["headers"]) else BAD_REQUEST
+    headers = scope["headers"]
+    if not is_token(method) or not are_headers(headers):
+        return BAD_REQUEST
+    return None if scope["type"] != "http" or has_one_end(headers) else BAD_REQUEST

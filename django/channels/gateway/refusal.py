@@ -9,6 +9,7 @@ from http.client import responses
 from typing import TYPE_CHECKING, Any, Mapping
 
 from ..log import RateLimit, shown
+from .daphne import close_after_response
 
 if TYPE_CHECKING:
     from ..layers.base import BaseChannelLayer
@@ -21,7 +22,10 @@ DENIAL_RESPONSE = "websocket.http.response"
 
 #: What the line in the log says about each status, and the counter.
 REASONS = {
-    400: ("its method or one of its headers has a character that none may have", "bad_requests"),
+    400: (
+        "its method or a header has a character that none may have, or its body has no clear end",
+        "bad_requests",
+    ),
     408: (
         "its body came more slowly than the options body_grace, body_rate and body_time allow",
         "bodies_slow",
@@ -59,8 +63,11 @@ class Refusals:
         headers.append((b"content-length", b"%d" % len(body)))
         if status == 503:
             headers.append((b"retry-after", b"1"))
-        if status == 408 and scope.get("http_version", "1.1")[0] == "1":
-            headers.append((b"connection", b"close"))  # the rest of the body is not waited for
+        if status in (400, 408) and scope.get("http_version", "1.1")[0] == "1":
+            # The rest of the body is not waited for. What is behind a body whose end is in doubt must not
+            # be taken for a request.
+            headers.append((b"connection", b"close"))
+            close_after_response(send)
         await send({"type": prefix + ".start", "status": status, "headers": headers})
         await send({"type": prefix + ".body", "body": body, "more_body": False})
 

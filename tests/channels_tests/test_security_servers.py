@@ -1,0 +1,316 @@
+"""Attacks on the head and the framing of requests, on real servers. See SECURITY.md."""
+
+import http.client
+import io
+import json
+import os
+import socket
+import ssl
+import subprocess
+import unittest
+
+from .support.ports import free_port
+from .support.requirements import require
+from .support.sites import Project, serve
+from .support.waiting import TIMEOUT
+
+SETTINGS = """
+DEBUG = False
+ALLOWED_HOSTS = ["example.com"]
+INSTALLED_APPS = ["{channels}"]
+"""
+
+VIEWS = """
+import json, threading
+
+from django.http import HttpResponse, HttpResponseRedirect
+from {channels} import Channel
+
+fast_was_answered = threading.Event()
+seen = []
+
+
+def index(request):
+    seen.append(request.path)
+    return HttpResponse("view of %s %s" % (request.path, len(request.body)))
+
+
+def seen_paths(request):
+    return HttpResponse(json.dumps(seen))
+
+
+def slow(request):
+    # An answer to /fast/ that overtakes this one would come now.
+    fast_was_answered.wait(1)
+    return HttpResponse("view of /slow/")
+
+
+def fast(request):
+    fast_was_answered.set()
+    return HttpResponse("view of /fast/")
+
+
+def meta(request):
+    return HttpResponse(json.dumps({k: v for k, v in request.META.items() if isinstance(v, str)}))
+
+
+def redirect(request):
+    from django.core.urlresolvers import get_script_prefix
+
+    return HttpResponseRedirect(get_script_prefix() + "login/")
+
+
+def split(request):
+    # What a client sent, in a header that a consumer writes itself.
+    value = request.GET["value"].encode("latin-1")
+    request.reply_channel.send({
+        "status": 200, "headers": [[b"x-value", value]], "content": b"view of /split/",
+    })
+    from {channels}.exceptions import ResponseLater
+
+    raise ResponseLater()
+""".replace(
+    "from django.core.urlresolvers import get_script_prefix",
+    """try:
+        from django.urls import get_script_prefix
+    except ImportError:
+        from django.core.urlresolvers import get_script_prefix""",
+)
+
+URLS = """
+try:
+    from django.urls import re_path
+except ImportError:
+    from django.conf.urls import url as re_path
+
+from mysite import views
+
+urlpatterns = [
+    re_path("^slow/$", views.slow),
+    re_path("^fast/$", views.fast),
+    re_path("^meta/$", views.meta),
+    re_path("^redirect/$", views.redirect),
+    re_path("^split/$", views.split),
+    re_path("^seen/$", views.seen_paths),
+    re_path("", views.index),
+]
+"""
+
+ROUTING = """
+from {channels} import route
+
+
+def connect(message):
+    message.reply_channel.send({"accept": True, "text": message["scheme"]})
+
+
+channel_routing = [route("websocket.connect", connect)]
+"""
+
+#: A request that must not be taken out of the body of another one.
+SMUGGLED = b"GET /smuggled00/ HTTP/1.1\r\nHost: example.com\r\n\r\n"
+
+#: Ambiguous ends of a body, each as the headers and the body of a POST. A proxy may see another end.
+AMBIGUOUS = {
+    "length and chunks": (
+        b"Content-Length: %d\r\nTransfer-Encoding: chunked\r\n" % (5 + len(SMUGGLED)),
+        b"0\r\n\r\n" + SMUGGLED,
+    ),
+    "two lengths": (b"Content-Length: 0\r\nContent-Length: %d\r\n" % len(SMUGGLED), SMUGGLED),
+    "a list of lengths": (b"Content-Length: 0, %d\r\n" % len(SMUGGLED), SMUGGLED),
+    "a length with a sign": (b"Content-Length: +%d\r\n" % len(SMUGGLED), SMUGGLED),
+    "a length with an underscore": (b"Content-Length: 1_0\r\n", SMUGGLED),
+    "a negative length": (b"Content-Length: -1\r\n", SMUGGLED),
+    "a hexadecimal length": (b"Content-Length: 0x5\r\n", SMUGGLED),
+    "another coding": (b"Transfer-Encoding: xchunked\r\n", b"0\r\n\r\n" + SMUGGLED),
+    "two codings": (
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+        b"0\r\n\r\n" + SMUGGLED,
+    ),
+    "a space before the colon": (
+        b"Transfer-Encoding : chunked\r\nContent-Length: %d\r\n" % (5 + len(SMUGGLED)),
+        b"0\r\n\r\n" + SMUGGLED,
+    ),
+    "a chunk size with a sign": (b"Transfer-Encoding: chunked\r\n", b"+0\r\n\r\n" + SMUGGLED),
+    "a hexadecimal chunk size": (b"Transfer-Encoding: chunked\r\n", b"0x0\r\n\r\n" + SMUGGLED),
+    "a chunk without its line break": (
+        b"Transfer-Encoding: chunked\r\n",
+        b"3\r\nabcXX0\r\n\r\n" + SMUGGLED,
+    ),
+}
+
+#: Names that have to reach the site under no key of META that another name has.
+BAD_NAMES = (
+    b"X-Pa\xdf",
+    b"X-\xb5",
+    b"X Y",
+    b"X\x00",
+    b"X_Forwarded_For",
+    b"Content_Length",
+    b"\xff",
+)
+
+
+class Recorded:
+    """What a server has sent, as a socket that http.client reads."""
+
+    def __init__(self, answer):
+        self.makefile = lambda mode: io.BytesIO(answer)
+
+
+class ServerAttacks:
+    """Attacks that every server withstands, or the gateway behind it."""
+
+    program = None
+
+    @classmethod
+    def setUpClass(cls):
+        require(cls.program, "websocket", "openssl")
+        super().setUpClass()
+        files = {"mysite/views.py": VIEWS, "mysite/urls.py": URLS, "mysite/routing.py": ROUTING}
+        cls.project = Project(files, settings=SETTINGS)
+        try:
+            cls.server = serve(cls.project, cls.program)
+        except BaseException:
+            cls.project.close()
+            raise
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.server.kill()
+        cls.project.close()
+        super().tearDownClass()
+
+    def talk(self, data, last=None):
+        """
+        Send `data` on one connection, and return all that the server sends until it closes it, or until it
+        has sent `last`.
+        """
+        with socket.create_connection(("127.0.0.1", self.server.port), TIMEOUT) as client:
+            client.sendall(data)
+            answer = b""
+            while True:
+                try:
+                    part = client.recv(65536)
+                except ConnectionResetError:
+                    return answer
+                if not part:
+                    return answer
+                answer += part
+                if last is not None and last in answer:
+                    return answer
+
+    def get(self, path, *headers, close=True):
+        lines = [b"GET %s HTTP/1.1" % path, b"Host: example.com", *headers]
+        lines += [b"Connection: close"] if close else []
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+    def body(self, *headers, path=b"/meta/"):
+        """The content of the response, from JSON."""
+        return self.content(self.talk(self.get(path, *headers)))
+
+    def has_old_h11(self):
+        """Whether the server parses with h11 before 0.16, which has this hole: CVE-2025-43859."""
+        import h11
+
+        old = tuple(map(int, h11.__version__.split(".")[:2])) < (0, 16)
+        return old and self.program != "daphne"
+
+    @staticmethod
+    def content(answer):
+        """The content of the only response in `answer`, from JSON."""
+        response = http.client.HTTPResponse(Recorded(answer))
+        response.begin()
+        return json.loads(response.read().decode())
+
+    def seen(self):
+        """The paths of the requests that the site's index has seen."""
+        return self.body(path=b"/seen/")
+
+    def test_no_body_is_taken_for_a_request(self):
+        for number, (name, (headers, body)) in enumerate(AMBIGUOUS.items()):
+            if name == "a chunk without its line break" and self.has_old_h11():
+                continue
+            with self.subTest(name):
+                path = b"/smuggled%02d/" % number
+                head = b"POST / HTTP/1.1\r\nHost: example.com\r\n%s\r\n" % headers
+                # The last request ends the connection, if the server still reads.
+                answer = self.talk(head + body.replace(b"/smuggled00/", path) + self.get(b"/last/"))
+                self.assertNotIn(path.decode(), self.seen(), answer)
+
+    def test_responses_come_in_the_order_of_the_requests(self):
+        paths = (b"/slow/", b"/fast/", b"/last/")
+        requests = [self.get(path, close=False) for path in paths]
+        answer = self.talk(b"".join(requests), last=b"view of /last/")
+        places = [answer.find(b"view of " + path) for path in paths]
+        self.assertNotIn(-1, places)
+        self.assertEqual(places, sorted(places))
+
+    def test_no_name_of_a_header_gets_the_key_of_another(self):
+        plain = set(self.body())
+        for name in BAD_NAMES:
+            with self.subTest(name):
+                answer = self.talk(self.get(b"/meta/", name + b": evil"))
+                if answer.split(b" ")[1] != b"400":
+                    found = self.content(answer)
+                    self.assertEqual(set(found), plain)
+
+    def test_a_client_does_not_choose_the_prefix_of_urls(self):
+        for value in (b"/evil", b"//evil.example", b"javascript:alert(1)//"):
+            header = b"Daphne-Root-Path: " + value
+            self.assertEqual(self.body(header)["SCRIPT_NAME"], "")
+            head = self.talk(self.get(b"/redirect/", header)).lower()
+            # Django before 1.9 makes the URL absolute.
+            self.assertRegex(head, b"location: (http://example.com)?/login/\r\n")
+
+    def test_a_response_is_not_split(self):
+        for value in (b"x%0d%0aSet-Cookie:%20evil=1", b"x%0a%0aevil", b"x%0d", b"x%00y"):
+            head = self.talk(self.get(b"/split/?value=" + value))
+            self.assertEqual(head.split(b" ")[1], b"500", head)
+            self.assertNotIn(b"evil", head)
+
+    def test_a_request_target_is_no_other_host(self):
+        for target in (b"//evil.example/", b"http://evil.example/", b"/\\evil.example"):
+            answer = self.talk(self.get(target))
+            self.assertNotIn(b"\r\nlocation:", answer.lower())
+
+
+class DaphneTests(ServerAttacks, unittest.TestCase):
+    program = "daphne"
+
+    def test_a_page_with_tls_opens_a_socket_with_tls(self):
+        import websocket
+
+        key, certificate = (os.path.join(self.project.directory, each) for each in ("key", "cert"))
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+        command += ["-subj", "/CN=example.com", "-keyout", key, "-out", certificate]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        port = free_port()
+        endpoint = "ssl:%d:privateKey=%s:certKey=%s:interface=127.0.0.1" % (port, key, certificate)
+        arguments = ["-m", "daphne", "-e", endpoint, "mysite.asgi:channel_layer"]
+        process = self.project.python(*arguments)
+        self.addCleanup(process.kill)
+        process.wait_for_output("Listening on TCP")
+        site = "https://example.com:%d" % port
+
+        def open_socket(origin):
+            context = ssl.create_default_context(cafile=certificate)
+            context.check_hostname = False
+            plain = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
+            tls = context.wrap_socket(plain, server_hostname="example.com")
+            self.addCleanup(tls.close)
+            return websocket.create_connection(
+                site.replace("https:", "wss:") + "/", socket=tls, origin=origin
+            ).recv()
+
+        self.assertEqual(open_socket(site), "wss")
+        with self.assertRaises(websocket.WebSocketBadStatusException):
+            open_socket(site.replace("https:", "http:"))
+
+
+class UvicornTests(ServerAttacks, unittest.TestCase):
+    program = "uvicorn"
+
+
+class HypercornTests(ServerAttacks, unittest.TestCase):
+    program = "hypercorn"
