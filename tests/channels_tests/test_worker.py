@@ -18,6 +18,7 @@ from django.channels.exceptions import (
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.log import RateLimit
 from django.channels.message import Message, pending_message_store
+from django.channels.outbox import outbox
 from django.channels.signals import (
     consumer_finished,
     consumer_started,
@@ -317,6 +318,14 @@ class ExceptionTests(WorkerTestCase):
         self.assertEqual(self.work(consumer, "websocket.receive", text="x"), [])
         Worker(self.layer).run_once()
         self.assertEqual(self.received(REPLY), [{"ack": 1, "replies": [{"text": "try 1"}]}])
+
+    def test_what_a_view_left_to_close_is_closed_although_the_consumer_asks_for_later(self):
+        def consumer(message):
+            outbox.call_afterwards(lambda: self.seen.append("closed"))
+            raise ConsumeLater()
+
+        self.work(consumer, "websocket.receive", text="x")
+        self.assertEqual(self.seen, ["closed"])
 
     def test_consume_later_is_given_up_after_its_retries(self):
         def consumer(message):
