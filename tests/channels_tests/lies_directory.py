@@ -8,6 +8,7 @@ from django.channels.layers.engine import recovery
 from django.channels.layers.engine.store import Outgoing, Recovered
 
 from .directory_layer import DirectoryChannelLayer, DirectoryStore
+from .support.layers import lie_to
 
 lies = []
 
@@ -16,15 +17,8 @@ def noticed_by(*tests):
     """Make a layer of a broken store, with the names of the tests, without "test_", that fail for it."""
 
     def decorate(store):
-        lie = type(
-            store.__name__,
-            (DirectoryChannelLayer,),
-            {
-                "make_store": lambda self: store(self.directory),
-                "noticed_by": ["test_" + name for name in tests],
-            },
-        )
-        lies.append(lie)
+        make_store = {"make_store": lambda self: store(self.directory)}
+        lie_to(lies, *tests)(type(store.__name__, (DirectoryChannelLayer,), make_store))
         return store
 
     return decorate

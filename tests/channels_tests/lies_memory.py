@@ -13,18 +13,13 @@ from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.layers.messages import clean
 from django.channels.layers.names import ByName, check_channel_name, inbox_of
 
+from .support.layers import lie_to
+
 lies = []
 
 
 def noticed_by(*tests):
-    """Decorate a broken layer with the names of the tests, without "test_", that fail for it."""
-
-    def decorate(lie):
-        lie.noticed_by = ["test_" + name for name in tests]
-        lies.append(lie)
-        return lie
-
-    return decorate
+    return lie_to(lies, *tests)
 
 
 # Sending and receiving.

@@ -25,6 +25,7 @@ except ImportError:  # Windows has no fcntl
 from django.channels.exceptions import LayerUnavailable
 from django.channels.layers.engine.store import Unreadable
 
+from .support.layers import run_model
 from .support.requirements import require
 
 CONSUMERS = ["consumer-1", "consumer-2"]
@@ -175,15 +176,5 @@ class LostRepliesTests(unittest.TestCase):
     def test_each_message_is_handled_or_dead_once_whatever_gets_lost(self):
         require("hypothesis.stateful")
         with self.assertLogs("django.channels.layers", "ERROR"):  # of the damaged messages
-            stateful.run_state_machine_as_test(
-                Messages,
-                settings=hypothesis.settings(
-                    max_examples=60,
-                    stateful_step_count=25,
-                    deadline=None,
-                    derandomize=True,
-                    database=None,
-                    phases=[hypothesis.Phase.generate],  # to shrink a failure takes minutes
-                    suppress_health_check=list(hypothesis.HealthCheck),
-                ),
-            )
+            # To shrink a failure takes minutes.
+            run_model(Messages, 60, 25, phases=[hypothesis.Phase.generate])

@@ -22,6 +22,7 @@ from django.channels.gateway.websocket import WebSocket
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.protocol import EVENT_ID, FRAMES, REDELIVERED, REPLY_CHANNEL
 
+from .support.layers import run_model
 from .support.requirements import require
 
 CHANNELS = ["websocket.connect", "websocket.receive", "websocket.disconnect"]
@@ -257,14 +258,4 @@ def events_of(channel, message):
 class ConnectionModelTests(unittest.TestCase):
     def test_random_interleavings(self):
         require("hypothesis.stateful")
-        stateful.run_state_machine_as_test(
-            Connections,
-            settings=hypothesis.settings(
-                max_examples=150,
-                stateful_step_count=60,
-                deadline=None,
-                derandomize=True,
-                database=None,
-                suppress_health_check=list(hypothesis.HealthCheck),
-            ),
-        )
+        run_model(Connections, 150, 60)

@@ -66,6 +66,10 @@ class DefaultCheckTests(SimpleTestCase):
     def allowed(self, *origins, **options):
         return origin_allowed(handshake(*origins, **options), consumer)
 
+    def check(self, expected, host, scheme, origin):
+        with self.subTest(host=host, scheme=scheme, origin=origin):
+            self.assertEqual(self.allowed(origin, host=host, scheme=scheme), expected)
+
     def test_pages_of_the_site_itself(self):
         for host, scheme, origin in (
             (b"example.com", "wss", b"https://example.com"),
@@ -80,8 +84,7 @@ class DefaultCheckTests(SimpleTestCase):
             (b"deep.sub.example.net", "ws", b"http://deep.sub.example.net"),
             (b"[::1]:8000", "ws", b"http://[::1]:8000"),
         ):
-            with self.subTest(host=host, scheme=scheme, origin=origin):
-                self.assertTrue(self.allowed(origin, host=host, scheme=scheme))
+            self.check(True, host, scheme, origin)
 
     def test_pages_of_other_sites(self):
         for origin in (
@@ -105,8 +108,7 @@ class DefaultCheckTests(SimpleTestCase):
             (b"example.com", "ws", b"http://example.com:8000"),
             (b"example.com", "ws", b"http://example.com:443"),
         ):
-            with self.subTest(host=host, scheme=scheme, origin=origin):
-                self.assertFalse(self.allowed(origin, host=host, scheme=scheme))
+            self.check(False, host, scheme, origin)
 
     def test_no_origin_is_no_browser(self):
         self.assertTrue(self.allowed())

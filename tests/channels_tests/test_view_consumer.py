@@ -18,6 +18,7 @@ from django.test import SimpleTestCase, override_settings
 
 from . import http_site
 from .http_messages import Received, Sent
+from .support.layers import waiting_on
 from .support.untimed import leave_out_run_times
 from .support.waiting import TIMEOUT, wait_until
 
@@ -84,12 +85,7 @@ class ViewConsumerCase(SimpleTestCase):
         return finished
 
     def sent(self):
-        messages = []
-        while True:
-            channel, message = self.layer.receive_many([REPLY])
-            if channel is None:
-                return messages
-            messages.append(message)
+        return waiting_on(self.layer, REPLY)
 
     def next(self, key="content"):
         """The next message to the client, which has `key`; waits for it."""

@@ -29,6 +29,7 @@ from django.channels.worker import Worker, WorkerGroup
 from django.core.exceptions import ImproperlyConfigured
 from django.test import SimpleTestCase, override_settings
 
+from .support.layers import waiting_on
 from .support.untimed import leave_out_run_times
 from .support.waiting import TIMEOUT, wait_until
 
@@ -59,12 +60,7 @@ class WorkerTestCase(SimpleTestCase):
         return self.received(REPLY)
 
     def received(self, channel):
-        messages = []
-        while True:
-            _, message = self.layer.receive_many([channel])
-            if message is None:
-                return messages
-            messages.append(message)
+        return waiting_on(self.layer, channel)
 
     def group(self, name):
         return Group(name, channel_layer=self.layer)

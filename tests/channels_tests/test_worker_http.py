@@ -29,6 +29,7 @@ from django.utils import timezone, translation
 
 from . import http_site
 from .http_messages import Received, Sent
+from .support.layers import waiting_on
 from .support.untimed import leave_out_run_times
 from .support.waiting import wait_until
 
@@ -83,12 +84,7 @@ class Site:
         return self.sent()
 
     def sent(self, channel=REPLY):
-        messages = []
-        while True:
-            _, message = self.layer.receive_many([channel])
-            if message is None:
-                return messages
-            messages.append(message)
+        return waiting_on(self.layer, channel)
 
     def response(self, answers):
         replies = []

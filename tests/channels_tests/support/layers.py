@@ -1,0 +1,42 @@
+"""What several test modules do with layers: empty a channel, break a promise, run a model over one."""
+
+from .requirements import require
+
+
+def waiting_on(layer, channel):
+    """Take the messages that wait on `channel`; return them, the oldest first."""
+    return [message for _, message in iter(lambda: layer.receive_many([channel]), (None, None))]
+
+
+def lie_to(lies, *tests):
+    """
+    Return a decorator of a broken layer: it adds the layer to `lies`, with the names of the `tests` of the
+    conformance suite, without "test_", that fail for it.
+    """
+
+    def decorate(lie):
+        lie.noticed_by = ["test_" + name for name in tests]
+        lies.append(lie)
+        return lie
+
+    return decorate
+
+
+def run_model(machine, examples, steps, **settings):
+    """Run a state machine of Hypothesis: so many examples of so many steps, the same ones each time."""
+    require("hypothesis.stateful")
+    import hypothesis
+    from hypothesis import stateful
+
+    stateful.run_state_machine_as_test(
+        machine,
+        settings=hypothesis.settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=list(hypothesis.HealthCheck),
+            **settings,
+        ),
+    )
