@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from django.apps import AppConfig
 
 
@@ -17,6 +19,9 @@ class ChannelsConfig(AppConfig):
 
         add_last_resort(settings)
         _take_runserver(self.name)
+        bindings = sys.modules.get(self.name + ".binding.base")
+        if bindings is not None:
+            bindings.BindingMetaclass.register_all()
         from . import (
             checks,  # noqa: F401  (registers the system checks)
             signals,  # noqa: F401  (connects the release of database connections)

@@ -12,6 +12,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Iterable, cast
 
 import django
+from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import DEFAULT_DB_ALIAS, DataError, IntegrityError, router, transaction
 from django.db.models import Model
@@ -20,9 +21,12 @@ from django.db.models.signals import m2m_changed, post_delete, post_save, pre_de
 from ..auth import channel_session_user
 from ..compat import model_of_deferred, on_commit
 from ..log import RateLimit, shown
+from ..sessions import channel_session
 from . import outbound
 from .fields import clean_pk, find_row, identity, messages_of, no_such_row
 from .outbound import CREATE, DELETE, UPDATE
+from .receivers import Receivers
+from .relations import relation_changed
 
 if TYPE_CHECKING:
     from ..message import Message
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["CREATE", "DELETE", "UPDATE", "Binding", "BindingMetaclass"]
 
 logger = logging.getLogger("django.channels.binding")
+
+#: What a client may ask for, unless a binding has actions of its own.
+ACTIONS = (CREATE, UPDATE, DELETE)
 
 
 class BindingMetaclass(type):
@@ -42,9 +49,17 @@ class BindingMetaclass(type):
     def __new__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> BindingMetaclass:
         binding = cast("type[Binding]", super().__new__(cls, name, bases, body))
         if binding.model is not None:
-            binding.register()
+            if apps.models_ready or not isinstance(binding.model, str):
+                binding.register()
             cls.binding_classes.append(binding)
         return binding
+
+    @classmethod
+    def register_all(cls) -> None:
+        """Connect the bindings with a model's name that were defined before all models were loaded."""
+        for binding in cls.binding_classes:
+            if isinstance(binding.model, str):
+                binding.register()
 
     @property
     def consumer(cls) -> Consumer:
@@ -52,24 +67,23 @@ class BindingMetaclass(type):
         binding = cast("type[Binding]", cls)
 
         def consumer(message: Message, **kwargs: Any) -> None:
-            binding.trigger_inbound(message, **kwargs)
+            binding.get_handler()(message, **kwargs)
 
         consumer.__name__ = "%s.consumer" % cls.__name__
         consumer.__module__ = cls.__module__
-        if binding.channel_session_user:
-            return channel_session_user(consumer)
         return consumer
 
 
-class Binding(metaclass=BindingMetaclass):
+class Binding(Receivers, metaclass=BindingMetaclass):
     """
     The binding of one model, in both directions.
 
     An instance handles one change. A subclass without a `model` is a base class for others.
     """
 
-    #: The model class. A subclass of the model is another model, and needs another binding.
-    model: type[Model] | None = None
+    #: The model class, or its name ("app.Model"). A subclass of the model is another model, and needs another
+    #: binding.
+    model: type[Model] | str | None = None
 
     #: Names of the fields that are sent and accepted: a list, or ["__all__"]. Required, unless
     #: `exclude` is given.
@@ -81,8 +95,12 @@ class Binding(metaclass=BindingMetaclass):
     #: Whether the user of inbound messages comes from the channel session (`self.user`).
     channel_session_user: bool = True
 
-    # Set for an outbound change.
+    #: Whether inbound messages must belong to a connection, which has a channel session.
+    channel_session: bool = False
+
+    # Set for an outbound change. `signal_kwargs` is what the signal's receiver was called with.
     instance: Model
+    signal_kwargs: dict[str, Any] | None = None
 
     # Set for an inbound change.
     message: Message
@@ -94,7 +112,15 @@ class Binding(metaclass=BindingMetaclass):
 
     @classmethod
     def register(cls) -> None:
-        """Connect to the signals of the model. Raises ImproperlyConfigured without `fields`."""
+        """Connect to the signals of `get_registered_models`. Raises ImproperlyConfigured without `fields`."""
+        if isinstance(cls.model, str):
+            try:
+                cls.model = apps.get_model(cls.model)
+            except (LookupError, ValueError) as error:
+                raise ImproperlyConfigured(
+                    "%s.model must be a model class, or its name such as 'app.Model', not %r: %s"
+                    % (cls.__name__, cls.model, error)
+                ) from error
         if not (isinstance(cls.model, type) and issubclass(cls.model, Model)):
             raise ImproperlyConfigured(
                 "%s.model must be a model class, not %r." % (cls.__name__, cls.model)
@@ -112,20 +138,30 @@ class Binding(metaclass=BindingMetaclass):
                 )
         # An id for the class, so that a class that is defined again (a reload) doesn't send everything twice.
         name = "%s.%s" % (cls.__module__, cls.__qualname__)
-        for signal, receiver in (
-            (pre_save, cls._before_save),
-            (post_save, cls._after_save),
-            (pre_delete, cls._before_delete),
-            (post_delete, cls._after_delete),
-        ):
-            signal.connect(receiver, sender=cls.model, weak=False, dispatch_uid=name)
+        for model in cls.get_registered_models():
+            for signal, receiver in (
+                (pre_save, cls.pre_save_receiver),
+                (post_save, cls.post_save_receiver),
+                (pre_delete, cls.pre_delete_receiver),
+                (post_delete, cls.post_delete_receiver),
+            ):
+                signal.connect(receiver, sender=model, weak=False, dispatch_uid=name)
 
     @classmethod
-    def bound_fields(cls) -> list[str]:
-        """Return the names of the model's fields that this binding sends and accepts."""
+    def get_registered_models(cls) -> list[type[Model]]:
+        """Return the models whose changes are sent. Override it to send those of other models too."""
+        return [cls._model()]
+
+    @classmethod
+    def _is_registered_for(cls, model: Any) -> bool:
+        return not isinstance(cls.model, str) and model in cls.get_registered_models()
+
+    @classmethod
+    def bound_fields(cls, model: type[Model] | None = None) -> list[str]:
+        """Return the names of the fields of the model, or of another one, that are sent and accepted."""
         excluded = set(cls.exclude or ())
         wanted = None if cls.fields is None or "__all__" in cls.fields else set(cls.fields)
-        meta = cls._model()._meta
+        meta = (model or cls._model())._meta
         return [
             field.name
             for field in list(meta.concrete_fields) + list(meta.many_to_many)
@@ -134,39 +170,11 @@ class Binding(metaclass=BindingMetaclass):
 
     @classmethod
     def _model(cls) -> type[Model]:
-        if cls.model is None:
+        if cls.model is None or isinstance(cls.model, str):
             raise ImproperlyConfigured("%s must set model, the model class." % cls.__name__)
         return cls.model
 
     # Outbound: signals to groups. See outbound.py.
-
-    @classmethod
-    def _before_save(
-        cls, sender: type[Model], instance: Model, using: str, raw: bool = False, **kwargs: Any
-    ) -> None:
-        outbound.before_save(cls, instance, using, raw)
-
-    @classmethod
-    def _after_save(
-        cls,
-        sender: type[Model],
-        instance: Model,
-        using: str,
-        raw: bool = False,
-        update_fields: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        outbound.after_save(cls, instance, using, raw, update_fields)
-
-    @classmethod
-    def _before_delete(
-        cls, sender: type[Model], instance: Model, using: str, **kwargs: Any
-    ) -> None:
-        outbound.before_delete(cls, instance, using)
-
-    @classmethod
-    def _after_delete(cls, sender: type[Model], instance: Model, using: str, **kwargs: Any) -> None:
-        outbound.after_delete(cls, instance, using)
 
     @classmethod
     def send_messages(
@@ -189,19 +197,30 @@ class Binding(metaclass=BindingMetaclass):
             on_commit(cls.prepare(instance, group_names, action, using), using)
 
     @classmethod
+    def overrides_send_messages(cls) -> bool:
+        """Return whether the class has its own `send_messages`."""
+        return getattr(cls.send_messages, "__func__", None) is not Binding.send_messages.__func__  # type: ignore[attr-defined]
+
+    @classmethod
     def prepare(
         cls, instance: Any, group_names: Iterable[str], action: str, using: str
     ) -> outbound.PendingChange:
         """Return what tells the groups that `action` happened to `instance`. Call it to send."""
-        key = (cls, using, instance.pk)
+        key = (cls, using, outbound.model_of(instance), instance.pk)
         return outbound.PendingChange(key, action, group_names, cls.content(instance, action))
 
     @classmethod
     def content(cls, instance: Any, action: str) -> dict[str, Any]:
         """Return the message that `serialize` makes."""
+        return cls.of(instance).serialize(instance, action)
+
+    @classmethod
+    def of(cls, instance: Any) -> Binding:
+        """Return a binding for an outbound change of `instance`."""
         binding = cls()
         binding.instance = instance
-        return binding.serialize(instance, action)
+        binding.signal_kwargs = outbound.signal_kwargs()
+        return binding
 
     @classmethod
     def group_names(cls, instance: Any) -> Iterable[str]:
@@ -215,6 +234,15 @@ class Binding(metaclass=BindingMetaclass):
     # Inbound: a message to the model.
 
     @classmethod
+    def get_handler(cls) -> Consumer:
+        """Return what handles an inbound message: `trigger_inbound`, decorated as the class asks."""
+        if cls.channel_session_user:
+            return channel_session_user(cls.trigger_inbound)
+        if cls.channel_session:
+            return channel_session(cls.trigger_inbound)
+        return cls.trigger_inbound
+
+    @classmethod
     def trigger_inbound(cls, message: Message, **kwargs: Any) -> Binding | None:
         """
         Make the change that the message asks for, if its user may. Return the binding that did.
@@ -225,7 +253,7 @@ class Binding(metaclass=BindingMetaclass):
         binding = cls()
         binding.message = message
         binding.kwargs = kwargs
-        binding.user = getattr(message, "user", None)
+        binding.user = getattr(message, "user", None) or anonymous_user()
         binding.action, binding.pk, binding.data = "", None, {}
         try:
             binding._change(*binding.deserialize(message))
@@ -235,29 +263,22 @@ class Binding(metaclass=BindingMetaclass):
 
     def _change(self, action: Any, pk: Any, data: dict[str, Any]) -> None:
         model = self._model()
-        if not isinstance(action, str) or action not in (CREATE, UPDATE, DELETE):
-            raise ValidationError({"action": ["Use create, update or delete."]})
+        if not isinstance(action, str):
+            raise no_such_action()
+        own = action not in ACTIONS
+        if own and type(self).run_action is Binding.run_action:
+            raise no_such_action()
         self.action = action
         if action == CREATE:
             pk = None
-        else:
+        elif not own or pk is not None:
             try:
                 pk = clean_pk(model, pk)
             except ValidationError as error:
                 raise ValidationError({"pk": error.messages}) from None
         self.pk = pk
-        forbidden = identity(model)
+        forbidden = () if own else identity(model)
         self.data = {name: value for name, value in data.items() if name not in forbidden}
-        if not self.has_permission(self.user, action, pk):
-            log_refusal(
-                "%s refused %s of %s %s to user %s.",
-                type(self).__name__,
-                action,
-                model.__name__,
-                pk,
-                getattr(self.user, "pk", None),
-            )
-            return
         try:
             with transaction.atomic(using=router.db_for_write(model)):
                 self.run_action(action, pk, self.data)
@@ -285,8 +306,24 @@ class Binding(metaclass=BindingMetaclass):
         )
 
     def run_action(self, action: str, pk: Any, data: dict[str, Any]) -> None:
-        """Make a permitted change: `create(data)`, `update(pk, data)` or `delete(pk)`."""
-        if action == CREATE:
+        """
+        Make the change by `create(data)`, `update(pk, data)` or `delete(pk)`, if `has_permission` allows it.
+
+        An override may handle actions of its own, for which it asks `has_permission` itself. It gets their
+        data as the client sent it. Runs in a transaction, and may raise ValidationError.
+        """
+        if action not in ACTIONS:
+            raise no_such_action()
+        if not self.has_permission(self.user, action, pk):
+            log_refusal(
+                "%s refused %s of %s %s to user %s.",
+                type(self).__name__,
+                action,
+                self._model().__name__,
+                pk,
+                getattr(self.user, "pk", None),
+            )
+        elif action == CREATE:
             self.create(data)
         elif action == UPDATE:
             self.update(pk, data)
@@ -306,6 +343,20 @@ class Binding(metaclass=BindingMetaclass):
         find_row(self._model(), pk).delete()
 
 
+def anonymous_user() -> Any:
+    """Return an AnonymousUser, or None in a site without users."""
+    if not apps.is_installed("django.contrib.auth"):
+        return None
+    from django.contrib.auth.models import AnonymousUser
+
+    return AnonymousUser()
+
+
+def no_such_action() -> ValidationError:
+    """Return the exception for an action that the binding doesn't have."""
+    return ValidationError({"action": ["Use create, update or delete."]})
+
+
 def log_refusal(line: str, *values: Any) -> None:
     """Log what a client may not do: at most one line a second, with values of at most 200 characters."""
     if _refusals.allow() is not None:
@@ -316,7 +367,7 @@ _refusals = RateLimit()
 
 
 def _relation_changed(sender: Any, **kwargs: Any) -> None:
-    outbound.relation_changed(BindingMetaclass.binding_classes, sender, **kwargs)
+    relation_changed(BindingMetaclass.binding_classes, sender, **kwargs)
 
 
 # For all senders, because the table of a relation isn't known before all models are loaded.
@@ -329,7 +380,7 @@ def _receive_deferred(receiver: str) -> Any:
     def receive(sender: Any, **kwargs: Any) -> None:
         model = model_of_deferred(sender)
         for binding in list(BindingMetaclass.binding_classes) if model is not None else ():
-            if binding.model is model:
+            if binding._is_registered_for(model):
                 getattr(binding, receiver)(sender=model, **kwargs)
 
     return receive
@@ -337,9 +388,9 @@ def _receive_deferred(receiver: str) -> Any:
 
 if django.VERSION < (1, 10):  # later versions send the signals for the model itself
     for _signal, _receiver in (
-        (pre_save, "_before_save"),
-        (post_save, "_after_save"),
-        (pre_delete, "_before_delete"),
-        (post_delete, "_after_delete"),
+        (pre_save, "pre_save_receiver"),
+        (post_save, "post_save_receiver"),
+        (pre_delete, "pre_delete_receiver"),
+        (post_delete, "post_delete_receiver"),
     ):
         _signal.connect(_receive_deferred(_receiver), weak=False, dispatch_uid="channels.deferred")

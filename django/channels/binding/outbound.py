@@ -15,32 +15,26 @@ from __future__ import annotations
 
 import threading
 import weakref
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Iterable, Iterator
 
 from django.core.signals import request_finished
 from django.db import connections
 
 from ..channel import Group, report_failed_send
-from ..compat import on_commit, relation_of
+from ..compat import on_commit
 from ..exceptions import InvalidChannelName, InvalidMessage, LayerUnavailable, MessageTooLarge
 from ..signals import consumer_finished
-from .fields import chunks
 
 if TYPE_CHECKING:
-    from django.db.models import Model
-
     from .base import Binding
 
 CREATE = "create"
 UPDATE = "update"
 DELETE = "delete"
 
-#: Attributes of an instance: inside a deletion, inside a change of a many-to-many field, and from a fixture.
-_DELETION, _RELATION, _RAW = "_binding_deletion", "_binding_relation", "_binding_raw"
-
-#: A transaction with more hooks than these sends another message instead of looking for an earlier one.
-_MAX_HOOKS_SEARCHED = 200
-
+#: Attributes of an instance: inside a deletion, and from a fixture.
+_DELETION, RAW = "_binding_deletion", "_binding_raw"
 
 #: Characters in an instance above which its message may be too large.
 _LARGE = 100000
@@ -93,7 +87,9 @@ class _Save:
         if self.binding is not binding or self.using != using:
             return False
         own = self.instance()
-        return own is instance or (own is not None and _has_key(own) and own.pk == instance.pk)
+        if own is None or own is instance:
+            return own is instance
+        return model_of(own) is model_of(instance) and _has_key(own) and own.pk == instance.pk
 
 
 class _Saves(threading.local):
@@ -126,19 +122,75 @@ request_finished.connect(_forget_failed_saves, dispatch_uid="channels.binding")
 consumer_finished.connect(_forget_failed_saves, dispatch_uid="channels.binding")
 
 
+# The receivers of the signals. What a signal says reaches them although an override doesn't pass it on.
+
+
+class _Signals(threading.local):
+    """The signals of models that are being received in this thread, the innermost last."""
+
+    def __init__(self) -> None:
+        self.received: list[tuple[dict[str, Any], Any]] = []
+
+
+_signals = _Signals()
+
+
+@contextmanager
+def signal(kwargs: dict[str, Any], begun: Any = None) -> Iterator[None]:
+    """Receive a signal with these arguments. `begun` is the save or the deletion that it ends."""
+    _signals.received.append((kwargs, begun))
+    try:
+        yield
+    finally:
+        _signals.received.pop()
+
+
+def signal_kwargs() -> dict[str, Any] | None:
+    """Return the arguments of the signal that is being received, or None outside of one."""
+    return _signals.received[-1][0] if _signals.received else None
+
+
+def before_change(binding: type[Binding], instance: Any, action: str) -> None:
+    """Remember what the groups know, in the receiver of a signal that comes before a change."""
+    kwargs = _signals.received[-1][0]
+    if action == DELETE:
+        before_delete(binding, instance, kwargs["using"])
+    else:
+        is_new = action == CREATE and not instance._state.adding
+        before_save(binding, instance, kwargs["using"], kwargs.get("raw", False), is_new)
+
+
+def after_change(binding: type[Binding], instance: Any, action: str) -> None:
+    """Tell the groups, in the receiver of a signal that comes after a change."""
+    kwargs, begun = _signals.received[-1]
+    if isinstance(begun, _Deletion):
+        after_delete(binding, begun, kwargs["using"])
+    else:
+        after_save(binding, instance, begun, action, kwargs)
+
+
+def model_of(instance: Any) -> Any:
+    """Return the model of `instance`, also of a deferred one or of a proxy."""
+    return instance._meta.concrete_model
+
+
 # Saving.
 
 
-def before_save(binding: type[Binding], instance: Any, using: str, raw: bool) -> None:
+def before_save(
+    binding: type[Binding], instance: Any, using: str, raw: bool, is_new: bool = False
+) -> None:
     """Remember which groups see the row of `instance` before it is saved."""
     if raw:  # of a fixture: the database may not be queried before all of it is loaded
-        instance.__dict__[_RAW] = True
+        instance.__dict__[RAW] = True
         return
-    instance.__dict__.pop(_RAW, None)
+    instance.__dict__.pop(RAW, None)
     save = _Save(binding, instance, using)
     outer = _saves.around(binding, instance, using)
-    save.former = _row(binding, instance.pk, using) if _has_key(instance) else None
-    if outer:
+    save.former = _row(binding, instance, using) if _has_key(instance) and not is_new else None
+    if is_new:
+        save.before = set()
+    elif outer:
         save.before = outer[-1].before
     elif save.former is not None:
         save.before = set(binding.group_names(save.former))
@@ -168,23 +220,28 @@ def _check_in_advance(binding: type[Binding], instance: Any) -> None:
             content = None
 
 
+def end_save(binding: type[Binding], instance: Any, using: str) -> _Save:
+    """Return the save of `instance` that has ended in the database."""
+    return _saves.end(binding, instance, using) or _Save(binding, instance, using)
+
+
 def after_save(
-    binding: type[Binding], instance: Any, using: str, raw: bool, update_fields: Any
+    binding: type[Binding], instance: Any, save: _Save, action: str, kwargs: dict[str, Any]
 ) -> None:
     """Send what a save has changed. Raises for a bad name or size, if the transaction can be rolled back."""
-    if raw:
+    if kwargs.get("raw"):
         return
-    save = _saves.end(binding, instance, using) or _Save(binding, instance, using)
+    using = kwargs["using"]
     current: Any = instance
-    if save.deleted or update_fields is not None or _may_differ(instance):
-        current = _row(binding, instance.pk, using) if _has_key(instance) else None
+    if save.deleted or kwargs.get("update_fields") is not None or _may_differ(instance):
+        current = _row(binding, instance, using) if _has_key(instance) else None
         if current is None:
             if save.deleted:
                 return
             current = instance
         else:
             _keep_other_attributes(instance, current)
-    after = set(binding.group_names(current))
+    after = set() if action == DELETE else set(binding.group_names(current))
     for outer in _saves.around(binding, instance, using):
         outer.before, outer.deleted = after, False
     try:
@@ -202,17 +259,21 @@ def send_changes(
     Send to the groups that saw a row before a change, or see it after it. A group that no longer sees it
     gets the row as it was.
     """
-    binding.send_messages(current, after - before, CREATE, using=using)
-    binding.send_messages(current, before & after, UPDATE, using=using)
-    binding.send_messages(former, before - after, DELETE, using=using)
+    kwargs = dict(signal_kwargs() or {}, using=using)
+    binding.of(current).send_messages(current, after - before, CREATE, **kwargs)
+    binding.of(current).send_messages(current, before & after, UPDATE, **kwargs)
+    binding.of(former).send_messages(former, before - after, DELETE, **kwargs)
 
 
 def _has_key(instance: Any) -> bool:
     return instance.pk is not None and not hasattr(instance.pk, "resolve_expression")
 
 
-def _row(binding: type[Binding], pk: Any, using: str) -> Any:
-    return binding._model()._base_manager.using(using).filter(pk=pk).first()
+def _row(binding: type[Binding], instance: Any, using: str) -> Any:
+    model = binding._model()
+    if not isinstance(instance, model):
+        model = model_of(instance)  # another one of get_registered_models
+    return model._base_manager.using(using).filter(pk=instance.pk).first()
 
 
 def _may_differ(instance: Any) -> bool:
@@ -243,131 +304,44 @@ def _keep_other_attributes(instance: Any, row: Any) -> None:
 # Deleting.
 
 
+class _Deletion:
+    """A row that is being deleted: `pending` tells the groups of it when it is gone, or is None."""
+
+    def __init__(self, instance: Any, subject: Any, before: set[str]) -> None:
+        self.instance, self.subject, self.before = instance, subject, before
+        self.pending: PendingChange | None = None
+
+
 def before_delete(binding: type[Binding], instance: Any, using: str) -> None:
     """Prepare the message that tells who sees the row that it is deleted."""
-    former = _row(binding, instance.pk, using) if _has_key(instance) else None
+    former = _row(binding, instance, using) if _has_key(instance) else None
     outer = _saves.around(binding, instance, using)
     if outer:
         before = outer[-1].before
     else:
         before = set() if former is None else set(binding.group_names(former))
-    pending = None
-    if before:
+    deletion = _Deletion(instance, instance if former is None else former, before)
+    if before and not binding.overrides_send_messages():
         # Now, because afterwards its relations are gone.
-        subject = instance if former is None else former
-        pending = binding.prepare(subject, before, DELETE, using)
-    instance.__dict__.setdefault(_DELETION, {})[binding] = pending
+        deletion.pending = binding.prepare(deletion.subject, before, DELETE, using)
+    instance.__dict__.setdefault(_DELETION, {})[binding] = deletion
 
 
-def after_delete(binding: type[Binding], instance: Any, using: str) -> None:
-    """Send what `before_delete` prepared, when the transaction commits."""
-    pending = instance.__dict__.get(_DELETION, {}).pop(binding, None)
+def end_deletion(binding: type[Binding], instance: Any) -> _Deletion:
+    """Return the deletion of `instance` that has ended in the database."""
+    found = instance.__dict__.get(_DELETION, {}).pop(binding, None)
     if not instance.__dict__.get(_DELETION, True):
         del instance.__dict__[_DELETION]
-    for outer in _saves.around(binding, instance, using):
+    return found or _Deletion(instance, instance, set())
+
+
+def after_delete(binding: type[Binding], deletion: _Deletion, using: str) -> None:
+    """Send what `before_delete` prepared, when the transaction commits."""
+    for outer in _saves.around(binding, deletion.instance, using):
         outer.before, outer.deleted = set(), True
-    if pending is not None:
-        on_commit(pending, using)
-
-
-# Many-to-many fields.
-
-
-def relation_changed(
-    bindings: Iterable[type[Binding]],
-    sender: Any,
-    instance: Any,
-    action: str,
-    reverse: bool,
-    pk_set: set[Any] | None,
-    using: str,
-    raw: bool = False,
-    **kwargs: Any,
-) -> None:
-    """Receive `m2m_changed` of any relation, for the bindings that send its field."""
-    if raw or instance.__dict__.get(_RAW):
-        return
-    for binding, field in _bound_to(bindings, sender):
-        remembered = instance.__dict__.setdefault(_RELATION, {})
-        if action.startswith("pre_"):
-            keys = _changed_keys(field, instance, reverse, pk_set, using)
-            before = {
-                row.pk: set(binding.group_names(row)) for row in _rows(binding, field, keys, using)
-            }
-            remembered[binding, field.name] = keys, before
-        else:
-            keys, before = remembered.pop((binding, field.name), (set(), {}))
-            for row in _rows(binding, field, keys, using):
-                _send_relation(binding, row, before.get(row.pk, set()), using)
-
-
-def _bound_to(bindings: Iterable[type[Binding]], through: Any) -> Iterator[Any]:
-    """Yield each binding, once for each definition, with the field that `through` belongs to."""
-    seen = set()
-    for binding in list(bindings):
-        for field in binding._model()._meta.many_to_many:
-            if (
-                relation_of(field).through is not through
-                or field.name not in binding.bound_fields()
-            ):
-                continue
-            name = binding.__module__, binding.__qualname__, field.name
-            if name not in seen:
-                seen.add(name)
-                yield binding, field
-
-
-def _changed_keys(
-    field: Any, instance: Any, reverse: bool, pk_set: set[Any] | None, using: str
-) -> set[Any]:
-    """Return the primary keys of the rows, of the model that has the field, whose sets change."""
-    owner = field.model
-    if pk_set is not None and not pk_set:
-        return set()
-    members = set(pk_set or ())
-    if not reverse:
-        own = {getattr(instance, owner._meta.pk.attname)}
-        if not relation_of(field).symmetrical:
-            return own
-        if pk_set is None:
-            members = set(getattr(instance, field.name).values_list("pk", flat=True))
-        return own | members
-    if pk_set is None:
-        rows = owner._base_manager.using(using).filter(**{field.name: instance.pk})
-        members = set(rows.values_list("pk", flat=True))
-    return members
-
-
-def _rows(binding: type[Binding], field: Any, keys: set[Any], using: str) -> Iterator[Model]:
-    """Yield the rows of the binding's model with these primary keys, which are of the field's model."""
-    model = binding._model()
-    link = None if model is field.model else model._meta.get_ancestor_link(field.model)
-    name = "pk" if link is None else link.name
-    for some in chunks(keys):
-        yield from model._base_manager.using(using).filter(**{name + "__in": some})
-
-
-def _send_relation(binding: type[Binding], row: Any, before: set[str], using: str) -> None:
-    """
-    Tell the groups of `row` its new set. A message about the row that waits for the same commit takes it up.
-    """
-    after = set(binding.group_names(row))
-    told: set[str] = set()
-    for pending in _waiting((binding, using, row.pk), using):
-        pending.replace(binding.content(row, pending.action))
-        told.update(group.name for group in pending.groups)
-    send_changes(binding, row, row, before - (told & after), after - told, using)
-
-
-def _waiting(key: tuple[Any, ...], using: str) -> Iterator[PendingChange]:
-    """Yield the commit hooks that tell of the row and would be rolled back with the current change."""
-    connection = connections[using]
-    savepoints = set(connection.savepoint_ids) - {None}  # None: atomic(savepoint=False)
-    hooks = getattr(connection, "run_on_commit", [])  # Django 1.8 lacks these hooks
-    for hook in reversed(hooks[-_MAX_HOOKS_SEARCHED:]):
-        pending = hook[1]
-        if not isinstance(pending, PendingChange) or pending.key != key:
-            continue
-        if pending.action == DELETE or set(hook[0]) - {None} != savepoints:
-            return
-        yield pending
+    if deletion.pending is not None:
+        on_commit(deletion.pending, using)
+    elif deletion.before:
+        kwargs = dict(signal_kwargs() or {}, using=using)
+        sender = binding.of(deletion.subject)
+        sender.send_messages(deletion.subject, deletion.before, DELETE, **kwargs)

@@ -43,6 +43,10 @@ class WebsocketBinding(Binding):
     #: The name of the stream on the socket.
     stream: str | None = None
 
+    #: Kept from Channels 1.x: the events of a socket are always handled in order.
+    strict_ordering: bool = False
+    slight_ordering: bool = False
+
     # Outbound.
 
     def serialize(self, instance: Any, action: str) -> dict[str, Any]:
@@ -56,7 +60,8 @@ class WebsocketBinding(Binding):
 
     def serialize_data(self, instance: Any) -> dict[str, Any]:
         """Return the fields of `instance` that are sent, as JSON values by name. `pk` is not one of them."""
-        model, names = type(instance), self.bound_fields()
+        model = type(instance)
+        names = self.bound_fields(None if isinstance(instance, self._model()) else model)
         data = {field.name: value_to_send(field, instance) for field in plain_fields(model, names)}
         for field in related_fields(model, names):
             data[field.name] = related_keys(field, instance)
