@@ -9,17 +9,20 @@ once. It knows nothing of routing, threads or acknowledgements.
 from __future__ import annotations
 
 import logging
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from .exceptions import BadFrame, ChannelSocketException, ConsumeLater, DenyConnection
 from .log import RateLimit, shown
 from .message import Message
-from .outbox import Handshake, PendingSend, outbox
+from .outbox import Handshake, PendingSend, Rest, outbox
 from .protocol import REPLY_CHANNEL, WEBSOCKET_CONNECT, SessionPatch
 from .security.origins import explain, origin_text
 from .security.websockets import origin_allowed
 from .signals import consumer_finished, consumer_started
-from .thread_state import site_defaults
+from .thread_state import apply_state, site_defaults
+
+if TYPE_CHECKING:
+    from .eventloop import Continued
 
 logger = logging.getLogger("django.channels.worker")
 
@@ -41,7 +44,8 @@ class Result:
     * `error`: the exception that made it FAILED, or None;
     * `error_logged`: whether the error page has logged it;
     * `returned`: what the consumer returned;
-    * `afterwards`: what to call, without arguments, after the sends have left: see `call_afterwards`.
+    * `afterwards`: what to call, without arguments, after the sends have left: see `call_afterwards`;
+    * `rest`: what the event loop is to run before the event is acknowledged, or None.
     """
 
     __slots__ = (
@@ -49,6 +53,7 @@ class Result:
         "error",
         "error_logged",
         "outcome",
+        "rest",
         "returned",
         "sends",
         "session_patch",
@@ -63,6 +68,7 @@ class Result:
         returned: Any = None,
         error_logged: bool = False,
         afterwards: list[Callable[[], Any]] | None = None,
+        rest: Rest | None = None,
     ) -> None:
         self.outcome = outcome
         self.sends = sends
@@ -71,6 +77,7 @@ class Result:
         self.error_logged = error_logged
         self.returned = returned
         self.afterwards = afterwards or []
+        self.rest = rest
 
 
 def run_consumer(
@@ -108,9 +115,36 @@ def run_consumer(
     held = outbox.close(outer)
     try:
         sends = [] if outcome == LATER else held.sends
-        return Result(outcome, sends, patch, error, returned, logged, held.afterwards)
+        rest = None
+        if held.rests and outcome == HANDLED:
+            rest = held.rests[0]._replace(answer_error=answer_error)
+        return Result(outcome, sends, patch, error, returned, logged, held.afterwards, rest)
     finally:
         error = None  # its traceback holds this frame, which would hold it in turn
+
+
+async def continue_consumer(event: Continued, rest: Rest) -> Result:
+    """
+    Run the rest of an event on the event loop, and return a Result, as `run_consumer` does. Raises nothing.
+    """
+    outcome, error, logged = HANDLED, None, False
+    outbox.separate()
+    outbox.open()
+    apply_state(rest.state)
+    try:
+        await rest.run(event)
+    except BaseException as raised:
+        outcome, error = FAILED, raised
+    event.task = None  # what follows is not cancelled
+    if error is not None:
+        logged = await event.loop.call(_answer_error, rest.answer_error, rest.message, error)
+        if not logged:
+            log_failure(rest.run, error)
+    held = outbox.close()
+    try:
+        return Result(outcome, held.sends, None, error, None, logged, held.afterwards)
+    finally:
+        error = None
 
 
 def _handshake_of(message: Message) -> Handshake | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator
 from django.http import HttpResponse
 
 from . import protocol
+from .eventloop import WorkerStops
 from .exceptions import (
     ChannelFull,
     LayerUnavailable,
@@ -22,22 +23,25 @@ from .exceptions import (
     RequestTimeout,
     ResponseLater,
 )
+from .gateway.limits import make_limits
 from .log import shown
 from .outbox import outbox
 from .protocol import BODY_CHANNEL, CLOSED, REPLY_CHANNEL, WINDOW_CHANNEL, WRITTEN
 from .replies import deliver_or_log
+from .streams import AsyncStream, log_refused, may_hold_a_thread
 
 if TYPE_CHECKING:
     from .channel import Channel
+    from .eventloop import ConsumerLoop
     from .layers.base import BaseChannelLayer
     from .message import Message
 
 # The add-on brings the handler as a separate module, because Django 3.0 and later use that name for
 # another one.
 if __package__ == "django.channels":
-    from django.core.handlers.asgi import ASGIHandler, ASGIRequest
+    from django.core.handlers.asgi import CHUNK_SIZE, ASGIHandler, ASGIRequest, may_have_body
 else:
-    from channels.handlers.asgi import ASGIHandler, ASGIRequest
+    from channels.handlers.asgi import CHUNK_SIZE, ASGIHandler, ASGIRequest, may_have_body
 
 logger = logging.getLogger("django.channels.worker")
 
@@ -137,17 +141,14 @@ class AsgiHandler(ASGIHandler):
         outbox.call_afterwards(call)
 
 
-class _WorkerStops(Exception):
-    """The worker was told to stop, while an asynchronous stream waits."""
-
-
 class ViewConsumer:
     """
     The consumer that `http.request` has by default: the site's middleware and views.
 
     A response of one message leaves when the consumer ends, as everything does that a consumer sends. A
-    longer one leaves as it is made, at most RESPONSE_WINDOW messages ahead of the client. Meanwhile the
-    thread waits, as it does under WSGI. If the client goes away, the response is closed.
+    longer one leaves as it is made, at most RESPONSE_WINDOW messages ahead of the gateway. If the client goes
+    away, the response is closed. An asynchronous stream is left to the event loop of the worker. Others hold
+    their thread, and no more threads than StreamThreads allows.
 
     Thread-safe: the threads of a worker share one instance.
     """
@@ -166,8 +167,23 @@ class ViewConsumer:
         return handler
 
     def __call__(self, message: Message, **kwargs: Any) -> None:
-        replies = self.handler(message)
+        replies: Any = iter(())
+        holds = None
         try:
+            answer = self.handler.respond(message)
+            if answer is None:
+                return
+            response, head = answer
+            if not head and response.streaming and getattr(response, "is_async", False):
+                loop = self._loop_of(message)
+                if loop is not None and may_have_body(response):
+                    self._stream_on(loop, message, response)
+                    return
+            holds = self._hold_a_thread(message, response) if not head else None
+            if holds is False:
+                self.handler_class.close_response(response)
+                response = unavailable()
+            replies = self.handler_class.encode_response(response, head)
             reply = next(replies, None)
             if reply is None:
                 return
@@ -177,8 +193,8 @@ class ViewConsumer:
             return
         except RequestTimeout:
             reply = next(self.handler_class.encode_response(_request_timeout()))
-        except _WorkerStops:
-            reply = next(self.handler_class.encode_response(_unavailable()))
+        except WorkerStops:
+            reply = next(self.handler_class.encode_response(unavailable()))
         except LayerUnavailable as error:
             # If the response has begun, the gateway breaks it off.
             logger.warning(
@@ -187,11 +203,51 @@ class ViewConsumer:
                 message.channel_layer.alias,
                 error,
             )
-            reply = next(self.handler_class.encode_response(_unavailable()))
+            reply = next(self.handler_class.encode_response(unavailable()))
         finally:
-            replies.close()
+            close = getattr(replies, "close", None)
+            if close is not None:
+                close()
+            if holds:
+                message.worker.stream_threads.release()
         if not reply["more_content"]:
             message.reply_channel.send(reply)
+
+    @staticmethod
+    def _loop_of(message: Message) -> ConsumerLoop | None:
+        """Return the event loop that may continue the event of `message`, or None."""
+        worker = message.worker
+        return worker.loop if worker is not None and worker.is_running else None
+
+    def _stream_on(self, loop: ConsumerLoop, message: Message, response: Any) -> None:
+        """Have the event loop send an asynchronous stream, so that this thread need not wait for it."""
+        if loop.is_full:
+            log_refused(message, "the process has %d asynchronous streams" % loop.limit)
+            self.handler_class.close_response(response)
+            for reply in self.handler_class.encode_response(unavailable()):
+                message.reply_channel.send(reply)
+            return
+        stream = AsyncStream(message, response, self.handler_class, RESPONSE_WINDOW, STREAM_TIMEOUT)
+        outbox.continue_with(message, stream.run)
+
+    @staticmethod
+    def _hold_a_thread(message: Message, response: Any) -> bool | None:
+        """
+        Return True if this response may hold a thread for long, and is counted now; False if it may not,
+        because others hold as many as are allowed. None: it takes no longer than its view.
+        """
+        threads = getattr(message.worker, "stream_threads", None)
+        if threads is None:
+            return None
+        if not response.streaming and len(response.content) <= CHUNK_SIZE:
+            return None
+        size = make_limits(message.channel_layer.gateway_options).response_size
+        if not may_hold_a_thread(response, size):
+            return None
+        if threads.acquire():
+            return True
+        log_refused(message, "%d threads hold streams already" % threads.limit)
+        return False
 
     def _stream(
         self, message: Message, reply: dict[str, Any] | None, replies: Iterator[dict[str, Any]]
@@ -220,7 +276,7 @@ class ViewConsumer:
                 ahead -= self._written(layer, window, ahead)
                 polled_at = time.monotonic()
                 if message.worker is not None and message.worker.stopping:
-                    raise _WorkerStops()
+                    raise WorkerStops()
             reply = next(replies, None)
 
     @staticmethod
@@ -244,7 +300,8 @@ class ViewConsumer:
             written += found.get(WRITTEN, 0)
 
 
-def _unavailable() -> HttpResponse:
+def unavailable() -> HttpResponse:
+    """Return a 503."""
     response = HttpResponse("<h1>Service Unavailable (503)</h1>", status=503)
     response["Retry-After"] = "1"
     return response

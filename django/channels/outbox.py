@@ -4,14 +4,16 @@ The outbox: holds what a consumer sends, and what it leaves to be done, until th
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 import uuid
 import weakref
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, NamedTuple, Sequence
 
 from .exceptions import LayerUnavailable
 from .protocol import during
+from .thread_state import current_state
 
 if TYPE_CHECKING:
     from .layers.base import BaseChannelLayer
@@ -90,6 +92,19 @@ class Handshake(NamedTuple):
     event_id: int
 
 
+class Rest(NamedTuple):
+    """What a consumer leaves for the event loop: the rest of its event."""
+
+    message: Any
+    #: `await run(event)`, where event is an `eventloop.Continued`.
+    run: Callable[[Any], Awaitable[None]]
+    context: contextvars.Context
+    #: The language, time zone and URLs of the consumer. Context variables don't carry them to another thread.
+    state: Any
+    #: Called as `run_consumer` calls it.
+    answer_error: Any = None
+
+
 class Held(NamedTuple):
     """What the outbox holds for one consumer."""
 
@@ -99,16 +114,60 @@ class Held(NamedTuple):
     afterwards: list[Callable[[], Any]]
     #: The handshake that it may answer, or None if it handles another message than a connect event.
     handshake: Handshake | None = None
+    #: The rest of its event, if the event loop continues it. At most one.
+    rests: Sequence[Rest] = ()
+
+
+class _Slot:
+    """The outbox of one task, and of the threads that it calls."""
+
+    held: Held | None = None
+
+
+#: The slot of the task that runs, or None in a thread without one.
+_slot: contextvars.ContextVar[_Slot | None] = contextvars.ContextVar(
+    "channels_outbox", default=None
+)
 
 
 class Outbox(threading.local):
     """
-    What the consumer that runs in this thread has sent, in order.
+    What the consumer that runs in this thread or task has sent, in order.
 
-    `held` is None while no consumer runs; sends then leave at once. Each thread has its own outbox.
+    `held` is None while no consumer runs; sends then leave at once. Each thread has its own outbox, and
+    so has each task that called `separate`.
     """
 
-    held: Held | None = None
+    _held: Held | None = None
+
+    @property
+    def held(self) -> Held | None:
+        """What is held for the consumer that runs."""
+        slot = _slot.get()
+        return self._held if slot is None else slot.held
+
+    @held.setter
+    def held(self, held: Held | None) -> None:
+        slot = _slot.get()
+        if slot is None:
+            self._held = held
+        else:
+            slot.held = held
+
+    def separate(self) -> None:
+        """Give the task that runs, and what it calls in its context, an outbox of its own."""
+        _slot.set(_Slot())
+
+    def continue_with(self, message: Any, run: Callable[[Any], Awaitable[None]]) -> None:
+        """
+        Have the event loop of the worker run the rest of this consumer's event, in the context variables that
+        there are now: `await run(event)`. Only in a consumer whose worker has an event loop.
+        """
+        if self.held is None:
+            raise RuntimeError("No consumer runs, whose event could be continued.")
+        self.held = self.held._replace(
+            rests=[Rest(message, run, contextvars.copy_context(), current_state())]
+        )
 
     @property
     def pending(self) -> list[PendingSend] | None:

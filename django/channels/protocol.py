@@ -341,10 +341,11 @@ def reply_address(message: Message) -> tuple[str, int] | None:
 
 def ignores_capacity(message: Message) -> bool:
     """
-    Return whether a reply must reach its gateway even if its inbox is full. The connection would wait
-    forever for an acknowledgement or a notice of loss that was dropped.
+    Return whether a message must arrive even if its channel or inbox is full. Its receiver would wait forever
+    for an acknowledgement, or for a notice of loss or of flow control, that was dropped. There are few of
+    these: one for each event, or for each part of a stream.
     """
-    return ACK in message or LOST in message
+    return ACK in message or LOST in message or WRITTEN in message or CLOSED in message
 
 
 def lost_a_worker(message: Message) -> bool:

@@ -23,6 +23,7 @@ from .protocol import EVENT_CHANNELS, EVENT_ID, FRAMES, REPLY_CHANNEL, RETRIES, 
 if TYPE_CHECKING:
     from .layers.base import BaseChannelLayer
     from .message import Message
+    from .outbox import Rest
 
 logger = logging.getLogger("django.channels.worker")
 
@@ -79,10 +80,13 @@ class Replies:
         self._patch: protocol.SessionPatch | None = None
         #: What to call after `finish`, in order: see `consume.call_afterwards`.
         self.afterwards: list[Callable[[], Any]] = []
+        #: What the event loop is to run before `finish`, or None.
+        self.rest: Rest | None = None
 
     def add(self, message: Message, result: Result) -> None:
         """Take over what a consumer left: keep what is for its own client, send the rest."""
         self.afterwards += result.afterwards
+        self.rest = result.rest
         if result.outcome == FAILED:
             self.fail()
         if result.session_patch is not None:

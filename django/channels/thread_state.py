@@ -55,8 +55,8 @@ class site_defaults:
     def __enter__(self) -> None:
         # To look at all of the state costs as much as a small consumer.
         if not _is_clean():
-            self._before = _get()
-            _set(_defaults())
+            self._before = current_state()
+            apply_state(_defaults())
         if self._prefix != "/":
             set_script_prefix(self._prefix)
 
@@ -68,7 +68,7 @@ class site_defaults:
             set_script_prefix("/")
             set_urlconf(None)
         else:
-            _set(before)
+            apply_state(before)
         _thread.clean = contextvars.copy_context() if before == defaults else None
 
 
@@ -104,7 +104,8 @@ def _defaults() -> _State:
     return _State(settings.LANGUAGE_CODE, timezone.get_default_timezone(), "/", None)
 
 
-def _get() -> _State:
+def current_state() -> _State:
+    """Return what is active in this thread or task."""
     return _State(
         translation.get_language(),
         timezone.get_current_timezone(),
@@ -113,7 +114,7 @@ def _get() -> _State:
     )
 
 
-def _set(state: _State) -> None:
+def apply_state(state: _State) -> None:
     """Activate `state`. A default is set by removing what is active, so that changed settings count."""
     if state.language is None:
         translation.deactivate_all()

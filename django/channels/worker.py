@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import fnmatch
 import logging
-import os
 import signal
 import threading
 import time
-import uuid
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 from django.db import connections
 
 from .consume import FAILED, HANDLED, LATER, Result, call_afterwards, log_failure, run_consumer
+from .eventloop import ConsumerLoop, make_consumer_id
 from .exceptions import LayerUnavailable
 from .layers.engine.threads import start_thread
 from .log import shown
@@ -29,9 +28,11 @@ from .outbox import TO_CHANNEL, PendingSend
 from .protocol import HTTP_REQUEST, RETRIES, WEBSOCKET_CONNECT, lost_a_worker
 from .replies import Replies
 from .signals import release_connections, worker_process_ready, worker_ready
+from .streams import StreamThreads
 
 if TYPE_CHECKING:
     from .layers.base import BaseChannelLayer
+    from .outbox import Rest
 
 logger = logging.getLogger("django.channels.worker")
 
@@ -69,6 +70,7 @@ class Worker:
     * `signal_handlers`: SIGTERM and SIGINT end `run()` after the consumer that is running. Only in the main
       thread.
     * `only_channels`, `exclude_channels`: lists of name patterns (globs).
+    * `loop`: the event loop of the process, for what consumers leave to it.
     * `drain`: at the end, handle what still waits. No other process would, on a layer that ends with this
       process.
 
@@ -85,17 +87,23 @@ class Worker:
         only_channels: list[str] | None = None,
         exclude_channels: list[str] | None = None,
         drain: bool = False,
+        loop: ConsumerLoop | None = None,
     ) -> None:
         self.channel_layer = channel_layer
+        #: Where consumers may leave the rest of their events, while `run` runs. None: nowhere.
+        self.loop = loop
+        #: How many threads of the process may be held by streams. None: as many as there are.
+        self.stream_threads: StreamThreads | None = None
         self.drain = drain
         self.callback = callback
         self.message_retries = message_retries
         self.signal_handlers = signal_handlers
         self.only_channels = only_channels
         self.exclude_channels = exclude_channels
-        self.consumer_id = "%s.%d" % (uuid.uuid4().hex[:12], os.getpid())
+        self.consumer_id = make_consumer_id()
         self.stopping = False
-        self._is_running = False
+        #: Whether `run` runs, and claims again at once.
+        self.is_running = False
         self._channels: list[str] | None = None
 
     @property
@@ -126,7 +134,7 @@ class Worker:
             signal.signal(signal.SIGINT, self._on_signal)
         interval = RECONNECT_INTERVAL
         try:
-            self._is_running = True
+            self.is_running = True
             while not self.stopping:
                 try:
                     self.run_once(block=True)
@@ -216,7 +224,7 @@ class Worker:
     def handle(self, channel: str, content: dict[str, Any]) -> None:
         """Run the consumer of a message, or of each frame of a batch, and send what it left."""
         # The layer may hold the ack back until the next claim. `run` alone claims again at once.
-        consumer_id = self.consumer_id if self._is_running else None
+        consumer_id = self.consumer_id if self.is_running else None
         replies = Replies(self.channel_layer, channel, content, consumer_id)
         try:
             release_connections()
@@ -228,10 +236,19 @@ class Worker:
             # run_consumer catches the consumer's exceptions: this is one of the callback, or of a route.
             logger.exception("A message on %s could not be handled:", channel)
             replies.fail()
-        replies.finish()
-        # Only now, because a client doesn't wait for a response to be closed.
-        call_afterwards(replies.afterwards)
+        if replies.rest is not None and self.loop is not None:
+            self._hand_over(self.loop, replies, replies.rest)
+        else:
+            replies.finish()
+            # Only now, because a client doesn't wait for a response to be closed.
+            call_afterwards(replies.afterwards)
         release_connections()
+
+    def _hand_over(self, loop: ConsumerLoop, replies: Replies, rest: Rest) -> None:
+        """Have the event loop continue an event, with the claim under the id that this thread had."""
+        replies.flush()
+        consumer_id, self.consumer_id = self.consumer_id, loop.new_consumer_id()
+        loop.take_over(consumer_id, replies, rest)
 
     def _consume_frames(
         self,
@@ -344,10 +361,14 @@ class WorkerGroup:
     ) -> None:
         self.channel_layer = channel_layer
         self.signal_handlers = signal_handlers
+        self.loop = ConsumerLoop(channel_layer)
+        self.stream_threads = StreamThreads(n_threads or threads)
         self.workers = [
-            Worker(channel_layer, signal_handlers=False, **options)
+            Worker(channel_layer, signal_handlers=False, loop=self.loop, **options)
             for _ in range(n_threads or threads)
         ]
+        for worker in self.workers:
+            worker.stream_threads = self.stream_threads
         self._threads: list[threading.Thread] = []
         self._stop = threading.Event()
         self._signalled = False
@@ -382,13 +403,15 @@ class WorkerGroup:
 
     def stop(self, grace: float = 10.0) -> bool:
         """
-        End the threads, each after the message that it handles. Return whether all of them ended within
-        `grace` seconds.
+        End the threads, each after the message that it handles, and then the event loop. Return whether all
+        of them ended within `grace` seconds.
         """
         self._stop.set()
         for worker in self.workers:
             worker.stop()
         deadline = time.monotonic() + grace
+        self.loop.end_by(deadline)
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        has_ended = self.loop.join(deadline)
+        return has_ended and not any(thread.is_alive() for thread in self._threads)

@@ -715,7 +715,7 @@ class NamesTests(SimpleTestCase):
         folder = os.path.dirname(django.channels.__file__)
         gateway = os.path.join(folder, "gateway")
         paths = [os.path.join(gateway, name) for name in os.listdir(gateway)]
-        paths += [os.path.join(folder, name) for name in ("replies.py", "worker.py")]
+        paths += [os.path.join(folder, name) for name in ("replies.py", "streams.py", "worker.py")]
         for path in paths:
             if path.endswith(".py"):
                 with open(path, encoding="utf-8") as source:

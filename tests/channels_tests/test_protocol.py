@@ -70,8 +70,13 @@ class AccessorTests(unittest.TestCase):
         for key in event:
             self.assertIsNone(protocol.reply_address({key: event[key]}))
 
-    def test_acks_and_losses_ignore_capacity(self):
-        for message in (protocol.ack(0), protocol.lost(0)):
+    def test_acks_losses_and_flow_control_ignore_capacity(self):
+        for message in (
+            protocol.ack(0),
+            protocol.lost(0),
+            protocol.written(1),
+            protocol.closed(),
+        ):
             self.assertTrue(protocol.ignores_capacity(message))
         for message in ({"text": "x"}, protocol.replies([{}]), protocol.session_patch({})):
             self.assertFalse(protocol.ignores_capacity(message))

@@ -8,6 +8,7 @@ from . import views
 urlpatterns = [
     re_path(r"^work$", views.work),
     re_path(r"^page$", views.page),
+    re_path(r"^events$", views.events),
     re_path(r"^stream$", views.stream),
     re_path(r"^upload$", views.upload),
     re_path(r"^hold$", views.hold),

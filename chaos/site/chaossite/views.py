@@ -1,3 +1,4 @@
+import asyncio
 import json
 import os
 import time
@@ -39,6 +40,26 @@ def stream(request):
             record("stream-end", name=name)
 
     return StreamingHttpResponse(parts())
+
+
+def events(request):
+    """Server-sent events of which none comes. With `async=1` they wait without a thread."""
+
+    async def wait():
+        record("events")
+        try:
+            yield b": hello\n\n"
+            await asyncio.Event().wait()
+        finally:
+            record("events-end")
+
+    def block():
+        for _ in range(60):
+            yield b": hello\n\n"
+            time.sleep(1)
+
+    parts = wait() if request.GET.get("async") else block()
+    return StreamingHttpResponse(parts, content_type="text/event-stream")
 
 
 def upload(request):

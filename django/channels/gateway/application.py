@@ -265,7 +265,9 @@ class Gateway:
                 for name in connection.wills:
                     self.inbox.clear_will(name)
                 for channel in connection.state.channels:
-                    self.inbox.drop_channel(channel)
+                    # Other windows of the same worker process share the queue of a local one.
+                    if "!" not in channel:
+                        self.inbox.drop_channel(channel)
 
     # The end.
 

@@ -77,6 +77,12 @@ except ImportError:  # Django 1.8 and 1.9
 logger = logging.getLogger("django.request")
 
 
+def may_have_body(response: Any) -> bool:
+    """Return whether the status of a response allows a body."""
+    status: int = response.status_code
+    return status not in (204, 304) and not 100 <= status < 200
+
+
 class ASGIHandler(BaseHandler):
     """
     The site as a function of a message: `handler(message, body)` returns a generator of replies.
@@ -99,6 +105,17 @@ class ASGIHandler(BaseHandler):
     def __call__(
         self, message: Mapping[str, Any], body: Iterable[bytes] | None = None
     ) -> Iterator[dict[str, Any]]:
+        answer = self.respond(message, body)
+        if answer is not None:
+            yield from self.encode_response(*answer)
+
+    def respond(
+        self, message: Mapping[str, Any], body: Iterable[bytes] | None = None
+    ) -> tuple[Any, bool] | None:
+        """
+        Return the site's response and whether it answers a HEAD, or None if other code will answer. The
+        caller passes both to `encode_response`, which closes the response.
+        """
         request: Any
         response: Any
         try:
@@ -127,12 +144,12 @@ class ASGIHandler(BaseHandler):
         if request is not None:
             failure = request._incoming.failure
             if failure is not None and response.status_code >= 400:
-                self._close(response)
+                self.close_response(response)
                 raise failure
             if getattr(request, "_answered_later", False):
-                self._close(response)
-                return
-        yield from self.encode_response(response, head)
+                self.close_response(response)
+                return None
+        return response, head
 
     @classmethod
     def _start(cls, script_name: str, environ: dict[str, Any]) -> None:
@@ -248,19 +265,8 @@ class ASGIHandler(BaseHandler):
         streaming response raises.
         """
         try:
-            status = response.status_code
-            bodiless = status in (204, 304) or 100 <= status < 200
-            headers = []
-            for name, value in response.items():
-                name = name.encode("ascii").lower()
-                # A length that no body follows makes some servers wait for it, or raise.
-                if bodiless and name == b"content-length":
-                    continue
-                headers.append([name, value.encode("latin-1")])
-            for cookie in response.cookies.values():
-                headers.append([b"set-cookie", cookie.OutputString().encode("utf-8")])
-            reply = {"status": status, "headers": headers}
-            if bodiless or head:
+            reply = cls.head_of(response)
+            if head or not may_have_body(response):
                 reply["content"] = b""
                 reply["more_content"] = False
                 yield reply
@@ -278,10 +284,25 @@ class ASGIHandler(BaseHandler):
                 if response.streaming:
                     cls._close_now(contents)
         finally:
-            cls._close(response)
+            cls.close_response(response)
 
     @classmethod
-    def _close(cls, response: Any) -> None:
+    def head_of(cls, response: Any) -> dict[str, Any]:
+        """Return the status and the headers of a response, as the first reply has them."""
+        has_body = may_have_body(response)
+        headers = []
+        for name, value in response.items():
+            name = name.encode("ascii").lower()
+            # A length that no body follows makes some servers wait for it, or raise.
+            if has_body or name != b"content-length":
+                headers.append([name, value.encode("latin-1")])
+        for cookie in response.cookies.values():
+            headers.append([b"set-cookie", cookie.OutputString().encode("utf-8")])
+        return {"status": response.status_code, "headers": headers}
+
+    @classmethod
+    def close_response(cls, response: Any) -> None:
+        """Close a response, when the replies have left."""
         cls.call_after_replies(functools.partial(cls._close_now, response))
 
     @staticmethod

@@ -37,15 +37,43 @@ def contents_of(response: HttpResponse) -> Iterable[Part]:
     A server trusts the length: the client would read more bytes as the beginning of the next response, and
     wait for fewer until a timeout. Close the result of a streaming response to close the iterator behind it.
     """
-    declared = response.get("Content-Length", "")
-    length = int(declared) if declared.isdecimal() else None
     if response.streaming:
-        return _parts_of(response, length)
+        return _parts_of(response)
+    length = _length_of(response)
     content = response.content
     if length is not None and length != len(content):
         _check_end(response, length, len(content))
         content = content[:length]
     return split(content)
+
+
+def _length_of(response: HttpResponse) -> int | None:
+    """Return the Content-Length of a response, or None without one."""
+    declared = response.get("Content-Length", "")
+    return int(declared) if declared.isdecimal() else None
+
+
+class Cut:
+    """Cut the parts of a streaming response at its Content-Length."""
+
+    def __init__(self, response: HttpResponse) -> None:
+        self.length = _length_of(response)
+        #: The bytes so far.
+        self.size = 0
+        self._response = response
+
+    def next(self, part: bytes) -> Part:
+        """Return what may be sent of the next part, and whether it is the last one."""
+        self.size += len(part)
+        if self.length is None or self.size <= self.length:
+            return part, False
+        _check_end(self._response, self.length, self.size)
+        return part[: len(part) - (self.size - self.length)], True
+
+    def end(self) -> None:
+        """Raise ResponseTooShort if bytes are missing."""
+        if self.length is not None and self.size < self.length:
+            _check_end(self._response, self.length, self.size)
 
 
 def _check_end(response: HttpResponse, length: int, size: int) -> None:
@@ -74,7 +102,7 @@ def split(content: bytes) -> Iterable[Part]:
     )
 
 
-def _parts_of(response: HttpResponse, length: int | None) -> Iterator[Part]:
+def _parts_of(response: HttpResponse) -> Iterator[Part]:
     """
     Yield the parts of a streaming response as soon as it gives them.
 
@@ -89,27 +117,23 @@ def _parts_of(response: HttpResponse, length: int | None) -> Iterator[Part]:
         chunks = _run_async_iterator(response.streaming_content)
     else:
         chunks = iter(response)
-    size = 0
+    cut = Cut(response)
     try:
         for chunk in chunks:
             if chunk is None:
                 yield b"", False
             for part, _ in split(chunk) if chunk else ():
-                size += len(part)
-                if length is not None and size > length:
-                    _check_end(response, length, size)
-                    yield part[: len(part) - (size - length)], True
-                    return
-                if size == length and file is not None:
+                part, is_last = cut.next(part)
+                if cut.size == cut.length and file is not None:
                     # The last part says that it is the last, so that a small file needs one message.
                     surplus = next(chunks, None)
                     if surplus:
-                        _check_end(response, length, size + len(surplus))
-                    yield part, True
+                        cut.next(surplus)
+                    is_last = True
+                yield part, is_last
+                if is_last:
                     return
-                yield part, False
-        if length is not None and size < length:
-            _check_end(response, length, size)
+        cut.end()
         yield b"", True
     finally:
         close = getattr(chunks, "close", None)
