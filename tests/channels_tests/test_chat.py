@@ -187,13 +187,9 @@ class OpenWindow:
         import websocket
 
         while True:
-            # Not `recv_data`, which answers the close: Daphne resets the connection a second after its
-            # close frame, so that on a busy machine the answer fails, and the code with it.
-            frame = self.socket.recv_frame()
-            if frame.opcode == websocket.ABNF.OPCODE_CLOSE:
-                with contextlib.suppress(OSError):
-                    self.socket.send_close()
-                return int.from_bytes(frame.data[:2], "big")
+            opcode, data = self.socket.recv_data()
+            if opcode == websocket.ABNF.OPCODE_CLOSE:
+                return int.from_bytes(data[:2], "big")
 
     def close(self):
         self.socket.close()

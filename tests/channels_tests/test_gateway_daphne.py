@@ -175,6 +175,14 @@ class RecordingGateway(Gateway):
             raise OSError("the client has gone")
 
 
+class CloseTests(unittest.TestCase):
+    def test_a_client_has_seconds_to_answer_a_close(self):
+        # Autobahn rounds the moment down to a whole second: a second may be none.
+        socket = Socket(Transport())
+        with_flow_control(functools.partial(Server().handle_reply, socket))
+        self.assertGreaterEqual(socket.closeHandshakeTimeout, 2)
+
+
 class PipelineTests(unittest.TestCase):
     def run_requests(self, function):
         async def run():

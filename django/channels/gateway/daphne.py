@@ -7,6 +7,8 @@ What Daphne does differently from other servers. This module does not import Dap
   `with_flow_control` waits for a client that reads slowly, and cuts a response short, by way of Twisted.
 * A server stops reading while `receive` isn't called. Daphne queues frames without a bound:
   `SocketSend.paused_reading` pauses the transport of one client.
+* Daphne resets a connection at most a second, and often some milliseconds, after its close frame, unless
+  the client has answered it. A reset can discard the frame, and with it the code: see `CLOSE_TIMEOUT`.
 """
 
 from __future__ import annotations
@@ -102,6 +104,11 @@ def with_flow_control(send: Any) -> Any:
     return RequestSend(send, protocol) if is_request else SocketSend(send, protocol)
 
 
+#: How long a client has to answer a close frame, in seconds. Autobahn cuts fractions of a second off the
+#: time when it would give up: its own second may be none.
+CLOSE_TIMEOUT = 5
+
+
 class FlowControl:
     """
     A `send` that waits for the client. It is Twisted's push producer, too
@@ -183,6 +190,10 @@ class RequestSend(FlowControl):
 
 class SocketSend(FlowControl):
     """The `send` of a WebSocket (autobahn). Its transport still has the HTTP channel as its producer."""
+
+    def __init__(self, send: ServerSend, protocol: Any) -> None:
+        super().__init__(send, protocol)
+        protocol.closeHandshakeTimeout = CLOSE_TIMEOUT
 
     @contextmanager
     def paused_reading(self) -> Iterator[None]:
