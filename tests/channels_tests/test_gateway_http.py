@@ -241,6 +241,7 @@ class EndTests(unittest.TestCase):
         client.do(client.state.gone())
         client.reply(status=200, content=b"a", more_content=True, window_channel="window?x")
         self.assertIn(("window?x", {"closed": True}), client.sent)
+        self.assertIn("window?x", client.state.channels)  # which the gateway drops at the end
         self.assertEqual(client.written, [])
 
     def test_an_end_after_the_answer_sends_no_disconnect(self):
