@@ -15,6 +15,11 @@ from .servers import Servers
 BATCH = 200
 
 
+#: How often a message can wait for its expiry: at first, and after each of nine losses. An expiry below
+#: MIN_EXPIRY seconds counts as that, because clocks differ.
+MAX_WAITS, MIN_EXPIRY = 10, 60.0
+
+
 class Place(NamedTuple):
     """Where the messages of a channel go, and for how long: `expiry` is in milliseconds."""
 
@@ -63,15 +68,28 @@ class Calls(Store):
             return self.make_place(channel)
         return self._cached_place(channel)
 
-    def encode(self, channel: str, message: Message) -> bytes:
-        name = channel.encode()
-        return name + b"\n" + self.codec.pack(message, name)
+    def encode(self, channel: str, message: Message, extra: float = 0.0) -> bytes:
+        """Return the body. If it is encrypted, it can be read for MAX_WAITS times its expiry, and `extra`."""
+        name, life = channel.encode(), 0.0
+        if self.codec.seals:
+            expiry = self.layer.expiries[channel] if channel else self.layer.expiry
+            life = MAX_WAITS * max(expiry, MIN_EXPIRY) + extra
+        return name + b"\n" + self.codec.pack(message, name, life)
 
-    def decode(self, channel: str, body: bytes) -> Message:
+    def decode(self, channel: str, body: bytes, late: bool = False) -> Message:
         if not channel:
             raise Unreadable("its head is damaged")
         name, _, payload = body.partition(b"\n")
-        return self.codec.unpack(payload, name)
+        return self.codec.unpack(payload, name, late)
+
+    def renewed(self, channel: str, body: bytes, extra: float = 0.0) -> bytes:
+        """Return a body that can be read as long as a new one, and `extra` seconds."""
+        if not self.codec.seals:
+            return body
+        try:
+            return self.encode(channel, self.decode(channel, body, late=True), extra)
+        except Unreadable:
+            return body
 
     def _make_start(self, channel: str) -> tuple[Command, int, int, int, int]:
         """Return how commands begin that send to a queue; its capacity, expiry, kind and partition."""
@@ -89,7 +107,7 @@ class Calls(Store):
                 capacity = -1
             if seconds is not None:
                 expiry = int(seconds * 1000)
-            return start + (capacity, expiry, kind, self.keys.sent(partition, id), body)
+            return start + ("", 0, capacity, expiry, kind, self.keys.sent(partition, id), body)
         partition, queue, wake, capacity, expiry, _, inbox = self.make_place(channel)
         assert inbox is not None
         inbox_capacity = self.layer.options.inbox_capacity

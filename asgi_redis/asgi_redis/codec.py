@@ -2,9 +2,10 @@
 Messages to bytes and back: msgpack, and over it, where keys are given, AES-256-GCM. No I/O.
 
 What is encrypted begins with the byte 0xC1, which no msgpack has: then 4 bytes that identify the key,
-16 of salt, 8 of a counter, and the ciphertext with its tag. A process encrypts under its own key,
-which HKDF derives from the salt, so that counters never meet; the channel's name is authenticated
-with the message, so that it cannot be moved to another. (NIST SP 800-38D; RFC 5869.)
+16 of salt, 8 of a counter, 8 of a time (seconds since 1970, 0: none), and the ciphertext with its tag.
+A process encrypts under its own key, which HKDF derives from the salt, so that counters never meet. All
+that stands before the ciphertext, and the channel's name, are authenticated with the message: it cannot be
+moved to another channel, nor be read after its time. (NIST SP 800-38D; RFC 5869.)
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import hashlib
 import os
 import struct
 import threading
+import time
 from collections import OrderedDict
 from typing import Any, Sequence
 
@@ -27,17 +29,25 @@ except ImportError:
     msgspec = None
 
 MARK = b"\xc1"
-_KEY_ID, _SALT, _COUNTER = 4, 16, 8
-_HEAD = 1 + _KEY_ID + _SALT + _COUNTER
+_KEY_ID, _SALT, _COUNTER, _UNTIL = 4, 16, 8, 8
+_NONCE = 1 + _KEY_ID + _SALT + _COUNTER
+_HEAD = _NONCE + _UNTIL
+
+#: A key has at least so many characters, and so many different ones.
+MIN_KEY_LENGTH, MIN_KEY_VARIETY = 16, 5
 
 #: Derived keys that are kept: one for each process that sends.
 MAX_DERIVED = 1024
 
 
 class Codec:
-    """msgpack as it is."""
+    """msgpack as it is. The arguments other than the message have no meaning here."""
 
-    def pack(self, message: Message, channel: bytes = b"") -> bytes:
+    #: Whether it binds a message to its channel and its time.
+    seals = False
+
+    def pack(self, message: Message, channel: bytes = b"", life: float = 0.0) -> bytes:
+        """Return the payload. It can be read for `life` seconds (0: for ever)."""
         if msgspec is not None:
             try:
                 fast: bytes = _encode(message)
@@ -47,8 +57,8 @@ class Codec:
         packed: bytes = msgpack.packb(message, use_bin_type=True, unicode_errors="surrogatepass")
         return packed
 
-    def unpack(self, payload: bytes, channel: bytes = b"") -> Message:
-        """The message. Raises Unreadable."""
+    def unpack(self, payload: bytes, channel: bytes = b"", late: bool = False) -> Message:
+        """Return the message, with `late` also after its time. Raises Unreadable."""
         if payload[:1] == MARK:
             raise Unreadable("it is encrypted, and symmetric_encryption_keys is not set")
         return self._plain(payload)
@@ -67,6 +77,10 @@ class Codec:
         if not isinstance(message, dict):
             raise Unreadable("it holds a %s, not a dict" % type(message).__name__)
         return message
+
+    def nonce(self, payload: bytes) -> bytes:
+        """Return what no two payloads of `pack` have in common; nothing if it is not known."""
+        return b""
 
     def forked(self) -> None:
         """This process is a copy of another."""
@@ -87,6 +101,8 @@ class EncryptingCodec(Codec):
     each of them decrypts.
     """
 
+    seals = True
+
     def __init__(self, keys: Sequence[str | bytes]) -> None:
         try:
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -102,6 +118,14 @@ class EncryptingCodec(Codec):
                 "The channel layer's option symmetric_encryption_keys is a list of text or bytes, such as "
                 "[SECRET_KEY]."
             )
+        for number, key in enumerate(keys, 1):
+            if len(key) < MIN_KEY_LENGTH or len(set(key)) < MIN_KEY_VARIETY:
+                raise ImproperlyConfigured(
+                    "The key number %d in the channel layer's symmetric_encryption_keys is too weak: "
+                    "it needs %d characters, %d of them different. Make one with: python -c "
+                    "'import secrets; print(secrets.token_urlsafe(32))'. (Is the option a list?)"
+                    % (number, MIN_KEY_LENGTH, MIN_KEY_VARIETY)
+                )
         self._cipher = AESGCM
         self._masters: OrderedDict[bytes, bytes] = OrderedDict()
         for key in keys:
@@ -120,16 +144,19 @@ class EncryptingCodec(Codec):
         self._head = MARK + identity + os.urandom(_SALT)
         self._own = self._derive(identity, self._head[1 + _KEY_ID :])
 
-    def pack(self, message: Message, channel: bytes = b"") -> bytes:
+    def pack(self, message: Message, channel: bytes = b"", life: float = 0.0) -> bytes:
         with self._lock:
             self._counter += 1
             counter = struct.pack(">Q", self._counter)
             head, cipher = self._head, self._own
-        plain = super().pack(message)
-        sealed: bytes = cipher.encrypt(b"\0\0\0\0" + counter, plain, channel)
-        return head + counter + sealed
+        head += counter + struct.pack(">Q", int(time.time() + life) if life else 0)
+        sealed: bytes = cipher.encrypt(b"\0\0\0\0" + counter, super().pack(message), head + channel)
+        return head + sealed
 
-    def unpack(self, payload: bytes, channel: bytes = b"") -> Message:
+    def nonce(self, payload: bytes) -> bytes:
+        return payload[1:_NONCE]
+
+    def unpack(self, payload: bytes, channel: bytes = b"", late: bool = False) -> Message:
         if payload[:1] != MARK:
             raise Unreadable("it is not encrypted, and symmetric_encryption_keys is set")
         identity = payload[1 : 1 + _KEY_ID]
@@ -147,11 +174,14 @@ class EncryptingCodec(Codec):
                 self._derived[identity, salt] = cipher
                 while len(self._derived) > MAX_DERIVED:
                     self._derived.popitem(last=False)
-        counter = payload[_HEAD - _COUNTER : _HEAD]
+        head, counter = payload[:_HEAD], payload[_NONCE - _COUNTER : _NONCE]
         try:
-            plain = cipher.decrypt(b"\0\0\0\0" + counter, payload[_HEAD:], channel)
+            plain = cipher.decrypt(b"\0\0\0\0" + counter, payload[_HEAD:], head + channel)
         except Exception as error:
             raise Unreadable("it does not decrypt (%s)" % type(error).__name__) from error
+        until = struct.unpack(">Q", head[_NONCE:])[0]
+        if until and not late and time.time() > until:
+            raise Unreadable("its time is over: it was put back into Redis, or a clock is wrong")
         return self._plain(plain)
 
     def _derive(self, identity: bytes, salt: bytes) -> Any:

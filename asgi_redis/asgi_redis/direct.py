@@ -25,7 +25,7 @@ from .failures import check_version, unavailable
 from .scripts import Command
 
 #: Seconds by which the reply to a blocking command may be late.
-LATE = 5.0
+LATE = 4.0
 
 #: A connection that was idle for so many seconds is tested before it is used.
 FRESH = 1.0

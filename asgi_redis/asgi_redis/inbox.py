@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import uuid
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
@@ -41,14 +41,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django.channels.layers")
 
-#: Seconds for which one read of the inbox waits.
-WAIT = 5.0
+#: Seconds for which one read of the inbox waits. With direct.LATE: how long a silence goes unnoticed.
+WAIT = 1.0
 
 #: Records that one read takes at most.
 READ_BATCH = 200
 
 #: Messages, and bytes, that leave in one batch at most.
 SEND_BATCH, SEND_BYTES = 200, 2 * 1024 * 1024
+
+#: Seconds for which an encrypted will can be read: longer than any connection is open.
+WILL_LIFE = 10 * 366 * 86400.0
+
+#: Encrypted records that are remembered, so that none is taken twice: of memberships; of all others.
+REMEMBERED = 65536
 
 #: Seconds that `close` waits until everything is sent.
 CLOSE_TIMEOUT = 5.0
@@ -77,6 +83,7 @@ class RedisInbox(Inbox):
         self._count = 0
         self._last = (0, 0)
         self._trimmed = (0, 0)
+        self._seen: tuple[OrderedDict[bytes, None], ...] = (OrderedDict(), OrderedDict())
         self._lost_at: float | None = None
         #: Whether the lease thread has registered this gateway, and so its lease.
         self.leased = False
@@ -89,6 +96,11 @@ class RedisInbox(Inbox):
         self._reading: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[None] | None = None
         self._work = PendingWork()
+        # Batches and changes of wills have numbers. By partition, those that may have been sent, and have no
+        # reply; and of those that were done, the events.
+        self._batches = self._changes = 0
+        self._unsure: dict[int, tuple[int, list[Send]]] = {}
+        self._taken: set[Any] = set()
         self._extra: list[Step] = []
         self._closed = False
         self._left, self._leaving = False, threading.Lock()
@@ -147,14 +159,18 @@ class RedisInbox(Inbox):
             await asyncio.shield(self._reading)
 
     async def _read(self) -> None:
+        began = time.monotonic()
         try:
             await self._read_once()
+            self.failing_since = None
         except LayerUnavailable as error:
             self._error = error
         except Exception as error:
             logger.exception("The inbox %s could not be read.", self.name)
             self._error = LayerUnavailable(str(error))
         finally:
+            if self._error is not None:
+                self.failing_since = self.failing_since or began
             self._reading = None
 
     async def _read_once(self) -> None:
@@ -203,9 +219,25 @@ class RedisInbox(Inbox):
             body = entry.record_body(fields)
             channel = entry.split_body(body)[0] or self.name
             try:
-                self._ready.append((channel, self._store.decode(channel, body)))
+                message = self._store.decode(channel, body)
+                if self._is_first(message, body):
+                    self._ready.append((channel, message))
             except Unreadable as error:
                 self._dead_letter(channel, body, error)
+
+    def _is_first(self, message: Message, body: bytes) -> bool:
+        """Return whether a record was not taken before. One that was put back into Redis is counted."""
+        nonce = self._store.codec.nonce(entry.split_body(body)[1])
+        if not nonce:
+            return True
+        seen = self._seen[protocol.GROUP_ADD in message or protocol.GROUP_DISCARD in message]
+        if nonce in seen:
+            self._layer.count("replayed")
+            return False
+        seen[nonce] = None
+        if len(seen) > REMEMBERED:
+            seen.popitem(last=False)
+        return True
 
     def _dead_letter(self, channel: str, body: bytes, error: Unreadable) -> None:
         if body.startswith(b"\n"):
@@ -228,7 +260,8 @@ class RedisInbox(Inbox):
         except UNSENDABLE as error:
             self._loop.call_soon(failed, error)
             return
-        self._work.send(Send(channel, body, protocol.ignores_capacity(message), failed))
+        event = protocol.event_key(message)
+        self._work.send(Send(channel, body, protocol.ignores_capacity(message), failed, event))
         self._schedule()
 
     def group_discard(self, group: str, channel: str) -> None:
@@ -247,6 +280,8 @@ class RedisInbox(Inbox):
         except UNSENDABLE:
             logger.exception("The last will of %s cannot be stored.", channel)
             return
+        # It must be readable for as long as the connection is open.
+        body = self._store.renewed(target, body, WILL_LIFE)
         self._work.set_will(channel, b"%d:" % expiry + body)
         self._schedule()
 
@@ -272,12 +307,15 @@ class RedisInbox(Inbox):
         """Send one batch; return whether the server took it."""
         batch = self._work.take(SEND_BATCH, SEND_BYTES)
         extra, self._extra = self._extra, []
-        steps = self._will_steps(batch) + self._send_steps(batch.sends)
-        steps += [self._discard_step(*each) for each in batch.discards] + extra
-        for place in map(self._store.place, batch.dropped):
-            steps.append(Step(("DEL", place.queue, place.wake)))
         try:
-            replies = await self._writer.call([step.command for step in steps])
+            await self._writer.connect()
+            await self._settle()
+            steps = self._will_steps(batch) + self._send_steps(batch.sends)
+            steps += [self._discard_step(*each) for each in batch.discards] + extra
+            for place in map(self._store.place, batch.dropped):
+                steps.append(Step(("DEL", place.queue, place.wake)))
+            commands = [step.command for step in steps]
+            replies = await self._writer.call(commands) if steps else []
         except LayerUnavailable as error:
             self._work.put_back(batch)
             # What came meanwhile has waited as well. Its senders must not wait as long once more.
@@ -287,20 +325,50 @@ class RedisInbox(Inbox):
             for each in batch.sends + others.sends:
                 each.failed(error)
             return False
+        self._unsure = {}
         self._work.done(batch)
         for reply, step in zip(replies, steps):
             if step.after is not None:
                 step.after(reply)
         return True
 
+    async def _settle(self) -> None:
+        """Find out which batches without a reply were done. The others are never done, and are sent again."""
+        if not self._unsure:
+            return
+        keys, unsure = self._store.keys, self._unsure
+        self._taken = set()
+        replies = await self._writer.call(
+            [
+                run("settle_batch", [keys.batch(partition, self.gateway)], [number])
+                for partition, (number, _) in unsure.items()
+            ]
+        )
+        for (_, sends), refused in zip(unsure.values(), replies):
+            if isinstance(refused, Exception):
+                raise unavailable(refused, self._store.servers.where)
+            if refused is not None:
+                numbers = set(refused.decode().split(","))
+                taken = [each for n, each in enumerate(sends, 1) if str(n) not in numbers]
+                self._taken.update(each.event for each in taken if each.event is not None)
+                self._layer.count("sent", len(taken))
+        self._unsure = {}
+
+    def _is_new(self, send: Send) -> bool:
+        """Return whether a message is to be sent: not one that was reported, and was taken all the same."""
+        if send.event not in self._taken:
+            return True
+        self._taken.discard(send.event)
+        return False
+
     def _will_steps(self, batch: Batch) -> list[Step]:
-        steps = []
-        if batch.wills:
-            fields = tuple(part for item in batch.wills.items() for part in item)
-            steps.append(Step(("HSET", self._wills_key) + fields))
-        if batch.cleared:
-            steps.append(Step(("HDEL", self._wills_key) + tuple(batch.cleared)))
-        return steps
+        wills = dict(batch.wills, **dict.fromkeys(batch.cleared, b""))
+        if not wills:
+            return []
+        self._changes += 1
+        fields = tuple(part for item in wills.items() for part in item)
+        keys = (self._wills_key, self._store.keys.wills_changed(self.gateway))
+        return [Step(run("set_wills", keys, (self._changes,) + fields))]
 
     def _send_steps(self, sends: list[Send]) -> list[Step]:
         """Return one step for all queues of a partition, and one for each message to an inbox."""
@@ -308,8 +376,8 @@ class RedisInbox(Inbox):
         queued: dict[int, tuple[list[str], list[Any], list[Send]]] = defaultdict(
             lambda: ([], [], [])
         )
-        for each in sends:
-            channel, body, unlimited, _ = each
+        for each in filter(self._is_new, sends) if self._taken else sends:
+            channel, body, unlimited = each[:3]
             if "!" in channel:
                 command = store.send_command(Outgoing(channel, body, unlimited))
                 steps.append(Step(command, partial(self._sent, [each])))
@@ -320,7 +388,11 @@ class RedisInbox(Inbox):
             arguments += (-1 if unlimited else place.capacity, place.expiry, place.kind, "", body)
             items.append(each)
         for partition, (keys, arguments, items) in queued.items():
-            command = run("send", store.keys.sending[partition] + tuple(keys), arguments)
+            self._batches += 1
+            keys = list(store.keys.sending[partition]) + keys
+            head = (store.keys.batch(partition, self.gateway), self._batches)
+            command = run("send", keys, head + tuple(arguments))
+            self._unsure[partition] = self._batches, items
             steps.append(Step(command, partial(self._sent, items)))
         return steps
 
@@ -335,7 +407,7 @@ class RedisInbox(Inbox):
             self._layer.count("sent", len(sends) - len(refused))
         for number in refused:
             self._layer.count("full")
-            channel, _, _, failed = sends[number - 1]
+            channel, failed = sends[number - 1].channel, sends[number - 1].failed
             failed(ChannelFull("The channel %r is full." % channel))
 
     def _discard_step(self, group: str, channel: str) -> Step:

@@ -13,6 +13,7 @@ lies in one place and a script may use all of it:
     r:GROUP        routes of a group, a hash (lua/add_route.lua)
     p:GROUP        its members that no gateway holds, a sorted set
     s:ID           exists while a message that was sent with this id must not be sent again
+    n:INBOX|TOKEN  the last batch that a gateway has sent (lua/send.lua)
     epoch          a random id: a different value means that the partition lost its data
 
 and only in the first partition:
@@ -21,6 +22,7 @@ and only in the first partition:
     t:PROCESS            what a process has taken over, a hash (lua/recover.lua)
     k:CONSUMER           wake list of one consumer
     h:INBOX|TOKEN        last wills of a gateway, a hash (lua/send_wills.lua)
+    c:INBOX|TOKEN        the number of its last change of them (lua/set_wills.lua)
     expired              expired entries that no process has taken, a list (lua/expire.lua)
     queues               queues that may hold what expires, a set (lua/heartbeat.lua)
     leases, gone         leases (lua/heartbeat.lua)
@@ -131,6 +133,12 @@ class Keys:
 
     def wills(self, gateway: str) -> str:
         return "%sh:%s" % (self.tag, gateway)
+
+    def wills_changed(self, gateway: str) -> str:
+        return "%sc:%s" % (self.tag, gateway)
+
+    def batch(self, partition: int, gateway: str) -> str:
+        return "%sn:%s" % (self.tags[partition], gateway)
 
     def inbox(self, inbox: str) -> InboxKeys:
         """Return the keys of an inbox."""

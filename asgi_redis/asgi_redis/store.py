@@ -45,6 +45,7 @@ class RedisStore(GatewayCalls, GroupCalls):
 
     def delay(self, channel: str, body: bytes, seconds: float) -> None:
         keys = (self.keys.delay, self.keys.delay_wake)
+        body = self.renewed(channel, body, seconds)
         self.servers.call(run("send_later", keys, (int(seconds * 1000), entry.make_delayed(body))))
 
     def send_due(self) -> Due:
@@ -99,6 +100,7 @@ class RedisStore(GatewayCalls, GroupCalls):
     def dead_letters(self) -> Iterator[tuple[str, str, bytes, str, float]]:
         for number, reason, raw in self._letters():
             channel, body, _ = entry.parse(raw)
+            body = self.renewed(channel, body)
             yield number, channel, body, reason, int(number.partition("-")[0]) / 1000.0
 
     def requeue_dead_letter(self, id: str) -> bool:
@@ -108,10 +110,7 @@ class RedisStore(GatewayCalls, GroupCalls):
         channel, body, _ = entry.parse(entry.record_body(found[0][1]))
         if not channel:
             return False
-        place = self.make_place(channel)
-        if not place.partition:
-            keys = (self.keys.dead, place.queue, place.wake, self.keys.queues)
-            return bool(self.servers.call(run("requeue_dead_letter", keys, (id, place.expiry))))
+        body = self.renewed(channel, body)
         self.send([Outgoing(channel, body, unlimited=True, id="letter:" + id)])
         return self.drop_dead_letters([id]) == 1
 

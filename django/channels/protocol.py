@@ -348,6 +348,13 @@ def ignores_capacity(message: Message) -> bool:
     return ACK in message or LOST in message or WRITTEN in message or CLOSED in message
 
 
+def event_key(message: Message) -> tuple[Any, Any] | None:
+    """Return what no two events of a site's connections have in common; None if it is no event."""
+    if EVENT_ID not in message:
+        return None
+    return (message.get(REPLY_CHANNEL), message[EVENT_ID])
+
+
 def lost_a_worker(message: Message) -> bool:
     """Return whether a worker was lost with this message before. A message sent twice doesn't count."""
     return message.get(REDELIVERED) is True

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 import weakref
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -57,7 +58,7 @@ class Replies:
         content: dict[str, Any],
         consumer_id: str | None = None,
     ) -> None:
-        self.layer = layer
+        self.layer: Any = layer
         self.channel = channel
         self.consumer_id = consumer_id
         self.event_id: int | None = None
@@ -168,25 +169,35 @@ class Replies:
             self._deliver(ack, last=True)
 
     def _deliver(self, answer: dict[str, Any], last: bool = False) -> None:
-        """Send an answer to the gateway. If the gateway is behind, wait for room."""
+        """
+        Send an answer to the gateway. If the gateway is behind, wait for room. The last answer of a worker
+        waits until the layer is there. Any other one is given up after REPLY_TIMEOUT: the last one tells it.
+        """
         deadline = time.monotonic() + REPLY_TIMEOUT
         interval = RETRY_INTERVAL
+        # A gateway ignores a second ack, and nothing else that comes twice.
+        once = {} if last or not self.layer.remembers_sends else {"send_id": uuid.uuid4().hex}
+        consumer_id = self.consumer_id if last else None
         while True:
+            is_late = time.monotonic() > deadline
             try:
                 # What comes afterwards may take long, and the layer may keep what goes to `finish`.
-                if last and self.consumer_id is not None and not self.afterwards:
-                    self.layer.finish(self.consumer_id, self.reply_channel, answer)
+                if consumer_id is not None and (is_late or not self.afterwards):
+                    self.layer.finish(consumer_id, self.reply_channel, answer)
                 else:
-                    self.layer.deliver(self.reply_channel, answer)
+                    self.layer.deliver(self.reply_channel, answer, **once)
                 return
             except (ChannelFull, LayerUnavailable) as error:
-                if time.monotonic() > deadline:
+                # While the layer is away, this thread could not claim another message either.
+                waits = consumer_id is not None and isinstance(error, LayerUnavailable)
+                if is_late and not waits:
                     logger.error(
                         "The answer to %s was not sent within %g seconds, and is lost: %s",
                         self.reply_channel,
                         REPLY_TIMEOUT,
                         error,
                     )
+                    self._failed = True
                     return
             time.sleep(interval)
             interval = min(interval * 2, MAX_RETRY_INTERVAL)

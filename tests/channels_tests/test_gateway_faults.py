@@ -1,11 +1,12 @@
 """A layer that is unavailable or full, clients that never read, and the last will of a gateway."""
 
 import asyncio
+import time
 import unittest
 from unittest import mock
 
 from django.channels.exceptions import LayerUnavailable
-from django.channels.gateway import application, connection, sender
+from django.channels.gateway import application, connection, reader, sender
 from django.channels.gateway.http import Request
 from django.channels.gateway.state import SET_WILL, WRITE
 from django.channels.gateway.websocket import MAX_UNREAD, WebSocket
@@ -179,6 +180,33 @@ class OutageTests(unittest.TestCase):
             self.assertEqual(server.written[0]["status"], 503)
             self.assertIn("rejected with 503 or 1013: 1", logs.output[0])
             await server.task
+
+        self.run_with(scenario)
+
+    def test_a_request_in_flight_is_answered_in_a_long_outage(self):
+        async def scenario():
+            server = Server(self.gateway, {"type": "http"})
+            server.events.put_nowait({"type": "http.request"})
+            await until(lambda: self.layer._queues.get("http.request"))
+            socket = await self.opened()
+
+            async def fail():
+                await asyncio.sleep(0)
+                raise LayerUnavailable("away")
+
+            self.gateway.reader.inbox.receive = fail
+            self.gateway._reading.cancel()
+            with mock.patch.object(reader, "RECONNECT_INTERVAL", 0.001):
+                self.gateway._reading = asyncio.ensure_future(self.gateway.reader.run())
+                with self.assertLogs("django.channels.gateway", "WARNING") as logs:
+                    self.inbox.failing_since = time.monotonic()  # a short outage ends no request
+                    await until(lambda: len(logs.output) > 1)
+                    self.assertEqual(server.written, [])
+                    self.inbox.failing_since -= reader.ANSWER_TIMEOUT
+                    await server.until_written(2)
+            self.assertEqual(server.written[0]["status"], 502)
+            self.assertEqual(len(socket.written), 1)  # it outlives the outage
+            socket.task.cancel()
 
         self.run_with(scenario)
 

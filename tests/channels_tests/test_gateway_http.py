@@ -256,6 +256,22 @@ class EndTests(unittest.TestCase):
         client.done(OK)
         self.assertEqual(len(client.written), 2)
 
+    def test_a_layer_that_is_away_too_long_answers_502_and_a_late_answer_is_dropped(self):
+        client = Client()
+        client.do(client.state.unreachable())
+        self.assertEqual((client.status, client.finished), (502, True))
+        written = list(client.written)
+        client.done(OK)
+        self.assertEqual(client.written, written)
+        self.assertEqual(client.state.unreachable(), [])
+
+    def test_a_layer_that_is_away_cuts_no_stream_and_ends_no_long_poll(self):
+        client = Client().done()  # its consumer has ended without an answer
+        self.assertEqual(client.state.unreachable(), [])
+        client = Client()
+        client.do(client.state.reply(dict(OK, more_content=True)))
+        self.assertEqual(client.state.unreachable(), [])
+
     def test_a_lost_worker_in_a_stream_cuts_it(self):
         client = Client().reply(status=200, content=b"a", more_content=True).lost(0)
         self.assertEqual(client.body, b"a")

@@ -77,6 +77,44 @@ class DeliveryTests(WorkerTestCase):
         self.assertIn(REPLY, logs.output[0])
         self.assertIn("is lost", logs.output[0])
 
+    def test_the_last_answer_of_a_worker_waits_until_the_layer_is_there(self):
+        self.layer.refusals, self.layer.error = 3, LayerUnavailable
+        with mock.patch.object(replies, "REPLY_TIMEOUT", -1):
+            kept = replies.Replies(self.layer, "websocket.receive", {"event_id": 1}, "consumer")
+            kept.reply_channel = REPLY
+            kept.finish()
+        self.assertEqual(self.received(REPLY), [protocol.ack(1)])
+
+    def test_an_answer_that_is_lost_ahead_of_the_ack_fails_the_event(self):
+        self.layer.refusals, self.layer.error = 1, LayerUnavailable
+        with mock.patch.object(replies, "REPLY_TIMEOUT", -1):
+            lossy = replies.Replies(self.layer, "websocket.receive", {"event_id": 1}, "consumer")
+            lossy.reply_channel = REPLY
+            lossy._add_reply({"text": "lost"})
+            with self.assertLogs("django.channels.worker", "ERROR"):
+                lossy.flush()
+            lossy.finish()
+        self.assertEqual(self.received(REPLY), [protocol.ack(1, error=True)])
+
+    def test_what_goes_ahead_of_the_ack_is_sent_again_with_one_id(self):
+        sent = []
+
+        class Remembering(RefusingLayer):
+            remembers_sends = True
+
+            def deliver(self, channel, message, send_id=""):
+                sent.append(send_id)
+                super().deliver(channel, message)
+
+        layer = Remembering()
+        layer.refusals, layer.error = 2, LayerUnavailable
+        ahead = replies.Replies(layer, "websocket.receive", {"event_id": 1}, "consumer")
+        ahead.reply_channel = REPLY
+        ahead._add_reply({"text": "ahead"})
+        ahead.flush()
+        self.assertEqual((len(sent), len(set(sent))), (3, 1))
+        self.assertTrue(sent[0])
+
     def test_a_line_about_dropped_sends_says_how_many_were_not_logged(self):
         class RateLimit:
             answers = [0, None, 5]

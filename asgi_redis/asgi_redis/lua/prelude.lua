@@ -112,6 +112,17 @@ local function remember(id)
   end
 end
 
+-- Return the number of the last batch that a gateway has sent, and which of its messages were refused ("-": it
+-- must not be done any more). `key` remembers it (lua/send.lua).
+local function last_batch(key)
+  local number, refused = string.match(redis.call("GET", key) or "", "^(%d+):(.*)$")
+  return tonumber(number or 0), refused
+end
+
+local function remember_batch(key, number, refused)
+  redis.call("SET", key, number .. ":" .. refused, "PX", 3600000)
+end
+
 -- Add one record to an inbox.
 local function add_record(inbox, body)
   redis.call("XADD", inbox, "*", "e", body)

@@ -11,6 +11,7 @@ from channels_tests.support.redis_server import RedisServer
 from channels_tests.support.waiting import TIMEOUT, wait_until
 
 from .test_recovery import RecoveryCase, start_lease
+from .test_standalone import key
 
 LOGGER = "django.channels.layers"
 
@@ -136,7 +137,7 @@ class ExpiredEventTests(ExpiryCase):
         self.nothing_is_left()
 
     def test_an_event_that_cannot_be_read_is_a_dead_letter(self):
-        stranger = self.make_layer(expiry=0.2, symmetric_encryption_keys=["another"])
+        stranger = self.make_layer(expiry=0.2, symmetric_encryption_keys=[key("another")])
         stranger.send("http.request", {"reply_channel": "gateway.x!1", "event_id": 1})
         self.watch()
         self.assertEqual(
@@ -149,7 +150,7 @@ class PartitionedExpiredEventTests(ExpiredEventTests):
 
 
 class EncryptedExpiredEventTests(ExpiredEventTests):
-    config = dict(ExpiredEventTests.config, symmetric_encryption_keys=["expiry"])
+    config = dict(ExpiredEventTests.config, symmetric_encryption_keys=[key("expiry")])
 
 
 class ExpiredApplicationMessageTests(ExpiryCase):
@@ -293,7 +294,7 @@ class DeadLetterLimitTests(RecoveryCase):
         self.assertEqual(self.layer.global_statistics()["counters"].get("dead_letters_dropped"), 5)
 
     def test_those_that_cannot_be_read_count_too(self):
-        stranger = self.make_layer(symmetric_encryption_keys=["another"])
+        stranger = self.make_layer(symmetric_encryption_keys=[key("another")])
         for number in range(5):
             stranger.send("work.x", {"number": number})
         self.assertEqual(self.layer.receive_many(["work.x"]), (None, None))

@@ -413,6 +413,36 @@ class LossyLink:
         return reply
 
 
+class LostPath:
+    """A gateway's sending connection that is lost at the next call; `late` has what was on its way then."""
+
+    def __init__(self, inbox, layer):
+        self._inbox, self._layer, self._call = inbox, layer, inbox._writer.call
+        self.late = []
+
+    async def lose(self, commands, seconds=None):
+        """Run the commands, and lose their replies."""
+        await self._call(commands, seconds)
+        await self.drop(commands)
+
+    async def drop(self, commands, seconds=None):
+        """Lose the commands. The next call finds a new connection."""
+        self.late.extend(commands)
+        self._inbox._writer.call = self._call
+        await self._inbox._writer.close()
+        raise self._layer.LayerUnavailable("no reply")
+
+    async def run_late(self):
+        """Have the commands run that were on their way. The store may only refuse them as too late."""
+        loop = asyncio.get_event_loop()
+        for command in self.late:
+            try:
+                await loop.run_in_executor(None, self._layer.store.servers.call, command)
+            except self._layer.LayerUnavailable as error:
+                if "sent again" not in str(error):
+                    raise
+
+
 class GatewayTests(RedisLayerCase, unittest.TestCase):
     config = {"prefix": "lossy-gateway:", "heartbeat": 20, "lease": 60}
     total = 8
@@ -550,6 +580,94 @@ class GatewayTests(RedisLayerCase, unittest.TestCase):
                     failed + self.layer.channel_statistics("work.x")["messages_pending"], 2
                 )
 
+    def check_retries(self, before, after, partitions):
+        """
+        Have a batch run, or not, before its connection is lost, and have what is late run at the end. The
+        gateway sends its events again. Return the set of whether the copies that arrive have the mark.
+        """
+        channels = ["work.x"] + ["reader?%d" % number for number in range(8)]
+
+        async def check(layer):
+            inbox = layer.open_inbox("gateway.a!")
+            path, failed = LostPath(inbox, layer), []
+
+            async def send(numbers, will, **more):
+                for number in numbers:
+                    event = {"reply_channel": "gateway.a!%d" % number, "event_id": number}
+                    inbox.send(channels[number], dict(event, **more), failed.append)
+                if will:
+                    inbox.set_will("gateway.a!1", ("websocket.disconnect", {}))
+                await self.idle(inbox)
+
+            try:
+                await send([], True)
+                inbox._writer.call = path.lose if before else path.drop
+                await send(range(len(channels)), True)
+                self.assertEqual(len(failed), len(channels))
+                # The reply to the question what was done is lost, too.
+                inbox._writer.call = path.lose
+                await send([0], False, redelivered="maybe")
+                self.assertEqual(len(failed), len(channels) + 1)
+                inbox.clear_will("gateway.a!1")
+                await send(range(len(channels)), False, redelivered="maybe")
+                if after:
+                    await path.run_late()
+                wills = layer.store.keys.wills(inbox.gateway)
+                self.assertEqual(layer.store.servers.call(("HLEN", wills)), 0)
+            finally:
+                await inbox.close()
+
+        layer = self.make_layer(prefix="late:", partitions=partitions, heartbeat=20, lease=60)
+        layer.flush()
+        self.addCleanup(layer.flush)
+        asyncio.run(check(layer))
+        found = set()
+        for channel in channels:
+            found.add("redelivered" in layer.receive_many([channel])[1])
+            self.assertIsNone(layer.receive_many([channel])[1])
+        return found
+
+    def test_an_event_that_is_sent_again_arrives_once(self):
+        for partitions in (1, 4):
+            with self.subTest("the reply was lost", partitions=partitions):
+                self.assertEqual(self.check_retries(True, False, partitions), {False})
+            with self.subTest("the command was lost", partitions=partitions):
+                self.assertEqual(self.check_retries(False, False, partitions), {True})
+            with self.subTest("the command came late", partitions=partitions):
+                self.assertEqual(self.check_retries(False, True, partitions), {True})
+            with self.subTest("the command came twice", partitions=partitions):
+                self.assertEqual(self.check_retries(True, True, partitions), {False})
+
+    def test_an_event_that_a_full_channel_refused_is_sent_again(self):
+        async def check(layer):
+            inbox = layer.open_inbox("gateway.a!")
+            failed = []
+
+            async def send():
+                for number in range(3):
+                    event = {"reply_channel": "gateway.a!%d" % number, "event_id": 1}
+                    inbox.send("work.x", event, failed.append)
+                await self.idle(inbox)
+
+            try:
+                inbox._writer.call = LostPath(inbox, layer).lose
+                await send()
+                self.assertEqual(len(failed), 3)
+                # Two were taken. One of them is handled now, so the third finds room.
+                loop = asyncio.get_event_loop()
+                await loop.run_in_executor(None, layer.receive_many, ["work.x"])
+                await send()
+                self.assertEqual(len(failed), 3)
+            finally:
+                await inbox.close()
+
+        layer = self.make_layer(prefix="late:", channel_capacity={"work.*": 2})
+        layer.flush()
+        self.addCleanup(layer.flush)
+        asyncio.run(check(layer))
+        replies = [layer.receive_many(["work.x"])[1]["reply_channel"] for _ in range(2)]
+        self.assertEqual(replies, ["gateway.a!1", "gateway.a!2"])
+
     async def idle(self, inbox):
         deadline = time.monotonic() + TIMEOUT
         while inbox._writing is not None:
@@ -623,6 +741,34 @@ class StalledServerTests(RedisLayerCase, unittest.TestCase):
         taken = servers._take()
         self.addCleanup(taken.disconnect)
         self.assertNotIn(taken, connections)
+
+    def test_a_silent_read_tells_since_when(self):
+        async def check():
+            inbox = self.layer.open_inbox("gateway.a!")
+            try:
+                with mock.patch("asgi_redis.inbox.WAIT", 0.1), mock.patch(
+                    "asgi_redis.direct.LATE", 0.2
+                ):
+                    self.layer.send("gateway.a!1", {"n": 1})
+                    await inbox.receive()
+                    self.assertIsNone(inbox.failing_since)
+                    before = time.monotonic()
+                    await asyncio.get_event_loop().run_in_executor(None, self.proxy.stall)
+                    for _ in range(2):
+                        with self.assertRaises(self.layer.LayerUnavailable):
+                            await inbox.receive()
+                    self.assertLess(inbox.failing_since, before + 0.3)  # the first of the failures
+                    self.proxy.resume()
+                    self.layer.send("gateway.a!1", {"n": 2})
+                    while inbox.failing_since is not None:
+                        try:
+                            await inbox.receive()
+                        except self.layer.LayerUnavailable:
+                            pass
+            finally:
+                await inbox.close()
+
+        asyncio.run(asyncio.wait_for(check(), 3 * TIMEOUT))
 
     def test_what_waits_behind_a_silent_batch_fails_with_it(self):
         async def check():

@@ -8,6 +8,11 @@ from asgi_redis import RedisChannelLayer
 from channels_tests.support.redis_server import RedisServer
 
 
+def key(name):
+    """Return an encryption key that is long enough."""
+    return name + " for the tests of asgi_redis"
+
+
 class RedisLayerCase:
     """Makes layers on the shared server, and closes them."""
 
@@ -33,4 +38,4 @@ class PartitionsTests(RedisLayerCase, LayerConformance, unittest.TestCase):
 
 
 class EncryptionTests(RedisLayerCase, LayerConformance, unittest.TestCase):
-    config = {"symmetric_encryption_keys": ["conformance"]}
+    config = {"symmetric_encryption_keys": [key("conformance")]}

@@ -257,6 +257,12 @@ class Request(ConnectionState):
         self._forget_event()
         return self._fail(502)
 
+    def unreachable(self) -> list[Action]:
+        """A client that waits for its answer gets a 502: a worker may have handled the request."""
+        if self.phase != WAITING or self.in_flight is None:
+            return []
+        return [(COUNT, "lost"), *self._fail(502)]
+
     # The steps behind them.
 
     def _forget_event(self) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import LayerUnavailable
@@ -22,6 +23,10 @@ BATCH_SIZE = 256
 
 #: Seconds between two attempts to reach a layer that is unavailable, at first and at most.
 RECONNECT_INTERVAL, MAX_RECONNECT_INTERVAL = 0.1, 2.0
+
+
+#: Seconds for which a request whose answer is awaited outlives an outage of the layer.
+ANSWER_TIMEOUT = 3.0
 
 
 class InboxReader:
@@ -56,6 +61,7 @@ class InboxReader:
                     logger.exception(
                         "The gateway's inbox could not be read; trying again in %.1f s:", interval
                     )
+                self._give_up_requests()
                 await asyncio.sleep(interval)
                 interval = min(interval * 2, MAX_RECONNECT_INTERVAL)
                 continue
@@ -67,6 +73,13 @@ class InboxReader:
                     logger.exception("A message on %s could not be handled:", channel)
                 if index % BATCH_SIZE == 0:
                     await asyncio.sleep(0)
+
+    def _give_up_requests(self) -> None:
+        """Answer the requests in flight if the layer has been unavailable for ANSWER_TIMEOUT."""
+        since = self.inbox.failing_since
+        if since is not None and time.monotonic() - since > ANSWER_TIMEOUT:
+            for connection in list(self.connections.values()):
+                connection.perform(connection.state.unreachable())
 
     def handle(self, channel: str, message: dict[str, Any]) -> None:
         """Handle one message: a reply, a message to a group, or a notice of the layer."""

@@ -59,6 +59,10 @@ class ConnectionState:
             message[SESSION] = self.session.copy()
         return (SEND, channel, message)
 
+    def unreachable(self) -> list[Action]:
+        """Handle that the layer has been unavailable for a while, and with it the answer to an event."""
+        return []
+
     def merge(self, patch: Any) -> bool:
         """Apply what a consumer changed in the session. Return False if `patch` is None."""
         return apply_patch(self.session, patch)

@@ -72,6 +72,10 @@ class Inbox(ABC):
     #: The process-local channel, ending in "!".
     name: str
 
+    #: When (monotonic) the first of the reads began that have failed one after the other; None if the last
+    #: one has not.
+    failing_since: float | None = None
+
     @abstractmethod
     async def receive(self) -> list[tuple[str, Message]]:
         """

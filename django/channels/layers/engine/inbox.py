@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 from ...exceptions import ChannelFull, LayerUnavailable
@@ -144,15 +145,18 @@ class ThreadedInbox(Inbox):
             if self._closed:
                 return False
             self._unread = False
+        began = time.monotonic()
         try:
             found = self._store.receive_inbox(self.name, self._acked, READ_BATCH)
         except LayerUnavailable as error:
+            self.failing_since = self.failing_since or began
             self._arrived([], error)
             with self._lock:
                 self._unread = True
                 if not self._closed:
                     self._lock.wait(RETRY_INTERVAL)
             return True
+        self.failing_since = None
         acked: list[Any] = []
         messages = list(self._decoded(found, acked))
         if messages:

@@ -28,6 +28,8 @@ class Send(NamedTuple):
     body: Any
     unlimited: bool
     failed: Callable[[Exception], None]
+    #: What is equal in an event and in the same event when it is sent again; None for another message.
+    event: Any = None
 
 
 class Batch(NamedTuple):
