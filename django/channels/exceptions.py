@@ -93,10 +93,12 @@ class WebsocketCloseException(ChannelSocketException):
 
 
 class SendNotAvailableOnDemultiplexer(Exception):
-    """A demultiplexer cannot send, because a frame needs a stream: send from the stream's consumer."""
+    """A frame of a demultiplexed socket needs a stream: send it through the consumer's `multiplexer`."""
 
     def __init__(self, *args: object) -> None:
         super().__init__(
             *args
-            or ("Send through the multiplexer of the stream's consumer, not the demultiplexer.",)
+            or (
+                "Call multiplexer.send(): `multiplexer` is an argument of the consumer of a stream.",
+            )
         )

@@ -147,6 +147,21 @@ def configure() -> None:
         logger.propagate = False
 
 
+#: One line for each message that a worker handles, with `-v 2`.
+consumers_logger = logging.getLogger("django.channels.consume")
+
+
+def show_consumers() -> None:
+    """Write the lines of `consumers_logger` to stderr, unless the site configures that logger."""
+    if consumers_logger.level == logging.NOTSET:
+        consumers_logger.setLevel(logging.INFO)
+    if not consumers_logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        consumers_logger.addHandler(handler)
+        consumers_logger.propagate = False
+
+
 class RateLimit:
     """Limit how often a line is logged: at most once in `seconds`. Thread-safe."""
 

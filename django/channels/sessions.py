@@ -142,7 +142,8 @@ def decorate(func: ConsumerT, around: Callable[[Message, Callable[[], Any]], Any
     """
     Return a consumer that calls `around(message, run)`; `run()` calls `func`.
 
-    `func` may be a method: its message is then the second argument.
+    `func` may be a method: its message is then the second argument, or the attribute `message` of a
+    class-based consumer.
     """
 
     @functools.wraps(func)
@@ -159,7 +160,10 @@ def _message_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     for value in args[:2]:
         if isinstance(value, Message):
             return value
-    return kwargs["message"] if "message" in kwargs else args[0]
+    if "message" in kwargs:
+        return kwargs["message"]
+    own = getattr(args[0], "message", None)
+    return own if isinstance(own, Message) else args[0]
 
 
 def channel_session(func: ConsumerT) -> ConsumerT:
@@ -167,11 +171,12 @@ def channel_session(func: ConsumerT) -> ConsumerT:
     Give the consumer `message.channel_session`, which persists as long as the connection does.
 
     Every message has the attribute, decorated or not. The decorator checks that the message belongs to
-    a connection: the consumer raises ValueError for one without a `reply_channel`.
+    a connection: the consumer raises ValueError for one without a `reply_channel`, unless a test has given
+    the message a session.
     """
 
     def around(message: Message, run: Callable[[], Any]) -> Any:
-        if message.reply_channel is None:
+        if message.reply_channel is None and message.channel_session is None:
             raise ValueError(
                 "The message on %s has no reply_channel, so it belongs to no connection and "
                 "cannot have a channel_session: forward the reply_channel with it."

@@ -1,5 +1,5 @@
 """
-Static files in development: `runserver` uses StaticFilesConsumer in place of ViewConsumer.
+Static files in development: `runserver` and `runworker` use StaticFilesConsumer in place of ViewConsumer.
 
 It serves what is under STATIC_URL through django.contrib.staticfiles, and passes every other request on
 to the views. In production, let a web server or a CDN serve static files.
@@ -7,7 +7,7 @@ to the views. In production, let a web server or a CDN serve static files.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
@@ -17,11 +17,16 @@ from django.contrib.staticfiles.views import serve
 from django.http import HttpRequest, HttpResponse
 
 from .handler import AsgiHandler, ViewConsumer
+from .routing import Router
 
 if __package__ == "django.channels":
     from django.core.handlers.asgi import convert_exception_to_response
 else:
     from channels.handlers.asgi import convert_exception_to_response
+
+
+if TYPE_CHECKING:
+    from .layers.base import BaseChannelLayer
 
 
 class StaticFilesHandler(AsgiHandler):
@@ -70,3 +75,9 @@ class StaticFilesConsumer(ViewConsumer):
     """The consumer of `http.request` in development: static files first, then the views."""
 
     handler_class = StaticFilesHandler
+
+
+def serve_static_files(layer: BaseChannelLayer) -> None:
+    """Route the requests of `layer` that no route takes to StaticFilesConsumer."""
+    layer.router = Router(layer.routing or [])
+    layer.router.check_default(http_consumer=StaticFilesConsumer())

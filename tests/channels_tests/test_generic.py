@@ -394,6 +394,24 @@ class DemultiplexerTests(ChannelTestCase):
             with self.assertRaises(SendNotAvailableOnDemultiplexer):
                 self.receive({"stream": "echo", "payload": 1})
 
+    def test_send_is_refused_in_the_consumer_of_a_stream(self):
+        class Plain(WebsocketConsumer):
+            def receive(self, text=None, **kwargs):
+                self.send(text=text)
+
+        class Json(JsonWebsocketConsumer):
+            def receive(self, content, **kwargs):
+                self.send(content, close=True)
+
+        class Streams(WebsocketDemultiplexer):
+            consumers = {"plain": Plain, "json": Json}
+
+        with apply_routes(Streams.as_route()):
+            for stream in Streams.consumers:
+                with self.assertRaisesRegex(SendNotAvailableOnDemultiplexer, "multiplexer.send"):
+                    self.receive({"stream": stream, "payload": 1})
+        self.assertIsNone(self.client.receive())
+
     def test_encode_and_group_send(self):
         expected = {"stream": "s", "payload": [1]}
         message = self.demultiplexer.encode("s", [1])

@@ -275,3 +275,81 @@ def is_alive(pid):
     except ProcessLookupError:
         return False
     return True
+
+
+#: As those of the other tests, with requests instead: their replies are printed.
+STATIC_FILES = {
+    "mysite/layers.py": FILES["mysite/layers.py"],
+    "static/style.css": "p { color: red }\n",
+    "mysite/routing.py": """
+import threading
+from {channels} import Channel, route
+from {channels}.signals import worker_process_ready
+
+def begin(sender, **kwargs):
+    layer = sender.channel_layer
+    for path in ("/static/style.css", "/"):
+        Channel("http.request", channel_layer=layer).send({
+            "reply_channel": "test.reply?a", "path": path, "method": "GET",
+            "headers": [[b"host", b"localhost"]],
+            "query_string": b"", "body": b"",
+        })
+    threading.Thread(target=show, args=(layer,), daemon=True).start()
+
+def show(layer):
+    while True:
+        message = layer.receive_many(["test.reply?a"], block=True)[1]
+        if message is not None:
+            print("reply", message.get("status"), message.get("content"), flush=True)
+
+worker_process_ready.connect(begin, weak=False)
+
+channel_routing = []
+""",
+}
+STATIC_SETTINGS = (
+    SETTINGS
+    + """
+INSTALLED_APPS += ["django.contrib.staticfiles"]
+STATICFILES_DIRS = [os.path.join(BASE_DIR, "static")]
+"""
+)
+
+
+class DevelopmentTests(SimpleTestCase):
+    def start(self, settings, *args):
+        project = Project(STATIC_FILES, settings)
+        self.addCleanup(project.close)
+        process = project.manage("runworker", "--layer", "second", "--threads", "1", *args)
+        self.addCleanup(process.kill)
+        return process
+
+    def test_static_files_are_served_under_debug(self):
+        process = self.start(STATIC_SETTINGS)
+        process.wait_for_output("reply 200 b'hello'")
+        self.assertEqual(process.stop(), 0, process.output)
+        self.assertIn("p { color: red }", process.output)
+
+    def test_static_files_are_not_served_without_debug(self):
+        process = self.start(STATIC_SETTINGS + "DEBUG = False\n")
+        process.wait_for_output("reply 200 b'hello'")
+        self.assertEqual(process.stop(), 0, process.output)
+        self.assertIn("reply 404", process.output)
+
+    def test_a_site_without_staticfiles_is_served_as_before(self):
+        process = self.start(SETTINGS)
+        process.wait_for_output("reply 200 b'hello'")
+        self.assertEqual(process.stop(), 0, process.output)
+
+    def test_verbosity_2_logs_each_consumer(self):
+        process = self.start(STATIC_SETTINGS, "-v", "2")
+        process.wait_for_output("reply 200 b'hello'")
+        self.assertEqual(process.stop(), 0, process.output)
+        for path in ("/static/style.css", "/"):
+            self.assertRegex(process.output, r"http\.request %s: \S*StaticFilesConsumer" % path)
+
+    def test_verbosity_1_logs_none(self):
+        process = self.start(STATIC_SETTINGS)
+        process.wait_for_output("reply 200 b'hello'")
+        self.assertEqual(process.stop(), 0, process.output)
+        self.assertNotIn("StaticFilesConsumer", process.output)

@@ -5,13 +5,14 @@ import tempfile
 from importlib import import_module
 
 import django
-from django.channels import auth, sessions
+from django.channels import Channel, auth, sessions
 from django.channels.asgi import channel_layers
 from django.channels.exceptions import DenyConnection, InvalidMessage, WebsocketCloseException
+from django.channels.generic.websockets import JsonWebsocketConsumer
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.message import Message
-from django.channels.routing import Router, route
-from django.channels.test import ChannelTestCase
+from django.channels.routing import Router, route, route_class
+from django.channels.test import ChannelTestCase, WSClient, apply_routes
 from django.channels.worker import Worker
 from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
@@ -538,3 +539,44 @@ class WorkerTests(SimpleTestCase):
             self.handle(connect, "websocket.connect", event_id=0),
             [{"ack": 0, "replies": [{"close": True}]}],
         )
+
+
+class OneOneTests(ChannelTestCase):
+    """What `@channel_session` does in tests and on methods of projects for Channels 1.1."""
+
+    def test_on_a_method_that_gets_no_message(self):
+        class Counter(JsonWebsocketConsumer):
+            @sessions.channel_session
+            def connect(self, message, **kwargs):
+                message.channel_session["count"] = 1
+                message.reply_channel.send({"accept": True})
+
+            @sessions.channel_session
+            def receive(self, content, **kwargs):
+                self.message.channel_session["count"] += content
+                self.send(self.message.channel_session["count"])
+
+        client = WSClient()
+        with apply_routes([route_class(Counter)]):
+            client.send_and_consume("websocket.connect")
+            for _ in range(2):
+                client.send_and_consume("websocket.receive", text=2)
+        self.assertEqual([client.receive(), client.receive()], [3, 5])
+
+    def test_with_a_session_that_the_test_gives(self):
+        @sessions.channel_session
+        def consumer(message):
+            message.channel_session["room"] = message["room"]
+
+        @auth.channel_session_user
+        def with_user(message):
+            return message.user.is_anonymous
+
+        Channel("jobs").send({"room": "lobby"})
+        message = self.get_next_message("jobs", require=True)
+        with self.assertRaises(ValueError):
+            consumer(message)
+        message.channel_session = sessions.ChannelSession()
+        consumer(message)
+        self.assertEqual(message.channel_session["room"], "lobby")
+        self.assertTrue(with_user(message))

@@ -116,8 +116,11 @@ class WebsocketConsumer(BaseConsumer):
         """
         Send a frame to this socket, then close it if `close` is True or a close code.
 
-        Raises ValueError without `text` or `bytes`.
+        Raises ValueError without `text` or `bytes`, and SendNotAvailableOnDemultiplexer in the consumer of a
+        stream, because the frame would have no stream: send through its `multiplexer`.
         """
+        if "multiplexer" in self.kwargs:
+            raise SendNotAvailableOnDemultiplexer()
         self.message.reply_channel.send(_frame(text, bytes, close))
 
     @classmethod

@@ -24,9 +24,8 @@ from django.utils import autoreload
 from ...asgi import DEFAULT_LAYER_ALIAS
 from ...compat import before_reloading, end_with_parent
 from ...log import ActionLog, configure
-from ...routing import Router
 from ...worker import WorkerGroup
-from .runworker import get_layer
+from .runworker import get_layer, make_callback
 
 if TYPE_CHECKING:
     from ...layers.base import BaseChannelLayer
@@ -145,7 +144,9 @@ class Command(WSGICommand):
             return None
         if not options["run_worker"]:
             return None
-        return WorkerGroup(layer, 4 if options["use_threading"] else 1)
+        return WorkerGroup(
+            layer, 4 if options["use_threading"] else 1, callback=make_callback(layer, options)
+        )
 
     def check_project(self, options: dict[str, Any]) -> None:
         """Run the system checks, and warn of unapplied migrations, as in Django's own server."""
@@ -160,9 +161,7 @@ class Command(WSGICommand):
             settings.DEBUG or options.get("insecure_serving")
         ):
             return
-        consumer = import_module(PACKAGE + ".staticfiles").StaticFilesConsumer()
-        layer.router = Router(layer.routing or [])
-        layer.router.check_default(http_consumer=consumer)
+        import_module(PACKAGE + ".staticfiles").serve_static_files(layer)
 
     def serve(self, layer: BaseChannelLayer, options: dict[str, Any]) -> None:
         """Run Daphne until Ctrl-C or SIGTERM."""

@@ -6,20 +6,28 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
 from ...asgi import DEFAULT_LAYER_ALIAS, channel_layers
+from ...consume import consumer_name
 from ...layers.engine.options import MAX_SECONDS, is_number
+from ...log import consumers_logger, show_consumers, shown
 from ...worker import WorkerGroup
 from ..supervisor import Supervisor, Tie
 
 if TYPE_CHECKING:
     from ...layers.base import BaseChannelLayer
+    from ...message import Message
 
 logger = logging.getLogger("django.channels.worker")
+
+PACKAGE = __name__.rpartition(".management.")[0]
 
 
 class Command(BaseCommand):
@@ -78,12 +86,15 @@ class Command(BaseCommand):
                 "To run workers apart, give CHANNEL_LAYERS[%r] a BACKEND that processes share."
                 % (layer, options["layer"])
             )
+        if settings.DEBUG and apps.is_installed("django.contrib.staticfiles"):
+            import_module(PACKAGE + ".staticfiles").serve_static_files(layer)
         tie = Tie.of_this_process()
         workers = WorkerGroup(
             layer,
             options["threads"],
             only_channels=options["only_channels"],
             exclude_channels=options["exclude_channels"],
+            callback=make_callback(layer, options),
         )
         channels = workers.workers[0].channels
         if not channels:
@@ -167,6 +178,24 @@ def supervise(options: dict[str, Any]) -> None:
     supervisor = Supervisor(options["processes"], options["grace"])
     if not supervisor.run():
         raise SystemExit(1)
+
+
+def make_callback(layer: BaseChannelLayer, options: dict[str, Any]) -> Any:
+    """Return what a worker calls with each message: with -v 2, a function that logs it. Otherwise None."""
+    if options["verbosity"] < 2:
+        return None
+    show_consumers()
+
+    def log_consumer(channel: str, message: Message) -> None:
+        match = layer.router.match(message)
+        consumers_logger.info(
+            "%s%s: %s",
+            channel,
+            " " + shown(message["path"]) if "path" in message else "",
+            "no consumer" if match is None else consumer_name(match[0]),
+        )
+
+    return log_consumer
 
 
 def get_layer(alias: str) -> BaseChannelLayer:
