@@ -7,7 +7,7 @@ from django.channels import protocol
 from django.channels.layers.engine import recovery
 from django.channels.layers.engine.store import Outgoing, Recovered
 
-from .directory_layer import DirectoryChannelLayer, DirectoryStore
+from .example_layer import DirectoryChannelLayer, DirectoryStore
 from .support.layers import lie_to
 
 lies = []

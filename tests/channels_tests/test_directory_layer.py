@@ -8,10 +8,7 @@ import unittest
 from django.channels.test.conformance import LayerConformance
 from django.core.exceptions import ImproperlyConfigured
 
-try:
-    from .directory_layer import DirectoryChannelLayer
-except ImportError:  # Windows has no fcntl
-    DirectoryChannelLayer = None
+from .example_layer import DirectoryChannelLayer
 
 
 @unittest.skipIf(DirectoryChannelLayer is None, "the example locks files with fcntl")

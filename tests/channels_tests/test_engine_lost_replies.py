@@ -17,14 +17,10 @@ try:
 except ImportError:
     hypothesis = None
 
-try:
-    from .directory_layer import DirectoryChannelLayer, DirectoryStore
-except ImportError:  # Windows has no fcntl
-    DirectoryChannelLayer = None
-
 from django.channels.exceptions import LayerUnavailable
 from django.channels.layers.engine.store import Unreadable
 
+from .example_layer import DirectoryChannelLayer, DirectoryStore
 from .support.layers import run_model
 from .support.requirements import require
 
