@@ -1,6 +1,6 @@
 """
-The example layer of the guide, for tests. It imports `channels`, as a site with the add-on does, so the patched
-Django gets this name as well. Without fcntl (Windows), both names are None.
+The example layer of the guide, for tests. It imports `channels`, as a site with the add-on does. So the
+patched Django gets this name as well. Without fcntl (Windows), both names are None.
 """
 
 import django.channels

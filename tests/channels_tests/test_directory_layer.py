@@ -9,12 +9,14 @@ from django.channels.test.conformance import LayerConformance
 from django.core.exceptions import ImproperlyConfigured
 
 from .example_layer import DirectoryChannelLayer
+from .support.waiting import TIMEOUT
 
 
 @unittest.skipIf(DirectoryChannelLayer is None, "the example locks files with fcntl")
 class DirectoryLayerTests(LayerConformance, unittest.TestCase):
     shortest_expiry = 0.2
     busy = {"heartbeat": 0.05, "lease": 1.0}
+    timeout = 6 * TIMEOUT  # each step writes the whole file anew
 
     def setUp(self):
         self.directory = tempfile.mkdtemp(prefix="channels-directory-")
