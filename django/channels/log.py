@@ -17,6 +17,7 @@ import django
 from django.core.management.color import color_style
 
 logger = logging.getLogger("django.server")
+layer_logger = logging.getLogger("django.channels.layers")
 
 #: What the line of a WebSocket event says, and the status that colours it.
 _WEBSOCKET_EVENTS: dict[str, tuple[str, int | None]] = {
@@ -184,6 +185,48 @@ class RateLimit:
             self._next = now + self._seconds
             suppressed, self._suppressed = self._suppressed, 0
             return suppressed
+
+
+class Reachability:
+    """
+    Log one line when the server behind a layer can't be reached, and one when it can be again, however many
+    threads of this process notice it. Thread-safe.
+
+    The times are those (monotonic) at which a call began. A call that began before the last change says
+    nothing new.
+    """
+
+    def __init__(self, layer: object) -> None:
+        self._layer = layer
+        self._lock = threading.Lock()
+        self._changed_at = float("-inf")
+        #: Whether the last call has failed.
+        self.is_away = False
+
+    def failed(self, error: Exception, began: float) -> None:
+        """Take note that a call failed with LayerUnavailable."""
+        with self._lock:
+            if self.is_away or began < self._changed_at:
+                return
+            self.is_away, self._changed_at = True, time.monotonic()
+        layer_logger.warning(
+            "The channel layer %s cannot be reached: %s. This process tries again until it can.",
+            self._layer,
+            error,
+        )
+
+    def succeeded(self, began: float) -> None:
+        """Take note that a call succeeded."""
+        if not self.is_away:
+            return
+        with self._lock:
+            if not self.is_away or began < self._changed_at:
+                return
+            self.is_away, away = False, time.monotonic() - self._changed_at
+            self._changed_at = time.monotonic()
+        layer_logger.warning(
+            "The channel layer %s can be reached again, after %.1f s.", self._layer, away
+        )
 
 
 if TYPE_CHECKING:

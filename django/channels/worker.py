@@ -136,17 +136,14 @@ class Worker:
         try:
             self.is_running = True
             while not self.stopping:
+                began = time.monotonic()
                 try:
                     self.run_once(block=True)
+                    self.channel_layer.reachability.succeeded(began)
                     interval = RECONNECT_INTERVAL
                     continue
                 except LayerUnavailable as error:
-                    logger.warning(
-                        "The channel layer %s cannot be reached (%s); trying again in %.1f s.",
-                        self.channel_layer.alias,
-                        error,
-                        interval,
-                    )
+                    self.channel_layer.reachability.failed(error, began)
                 except BaseException as error:
                     # A bug of the layer, or of what the site hooks in, must not end the thread. In the main
                     # thread, these two are how a process is told to end.

@@ -4,7 +4,7 @@ import asyncio
 import unittest
 from unittest import mock
 
-from django.channels import protocol
+from django.channels import log, protocol
 from django.channels.exceptions import ChannelFull, LayerUnavailable, MessageTooLarge
 from django.channels.gateway import reader, sender
 from django.channels.gateway.limits import Limits
@@ -38,6 +38,7 @@ class Inbox:
 
     def __init__(self):
         self.sent, self.tried, self.discarded, self.batches = [], [], [], []
+        self.failing_since = None
 
     def send(self, channel, message, failed):
         self.tried.append((channel, message))
@@ -306,7 +307,7 @@ class ReaderTests(unittest.TestCase):
         self.inbox = Inbox()
         self.one, self.two = Connection(self.NAME + "1"), Connection(self.NAME + "2")
         self.connections = {each.channel: each for each in (self.one, self.two)}
-        self.reader = InboxReader(self.NAME, self.inbox, self.connections)
+        self.reader = InboxReader(self.NAME, self.inbox, self.connections, log.Reachability("test"))
 
     def join(self, *connections, group="g"):
         for each in connections:
@@ -392,7 +393,7 @@ class ReaderTests(unittest.TestCase):
             self.run_reader()
         most = reader.MAX_RECONNECT_INTERVAL
         self.assertEqual(self.pauses, [0.1, 0.2, 0.4, 0.8, 1.6, most, 0.1])
-        self.assertEqual([line.split(":")[0] for line in logs.output], ["WARNING"] * 6 + ["ERROR"])
+        self.assertEqual([line.split(":")[0] for line in logs.output], ["ERROR"])
         self.assertEqual(len(self.one.performed), 2)
 
     def test_a_long_batch_lets_other_tasks_run_in_between(self):

@@ -2,13 +2,15 @@
 
 import logging
 import sys
+import threading
+import time
 from unittest import mock
 
 from django.channels.gateway.connection import Connection
 from django.channels.gateway.http import Request
 from django.channels.gateway.state import LOG
 from django.channels.gateway.websocket import WebSocket
-from django.channels.log import ActionLog, LastResort, _ServerFormatter
+from django.channels.log import ActionLog, LastResort, Reachability, _ServerFormatter
 from django.channels.protocol import ack
 from django.test import SimpleTestCase
 
@@ -178,3 +180,47 @@ class GatewayLineTests(SimpleTestCase):
                 request.in_flight = 0
                 (line,) = self.lines_of(request, request.reply(ack(0, [reply])))
                 self.assertIn(words, line)
+
+
+class ReachabilityTests(SimpleTestCase):
+    """One line for a process that loses its layer, and one when it has it again."""
+
+    def setUp(self):
+        self.reachability = Reachability("default (Layer)")
+
+    def lines(self, call):
+        with self.assertLogs("django.channels.layers", "WARNING") as logs:
+            call()
+            logging.getLogger("django.channels.layers").warning("end")
+        return [record.getMessage() for record in logs.records[:-1]]
+
+    def test_many_threads_that_fail_for_long_log_one_line_and_one_at_the_end(self):
+        def outage():
+            for _ in range(20):
+                threads = [
+                    threading.Thread(
+                        target=self.reachability.failed, args=(OSError("away"), time.monotonic())
+                    )
+                    for _ in range(4)
+                ]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+            for _ in range(20):
+                self.reachability.succeeded(time.monotonic())
+
+        lines = self.lines(outage)
+        self.assertEqual(len(lines), 2, lines)
+        self.assertIn("default (Layer) cannot be reached: away", lines[0])
+        self.assertIn("default (Layer) can be reached again, after 0.0 s", lines[1])
+
+    def test_a_call_that_began_before_a_change_changes_nothing(self):
+        before = time.monotonic()
+        self.lines(lambda: self.reachability.failed(OSError("away"), before))
+        self.assertEqual(self.lines(lambda: self.reachability.succeeded(before)), [])
+        self.assertTrue(self.reachability.is_away)
+        during = time.monotonic()
+        self.lines(lambda: self.reachability.succeeded(time.monotonic()))
+        self.assertEqual(self.lines(lambda: self.reachability.failed(OSError("late"), during)), [])
+        self.assertFalse(self.reachability.is_away)

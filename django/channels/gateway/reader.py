@@ -14,6 +14,7 @@ from ..protocol import GROUP, GROUP_ADD, GROUP_DISCARD, GROUP_MESSAGE, RESET
 
 if TYPE_CHECKING:
     from ..layers.base import Inbox
+    from ..log import Reachability
     from .connection import Connection
 
 logger = logging.getLogger("django.channels.gateway")
@@ -36,8 +37,15 @@ class InboxReader:
     Belongs to the gateway's event loop.
     """
 
-    def __init__(self, name: str, inbox: Inbox, connections: dict[str, Connection]) -> None:
+    def __init__(
+        self,
+        name: str,
+        inbox: Inbox,
+        connections: dict[str, Connection],
+        reachability: Reachability,
+    ) -> None:
         self.name = name
+        self.reachability = reachability
         self.inbox = inbox
         self.connections = connections  # by reply channel; shared with the gateway
         self.groups: dict[str, dict[Connection, None]] = {}  # the members of each, in order
@@ -46,17 +54,14 @@ class InboxReader:
         """Read until cancelled. An error of the inbox, or of one message, is logged and does not end it."""
         interval = RECONNECT_INTERVAL
         while True:
+            began = time.monotonic()
             try:
                 messages = await self.inbox.receive()
             except asyncio.CancelledError:  # an Exception until Python 3.7 goes
                 raise
             except Exception as error:
                 if isinstance(error, LayerUnavailable):
-                    logger.warning(
-                        "The channel layer cannot be reached (%s); trying again in %.1f s.",
-                        error,
-                        interval,
-                    )
+                    self.reachability.failed(error, began)
                 else:
                     logger.exception(
                         "The gateway's inbox could not be read; trying again in %.1f s:", interval

@@ -46,8 +46,8 @@ SEND_TIMEOUT = 3.0
 #: The deadline of an event that waits as long as the layer is unavailable.
 NEVER = float("inf")
 
-#: Seconds between two lines in the log about rejected clients.
-LOG_INTERVAL = 1.0
+#: Seconds between two lines in the log about rejected clients; and while the layer is away.
+LOG_INTERVAL, OUTAGE_LOG_INTERVAL = 1.0, 60.0
 
 #: Seconds between two attempts while channels are full, at first and at most.
 RETRY_INTERVAL, MAX_RETRY_INTERVAL = 0.005, 0.1
@@ -290,9 +290,11 @@ class EventSender:
             self.log_rejected()
 
     def log_rejected(self) -> None:
-        """Log how many clients were rejected since the last line, and look again after LOG_INTERVAL."""
+        """Log how many clients were rejected since the last line, and look again after an interval."""
         count, self._rejected = self._rejected, 0
-        self._log_timer = self._loop.call_later(LOG_INTERVAL, self.log_rejected) if count else None
+        is_away = self._layer.reachability.is_away
+        interval = OUTAGE_LOG_INTERVAL if is_away else LOG_INTERVAL
+        self._log_timer = self._loop.call_later(interval, self.log_rejected) if count else None
         if count:
             logger.warning(
                 "A channel is full, or the layer is unavailable. Clients that were rejected with 503 or "

@@ -19,6 +19,7 @@ from asyncio import get_event_loop
 from typing import TYPE_CHECKING, Any, Callable, Dict, NamedTuple, Optional, Tuple
 
 from .. import exceptions
+from ..log import Reachability
 from ..protocol import EVENT_CHANNELS, HTTP_REQUEST
 from .engine.counters import Counters
 from .engine.options import check_common
@@ -194,6 +195,7 @@ class BaseChannelLayer(ABC):
         self.capacities = ByName(capacity, channel_capacity)
         self.expiries = ByName(expiry, channel_expiry, _EXPIRIES)
         self.counters = Counters()
+        self.reachability = Reachability(self)
         self._gateways: dict[Any, Gateway] = {}  # by event loop
         self._router: Router | None = None
 

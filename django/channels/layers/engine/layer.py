@@ -12,6 +12,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Iterable, Sequence
 
 from ...exceptions import ChannelFull, LayerUnavailable
+from ...log import Reachability
 from ...protocol import REDELIVERED, ignores_capacity
 from ..base import BaseChannelLayer, DeadLetter, Inbox, Message, Received
 from ..messages import clean
@@ -103,6 +104,7 @@ class EngineLayer(BaseChannelLayer):
         """Begin anew in a child process: connections, threads, leases and locks are the parent's."""
         self._begin()
         self.counters.after_fork()
+        self.reachability = Reachability(self)
         self._gateways = {}
         if self._store is not None:
             self._store.after_fork()

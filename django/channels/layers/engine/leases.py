@@ -125,25 +125,21 @@ class LeaseManager:
             self._layer.store.leave(process)
 
     def _run(self) -> None:
-        following, pause, away = 0.0, RETRY_INTERVAL, False
+        following, pause = 0.0, RETRY_INTERVAL
         while not self._stopped.is_set():
+            began = time.monotonic()
             try:
-                if time.monotonic() >= following:
+                if began >= following:
                     following = time.monotonic() + self.step()
+                    self._layer.reachability.succeeded(began)
                 if self.is_due():
                     self.send_due()
-                if away:
-                    logger.warning("The channel layer %s can be reached again.", self._layer)
-                away, pause = False, RETRY_INTERVAL
+                pause = RETRY_INTERVAL
                 self._wait(following)
             except LayerUnavailable as error:
-                if not away and not self._stopped.is_set():
-                    logger.warning(
-                        "The channel layer %s cannot be reached: %s. Its leases are renewed when it is back.",
-                        self._layer,
-                        error,
-                    )
-                away = True
+                following = 0.0
+                if not self._stopped.is_set():
+                    self._layer.reachability.failed(error, began)
                 self._stopped.wait(pause)
                 pause = min(pause * 2, self._layer.options.heartbeat)
 
