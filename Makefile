@@ -10,6 +10,8 @@
 #   make docs     the documentation as a site: build/docs/index.html
 #   make mutants  small changes to the code, one at a time: the tests have to notice 95 % of them
 #                 (NUMBER=100, SEED=9, MODULES=gateway/websocket.py)
+#   make fuzz     random input for what reads messages of clients and of the site, other input each
+#                 time; `make test` has a few (SECONDS=60 for each test)
 #   make bench    the benchmarks, side by side with Channels 4 and a bare ASGI 3 application
 #   make chaos    what holds under faults, with real processes, Redis and PostgreSQL: one row for each
 #                 promise; under 30 minutes (make chaos-quick: under 4). ROWS chooses some of them
@@ -32,7 +34,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs mutants bench chaos chaos-quick patch test-patch dist matrix clean
+.PHONY: help demo test lint docs mutants fuzz bench chaos chaos-quick patch test-patch dist matrix clean
 
 help:
 	@sed -n 's/^#   make /make /p' Makefile
@@ -70,6 +72,9 @@ docs: $(VENV)/.installed-docs
 # In copies of the tree, about 20 minutes on two cores.
 mutants: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
 	$(BIN)/python scripts/mutants.py $(if $(NUMBER),--number $(NUMBER)) $(if $(SEED),--seed $(SEED)) $(MODULES)
+
+fuzz: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
+	CHANNELS_FUZZ_SECONDS=$(or $(SECONDS),60) $(BIN)/python tests/runtests_addon.py channels_tests.test_fuzz
 
 # It makes a virtual environment for each contender, in .bench.
 bench: $(BIN)/python

@@ -17,6 +17,9 @@ _TOKEN = b"!#$%&'*+-.^_`|~" + (string.ascii_letters + string.digits).encode()
 #: The characters that a header's value must not have: they would end it, or the whole head.
 _BREAK = re.compile(rb"[\r\n\0]")
 
+#: The most digits of a Content-Length: no body has more bytes.
+_LENGTH_DIGITS = 18
+
 
 def is_token(name: bytes) -> bool:
     """Return whether `name` may be the name of a header, or a method."""
@@ -44,4 +47,6 @@ def has_one_end(headers: Iterable[Any]) -> bool:
     lengths = [value.strip() for name, value in headers if name.lower() == b"content-length"]
     if codings:
         return codings == [b"chunked"] and not lengths
-    return not lengths or (len(lengths) == 1 and lengths[0].isdigit())
+    if not lengths:
+        return True
+    return len(lengths) == 1 and lengths[0].isdigit() and len(lengths[0]) <= _LENGTH_DIGITS

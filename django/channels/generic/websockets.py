@@ -15,6 +15,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from ..auth import channel_session_user, channel_session_user_from_http
 from ..channel import Group
 from ..exceptions import BadFrame, SendNotAvailableOnDemultiplexer
+from ..layers.messages import MAX_NESTING
 from ..sessions import channel_and_http_session, remembered_http_session
 from ..subprotocols import first_offered
 from .base import BaseConsumer
@@ -217,10 +218,6 @@ def decode_json(text: str) -> Any:
     if text.count("[") + text.count("{") > MAX_NESTING:
         _check_nesting(value)
     return value
-
-
-#: Levels of lists and objects in a frame. Code that walks through more of them may reach Python's limit.
-MAX_NESTING = 200
 
 
 def _check_nesting(value: Any) -> None:

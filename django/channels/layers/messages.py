@@ -14,6 +14,9 @@ from ..exceptions import InvalidMessage, MessageTooLarge
 
 MAX_WEIGHT = 1024 * 1024
 
+#: Levels of lists and dicts in a message. Code that walks through more of them may reach Python's limit.
+MAX_NESTING = 200
+
 _REMEDY = "; a message holds text, bytes, 64-bit integers, floats, booleans, None, lists and dicts."
 
 
@@ -21,8 +24,9 @@ def clean(message: Any, limit: int = MAX_WEIGHT) -> dict[str, Any]:
     """
     Return a deep copy of `message` (dict) that shares nothing with the sender's.
 
-    Raises InvalidMessage, naming the key, for anything a layer does not carry, and MessageTooLarge
-    over `limit`, in bytes as JSON would weigh it (bytes count as they are; escapes are not counted).
+    Raises InvalidMessage, naming the key, for anything a layer does not carry and for more than MAX_NESTING
+    levels. Raises MessageTooLarge over `limit`, in bytes as JSON would weigh it (bytes count as they are;
+    escapes are not counted).
     """
     if not isinstance(message, dict):
         raise InvalidMessage("A message is a dict, not %s." % type(message).__name__)
@@ -45,7 +49,7 @@ def weigh(value: str | bytes) -> int:
     return len(value.encode("utf-8", "surrogatepass")) + 2
 
 
-def _copy(value: Any, where: str) -> tuple[Any, int]:
+def _copy(value: Any, where: str, depth: int = 0) -> tuple[Any, int]:
     kind = type(value)
     if kind is str:
         if value.isascii():
@@ -66,26 +70,34 @@ def _copy(value: Any, where: str) -> tuple[Any, int]:
         return value, 1 if -1 < value < 10 else len(str(value))
     if kind is float:
         return value, len(repr(value))
+    if depth > MAX_NESTING:
+        raise InvalidMessage("The message is nested more than %d levels deep." % MAX_NESTING)
     if kind is dict:
         copy: dict[str, Any] = {}
         total = 2
         for key, item in value.items():
-            if type(key) is not str:
-                if not isinstance(key, str):
-                    raise InvalidMessage("%s has the key %r: keys are text." % (_name(where), key))
-                key = str.__str__(key)
-            copy[key], weight = _copy(item, where + "." + key if where else key)
+            if type(key) is not str or not key.isascii():
+                key = _plain_key(key, where)
+            copy[key], weight = _copy(item, where + "." + key if where else key, depth + 1)
             total += weight + len(key) + 4
         return copy, total
     if kind is list or kind is tuple:
         items: list[Any] = []
         total = 2
         for index, item in enumerate(value):
-            item, weight = _copy(item, "%s[%d]" % (where, index))
+            item, weight = _copy(item, "%s[%d]" % (where, index), depth + 1)
             items.append(item)
             total += weight + 1
         return items, total
-    return _copy(_plain(value, where), where)
+    return _copy(_plain(value, where), where, depth)
+
+
+def _plain_key(key: Any, where: str) -> str:
+    """Return a key of the dict at `where` as plain text."""
+    if not isinstance(key, str):
+        raise InvalidMessage("%s has the key %.200r: keys are text." % (_name(where), key))
+    text: str = _copy(str.__str__(key), where)[0]
+    return text
 
 
 def _plain(value: Any, where: str) -> Any:
@@ -102,4 +114,4 @@ def _plain(value: Any, where: str) -> Any:
 
 
 def _name(where: str) -> str:
-    return "The message's %r" % where if where else "The message"
+    return "The message's %.200r" % where if where else "The message"

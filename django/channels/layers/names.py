@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from functools import lru_cache
-from typing import Any, Mapping
+from typing import Any, Mapping, Pattern
 
 from ..exceptions import InvalidChannelName
 
@@ -18,26 +18,37 @@ MAX_NAME_LENGTH = 99
 _CHANNEL = re.compile(r"[a-zA-Z0-9\-_.]+([!?][a-zA-Z0-9\-_.]*)?\Z")
 _GROUP = re.compile(r"[a-zA-Z0-9\-_.]+\Z")
 
+_CHANNEL_TEXT = (
+    "%.200r is not a channel name: use up to %d ASCII letters, digits, hyphens, underscores and "
+    "periods, with at most one '!' or '?'."
+)
+_GROUP_TEXT = (
+    "%.200r is not a group name: use up to %d ASCII letters, digits, hyphens, underscores and "
+    "periods."
+)
 
-@lru_cache(maxsize=4096)
+
 def check_channel_name(name: str) -> str:
     """Return `name`. Raise InvalidChannelName, saying what a channel name looks like, for any other."""
-    if not isinstance(name, str) or len(name) > MAX_NAME_LENGTH or not _CHANNEL.match(name):
-        raise InvalidChannelName(
-            "%r is not a channel name: use up to %d ASCII letters, digits, hyphens, underscores and "
-            "periods, with at most one '!' or '?'." % (name, MAX_NAME_LENGTH)
-        )
-    return name
+    try:
+        return _check(name, _CHANNEL, _CHANNEL_TEXT)
+    except TypeError:  # a name that cannot be cached, such as a list from a client's JSON
+        raise InvalidChannelName(_CHANNEL_TEXT % (name, MAX_NAME_LENGTH)) from None
 
 
-@lru_cache(maxsize=4096)
 def check_group_name(name: str) -> str:
     """Return `name`. Raise InvalidChannelName, saying what a group name looks like, for any other."""
-    if not isinstance(name, str) or len(name) > MAX_NAME_LENGTH or not _GROUP.match(name):
-        raise InvalidChannelName(
-            "%r is not a group name: use up to %d ASCII letters, digits, hyphens, underscores and "
-            "periods." % (name, MAX_NAME_LENGTH)
-        )
+    try:
+        return _check(name, _GROUP, _GROUP_TEXT)
+    except TypeError:
+        raise InvalidChannelName(_GROUP_TEXT % (name, MAX_NAME_LENGTH)) from None
+
+
+@lru_cache(maxsize=8192)
+def _check(name: str, pattern: Pattern[str], text: str) -> str:
+    """Return `name`, or raise InvalidChannelName. Exceptions are not cached, so no bad name is kept."""
+    if not isinstance(name, str) or len(name) > MAX_NAME_LENGTH or not pattern.match(name):
+        raise InvalidChannelName(text % (name, MAX_NAME_LENGTH))
     return name
 
 

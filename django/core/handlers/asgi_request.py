@@ -35,6 +35,9 @@ _KNOWN_HEADERS, _KNOWN_HEADER_LENGTH = 256, 64
 #: The longest name of a charset that is looked up.
 _MAX_CHARSET_LENGTH = 40
 
+#: The most digits of a Content-Length: no body has more bytes.
+_LENGTH_DIGITS = 18
+
 #: META keys by header name; None for a name that is dropped.
 _meta_keys: dict[bytes, str | None] = {
     b"content-type": "CONTENT_TYPE",
@@ -127,7 +130,8 @@ class ASGIRequest(HttpRequest):
         length = None
         if "CONTENT_LENGTH" in meta:
             # As under WSGI, a value that isn't a number means 0. Servers refuse such a request anyway.
-            length = int(meta["CONTENT_LENGTH"]) if meta["CONTENT_LENGTH"].isdecimal() else 0
+            text = meta["CONTENT_LENGTH"]
+            length = int(text) if text.isdecimal() and len(text) <= _LENGTH_DIGITS else 0
         self._query_string = message.get("query_string") or b""
         # Django replaces `_stream` by another one after it has read it.
         self._stream = self._incoming = BodyStream(message.get("body") or b"", body, length)
