@@ -20,9 +20,9 @@ class WindowTests(unittest.TestCase):
     def setUp(self):
         self.window, self.now = Window(), 100.0
 
-    def ack(self, wait, in_flight, was_alone=False):
-        self.now += turns.INTERVAL
-        self.window.acked(self.now, wait, in_flight, was_alone)
+    def ack(self, wait, in_flight, was_alone=False, ran=20, after=turns.INTERVAL):
+        self.now += after
+        self.window.acked(self.now, self.now - wait - ran / 1000, ran, in_flight, was_alone)
 
     def test_without_a_queue_there_is_no_bound(self):
         for _ in range(50):
@@ -35,6 +35,11 @@ class WindowTests(unittest.TestCase):
         self.ack(10.0, 10)
         self.assertEqual(self.window.limit, turns.MIN_WINDOW)
 
+    def test_quick_consumers_are_not_throttled_by_a_busy_processor(self):
+        for _ in range(50):
+            self.ack(1.0, 100, ran=1)
+        self.assertEqual(self.window.limit, turns.QUICK_WINDOW)
+
     def test_it_grows_while_workers_keep_up_and_is_lifted_in_the_end(self):
         self.ack(1.0, 200)
         limits = []
@@ -45,9 +50,9 @@ class WindowTests(unittest.TestCase):
         self.assertEqual(limits, sorted(limits))
 
     def test_a_burst_that_passes_is_no_queue(self):
-        self.window.acked(self.now, 0.0, 10, False)
+        self.ack(0.0, 10)
         for wait in (0.5, 0.4, 0.001, 0.4):
-            self.window.acked(self.now + 0.01, wait, 100, False)
+            self.ack(wait, 100, after=0.01)
         self.ack(0.4, 100)
         self.assertEqual(self.window.limit, UNLIMITED)
 

@@ -132,8 +132,7 @@ class EventSender:
             ran = message.get(RAN, 0)
             if ran >= 0:
                 now = lane.landed_at = self._loop.time()
-                wait = now - sent_at - ran / 1000
-                lane.window.acked(now, wait, lane.in_flight, was_alone)
+                lane.window.acked(now, sent_at, ran, lane.in_flight, was_alone)
         lane.in_flight -= 1
         while lane.waiting and lane.in_flight < lane.window.limit:
             self._send_next(lane)

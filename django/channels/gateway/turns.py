@@ -26,6 +26,10 @@ INTERVAL = 0.1
 #: Events that may always be in flight on a channel, so that no worker runs out of work.
 MIN_WINDOW = 4
 
+#: The same while consumers run for less than QUICK milliseconds on average. Such events wait because the
+#: processor is busy, and each costs more of it if few are in flight.
+QUICK_WINDOW, QUICK = 100, 2
+
 #: Events in flight above which there is no bound, and the bound at the start.
 MAX_WINDOW, UNLIMITED = 10000, sys.maxsize
 
@@ -45,20 +49,26 @@ ClientKey = Tuple[Any, ...]
 class Window:
     """How many events of one channel may be in flight. Belongs to the event loop of its gateway."""
 
-    __slots__ = ("delay", "limit", "_least", "_until")
+    __slots__ = ("delay", "limit", "_count", "_least", "_ran", "_until")
 
     def __init__(self) -> None:
         self.limit = UNLIMITED
         #: The layer's own delay, in seconds.
         self.delay = 0.0
+        # Of the events of this interval: the shortest wait, how long they ran, and how many they are.
         self._least = float("inf")
+        self._ran = self._count = 0
         self._until = 0.0
 
-    def acked(self, now: float, wait: float, in_flight: int, was_alone: bool) -> None:
+    def acked(self, now: float, sent_at: float, ran: int, in_flight: int, was_alone: bool) -> None:
         """
-        Learn from an event that waited for a worker for `wait` seconds. `in_flight` events are in flight,
-        itself included. `was_alone`: no other was, when it was sent.
+        Learn from an event that was sent at `sent_at`, acknowledged `now` (seconds), and ran for `ran`
+        milliseconds. `in_flight` events are in flight, itself included. `was_alone`: no other was, when it
+        was sent.
         """
+        wait = now - sent_at - ran / 1000
+        self._ran += ran
+        self._count += 1
         if was_alone:
             self.delay += (min(max(wait, 0.0), MAX_DELAY) - self.delay) / 8
         if wait < self._least:
@@ -66,8 +76,11 @@ class Window:
         if now < self._until:
             return
         least, self._least, self._until = self._least - self.delay, float("inf"), now + INTERVAL
+        is_quick = self._ran < QUICK * self._count
+        self._ran = self._count = 0
         if least > TARGET:
-            self.limit = max(MIN_WINDOW, int(in_flight * TARGET / least))
+            smallest = QUICK_WINDOW if is_quick else MIN_WINDOW
+            self.limit = max(smallest, int(in_flight * TARGET / least))
         elif least < TARGET / 2 and self.limit < UNLIMITED:
             self.limit += 1 + self.limit // 4
             if self.limit > MAX_WINDOW:
