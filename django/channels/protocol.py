@@ -73,7 +73,7 @@ RETRIES = "__retries__"
 ACK = "ack"
 #: List of dicts: what the consumers of the event sent to the client, in order.
 REPLIES = "replies"
-#: int: the milliseconds that the consumers of the event ran. Absent: less than one. -1: it isn't known.
+#: int: the milliseconds that the consumers of the event ran. Absent: less than one.
 RAN = "ran"
 #: True: a consumer failed.
 ERROR = "error"
@@ -257,7 +257,7 @@ def ack(
 ) -> Message:
     """
     Return the last reply to an event: it has been handled, with these replies before it. Its consumers ran
-    for `ran` milliseconds; -1 if that isn't known.
+    for `ran` milliseconds.
     """
     message: Message = {ACK: event_id}
     if replies:

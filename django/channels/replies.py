@@ -32,6 +32,9 @@ logger = logging.getLogger("django.channels.worker")
 MAX_REPLIES = 500
 MAX_REPLIES_LENGTH = 1024 * 1024
 
+#: Seconds of the consumers of an event from which on the ack tells how long they ran.
+MIN_RUN_TIME = 0.001
+
 #: Seconds for which an answer waits for room in a gateway's inbox.
 REPLY_TIMEOUT = 30.0
 
@@ -71,9 +74,7 @@ class Replies:
         self.reply_channel: Any = content.get(REPLY_CHANNEL)  # text, in what gateways send
         #: Whether the frames after this one are not to be handled, or not now.
         self.ends_batch = False
-        self._started: float | None = time.monotonic()
-        if RETRIES in (self.frames[0] if self.frames else content):
-            self._started = None  # it ran before, and nothing knows for how long
+        self._started = time.monotonic()
         self._replies: list[dict[str, Any]] = []
         self._length = 0
         self._failed = False
@@ -164,7 +165,8 @@ class Replies:
                 return
             self._failed = True
         if self.event_id is not None:
-            ran = run_time(self._started)
+            seconds = time.monotonic() - self._started
+            ran = int(1000 * seconds) if seconds >= MIN_RUN_TIME else 0
             ack = protocol.ack(self.event_id, self._replies, self._patch, self._failed, ran)
             self._deliver(ack, last=True)
 
@@ -201,11 +203,6 @@ class Replies:
                     return
             time.sleep(interval)
             interval = min(interval * 2, MAX_RETRY_INTERVAL)
-
-
-def run_time(started: float | None) -> int:
-    """Return how many milliseconds ago an event began to run, or -1 if that isn't known."""
-    return -1 if started is None else int(1000 * (time.monotonic() - started))
 
 
 def deliver_or_log(send: PendingSend) -> bool:

@@ -88,9 +88,6 @@ class Connection:
         self.performed, self.groups, self.detached = [], set(), False
         self.client, self.flight = ("192.0.2.1", channel), None
 
-    def reply(self, message):
-        self.perform(self.state.reply(message))
-
     def perform(self, actions):
         self.performed += actions
 

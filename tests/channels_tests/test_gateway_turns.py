@@ -5,10 +5,11 @@ import unittest
 from django.channels import protocol
 from django.channels.exceptions import ChannelFull
 from django.channels.gateway import turns
+from django.channels.gateway.frames import MAX_BATCH_TIME
 from django.channels.gateway.limits import Limits
 from django.channels.gateway.sender import SEND_TIMEOUT, EventSender
 from django.channels.gateway.turns import UNLIMITED, FairQueue, Window, client_key
-from django.channels.gateway.websocket import MAX_BATCH_TIME, WebSocket
+from django.channels.gateway.websocket import WebSocket
 from django.channels.layers.memory import MemoryChannelLayer
 
 from .test_gateway_sender import Connection, Inbox, Loop, event
@@ -161,7 +162,7 @@ class TurnTests(unittest.TestCase):
         self.loop, self.inbox, self.layer = Loop(), Inbox(), Layer()
         self.sender = EventSender(self.layer, self.inbox, self.loop, Limits(address_waiting=50))
         for lane in self.sender._lanes.values():
-            lane.window.limit = 8
+            lane.limit = lane.window.limit = 8
         self.sent = []
 
     def send(self, number, address="192.0.2.1", channel=RECEIVE):

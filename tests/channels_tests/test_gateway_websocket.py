@@ -3,7 +3,7 @@
 import unittest
 
 from django.channels import protocol
-from django.channels.gateway import handshake, websocket
+from django.channels.gateway import frames, handshake, websocket
 from django.channels.gateway.websocket import CLOSED, CLOSING, CONNECTING, OPEN, WebSocket
 
 from .recorder import Recorder
@@ -399,7 +399,7 @@ class BoundTests(unittest.TestCase):
         socket = Socket().opened().frame("first")
         while socket.state.reading:
             socket.frame("more")
-        self.assertEqual(len(socket.state._waiting), websocket.MAX_WAITING)
+        self.assertEqual(len(socket.state._frames.waiting), frames.MAX_WAITING)
         socket.done()
         self.assertTrue(socket.state.reading)
 
@@ -518,16 +518,16 @@ class BoundTests(unittest.TestCase):
         self.assertEqual((socket.counted, len(socket.sent)), ([], 2))
 
     def test_the_heaviest_frame_that_fits_is_handled(self):
-        text = "x" * (websocket.MAX_FRAME - 2)  # two bytes more, as JSON would weigh it
+        text = "x" * (frames.MAX_FRAME - 2)  # two bytes more, as JSON would weigh it
         self.assertEqual(Socket().opened().frame(text).channels, ["websocket.receive"])
         self.assertEqual(Socket().opened().frame(text + "x").counted, ["frames_too_big"])
 
     def test_a_batch_fills_its_bound_exactly(self):
-        half = "x" * (websocket.MAX_BATCH_WEIGHT // 2 - 2)
+        half = "x" * (frames.MAX_BATCH_WEIGHT // 2 - 2)
         socket = Socket().opened().frame("a").frame(half).frame(half).frame("z")
         socket.done()
-        frames = socket.sent[-1][1][protocol.FRAMES]
-        self.assertEqual([frame["order"] for frame in frames], [2, 3])
+        batch = socket.sent[-1][1][protocol.FRAMES]
+        self.assertEqual([frame["order"] for frame in batch], [2, 3])
         socket.done()
         self.assertEqual(socket.sent[-1][1]["text"], "z")
 
@@ -548,7 +548,7 @@ class BoundTests(unittest.TestCase):
 
     def test_a_socket_is_not_read_once_the_weight_is_reached(self):
         socket = Socket().opened().frame("a")
-        half = "x" * (websocket.MAX_WAITING_WEIGHT // 2 - 2)
+        half = "x" * (frames.MAX_WAITING_WEIGHT // 2 - 2)
         self.assertTrue(socket.frame(half).state.reading)
         self.assertFalse(socket.frame(half).state.reading)
 

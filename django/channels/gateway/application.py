@@ -21,10 +21,11 @@ from django.conf import settings
 from ..log import shown
 from ..protocol import GATEWAY_PREFIX
 from ..subprotocols import known_subprotocols
-from . import websocket
+from . import codes
 from .backlog import ResponseStore
 from .connection import Connection, ServerSend
 from .daphne import correct_scope, response_lock, with_flow_control
+from .frames import FrameRoom
 from .http import Request
 from .limits import check_head, check_request, make_limits
 from .reader import InboxReader
@@ -79,6 +80,11 @@ class Gateway:
         self.send_event = self.events.send
         self.responses = ResponseStore(layer, self.loop, self.limits)
         self._session_cookie = settings.SESSION_COOKIE_NAME.encode("latin-1")
+        #: What the frames of all sockets take, and the answers that their clients have not read; and the
+        #: rooms for the frames of each address.
+        self.frames = FrameRoom(self.limits.frames_memory)
+        self.unread = FrameRoom(self.limits.unread_memory)
+        self._rooms: dict[str, FrameRoom] = {}
         self._number = 0
         self._reading = self.loop.create_task(self.reader.run())
 
@@ -182,6 +188,7 @@ class Gateway:
         connection = self._open(WebSocket, message, send)
         state = connection.state
         state.known_subprotocols = known_subprotocols()
+        state.use_rooms(self._enter_room(connection), self.unread)
         connection.perform([state.last_will()])
         connection.perform(state.connect(message))
         connection.reader = asyncio.ensure_future(self._read_frames(connection, receive))
@@ -204,7 +211,7 @@ class Gateway:
             connection.overdue.cancel()
         for task in (connection.reader, writer):
             task.cancel()
-        connection.perform(state.gone(websocket.GONE))
+        connection.perform(state.gone(codes.GONE))
         self._detach(connection)
         if writer.done() and not writer.cancelled():
             # Once the client has gone, servers raise an OSError, or other exceptions.
@@ -222,7 +229,7 @@ class Gateway:
             if event["type"] == "websocket.receive":
                 connection.perform(state.frame(event.get("text"), event.get("bytes")))
             elif event["type"] == "websocket.disconnect":
-                connection.perform(state.gone(event.get("code") or websocket.GONE))
+                connection.perform(state.gone(event.get("code") or codes.GONE))
                 return
 
     # Connections.
@@ -250,6 +257,23 @@ class Gateway:
         self.connections[channel] = connection
         return connection
 
+    def _enter_room(self, connection: Connection) -> FrameRoom:
+        """Return the room for the frames of this socket, which all sockets of its address share."""
+        address = connection.client[0]
+        room = self._rooms.get(address)
+        if room is None:
+            room = self._rooms[address] = FrameRoom(self.limits.address_frames, self.frames)
+        room.sockets += 1
+        return room
+
+    def _leave_room(self, connection: Connection) -> None:
+        if isinstance(connection.state, WebSocket):
+            address = connection.client[0]
+            room = self._rooms[address]
+            room.sockets -= 1
+            if not room.sockets:
+                del self._rooms[address]
+
     def _detach(self, connection: Connection) -> None:
         """Its client has gone: it leaves its groups, and stays known only while an event is in flight."""
         connection.detached = True
@@ -262,6 +286,8 @@ class Gateway:
             if self.connections.pop(connection.channel, None) is not None:
                 if connection.flight is not None:
                     self.events.landed(connection)
+                connection.state.release()
+                self._leave_room(connection)
                 for name in connection.wills:
                     self.inbox.clear_will(name)
                 for channel in connection.state.channels:

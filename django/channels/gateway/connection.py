@@ -79,13 +79,6 @@ class Connection:
         self._paused: Any = None
         self._pauses = 0
 
-    def reply(self, message: dict[str, Any]) -> None:
-        """Handle a message on the reply channel."""
-        actions = self.state.reply(message)
-        if self.flight is not None and self.state.in_flight != self.flight[1]:
-            self.gateway.events.landed(self, message)
-        self.perform(actions)
-
     def perform(self, actions: Iterable[Action]) -> None:
         """Carry out `actions`."""
         for action in actions:
@@ -177,7 +170,14 @@ class Connection:
         with getattr(self._send, "paused_reading", nullcontext)():
             while not self.state.reading and not self._finished:
                 self._paused = self.gateway.loop.create_future()
+                self.state.call_when_free(self._look_again)
                 await self._paused
+
+    def _look_again(self) -> None:
+        """Let the reader look whether it may read. There may be room that others took."""
+        if self._paused is not None:
+            _wake(self._paused)
+            self._pauses += 1
 
 
 def _wake(future: Any) -> None:

@@ -38,6 +38,13 @@ class Limits(NamedTuple):
     target_size: int = 8 * KB
     #: Requests and handshakes of one address that may wait for their turn: above it, 503 and 1013.
     address_waiting: int = 1000
+    #: Size of the frames of one address, and of all, that workers have not handled: above it, their sockets
+    #: are not read.
+    address_frames: int = 32 * MB
+    frames_memory: int = 64 * MB
+    #: Size of the answers of all sockets that clients have not read: above it, a socket whose client has not
+    #: read 64 KB has to wait with its frames.
+    unread_memory: int = 64 * MB
     #: Size of a response that may wait for its client while its worker goes on.
     response_size: int = 16 * MB
     #: Size of all responses that wait for clients: in memory, and in a temporary file.

@@ -109,7 +109,11 @@ class InboxReader:
                 connection.groups.discard(message[GROUP_DISCARD])
                 self._leave(message[GROUP_DISCARD], connection)
         elif connection is not None:
-            connection.reply(message)
+            state, flight = connection.state, connection.flight
+            actions = state.reply(message)
+            if flight is not None and state.in_flight != flight[1]:
+                connection.gateway.events.landed(connection, message)
+            connection.perform(actions)
 
     def leave_all(self, connection: Connection) -> None:
         """Remove a connection from its groups, here and in the layer."""

@@ -30,7 +30,7 @@ from ..protocol import (
     WEBSOCKET_CONNECT,
     WEBSOCKET_RECEIVE,
 )
-from .turns import STALL_TIMEOUT, Lane, Waiting, cost_of
+from .turns import STALL_TIMEOUT, UNLIMITED, Lane, Waiting, cost_of
 
 if TYPE_CHECKING:
     from ..layers.base import BaseChannelLayer, Inbox
@@ -100,16 +100,11 @@ class EventSender:
         now = self._loop.time()
         lane = self._lanes.get(channel)
         if lane is not None:
-            if lane.is_full:
+            if lane.in_flight >= lane.limit or lane.waiting.size:
                 self._wait(lane, connection, message, now)
                 return
             connection.flight = (lane, message[EVENT_ID], now, not lane.in_flight)
             lane.in_flight += 1
-        self._send_now(connection, channel, message, now)
-
-    def _send_now(
-        self, connection: Connection, channel: str, message: dict[str, Any], now: float
-    ) -> None:
         deadline = now + SEND_TIMEOUT
         refused = self._refused.get(channel)
         if refused and EVENT_ID in message:
@@ -127,15 +122,16 @@ class EventSender:
         flight, connection.flight = connection.flight, None
         if flight is None:
             return
-        lane, _, sent_at, was_alone = flight
-        if message is not None and ACK in message:
-            ran = message.get(RAN, 0)
-            if ran >= 0:
-                now = lane.landed_at = self._loop.time()
-                lane.window.acked(now, sent_at, ran, lane.in_flight, was_alone)
+        lane = flight[0]
+        lane.acks += 1
+        # While nothing waits here, a quarter of the events is enough to learn from.
+        if lane.limit < UNLIMITED or lane.acks & 3 == 0:
+            if message is not None and ACK in message:
+                lane.learn(self._loop.time(), flight[2], message.get(RAN, 0), flight[3])
         lane.in_flight -= 1
-        while lane.waiting and lane.in_flight < lane.window.limit:
-            self._send_next(lane)
+        if lane.waiting.size:
+            while lane.waiting.size and lane.in_flight < lane.limit:
+                self._send_next(lane)
 
     def _send_next(self, lane: Lane) -> None:
         """Send the event whose turn it is, unless it was refused."""
@@ -145,7 +141,12 @@ class EventSender:
             now = self._loop.time()
             connection.flight = (lane, entry.message[EVENT_ID], now, not lane.in_flight)
             lane.in_flight += 1
-            self._send_now(connection, lane.channel, entry.message, now)
+            deadline = now + SEND_TIMEOUT
+            refused = self._refused.get(lane.channel)
+            if refused:
+                refused.append((deadline, connection, entry.message))
+            else:
+                self._send(connection, lane.channel, entry.message, deadline)
 
     def _wait(
         self, lane: Lane, connection: Connection, message: dict[str, Any], now: float
@@ -173,7 +174,7 @@ class EventSender:
                 seconds = SEND_TIMEOUT
             entry.deadline = now + seconds
             lane.deadlines.setdefault(seconds, deque()).append(entry)
-        if not lane.waiting:
+        if not lane.waiting.size:
             lane.landed_at = now
         lane.waiting.push(connection.client, cost_of(message), entry)
         if self._turn_timer is None:
@@ -193,7 +194,7 @@ class EventSender:
                     if connection is not None:
                         connection.perform(connection.state.refused(lane.channel))
                 remain = remain or bool(entries)
-            if lane.waiting and now - lane.landed_at > STALL_TIMEOUT:
+            if lane.waiting.size and now - lane.landed_at > STALL_TIMEOUT:
                 lane.landed_at = now
                 self._send_next(lane)
             remain = remain or len(lane.waiting) > 0

@@ -7,7 +7,7 @@ the worker has acknowledged this one; until then it is *in flight*. Pure: no I/O
 
 from __future__ import annotations
 
-from typing import Any, Tuple
+from typing import Any, Callable, Tuple
 
 from ..protocol import EVENT_ID, REPLY_CHANNEL, SESSION, apply_patch
 
@@ -62,6 +62,12 @@ class ConnectionState:
     def unreachable(self) -> list[Action]:
         """Handle that the layer has been unavailable for a while, and with it the answer to an event."""
         return []
+
+    def call_when_free(self, callback: Callable[[], Any]) -> None:
+        """Call `callback()` when there may be room that other connections take now."""
+
+    def release(self) -> None:
+        """Give back what the connection takes of the room that it shares: its gateway forgets it."""
 
     def merge(self, patch: Any) -> bool:
         """Apply what a consumer changed in the session. Return False if `patch` is None."""

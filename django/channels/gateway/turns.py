@@ -95,7 +95,7 @@ class FairQueue:
     A key that comes back after a pause gets no credit for the pause. Belongs to one event loop.
     """
 
-    __slots__ = ("_children", "_finished", "_heap", "_number", "_size", "_virtual")
+    __slots__ = ("_children", "_finished", "_heap", "_number", "size", "_virtual")
 
     def __init__(self) -> None:
         self._children: dict[Any, Any] = {}
@@ -103,10 +103,10 @@ class FairQueue:
         #: What each key has got, on a common scale that begins where the last turn was.
         self._finished: dict[Any, float] = {}
         self._virtual = 0.0
-        self._number = self._size = 0
+        self._number = self.size = 0
 
     def __len__(self) -> int:
-        return self._size
+        return self.size
 
     def count(self, part: Any) -> int:
         """Return how many items wait whose key begins with `part`."""
@@ -114,7 +114,7 @@ class FairQueue:
 
     def push(self, key: ClientKey, cost: float, item: Any) -> None:
         """Add an item, which takes `cost` of its key's share."""
-        self._size += 1
+        self.size += 1
         part, rest = key[0], key[1:]
         child: Any = self._children.get(part)
         if child is None:
@@ -127,7 +127,7 @@ class FairQueue:
 
     def pop(self) -> tuple[float, Any]:
         """Remove and return (cost, item) of the key whose turn it is."""
-        self._size -= 1
+        self.size -= 1
         self._virtual, _, part = heappop(self._heap)
         child = self._children[part]
         cost, item = child.pop() if isinstance(child, FairQueue) else child.popleft()
@@ -154,22 +154,36 @@ class FairQueue:
 class Lane:
     """The events of one channel: how many are in flight, and those that wait for their turn."""
 
-    __slots__ = ("channel", "deadlines", "in_flight", "landed_at", "waiting", "window")
+    __slots__ = (
+        "acks",
+        "channel",
+        "deadlines",
+        "in_flight",
+        "landed_at",
+        "limit",
+        "waiting",
+        "window",
+    )
 
     def __init__(self, channel: str) -> None:
         self.channel = channel
         self.window = Window()
+        #: How many may be in flight: that of the window.
+        self.limit = UNLIMITED
         self.in_flight = 0
+        #: How many events were acknowledged.
+        self.acks = 0
         #: When an event was last acknowledged, or let through because none was.
         self.landed_at = 0.0
         self.waiting = FairQueue()
         #: The events that are refused if they wait too long, by the seconds they may wait, in order.
         self.deadlines: dict[float, deque[Waiting]] = {}
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the next event has to wait for its turn."""
-        return self.in_flight >= self.window.limit or len(self.waiting) > 0
+    def learn(self, now: float, sent_at: float, ran: int, was_alone: bool) -> None:
+        """Learn from an acknowledgement: see `Window.acked`."""
+        self.landed_at = now
+        self.window.acked(now, sent_at, ran, self.in_flight, was_alone)
+        self.limit = self.window.limit
 
 
 class Waiting:

@@ -6,8 +6,7 @@ The messages follow the ASGI 1.0 specification's WebSocket section, with the con
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 
 from ..layers.messages import weigh
 from ..protocol import (
@@ -25,6 +24,8 @@ from ..protocol import (
     WEBSOCKET_RECEIVE,
 )
 from ..subprotocols import choose
+from .codes import FAILED, GONE, NORMAL, OVERLOADED, RESTARTED, SENDABLE, TOO_BIG
+from .frames import MAX_FRAME, SMALL_FRAME, UNLIMITED, FrameQueue, FrameRoom
 from .handshake import HandshakeBuffer, answer_to_handshake, length_of
 from .state import COUNT, DISCARD, FINISH, LOG, SET_WILL, WRITE, Action, ConnectionState
 
@@ -44,34 +45,12 @@ TRANSITIONS = {
     (CLOSING, "drained"): CLOSED,
 }
 
-# Close codes, of RFC 6455 and the IANA registry.
-NORMAL = 1000
-GONE = 1006
-TOO_BIG = 1009
-FAILED = 1011
-RESTARTED = 1012
-OVERLOADED = 1013
-
-#: The codes below 3000 that a server may send. 1005, 1006 and 1015 are never sent.
-_SENDABLE = frozenset(range(1000, 1015)) - {1004, 1005, 1006}
-
-#: Frames, and their weight in bytes, that wait for a worker before the socket is no longer read.
-MAX_WAITING = 64
-MAX_WAITING_WEIGHT = 1024 * 1024
-
-#: The heaviest frame that fits into a message, with room for the other keys.
-MAX_FRAME = 1024 * 1024 - 16 * 1024
-
-#: Frames that wait may go to the worker together, up to this weight in bytes.
-MAX_BATCH_WEIGHT = 512 * 1024
-
-#: Milliseconds of a worker's time for which frames may go together, by how long the last ones took. So a
-#: client that sends much to a slow consumer doesn't keep a worker from others.
-MAX_BATCH_TIME = 25
-
 #: Messages, and their length, that wait for a client that reads slowly.
 MAX_UNREAD = 1000
 MAX_UNREAD_WEIGHT = 4 * 1024 * 1024
+
+#: The length of answers that each client may have unread, whatever others have.
+MIN_UNREAD_WEIGHT = 64 * 1024
 
 # Who sent a message. Too many unread messages of others close the socket. Too many of its own consumers
 # stop its frames from being handled.
@@ -94,10 +73,8 @@ class WebSocket(ConnectionState):
         self.known_subprotocols: Sequence[str] = ()  # the site's, for an answer that names none
         self._subprotocols: Sequence[str] = ()
         self._order = 0
-        self._waiting: deque[tuple[int, dict[str, Any]]] = deque()  # (weight, frame)
-        self._waiting_weight = 0
-        self._frames_sent = 0  # in the event in flight, if that is frames
-        self._batch_size = MAX_WAITING
+        self._frames = FrameQueue(UNLIMITED)
+        self._all_unread = UNLIMITED
         self._buffered = HandshakeBuffer()
         self._unread = [0, 0]  # by sender: OTHERS, OWN
         self._unread_weight = [0, 0]
@@ -121,9 +98,10 @@ class WebSocket(ConnectionState):
             return [(COUNT, "frames_too_big"), *self._close(TOO_BIG)]
         self._order += 1
         if self.in_flight is None and not self._is_suspended():
+            if weight > SMALL_FRAME:
+                self._frames.send(weight)
             return [self._receive({key: value, "order": self._order})]
-        self._waiting.append((weight, {key: value, "order": self._order}))
-        self._waiting_weight += weight
+        self._frames.add(weight, {key: value, "order": self._order})
         return []
 
     def gone(self, code: int = GONE) -> list[Action]:
@@ -142,7 +120,23 @@ class WebSocket(ConnectionState):
     @property
     def reading(self) -> bool:
         """Whether the socket may be read. Not while too many frames wait for a worker."""
-        return len(self._waiting) < MAX_WAITING and self._waiting_weight < MAX_WAITING_WEIGHT
+        frames = self._frames
+        return (not frames.waiting and not frames.all.full_rooms) or frames.has_room
+
+    def use_rooms(self, frames: FrameRoom, unread: FrameRoom) -> None:
+        """Count frames of the client in `frames`, and answers that it has not read in `unread`."""
+        self._frames, self._all_unread = FrameQueue(frames), unread
+
+    def call_when_free(self, callback: Callable[[], Any]) -> None:
+        """Call `callback()` when there may be room for frames that other sockets take now."""
+        self._frames.room.call_when_free(callback)
+
+    def release(self) -> None:
+        """Count nothing of this socket any more: its gateway forgets it."""
+        self._frames.clear()
+        self._frames.landed()
+        self._all_unread.used -= self._unread_weight[OWN]
+        self._unread_weight[OWN] = 0
 
     # What the workers and the rest of the site send.
 
@@ -165,17 +159,11 @@ class WebSocket(ConnectionState):
         if message.get(ERROR):
             actions += self._close(FAILED)
         if ACK in message:
-            self.in_flight = None
-            if self._frames_sent:
-                self._learn_batch_size(message.get(RAN, 0))
-            actions += self._decide()
+            self._end_event(message.get(RAN, 0))
+            if self._buffered.decision is not None:
+                actions += self._decide()
             actions += self._next()
         return actions
-
-    def _learn_batch_size(self, ran: int) -> None:
-        """Bound how many frames go together next: those of the last event ran for `ran` milliseconds."""
-        size = MAX_BATCH_TIME * self._frames_sent // ran if ran > 0 else MAX_WAITING
-        self._batch_size = max(1, min(MAX_WAITING, size))
 
     def _merge_session(self, patch: Any) -> list[Action]:
         """Apply what a consumer changed in the session, in the last will too."""
@@ -267,7 +255,7 @@ class WebSocket(ConnectionState):
         """Close the socket as a reply asks, with True or a close code."""
         if code is True:
             code = NORMAL
-        elif not isinstance(code, int) or not (code in _SENDABLE or 3000 <= code <= 4999):
+        elif not isinstance(code, int) or not (code in SENDABLE or 3000 <= code <= 4999):
             text = "A reply closes %s with %s, which isn't a close code: 1011 was sent instead."
             return [(LOG, "error", text, self.path, repr(code)), *self._close(FAILED)]
         return self._close(code)
@@ -283,15 +271,20 @@ class WebSocket(ConnectionState):
             return [(COUNT, "slow_clients"), (DISCARD,), *self._close(OVERLOADED)]
         self._unread[sender] += 1
         self._unread_weight[sender] += len(value)
+        if sender:
+            self._all_unread.used += len(value)
         return [(WRITE, {"type": "websocket.send", key: value}, sender)]
 
     def written(self, event: dict[str, Any], sender: bool | None) -> list[Action]:
         """Handle that the server has taken an event: the client reads. `sender` is None for no frame."""
         if sender is None:
             return []
+        length = length_of(event)
         self._unread[sender] -= 1
-        self._unread_weight[sender] -= length_of(event)
-        if self.in_flight is None and sender and self._waiting:
+        self._unread_weight[sender] -= length
+        if sender:
+            self._all_unread.used -= length
+        if self.in_flight is None and sender and self._frames.waiting:
             return self._next()
         return []
 
@@ -302,19 +295,22 @@ class WebSocket(ConnectionState):
         )
 
     def _is_suspended(self) -> bool:
-        """Return whether frames are not handled, because the client does not read the answers to them."""
-        return self.phase == OPEN and self._is_behind(OWN)
+        """Return whether frames are not handled, because this client, or all together, leave much unread."""
+        if self.phase != OPEN:
+            return False
+        is_full = self._all_unread.used >= self._all_unread.limit
+        return self._is_behind(OWN) or (is_full and self._unread_weight[OWN] >= MIN_UNREAD_WEIGHT)
 
     # What goes wrong.
 
     def lost(self) -> list[Action]:
         """Handle that the worker died that handled the event in flight, or that the event expired."""
-        self.in_flight = None
+        self._end_event()
         return [(COUNT, "lost"), *self._close(FAILED), *self._next()]
 
     def refused(self, channel: str) -> list[Action]:
         """Handle that the layer did not take the event in flight, because `channel` is full."""
-        self.in_flight = None
+        self._end_event()
         actions: list[Action] = [(COUNT, "refused")]
         if channel == WEBSOCKET_CONNECT:
             # Accept it, because a browser sees the close code of an open socket only. No event was sent.
@@ -329,7 +325,7 @@ class WebSocket(ConnectionState):
             # Nothing tells whether a worker has taken the connect event.
             self.connected = False
             return self._deny()
-        self.in_flight = None
+        self._end_event()
         return self._close(RESTARTED) + self._next()
 
     def timeout(self) -> list[Action]:
@@ -347,6 +343,12 @@ class WebSocket(ConnectionState):
 
     # The steps behind them.
 
+    def _end_event(self, ran: int | None = None) -> None:
+        """Note that no event is in flight. Its consumers ran for `ran` milliseconds, if that is known."""
+        self.in_flight = None
+        if ran or self._frames.sent:
+            self._frames.landed(ran)
+
     def _move(self, event: str) -> None:
         self.phase = TRANSITIONS.get((self.phase, event), self.phase)
         if self.phase in (CLOSING, CLOSED):
@@ -355,7 +357,7 @@ class WebSocket(ConnectionState):
     def _deny(self) -> list[Action]:
         """Refuse the handshake. The site is not told of the end of a socket that it denied."""
         self._move("deny")
-        self.in_flight = None
+        self._end_event()
         return [
             (COUNT, "denied"),
             (WRITE, {"type": "websocket.close", "code": NORMAL}, None),
@@ -368,8 +370,7 @@ class WebSocket(ConnectionState):
             return []
         self._move("gone" if self.phase == CONNECTING else "close")
         self.close_code = code
-        self._waiting.clear()
-        self._waiting_weight = 0
+        self._frames.clear()
         return [
             (WRITE, {"type": "websocket.close", "code": code}, None),
             (FINISH,),
@@ -380,8 +381,8 @@ class WebSocket(ConnectionState):
         """Send the next event, unless one is in flight."""
         if self.in_flight is not None or self._is_suspended():
             return []
-        if self._waiting:
-            return [self._receive(*self._batch())]
+        if self._frames.waiting:
+            return [self._receive(*self._frames.take_batch())]
         if self.phase == CLOSING:
             self._move("drained")
             if self.connected:
@@ -390,22 +391,7 @@ class WebSocket(ConnectionState):
                 return [self.event(WEBSOCKET_DISCONNECT, self._order, message)]
         return []
 
-    def _batch(self) -> list[dict[str, Any]]:
-        """Take as many of the waiting frames as may go out together, at least one."""
-        frames: list[dict[str, Any]] = []
-        total = 0
-        while self._waiting:
-            weight, frame = self._waiting[0]
-            if frames and (total + weight > MAX_BATCH_WEIGHT or len(frames) >= self._batch_size):
-                break
-            self._waiting.popleft()
-            self._waiting_weight -= weight
-            total += weight
-            frames.append(frame)
-        return frames
-
     def _receive(self, *frames: dict[str, Any]) -> Action:
         message: dict[str, Any] = frames[0] if len(frames) == 1 else {FRAMES: list(frames)}
         message["path"] = self.path
-        self._frames_sent = len(frames)
         return self.event(WEBSOCKET_RECEIVE, frames[-1]["order"], message)

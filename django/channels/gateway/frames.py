@@ -1,0 +1,177 @@
+"""
+The frames of sockets that workers have not handled: those of one socket, and what all take together. Pure: no
+I/O, no clock.
+
+Reading from a socket pauses while too much of it waits, or too much of all sockets of its address, or of the
+gateway. So a gateway needs a bounded amount of memory, however many sockets send to a slow consumer.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from typing import Any, Callable
+
+#: Frames, and their weight in bytes, that wait for a worker before the socket is no longer read.
+MAX_WAITING = 64
+MAX_WAITING_WEIGHT = 1024 * 1024
+
+#: The heaviest frame that fits into a message, with room for the other keys.
+MAX_FRAME = 1024 * 1024 - 16 * 1024
+
+#: Frames that wait may go to the worker together, up to this weight in bytes.
+MAX_BATCH_WEIGHT = 512 * 1024
+
+#: Milliseconds of a worker's time for which frames may go together, by how long the last ones took. So a
+#: client that sends much to a slow consumer doesn't keep a worker from others.
+MAX_BATCH_TIME = 25
+
+#: The weight up to which a frame that is sent at once isn't counted.
+SMALL_FRAME = 4096
+
+#: How often the limit of a room may be exceeded by the first frames of sockets that have none.
+HARD_LIMIT = 2
+
+
+class FrameRoom:
+    """
+    What the frames of several sockets take: `used` of `limit` bytes. A room may be part of another.
+
+    Belongs to the event loop of its gateway.
+    """
+
+    __slots__ = ("full_rooms", "limit", "outer", "sockets", "used", "_waiters")
+
+    def __init__(self, limit: int, outer: FrameRoom | None = None) -> None:
+        self.limit = limit
+        self.outer = outer
+        self.used = 0
+        #: Of the outermost room: how many rooms in it, itself included, have reached their limit.
+        self.full_rooms = 0
+        #: How many sockets have this room. For the gateway, which forgets a room without any.
+        self.sockets = 0
+        self._waiters: dict[Callable[[], Any], None] = {}
+
+    @property
+    def outermost(self) -> FrameRoom:
+        """The room that isn't part of another."""
+        return self if self.outer is None else self.outer.outermost
+
+    def take(self, weight: int) -> None:
+        """Count `weight` bytes."""
+        used, self.used = self.used, self.used + weight
+        if used < self.limit <= self.used:
+            self.outermost.full_rooms += 1
+        if self.outer is not None:
+            self.outer.take(weight)
+
+    def give(self, weight: int) -> None:
+        """Count `weight` bytes less, and call those who wait for room."""
+        used, self.used = self.used, self.used - weight
+        if self.used < self.limit <= used:
+            self.outermost.full_rooms -= 1
+        if self._waiters:
+            self._call_waiters()
+        if self.outer is not None:
+            self.outer.give(weight)
+
+    def allows(self, has_frames: bool) -> bool:
+        """
+        Return whether a socket may be read. One that has no frames may exceed the limit, so that it doesn't
+        wait for others, but not HARD_LIMIT times the limit.
+        """
+        limit = self.limit if has_frames else self.limit * HARD_LIMIT
+        return self.used < limit and (self.outer is None or self.outer.allows(has_frames))
+
+    def call_when_free(self, callback: Callable[[], Any]) -> None:
+        """Call `callback()` once when there may be room again."""
+        room: FrameRoom | None = self
+        while room is not None:
+            if room.used >= room.limit:
+                room._waiters[callback] = None
+            room = room.outer
+
+    def _call_waiters(self) -> None:
+        # Not all at once, because each of them may add a frame.
+        number = (self.limit - self.used) // MAX_FRAME + 1 if self.used < self.limit else 0
+        for callback in list(self._waiters)[:number]:
+            del self._waiters[callback]
+            callback()
+
+
+#: For sockets that no gateway has.
+UNLIMITED = FrameRoom(sys.maxsize)
+
+
+class FrameQueue:
+    """
+    The frames of one socket: those that wait for a worker, and those of the event in flight.
+
+    Belongs to the event loop of its gateway.
+    """
+
+    __slots__ = ("all", "room", "sent", "waiting", "_batch_size", "_in_flight", "_weight")
+
+    def __init__(self, room: FrameRoom) -> None:
+        self.room = room
+        self.all = room.outermost
+        #: (weight, frame) of each that waits.
+        self.waiting: deque[tuple[int, dict[str, Any]]] = deque()
+        self._weight = 0
+        #: How many frames the event in flight has, if they are counted.
+        self.sent = 0
+        self._in_flight = 0  # their weight
+        self._batch_size = MAX_WAITING
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the socket may be read."""
+        waiting = self.waiting
+        if len(waiting) >= MAX_WAITING or self._weight >= MAX_WAITING_WEIGHT:
+            return False
+        return self.room.allows(bool(waiting or self._in_flight))
+
+    def add(self, weight: int, frame: dict[str, Any]) -> None:
+        """Let a frame wait."""
+        self.waiting.append((weight, frame))
+        self._weight += weight
+        self.room.take(weight)
+
+    def send(self, weight: int) -> None:
+        """Count a frame that is sent without waiting. A small one need not be counted."""
+        self.sent, self._in_flight = 1, weight
+        self.room.take(weight)
+
+    def take_batch(self) -> list[dict[str, Any]]:
+        """Take as many of the waiting frames as may go out together, at least one. They are in flight."""
+        frames: list[dict[str, Any]] = []
+        total = 0
+        while self.waiting:
+            weight, frame = self.waiting[0]
+            if frames and (total + weight > MAX_BATCH_WEIGHT or len(frames) >= self._batch_size):
+                break
+            self.waiting.popleft()
+            total += weight
+            frames.append(frame)
+        self._weight -= total
+        self.sent, self._in_flight = len(frames), total
+        return frames
+
+    def landed(self, ran: int | None = None) -> None:
+        """
+        Count that the event in flight has ended. If its consumers ran for `ran` milliseconds, that bounds how
+        many frames go together next.
+        """
+        if ran is not None:
+            size = MAX_BATCH_TIME * (self.sent or 1) // ran if ran > 0 else MAX_WAITING
+            self._batch_size = max(1, min(MAX_WAITING, size))
+        if self.sent:
+            weight, self._in_flight, self.sent = self._in_flight, 0, 0
+            self.room.give(weight)
+
+    def clear(self) -> None:
+        """Forget the frames that wait."""
+        weight, self._weight = self._weight, 0
+        self.waiting.clear()
+        if weight:
+            self.room.give(weight)

@@ -1,0 +1,204 @@
+"""What the frames of all sockets of a gateway may take: reading pauses, and goes on."""
+
+import asyncio
+import unittest
+
+from django.channels import protocol
+from django.channels.gateway.frames import FrameRoom
+from django.channels.gateway.websocket import MIN_UNREAD_WEIGHT, WebSocket
+from django.channels.layers.memory import MemoryChannelLayer
+
+from .support.waiting import TIMEOUT
+
+KB = 1024
+
+
+class RoomTests(unittest.TestCase):
+    def setUp(self):
+        self.all = FrameRoom(1000)
+        self.room, self.other = FrameRoom(600, self.all), FrameRoom(600, self.all)
+
+    def test_a_socket_with_frames_is_not_read_above_the_limit_of_its_address(self):
+        self.room.take(600)
+        self.assertFalse(self.room.allows(True))
+        self.assertTrue(self.other.allows(True))
+        self.room.give(1)
+        self.assertTrue(self.room.allows(True))
+
+    def test_a_socket_without_frames_is_read_up_to_twice_the_limit(self):
+        self.room.take(1199)
+        self.assertTrue(self.room.allows(False))
+        self.room.take(1)
+        self.assertFalse(self.room.allows(False))
+
+    def test_the_limit_of_all_holds_for_each_address(self):
+        self.room.take(500)
+        self.other.take(500)
+        self.assertEqual(self.all.used, 1000)
+        self.assertFalse(self.room.allows(True))
+        self.assertFalse(self.other.allows(True))
+        self.assertEqual(self.all.full_rooms, 1)
+        self.other.give(500)
+        self.room.give(500)
+        self.assertEqual((self.all.used, self.all.full_rooms), (0, 0))
+
+    def test_who_waits_is_called_once_when_there_is_room(self):
+        called = []
+        self.room.take(700)
+        self.room.call_when_free(lambda: called.append("socket"))
+        self.room.give(50)
+        self.assertEqual(called, [])
+        self.room.give(100)
+        self.assertEqual(called, ["socket"])
+        self.room.give(100)
+        self.assertEqual(called, ["socket"])
+
+    def test_room_that_another_address_frees_is_noticed(self):
+        called = []
+        self.other.take(900)
+        self.room.take(200)
+        self.room.call_when_free(lambda: called.append("socket"))
+        self.other.give(200)
+        self.assertEqual(called, ["socket"])
+
+
+class SocketTests(unittest.TestCase):
+    def setUp(self):
+        self.frames, self.unread = FrameRoom(100 * KB), FrameRoom(200 * KB)
+
+    def socket(self):
+        socket = WebSocket("gateway.test!1", "/")
+        socket.use_rooms(FrameRoom(1000 * KB, self.frames), self.unread)
+        socket.connect({"path": "/", "root_path": ""})
+        socket.reply(protocol.ack(0, [{"accept": True}]))
+        return socket
+
+    def test_sockets_with_frames_are_not_read_while_all_together_have_too_much(self):
+        sockets = [self.socket() for _ in range(20)]
+        reads = 0
+        for _ in range(100):
+            for socket in sockets:
+                if socket.reading:
+                    socket.frame(None, b"x" * 10 * KB)
+                    reads += 1
+        self.assertLessEqual(self.frames.used, 210 * KB)
+        self.assertGreaterEqual(reads, 10)
+        for socket in sockets:
+            while socket.in_flight is not None:
+                socket.reply(protocol.ack(socket.in_flight))
+        self.assertEqual((self.frames.used, self.frames.full_rooms), (0, 0))
+        self.assertTrue(all(socket.reading for socket in sockets))
+
+    def test_whatever_ends_a_socket_gives_its_room_back(self):
+        def lose(socket):
+            socket.lost()
+
+        def refuse(socket):
+            socket.refused("websocket.receive")
+
+        def reset(socket):
+            socket.reset()
+
+        def leave(socket):
+            socket.gone()
+            while socket.in_flight is not None:
+                socket.reply(protocol.ack(socket.in_flight))
+
+        def close(socket):
+            socket.reply(protocol.ack(socket.in_flight, [{"close": True}]))
+
+        def forget(socket):
+            socket.gone()
+            socket.release()
+
+        for end in (lose, refuse, reset, leave, close, forget):
+            with self.subTest(end.__name__):
+                socket = self.socket()
+                for _ in range(5):
+                    socket.frame(None, b"x" * 10 * KB)
+                end(socket)
+                self.assertEqual((self.frames.used, self.frames.full_rooms), (0, 0))
+
+    def answer(self, socket, size):
+        socket.frame("question")
+        actions = socket.reply(protocol.ack(socket.in_flight, [{"bytes": b"x" * size}]))
+        return [action for action in actions if action[0] == "write"]
+
+    def test_a_client_that_does_not_read_waits_earlier_if_all_have_much_unread(self):
+        slow, quick = self.socket(), self.socket()
+        (_, event, note), *_ = self.answer(slow, MIN_UNREAD_WEIGHT)
+        slow.frame("next")
+        self.assertIsNotNone(slow.in_flight)
+        slow.reply(protocol.ack(slow.in_flight))
+        self.answer(self.socket(), 200 * KB)
+        slow.frame("waits")
+        self.assertIsNone(slow.in_flight)
+        quick.frame("goes on")
+        self.assertIsNotNone(quick.in_flight)
+        slow.written(event, note)
+        self.assertIsNotNone(slow.in_flight)
+
+
+class GatewayTests(unittest.TestCase):
+    """A gateway without workers: the test acknowledges the events."""
+
+    def setUp(self):
+        self.layer = MemoryChannelLayer(threads=0)
+        self.layer.alias, self.layer.routing = "test", []
+        self.layer.gateway_options = {"frames_memory": 100 * KB}
+        self.read = []
+
+    async def visit(self, number):
+        """Be a client that sends frames of 60 KB, as fast as they are read."""
+        client = ["192.0.2.%d" % number, 1]
+        scope = {"type": "websocket", "path": "/", "headers": [], "client": client}
+        events = iter([{"type": "websocket.connect"}])
+
+        async def receive():
+            for event in events:
+                return event
+            await asyncio.sleep(0)
+            self.read.append(number)
+            return {"type": "websocket.receive", "bytes": b"x" * 60 * KB}
+
+        async def send(event):
+            pass
+
+        await self.layer.gateway(scope, receive, send)
+
+    async def serve(self, channel, *replies):
+        """Acknowledge the next event on `channel`."""
+        message = None
+        while message is None:
+            await asyncio.sleep(0)
+            _, message = self.layer.receive_many([channel])
+        address, number = protocol.reply_address(message)
+        self.layer.deliver(address, protocol.ack(number, list(replies)))
+
+    async def settled(self):
+        """Wait until nothing more is read. Return how much was."""
+        before = None
+        while before != len(self.read):
+            before = len(self.read)
+            for _ in range(50):
+                await asyncio.sleep(0)
+        return before
+
+    def test_reading_pauses_and_goes_on_when_another_socket_is_served(self):
+        async def main():
+            visits = [asyncio.ensure_future(self.visit(number)) for number in range(2)]
+            for _ in visits:
+                await self.serve("websocket.connect", {"accept": True})
+            before = await self.settled()
+            self.assertLessEqual(before, 5)
+            self.assertEqual(set(self.read), {0, 1})
+            for _ in range(10):
+                await self.serve("websocket.receive")
+                await self.settled()
+            self.assertGreater(len(self.read), before + 3)
+            self.assertLessEqual(self.layer.gateway.frames.used, 300 * KB)
+            for each in visits:
+                each.cancel()
+            await asyncio.wait(visits)
+
+        asyncio.run(asyncio.wait_for(main(), TIMEOUT))
