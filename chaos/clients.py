@@ -162,6 +162,28 @@ async def readers(stack, options):
     return "\n".join([await bystanders_beside(stack, each, crowd) for each in programs])
 
 
+async def kill_a_worker_of(stack, make_crowd):
+    """Kill the worker that streams to all of a crowd. Each of them must learn of it. Return a text."""
+    gateway = stack.gateway()
+    worker = stack.worker(threads=4)
+    crowd = make_crowd([gateway.port])
+    await crowd.come(60)
+    worker.kill()
+    limit = PATIENT["lease"] + 2 * PATIENT["heartbeat"]
+    seconds = await until(
+        lambda: all(each.over for each in crowd.members),
+        limit,
+        "the ends of a killed worker's streams",
+    )
+    counted = await count_of(gateway, "lost")
+    await crowd.leave()
+    require(counted >= len(crowd.members), "%d of %d counted", counted, len(crowd.members))
+    gateway.kill()
+    return "a killed worker's %d streams broke off within %.1f s (lease %g s), all counted as lost" % (
+        len(crowd.members), seconds, PATIENT["lease"],
+    )  # fmt: skip
+
+
 @row(
     "events",
     "clients of idle server-sent events, beside a site of 4 threads",
@@ -172,7 +194,7 @@ async def readers(stack, options):
 )
 async def events(stack, options):
     """Asynchronous ones, which all are served; and others, of which as many as may hold threads."""
-    count = 100 if options.quick else 500
+    count, killed = 100 if options.quick else 500, 0
     lines = []
 
     def asynchronous(ports):
@@ -187,11 +209,14 @@ async def events(stack, options):
 
         def all_ended():
             kinds = Counter(line["kind"] for line in stack.records())
-            return kinds["events-end"] == kinds["events"]
+            return kinds["events-end"] == kinds["events"] - killed
 
         seconds = await until(all_ended, 10, "the end of the streams of clients that left")
         return "all streams ended %.2f s after their clients had left" % seconds
 
+    if stack.server.kind != "in memory":
+        lines.append(await kill_a_worker_of(stack, asynchronous))
+        killed = count
     for program in ("uvicorn",) if options.quick else ("uvicorn", "daphne"):
         lines.append(await bystanders_beside(stack, program, asynchronous, leave))
         # One thread is left for the bystanders, so they may be slower.

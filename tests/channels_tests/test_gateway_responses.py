@@ -308,6 +308,8 @@ class GatewayTests(unittest.TestCase):
             store.limits = store.limits._replace(response_size=1)
             await self.until(lambda: any(each.awaited for each in store._backlogs))
             self.assertFalse(self.ended.is_set())
+            # Other requests don't wait for its turn to end.
+            self.assertEqual(self.layer.gateway.events._lanes["http.request"].in_flight, 0)
             store.check_rates()
             store.check_rates()
             await task

@@ -33,6 +33,9 @@ class ResponseConnection(Connection):
         super().perform(actions)
         if self.state.owed:
             self._outgoing.is_stream = True
+            if self.flight is not None:
+                # A stream may stay for hours: other requests must not wait for its turn to end.
+                self.gateway.events.landed(self)
             self._pay()
 
     def _pay(self) -> None:
