@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from channels.layers.base import DeadLetter, Inbox, Message
     from channels.layers.engine.layer import EngineLayer
     from channels.layers.engine.options import Options, is_count, refusal, split
-    from channels.layers.engine.pending import UNSENDABLE, Batch, PendingWork, Send, encode
+    from channels.layers.engine.pending import (
+        UNSENDABLE,
+        WILL_REFUSED,
+        Batch,
+        PendingWork,
+        Send,
+        encode,
+    )
     from channels.layers.engine.recovery import BURY, DROP, REQUEUE, WILL_EXPIRY, Action
     from channels.layers.engine.store import (
         Due,

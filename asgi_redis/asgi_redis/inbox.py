@@ -20,6 +20,7 @@ from . import entry
 from .contract import (
     UNSENDABLE,
     WILL_EXPIRY,
+    WILL_REFUSED,
     Batch,
     ChannelFull,
     Entry,
@@ -277,8 +278,8 @@ class RedisInbox(Inbox):
         expiry = int(max(self._layer.expiries[target], WILL_EXPIRY) * 1000)
         try:
             body = encode(self._store, target, message)
-        except UNSENDABLE:
-            logger.exception("The last will of %s cannot be stored.", channel)
+        except UNSENDABLE as error:
+            logger.error(WILL_REFUSED, channel, error)
             return
         # It must be readable for as long as the connection is open.
         body = self._store.renewed(target, body, WILL_LIFE)

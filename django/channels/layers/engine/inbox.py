@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable
 from ...exceptions import ChannelFull, LayerUnavailable
 from ...protocol import ignores_capacity, reset
 from ..base import Inbox
-from .pending import UNSENDABLE, Batch, PendingWork, Send, encode
+from .pending import UNSENDABLE, WILL_REFUSED, Batch, PendingWork, Send, encode
 from .store import Entry, Outgoing, Will
 from .threads import start_thread
 
@@ -255,9 +255,9 @@ class ThreadedInbox(Inbox):
         for connection, (channel, message) in list(batch.wills.items()):
             try:
                 wills.append(Will(connection, channel, encode(store, channel, message)))
-            except UNSENDABLE:
+            except UNSENDABLE as error:
                 del batch.wills[connection]  # it would fail again
-                logger.exception("The last will of %s cannot be stored.", connection)
+                logger.error(WILL_REFUSED, connection, error)
         for each in batch.sends:
             try:
                 body = encode(store, each.channel, each.body)

@@ -20,6 +20,10 @@ MAX_BODY = 2 * MAX_WEIGHT
 #: Why a body cannot be made: a message of a gateway isn't checked before.
 UNSENDABLE = (MessageTooLarge, TypeError, ValueError, OverflowError)
 
+#: Logged without a traceback: Django's mail to the admins shows the variables of each frame. With a large
+#: message, this takes minutes, for which the event loop would stand still.
+WILL_REFUSED = "The last will of %s cannot be stored: %s."
+
 
 class Send(NamedTuple):
     """One message on its way out: `body` is a message, or what a store has made of it."""
