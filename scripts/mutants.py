@@ -42,7 +42,7 @@ MARK = "CHANNELS_MUTANT"  # in the environment of a mutant's tests: see support/
 
 
 #: `paths` are what is mutated; `tests` are the modules that are to notice, the quickest first. Both
-#: are patterns. The first group that a path fits is its own.
+#: are patterns, in which "*" also matches slashes. The first group that a path fits is its own.
 class Group:
     def __init__(self, name, paths, runner, tests):
         self.name, self.paths, self.runner, self.tests = name, paths, runner, tests
@@ -84,18 +84,18 @@ GROUPS = [
         + ["test_view_consumer", "test_generic", "test_gateway_faults"],
     ),
     Group(
+        "database",
+        ["django/channels/layers/database/*.py"],
+        ADDON,
+        ["test_database_layer", "test_database_layer_leases", "test_database_layer_[!l]*"],
+    ),
+    Group(
         "engine",
         ["django/channels/layers/engine/*.py", "django/channels/layers/*.py"],
         REDIS,  # whose layer is the quickest of those over the engine
         ["channels_tests.test_engine*", "channels_tests.test_memory_layer*", "test_standalone"]
         + ["channels_tests.test_conformance*", "channels_tests.test_worker*", "test_counters"]
         + ["test_recovery", "channels_tests.test_directory_layer"],
-    ),
-    Group(
-        "database",
-        ["django/channels/layers/database/*.py"],
-        ADDON,
-        ["test_database_layer", "test_database_layer_leases", "test_database_layer_[!l]*"],
     ),
     Group(
         "redis",

@@ -16,7 +16,7 @@ Two kinds of keys:
   constant, put it into the set of keys that a site may not send, and write a constructor or accessor.
 
 Here are names, constructors, accessors and types: no I/O, no state, and nothing of this package but
-`compat`.
+`compat`. The file is a little over 400 lines because it is the only place for keys.
 """
 
 from __future__ import annotations

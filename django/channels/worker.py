@@ -4,6 +4,8 @@ The worker: claims messages from a layer and runs the site's consumers on them, 
 Here are the claim loop and its threads. `consume.py` runs one consumer, `replies.py` sends what it left.
 The worker knows the layer's contract and the routing, and holds no sockets. It knows two channel names: to
 deny a handshake without a route, and to send an error page. `run()` repeats `run_once()`.
+
+The file is a little over 400 lines because Channels 1.1 has both Worker and WorkerGroup here.
 """
 
 from __future__ import annotations
