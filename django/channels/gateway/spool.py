@@ -36,6 +36,7 @@ class SpoolRoom:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self.loop = asyncio.get_event_loop()
         self.memory = self.disk = 0
         self._thread: ThreadPoolExecutor | None = None
 
@@ -58,6 +59,17 @@ class Spool:
     `put` and `take` may wait at the same time. Belongs to the event loop; the methods named `_file_…` to the
     thread of `room`.
     """
+
+    __slots__ = (
+        "_closed",
+        "_file",
+        "_has_file",
+        "_lock",
+        "_newest",
+        "_read_to",
+        "_room",
+        "_written_to",
+    )
 
     def __init__(self, room: SpoolRoom) -> None:
         self._room = room

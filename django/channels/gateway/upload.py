@@ -54,27 +54,51 @@ class Upload:
     has left. Both are told to `connection` once there is one.
     """
 
+    __slots__ = (
+        "complete",
+        "connection",
+        "gone",
+        "problem",
+        "_changed",
+        "_discards",
+        "_feeder",
+        "_first",
+        "_has_body",
+        "_loop",
+        "_reader",
+        "_receive",
+        "_received",
+        "_room",
+        "_scope",
+        "_spool",
+        "_started",
+        "_task",
+        "_timer",
+    )
+
     def __init__(
         self,
         room: SpoolRoom,
         scope: Mapping[str, Any],
         receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
     ) -> None:
-        self._loop = asyncio.get_event_loop()
-        self._limits = room.limits
+        self._loop = room.loop
+        self._room = room
         self._scope = scope
         self._receive = receive
-        self._spool = Spool(room)
         self._has_body = has_body(scope)
-        self._started = 0.0
+        self._first = b""  # the whole body, if it came at once and is small
+        self._spool: Spool | None = None
         self._received = 0
         self._discards = False
-        self._timer: Any = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: Any = (
+            None  # the one that serves the request, while it waits for the first event
+        )
         self._reader: asyncio.Task[None] | None = None
         self._feeder: asyncio.Task[None] | None = None
         self._changed: asyncio.Future[None] | None = None
-        self.complete = False
-        self.gone = False
+        self.complete = self.gone = False
         self.problem: int | None = None
         self.connection: Connection | None = None
 
@@ -82,23 +106,53 @@ class Upload:
 
     async def gather(self) -> None:
         """Wait until the request can be sent, or must be refused, or its client has gone."""
-        if not self._has_body:
-            await self._take(await self._receive())
-            if self.complete or self.gone:
+        if self._has_body:
+            self._started = self._loop.time()
+            self._check_pace()
+            event = await self._first_event()
+            if event is None:
                 return
+        else:
+            event = await self._receive()
+        if event["type"] == "http.request" and not event.get("more_body"):
+            data = event.get("body", b"")
+            limits = self._room.limits
+            if len(data) <= min(limits.body_in_message, limits.body_size):
+                self._first = data
+                self._end_body()
+                return
+        await self._take(event)
+        if self._timer is None:
             self._has_body = True
-        self._started = self._loop.time()
-        self._check_pace()
-        self._start()
-        paths, path = self._limits.stream_paths, self._scope["path"]
+            self._started = self._loop.time()
+            self._check_pace()
+        paths, path = self._room.limits.stream_paths, self._scope["path"]
         is_stream = any(each.search(path) for each in paths)
         while not (self.complete or self.problem or self.gone or (is_stream and self._received)):
-            await self._wait()
+            self._start()
+            await self._changes()
+
+    async def _first_event(self) -> Any:
+        """Return the first event. None: it took too long. Most bodies come with it, so it has no task."""
+        self._task = asyncio.current_task()
+        try:
+            return await self._receive()
+        except asyncio.CancelledError:
+            if self.problem is None:
+                raise
+            if hasattr(self._task, "uncancel"):  # from Python 3.11
+                self._task.uncancel()
+            return None
+        finally:
+            self._task = None
 
     async def first_part(self) -> bytes:
         """Return what goes with the request."""
+        if self._spool is None:
+            first, self._first = self._first, b""
+            return first
         try:
-            return await self._spool.take(self._limits.body_in_message)
+            return await self._spool.take(self._room.limits.body_in_message)
         except OSError as error:
             self._disk_failed(error)
             return b""
@@ -106,7 +160,7 @@ class Upload:
     @property
     def unfinished(self) -> bool:
         """Whether there is, or will be, more of the body than was taken."""
-        return not self.complete or len(self._spool) > 0
+        return not self.complete or bool(self._spool)
 
     # When the request was sent.
 
@@ -122,8 +176,7 @@ class Upload:
         Drop the rest of the body, up to LINGER_TIME seconds. A server that gets an answer before that would
         end the connection, and the answer might be lost with it.
         """
-        self._discards = True
-        self._spool.close()
+        self._drop()
         if not self._has_body or self._client_waits() or self.problem == TOO_SLOW:
             return
         self._start()
@@ -139,7 +192,17 @@ class Upload:
         for each in (self._timer, self._reader, self._feeder):
             if each is not None:
                 each.cancel()
-        self._spool.close()
+        self._drop()
+
+    def _drop(self) -> None:
+        self._discards = True
+        if self._spool is not None:
+            self._spool.close()
+
+    def _end_body(self) -> None:
+        self.complete = True
+        if self._timer is not None:
+            self._timer.cancel()
 
     # The reader.
 
@@ -174,15 +237,16 @@ class Upload:
             self._received += len(data)
             if data and not self._discards:
                 await self._put(data)
-            self.complete = not event.get("more_body", False)
-            if self.complete and self._timer is not None:
-                self._timer.cancel()
+            if not event.get("more_body", False):
+                self._end_body()
         self._wake()
 
     async def _put(self, data: bytes) -> None:
-        if self._received > self._limits.body_size:
+        if self._received > self._room.limits.body_size:
             self._fail(BODY_TOO_LARGE)
             return
+        if self._spool is None:
+            self._spool = Spool(self._room)
         try:
             await self._spool.put(data)
         except SpoolFull:
@@ -192,7 +256,7 @@ class Upload:
 
     def _check_pace(self) -> None:
         """Refuse a body that comes too slowly; look again when it would."""
-        limits = self._limits
+        limits = self._room.limits
         allowed = min(limits.body_grace + self._received / limits.body_rate, limits.body_time)
         remaining = self._started + allowed - self._loop.time()
         if remaining > 0:
@@ -204,10 +268,11 @@ class Upload:
         """Drop the body, and have its client told."""
         if self.problem is None:
             self.problem = status
-            self._discards = True
-            self._spool.close()
+            self._drop()
             if self._timer is not None:
                 self._timer.cancel()
+            if self._task is not None:
+                self._task.cancel()
             if self.connection is not None:
                 self.connection.gateway.refusals.note(self._scope, status)
                 self.connection.perform(self.connection.state.body_failed(status))
@@ -231,7 +296,7 @@ class Upload:
         while not state.answered:
             await connection.may_read()
             try:
-                data = await self._spool.take(BODY_PART)
+                data = b"" if self._spool is None else await self._spool.take(BODY_PART)
             except OSError as error:
                 self._disk_failed(error)
                 return
@@ -240,7 +305,8 @@ class Upload:
                 if not self.unfinished:
                     return
             else:
-                await self._wait()
+                # Shielded, because `drain` may wait for the same.
+                await asyncio.shield(self._changes())
 
     # Waiting. One task waits at a time: the one that serves the request, or the feeder, or `drain`.
 
@@ -248,9 +314,6 @@ class Upload:
         if self._changed is None or self._changed.done():
             self._changed = self._loop.create_future()
         return self._changed
-
-    async def _wait(self) -> None:
-        await asyncio.shield(self._changes())
 
     def _wake(self) -> None:
         if self._changed is not None and not self._changed.done():
