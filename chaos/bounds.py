@@ -664,3 +664,53 @@ async def crowd_on(stack, gateway, options):
     require(rate > 0, measured)
     require(crowded < max(CROWD_FACTOR * alone, UNDISTURBED), measured)
     return measured
+
+
+#: Of the row "hoard": the sockets, and the megabytes that each sends to consumers that are all busy; and the
+#: megabytes that a gateway may need for that: `frames_memory`, and what a server keeps for each socket.
+HOARDERS, HOARD, HOARD_BOUND = 150, 2, 64 + 150 * 0.5
+
+
+@row(
+    "hoard",
+    "150 sockets that send 2 MB each to busy consumers",
+    backends=("redis", "postgresql", "memory"),
+    quick=("redis", "memory"),
+    **PATIENT,
+)
+async def hoard(stack, options):
+    lines = []
+    for program in ("uvicorn", "daphne"):
+        gateway = stack.gateway(program)
+        worker = stack.worker() if stack.server.kind != "in memory" else None
+        await open_one(gateway.port)
+        reset_peak(gateway.pid)
+        before = memory(gateway.pid)
+        sockets = []
+        for number in range(HOARDERS):
+            socket = Socket(gateway.port, "/echo?id=hoarder%d" % number)
+            sockets.append(await socket.open(30, address="127.0.0.%d" % (2 + number % 10)))
+        # Each of the first frames keeps a worker thread for the rest of the row.
+        frame = b'{"n": %d, "ms": 60000, "filler": "' + b"x" * 16000 + b'"}'
+        for each in sockets:
+            for n in range(HOARD * MB // len(frame)):
+                each.send(frame % (n + 1))
+        await asyncio.sleep(5 if options.quick else 20)
+        grown = (memory(gateway.pid, "VmHWM") - before) / MB
+        unsent = sum(each.transport.get_write_buffer_size() for each in sockets) / MB
+        closed = Counter(each.code for each in sockets if each.code is not None)
+        measured = "%s + %.0f MB, %.0f of %d MB not taken from the clients; closed %s" % (
+            program,
+            grown,
+            unsent,
+            HOARDERS * HOARD,
+            dict(closed) or 0,
+        )
+        lines.append(measured)
+        require(grown < HOARD_BOUND and not closed, "%s", measured)
+        for each in sockets:
+            each.transport.abort()
+        for each in (gateway, worker):
+            if each is not None:
+                each.kill()
+    return "\n".join(lines)

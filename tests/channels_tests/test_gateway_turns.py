@@ -225,6 +225,14 @@ class TurnTests(unittest.TestCase):
         self.assertEqual(self.send(200, channel="http.request").performed, [])
         self.assertEqual(len(self.inbox.sent), 9)
 
+    def test_the_frames_of_one_gateway_never_find_their_channel_full(self):
+        sender = self.sender = EventSender(self.layer, self.inbox, self.loop, Limits())
+        connections = [self.send(number) for number in range(200)]
+        self.assertEqual(len(self.inbox.sent), 100)
+        for connection in connections:
+            sender.landed(connection, protocol.ack(7))
+        self.assertEqual(len(self.inbox.sent), 200)
+
     def test_acknowledgements_that_never_come_do_not_stop_the_others(self):
         for number in range(20):
             self.send(number)

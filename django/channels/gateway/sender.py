@@ -30,7 +30,7 @@ from ..protocol import (
     WEBSOCKET_CONNECT,
     WEBSOCKET_RECEIVE,
 )
-from .turns import STALL_TIMEOUT, UNLIMITED, Lane, Waiting, cost_of
+from .turns import STALL_TIMEOUT, Lane, Waiting, cost_of
 
 if TYPE_CHECKING:
     from ..layers.base import BaseChannelLayer, Inbox
@@ -81,9 +81,13 @@ class EventSender:
     ) -> None:
         self._layer = layer
         self._limits = limits
+        # Of frames, no more than the channel takes: the layer would refuse one, and its socket be closed.
+        # Here they can wait, because their sockets are not read meanwhile.
+        frames = layer.capacities[WEBSOCKET_RECEIVE]
         self._lanes = {
-            channel: Lane(channel)
-            for channel in (HTTP_REQUEST, WEBSOCKET_CONNECT, WEBSOCKET_RECEIVE)
+            HTTP_REQUEST: Lane(HTTP_REQUEST),
+            WEBSOCKET_CONNECT: Lane(WEBSOCKET_CONNECT),
+            WEBSOCKET_RECEIVE: Lane(WEBSOCKET_RECEIVE, frames),
         }
         self._turn_timer: Any = None
         self._limited = RateLimit()
@@ -125,7 +129,7 @@ class EventSender:
         lane = flight[0]
         lane.acks += 1
         # While nothing waits here, a quarter of the events is enough to learn from.
-        if lane.limit < UNLIMITED or lane.acks & 3 == 0:
+        if lane.waiting.size or lane.limit < lane.window.most or lane.acks & 3 == 0:
             if message is not None and ACK in message:
                 lane.learn(self._loop.time(), flight[2], message.get(RAN, 0), flight[3])
         lane.in_flight -= 1

@@ -30,7 +30,7 @@ MIN_WINDOW = 4
 #: processor is busy, and each costs more of it if few are in flight.
 QUICK_WINDOW, QUICK = 100, 2
 
-#: Events in flight above which there is no bound, and the bound at the start.
+#: Events in flight above which there is no bound, and no bound.
 MAX_WINDOW, UNLIMITED = 10000, sys.maxsize
 
 #: Seconds without an acknowledgement after which one more event is sent. The others may have got lost.
@@ -49,10 +49,10 @@ ClientKey = Tuple[Any, ...]
 class Window:
     """How many events of one channel may be in flight. Belongs to the event loop of its gateway."""
 
-    __slots__ = ("delay", "limit", "_count", "_least", "_ran", "_until")
+    __slots__ = ("delay", "limit", "most", "_count", "_least", "_ran", "_until")
 
-    def __init__(self) -> None:
-        self.limit = UNLIMITED
+    def __init__(self, most: int = UNLIMITED) -> None:
+        self.limit = self.most = most
         #: The layer's own delay, in seconds.
         self.delay = 0.0
         # Of the events of this interval: the shortest wait, how long they ran, and how many they are.
@@ -80,11 +80,11 @@ class Window:
         self._ran = self._count = 0
         if least > TARGET:
             smallest = QUICK_WINDOW if is_quick else MIN_WINDOW
-            self.limit = max(smallest, int(in_flight * TARGET / least))
-        elif least < TARGET / 2 and self.limit < UNLIMITED:
+            self.limit = min(self.most, max(smallest, int(in_flight * TARGET / least)))
+        elif least < TARGET / 2 and self.limit < self.most:
             self.limit += 1 + self.limit // 4
-            if self.limit > MAX_WINDOW:
-                self.limit = UNLIMITED
+            if self.limit > min(MAX_WINDOW, self.most):
+                self.limit = self.most
 
 
 class FairQueue:
@@ -165,11 +165,11 @@ class Lane:
         "window",
     )
 
-    def __init__(self, channel: str) -> None:
+    def __init__(self, channel: str, most: int = UNLIMITED) -> None:
         self.channel = channel
-        self.window = Window()
+        self.window = Window(most)
         #: How many may be in flight: that of the window.
-        self.limit = UNLIMITED
+        self.limit = most
         self.in_flight = 0
         #: How many events were acknowledged.
         self.acks = 0
