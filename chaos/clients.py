@@ -48,8 +48,8 @@ class Reader:
 class Crowd:
     """Many clients of one kind, spread over `ports`."""
 
-    def __init__(self, ports, path, count, **options):
-        self.members = [Reader(ports[n % len(ports)], path, **options) for n in range(count)]
+    def __init__(self, ports, path, count, kind=Reader, **options):
+        self.members = [kind(ports[n % len(ports)], path, **options) for n in range(count)]
         self._tasks = []
 
     async def come(self, seconds):

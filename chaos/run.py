@@ -23,6 +23,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import faults  # noqa: E402, F401, I001
 import bounds  # noqa: E402, F401
 import clients  # noqa: E402, F401
+import uploads  # noqa: E402, F401
 from stack import LEASE, Memory, PostgreSQL, Redis, Stack  # noqa: E402
 from table import ROWS  # noqa: E402
 
