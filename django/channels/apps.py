@@ -26,6 +26,7 @@ class ChannelsConfig(AppConfig):
             checks,  # noqa: F401  (registers the system checks)
             signals,  # noqa: F401  (connects the release of database connections)
         )
+        from .security import checks as security_checks  # noqa: F401  (registers more)
 
 
 def _take_runserver(name: str) -> None:
