@@ -195,7 +195,7 @@ def make_environments():
 def server_options(tuned):
     """uvicorn's, the same for all; `tuned` takes uvloop instead of asyncio."""
     text = call([python_of("peer"), "-m", "uvicorn", "--help"])
-    chosen = ["--log-level", "warning", "--no-access-log"]
+    chosen = ["--log-level", "warning", "--no-access-log", "--ws-per-message-deflate", "false"]
     for option, values in [
         ("--ws", ["websockets-sansio", "websockets"]),
         ("--http", ["httptools", "auto"]),

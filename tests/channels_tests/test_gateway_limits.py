@@ -2,10 +2,13 @@
 
 import asyncio
 import unittest
+from unittest import mock
 
 from django.channels import route
+from django.channels.gateway.advice import Advice, advice_about
 from django.channels.gateway.limits import Limits, make_limits
 from django.channels.layers.memory import MemoryChannelLayer
+from django.channels.routing import null_consumer
 from django.core.exceptions import ImproperlyConfigured
 
 from .support.waiting import TIMEOUT
@@ -28,6 +31,7 @@ class Recorder(MemoryChannelLayer):
         super().__init__(threads=1)
         self.alias = "test"
         self.routing = [route("websocket.connect", accept), route("http.request", answer)]
+        self.routing += [route("websocket.receive", null_consumer)]
         self.gateway_options = options
         self.events = []
 
@@ -150,6 +154,76 @@ class HeadTests(unittest.TestCase):
                 scope_of("http", "/" + "x" * 100),
             )
         self.assertEqual(found, [431, 414])
+
+
+class Protocol:
+    """What uvicorn's protocol of a WebSocket looks like to the gateway."""
+
+    __module__ = "uvicorn.protocols.websockets.websockets_sansio_impl"
+
+    def __init__(self, compresses):
+        self.config = mock.Mock(ws_per_message_deflate=compresses)
+
+    async def receive(self):
+        pass
+
+
+class AdviceTests(unittest.TestCase):
+    def test_compression_is_advised_against_once(self):
+        advice = Advice()
+        with self.assertLogs("django.channels.gateway", "WARNING") as logs:
+            for _ in range(3):
+                advice.check(Protocol(True).receive)
+        self.assertEqual(len(logs.output), 1)
+        self.assertIn("--ws-per-message-deflate false", logs.output[0])
+
+    def test_nothing_is_said_where_nothing_is_wrong(self):
+        async def receive():
+            pass
+
+        self.assertIsNone(advice_about(Protocol(False).receive))
+        self.assertIsNone(advice_about(receive))
+
+
+class IdleTests(unittest.TestCase):
+    def test_a_silent_socket_is_closed_and_one_that_sends_is_not(self):
+        layer = Recorder(idle_time=1000)
+
+        async def main():
+            sent, queues = [[], []], [asyncio.Queue(), asyncio.Queue()]
+            visits = []
+            for events, said in zip(queues, sent):
+                events.put_nowait({"type": "websocket.connect"})
+
+                async def send(event, said=said):
+                    said.append(event["type"])
+
+                coroutine = layer(scope_of("websocket"), events.get, send)
+                visits.append(asyncio.ensure_future(coroutine))
+            gateway = layer.gateway
+            while not all(sent):
+                await asyncio.sleep(0.001)
+            gateway.idle.look()
+            for connection in gateway.idle._heard_at:
+                gateway.idle._heard_at[connection] -= 2000
+            queues[0].put_nowait({"type": "websocket.receive", "text": "here"})
+            while (
+                any(each.state.in_flight is not None for each in gateway.connections.values())
+                or layer.events.count("websocket.receive") < 1
+            ):
+                await asyncio.sleep(0.001)
+            gateway.idle.look()
+            while len(sent[1]) < 2:
+                await asyncio.sleep(0.001)
+            self.assertEqual(sent[1], ["websocket.accept", "websocket.close"])
+            self.assertEqual(sent[0], ["websocket.accept"])
+            self.assertEqual(layer.statistics()["silent"], 1)
+            for events in queues:
+                events.put_nowait({"type": "websocket.disconnect"})
+            await asyncio.wait(visits)
+            await gateway.stop()
+
+        asyncio.run(asyncio.wait_for(main(), TIMEOUT))
 
 
 class OptionTests(unittest.TestCase):

@@ -7,6 +7,7 @@ The gateway: an ASGI 3 application in front of a channel layer.
 * `connection.py`: carries out what a state asks for, and writes to the server
 * `sender.py`: sends events to the workers, and tries again those that the layer refuses
 * `frames.py`: the frames that wait for workers, of one socket and of all
+* `idle.py`, `advice.py`: silent sockets, and options of the server
 * `turns.py`: whose event is sent next, while workers are behind
 * `reader.py`: takes what comes out of the inbox to its connection; groups
 * `limits.py`, `refusal.py`: what a client may send and cost, and how it is refused

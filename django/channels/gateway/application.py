@@ -22,11 +22,13 @@ from ..log import shown
 from ..protocol import GATEWAY_PREFIX
 from ..subprotocols import known_subprotocols
 from . import codes
+from .advice import Advice
 from .backlog import ResponseStore
 from .connection import Connection, ServerSend
 from .daphne import correct_scope, response_lock, with_flow_control
 from .frames import FrameRoom
 from .http import Request
+from .idle import IdleSockets
 from .limits import check_head, check_request, make_limits
 from .reader import InboxReader
 from .refusal import Refusals
@@ -80,6 +82,9 @@ class Gateway:
         self.send_event = self.events.send
         self.responses = ResponseStore(layer, self.loop, self.limits)
         self._session_cookie = settings.SESSION_COOKIE_NAME.encode("latin-1")
+        self._advice = Advice()
+        #: Ends sockets from which nothing comes, if the site wants that.
+        self.idle = IdleSockets(self) if self.limits.idle_time else None
         #: What the frames of all sockets take, and the answers that their clients have not read; and the
         #: rooms for the frames of each address.
         self.frames = FrameRoom(self.limits.frames_memory)
@@ -184,6 +189,7 @@ class Gateway:
         if status is not None:
             await self.refusals.refuse(scope, send, status)
             return
+        self._advice.check(receive)
         message = connect_event(scope)
         connection = self._open(WebSocket, message, send)
         state = connection.state
@@ -226,6 +232,8 @@ class Gateway:
             if not state.reading:
                 await connection.may_read()
             event = await receive()
+            if self.idle is not None:
+                self.idle.heard(connection)
             if event["type"] == "websocket.receive":
                 connection.perform(state.frame(event.get("text"), event.get("bytes")))
             elif event["type"] == "websocket.disconnect":
@@ -307,6 +315,8 @@ class Gateway:
             atexit.unregister(self._at_exit)
         self._reading.cancel()
         self.events.close()
+        if self.idle is not None:
+            self.idle.close()
         self.responses.end()
         self.room.close()
         await self.inbox.close()

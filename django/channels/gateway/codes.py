@@ -3,6 +3,7 @@ Close codes of WebSockets, of RFC 6455 and the IANA registry.
 """
 
 NORMAL = 1000
+GOING_AWAY = 1001
 GONE = 1006
 TOO_BIG = 1009
 FAILED = 1011

@@ -52,6 +52,7 @@ class Connection:
         "_pauses",
         "_send",
         "_wakeup",
+        "__weakref__",
     )
 
     def __init__(self, gateway: Gateway, state: Any, send: ServerSend) -> None:

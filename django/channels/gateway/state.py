@@ -63,6 +63,10 @@ class ConnectionState:
         """Handle that the layer has been unavailable for a while, and with it the answer to an event."""
         return []
 
+    def silent(self) -> list[Action]:
+        """Handle that nothing has come from the client for too long."""
+        return []
+
     def call_when_free(self, callback: Callable[[], Any]) -> None:
         """Call `callback()` when there may be room that other connections take now."""
 

@@ -24,7 +24,7 @@ from ..protocol import (
     WEBSOCKET_RECEIVE,
 )
 from ..subprotocols import choose
-from .codes import FAILED, GONE, NORMAL, OVERLOADED, RESTARTED, SENDABLE, TOO_BIG
+from .codes import FAILED, GOING_AWAY, GONE, NORMAL, OVERLOADED, RESTARTED, SENDABLE, TOO_BIG
 from .frames import MAX_FRAME, SMALL_FRAME, UNLIMITED, FrameQueue, FrameRoom
 from .handshake import HandshakeBuffer, answer_to_handshake, length_of
 from .state import COUNT, DISCARD, FINISH, LOG, SET_WILL, WRITE, Action, ConnectionState
@@ -76,8 +76,7 @@ class WebSocket(ConnectionState):
         self._frames = FrameQueue(UNLIMITED)
         self._all_unread = UNLIMITED
         self._buffered = HandshakeBuffer()
-        self._unread = [0, 0]  # by sender: OTHERS, OWN
-        self._unread_weight = [0, 0]
+        self._unread, self._unread_weight = [0, 0], [0, 0]  # by sender: OTHERS, OWN
 
     # What the client does.
 
@@ -327,6 +326,10 @@ class WebSocket(ConnectionState):
             return self._deny()
         self._end_event()
         return self._close(RESTARTED) + self._next()
+
+    def silent(self) -> list[Action]:
+        """Handle that nothing has come from the client for too long."""
+        return [(COUNT, "silent"), *self._close(GOING_AWAY)] if self.phase == OPEN else []
 
     def timeout(self) -> list[Action]:
         """Handle that the handshake was not answered in time."""
