@@ -108,18 +108,22 @@ class ChannelLayerManager:
 channel_layers = ChannelLayerManager()
 
 
-def get_channel_layer(alias: str = DEFAULT_LAYER_ALIAS) -> BaseChannelLayer:
+def get_channel_layer(alias: str = DEFAULT_LAYER_ALIAS, http: Any = None) -> BaseChannelLayer:
     """
     Set Django up, and return the layer of `alias`: an ASGI 3 application for any server.
 
-    For a project's asgi.py, which sets DJANGO_SETTINGS_MODULE before it calls this.
+    For a project's asgi.py, which sets DJANGO_SETTINGS_MODULE before it calls this. `http` is a WSGI or ASGI
+    application that answers requests in the server's process: only WebSockets use the layer then.
     """
     import django
     from django.apps import apps
 
     if not apps.ready:
         django.setup(**_setup_options())
-    return channel_layers[alias]
+    layer = channel_layers[alias]
+    if http is not None:
+        layer.http_application = http
+    return layer
 
 
 def _setup_options() -> dict[str, Any]:

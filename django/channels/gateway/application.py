@@ -42,6 +42,7 @@ from .websocket import WebSocket
 
 if TYPE_CHECKING:
     from ..layers.base import BaseChannelLayer
+    from ..wsgi.in_gateway import WSGIRunner
 
 logger = logging.getLogger("django.channels.gateway")
 
@@ -55,6 +56,11 @@ Scope = MutableMapping[str, Any]
 ServerReceive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 _random = random.SystemRandom()
+
+
+def _is_asgi(application: Any) -> bool:
+    """Return whether an application is one of ASGI 3, which is a coroutine function, and not of WSGI."""
+    return any(map(asyncio.iscoroutinefunction, (application, type(application).__call__)))
 
 
 class Gateway:
@@ -90,6 +96,7 @@ class Gateway:
         self.frames = FrameRoom(self.limits.frames_memory)
         self.unread = FrameRoom(self.limits.unread_memory)
         self._rooms: dict[str, FrameRoom] = {}
+        self._wsgi: WSGIRunner | None = None  # made for the first request of a WSGI application
         self._number = 0
         self._reading = self.loop.create_task(self.reader.run())
 
@@ -142,6 +149,11 @@ class Gateway:
     # HTTP.
 
     async def _http(self, scope: Scope, receive: ServerReceive, send: ServerSend) -> None:
+        http = self.layer.http_application
+        if http is not None and _is_asgi(http):
+            correct_scope(scope, send)
+            await http(scope, receive, send)
+            return
         upload = Upload(self.room, scope, receive)
         correct_scope(scope, send)
         status = check_request(self.limits, scope)
@@ -154,6 +166,9 @@ class Gateway:
                 status = upload.problem
             if status is not None:
                 await self.refusals.refuse(scope, PatientSend(send, upload), status)
+                return
+            if http is not None:
+                await self._run_wsgi(http, scope, upload, part, send)
                 return
             message = request_event(scope)
             message["body"] = part
@@ -174,6 +189,18 @@ class Gateway:
         finally:
             connection.perform(state.gone())
             self._detach(connection)
+
+    async def _run_wsgi(
+        self, application: Any, scope: Scope, upload: Upload, first: bytes, send: ServerSend
+    ) -> None:
+        """Have a WSGI application of this process answer a request."""
+        if self._wsgi is None:
+            # Not at the top: that module uses the handler, and the handler uses the gateway's limits.
+            from ..wsgi.in_gateway import WSGIRunner
+
+            self._wsgi = WSGIRunner(application)
+        send = with_flow_control(send)
+        await self._wsgi(scope, upload, first, PatientSend(send, upload))
 
     def _new_body_channel(self) -> str:
         return self.layer.new_channel("http.request.body?")
@@ -319,6 +346,8 @@ class Gateway:
             self.idle.close()
         self.responses.end()
         self.room.close()
+        if self._wsgi is not None:
+            self._wsgi.close()
         await self.inbox.close()
 
     def abandon(self) -> None:

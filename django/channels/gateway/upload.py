@@ -171,6 +171,25 @@ class Upload:
         if self.unfinished:
             self._feeder = self._loop.create_task(self._feed(connection))
 
+    def watch(self) -> None:
+        """Read on, also if there is no body, so that `gone` tells of the client's end."""
+        self._start()
+
+    async def wait_until_gone(self) -> None:
+        """Wait until the client has gone. Call `watch` first."""
+        assert self._reader is not None
+        await asyncio.wait({self._reader})
+
+    async def next_part(self) -> bytes:
+        """Return what follows of the body, at most BODY_PART bytes, and nothing only at its end."""
+        while True:
+            data = await self._spool.take(BODY_PART)
+            if data or self.complete:
+                return data
+            if self.problem is not None or self.gone:
+                raise OSError("The body of the request does not come, or cannot be kept.")
+            await self._wait()
+
     async def drain(self) -> None:
         """
         Drop the rest of the body, up to LINGER_TIME seconds. A server that gets an answer before that would

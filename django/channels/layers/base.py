@@ -176,6 +176,9 @@ class BaseChannelLayer(ABC):
     #: The options of its gateways: the "GATEWAY" of CHANNEL_LAYERS. See `gateway.limits.Limits`.
     gateway_options: dict[str, Any] | None = None
 
+    #: The WSGI or ASGI application that answers requests in its gateways' processes. None: the workers do.
+    http_application: Any = None
+
     ChannelFull = exceptions.ChannelFull
     MessageTooLarge = exceptions.MessageTooLarge
     LayerUnavailable = exceptions.LayerUnavailable

@@ -187,7 +187,7 @@ class SiteServer(Process):
 
 
 def serve(project, program="daphne", application="mysite.asgi:channel_layer", args=(), env=None):
-    """Start `program` ("daphne", "hypercorn" or "uvicorn") in front of the project.
+    """Start `program` ("daphne", "gunicorn", "hypercorn" or "uvicorn") in front of the project.
 
     Returns a SiteServer that listens.
     Use it as a context, or call stop() and kill(). Skips (in CI, fails) without the program.
@@ -196,6 +196,7 @@ def serve(project, program="daphne", application="mysite.asgi:channel_layer", ar
     port = free_port()
     command = {
         "daphne": ["-m", "daphne", "-b", "127.0.0.1", "-p", str(port)],
+        "gunicorn": ["-m", "gunicorn", "--bind", "127.0.0.1:%d" % port],
         "hypercorn": ["-m", "hypercorn", "--bind", "127.0.0.1:%d" % port],
         "uvicorn": ["-m", "uvicorn", "--host", "127.0.0.1", "--port", str(port)],
     }[program]
