@@ -183,12 +183,12 @@ class Upload:
     async def next_part(self) -> bytes:
         """Return what follows of the body, at most BODY_PART bytes, and nothing only at its end."""
         while True:
-            data = await self._spool.take(BODY_PART)
+            data = await self._spool.take(BODY_PART) if self._spool is not None else b""
             if data or self.complete:
                 return data
             if self.problem is not None or self.gone:
                 raise OSError("The body of the request does not come, or cannot be kept.")
-            await self._wait()
+            await self._changes()
 
     async def drain(self) -> None:
         """
