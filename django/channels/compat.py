@@ -127,3 +127,22 @@ def before_reloading(func: Callable[[], Any]) -> None:
     """
     if django.VERSION >= (2, 2):  # else: until Django 2.1 goes
         autoreload.autoreload_started.connect(lambda sender, **kwargs: func(), weak=False)
+
+
+#: Whether CSRF_TRUSTED_ORIGINS may have hosts without a scheme: until Django 3.2 goes.
+TRUSTED_HOSTS_LACK_SCHEME = django.VERSION < (4, 0)
+
+
+def installed_version(package: str) -> str | None:
+    """Return the version of an installed package as text, or None."""
+    if sys.version_info >= (3, 8):
+        from importlib import metadata
+
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return None
+    try:  # until Python 3.7 goes
+        return str(getattr(__import__(package), "__version__", "0"))
+    except ImportError:
+        return None

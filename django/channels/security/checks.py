@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import sys
-from importlib.util import find_spec
 from typing import Any, Iterable, Iterator, NamedTuple, Tuple
 
 from django.conf import settings
@@ -15,6 +14,7 @@ from django.core.checks import Warning, register
 from django.core.exceptions import ImproperlyConfigured
 
 from ..asgi import channel_layers
+from ..compat import installed_version
 from ..consume import consumer_name
 from ..protocol import WEBSOCKET_CONNECT
 from ..routing import Include, Router
@@ -84,20 +84,6 @@ def _below(floors: Iterable[Floor]) -> Iterator[tuple[Floor, Any]]:
                 id="channels.W005",
             ),
         )
-
-
-def installed_version(package: str) -> str | None:
-    """Return the version of an installed package as text, or None."""
-    if sys.version_info >= (3, 8):
-        from importlib import metadata
-
-        try:
-            return metadata.version(package)
-        except metadata.PackageNotFoundError:
-            return None
-    if find_spec(package) is None:  # until Python 3.7 goes
-        return None
-    return str(getattr(__import__(package), "__version__", "0"))
 
 
 def _numbers(version: str) -> _Version:

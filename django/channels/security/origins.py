@@ -11,10 +11,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, cast
 
-import django
 from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.http.request import validate_host
+
+from ..compat import TRUSTED_HOSTS_LACK_SCHEME
 
 if TYPE_CHECKING:
     from ..message import Message
@@ -166,7 +167,7 @@ def matches(origin: Origin, pattern: str) -> bool:
 def _trusts(entry: str, origin: Origin, own: Origin | None) -> bool:
     """Return whether an entry of CSRF_TRUSTED_ORIGINS, read as Django's CSRF check does, has this origin."""
     has_scheme = "://" in entry
-    if not has_scheme and (django.VERSION >= (4, 0) or origin.scheme not in ("http", "https")):
+    if not has_scheme and (not TRUSTED_HOSTS_LACK_SCHEME or origin.scheme not in ("http", "https")):
         return False  # a host without a scheme is the form that Django before 4.0 has
     try:
         text = entry if has_scheme else "%s://%s" % (origin.scheme, entry)
@@ -188,7 +189,7 @@ def explain(message: Message, consumer: str) -> str:
     """
     add = (
         "To let its pages in, add it to CSRF_TRUSTED_ORIGINS%s, or to the allowed_origins of %s"
-        % ("" if django.VERSION >= (4, 0) else " (scheme://host)", consumer)
+        % (" (scheme://host)" if TRUSTED_HOSTS_LACK_SCHEME else "", consumer)
     )
     try:
         origin = Origin(read_origin(message) or "")

@@ -1,0 +1,196 @@
+"""Attacks by way of messages, sessions and names. SECURITY.md lists these tests and the others."""
+
+import ast
+import os
+import re
+import unittest
+
+import django.channels
+from django.channels import Channel, Group, protocol, route
+from django.channels.asgi import channel_layers
+from django.channels.exceptions import InvalidChannelName
+from django.channels.gateway.state import WRITE
+from django.channels.gateway.websocket import WebSocket
+from django.channels.sessions import http_session
+from django.channels.test import ChannelTestCase, WSClient, apply_routes
+from django.test import SimpleTestCase
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+#: What a client would send to speak for a gateway, a worker or a layer, if the site passes its JSON on.
+FORGED = {
+    protocol.ACK: 1,
+    protocol.REPLIES: [{"text": "forged"}],
+    protocol.ERROR: True,
+    protocol.DURING: 1,
+    protocol.LOST: 1,
+    protocol.RESET: True,
+    protocol.GROUP: "staff",
+    protocol.GROUP_ADD: "staff",
+    protocol.GROUP_DISCARD: "staff",
+    protocol.SESSION: {"set": {"_auth_user_id": "1"}, "removed": []},
+    protocol.BODY_CREDIT: 10**9,
+    protocol.WINDOW_CHANNEL: "gateway.other!1",
+    protocol.EVENT_ID: 1,
+    protocol.REDELIVERED: True,
+    protocol.FRAMES: [{"text": "forged"}],
+}
+
+
+class ForgedKeyTests(ChannelTestCase):
+    def received(self, channel):
+        layer = channel_layers["default"]
+        name, message = layer.receive_many([channel])
+        self.assertIsNotNone(name)
+        return message
+
+    def open_socket(self):
+        """Return the state of an open socket with a session, and an event in flight."""
+        state = WebSocket("gateway.a!1", "/")
+        state.connect({"path": "/"})
+        state.reply(protocol.ack(state.in_flight, [{"accept": True}]))
+        state.session = {"name": "ada"}
+        state.frame("a frame")
+        return state
+
+    def assert_only_written(self, state, actions, event_id):
+        """The socket wrote the text, and nothing else of it changed."""
+        written = [action[1] for action in actions if action[0] == WRITE]
+        self.assertEqual(written, [{"type": "websocket.send", "text": "mine"}])
+        self.assertEqual(len(actions), 1, actions)
+        self.assertEqual((state.session, state.in_flight), ({"name": "ada"}, event_id))
+
+    def test_no_control_key_reaches_a_gateway(self):
+        state = self.open_socket()
+        event_id = state.in_flight
+        Channel("gateway.a!1").send(dict(FORGED, ack=event_id, lost=event_id, text="mine"))
+        self.assert_only_written(state, state.reply(self.received("gateway.a!1")), event_id)
+
+    def test_no_control_key_reaches_the_members_of_a_group(self):
+        state = self.open_socket()
+        event_id = state.in_flight
+        actions = state.group(dict(FORGED, ack=event_id, lost=event_id, text="mine"))
+        self.assert_only_written(state, actions, event_id)
+
+    def test_no_control_key_reaches_a_worker_as_an_event(self):
+        Channel("websocket.receive").send(dict(FORGED, text="mine"))
+        found = self.received("websocket.receive")
+        for key in (protocol.EVENT_ID, protocol.SESSION, protocol.REDELIVERED, protocol.FRAMES):
+            self.assertNotIn(key, found)
+        self.assertIsNone(protocol.reply_address(dict(found, reply_channel="gateway.a!1")))
+
+    def test_no_control_key_reaches_another_consumer_as_its_session(self):
+        Channel("own-channel").send(dict(FORGED, text="mine"))
+        found = self.received("own-channel")
+        self.assertNotIn(protocol.SESSION, found)
+        self.assertNotIn(protocol.REDELIVERED, found)
+
+
+class DeserialisationTests(unittest.TestCase):
+    FORBIDDEN = {"pickle", "cPickle", "dill", "marshal", "shelve", "yaml", "jsonpickle"}
+
+    def sources(self):
+        tops = [os.path.dirname(django.channels.__file__)]
+        tops.append(os.path.join(ROOT, "asgi_redis", "asgi_redis"))
+        for top in tops:
+            for folder, _, names in os.walk(top):
+                for name in names:
+                    if name.endswith(".py"):
+                        yield os.path.join(folder, name)
+
+    def test_nothing_reads_a_format_that_can_hold_code(self):
+        count = 0
+        for path in self.sources():
+            with open(path, encoding="utf-8") as source:
+                tree = ast.parse(source.read())
+            for node in ast.walk(tree):
+                names = []
+                if isinstance(node, ast.Import):
+                    names = [each.name for each in node.names]
+                elif isinstance(node, ast.ImportFrom):
+                    names = [node.module or ""]
+                elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                    self.assertNotIn(node.func.id, ("eval", "exec"), path)
+                self.assertFalse(self.FORBIDDEN.intersection(names), path)
+            count += 1
+        self.assertGreater(count, 50)
+
+
+class SessionTests(ChannelTestCase):
+    def test_a_url_names_no_session(self):
+        visitor = WSClient()
+        visitor.session["name"] = "ada"
+        visitor.session.save()
+        seen = []
+
+        @http_session
+        def connect(message):
+            session = message.http_session
+            seen.append(None if session is None else session.get("name"))
+            message.reply_channel.send({"accept": True})
+
+        with apply_routes([route("websocket.connect", connect)]):
+            path = "/?session_key=" + visitor.session.session_key
+            WSClient().send_and_consume("websocket.connect", path=path)
+            visitor.send_and_consume("websocket.connect")
+        self.assertEqual(seen, [None, "ada"])
+
+
+class NameTests(SimpleTestCase):
+    def test_no_client_makes_up_a_name_that_reaches_others(self):
+        for name in (
+            "",
+            "a b",
+            "../a",
+            "a\n",
+            "a\0",
+            "a!b!c",
+            "caf\u00e9",
+            "x" * 100,
+            "a*",
+            "{a}",
+            None,
+            5,
+            ["a"],
+            {"a": 1},
+            b"a",
+        ):
+            with self.subTest(name=name):
+                with self.assertRaises((InvalidChannelName, ValueError)):
+                    Group(name)
+
+    def test_an_error_about_a_name_is_short(self):
+        for name in ("x" * 1000000, ["x"] * 100000):
+            with self.assertRaises(InvalidChannelName) as caught:
+                Group(name)
+            self.assertLess(len(str(caught.exception)), 500)
+
+
+class TableTests(unittest.TestCase):
+    def test_the_table_names_tests_that_exist(self):
+        path = os.path.join(ROOT, "SECURITY.md")
+        if not os.path.exists(path):
+            self.skipTest("SECURITY.md is not here, as in the patched Django")
+        with open(path, encoding="utf-8") as page:
+            named = set(re.findall(r"`(test_\w+)(?:\.(\w+))?`", page.read()))
+        self.assertGreater(len(named), 20)
+        here = os.path.dirname(os.path.abspath(__file__))
+        for module, name in sorted(named):
+            with open(os.path.join(here, module + ".py"), encoding="utf-8") as source:
+                classes = {
+                    node.name
+                    for node in ast.parse(source.read()).body
+                    if isinstance(node, ast.ClassDef)
+                }
+            self.assertTrue(not name or name in classes, "%s.%s" % (module, name))
+
+    def test_the_table_names_each_file_of_these_tests(self):
+        path = os.path.join(ROOT, "SECURITY.md")
+        if not os.path.exists(path):
+            self.skipTest("SECURITY.md is not here, as in the patched Django")
+        with open(path, encoding="utf-8") as page:
+            text = page.read()
+        here = os.path.dirname(os.path.abspath(__file__))
+        for name in os.listdir(here):
+            if re.match(r"test_security\w*\.py$", name) and name != "test_security_checks.py":
+                self.assertIn("`" + name[:-3], text)
