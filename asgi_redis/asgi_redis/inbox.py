@@ -22,7 +22,6 @@ from .contract import (
     WILL_EXPIRY,
     WILL_REFUSED,
     Batch,
-    ChannelFull,
     Entry,
     Inbox,
     LayerUnavailable,
@@ -407,9 +406,8 @@ class RedisInbox(Inbox):
         if len(refused) < len(sends):
             self._layer.count("sent", len(sends) - len(refused))
         for number in refused:
-            self._layer.count("full")
-            channel, failed = sends[number - 1].channel, sends[number - 1].failed
-            failed(ChannelFull("The channel %r is full." % channel))
+            send = sends[number - 1]
+            send.failed(self._layer.channel_full(send.channel))
 
     def _discard_step(self, group: str, channel: str) -> Step:
         keys, command = self._store.keys, self._store.discard_command(group, channel)

@@ -379,6 +379,11 @@ class BaseChannelLayer(ABC):
         """Add `number` to the counter `name` of `statistics`."""
         self.counters.add(name, number)
 
+    def channel_full(self, channel: str) -> exceptions.ChannelFull:
+        """Count that `channel` is full. Return the exception that says so."""
+        self.count("full")
+        return exceptions.ChannelFull("The channel %r is full." % channel)
+
     # The gateway's end ("inbox").
 
     def open_inbox(self, name: str) -> Inbox:

@@ -120,8 +120,7 @@ class MemoryChannelLayer(BaseChannelLayer):
         if len(queue) >= self.capacities[channel]:
             self._drop_expired(key, queue, now)
             if len(queue) >= self.capacities[channel] and not protocol.ignores_capacity(message):
-                self.count("full")
-                raise ChannelFull("The channel %r is full." % channel)
+                raise self.channel_full(channel)
             self._queues[key] = queue
         queue.append((now + self.expiries[channel], channel, message))
         if wake:

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable, Iterable
 
-from ...exceptions import ChannelFull, LayerUnavailable
+from ...exceptions import LayerUnavailable
 from ...protocol import ignores_capacity, reset
 from ..base import Inbox
 from .pending import UNSENDABLE, WILL_REFUSED, Batch, PendingWork, Send, encode
@@ -268,9 +268,8 @@ class ThreadedInbox(Inbox):
                 self._call(each.failed, error)
         full = self._store.gateway_batch(self.name, wills, batch.cleared, batch.discards, sends)
         for index in full:
-            self._layer.count("full")
-            reason = ChannelFull("The channel %r is full." % senders[index].channel)
-            self._call(senders[index].failed, reason)
+            send = senders[index]
+            self._call(send.failed, self._layer.channel_full(send.channel))
         if sends:
             self._layer.count("sent", len(sends) - len(full))
         if batch.dropped:

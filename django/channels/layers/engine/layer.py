@@ -11,7 +11,7 @@ import time
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Iterable, Sequence
 
-from ...exceptions import ChannelFull, LayerUnavailable
+from ...exceptions import LayerUnavailable
 from ...log import Reachability
 from ...protocol import REDELIVERED, ignores_capacity
 from ..base import BaseChannelLayer, DeadLetter, Inbox, Message, Received
@@ -139,15 +139,11 @@ class EngineLayer(BaseChannelLayer):
         body = self.store.encode(channel, message)
         item = Outgoing(channel, body, ignores_capacity(message), id=send_id)
         full = self.store.send([item])
-        self.count("full" if full else "sent")
+        if not full:
+            self.count("sent")
         self._share_now_and_then()
         if full:
-            raise ChannelFull("The channel %r is full." % channel)
-
-    def refuse(self, channel: str) -> None:
-        """Count a full channel, and raise ChannelFull."""
-        self.count("full")
-        raise ChannelFull("The channel %r is full." % channel)
+            raise self.channel_full(channel)
 
     def send_later(self, channel: str, message: Message, delay: float) -> None:
         check_channel_name(channel)
@@ -219,7 +215,7 @@ class EngineLayer(BaseChannelLayer):
 
     def finish(self, consumer: str, channel: str, message: Message) -> None:
         if not self.store.finish(consumer, channel, self.store.encode(channel, message)):
-            self.refuse(channel)
+            raise self.channel_full(channel)
         self.count("sent")
 
     def requeue(self, consumer: str) -> None:
