@@ -82,7 +82,10 @@ async def watch(traffic):
     del traffic.latencies[:], traffic.answers[:]
     await asyncio.sleep(WATCHED)
     requests = [seconds for _, seconds, _, _ in traffic.answers]
-    return percentile(traffic.latencies, 0.99), percentile(requests, 0.99)
+    # Those who get no answer at all wait for ever.
+    return tuple(
+        percentile(each, 0.99) if each else float("inf") for each in (traffic.latencies, requests)
+    )
 
 
 def held(without, among, bound=UNDISTURBED):
