@@ -334,6 +334,57 @@ class GatheredBodyTests(UploadCase):
         self.serve(run)
 
 
+class WaitingRequestTests(UploadCase):
+    """What goes along with requests that wait for a worker is bounded."""
+
+    def consume(self, message):
+        self.messages.append(message)
+        self.go_on.wait(TIMEOUT)
+        message.reply_channel.send({"status": 200, "headers": [], "content": b"done"})
+
+    def test_a_body_too_many_is_refused_until_others_were_answered(self):
+        self.go_on = threading.Event()
+
+        async def run():
+            self.limit(bodies_memory=25000)
+            room = self.layer.gateway.room
+            servers = [Server().body(b"x" * 10000) for _ in range(2)]
+            uploads = [asyncio.ensure_future(each.run(self.layer)) for each in servers]
+            await self.until(lambda: len(self.messages) == 2)
+            with self.assertLogs("django.channels.gateway", "WARNING"):
+                refused = await Server().body(b"x" * 10000).run(self.layer)
+            self.assertEqual(refused.status, 503)
+            self.assertEqual(self.layer.statistics().get("bodies_refused"), 1)
+            self.go_on.set()
+            await asyncio.wait_for(asyncio.gather(*uploads), TIMEOUT)
+            taken = await Server().body(b"x" * 10000).run(self.layer)
+            self.assertEqual([each.status for each in (*servers, taken)], [200] * 3)
+            self.assertEqual(room.waiting, 0)
+
+        self.serve(run)
+
+    def test_requests_whose_clients_have_left_count_until_a_worker_has_taken_them(self):
+        self.go_on = threading.Event()
+
+        async def run():
+            self.limit(bodies_memory=25000)
+            for _ in range(2):
+                server = Server().body(b"x" * 10000)
+                running = asyncio.ensure_future(server.run(self.layer))
+                await self.until(server.events.empty)
+                server.leave()
+                await asyncio.wait_for(running, TIMEOUT)
+            with self.assertLogs("django.channels.gateway", "WARNING"):
+                refused = await Server().body(b"x" * 10000).run(self.layer)
+            self.assertEqual(refused.status, 503)
+            self.go_on.set()
+            await self.until(lambda: len(self.messages) == 4)
+            taken = await Server().body(b"x" * 10000).run(self.layer)
+            self.assertEqual(taken.status, 200)
+
+        self.serve(run)
+
+
 class StreamedBodyTests(UploadCase):
     """On a path of the option stream_paths, the view gets the body as it comes."""
 

@@ -37,7 +37,7 @@ from .scopes import connect_event, request_event
 from .sender import EventSender
 from .spool import SpoolRoom
 from .turns import client_key
-from .upload import PatientSend, Upload
+from .upload import NO_ROOM, PatientSend, Upload
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -172,16 +172,22 @@ class Gateway:
                 return
             message = request_event(scope)
             message["body"] = part
-            await self._answer(message, upload, send)
+            await self._answer(scope, message, upload, send)
         finally:
             upload.close()
 
-    async def _answer(self, message: dict[str, Any], upload: Upload, send: ServerSend) -> None:
+    async def _answer(
+        self, scope: Scope, message: dict[str, Any], upload: Upload, send: ServerSend
+    ) -> None:
         """Send a request to the workers, with what follows of its body, and write the response."""
         connection = self._open(Request, message, send, ResponseConnection, upload)
         state = connection.state
-        connection.perform(state.request(message, upload.unfinished, self._new_body_channel))
-        upload.follow(connection)
+        if self.room.admit(state, len(message["body"])):
+            connection.perform(state.request(message, upload.unfinished, self._new_body_channel))
+            upload.follow(connection)
+        else:
+            self.refusals.note(scope, NO_ROOM)
+            connection.perform(state.body_failed(NO_ROOM))
         try:
             await connection.write()
         except OSError:
@@ -189,6 +195,8 @@ class Gateway:
         finally:
             connection.perform(state.gone())
             self._detach(connection)
+            if not state.waits:
+                self.room.release(state)
 
     async def _run_wsgi(
         self, application: Any, scope: Scope, upload: Upload, first: bytes, send: ServerSend

@@ -127,6 +127,11 @@ class Request(ConnectionState):
         return self.phase == FINISHED and not self._disconnect_due and not is_read
 
     @property
+    def waits(self) -> bool:
+        """Whether the request may wait for a worker, also one whose client has gone."""
+        return self.in_flight == _REQUEST and self.phase != STREAMING
+
+    @property
     def answered(self) -> bool:
         """Whether the response is complete, or the client has gone."""
         return self.phase == FINISHED

@@ -34,7 +34,7 @@ REASONS = {
     414: ("its path and query are longer than the option target_size allows", "requests_too_large"),
     431: ("its headers are larger than the option headers_size allows", "requests_too_large"),
     503: (
-        "there is no room for its body (option bodies_disk, or the disk is full)",
+        "there is no room for its body (options bodies_memory and bodies_disk, or the disk is full)",
         "bodies_refused",
     ),
 }

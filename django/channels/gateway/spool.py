@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from django.conf import settings
 
 if TYPE_CHECKING:
+    from .http import Request
     from .limits import Limits
 
 #: Bytes that are written to a file at a time.
@@ -29,7 +30,8 @@ class SpoolFull(Exception):
 
 class SpoolRoom:
     """
-    What all bodies of one gateway take, in bytes of memory and of disk.
+    What all bodies of one gateway take, in bytes of memory and of disk: those that are gathered (`memory`,
+    `disk`), and those whose requests wait for a worker (`waiting`).
 
     Belongs to the event loop of its gateway.
     """
@@ -37,8 +39,26 @@ class SpoolRoom:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.loop = asyncio.get_event_loop()
-        self.memory = self.disk = 0
+        self.memory = self.disk = self.waiting = 0
+        self._sent: dict[Request, int] = {}  # to the size of what went with it
         self._thread: ThreadPoolExecutor | None = None
+
+    def admit(self, request: Request, size: int) -> bool:
+        """Return whether `request` may wait for a worker with `size` bytes of its body; alone, it may."""
+        if size <= MIN_WRITE_SIZE:
+            return True
+        if self.waiting + size > self.limits.bodies_memory:
+            for each in [each for each in self._sent if not each.waits]:
+                self.release(each)
+            if self._sent and self.waiting + size > self.limits.bodies_memory:
+                return False
+        self._sent[request] = size
+        self.waiting += size
+        return True
+
+    def release(self, request: Request) -> None:
+        """Forget a request that doesn't wait any more."""
+        self.waiting -= self._sent.pop(request, 0)
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Return a future of `function(*args)`, which the thread calls after what it was given before."""
