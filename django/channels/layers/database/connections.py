@@ -8,7 +8,9 @@ fork. What differs between databases is in postgresql.py, mysql.py and sqlite.py
 from __future__ import annotations
 
 import asyncio
+import functools
 import select
+import socket
 import threading
 import time
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from django.db import connections as aliases
 from django.db.utils import load_backend
 
 from ...exceptions import LayerUnavailable
+from . import deadlines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +31,19 @@ TRIES = 10
 
 #: Seconds for which a connection that was just used is taken to be alive.
 FRESH = 0.02
+
+#: Seconds for which a statement waits for its answer, unless the layer's option `socket_timeout` says another
+#: number; and one that looks at whole tables (`patient`).
+SOCKET_TIMEOUT = 5.0
+PATIENT_TIMEOUT = 60.0
+
+#: Seconds for which connecting may take, unless OPTIONS of the alias says another number.
+CONNECT_TIMEOUT = 5
+
+#: Seconds after which the server ends a transaction of ours that waits for its next statement.
+IDLE_TRANSACTION_TIMEOUT = 10
+
+_NEVER = float("inf")
 
 #: How many idle connections are kept.
 MAX_IDLE = 16
@@ -51,13 +67,25 @@ class Conflict(Exception):
 
 
 class Connection:
-    """One connection of the driver, with the cursor that everything runs on. For one thread at a time."""
+    """
+    One connection of the driver, with the cursor that everything runs on. For one thread at a time; only
+    `cut_if_late` may be called by another one.
 
-    def __init__(self, raw: Any, cursor: Any, path: str = "") -> None:
+    A statement raises LayerUnavailable if the answer takes longer than `timeout` seconds.
+    """
+
+    def __init__(self, raw: Any, cursor: Any, path: str = "", descriptor: int = -1) -> None:
         self.raw = raw
         self.cursor = cursor
-        #: The file, on SQLite.
+        #: The file, on SQLite; and the descriptor of the socket, on the others.
         self.path = path
+        self.descriptor = descriptor
+        self.timeout = SOCKET_TIMEOUT
+        self._deadline = _NEVER  # (monotonic) of the statement that runs
+        self._lock = (
+            threading.Lock()
+        )  # guards the deadline: afterwards, the socket may be another one
+        self._is_cut = False
         #: Whether each statement needs a transaction that says its isolation level (PostgreSQL).
         self.explicit = False
         #: The queues that this transaction changes, and whether a message returned to the head of one.
@@ -68,17 +96,42 @@ class Connection:
 
     def run(self, statement: str, parameters: Any = ()) -> int:
         """Execute a statement; return the number of rows it changed."""
-        self.cursor.execute(statement, parameters)
-        count: int = self.cursor.rowcount
+        count: int = self._answer(statement, parameters, lambda: self.cursor.rowcount)
         return count
 
     def rows(self, statement: str, parameters: Any = ()) -> list[Any]:
         """Execute a statement; return its rows, a list of tuples."""
-        self.cursor.execute(statement, parameters)
-        return list(self.cursor.fetchall())
+        return list(self._answer(statement, parameters, self.cursor.fetchall))
+
+    def _answer(self, statement: str, parameters: Any, result: Callable[[], Any]) -> Any:
+        self._deadline = time.monotonic() + self.timeout
+        try:
+            self.cursor.execute(statement, parameters)
+            return result()
+        except Exception as error:
+            if self._is_cut:
+                raise LayerUnavailable(
+                    "The database did not answer within %g seconds." % self.timeout
+                ) from error
+            raise
+        finally:
+            with self._lock:
+                self._deadline = _NEVER
+
+    def cut_if_late(self, now: float) -> None:
+        """Shut the socket down if the answer to a statement is overdue: the statement raises."""
+        with self._lock:
+            if now > self._deadline and not self._is_cut:
+                self._is_cut = True
+                try:
+                    with deadlines.open_socket(self) as sock:
+                        sock.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass  # it is closed already
 
     def close(self) -> None:
         """Close it. A broken one raises nothing."""
+        deadlines.forget(self)
         try:
             self.raw.close()
         except Exception:  # noqa: S110  (it is broken already)
@@ -95,8 +148,10 @@ class Connections:
     vendor: str
     begin = "BEGIN"
 
-    def __init__(self, alias: str) -> None:
+    def __init__(self, alias: str, timeout: float = SOCKET_TIMEOUT) -> None:
         self.alias = alias
+        self.timeout = timeout
+        self._patience = threading.local()
         self.errors: tuple[type[BaseException], ...] = ()  # the driver's, once it has been loaded
         self._settings: dict[str, Any] | None = None
         self._opened: str | None = None  # the NAME when a connection was last opened
@@ -109,6 +164,7 @@ class Connections:
     def after_fork(self) -> None:
         """Begin anew in a child process. The parent's connections are not even closed here."""
         _inherited.append(self._idle)
+        deadlines.after_fork()
         self._reset()
 
     # For a subclass.
@@ -119,7 +175,7 @@ class Connections:
 
     def is_alive(self, connection: Connection) -> bool:
         """Return whether an idle connection is still there, without asking the server."""
-        return not readable(connection.raw.fileno())
+        return not readable(connection.descriptor)
 
     def explain(self, error: BaseException) -> BaseException:
         """Return the exception to raise for one of the driver's `errors`."""
@@ -191,13 +247,13 @@ class Connections:
         return self._repeat(run)
 
     def _repeat(self, run: Callable[[], Any]) -> Any:
-        attempt = 0
+        attempt, began = 0, time.monotonic()
         while True:
             try:
                 return run()
             except Conflict as error:
                 attempt += 1
-                if attempt == TRIES:
+                if attempt == TRIES or time.monotonic() - began > self.timeout:
                     raise LayerUnavailable(
                         "A transaction lost against others %d times: %s" % (TRIES, error)
                     ) from error
@@ -227,22 +283,33 @@ class Connections:
         """Close a connection that failed, and raise `error` as callers know it."""
         if connection is not None:
             connection.close()
-        if isinstance(error, self.errors):
-            explained = self.explain(error)
-            if isinstance(explained, LayerUnavailable):
-                self.close_idle()
+        explained = self.explain(error) if isinstance(error, self.errors) else error
+        if isinstance(explained, LayerUnavailable):
+            self.close_idle()
+        if explained is not error:
             raise explained from error
         raise error
+
+    @contextmanager
+    def patience(self, seconds: float = PATIENT_TIMEOUT) -> Iterator[None]:
+        """Let the statements of this thread take so many seconds, in the block."""
+        self._patience.seconds = seconds
+        try:
+            yield
+        finally:
+            del self._patience.seconds
 
     def _get(self) -> Connection:
         while True:
             with self._lock:
                 connection = self._idle.pop() if self._idle else None
             if connection is None:
-                return self._open()
-            if time.monotonic() - connection.used < FRESH or self.is_alive(connection):
-                return connection
-            connection.close()
+                connection = self._open()
+            elif time.monotonic() - connection.used >= FRESH and not self.is_alive(connection):
+                connection.close()
+                continue
+            connection.timeout = getattr(self._patience, "seconds", self.timeout)
+            return connection
 
     def _put(self, connection: Connection) -> None:
         connection.used = time.monotonic()
@@ -290,6 +357,17 @@ class Connections:
         # A pool of Django's is for requests; these connections are kept here.
         settings["OPTIONS"].pop("pool", None)
         return load_backend(settings["ENGINE"]).DatabaseWrapper(settings, self.alias)
+
+
+def patient(method: Any) -> Any:
+    """Let the statements of a store's method take PATIENT_TIMEOUT seconds: it looks at whole tables."""
+
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with self.connections.patience():
+            return method(self, *args, **kwargs)
+
+    return call
 
 
 def readable(descriptor: int, timeout: float = 0.0) -> bool:

@@ -16,9 +16,10 @@ from ..engine import options
 from ..engine.layer import EngineLayer
 from ..engine.options import Options
 from ..names import check_group_name
+from .connections import SOCKET_TIMEOUT
 
 if TYPE_CHECKING:
-    from .store import DatabaseStore
+    from .store import DatabaseStore  # type: ignore[attr-defined]  # it imports this module
 
 
 class DatabaseChannelLayer(EngineLayer):
@@ -36,7 +37,7 @@ class DatabaseChannelLayer(EngineLayer):
     _store: DatabaseStore | None
 
     #: The options of this layer alone, with their defaults.
-    OWN = {"database": "default", "file": None, "prefix": "channels"}
+    OWN = {"database": "default", "file": None, "prefix": "channels", "socket_timeout": None}
 
     def __init__(self, **config: Any) -> None:
         own, shared, common = options.split(config, self.OWN)
@@ -48,6 +49,9 @@ class DatabaseChannelLayer(EngineLayer):
             not self.file or not isinstance(self.file, (str, os.PathLike))
         ):
             raise options.refusal("file", "the path of a file", self.file)
+        self.socket_timeout = own["socket_timeout"]
+        if self.socket_timeout is not None:
+            options.check_seconds("socket_timeout", self.socket_timeout)
         self.prefix: str = check_group_name(own["prefix"])
         super().__init__(Options(**shared), **common)
 
@@ -58,6 +62,11 @@ class DatabaseChannelLayer(EngineLayer):
 
     def make_store(self) -> DatabaseStore:
         vendor = aliases[self.database].vendor
+        if vendor == "sqlite" and self.socket_timeout is not None:
+            raise ImproperlyConfigured(
+                "The channel layer's option socket_timeout is for servers, and the database %r is SQLite: "
+                "remove it from CONFIG." % self.database
+            )
         if vendor == "sqlite":
             from .sqlite import SQLiteStore
 
@@ -67,14 +76,15 @@ class DatabaseChannelLayer(EngineLayer):
                 "The channel layer's option file is for SQLite, and the database %r is not SQLite: "
                 "remove it from CONFIG." % self.database
             )
+        timeout = self.socket_timeout or SOCKET_TIMEOUT
         if vendor == "postgresql":
             from .postgresql import PostgreSQLStore
 
-            return PostgreSQLStore(self.database, self.prefix)
+            return PostgreSQLStore(self.database, self.prefix, timeout=timeout)
         if vendor == "mysql":
             from .mysql import MySQLStore
 
-            return MySQLStore(self.database, self.prefix)
+            return MySQLStore(self.database, self.prefix, timeout=timeout)
         raise ImproperlyConfigured(
             "The channel layer works on PostgreSQL, MariaDB, MySQL and SQLite; the database %r is "
             "%s." % (self.database, vendor)

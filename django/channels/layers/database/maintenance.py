@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, Iterable, Sequence
 
 from ..engine.store import Entry, Heartbeat, Outgoing, Pending
+from .connections import patient
 
 if TYPE_CHECKING:
     from .connections import Connection
@@ -62,9 +63,12 @@ class Maintenance(Base):  # type: ignore[misc]
             return self.read("shortest", self.range)[0][0], False
         statement, parameters = self.many("look_around", "queue_name", self.events)
         parameters.update(self.range)
+        # Should it take too long, this look is left out for a while.
+        self._look_again = began + LOOK_MAX_INTERVAL
         ((ending, expired),) = self.connections.statement(
             lambda each: each.rows(statement, parameters)
         )
+        self._look_again = 0.0
         seconds = time.monotonic() - began
         if seconds > LONG_LOOK:
             self._look_again = began + seconds + min(LOOK_MAX_INTERVAL, seconds / LOOK_SHARE)
@@ -84,6 +88,8 @@ class Maintenance(Base):  # type: ignore[misc]
         connection.run(self.sql["leave_groups"], {"gateway": key})
         if key.endswith("!"):
             connection.run(self.sql["drop_queue"], {"queue": key})
+        else:
+            connection.run(self.sql["forget_claims"], {"process": key})
         connection.run(self.sql["unregister"], {"name": key})
 
     def claims_of(self, connection: Connection, process: str) -> list[tuple[str, Entry]]:
@@ -105,6 +111,7 @@ class Maintenance(Base):  # type: ignore[misc]
             connection.run(self.sql["drop"], {"queue": queue, "id": number})
         return [Entry(number, channel, body) for number, _, channel, body in rows]
 
+    @patient
     def sweep(self) -> dict[str, int]:
         look, parameters = self.many("stale", "queue_name", self.events)
         statement, _ = self.many("sweep", "queue_name", self.events)
@@ -114,7 +121,9 @@ class Maintenance(Base):  # type: ignore[misc]
             lambda connection: connection.run(statement, parameters), single=True
         ):
             channels = {}  # another process swept them
-        self.write("sweep_groups", self.range)
+        for name in ("sweep_groups", "sweep_sent", "sweep_claims"):
+            self.write(name, self.range)
+        self.write("adopt_claims", dict(self.range, lease=self.layer.options.lease))
         return channels
 
     # Delay.
@@ -157,10 +166,11 @@ class Maintenance(Base):  # type: ignore[misc]
             return Outgoing(channel, body)
         return None
 
+    @patient
     def dead_letters(self) -> Iterable[tuple[str, str, Any, str, float]]:
-        for number, channel, body, reason, died in self.read("dead", self.range):
-            yield str(number), channel, body, reason, died
+        return [(str(number), *rest) for number, *rest in self.read("dead", self.range)]
 
+    @patient
     def count_dead_letters(self) -> int:
         return int(self.read("count_dead", self.range)[0][0])
 
@@ -177,6 +187,7 @@ class Maintenance(Base):  # type: ignore[misc]
     def counters(self) -> dict[str, int]:
         return {self.name(key): value for key, value in self.read("counters", self.range)}
 
+    @patient
     def pending(self, channel: str | None = None) -> list[Pending]:
         found = []
         for queue, count, seconds in self.read("pending", self.range):
@@ -188,12 +199,13 @@ class Maintenance(Base):  # type: ignore[misc]
     def count_unacknowledged(self) -> int:
         return int(self.read("count_claims", self.range)[0][0])
 
+    @patient
     def flush(self) -> None:
         super().flush()
         self.room.clear()
 
     def clear(self, connection: Connection) -> list[str]:
-        for table in ("message", "claim", "group", "delayed", "dead", "counter"):
+        for table in ("message", "claim", "sent", "group", "delayed", "dead", "counter"):
             connection.run(self.sql["flush_" + table], self.range)
         return sorted(
             self.name(row[0]) for row in connection.rows(self.sql["gateways"], self.range)

@@ -8,7 +8,16 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 
 from ...exceptions import LayerUnavailable
-from .connections import Conflict, Connection, Connections, not_migrated, readable
+from . import deadlines
+from .connections import (
+    CONNECT_TIMEOUT,
+    IDLE_TRANSACTION_TIMEOUT,
+    PATIENT_TIMEOUT,
+    Conflict,
+    Connection,
+    Connections,
+    not_migrated,
+)
 from .store import DatabaseStore, Wanted
 
 OLDEST_MARIADB = (10, 6)
@@ -27,14 +36,29 @@ class MySQLConnections(Connections):
     def open(self) -> Connection:
         wrapper = self.wrapper()
         self.errors = (wrapper.Database.Error,)
-        raw = wrapper.get_new_connection(wrapper.get_connection_params())
+        parameters = wrapper.get_connection_params()
+        parameters.setdefault("connect_timeout", CONNECT_TIMEOUT)
+        # PyMySQL's time to connect doesn't include the handshake.
+        is_pymysql = wrapper.Database.__name__ == "pymysql"
+        limit = parameters["connect_timeout"] if is_pymysql else int(PATIENT_TIMEOUT)
+        for name in ("read_timeout", "write_timeout"):
+            parameters.setdefault(name, limit)
+        raw = wrapper.get_new_connection(parameters)
+        if is_pymysql:
+            raw._read_timeout = raw._write_timeout = PATIENT_TIMEOUT
+        descriptor = raw._sock.fileno() if is_pymysql else raw.fileno()
+        connection = Connection(raw, raw.cursor(), descriptor=descriptor)
+        deadlines.watch(connection)
         raw.autocommit(True)
-        cursor = raw.cursor()
-        cursor.execute("SELECT version()")
-        self._check_version(cursor.fetchone()[0], raw)
+        self._check_version(connection.rows("SELECT version()")[0][0], raw)
         # Rows that are only looked at lock nothing: with any other level gaps would be locked, too.
-        cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-        return Connection(raw, cursor)
+        connection.run("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        limits = "SET SESSION innodb_lock_wait_timeout = %d" % max(1, self.timeout)
+        if self.returns:
+            # A connection whose path was cut must not keep its locks for hours.
+            limits += ", SESSION idle_transaction_timeout = %d" % IDLE_TRANSACTION_TIMEOUT
+        connection.run(limits)
+        return connection
 
     def _check_version(self, text: str, raw: Any) -> None:
         version = tuple(int(number) for number in re.findall(r"\d+", text)[:2])
@@ -47,13 +71,6 @@ class MySQLConnections(Connections):
                 "The channel layer needs %s %d.%d or newer; the database %r is %s."
                 % (("MariaDB" if maria else "MySQL",) + oldest + (self.alias, text))
             )
-
-    def is_alive(self, connection: Connection) -> bool:
-        raw = connection.raw
-        if hasattr(raw, "fileno"):  # mysqlclient
-            return super().is_alive(connection)
-        sock = getattr(raw, "_sock", None)  # PyMySQL
-        return sock is not None and not readable(sock.fileno())
 
     def explain(self, error: BaseException) -> BaseException:
         number = error.args[0] if error.args else None
@@ -79,12 +96,12 @@ class MySQLStore(DatabaseStore):
         self._last_found = False
 
     def take_row(self, wanted: Wanted) -> Any:
-        return self._take(wanted, None, "")
+        return self._take(wanted, None, "", 0)
 
-    def claim_row(self, consumer: str, process: str, wanted: Wanted) -> Any:
-        return self._take(wanted, consumer, process)
+    def claim_row(self, consumer: str, process: str, wanted: Wanted, turn: int) -> Any:
+        return self._take(wanted, consumer, process, turn)
 
-    def _take(self, wanted: Wanted, consumer: str | None, process: str) -> Any:
+    def _take(self, wanted: Wanted, consumer: str | None, process: str, turn: int) -> Any:
         # Who found nothing last time looks first, which locks nothing: most of the channels are empty
         # most of the time.
         if not self._last_found or len(wanted) > 1:
@@ -94,7 +111,7 @@ class MySQLStore(DatabaseStore):
         if wanted and consumer is None and self.connections.returns:
             row = self._take_at_once(wanted)
         elif wanted:
-            row = self._take_past_others(wanted, consumer, process)
+            row = self._take_past_others(wanted, consumer, process, turn)
         self._last_found = row is not None
         return row
 
@@ -108,15 +125,22 @@ class MySQLStore(DatabaseStore):
 
         return self.connections.transaction(work, single=True)
 
-    def _take_past_others(self, wanted: Wanted, consumer: str | None, process: str) -> Any:
+    def _take_past_others(
+        self, wanted: Wanted, consumer: str | None, process: str, turn: int
+    ) -> Any:
         def work(connection: Connection) -> Any:
             for queue, channel in wanted:
                 rows = connection.rows(self.sql["next"], {"queue": queue, "channel": channel})
                 if rows:
                     if consumer is not None:
-                        self.set_claim(connection, consumer, process, rows[0])
+                        self.put_claim(connection, consumer, process, rows[0], turn)
                     connection.run(self.sql["drop"], {"queue": queue, "id": rows[0][0]})
                     return rows[0]
             return None
 
         return self.connections.transaction(work)
+
+    def write_claim(self, connection: Connection, parameters: dict[str, Any]) -> int:
+        return super().write_claim(connection, parameters) or connection.run(
+            self.sql["add_claim"], parameters
+        )

@@ -13,8 +13,17 @@ from django.core.exceptions import ImproperlyConfigured
 
 from ...exceptions import LayerUnavailable
 from ..engine.store import Entry
-from .connections import Conflict, Connection, Connections, not_migrated, readable
-from .store import DatabaseStore, Row, Wanted
+from . import deadlines
+from .connections import (
+    CONNECT_TIMEOUT,
+    IDLE_TRANSACTION_TIMEOUT,
+    Conflict,
+    Connection,
+    Connections,
+    not_migrated,
+    readable,
+)
+from .store import MAX_ROWS, SENT_LIFETIME, DatabaseStore, Row, Wanted
 
 OLDEST = (13, 0)
 
@@ -26,12 +35,18 @@ _CONFLICTS = ("40P01", "40001")
 class PostgreSQLConnections(Connections):
     vendor = "postgresql"
     # Claims skip and wait for rows of others, which a stricter level answers with an error.
-    begin = "BEGIN ISOLATION LEVEL READ COMMITTED"
+    # A connection whose path was cut must not keep its locks for hours.
+    begin = (
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '%ds'"
+        % IDLE_TRANSACTION_TIMEOUT
+    )
 
     def open(self) -> Connection:
         wrapper = self.wrapper()
         self.errors = (wrapper.Database.Error,)
-        raw = wrapper.get_new_connection(wrapper.get_connection_params())
+        parameters = wrapper.get_connection_params()
+        parameters.setdefault("connect_timeout", CONNECT_TIMEOUT)
+        raw = wrapper.get_new_connection(parameters)
         raw.autocommit = True
         if wrapper.Database.__name__ == "psycopg":
             # The driver's own, which puts parameters in on this side: no statement is prepared, which a
@@ -39,12 +54,12 @@ class PostgreSQLConnections(Connections):
             cursor = wrapper.Database.ClientCursor(raw)
         else:
             cursor = raw.cursor()
-        connection = Connection(raw, cursor)
+        connection = Connection(raw, cursor, descriptor=raw.fileno())
+        deadlines.watch(connection)
         role = wrapper.settings_dict["OPTIONS"].get("assume_role")
         if role:
-            cursor.execute('SET ROLE "%s"' % role.replace('"', '""'))
-        cursor.execute("SHOW server_version_num")
-        number = int(cursor.fetchone()[0])
+            connection.run('SET ROLE "%s"' % role.replace('"', '""'))
+        number = int(connection.rows("SHOW server_version_num")[0][0])
         if (number // 10000, 0) < OLDEST:
             connection.close()
             raise ImproperlyConfigured(
@@ -52,8 +67,8 @@ class PostgreSQLConnections(Connections):
                 % (OLDEST[0], self.alias, number // 10000)
             )
         # Not SET: behind a pooler in transaction mode, the setting would reach connections of the site.
-        cursor.execute("SHOW transaction_isolation")
-        connection.explicit = cursor.fetchone()[0] != "read committed"
+        isolation = connection.rows("SHOW transaction_isolation")[0][0]
+        connection.explicit = isolation != "read committed"
         return connection
 
     def explain(self, error: BaseException) -> BaseException:
@@ -85,11 +100,16 @@ class PostgreSQLStore(DatabaseStore):
     notifies = True
 
     def insert(self, rows: list[Row], topics: Sequence[str] = ()) -> None:
+        ids = {row["sent"] for row in rows}
         name = "insert_and_notify" if topics else "insert"
+        if any(ids):
+            if len(ids) > 1 or len(rows) > MAX_ROWS:
+                self.insert_in_transaction(rows, topics)
+                return
+            name = "insert_once"
         for part in self.parts(rows):
             statement, parameters = self.many(name, "insert_row", part)
-            if topics:
-                parameters["topics"] = list(topics)
+            parameters.update(sent=part[0]["sent"], topics=list(topics), seconds=SENT_LIFETIME)
             self.connections.statement(
                 partial(Connection.run, statement=statement, parameters=parameters)
             )
@@ -101,8 +121,9 @@ class PostgreSQLStore(DatabaseStore):
     def take_row(self, wanted: Wanted) -> Any:
         return self._take("take", wanted, {})
 
-    def claim_row(self, consumer: str, process: str, wanted: Wanted) -> Any:
-        return self._take("claim", wanted, {"consumer": consumer, "process": process})
+    def claim_row(self, consumer: str, process: str, wanted: Wanted, turn: int) -> Any:
+        parameters = {"consumer": consumer, "process": process, "turn": turn}
+        return self._take("claim", wanted, parameters)
 
     def _take(self, name: str, wanted: Wanted, parameters: dict[str, Any]) -> Any:
         queues, names = zip(*wanted)

@@ -32,7 +32,7 @@ except ImportError:  # Windows, where SQLite's own waiting has to do
 OLDEST = (3, 35, 0)
 
 #: The version of the tables, which is written into the file. Add one when the tables change.
-SCHEMA = 3
+SCHEMA = 4
 
 #: Seconds that SQLite itself waits for a lock that somebody else (a backup, a shell) holds.
 BUSY_TIMEOUT = 30
@@ -183,21 +183,22 @@ class SQLiteStore(DatabaseStore):
 
     def insert(self, rows: list[Row], topics: Sequence[str] = ()) -> None:
         self.connections.transaction(
-            lambda connection: self.insert_on(connection, rows), single=len(rows) == 1
+            lambda connection: self.insert_on(connection, rows),
+            single=len(rows) == 1 and not rows[0]["sent"],
         )
 
     def insert_on(self, connection: Connection, rows: list[Row]) -> None:
         # One by one: each number depends on the one before.
-        for row in rows:
+        for row in self.unsent(connection, rows):
             connection.run(self.sql["insert_one"], row)
 
     def take_row(self, wanted: Wanted) -> Any:
-        return self._take(wanted, None, "")
+        return self._take(wanted, None, "", 0)
 
-    def claim_row(self, consumer: str, process: str, wanted: Wanted) -> Any:
-        return self._take(wanted, consumer, process)
+    def claim_row(self, consumer: str, process: str, wanted: Wanted, turn: int) -> Any:
+        return self._take(wanted, consumer, process, turn)
 
-    def _take(self, wanted: Wanted, consumer: str | None, process: str) -> Any:
+    def _take(self, wanted: Wanted, consumer: str | None, process: str, turn: int) -> Any:
         # A reader that found nothing last time looks first, because looking needs no lock.
         if not self._last_found or len(wanted) > 1:
             waiting = self.peek([queue for queue, _ in wanted])
@@ -211,7 +212,7 @@ class SQLiteStore(DatabaseStore):
                 rows = connection.rows(self.sql["take"], {"queue": queue, "channel": channel})
                 if rows:
                     if consumer is not None:
-                        self.set_claim(connection, consumer, process, rows[0])
+                        self.put_claim(connection, consumer, process, rows[0], turn)
                     return rows[0]
             return None
 

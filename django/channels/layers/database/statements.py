@@ -12,7 +12,17 @@ from functools import lru_cache
 
 TABLES = [
     "channels_database_" + name
-    for name in ("message", "claim", "process", "will", "group", "delayed", "dead", "counter")
+    for name in (
+        "message",
+        "claim",
+        "sent",
+        "process",
+        "will",
+        "group",
+        "delayed",
+        "dead",
+        "counter",
+    )
 ]
 
 #: What PostgreSQL has besides.

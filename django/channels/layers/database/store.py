@@ -37,6 +37,9 @@ MAX_STATEMENT = 4 * 1024 * 1024
 #: Seconds for which a look that found nothing spares other threads theirs, while notifications come through.
 EMPTY_LIFETIME = 4.0
 
+#: Seconds for which the id of a message that was sent is remembered. A pending send is tried for 30.
+SENT_LIFETIME = 120.0
+
 #: Kinds of readers whose last look is remembered.
 MAX_KINDS = 1000
 
@@ -58,6 +61,8 @@ class DatabaseStore(Maintenance, TransactionStore):
     notifies = False
     poll_interval = 0.05
     due_pause = 0.05
+
+    remembers_sends = True
 
     #: Whether searches may start at a low-water mark.
     uses_marks = True
@@ -83,6 +88,8 @@ class DatabaseStore(Maintenance, TransactionStore):
         self.listener.subscribe("", self.wake_due)
         self.notifier = Notifier(self)
         self._unsure: set[str] = set()  # consumers whose last claim failed on the way
+        self._turns: dict[str, int] = {}  # consumer to the turn of the claim that it has seen
+        self._last_turn = 0
         self._empty: dict[tuple[str, ...], tuple[int, float]] = {}
         self._kinds: dict[tuple[str, ...], tuple[Wanted, tuple[str, ...]]] = {}
 
@@ -190,6 +197,7 @@ class DatabaseStore(Maintenance, TransactionStore):
             "channel": item.channel,
             "body": item.body,
             "expiry": self.expiry_of(item),
+            "sent": item.id and self.key(item.id),
         }
 
     def _has_room(
@@ -224,14 +232,46 @@ class DatabaseStore(Maintenance, TransactionStore):
             self.listener.changed({row["queue"] for row in rows})
 
     def insert(self, rows: list[Row], topics: Sequence[str] = ()) -> None:
-        """Put `rows` on their queues, in this order. Notify `topics`, where the database does, as well."""
-        with self.connections.lend() as connection:
+        """
+        Put `rows` on their queues, in this order, but for those whose ids are remembered. Notify `topics`,
+        where the database does, as well.
+        """
+        if any(row["sent"] for row in rows):
+            self.insert_in_transaction(rows)
+        else:
+            with self.connections.lend() as connection:
+                self.insert_on(connection, rows)
+
+    def insert_in_transaction(self, rows: list[Row], topics: Sequence[str] = ()) -> None:
+        """Do as `insert`, in one transaction."""
+
+        def work(connection: Connection) -> None:
             self.insert_on(connection, rows)
+            if topics:
+                connection.rows(self.sql["notify"], {"topics": list(topics)})
+
+        self.connections.transaction(work)
 
     def insert_on(self, connection: Connection, rows: list[Row]) -> None:
-        """Put `rows` on their queues, in a transaction of the caller's."""
-        for part in self.parts(rows):
+        """Put `rows` on their queues, but for those whose ids are remembered, in the caller's transaction."""
+        for part in self.parts(self.unsent(connection, rows)):
             connection.run(*self.many("insert", "insert_row", part))
+
+    def unsent(self, connection: Connection, rows: list[Row]) -> list[Row]:
+        """Return those of `rows` whose ids are not remembered yet, and remember these ids."""
+        # Sorted, because two transactions that add them in different orders could deadlock.
+        ids = sorted({row["sent"] for row in rows if row["sent"]})
+        if not ids:
+            return rows
+        attempt, new = self.next_turn(), set(ids)
+        for part in self.parts([{"id": each} for each in ids]):
+            for row in part:
+                row.update(attempt=attempt, seconds=SENT_LIFETIME)
+            if connection.run(*self.many("remember", "sent_row", part)) < len(part):
+                statement, parameters = self.many("remembered", "number", part)
+                found = connection.rows(statement, dict(parameters, attempt=attempt))
+                new -= {row["id"] for row in part} - {row[0] for row in found}
+        return [row for row in rows if not row["sent"] or row["sent"] in new]
 
     # Notifying.
 
@@ -344,8 +384,9 @@ class DatabaseStore(Maintenance, TransactionStore):
         wanted = wanted[turn:] + wanted[:turn]
         if consumer is None:
             return self.take_row(wanted)
+        turn = self.next_turn()
         try:
-            row = self.claim_row(consumer, process, wanted)
+            row = self.claim_row(consumer, process, wanted, turn)
         except LayerUnavailable:
             # The claim may have happened. What it took is requeued by the next call, not acknowledged.
             self._unsure.add(consumer)
@@ -353,23 +394,39 @@ class DatabaseStore(Maintenance, TransactionStore):
         if row is None:
             self.acknowledge(consumer)
         else:
-            self._seen[consumer] = row[0]
+            self._seen[consumer], self._turns[consumer] = row[0], turn
         return row
+
+    def next_turn(self) -> int:
+        """Return a number greater than those of earlier calls, of this process and of those before it."""
+        with self._lock:
+            self._last_turn = max(self._last_turn + 1, int(time.time() * 1000000))
+            return self._last_turn
 
     def take_row(self, wanted: Wanted) -> Any:
         """Take (id, queue, channel, body, losses) of the next message of `wanted`, or None."""
         raise NotImplementedError
 
-    def claim_row(self, consumer: str, process: str, wanted: Wanted) -> Any:
-        """Do as `take_row`, and make it the claim of `consumer`. None: an earlier claim stays."""
+    def claim_row(self, consumer: str, process: str, wanted: Wanted, turn: int) -> Any:
+        """
+        Do as `take_row`, and make it the claim of `consumer`. None: an earlier claim stays. If the row of the
+        consumer has a later `turn`, this call arrived late, and must do nothing.
+        """
         raise NotImplementedError
 
-    def set_claim(self, connection: Connection, consumer: str, process: str, row: Any) -> None:
-        """Make the message `row` the claim of `consumer`, in place of an earlier one."""
+    def put_claim(
+        self, connection: Connection, consumer: str, process: str, row: Any, turn: int
+    ) -> None:
+        """Make the message `row` the claim of `consumer`, in place of one with an earlier turn."""
         number, queue, channel, body, losses = row
         parameters = {"consumer": consumer, "process": process, "id": number, "queue": queue}
-        parameters.update(channel=channel, body=body, losses=losses)
-        connection.run(self.sql["set_claim"], parameters)
+        parameters.update(channel=channel, body=body, losses=losses, turn=turn)
+        if not self.write_claim(connection, parameters):
+            raise LayerUnavailable("A claim of %s arrived late." % consumer)
+
+    def write_claim(self, connection: Connection, parameters: dict[str, Any]) -> int:
+        """Write the row of a claim. Return 0 if there is one with a later turn."""
+        return connection.run(self.sql["set_claim"], parameters)
 
     def wait(self, consumer: str | None, channels: Sequence[str], seconds: float) -> bool:
         self.listener.start()
@@ -384,7 +441,7 @@ class DatabaseStore(Maintenance, TransactionStore):
     def acknowledge(self, consumer: str) -> None:
         self._settle_unsure(consumer)
         if consumer in self._seen:
-            self.write("acknowledge", {"consumer": consumer})
+            self.write("acknowledge", {"consumer": consumer, "turn": self._turns[consumer]})
             self._seen.pop(consumer, None)
 
     def requeue(self, consumer: str) -> None:
@@ -400,6 +457,12 @@ class DatabaseStore(Maintenance, TransactionStore):
             self._unsure.discard(consumer)
             self._seen.pop(consumer, None)
 
+    def settle(self, connection: Connection, consumer: str) -> None:
+        # The earlier call may be on its way yet. It must find a later turn.
+        fence = dict(self.range, consumer=consumer, turn=self.next_turn())
+        connection.run(self.sql["fence"], fence)
+        super().settle(connection, consumer)
+
     def put_first(self, connection: Connection, entry: Entry) -> None:
         """Put an entry back at the head of its queue, under the number that it had."""
         row = self.row(self.queue(entry.channel), Outgoing(entry.channel, entry.body))
@@ -411,7 +474,7 @@ class DatabaseStore(Maintenance, TransactionStore):
         rows = connection.rows(self.sql["claim_of"], {"consumer": consumer})
         if not rows:
             return None
-        connection.run(self.sql["acknowledge"], {"consumer": consumer})
+        connection.run(self.sql["release"], {"consumer": consumer})
         number, _, channel, body, losses = rows[0]
         return Entry(number, channel, body, losses)
 

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 from ...exceptions import LayerUnavailable
-from ...protocol import ignores_capacity, reset
+from ...protocol import ignores_capacity, reply_address, reset
 from ..base import Inbox
 from .pending import UNSENDABLE, WILL_REFUSED, Batch, PendingWork, Send, encode
 from .store import Entry, Outgoing, Will
@@ -260,8 +260,11 @@ class ThreadedInbox(Inbox):
                 logger.error(WILL_REFUSED, connection, error)
         for each in batch.sends:
             try:
+                # An event that was tried before has the same id: it leaves once.
+                address = reply_address(each.body)
+                event = "%s#%s" % address if address else ""
                 body = encode(store, each.channel, each.body)
-                sends.append(Outgoing(each.channel, body, each.unlimited))
+                sends.append(Outgoing(each.channel, body, each.unlimited, id=event))
                 senders.append(each)
             except UNSENDABLE as error:
                 # One bad message does not take the others of its batch with it.

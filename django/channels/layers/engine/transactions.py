@@ -272,14 +272,17 @@ class TransactionStore(RecordStore):
         self.put(tx, [Outgoing(channel, self.encode(channel, notice), unlimited=True)])
 
     def send_group(self, group: str, message: Message) -> int:
+        return self.send_group_once(group, message, "")
+
+    def send_group_once(self, group: str, message: Message, id: str) -> int:
         gateways, others = self.group_routes(group)
         items = []
         if gateways:
             body = self.encode("", protocol.group_message(group, message))
-            items += [Outgoing(gateway, body) for gateway in gateways]
+            items += [Outgoing(gateway, body, id=id) for gateway in gateways]
         if others:
             body = self.encode("", message)
-            items += [Outgoing(channel, body) for channel in others]
+            items += [Outgoing(channel, body, id=id) for channel in others]
         return sum(
             self.count_members(group, gateways[index]) if index < len(gateways) else 1
             for index in (self.send(items) if items else ())

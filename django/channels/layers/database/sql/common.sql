@@ -47,10 +47,61 @@ DELETE FROM channels_database_message WHERE queue = :queue AND id IN ({rows});
 
 -- name: claim_of
 -- The message that a consumer has claimed.
-SELECT id, queue, channel, body, losses FROM channels_database_claim WHERE consumer = :consumer;
+SELECT id, queue, channel, body, losses FROM channels_database_claim
+WHERE consumer = :consumer AND id <> 0;
 
 -- name: acknowledge
-DELETE FROM channels_database_claim WHERE consumer = :consumer;
+-- Forget what a consumer got with one turn. Its row stays, so that a claim that arrives late finds the turn.
+UPDATE channels_database_claim SET id = 0, body = '' WHERE consumer = :consumer AND turn = :turn;
+
+-- name: release
+-- Forget what a consumer has claimed.
+UPDATE channels_database_claim SET id = 0, body = '' WHERE consumer = :consumer;
+
+-- name: fence
+-- Give the row of a consumer a new turn: a claim with an earlier one that arrives late takes nothing.
+INSERT INTO channels_database_claim (consumer, process, id, queue, channel, body, losses, turn)
+VALUES (:consumer, '', 0, :low, '', '', 0, :turn)
+ON CONFLICT (consumer) DO UPDATE SET turn = excluded.turn;
+
+-- name: set_claim
+-- What was taken becomes the claim of the consumer, in place of one with an earlier turn. No row: this claim
+-- arrived late.
+INSERT INTO channels_database_claim (consumer, process, id, queue, channel, body, losses, turn)
+VALUES (:consumer, :process, :id, :queue, :channel, :body, :losses, :turn)
+ON CONFLICT (consumer) DO UPDATE SET process = excluded.process, id = excluded.id, queue = excluded.queue,
+    channel = excluded.channel, body = excluded.body, losses = excluded.losses, turn = excluded.turn
+WHERE channels_database_claim.turn < excluded.turn;
+
+-- name: forget_claims
+DELETE FROM channels_database_claim WHERE process = :process;
+
+-- name: sweep_claims
+-- Remove the empty rows of consumers whose process is gone.
+DELETE FROM channels_database_claim WHERE id = 0 AND queue >= :low AND queue < :high
+AND process NOT IN (SELECT name FROM channels_database_process);
+
+-- name: adopt_claims
+-- Give a lease to processes that claimed something and have none: their claim arrived late.
+INSERT INTO channels_database_process (name, expires)
+SELECT DISTINCT process, {now} + :lease FROM channels_database_claim
+WHERE id <> 0 AND queue >= :low AND queue < :high
+AND process NOT IN (SELECT name FROM channels_database_process)
+ON CONFLICT DO NOTHING;
+
+-- name: remember
+-- Remember the ids of messages. {rows} is "sent_row" for each. Those that were known stay as they are.
+INSERT INTO channels_database_sent (id, attempt, expires) VALUES {rows} ON CONFLICT DO NOTHING;
+
+-- name: sent_row
+(:id, :attempt, {now} + :seconds);
+
+-- name: remembered
+-- Those of the ids in {rows} that this attempt has brought.
+SELECT id FROM channels_database_sent WHERE attempt = :attempt AND id IN ({rows});
+
+-- name: sweep_sent
+DELETE FROM channels_database_sent WHERE expires <= {now} AND id >= :low AND id < :high;
 
 -- name: renew
 -- Renew a lease. No row: the lease had run out, and its holder was recovered.
@@ -89,7 +140,8 @@ SELECT name FROM channels_database_process
 WHERE expires < {now} AND name >= :low AND name < :high LIMIT 10;
 
 -- name: claims_of
-SELECT consumer, id, queue, channel, body, losses FROM channels_database_claim WHERE process = :process;
+SELECT consumer, id, queue, channel, body, losses FROM channels_database_claim
+WHERE process = :process AND id <> 0;
 
 -- name: set_wills
 -- What is sent to :queue if the gateway dies; the last will counts. {rows} is "will_row" for each.
@@ -208,7 +260,7 @@ SELECT queue, count(*), min(expires) - {now} FROM channels_database_message
 WHERE expires > {now} AND queue >= :low AND queue < :high GROUP BY queue;
 
 -- name: count_claims
-SELECT count(*) FROM channels_database_claim WHERE queue >= :low AND queue < :high;
+SELECT count(*) FROM channels_database_claim WHERE id <> 0 AND queue >= :low AND queue < :high;
 
 -- name: add_counters
 -- What a process counted, to what all have. {rows} is "counter_row" for each.
@@ -226,6 +278,9 @@ DELETE FROM channels_database_message WHERE queue >= :low AND queue < :high;
 
 -- name: flush_claim
 DELETE FROM channels_database_claim WHERE queue >= :low AND queue < :high;
+
+-- name: flush_sent
+DELETE FROM channels_database_sent WHERE id >= :low AND id < :high;
 
 -- name: flush_group
 DELETE FROM channels_database_group WHERE grp >= :low AND grp < :high;

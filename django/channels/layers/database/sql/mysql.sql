@@ -19,7 +19,13 @@ CREATE TABLE channels_database_claim (
     channel varchar(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     body longtext CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     losses smallint NOT NULL,
+    turn bigint NOT NULL,
     KEY channels_database_claim_process (process)
+) ENGINE=InnoDB;
+CREATE TABLE channels_database_sent (
+    id varchar(250) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
+    attempt bigint NOT NULL,
+    expires double NOT NULL
 ) ENGINE=InnoDB;
 CREATE TABLE channels_database_process (
     name varchar(200) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
@@ -74,10 +80,34 @@ SELECT id, queue, channel, body, losses FROM channels_database_message
 WHERE queue = :queue AND expires > {now} AND (:channel = '' OR channel = :channel)
 ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED;
 
+-- name: claim_of
+-- Locked, so that a transaction of this consumer whose reply got lost ends first.
+SELECT id, queue, channel, body, losses FROM channels_database_claim
+WHERE consumer = :consumer AND id <> 0 FOR UPDATE;
+
 -- name: set_claim
--- What was taken becomes the claim of the consumer, in place of an earlier one.
-REPLACE INTO channels_database_claim (consumer, process, id, queue, channel, body, losses)
-VALUES (:consumer, :process, :id, :queue, :channel, :body, :losses);
+-- What was taken becomes the claim of the consumer, in place of one with an earlier turn. No row: this claim
+-- arrived late, or it is the first one ("add_claim").
+UPDATE channels_database_claim SET process = :process, id = :id, queue = :queue, channel = :channel,
+    body = :body, losses = :losses, turn = :turn
+WHERE consumer = :consumer AND turn < :turn;
+
+-- name: add_claim
+INSERT IGNORE INTO channels_database_claim (consumer, process, id, queue, channel, body, losses, turn)
+VALUES (:consumer, :process, :id, :queue, :channel, :body, :losses, :turn);
+
+-- name: fence
+INSERT INTO channels_database_claim (consumer, process, id, queue, channel, body, losses, turn)
+VALUES (:consumer, '', 0, :low, '', '', 0, :turn) ON DUPLICATE KEY UPDATE turn = VALUES(turn);
+
+-- name: adopt_claims
+INSERT IGNORE INTO channels_database_process (name, expires)
+SELECT DISTINCT process, {now} + :lease FROM channels_database_claim
+WHERE id <> 0 AND queue >= :low AND queue < :high
+AND process NOT IN (SELECT name FROM channels_database_process);
+
+-- name: remember
+INSERT IGNORE INTO channels_database_sent (id, attempt, expires) VALUES {rows};
 
 -- name: peek
 SELECT :queue AS queue FROM DUAL WHERE EXISTS (

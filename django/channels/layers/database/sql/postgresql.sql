@@ -20,8 +20,14 @@ CREATE UNLOGGED TABLE channels_database_claim (
     queue varchar(200) COLLATE "C" NOT NULL,
     channel varchar(100) COLLATE "C" NOT NULL,
     body text NOT NULL,
-    losses smallint NOT NULL
+    losses smallint NOT NULL,
+    turn bigint NOT NULL
 ) WITH (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+CREATE UNLOGGED TABLE channels_database_sent (
+    id varchar(250) COLLATE "C" NOT NULL PRIMARY KEY,
+    attempt bigint NOT NULL,
+    expires double precision NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000);
 CREATE INDEX channels_database_claim_process ON channels_database_claim (process);
 CREATE UNLOGGED TABLE channels_database_process (
     name varchar(200) COLLATE "C" NOT NULL PRIMARY KEY,
@@ -65,13 +71,14 @@ CREATE TABLE channels_database_counter (
 
 -- name: function_take
 -- The next message of the wanted queues, looked at in the order given: found past what others have
--- locked, and deleted. With a consumer, it becomes the claim of the consumer, in place of an earlier one. A floor spares
+-- locked, and deleted. With a consumer, it becomes the claim of the consumer, in place of one with an
+-- earlier turn; if there is a later one, this call arrived late, and does nothing. A floor spares
 -- the index entries of what is gone, which an open transaction elsewhere keeps from being cleared. A
 -- name other than '' is one name of a queue that names share. All null: there is nothing. A
 -- function, since its plans are made once a session; and always on the index, as what the tables hold
 -- changes faster than the planner's statistics.
 CREATE FUNCTION channels_database_take(
-    queues text[], names text[], floors bigint[], new_consumer text, new_process text,
+    queues text[], names text[], floors bigint[], new_consumer text, new_process text, new_turn bigint,
     OUT found_id bigint, OUT found_queue text, OUT found_channel text, OUT found_body text,
     OUT found_losses smallint
 ) LANGUAGE plpgsql SET enable_seqscan TO off SET enable_bitmapscan TO off AS $$
@@ -88,12 +95,16 @@ BEGIN
             INTO found_queue, found_channel, found_body, found_losses;
             IF new_consumer <> '' THEN
                 INSERT INTO channels_database_claim AS h
-                    (consumer, process, id, queue, channel, body, losses)
+                    (consumer, process, id, queue, channel, body, losses, turn)
                 VALUES (new_consumer, new_process, found_id, found_queue, found_channel, found_body,
-                    found_losses)
+                    found_losses, new_turn)
                 ON CONFLICT (consumer) DO UPDATE SET process = excluded.process, id = excluded.id,
                     queue = excluded.queue, channel = excluded.channel, body = excluded.body,
-                    losses = excluded.losses;
+                    losses = excluded.losses, turn = excluded.turn
+                WHERE h.turn < excluded.turn;
+                IF NOT FOUND THEN
+                    RAISE EXCEPTION 'this claim arrived late' USING ERRCODE = 'connection_exception';
+                END IF;
             END IF;
             RETURN;
         END IF;
@@ -134,10 +145,15 @@ END
 $$;
 
 -- name: take
-SELECT * FROM channels_database_take(:queues, :names, :marks, '', '');
+SELECT * FROM channels_database_take(:queues, :names, :marks, '', '', 0);
 
 -- name: claim
-SELECT * FROM channels_database_take(:queues, :names, :marks, :consumer, :process);
+SELECT * FROM channels_database_take(:queues, :names, :marks, :consumer, :process, :turn);
+
+-- name: claim_of
+-- Locked, so that a transaction of this consumer whose reply got lost ends first.
+SELECT id, queue, channel, body, losses FROM channels_database_claim
+WHERE consumer = :consumer AND id <> 0 FOR UPDATE;
 
 -- name: inbox
 SELECT * FROM channels_database_inbox(:queue, :mark, :limit, CAST(:acked AS bigint[]));
@@ -149,6 +165,19 @@ SELECT * FROM channels_database_room(:queue, :mark, :limit);
 -- "insert", and those who listen are told with the commit. {rows} are the rows.
 WITH sent AS (
     INSERT INTO channels_database_message (queue, channel, body, expires) VALUES {rows} RETURNING id
+)
+SELECT pg_notify(topic, '') FROM unnest(:topics::text[]) AS topics (topic);
+
+-- name: insert_once
+-- "insert_and_notify", unless the id :sent is remembered.
+WITH fresh AS (
+    INSERT INTO channels_database_sent (id, attempt, expires) VALUES (:sent, 0, {now} + :seconds)
+    ON CONFLICT DO NOTHING RETURNING id
+), sent AS (
+    INSERT INTO channels_database_message (queue, channel, body, expires)
+    SELECT * FROM (VALUES {rows}) AS found (queue, channel, body, expires)
+    WHERE EXISTS (SELECT 1 FROM fresh)
+    RETURNING id
 )
 SELECT pg_notify(topic, '') FROM unnest(:topics::text[]) AS topics (topic);
 

@@ -19,7 +19,13 @@ CREATE TABLE IF NOT EXISTS channels_database_claim (
     queue text NOT NULL,
     channel text NOT NULL,
     body text NOT NULL,
-    losses integer NOT NULL
+    losses integer NOT NULL,
+    turn integer NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS channels_database_sent (
+    id text NOT NULL PRIMARY KEY,
+    attempt integer NOT NULL,
+    expires real NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS channels_database_process (
     name text NOT NULL PRIMARY KEY,
@@ -89,11 +95,6 @@ DELETE FROM channels_database_message WHERE queue = :queue AND id = (
     WHERE queue = :queue AND expires > {now} AND (:channel = '' OR channel = :channel)
     ORDER BY id LIMIT 1)
 RETURNING id, queue, channel, body, losses;
-
--- name: set_claim
--- What was taken becomes the claim of the consumer, in place of an earlier one.
-REPLACE INTO channels_database_claim (consumer, process, id, queue, channel, body, losses)
-VALUES (:consumer, :process, :id, :queue, :channel, :body, :losses);
 
 -- name: register
 REPLACE INTO channels_database_process (name, expires) VALUES (:name, {now} + :lease);

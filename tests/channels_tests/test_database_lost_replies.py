@@ -1,0 +1,404 @@
+"""
+The database layer when a statement, or the reply to it, gets lost: at the n-th statement for each n.
+
+The double stands between the layer and the driver. A statement is not sent, or its reply is lost, or it
+arrives late: after others of the same process, over a connection that this process has given up. Whatever
+happens, each message was handled, waits, is claimed, or is a dead letter: exactly one of these.
+"""
+
+import asyncio
+import threading
+import unittest
+from collections import Counter
+from unittest import mock
+
+from django.channels.exceptions import LayerUnavailable
+from django.channels.layers.engine import inbox as engine_inbox
+
+from .support.waiting import TIMEOUT
+from .test_database_layer import MariaDBCase, PostgreSQLCase, SQLiteCase
+
+UNSENT, LOST, LATE = "unsent", "lost", "late"
+
+#: Statements after which one that was late arrives.
+DELAY = 3
+
+
+class Fault:
+    """What happens to the `number`-th statement (from 1) of the threads whose names begin with `thread`."""
+
+    def __init__(self, kind, number, thread="MainThread"):
+        self.kind, self.number, self.thread = kind, number, thread
+        self.calls = 0
+        self.late = None  # a statement that has not arrived yet
+
+    @property
+    def has_happened(self):
+        return self.calls >= self.number
+
+    def concerns(self):
+        return threading.current_thread().name.startswith(self.thread)
+
+    def arrive(self):
+        """Let the late statement arrive now."""
+        late, self.late = self.late, None
+        if late is not None:
+            raw, cursor, statement, parameters = late
+            try:
+                cursor.execute(statement, parameters)
+            except Exception:  # noqa: S110  (it is too late: nobody hears of it)
+                pass
+            raw.close()
+
+
+class LossyCursor:
+    """The cursor of one connection, with a Fault."""
+
+    def __init__(self, connection, fault, error):
+        self._connection, self._fault, self._error = connection, fault, error
+        self._cursor = connection.cursor
+        self._in_transaction = False
+
+    def __getattr__(self, name):
+        return getattr(self._cursor, name)
+
+    def execute(self, statement, parameters=()):
+        fault = self._fault
+        if not fault.concerns():
+            return self._cursor.execute(statement, parameters)
+        was_in, word = self._in_transaction, statement.split()[0]
+        self._in_transaction = word in ("BEGIN", "START") or (was_in and word != "COMMIT")
+        fault.calls += 1
+        if fault.late and fault.calls > fault.number + DELAY and not was_in:
+            fault.arrive()
+        if fault.calls != fault.number:
+            return self._cursor.execute(statement, parameters)
+        if fault.kind == LATE and not was_in and not self._in_transaction:
+            fault.late = (self._connection.raw, self._cursor, statement, parameters)
+            self._connection.raw = mock.Mock()  # giving it up closes nothing
+        elif fault.kind == LOST:
+            self._cursor.execute(statement, parameters)
+            if self._cursor.description:
+                self._cursor.fetchall()  # SQLite keeps its lock until then
+        raise self._error
+
+
+class LostReplyTests:
+    config = {"heartbeat": 20.0, "lease": 60.0}
+    total = 4
+    kinds = (LOST, LATE)  # in a transaction, what would be late is not sent
+
+    def setUp(self):
+        super().setUp()
+        self.layer = self.make_layer(**self.config)
+        self.layer.leases.start = lambda: None
+        self.layer.flush()
+        self.addCleanup(self.layer.flush)
+        patch = mock.patch.object(engine_inbox, "RETRY_INTERVAL", 0.005)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def lossy_layer(self, fault):
+        layer = self.make_layer(**self.config)
+        layer.leases.start = lambda: None  # the test alone makes calls
+        layer.leases.process  # noqa: B018  its lease is taken before the first fault
+        layer.store.listener.start = lambda: None
+        connections = layer.store.connections
+        connections.close_idle()
+        real = connections.open
+
+        def open_lossy():
+            connection = real()
+            connection.cursor = LossyCursor(connection, fault, self.error(connections))
+            return connection
+
+        connections.open = open_lossy
+        return layer
+
+    def error(self, connections):
+        return connections.wrapper().Database.OperationalError("the connection was cut")
+
+    def insist(self, call, *args, **kwargs):
+        """Call until it succeeds, as the callers of a layer do."""
+        for _ in range(5):
+            try:
+                return call(*args, **kwargs)
+            except LayerUnavailable:
+                continue
+        self.fail("it fails each time")
+
+    def for_each_fault(self, scenario, thread="MainThread"):
+        """Run `scenario(fault)` with a fault at each statement that it executes."""
+        for kind in self.kinds:
+            number, fault = 0, None
+            while fault is None or fault.has_happened:
+                number += 1
+                fault = Fault(kind, number, thread)
+                self.layer.flush()
+                with self.subTest(kind=kind, statement=number):
+                    scenario(fault)
+                    fault.arrive()
+            self.assertGreater(number, 3, "the scenario executes that many statements")
+
+    def everything(self):
+        """Return a Counter of the numbers that wait, are claimed, or are dead letters."""
+        store, found = self.layer.store, Counter()
+        for table in ("message", "claim WHERE id <> 0"):
+            statement = "SELECT channel, body FROM channels_database_" + table
+            for channel, body in store.connections.statement(
+                lambda each, statement=statement: each.rows(statement)
+            ):
+                if "!" not in channel:
+                    found[self.number(body)] += 1
+        for _, _, body, _, _ in store.dead_letters():
+            found[self.number(body)] += 1
+        return found
+
+    def count(self, table):
+        statement = "SELECT count(*) FROM channels_database_" + table
+        run = self.layer.store.connections.statement
+        return run(lambda each: each.rows(statement))[0][0]
+
+    def number(self, body):
+        return int(body.split('"number":')[1].split("}")[0].split(",")[0])
+
+    def received(self, channel):
+        """Return the numbers of all messages on a channel."""
+        found = []
+        while True:
+            message = self.layer.receive_many([channel])[1]
+            if message is None:
+                return found
+            found.append(message["number"])
+
+    # A worker.
+
+    def test_a_worker_loses_and_doubles_no_message(self):
+        expected = Counter(range(1, self.total + 1))
+
+        def scenario(fault):
+            for number in range(1, self.total + 1):
+                self.layer.send("work", {"number": number})
+            damaged = self.layer.store.encode("work", {"number": 3}) + "]"
+            self.layer.store.connections.transaction(
+                lambda each: each.run(
+                    "UPDATE channels_database_message SET body = '%s' WHERE body = '%s'"
+                    % (damaged, damaged[:-1])
+                )
+            )
+            worker = self.lossy_layer(fault)
+            handled, requeued = Counter(), set()
+            with self.assertLogs("django.channels.layers", "ERROR"):
+                while sum(handled.values()) < self.total - 2:
+                    message = self.insist(worker.claim, "consumer", ["work"])[1]
+                    number = message["number"]
+                    if number % 2 and number not in requeued:
+                        requeued.add(number)
+                        self.insist(worker.requeue, "consumer")
+                        continue
+                    handled[number] += 1
+                    self.insist(worker.finish, "consumer", "gateway.a!1", {"number": number})
+                self.insist(worker.acknowledge, "consumer")
+            self.assertEqual(handled + self.everything(), expected)
+            self.assertEqual(set(self.received("gateway.a!")), set(handled))
+            fault.arrive()
+            self.assertEqual(handled + self.everything(), expected)
+            self.assertEqual(self.layer.global_statistics()["messages_held"], 0)
+            (letter,) = self.layer.dead_letters()
+            self.assertEqual(letter.reason, "unreadable")
+            worker.close()
+
+        self.for_each_fault(scenario)
+
+    def test_a_claim_that_arrives_late_takes_nothing(self):
+        store, late = self.layer.store, self.layer.store.next_turn()
+        for number in (1, 2):
+            self.layer.send("work", {"number": number})
+        self.assertEqual(self.layer.claim("consumer", ["work"])[1], {"number": 1})
+        process, wanted = store.key(self.layer.leases.process), [(store.key("work"), "")]
+        for _ in range(2):
+            with self.assertRaises(LayerUnavailable):
+                store.claim_row("consumer", process, wanted, late)
+            self.assertEqual(self.everything(), Counter([1, 2]))
+            self.layer.requeue("consumer")
+        self.assertEqual(self.received("work"), [1, 2])
+
+    def test_an_acknowledgement_that_arrives_late_forgets_no_other_message(self):
+        store = self.layer.store
+        for number in (1, 2):
+            self.layer.send("work", {"number": number})
+        self.layer.claim("consumer", ["work"])
+        late = store._turns["consumer"]
+        self.layer.claim("consumer", ["work"])
+        store.write("acknowledge", {"consumer": "consumer", "turn": late})
+        self.assertEqual(self.everything(), Counter([2]))
+        self.layer.acknowledge("consumer")
+
+    def test_a_claim_of_a_process_without_a_lease_is_recovered(self):
+        doomed = self.make_layer(**self.config)
+        doomed.leases.start = lambda: None
+        self.layer.send("work", {"number": 1})
+        doomed.claim("consumer", ["work"])
+        key = doomed.store.key(doomed.leases.process)
+        doomed.store.write("unregister", {"name": key})
+        with mock.patch.object(self.layer, "options", self.layer.options._replace(lease=-1.0)):
+            self.layer.store.sweep()
+        with self.assertLogs("django.channels.layers", "WARNING"):
+            self.assertIn(doomed.leases.process, self.layer.leases.recover())
+        self.assertEqual([each.message for each in self.layer.dead_letters()], [{"number": 1}])
+
+    # Senders.
+
+    def test_what_is_sent_with_an_id_arrives_once(self):
+        plain = ["work.x", "reader?a"]
+
+        def scenario(fault):
+            for name in plain:
+                self.layer.group_add("room", name)
+            sender = self.lossy_layer(fault)
+            self.insist(sender.deliver, "work.y", {"number": 1}, send_id="one")
+            self.insist(sender.deliver_group, "room", {"number": 2}, send_id="two")
+            self.insist(sender.deliver, "work.y", {"number": 3}, send_id="three")
+            fault.arrive()
+            self.assertEqual(self.received("work.y"), [1, 3])
+            for name in plain:
+                self.assertEqual(self.received(name), [2])
+            sender.close()
+
+        self.for_each_fault(scenario)
+
+    def test_a_group_of_more_members_than_a_statement_takes_gets_each_message_once(self):
+        names = ["reader?%d" % number for number in range(450)]
+        for name in names:
+            self.layer.group_add("room", name)
+        for _ in range(2):
+            self.layer.deliver_group("room", {"number": 1}, send_id="one")
+        for name in (names[0], names[250], names[449]):
+            self.assertEqual(self.received(name), [1])
+
+    def test_a_refused_message_is_not_remembered(self):
+        layer = self.make_layer(channel_capacity={"work.*": 1}, **self.config)
+        self.layer.send("work.x", {"number": 0})
+        with self.assertRaises(layer.ChannelFull):
+            layer.deliver("work.x", {"number": 1}, send_id="again")
+        self.assertEqual(self.received("work.x"), [0])
+        layer.store.room.clear()
+        layer.deliver("work.x", {"number": 1}, send_id="again")
+        self.assertEqual(self.received("work.x"), [1])
+
+    def test_remembered_ids_are_swept(self):
+        with mock.patch("django.channels.layers.database.%s.SENT_LIFETIME" % self.module, -1.0):
+            self.layer.deliver("work.x", {"number": 1}, send_id="one")
+            self.layer.deliver_group("none", {"number": 1}, send_id="two")
+        self.assertEqual(self.count("sent"), 1)
+        self.layer.store.sweep()
+        self.assertEqual(self.count("sent"), 0)
+
+    # A gateway.
+
+    def in_gateway(self, function, layer):
+        """Run the coroutine function `function(inbox)` in the event loop of a gateway on `layer`."""
+
+        async def run():
+            inbox = layer.open_inbox("gateway.a!")
+            try:
+                return await asyncio.wait_for(function(inbox), TIMEOUT)
+            finally:
+                await inbox.close()
+
+        return asyncio.run(run())
+
+    def test_a_gateway_receives_each_message_once_and_in_order(self):
+        def scenario(fault):
+            gateway = self.lossy_layer(fault)
+            gateway.block_for = 0.02
+
+            async def live(inbox):
+                found = []
+                for first in (1, 3, 5):
+                    for number in (first, first + 1):
+                        self.layer.send("gateway.a!%d" % number, {"number": number})
+                    while len(found) < first + 1:
+                        try:
+                            found += [message["number"] for _, message in await inbox.receive()]
+                        except LayerUnavailable:
+                            pass
+                while self.layer.channel_statistics("gateway.a!")["messages_pending"]:
+                    await asyncio.sleep(0.01)
+                return found
+
+            self.assertEqual(self.in_gateway(live, gateway), [1, 2, 3, 4, 5, 6])
+            gateway.close()
+
+        self.for_each_fault(scenario, thread="channels-inbox")
+
+    def test_an_event_that_is_tried_again_is_sent_once(self):
+        def scenario(fault):
+            gateway = self.lossy_layer(fault)
+
+            async def live(inbox):
+                def send(number):
+                    event = {"reply_channel": "gateway.a!1", "event_id": number, "number": number}
+                    inbox.send("work", event, lambda error: send(number))
+
+                inbox.set_will("gateway.a!1", ("websocket.disconnect", {"number": 9}))
+                for number in (1, 2, 3):
+                    send(number)
+                    while not self.layer.channel_statistics("work")["messages_pending"] >= number:
+                        await asyncio.sleep(0.005)
+                inbox.clear_will("gateway.a!1")
+                while self.count("will"):
+                    await asyncio.sleep(0.005)
+
+            self.in_gateway(live, gateway)
+            fault.arrive()
+            self.assertEqual(sorted(self.received("work")), [1, 2, 3])
+            self.assertEqual(self.received("websocket.disconnect"), [])
+            gateway.close()
+
+        self.for_each_fault(scenario, thread="channels-outbox")
+
+    # Clearing up.
+
+    def test_whoever_clears_up_loses_and_doubles_no_message(self):
+        def scenario(fault):
+            doomed = self.make_layer(lost={"work": "retry"}, **self.config)
+            doomed.leases.start = lambda: None
+            for number, channel in ((1, "work"), (2, "other")):
+                self.layer.send(channel, {"number": number})
+                doomed.claim("consumer-%s" % channel, [channel])
+            self.layer.send_later("later", {"number": 3}, 0)
+            process = doomed.leases.process
+            doomed.store.write("register", {"name": doomed.store.key(process), "lease": -1.0})
+            survivor = self.lossy_layer(fault)
+            logger = "django.channels.layers"
+            with mock.patch.object(survivor.policy, "decide", doomed.policy.decide):
+                with self.assertLogs(logger, "WARNING"):
+                    survivor.notices.expired({"work": 1})  # if the reply of `recover` gets lost
+                    decide = survivor.recovery.decide_lost
+                    survivor.recovery.lost(self.insist(survivor.store.recover, decide))
+            self.insist(survivor.store.send_due)
+            fault.arrive()
+            self.assertEqual(self.everything(), Counter([1, 2, 3]))
+            self.assertEqual(self.received("work"), [1])
+            self.assertEqual(self.received("later"), [3])
+            self.assertEqual([each.message for each in self.layer.dead_letters()], [{"number": 2}])
+            survivor.close()
+
+        self.for_each_fault(scenario)
+
+
+class SQLiteLostReplyTests(LostReplyTests, SQLiteCase, unittest.TestCase):
+    module = "store"
+    kinds = (UNSENT, LOST)  # nothing can be late in a file
+
+
+class PostgreSQLLostReplyTests(LostReplyTests, PostgreSQLCase, unittest.TestCase):
+    module = "postgresql"
+
+
+class MariaDBLostReplyTests(LostReplyTests, MariaDBCase, unittest.TestCase):
+    module = "store"
+
+    def error(self, connections):
+        return connections.wrapper().Database.OperationalError(2013, "Lost connection to server")
