@@ -166,6 +166,12 @@ class MariaDB(Database):
             "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve",
         )  # fmt: skip
 
+    def settings(self, **changes):
+        if not first_importable("_mysql", "MySQLdb._mysql"):
+            # PyMySQL reads all certificates of the machine for each connection.
+            changes.setdefault("OPTIONS", {"ssl_disabled": True})
+        return super().settings(**changes)
+
     def command(self):
         return [
             self.binary,

@@ -132,10 +132,12 @@ class Connection:
     def close(self) -> None:
         """Close it. A broken one raises nothing."""
         deadlines.forget(self)
-        try:
-            self.raw.close()
-        except Exception:  # noqa: S110  (it is broken already)
-            pass
+        # The cursor first: SQLite keeps its lock for a statement whose rows were not all fetched.
+        for each in (self.cursor, self.raw):
+            try:
+                each.close()
+            except Exception:  # noqa: S110  (it is broken already)
+                pass
 
 
 class Connections:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Iterable, Sequence
 
 from ..engine.store import Entry, Heartbeat, Outgoing, Pending
 from .connections import patient
+from .rows import LAST_TIME, entry_of, is_text, name, number, text
 
 if TYPE_CHECKING:
     from .connections import Connection
@@ -43,9 +44,9 @@ class Maintenance(Base):  # type: ignore[misc]
     def heartbeat(self, names: Sequence[str]) -> Heartbeat:
         lease = self.layer.options.lease
         missing = [
-            name
-            for name in names
-            if not self.write("renew", {"name": self.key(name), "lease": lease})
+            each
+            for each in names
+            if not self.write("renew", {"name": self.key(each), "lease": lease})
         ]
         if missing:
             self.marks.clear()
@@ -94,22 +95,28 @@ class Maintenance(Base):  # type: ignore[misc]
 
     def claims_of(self, connection: Connection, process: str) -> list[tuple[str, Entry]]:
         rows = connection.rows(self.sql["claims_of"], {"process": self.key(process)})
-        return [(row[0], Entry(row[1], *row[3:])) for row in rows]
+        return [(row[0], entry_of(row[1], *row[3:])) for row in rows]
 
     def take_wills(self, connection: Connection, gateway: str) -> list[tuple[str, Any]]:
         parameters = {"gateway": self.key(gateway)}
         rows = connection.rows(self.sql["wills"], parameters)
         connection.run(self.sql["clear_wills_of"], parameters)
-        return [(self.name(queue), body) for queue, body in rows]
+        found = []
+        for queue, body in rows:
+            if is_text(queue) and queue.startswith(self.key("")):
+                found.append((self.name(queue), body))
+            else:
+                self._bury_damaged(connection, Entry(None, queue, body))
+        return found
 
     # Expiry.
 
     def take_expired(self, connection: Connection, events: bool = True) -> list[Entry]:
         statement, parameters = self.many("expired", "queue_name", self.events)
         rows = connection.rows(statement, parameters)
-        for number, queue, _, _ in rows:
-            connection.run(self.sql["drop"], {"queue": queue, "id": number})
-        return [Entry(number, channel, body) for number, _, channel, body in rows]
+        for id, queue, _, _ in rows:
+            connection.run(self.sql["drop"], {"queue": queue, "id": id})
+        return [entry_of(id, channel, body) for id, _, channel, body in rows]
 
     @patient
     def sweep(self) -> dict[str, int]:
@@ -121,10 +128,11 @@ class Maintenance(Base):  # type: ignore[misc]
             lambda connection: connection.run(statement, parameters), single=True
         ):
             channels = {}  # another process swept them
-        for name in ("sweep_groups", "sweep_sent", "sweep_claims"):
-            self.write(name, self.range)
-        self.write("adopt_claims", dict(self.range, lease=self.layer.options.lease))
-        return channels
+        for statement in ("sweep_groups", "sweep_sent", "sweep_claims"):
+            self.write(statement, self.range)
+        for statement in ("adopt_claims", "adopt_wills"):
+            self.write(statement, dict(self.range, lease=self.layer.options.lease))
+        return {text(channel): count for channel, count in channels.items()}
 
     # Delay.
 
@@ -139,9 +147,14 @@ class Maintenance(Base):  # type: ignore[misc]
 
     def take_due(self, connection: Connection) -> list[Outgoing]:
         rows = connection.rows(self.sql["due"], self.range)
-        for number, _, _, _ in rows:
-            connection.run(self.sql["drop_delayed"], {"id": number})
-        return [Outgoing(channel, body) for _, _, channel, body in rows]
+        items = []
+        for id, channel, body, due in rows:
+            connection.run(self.sql["drop_delayed"], {"id": id})
+            if is_text(channel) and channel and is_text(body) and number(due) and due < LAST_TIME:
+                items.append(Outgoing(channel, body))
+            else:
+                self._bury_damaged(connection, Entry(None, channel, body))
+        return items
 
     def due_interval(self) -> float:
         if self.listener.listening or (self.sees_changes and self.listener.runs):
@@ -151,8 +164,14 @@ class Maintenance(Base):  # type: ignore[misc]
 
     # Dead letters.
 
+    def _bury_damaged(self, connection: Connection, entry: Entry) -> None:
+        """Make a dead letter of what nobody holds, and tell of it."""
+        dropped = self.add_dead(connection, entry, "unreadable")
+        self.layer.recovery.unreadable(entry, "its row is damaged", dropped)
+
     def add_dead(self, connection: Connection, entry: Entry, reason: str) -> int:
-        row = {"queue": self.queue(entry.channel), "channel": entry.channel, "body": entry.body}
+        channel = name(entry.channel)
+        row = {"queue": self.queue(channel), "channel": channel, "body": text(entry.body)}
         connection.run(self.sql["add_dead"], dict(row, losses=entry.losses, reason=reason))
         most = self.layer.options.dead_letters
         return connection.run(self.sql["trim_dead"], dict(self.range, most=most))
@@ -162,13 +181,18 @@ class Maintenance(Base):  # type: ignore[misc]
             return None
         parameters = dict(self.range, id=int(id))
         for _, _, channel, body in connection.rows(self.sql["dead_one"], parameters):
+            if not is_text(channel):
+                return None  # there is no channel to which it could go
             connection.run(self.sql["drop_dead"], parameters)
             return Outgoing(channel, body)
         return None
 
     @patient
     def dead_letters(self) -> Iterable[tuple[str, str, Any, str, float]]:
-        return [(str(number), *rest) for number, *rest in self.read("dead", self.range)]
+        return [
+            (str(id), name(channel), body, text(reason), number(died))
+            for id, channel, body, reason, died in self.read("dead", self.range)
+        ]
 
     @patient
     def count_dead_letters(self) -> int:
@@ -178,22 +202,27 @@ class Maintenance(Base):  # type: ignore[misc]
 
     def add_counters(self, increments: dict[str, int]) -> None:
         # Sorted, because two processes that add in different orders could deadlock.
-        rows = [{"name": self.key(name), "value": increments[name]} for name in sorted(increments)]
+        rows = [{"name": self.key(each), "value": increments[each]} for each in sorted(increments)]
         statement, parameters = self.many("add_counters", "counter_row", rows)
         self.connections.transaction(
             lambda connection: connection.run(statement, parameters), single=True
         )
 
     def counters(self) -> dict[str, int]:
-        return {self.name(key): value for key, value in self.read("counters", self.range)}
+        return {
+            self.name(key): int(number(value))
+            for key, value in self.read("counters", self.range)
+            if is_text(key)
+        }
 
     @patient
     def pending(self, channel: str | None = None) -> list[Pending]:
         found = []
         for queue, count, seconds in self.read("pending", self.range):
-            name = self.name(queue)
-            if channel is None or name == channel:
-                found.append(Pending(name, count, self.layer.expiries[name] - seconds))
+            queue_name = self.name(text(queue))
+            if channel is None or queue_name == channel:
+                age = number(self.layer.expiries[queue_name] - number(seconds))
+                found.append(Pending(queue_name, count, age))
         return found
 
     def count_unacknowledged(self) -> int:

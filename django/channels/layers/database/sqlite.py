@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import hashlib
 import os
+import re
 import sqlite3
 import tempfile
 import threading
@@ -39,6 +40,22 @@ BUSY_TIMEOUT = 30
 
 #: Tries to get the lock before sleeping until it is free. A write takes less time than waking up.
 SPINS = 40
+
+
+class SQLiteConnection(Connection):
+    """A connection that takes back, as a parameter, what a damaged row holds: text that is not UTF-8."""
+
+    def _answer(self, statement: str, parameters: Any, result: Callable[[], Any]) -> Any:
+        try:
+            return super()._answer(statement, parameters, result)
+        except UnicodeEncodeError:
+            parameters = dict(parameters)
+            for name, value in parameters.items():
+                if isinstance(value, str) and not value.isascii():
+                    parameters[name] = value.encode("utf-8", "surrogateescape")
+                    cast = "CAST(:%s AS TEXT)" % name
+                    statement = re.sub(r":%s\b" % name, cast, statement)
+            return super()._answer(statement, parameters, result)
 
 
 class SQLiteConnections(Connections):
@@ -91,7 +108,9 @@ class SQLiteConnections(Connections):
         raw = sqlite3.connect(
             path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
         )
-        connection = Connection(raw, raw.cursor())
+        # A text that is not UTF-8 must not fail all the rows that are fetched with it.
+        raw.text_factory = lambda value: value.decode("utf-8", "surrogateescape")
+        connection = SQLiteConnection(raw, raw.cursor())
         connection.path = path
         raw.create_function("unixnow", 0, time.time)
         self.lock()

@@ -18,10 +18,11 @@ from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 from ... import protocol
 from ...exceptions import LayerUnavailable
-from ..engine.store import Entry, Outgoing, Will
+from ..engine.store import Entry, Outgoing, Unreadable, Will
 from ..engine.transactions import TransactionStore
 from ..engine.waiting import CHANGED
 from ..names import inbox_of, queue_of
+from . import rows as values
 from .capacity import LowWaterMarks, RemainingCapacity
 from .connections import Connection, Connections
 from .listener import NotificationListener, Notifier, topic
@@ -160,6 +161,15 @@ class DatabaseStore(Maintenance, TransactionStore):
         self.wake_readers(changed, below)
         return result
 
+    def decode(self, channel: str, body: Any) -> protocol.Message:
+        if not (values.is_text(channel) and isinstance(body, str)):
+            raise Unreadable("its row holds what this layer never writes")
+        try:
+            body.encode("ascii")
+        except UnicodeEncodeError as error:
+            raise Unreadable("its body is not ASCII") from error
+        return super().decode(channel, body)
+
     # Sending.
 
     def put(self, connection: Connection, items: Sequence[Outgoing]) -> Sequence[int]:
@@ -213,6 +223,7 @@ class DatabaseStore(Maintenance, TransactionStore):
             else:
                 rows = connection.rows(self.sql["room"], parameters)
             waiting, gateways, first = rows[0]
+            first = first if isinstance(first, int) else None
             return waiting, inbox_capacity if gateways else capacity, first
 
         return self.room.take(queue, pending, count)
@@ -341,7 +352,7 @@ class DatabaseStore(Maintenance, TransactionStore):
         elif woken:
             self.waiters.found(queues)
         number, _, channel, body, losses = row
-        return Entry(number, channel, body, losses)
+        return values.entry_of(number, channel, body, losses)
 
     def _add_kind(self, channels: tuple[str, ...]) -> tuple[Wanted, tuple[str, ...]]:
         """
@@ -466,7 +477,8 @@ class DatabaseStore(Maintenance, TransactionStore):
     def put_first(self, connection: Connection, entry: Entry) -> None:
         """Put an entry back at the head of its queue, under the number that it had."""
         row = self.row(self.queue(entry.channel), Outgoing(entry.channel, entry.body))
-        connection.run(self.sql["requeue"], dict(row, id=entry.id, losses=entry.losses))
+        if not connection.run(self.sql["requeue"], dict(row, id=entry.id, losses=entry.losses)):
+            self.insert_on(connection, [row])  # a damaged row has its number
         connection.changed.add(row["queue"])
         connection.below = True
 
@@ -476,7 +488,7 @@ class DatabaseStore(Maintenance, TransactionStore):
             return None
         connection.run(self.sql["release"], {"consumer": consumer})
         number, _, channel, body, losses = rows[0]
-        return Entry(number, channel, body, losses)
+        return values.entry_of(number, channel, body, losses)
 
     def change_counter(self) -> Callable[[], Any]:
         """Return a function whose result differs once somebody else has written. It reads no table."""
@@ -514,11 +526,13 @@ class DatabaseStore(Maintenance, TransactionStore):
         return False
 
     def group_channels(self, group: str) -> list[str]:
-        return [row[0] for row in self.read("group_channels", {"grp": self.key(group)})]
+        rows = self.read("group_channels", {"grp": self.key(group)})
+        return [row[0] for row in rows if values.is_text(row[0])]
 
     def group_routes(self, group: str) -> tuple[list[str], list[str]]:
         routes = self.read("group_routes", {"grp": self.key(group)})
-        gateways = [self.name(gateway) for gateway, _ in routes if gateway]
+        routes = [row for row in routes if values.is_text(row[0]) and values.is_text(row[1])]
+        gateways = [self.name(gateway) for gateway, _ in routes if gateway.startswith(self.key(""))]
         return gateways, [channel for gateway, channel in routes if not gateway]
 
     def count_members(self, group: str, gateway: str) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ... import protocol
 from ..names import check_channel_name
 from .redelivery import REPORT, RETRY
-from .store import Entry, Outgoing, Unreadable
+from .store import Entry, Outgoing
 
 if TYPE_CHECKING:
     from .layer import EngineLayer
@@ -53,7 +53,7 @@ class Recovery:
         """Return what happens to a message that a dead worker held, by the redelivery policy."""
         try:
             message = self._layer.store.decode(entry.channel, entry.body)
-        except Unreadable:
+        except Exception:  # Unreadable, or a bug: what is decided with it must not wait for ever
             return Action(BURY, reason="unreadable")
         policy = self._layer.policy.decide(entry.channel, message, entry.losses + 1)
         if policy == RETRY:
@@ -65,7 +65,7 @@ class Recovery:
         """Return what happens to an event that expired: its gateway is told, if one waits for it."""
         try:
             message = self._layer.store.decode(entry.channel, entry.body)
-        except Unreadable:
+        except Exception:  # Unreadable, or a bug: what is decided with it must not wait for ever
             return Action(BURY, reason="unreadable")
         return self._notify(message) or Action(DROP)
 

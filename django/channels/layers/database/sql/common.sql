@@ -26,7 +26,7 @@ INSERT INTO channels_database_message (queue, channel, body, expires) VALUES {ro
 -- name: requeue
 -- Put a message back under the number it had: at the head of its queue.
 INSERT INTO channels_database_message (id, queue, channel, body, expires, losses)
-VALUES (:id, :queue, :channel, :body, {now} + :expiry, :losses);
+VALUES (:id, :queue, :channel, :body, {now} + :expiry, :losses) ON CONFLICT DO NOTHING;
 
 -- name: peek
 -- One queue, if anything waits there; repeated with UNION ALL for several.
@@ -89,6 +89,14 @@ WHERE id <> 0 AND queue >= :low AND queue < :high
 AND process NOT IN (SELECT name FROM channels_database_process)
 ON CONFLICT DO NOTHING;
 
+-- name: adopt_wills
+-- Do the same for gateways.
+INSERT INTO channels_database_process (name, expires)
+SELECT DISTINCT gateway, {now} + :lease FROM channels_database_will
+WHERE gateway >= :low AND gateway < :high
+AND gateway NOT IN (SELECT name FROM channels_database_process)
+ON CONFLICT DO NOTHING;
+
 -- name: remember
 -- Remember the ids of messages. {rows} is "sent_row" for each. Those that were known stay as they are.
 INSERT INTO channels_database_sent (id, attempt, expires) VALUES {rows} ON CONFLICT DO NOTHING;
@@ -114,12 +122,14 @@ UPDATE channels_database_process SET expires = {now} + :lease WHERE name = :name
 -- For how many seconds the lease lasts that ends first; and whether a message expired on one of the queues
 -- that {rows} names.
 SELECT
-    (SELECT min(expires) - {now} FROM channels_database_process WHERE name >= :low AND name < :high),
+    (SELECT min(CASE WHEN expires > 1e12 THEN 0 ELSE expires END) - {now} FROM channels_database_process
+        WHERE name >= :low AND name < :high),
     EXISTS (SELECT 1 FROM channels_database_message WHERE queue IN ({rows}) AND expires <= {now});
 
 -- name: shortest
 -- For how many seconds the lease lasts that ends first.
-SELECT min(expires) - {now} FROM channels_database_process WHERE name >= :low AND name < :high;
+SELECT min(CASE WHEN expires > 1e12 THEN 0 ELSE expires END) - {now} FROM channels_database_process
+WHERE name >= :low AND name < :high;
 
 -- name: extend_leases
 -- Renew every lease.
@@ -137,7 +147,7 @@ SELECT count(*) FROM channels_database_process WHERE name = :name;
 -- name: lost
 -- The holders of leases that have run out; no row that somebody else is clearing up after.
 SELECT name FROM channels_database_process
-WHERE expires < {now} AND name >= :low AND name < :high LIMIT 10;
+WHERE (expires < {now} OR expires > 1e12) AND name >= :low AND name < :high LIMIT 10;
 
 -- name: claims_of
 SELECT consumer, id, queue, channel, body, losses FROM channels_database_claim
@@ -195,11 +205,12 @@ INSERT INTO channels_database_delayed (queue, channel, body, due) VALUES (:queue
 
 -- name: next_due
 -- Seconds until the next delayed message is due; NULL where there is none.
-SELECT min(due) - {now} FROM channels_database_delayed WHERE queue >= :low AND queue < :high;
+SELECT min(CASE WHEN due > 1e12 THEN 0 ELSE due END) - {now} FROM channels_database_delayed
+WHERE queue >= :low AND queue < :high;
 
 -- name: due
-SELECT id, queue, channel, body FROM channels_database_delayed
-WHERE due <= {now} AND queue >= :low AND queue < :high ORDER BY due, id LIMIT 100;
+SELECT id, channel, body, due FROM channels_database_delayed
+WHERE (due <= {now} OR due > 1e12) AND queue >= :low AND queue < :high ORDER BY due, id LIMIT 100;
 
 -- name: drop_delayed
 DELETE FROM channels_database_delayed WHERE id = :id;

@@ -106,6 +106,16 @@ SELECT DISTINCT process, {now} + :lease FROM channels_database_claim
 WHERE id <> 0 AND queue >= :low AND queue < :high
 AND process NOT IN (SELECT name FROM channels_database_process);
 
+-- name: adopt_wills
+INSERT IGNORE INTO channels_database_process (name, expires)
+SELECT DISTINCT gateway, {now} + :lease FROM channels_database_will
+WHERE gateway >= :low AND gateway < :high
+AND gateway NOT IN (SELECT name FROM channels_database_process);
+
+-- name: requeue
+INSERT IGNORE INTO channels_database_message (id, queue, channel, body, expires, losses)
+VALUES (:id, :queue, :channel, :body, {now} + :expiry, :losses);
+
 -- name: remember
 INSERT IGNORE INTO channels_database_sent (id, attempt, expires) VALUES {rows};
 
@@ -115,11 +125,11 @@ SELECT :queue AS queue FROM DUAL WHERE EXISTS (
 
 -- name: lost
 SELECT name FROM channels_database_process
-WHERE expires < {now} AND name >= :low AND name < :high LIMIT 10 FOR UPDATE SKIP LOCKED;
+WHERE (expires < {now} OR expires > 1e12) AND name >= :low AND name < :high LIMIT 10 FOR UPDATE SKIP LOCKED;
 
 -- name: due
-SELECT id, queue, channel, body FROM channels_database_delayed
-WHERE due <= {now} AND queue >= :low AND queue < :high
+SELECT id, channel, body, due FROM channels_database_delayed
+WHERE (due <= {now} OR due > 1e12) AND queue >= :low AND queue < :high
 ORDER BY due, id LIMIT 100 FOR UPDATE SKIP LOCKED;
 
 -- name: expired

@@ -187,11 +187,11 @@ SELECT pg_notify(topic, '') FROM unnest(:topics::text[]) AS topics (topic);
 
 -- name: lost
 SELECT name FROM channels_database_process
-WHERE expires < {now} AND name >= :low AND name < :high LIMIT 10 FOR UPDATE SKIP LOCKED;
+WHERE (expires < {now} OR expires > 1e12) AND name >= :low AND name < :high LIMIT 10 FOR UPDATE SKIP LOCKED;
 
 -- name: due
-SELECT id, queue, channel, body FROM channels_database_delayed
-WHERE due <= {now} AND queue >= :low AND queue < :high
+SELECT id, channel, body, due FROM channels_database_delayed
+WHERE (due <= {now} OR due > 1e12) AND queue >= :low AND queue < :high
 ORDER BY due, id LIMIT 100 FOR UPDATE SKIP LOCKED;
 
 -- name: expired
