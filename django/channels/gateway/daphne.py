@@ -176,12 +176,17 @@ class RequestSend(FlowControl):
     def _register(self) -> None:
         self._consumer.registerProducer(self, True)
 
-    def cut(self) -> None:
-        """End the connection in the middle of the response."""
+    def cut(self, at_once: bool = False) -> None:
+        """
+        End the connection in the middle of the response; with `at_once`, also if its client doesn't read what
+        was written.
+        """
         self._end()
         # Over HTTP/2 the stream has to end in an error, not the connection.
         channel = getattr(self._protocol, "channel", None)
         abort = getattr(channel, "abortConnection", None)
+        if abort is None and at_once:
+            abort = getattr(getattr(channel, "transport", None), "abortConnection", None)
         if abort is not None:
             abort()
         else:

@@ -78,7 +78,7 @@ class ResponseConnection(Connection):
     def _break_off(self) -> None:
         """Close the connection at once. What its client hasn't read would keep it open."""
         if hasattr(self._send, "cut"):
-            self._send.cut()
+            self._send.cut(at_once=True)
             return
         # Uvicorn closes a connection only when everything is written.
         transport: Any = getattr(getattr(self._send, "__self__", None), "transport", None)
