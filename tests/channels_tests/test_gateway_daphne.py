@@ -105,6 +105,14 @@ class ScopeTests(SimpleTestCase):
         ):
             self.assertEqual(self.corrected(protocol, type="websocket")["scheme"], scheme)
 
+    def test_frames_are_limited_if_daphne_does_not_limit_them(self):
+        for limit, expected in ((0, 1048576), (1000, 1000), (10**7, 10**7)):
+            protocol = Socket(Transport())
+            protocol.maxFramePayloadSize = protocol.maxMessagePayloadSize = limit
+            self.corrected(protocol, type="websocket")
+            self.assertEqual(protocol.maxFramePayloadSize, expected)
+            self.assertEqual(protocol.maxMessagePayloadSize, expected)
+
     def test_the_scope_of_another_server_is_left_alone(self):
         async def send(event):
             pass

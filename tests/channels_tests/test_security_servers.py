@@ -278,6 +278,26 @@ class ServerAttacks:
 class DaphneTests(ServerAttacks, unittest.TestCase):
     program = "daphne"
 
+    def test_the_size_of_a_frame_is_limited(self):
+        import websocket
+
+        client = websocket.create_connection(
+            self.server.websocket_url("/"),
+            timeout=TIMEOUT,
+            host="example.com",
+            suppress_origin=True,
+        )
+        self.addCleanup(client.shutdown)
+        self.assertEqual(client.recv(), "ws")
+        size = 300 * 1024 * 1024
+        # The head of a masked binary frame. The server must not wait for what it announces.
+        client.sock.sendall(b"\x82\xff" + size.to_bytes(8, "big") + b"\0" * 4 + b"x" * 1000)
+        try:
+            opcode, _ = client.recv_data()
+            self.assertEqual(opcode, websocket.ABNF.OPCODE_CLOSE)
+        except (OSError, websocket.WebSocketConnectionClosedException) as error:
+            self.assertNotIsInstance(error, websocket.WebSocketTimeoutException)
+
     def test_a_page_with_tls_opens_a_socket_with_tls(self):
         import websocket
 

@@ -1,7 +1,8 @@
 """
 What Daphne does differently from other servers. This module does not import Daphne or Twisted.
 
-* The scope of a WebSocket lacks its scheme, and a client may choose SCRIPT_NAME: see `correct_scope`.
+* The scope of a WebSocket lacks its scheme, and a client may choose SCRIPT_NAME and, before 4.2.2, the size
+  of a frame: see `correct_scope`.
 * With an old Twisted, it mixes up the responses to pipelined requests: see `response_lock`.
 * In ASGI 3, `send` waits until the client has room. Daphne's returns at once and buffers without a bound.
   `with_flow_control` waits for a client that reads slowly, and cuts a response short, by way of Twisted.
@@ -21,6 +22,7 @@ from weakref import WeakKeyDictionary
 
 from django.conf import settings
 
+from ..layers.messages import MAX_WEIGHT
 from .transport import PausedTransport
 
 ServerSend = Callable[[Dict[str, Any]], Awaitable[None]]
@@ -51,8 +53,16 @@ def correct_scope(scope: MutableMapping[str, Any], send: Any) -> None:
     # Before 4.1, the scope of a WebSocket has none.
     path = scope.get("root_path", own)
     scope["root_path"] = path if path == own or _may_choose_root_path(path) else own
-    if scope["type"] == "websocket" and "scheme" not in scope:
-        scope["scheme"] = "wss" if _is_secure(send.args[0]) else "ws"
+    if scope["type"] == "websocket":
+        _limit_frames(send.args[0])
+        scope.setdefault("scheme", "wss" if _is_secure(send.args[0]) else "ws")
+
+
+def _limit_frames(protocol: Any) -> None:
+    """Set the limits that Daphne sets since 4.2.2. Before, a client's frame may have any size."""
+    for name in ("maxFramePayloadSize", "maxMessagePayloadSize"):
+        if getattr(protocol, name, None) == 0:  # autobahn: no limit
+            setattr(protocol, name, MAX_WEIGHT)
 
 
 def _may_choose_root_path(path: str) -> bool:
