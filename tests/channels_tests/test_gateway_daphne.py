@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import unittest
+from unittest import mock
 
 from django.channels.gateway.application import Gateway
 from django.channels.gateway.daphne import correct_scope, with_flow_control
@@ -286,4 +287,14 @@ class FlowControlTests(unittest.TestCase):
         self.request.channel = Stream()
         self.run_with_send(go)
         self.assertTrue(self.request.channel.aborted)
+        self.assertFalse(self.request.lost)
+
+    def test_a_cut_at_once_drops_what_the_client_has_not_read(self):
+        async def go(send):
+            await send(body(b"1"))
+            send.cut(at_once=True)
+
+        self.request.channel = mock.Mock(spec=["transport"])
+        self.run_with_send(go)
+        self.request.channel.transport.abortConnection.assert_called_once_with()
         self.assertFalse(self.request.lost)

@@ -241,7 +241,7 @@ class GatewayTests(unittest.TestCase):
         logging.disable(logging.CRITICAL)
         self.addCleanup(logging.disable, logging.NOTSET)
         self.layer = MemoryChannelLayer(threads=1)
-        self.sent, self.ended = [], threading.Event()
+        self.sent, self.ended, self.transport = [], threading.Event(), mock.Mock()
         self.layer.routing = {"http.request": self.consumer}
 
     def consumer(self, message: Message):
@@ -262,9 +262,14 @@ class GatewayTests(unittest.TestCase):
         async def main():
             reading = asyncio.Event()
 
-            async def send(event):
-                await reading.wait()
-                self.sent.append(event)
+            class Cycle:
+                """What uvicorn has for each request."""
+
+                transport = self.transport
+
+                async def send(cycle, event):
+                    await reading.wait()
+                    self.sent.append(event)
 
             async def receive():
                 if received:
@@ -275,7 +280,7 @@ class GatewayTests(unittest.TestCase):
             received = []
             scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
             scope.update(query_string=b"", http_version="1.1", scheme="http")
-            task = asyncio.ensure_future(self.layer(scope, receive, send))
+            task = asyncio.ensure_future(self.layer(scope, receive, Cycle().send))
             try:
                 await client(task, reading)
             finally:
@@ -321,3 +326,5 @@ class GatewayTests(unittest.TestCase):
         self.run_client(client)
         self.assertEqual(self.layer.statistics()["slow_clients"], 1)
         self.assertEqual(self.sent, [])
+        # Uvicorn alone would wait until everything is written.
+        self.transport.abort.assert_called_once_with()
