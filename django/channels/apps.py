@@ -12,6 +12,9 @@ class ChannelsConfig(AppConfig):
     label = "channels"
     verbose_name = "Channels"
 
+    #: Whether `ready` has run.
+    is_ready = False
+
     def ready(self) -> None:
         from django.conf import settings
 
@@ -19,6 +22,7 @@ class ChannelsConfig(AppConfig):
 
         add_last_resort(settings)
         _take_runserver(self.name)
+        ChannelsConfig.is_ready = True
         bindings = sys.modules.get(self.name + ".binding.base")
         if bindings is not None:
             bindings.BindingMetaclass.register_all()

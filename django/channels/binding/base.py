@@ -18,6 +18,7 @@ from django.db import DEFAULT_DB_ALIAS, DataError, IntegrityError, router, trans
 from django.db.models import Model
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 
+from ..apps import ChannelsConfig
 from ..auth import channel_session_user
 from ..compat import model_of_deferred, on_commit
 from ..log import RateLimit, shown
@@ -49,16 +50,16 @@ class BindingMetaclass(type):
     def __new__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> BindingMetaclass:
         binding = cast("type[Binding]", super().__new__(cls, name, bases, body))
         if binding.model is not None:
-            if apps.models_ready or not isinstance(binding.model, str):
+            if is_ready():
                 binding.register()
             cls.binding_classes.append(binding)
         return binding
 
     @classmethod
     def register_all(cls) -> None:
-        """Connect the bindings with a model's name that were defined before all models were loaded."""
+        """Connect the bindings that were defined before the app of channels was ready, as in Channels 1.1."""
         for binding in cls.binding_classes:
-            if isinstance(binding.model, str):
+            if binding.model_label is None:
                 binding.register()
 
     @property
@@ -84,6 +85,9 @@ class Binding(Receivers, metaclass=BindingMetaclass):
     #: The model class, or its name ("app.Model"). A subclass of the model is another model, and needs another
     #: binding.
     model: type[Model] | str | None = None
+
+    #: The name of the model, in lower case ("app.model"), as messages have it. Set when it is connected.
+    model_label: str | None = None
 
     #: Names of the fields that are sent and accepted: a list, or ["__all__"]. Required, unless
     #: `exclude` is given.
@@ -136,6 +140,8 @@ class Binding(Receivers, metaclass=BindingMetaclass):
                     "%s: fields and exclude are lists, not text: write [%r]."
                     % (cls.__name__, names)
                 )
+        meta = cls.model._meta
+        cls.model_label = "%s.%s" % (meta.app_label.lower(), meta.model_name)
         # An id for the class, so that a class that is defined again (a reload) doesn't send everything twice.
         name = "%s.%s" % (cls.__module__, cls.__qualname__)
         for model in cls.get_registered_models():
@@ -154,7 +160,7 @@ class Binding(Receivers, metaclass=BindingMetaclass):
 
     @classmethod
     def _is_registered_for(cls, model: Any) -> bool:
-        return not isinstance(cls.model, str) and model in cls.get_registered_models()
+        return cls.model_label is not None and model in cls.get_registered_models()
 
     @classmethod
     def bound_fields(cls, model: type[Model] | None = None) -> list[str]:
@@ -271,14 +277,19 @@ class Binding(Receivers, metaclass=BindingMetaclass):
         self.action = action
         if action == CREATE:
             pk = None
-        elif not own or pk is not None:
+        else:
             try:
                 pk = clean_pk(model, pk)
             except ValidationError as error:
-                raise ValidationError({"pk": error.messages}) from None
+                if not own:
+                    raise ValidationError({"pk": error.messages}) from None
         self.pk = pk
-        forbidden = () if own else identity(model)
-        self.data = {name: value for name, value in data.items() if name not in forbidden}
+        self.data = data
+        if not own:
+            forbidden = identity(model)
+            self.data = {
+                name: value for name, value in (data or {}).items() if name not in forbidden
+            }
         try:
             with transaction.atomic(using=router.db_for_write(model)):
                 self.run_action(action, pk, self.data)
@@ -310,7 +321,8 @@ class Binding(Receivers, metaclass=BindingMetaclass):
         Make the change by `create(data)`, `update(pk, data)` or `delete(pk)`, if `has_permission` allows it.
 
         An override may handle actions of its own, for which it asks `has_permission` itself. It gets their
-        data as the client sent it. Runs in a transaction, and may raise ValidationError.
+        data as the client sent it, and also a key that cannot be one of the model. Runs in a transaction, and
+        may raise ValidationError.
         """
         if action not in ACTIONS:
             raise no_such_action()
@@ -341,6 +353,13 @@ class Binding(Receivers, metaclass=BindingMetaclass):
     def delete(self, pk: Any) -> None:
         """Delete the instance `pk`. Raises the model's DoesNotExist."""
         find_row(self._model(), pk).delete()
+
+
+def is_ready() -> bool:
+    """Return whether a new binding is connected at once: not before the app of channels is ready."""
+    return ChannelsConfig.is_ready or (
+        apps.apps_ready and not apps.is_installed(ChannelsConfig.name)
+    )
 
 
 def anonymous_user() -> Any:

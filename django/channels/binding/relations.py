@@ -53,7 +53,7 @@ def relation_changed(
 def _bound_to(bindings: Iterable[type[Binding]], through: Any) -> Iterator[Any]:
     """Yield each binding, once for each definition, with the field that `through` belongs to."""
     seen = set()
-    for binding in list(bindings):
+    for binding in [each for each in bindings if each.model_label is not None]:
         for field in binding._model()._meta.many_to_many:
             if (
                 relation_of(field).through is not through

@@ -46,11 +46,16 @@ def next_message(layer: BaseChannelLayer, channel: str) -> Message | None:
     message = Message(content, name, layer)
     reply_channel = content.get(REPLY_CHANNEL)
     if reply_channel is not None:
-        sessions = _sessions.setdefault(layer, {})
-        if reply_channel not in sessions:
-            sessions[reply_channel] = ChannelSession({}, reply_channel)
-        message.channel_session = sessions[reply_channel]
+        message.channel_session = session_of(layer, reply_channel)
     return message
+
+
+def session_of(layer: BaseChannelLayer, reply_channel: str) -> Any:
+    """Return the channel session of the connection of `reply_channel`."""
+    sessions = _sessions.setdefault(layer, {})
+    if reply_channel not in sessions:
+        sessions[reply_channel] = ChannelSession({}, reply_channel)
+    return sessions[reply_channel]
 
 
 def forget_session(layer: BaseChannelLayer, reply_channel: str) -> None:

@@ -11,10 +11,11 @@ from django.conf import settings
 from django.http import HttpRequest, SimpleCookie
 
 from ..asgi import DEFAULT_LAYER_ALIAS
+from ..auth import transfer_user
 from ..gateway.handshake import answer_to_handshake
 from ..gateway.scopes import connect_event, request_event
 from ..subprotocols import choose, known_subprotocols
-from .base import Client, forget_session
+from .base import Client, forget_session, session_of
 
 
 class WSClient(Client):
@@ -39,6 +40,7 @@ class WSClient(Client):
         self.subprotocols = list(subprotocols)
         self.subprotocol: str | None = None
         self._offered: Sequence[str] = ()
+        self._has_connected = False
         self.cookies = SimpleCookie()
         self._headers: dict[str, str | bytes] = {}
         self._session: Any = None
@@ -94,7 +96,11 @@ class WSClient(Client):
         return self._session
 
     def login(self, **credentials: Any) -> bool:
-        """Log in with the arguments of authenticate(). Return whether they were accepted."""
+        """
+        Log in with the arguments of authenticate(). Return whether they were accepted.
+
+        Before the first handshake, the channel session gets the user too, so that a test needs no handshake.
+        """
         from django.contrib.auth import authenticate
 
         user = authenticate(**credentials)
@@ -116,6 +122,9 @@ class WSClient(Client):
         login(request, user)
         request.session.save()
         self.set_cookie(settings.SESSION_COOKIE_NAME, request.session.session_key)
+        if not self._has_connected:
+            # In Channels 1.1 the client's session was the channel session, too.
+            transfer_user(request.session, session_of(self.channel_layer, self.reply_channel))
 
     def logout(self) -> None:
         """Log out: delete the session and its cookie."""
@@ -166,6 +175,7 @@ class WSClient(Client):
         elif channel == "websocket.connect":
             event = connect_event(scope)
             self.order = 0
+            self._has_connected = True
             forget_session(self.channel_layer, self.reply_channel)
         elif channel == "websocket.disconnect":
             event["code"] = 1000
