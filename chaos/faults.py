@@ -548,6 +548,42 @@ async def promoted(stack, options):
     return await under(stack, options, fault, 20)
 
 
+#: Seconds by which a replica is behind when it takes over.
+BEHIND = 0.3
+
+
+@row(
+    "promoted-late",
+    "the primary killed, and Sentinel promotes a replica that is 0.3 s behind",
+    topology="sentinel",
+    quick=(),
+)
+async def promoted_late(stack, options):
+    return await fail_late(stack, options)
+
+
+@row(
+    "failover-late",
+    "the same with a node of a Cluster",
+    topology="cluster",
+    quick=(),
+)
+async def failover_late(stack, options):
+    return await fail_late(stack, options)
+
+
+async def fail_late(stack, options):
+    """Have replicas get nothing for a while, and kill their primary."""
+
+    async def fault(seconds):
+        await in_thread(stack.server.cut_replication)
+        await asyncio.sleep(BEHIND)
+        stack.server.server.kill()
+        await asyncio.sleep(seconds)
+
+    return await under(stack, options, fault, 10)
+
+
 @row(
     "failover",
     "a node of a Cluster killed, and its replica takes over",

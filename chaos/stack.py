@@ -112,6 +112,10 @@ class Redis:
             self.server.forget_data()
             self.server.kill()
 
+    def cut_replication(self):
+        """Have the replicas get nothing from now on."""
+        redis_server.cut_replication(self.server)
+
     def signal(self, number):
         self.server.process.popen.send_signal(number)
 

@@ -75,6 +75,9 @@ class Clustered:
 
     is_cluster = True
 
+    #: As in Direct. Here a worker does not learn of another run.
+    doubted = 0
+
     def __init__(
         self,
         addresses: Sequence[tuple[str, int]],

@@ -104,7 +104,13 @@ class ConsumerCalls(Calls):
         if held is None:
             if self._claim_more(found, claim_keys.start, claim_keys.several, found.wanted):
                 held = found.begin()
-        return None if held is None else to_entry(held.field, held.entry)
+        if held is None:
+            return None
+        found_entry = to_entry(held.field, held.entry)
+        doubted = self.servers.doubted
+        if doubted and entry.expires(held.entry) - self.place(found_entry.channel).expiry < doubted:
+            return found_entry._replace(doubtful=True)
+        return found_entry
 
     def _claim_more(self, consumer: Consumer, start: Command, several: int, wanted: int) -> bool:
         """Make one round trip; with 0 `wanted`, only ask for what a claim without a reply has given."""

@@ -90,6 +90,10 @@ class Direct:
         self._free: deque[tuple[Any, float]] = deque()
         self._lock = threading.Lock()
         self._suspected = 0.0
+        self._run_id: bytes | None = None
+        #: When another run of the server was met (its time, milliseconds since 1970), or 0. What it has from
+        #: before may have been handled: it may have lost that something was acknowledged.
+        self.doubted = 0
 
     def suspect(self) -> None:
         """Stop using the connections that are idle now, because one was lost."""
@@ -182,13 +186,22 @@ class Direct:
             try:
                 connection.connect()
                 replies = self._exchange(connection, _preparation(self._greeting))
-                _check_preparation(replies, self.where)
+                self._meet(_check_preparation(replies, self.where), replies[0])
             except BaseException:
                 connection.disconnect()
                 raise
         except ERRORS as error:
             raise unavailable(error, self.where) from error
         return connection
+
+    def _meet(self, run_id: bytes | None, info: Any) -> None:
+        """Take note of which run of which server a new connection leads to."""
+        if run_id is None:
+            return
+        found = re.search(rb"server_time_usec:(\d+)", info)
+        if self._run_id not in (None, run_id) and found:
+            self.doubted = int(found.group(1)) // 1000
+        self._run_id = run_id
 
     def close(self) -> None:
         while self._free:

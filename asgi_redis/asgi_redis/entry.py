@@ -31,6 +31,11 @@ def parse(entry: bytes) -> tuple[str, bytes, int]:
     return channel, entry[_HEAD:], entry[_STAMP] - _ZERO
 
 
+def expires(entry: bytes) -> int:
+    """Return when an entry expires, in milliseconds since 1970; 0 for what is damaged."""
+    return int(entry[:_STAMP]) if entry[:_HEAD].isdigit() else 0
+
+
 def record_body(fields: Any) -> bytes:
     """Return the field "e" of a stream's record as redis-py returns it, or all of a record that has none."""
     if not isinstance(fields, dict):

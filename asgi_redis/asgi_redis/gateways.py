@@ -93,7 +93,11 @@ class GatewayCalls(ConsumerCalls):
         if inbox is not None:
             if not self._epochs:
                 self._partition_lost_data()
-            # A lease that others have recovered took the memberships with it.
+            # A lease that others have recovered took the memberships and wills with it. What wills are left
+            # is sent now, because the inbox learns which were sent.
+            if inbox.leased and not inbox.has_lost:
+                self._send_wills(inbox.gateway)
+                self.servers.call(("SREM", self.keys.gone, inbox.gateway))
             inbox.register(inbox.leased)
 
     def heartbeat(self, names: Sequence[str]) -> Heartbeat:
@@ -265,21 +269,26 @@ class GatewayCalls(ConsumerCalls):
         if failed is not None:
             raise failed
 
-    def _clear_up(self, gateway: str) -> None:
-        """Send the last wills of a gateway, each once, and remove the rest. Twice does no harm."""
-        keys, call = self.keys, self.servers.call
-        inbox, _, token = gateway.partition("|")
+    def _send_wills(self, gateway: str) -> None:
+        """Send the last wills of a gateway, each once. Twice does no harm."""
+        keys = self.keys
         send_wills = run(
             "send_wills",
-            [keys.wills(gateway), keys.dead],
+            [keys.wills(gateway), keys.wills_sent(gateway), keys.dead],
             [keys.tag, self.layer.options.dead_letters],
         )
         left = 1
         while left:
-            left, *unreadable = call(send_wills)
+            left, *unreadable = self.servers.call(send_wills)
             for body in unreadable:
                 error = Unreadable("it is no last will")
                 self.layer.recovery.unreadable(Entry(None, "", body), error, 0)
+
+    def _clear_up(self, gateway: str) -> None:
+        """Send the last wills of a gateway, and remove the rest. Twice does no harm."""
+        keys, call = self.keys, self.servers.call
+        inbox, _, token = gateway.partition("|")
+        self._send_wills(gateway)
         partition, register, stream, groups = keys.inbox(inbox)
         tag = keys.tags[partition]
         for group in call(run("unregister", [register, stream, groups], [tag, inbox, token])):

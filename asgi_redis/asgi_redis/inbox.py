@@ -128,11 +128,15 @@ class RedisInbox(Inbox):
     def _lost(self) -> None:
         """The lease had run out: `register` has told it. This also tells the engine whose lease it was."""
 
+    @property
+    def has_lost(self) -> bool:
+        """Whether the gateway was told within the last lease that data was lost."""
+        since = self._lost_at
+        return since is not None and time.monotonic() - since <= self._layer.options.lease
+
     def _register_command(self, lost: bool) -> Command:
         # The lease thread and the reader notice the same loss, one after the other: it is told once.
-        if lost and self._lost_at is not None:
-            lost = time.monotonic() - self._lost_at > self._layer.options.lease
-        lost = lost and self._count > 0
+        lost = lost and not self.has_lost and self._count > 0
         return self._store.register_command(self.name, self._count, self._last, lost, self._token)
 
     def _take_registration(self, reply: Any) -> list[str]:
@@ -191,8 +195,12 @@ class RedisInbox(Inbox):
         if isinstance(reply, Exception):
             raise LayerUnavailable(str(reply))
         self._trimmed = last
-        if reply:
-            self._take_records(reply[0][1])
+        taken = self._take_records(reply[0][1]) if reply else []
+        try:
+            if any(protocol.RESET in message for _, message in taken):
+                taken = await self._tell_ended(taken)
+        finally:
+            self._ready += taken
 
     async def _register_connection(self) -> None:
         """Register over a new connection, and find out whether the server is another one than before."""
@@ -209,7 +217,18 @@ class RedisInbox(Inbox):
         self._run_id = link.run_id or self._run_id
         self._schedule()
 
-    def _take_records(self, records: Any) -> None:
+    async def _tell_ended(self, taken: list[tuple[str, Message]]) -> list[tuple[str, Message]]:
+        """Add to a reset the connections whose will was sent: their end must not be told twice."""
+        key = self._store.keys.wills_sent(self.gateway)
+        reply = (await self._reader.call([("SMEMBERS", key)]))[0]
+        ended = [] if isinstance(reply, Exception) else [each.decode() for each in reply]
+        return [
+            (channel, protocol.reset(ended) if protocol.RESET in message else message)
+            for channel, message in taken
+        ]
+
+    def _take_records(self, records: Any) -> list[tuple[str, Message]]:
+        taken = []
         for raw_id, fields in records:
             milliseconds, _, sequence = raw_id.partition(b"-")
             record_id = (int(milliseconds), int(sequence))
@@ -221,9 +240,10 @@ class RedisInbox(Inbox):
             try:
                 message = self._store.decode(channel, body)
                 if self._is_first(message, body):
-                    self._ready.append((channel, message))
+                    taken.append((channel, message))
             except Unreadable as error:
                 self._dead_letter(channel, body, error)
+        return taken
 
     def _is_first(self, message: Message, body: bytes) -> bool:
         """Return whether a record was not taken before. One that was put back into Redis is counted."""

@@ -23,6 +23,7 @@ and only in the first partition:
     k:CONSUMER           wake list of one consumer
     h:INBOX|TOKEN        last wills of a gateway, a hash (lua/send_wills.lua)
     c:INBOX|TOKEN        the number of its last change of them (lua/set_wills.lua)
+    e:INBOX|TOKEN        its connections whose will was sent, a set (lua/send_wills.lua)
     expired              expired entries that no process has taken, a list (lua/expire.lua)
     queues               queues that may hold what expires, a set (lua/heartbeat.lua)
     leases, gone         leases (lua/heartbeat.lua)
@@ -133,6 +134,9 @@ class Keys:
 
     def wills(self, gateway: str) -> str:
         return "%sh:%s" % (self.tag, gateway)
+
+    def wills_sent(self, gateway: str) -> str:
+        return "%se:%s" % (self.tag, gateway)
 
     def wills_changed(self, gateway: str) -> str:
         return "%sc:%s" % (self.tag, gateway)

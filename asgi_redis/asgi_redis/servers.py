@@ -8,6 +8,7 @@ No error's text holds what a URL or a dict says, because that may be a password.
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any, NamedTuple, Sequence, Union
 from urllib.parse import parse_qsl, urlsplit
 
@@ -22,6 +23,7 @@ from redis.backoff import NoBackoff
 from redis.connection import parse_url
 
 from .cluster import Clustered
+from .contract import is_count
 from .direct import Direct, Pool
 from .scripts import Command
 
@@ -46,6 +48,34 @@ REFUSED = {
     "redis_connect_func": "leave it out",
     "parser_class": "leave it out; pip install hiredis for the fast one",
     "unix_socket_path": "write the host as 'unix:///path/to/redis.sock'",
+}
+
+_one_host = re.compile(r"[^\s,;/@]+\Z").match
+
+#: What the values of some options must be, and how to tell whether one is.
+VALUES: dict[str, tuple[str, Any]] = {
+    "host": (
+        "the name or address of one host",
+        lambda each: isinstance(each, str) and _one_host(each),
+    ),
+    "port": ("a number from 1 to 65535", lambda each: is_count(each) and 1 <= each <= 65535),
+    "db": ("the number of a database", lambda each: is_count(each)),
+    "path": ("text", lambda each: isinstance(each, str) and each != ""),
+    "username": ("text", lambda each: each is None or isinstance(each, str)),
+    "password": ("text", lambda each: each is None or isinstance(each, (str, bytes))),
+    "client_name": ("text", lambda each: each is None or isinstance(each, str)),
+    "socket_keepalive": ("True or False", lambda each: each is None or isinstance(each, bool)),
+    "health_check_interval": ("seconds", lambda each: is_count(each) or isinstance(each, float)),
+}
+
+#: Options that a URL's query cannot give: parts of the URL, and what is no text.
+NOT_IN_A_QUERY = {
+    "host",
+    "port",
+    "path",
+    "credential_provider",
+    "socket_type",
+    "socket_keepalive_options",
 }
 
 TIMEOUTS = ("socket_timeout", "socket_connect_timeout")
@@ -82,11 +112,16 @@ def make_servers(
         "socket_connect_timeout": socket_connect_timeout,
     }
     common.update(connection_kwargs or {})
-    if sentinels is None and isinstance(hosts, (list, tuple)) and len(hosts) == 1:
+    if isinstance(hosts, (str, dict)) or _is_address(hosts):
+        hosts = [hosts]
+    if hosts is not None and not isinstance(hosts, (list, tuple)):
+        raise _bad_host(hosts)
+    if sentinels is None and hosts and len(hosts) == 1:
         # As channels_redis writes it.
         if isinstance(hosts[0], dict) and "sentinels" in hosts[0]:
             common.update(hosts[0])
             sentinels, service = common.pop("sentinels"), common.pop("master_name", service)
+            sentinel_kwargs = common.pop("sentinel_kwargs", sentinel_kwargs)
             hosts = None
     if sentinels is not None:
         if hosts or cluster:
@@ -100,8 +135,6 @@ def make_servers(
         )
     if sentinel_kwargs or service:
         raise ImproperlyConfigured("service and sentinel_kwargs need sentinels.")
-    if isinstance(hosts, (str, dict)) or _is_address(hosts):
-        hosts = [hosts]
     found = [_host(each, common) for each in hosts or ["redis://localhost:6379/0"]]
     if cluster:
         return _clustered(found, greeting)
@@ -136,7 +169,11 @@ def _host(value: Any, common: dict[str, Any]) -> Host:
         given = dict(value)
         address = given.pop("address", None)
         if address is not None:
-            options.update(_address(address))
+            found = _address(address)
+            for name in set(found) & set(given):
+                if found[name] != given[name]:
+                    raise _refusal(name, "the address in hosts says something else: give it once")
+            options.update(found)
         options.update(given)
         if not ({"host", "path"} & set(options)):
             raise ImproperlyConfigured(
@@ -153,8 +190,12 @@ def _address(value: Any) -> dict[str, Any]:
         return {"host": value[0], "port": int(value[1])}
     if isinstance(value, str) and "://" in value:
         return _parse(value)
+    raise _bad_host(value)
+
+
+def _bad_host(value: Any) -> ImproperlyConfigured:
     # Not shown as it is: it may hold a password.
-    raise ImproperlyConfigured(
+    return ImproperlyConfigured(
         "hosts is a list of URLs ('redis://HOST:PORT/0'), of (host, port), or of dicts with 'address' and "
         "options of redis-py; one of its items is something else (%s)." % type(value).__name__
     )
@@ -175,6 +216,12 @@ def _parse(url: str) -> dict[str, Any]:
     for name, value in given:
         if not value or sum(each[0] == name for each in given) > 1:
             raise _refusal(name, "give it one value in the URL")
+        if name in NOT_IN_A_QUERY:
+            raise _refusal(name, "the query of a URL cannot give it: use the URL itself, or a dict")
+        if (name == "db" and parts.path.strip("/") and parts.scheme != "unix") or (
+            name in ("username", "password") and getattr(parts, name)
+        ):
+            raise _refusal(name, "the URL says it twice: give it once")
     database = parts.path.strip("/")
     if parts.fragment or (parts.scheme != "unix" and database and not database.isdigit()):
         raise ImproperlyConfigured(
@@ -209,6 +256,12 @@ def _checked(options: dict[str, Any]) -> Host:
         value = options.get(name)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
             raise _refusal(name, "give it seconds, more than 0: no call may wait for ever")
+    for name in set(options) & set(VALUES):
+        if name in ("port", "db") and str(options[name]).isdigit() and options[name] is not True:
+            options[name] = int(options[name])  # an environment variable's text
+        wanted, is_right = VALUES[name]
+        if not is_right(options[name]):
+            raise _refusal(name, "give it " + wanted)
     for name in set(options) & set(REFUSED):
         raise _refusal(name, REFUSED[name])
     ssl = options.get("ssl", False)

@@ -291,9 +291,12 @@ def lost(event_id: int) -> Message:
     return {LOST: event_id}
 
 
-def reset() -> Message:
-    """Return the notice that the layer lost its data."""
-    return {RESET: True}
+def reset(ended: list[str] | None = None) -> Message:
+    """
+    Return the notice that the layer lost its data. `ended`: the reply channels of connections of which the
+    site was told that they have ended.
+    """
+    return {RESET: ended or True}
 
 
 def group_message(group: str, message: Message) -> Message:

@@ -78,8 +78,8 @@ class State:
     def group(self, message):
         return [("group", message)]
 
-    def reset(self):
-        return [("reset",)]
+    def reset(self, told=False):
+        return [("told",) if told else ("reset",)]
 
 
 class Connection:
@@ -358,6 +358,11 @@ class ReaderTests(unittest.TestCase):
         self.assertEqual([self.one.performed, self.two.performed], [[("reset",)]] * 2)
         self.assertEqual((self.reader.groups, self.one.groups), ({}, set()))
         self.assertIn("closing 2 connections", logs.output[0])
+
+    def test_a_reset_tells_each_connection_whether_its_end_was_told(self):
+        with self.assertLogs("django.channels.gateway", "WARNING"):
+            self.reader.handle(self.NAME, protocol.reset([self.one.channel]))
+        self.assertEqual([self.one.performed, self.two.performed], [[("told",)], [("reset",)]])
 
     def run_reader(self):
         self.pauses = []

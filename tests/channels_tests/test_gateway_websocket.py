@@ -705,6 +705,17 @@ class EndTests(unittest.TestCase):
         self.assertEqual((len(socket.written), socket.channels), (1, ["websocket.connect"]))
         self.assertEqual((socket.wills, socket.counted), ([], ["denied"]))
 
+    def test_a_reset_after_the_last_will_was_sent_sends_no_second_disconnect(self):
+        for texts in ((), ("a", "b")):
+            socket = Socket().opened()
+            for text in texts:
+                socket.frame(text)
+            del socket.sent[:]
+            socket.do(socket.state.reset(True))
+            self.assertEqual(socket.written, [{"type": "websocket.close", "code": 1012}])
+            socket.do(socket.state.gone(1006))
+            self.assertEqual((socket.sent, socket.state.over), ([], True))
+
     def test_a_reset_after_the_close_is_followed_by_the_disconnect(self):
         socket = Socket().opened().frame("a").reply(close=True)
         socket.do(socket.state.reset())

@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from channels_tests.support.redis_server import RedisServer
 from channels_tests.support.waiting import TIMEOUT, wait_until
 
-from .test_recovery import RecoveryCase, start_lease
+from .test_recovery import RecoveryCase, server_time, start_lease, wait_for_heartbeats
 from .test_standalone import key
 
 LOGGER = "django.channels.layers"
@@ -27,7 +27,8 @@ class ExpiryCase(RecoveryCase):
         )
 
     def wait_for_expiry(self):
-        time.sleep(0.25)
+        end = server_time(self.layer) + 200
+        wait_until(lambda: server_time(self.layer) > end, "what was sent to expire")
 
     def expired(self):
         return self.layer.statistics().get("expired", 0)
@@ -57,8 +58,11 @@ class ExpiredEventTests(ExpiryCase):
             layers = others + [self.layer]
             wait_until(lambda: sum(each.statistics().get("expired", 0) for each in layers) == 3)
             # Later heartbeats tell no client a second time.
-            beats = self.layer.options.heartbeat * 4
-            time.sleep(beats)
+            wait_for_heartbeats(layers, 4)
+            # A line of the log waits until a second after the one before.
+            wait_until(
+                lambda: all(each in "".join(logs.output) for each in channels), "the log", TIMEOUT
+            )
         self.nothing_is_left()
         self.assertEqual(self.layer.global_statistics()["messages_pending"], 0)
         # Other processes count, too, and share that with their heartbeats.
@@ -194,7 +198,8 @@ class ExpiredApplicationMessageTests(ExpiryCase):
         self.assertLessEqual(len(self.lines(logs)), 1 + elapsed)
 
     def lines(self, logs):
-        return [record.getMessage() for record in logs.records]
+        lines = [record.getMessage() for record in logs.records]
+        return [line for line in lines if " expired " in line]
 
 
 class StolenTokenTests(RecoveryCase):

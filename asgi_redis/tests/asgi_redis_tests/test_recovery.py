@@ -21,8 +21,28 @@ def start_lease(layer):
     return layer.leases.process
 
 
+def server_time(layer):
+    """Return the server's clock, in milliseconds since 1970: leases and expiries are measured by it."""
+    seconds, microseconds = layer.store.servers.call(("TIME",))
+    return int(seconds) * 1000 + int(microseconds) // 1000
+
+
+def wait_for_heartbeats(layers, number):
+    """Wait until the lease thread of each of `layers` has sent so many more."""
+    least = [layer.leases._steps + number for layer in layers]
+    wait_until(
+        lambda: all(layer.leases._steps >= each for layer, each in zip(layers, least)),
+        "%d heartbeats" % number,
+    )
+
+
 class RecoveryCase(RedisLayerCase, unittest.TestCase):
     config = dict(QUICK, prefix="recovery:")
+
+    def lease_end(self, layer):
+        """Return when the lease of a layer's process ends by the server's clock."""
+        score = ("ZSCORE", layer.store.keys.leases, "w:" + layer.leases.process)
+        return float(self.layer.store.servers.call(score))
 
     def setUp(self):
         self.layer = self.make_layer()
@@ -155,7 +175,7 @@ class LostWorkerTests(RecoveryCase):
             self.assertIsNotNone(dying.claim("slot-%d" % number, ["work.once"], block=True)[1])
         self.die(dying)
         wait_until(lambda: len(self.layer.dead_letters()) >= 10, "ten dead letters")
-        time.sleep(4 * QUICK["heartbeat"])
+        wait_for_heartbeats(layers, 4)
         numbers = [each.message["number"] for each in self.layer.dead_letters()]
         self.assertEqual(sorted(numbers), list(range(10)))
 
@@ -175,7 +195,9 @@ class LostWorkerTests(RecoveryCase):
         worker = self.make_layer()
         self.layer.send("work.long", {})
         self.assertEqual(worker.claim("slot", ["work.long"]), ("work.long", {}))
-        time.sleep(3 * QUICK["lease"])
+        end = self.lease_end(worker) + 2 * 1000 * QUICK["lease"]
+        wait_until(lambda: server_time(self.layer) > end, "three leases to pass")
+        wait_for_heartbeats([self.layer], 1)
         self.assertEqual(self.layer.dead_letters(), [])
         self.assertEqual(self.layer.global_statistics()["messages_held"], 1)
         worker.acknowledge("slot")
@@ -210,7 +232,8 @@ class LostWorkerTests(RecoveryCase):
         self.layer.send("work.spared", {})
         worker.claim("slot", ["work.spared"])
         self.die(worker)
-        time.sleep(2 * QUICK["lease"])
+        end = max(self.lease_end(worker), server_time(self.layer) + 1000 * QUICK["lease"])
+        wait_until(lambda: server_time(self.layer) > end, "both leases to end")
         self.layer.leases.step()
         self.assertEqual(self.layer.dead_letters(), [])
         # But not for ever.
@@ -424,7 +447,9 @@ class LostDataTests(RecoveryCase):
             self.layer.send("gateway.a!1", {"number": 1})
             self.assertEqual(len(await self.read(inbox)), 2)
             reading = asyncio.ensure_future(self.read(inbox))
-            await asyncio.sleep(0.02)
+            clients = self.server.client()
+            while not any(each["cmd"] == "xread" for each in clients.client_list()):
+                await asyncio.sleep(0)  # until it waits
             lose_data()
             # Twice, if the gateway's heartbeat finds it before what reads has registered again.
             self.assertEqual(dict(await reading), {"gateway.a!": {"reset": True}})

@@ -76,6 +76,11 @@ class HostsTests(RedisLayerCase, unittest.TestCase):
             with self.subTest(query=query):
                 self.assertWorks(layer)
 
+    def test_text_of_an_environment_variable_is_a_number(self):
+        port = RedisServer.shared().port
+        self.assertWorks(make([{"host": "127.0.0.1", "port": str(port), "db": "0"}]))
+        self.assertWorks(make([{"address": "redis://127.0.0.1:%d/3" % port, "db": 3}]))
+
     def database_of(self, layer):
         layer.send("test.x", {})
         self.addCleanup(layer.close)
@@ -156,6 +161,33 @@ class RefusedTests(unittest.TestCase):
                 self.assertRefused(pattern, [dict(options, address=url)])
                 self.assertRefused(pattern, [url], connection_kwargs=options)
         self.assertRefused("socket_timeout", [url], socket_timeout=None)
+
+    def test_what_is_said_twice_or_has_no_meaning_is_refused_and_not_dropped(self):
+        for hosts in (
+            5,
+            {("localhost", 1)},
+            ["redis://h:1/4?db=5"],
+            ["redis://u:p@h?password=x"],
+            ["redis://u@h?username=x"],
+            ["redis://h?host=x"],
+            ["redis://h?port=5"],
+            ["redis://h?credential_provider=x"],
+            ["redis://h?socket_type=1"],
+            ["redis://h1,h2"],
+            [{"address": "redis://h:1/2", "db": 3}],
+            [{"address": ("h", 1), "host": "other"}],
+            [("h", 0)],
+            [("h", 70000)],
+            [{"host": 5}],
+            [{"host": "h", "port": "x"}],
+            [{"host": "h", "db": -1}],
+            [{"host": "h", "db": True}],
+            [{"host": "h", "password": 5}],
+            [{"host": "h", "socket_keepalive": "yes"}],
+            [{"sentinels": [("s", 1)], "master_name": "m", "db": "x"}],
+        ):
+            with self.subTest(hosts=hosts), self.assertRaises(ImproperlyConfigured):
+                make(hosts)
 
     def test_forms_that_say_nothing(self):
         for hosts, pattern in (

@@ -257,7 +257,7 @@ class Request(ConnectionState):
             self._forget_event()
         return [(COUNT, "refused"), *self._fail(503)]
 
-    def reset(self) -> list[Action]:
+    def reset(self, told: bool = False) -> list[Action]:
         """Handle that the layer has lost its data, and the request with it."""
         self._forget_event()
         return self._fail(502)

@@ -94,7 +94,7 @@ class InboxReader:
                 for member in list(self.groups.get(message[GROUP], ())):
                     member.perform(member.state.group(content))
             elif RESET in message:
-                self._reset()
+                self._reset(message[RESET])
             return
         connection = self.connections.get(channel)
         if GROUP_ADD in message:
@@ -129,13 +129,15 @@ class InboxReader:
             if not members:
                 del self.groups[group]
 
-    def _reset(self) -> None:
+    def _reset(self, ended: Any) -> None:
+        """Begin anew. `ended` is what `protocol.reset` was given, or True."""
+        told = frozenset(() if ended is True else ended)
         logger.warning(
             "The channel layer lost its data: closing %d connections.", len(self.connections)
         )
         for connection in list(self.connections.values()):
             connection.groups.clear()
-            actions = connection.state.reset()
+            actions = connection.state.reset(connection.channel in told)
             if connection.flight is not None:
                 connection.gateway.events.landed(connection)
             connection.perform(actions)

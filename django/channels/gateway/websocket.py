@@ -318,13 +318,17 @@ class WebSocket(ConnectionState):
             actions.append((WRITE, {"type": "websocket.accept"}, None))
         return actions + self._close(OVERLOADED) + self._next()
 
-    def reset(self) -> list[Action]:
-        """Handle that the layer has lost its data, and with it this socket's memberships."""
+    def reset(self, told: bool = False) -> list[Action]:
+        """
+        Handle that the layer has lost its data, and with it this socket's memberships. If the site was `told`
+        that the socket has ended, its last will was sent: no second disconnect follows.
+        """
         if self.phase == CONNECTING and self.in_flight is not None:
             # Nothing tells whether a worker has taken the connect event.
             self.connected = False
             return self._deny()
         self._end_event()
+        self.connected = self.connected and not told
         return self._close(RESTARTED) + self._next()
 
     def silent(self) -> list[Action]:

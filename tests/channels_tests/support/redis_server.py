@@ -125,6 +125,16 @@ def await_replica(client):
     )
 
 
+def cut_replication(primary):
+    """
+    Have the replicas of `primary` get nothing more. It takes messages from now on that they don't have, and
+    refuses new connections without a password.
+    """
+    client = primary.client()
+    client.config_set("requirepass", "for nobody")
+    client.execute_command("CLIENT", "KILL", "TYPE", "replica")
+
+
 def replica_and_sentinel(primary, down_after=300):
     """Return a replica of `primary`, and a Sentinel that promotes it after so many ms of silence."""
     replica = RedisServer(replicaof="127.0.0.1 %d" % primary.port, repl_diskless_sync_delay=0)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Iterable, Sequence
 
 from ...exceptions import LayerUnavailable
 from ...log import Reachability
-from ...protocol import REDELIVERED, ignores_capacity
+from ...protocol import MAYBE, REDELIVERED, ignores_capacity
 from ..base import BaseChannelLayer, DeadLetter, Inbox, Message, Received
 from ..messages import clean
 from ..names import check_channel_name, check_group_name, inbox_of
@@ -192,6 +192,8 @@ class EngineLayer(BaseChannelLayer):
             return None
         if entry.losses:
             message[REDELIVERED] = True
+        elif entry.doubtful:
+            message[REDELIVERED] = MAYBE
         return message
 
     def bury(self, consumer: str | None, entry: Entry, error: Exception) -> None:

@@ -44,6 +44,8 @@ class Entry(NamedTuple):
     body: Any
     #: How many workers have died with it.
     losses: int = 0
+    #: Whether it may have been handled: the store may have lost an acknowledgement.
+    doubtful: bool = False
 
 
 class Outgoing(NamedTuple):

@@ -1,0 +1,101 @@
+"""A gateway that is cut off and comes back, and a server that comes back with older data."""
+
+import asyncio
+import threading
+import unittest
+
+from channels_tests.support.redis_server import RedisServer
+from channels_tests.support.waiting import TIMEOUT, wait_until
+
+from .test_recovery import start_lease
+from .test_standalone import RedisLayerCase
+
+
+class OlderDataTests(RedisLayerCase, unittest.TestCase):
+    def test_what_was_there_before_another_run_of_the_server_may_have_been_handled(self):
+        server = RedisServer().start()
+        self.addCleanup(server.remove)
+        layer = self.make_layer(hosts=[server.url], prefix="older:")
+        for number in (1, 2):
+            layer.send("test.x", {"number": number})
+        self.assertEqual(layer.claim("consumer", ["test.x"])[1], {"number": 1})
+        server.stop_with_data()
+        server.start()
+
+        def claim():
+            try:
+                return layer.claim("consumer", ["test.x"])[1]
+            except layer.LayerUnavailable:
+                return None
+
+        self.assertEqual(wait_until(claim), {"number": 2, "redelivered": "maybe"})
+        layer.send("test.x", {"number": 3})
+        self.assertEqual(layer.claim("consumer", ["test.x"])[1], {"number": 3})
+
+
+class PartitionTests(RedisLayerCase, unittest.TestCase):
+    config = {"prefix": "partition:", "heartbeat": 0.1, "lease": 0.4}
+
+    def check(self, recovers, partitions):
+        """
+        Cut a gateway off with one socket whose will is stored. If something `recovers`, it sends the will.
+        Return the will, and what the gateway is told when it is back.
+        """
+        found, done = [], threading.Event()
+        gateway = self.make_layer(partitions=partitions)
+        other = self.make_layer(partitions=partitions)
+        other.flush()
+        self.addCleanup(other.flush)
+        cut_off = threading.Event()
+
+        def cut(call):
+            def cut_call(*args):
+                if cut_off.is_set():
+                    raise gateway.LayerUnavailable("cut off")
+                return call(*args)
+
+            return cut_call
+
+        gateway.store.heartbeat = cut(gateway.store.heartbeat)
+        gateway.store.extend_leases = cut(gateway.store.extend_leases)
+
+        async def hold():
+            inbox = gateway.open_inbox("gateway.a!")
+            inbox.set_will("gateway.a!1", ("test.gone", {"code": 1006}))
+            while not done.is_set():
+                try:
+                    found.extend(await asyncio.wait_for(inbox.receive(), 0.1))
+                except asyncio.TimeoutError:
+                    pass
+            inbox.clear_will("gateway.a!1")
+            await inbox.close()
+
+        holder = threading.Thread(target=lambda: asyncio.run(hold()))
+        holder.start()
+        try:
+            call, keys = other.store.servers.call, other.store.keys
+            wills = b"%sh:*" % keys.tag.encode()
+            wait_until(lambda: other.store.servers.scan(wills.decode()), "the will to be stored")
+            cut_off.set()
+            if recovers:
+                start_lease(other)
+                message = wait_until(lambda: other.receive_many(["test.gone"])[1], "the will")
+            else:
+                lease = "g:" + next(iter(gateway.store._inboxes.values())).gateway
+                call(("ZREM", keys.leases, lease))  # it ran out, and nothing has noticed it
+                message = None
+            cut_off.clear()
+            wait_until(lambda: found, "the reset")
+            message = message or wait_until(lambda: other.receive_many(["test.gone"])[1])
+        finally:
+            done.set()
+            holder.join(TIMEOUT)
+        self.assertIsNone(other.receive_many(["test.gone"])[1], "it was sent twice")
+        return message, found
+
+    def test_a_gateway_that_comes_back_learns_which_ends_were_told(self):
+        reset = [("gateway.a!", {"reset": ["gateway.a!1"]})]
+        for partitions in (1, 4):
+            for recovers in (True, False):
+                with self.subTest(recovers=recovers, partitions=partitions):
+                    self.assertEqual(self.check(recovers, partitions), ({"code": 1006}, reset))
