@@ -24,12 +24,11 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, NamedTuple
 
-from django.conf import settings
-
 from .consume import call_afterwards, continue_consumer
 from .exceptions import LayerUnavailable
 from .protocol import CLOSED, WRITTEN, closed
 from .signals import release_connections
+from .streams import count_setting
 
 if TYPE_CHECKING:
     from .layers.base import BaseChannelLayer
@@ -148,7 +147,7 @@ class ConsumerLoop:
     def __init__(self, layer: BaseChannelLayer) -> None:
         self.layer = layer
         #: Events at a time.
-        self.limit: int = getattr(settings, "CHANNEL_ASYNC_STREAMS", MAX_EVENTS)
+        self.limit = count_setting("CHANNEL_ASYNC_STREAMS", MAX_EVENTS)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._loop: Any = None

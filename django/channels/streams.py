@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from .exceptions import ChannelFull, LayerUnavailable, RequestAborted
@@ -35,6 +36,16 @@ logger = logging.getLogger("django.channels.worker")
 RETRY_INTERVAL, MAX_RETRY_INTERVAL = 0.005, 0.25
 
 
+def count_setting(name: str, default: int) -> int:
+    """Return the setting `name`, or `default`. Raises ImproperlyConfigured unless it is positive."""
+    value = getattr(settings, name, None)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ImproperlyConfigured("The setting %s is a positive number, not %r." % (name, value))
+    return value
+
+
 class StreamThreads:
     """
     Counts the threads of a process that synchronous streams hold. The setting CHANNEL_STREAM_THREADS bounds
@@ -42,8 +53,7 @@ class StreamThreads:
     """
 
     def __init__(self, threads: int) -> None:
-        limit = getattr(settings, "CHANNEL_STREAM_THREADS", None)
-        self.limit: int = max(1, threads - 1) if limit is None else limit
+        self.limit = count_setting("CHANNEL_STREAM_THREADS", max(1, threads - 1))
         self._held = 0
         self._lock = threading.Lock()
 

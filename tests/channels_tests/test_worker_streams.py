@@ -14,6 +14,7 @@ from django.channels.outbox import outbox
 from django.channels.streams import StreamThreads
 from django.channels.worker import WorkerGroup
 from django.core import signals
+from django.core.exceptions import ImproperlyConfigured
 from django.test import SimpleTestCase, override_settings
 from django.utils import timezone
 
@@ -371,6 +372,12 @@ class ThreadsTests(SiteCase):
         self.assertEqual([StreamThreads(number).limit for number in (1, 2, 8)], [1, 1, 7])
         with override_settings(CHANNEL_STREAM_THREADS=2):
             self.assertEqual(StreamThreads(8).limit, 2)
+        for value in (0, -1, "2", True, 1.5):
+            with override_settings(CHANNEL_STREAM_THREADS=value, CHANNEL_ASYNC_STREAMS=value):
+                for make in (lambda: StreamThreads(8), lambda: eventloop.ConsumerLoop(self.layer)):
+                    with self.assertRaises(ImproperlyConfigured) as caught:
+                        make()
+                    self.assertIn("CHANNEL_", str(caught.exception))
 
     def test_files_and_pages_that_a_gateway_takes_at_once_are_not_counted(self):
         for view in (http_site.file, http_site.big, http_site.hello, http_site.file_small):
