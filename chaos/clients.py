@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import time
 from collections import Counter
 
@@ -12,6 +13,9 @@ from table import PATIENT, require_untouched, row, settle, until
 
 #: Seconds in which the bystanders are watched, without the others and beside them.
 WATCHED = 8
+
+#: Bytes that the kernel keeps for a client on each side. By default it takes a whole page of some megabytes.
+BUFFER = 65536
 
 #: Clients of a crowd that connect at a time: fewer than a channel has room for.
 ARRIVE = 20
@@ -30,7 +34,11 @@ class Reader:
 
     async def run(self):
         try:
-            reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port, limit=4096)
+            sock = socket.socket()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+            sock.setblocking(False)
+            await asyncio.get_event_loop().sock_connect(sock, ("127.0.0.1", self.port))
+            reader, self.writer = await asyncio.open_connection(sock=sock, limit=4096)
             request = "GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n" % self.path
             self.writer.write(request.encode())
             self.status = int((await reader.readline()).split(b" ")[1])
@@ -105,7 +113,7 @@ async def bystanders_beside(
     `at_end(crowd)` looks at the crowd and returns a text; each of the crowd gets one of `statuses`. A 99th
     percentile below `bound` (milliseconds) is undisturbed.
     """
-    gateway = stack.gateway(program)
+    gateway = stack.gateway(program, send_buffer=BUFFER)
     worker = None if stack.server.kind == "in memory" else stack.worker(threads=4)
     traffic = Traffic(
         [gateway.port], sockets=20, requests=2, interval=0.1, frame_ms=0, request_ms=0
