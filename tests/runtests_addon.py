@@ -125,6 +125,9 @@ class CountingResult(unittest.TextTestResult):
         super().stopTestRun()
 
     def _count(self, outcome, test):
+        if outcome == "failed":
+            # At once, because a run that is cut short shows no errors.
+            self.stream.writeln("\nfailed: %s" % test.id())
         self.outcomes[outcome].add(test.id())
 
     def addSuccess(self, test):
