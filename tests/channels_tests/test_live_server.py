@@ -148,7 +148,7 @@ class MultichatTests(LiveServerBase):
     def open_as(self, name):
         client = WSClient()
         client.force_login(get_user_model().objects.create_user(name))
-        return self.open("/chat/stream/", cookie=client.get_cookies())
+        return self.open("/chat/stream/", cookie=client.headers["cookie"].decode())
 
     def command(self, socket, **content):
         socket.send(json.dumps(content))
