@@ -87,3 +87,49 @@ class PostgreSQLConformanceTests(PostgreSQLCase, LayerConformance, unittest.Test
 
 class MariaDBConformanceTests(MariaDBCase, LayerConformance, unittest.TestCase):
     pass
+
+
+class SQLiteFileTests(SQLiteCase, unittest.TestCase):
+    def setUp(self):
+        self.layer = self.make_layer(file=os.path.join(self.folder, self.id() + ".sqlite3"))
+        self.path = self.layer.store.connections.path()
+
+    def test_nobody_else_may_read_the_files(self):
+        self.layer.send("work", {})
+        for name in os.listdir(self.folder):
+            if self.id() in name:
+                mode = os.stat(os.path.join(self.folder, name)).st_mode & 0o777
+                self.assertEqual(mode, 0o600, name)
+
+    def lose(self, replaces):
+        """Delete the layer's file, or put an empty one in its place."""
+        for suffix in ("", "-wal", "-shm"):
+            if os.path.exists(self.path + suffix):
+                os.remove(self.path + suffix)
+        if replaces:
+            with open(self.path, "w"):
+                pass
+
+    def test_a_file_that_is_deleted_or_replaced_is_noticed_and_told(self):
+        for replaces in (False, True):
+            with self.subTest(replaces=replaces):
+                self.layer.send("work", {"n": 1})
+                with self.assertLogs("django.channels.layers", "ERROR") as logs:
+                    self.lose(replaces)
+                    wait_until(
+                        lambda: self.layer.receive_many(["work"])[0] is None and logs.output,
+                        "the line in the log",
+                    )
+                self.assertEqual(len(logs.output), 1)
+                self.assertIn(self.path, logs.output[0])
+                self.layer.send("work", {"n": 2})
+                self.assertEqual(self.layer.receive_many(["work"])[1], {"n": 2})
+
+    def test_a_reader_that_waits_finds_what_comes_to_the_new_file(self):
+        self.layer.block_for = 0.2
+        self.layer.receive_many(["work"], block=True)
+        with self.assertLogs("django.channels.layers", "ERROR"):
+            self.lose(True)
+            other = self.make_layer(file=self.path)
+            other.send("work", {"n": 1})
+            wait_until(lambda: self.layer.receive_many(["work"], block=True)[1], "the message")

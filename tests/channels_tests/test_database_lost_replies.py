@@ -276,6 +276,16 @@ class LostReplyTests:
         for name in (names[0], names[250], names[449]):
             self.assertEqual(self.received(name), [1])
 
+    def test_large_messages_that_need_several_statements_arrive_once(self):
+        names = ["reader?%d" % number for number in range(6)]
+        for name in names:
+            self.layer.group_add("room", name)
+        for _ in range(2):
+            message = {"number": 1, "text": "x" * 900000}
+            self.layer.deliver_group("room", message, send_id="one")
+        for name in names:
+            self.assertEqual(self.received(name), [1])
+
     def test_a_refused_message_is_not_remembered(self):
         layer = self.make_layer(channel_capacity={"work.*": 1}, **self.config)
         self.layer.send("work.x", {"number": 0})

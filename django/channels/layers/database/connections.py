@@ -79,6 +79,7 @@ class Connection:
         self.cursor = cursor
         #: The file, on SQLite; and the descriptor of the socket, on the others.
         self.path = path
+        self.file_id: tuple[int, int] | None = None
         self.descriptor = descriptor
         self.timeout = SOCKET_TIMEOUT
         self._deadline = _NEVER  # (monotonic) of the statement that runs
@@ -149,6 +150,7 @@ class Connections:
 
     vendor: str
     begin = "BEGIN"
+    fresh = FRESH
 
     def __init__(self, alias: str, timeout: float = SOCKET_TIMEOUT) -> None:
         self.alias = alias
@@ -307,7 +309,7 @@ class Connections:
                 connection = self._idle.pop() if self._idle else None
             if connection is None:
                 connection = self._open()
-            elif time.monotonic() - connection.used >= FRESH and not self.is_alive(connection):
+            elif time.monotonic() - connection.used >= self.fresh and not self.is_alive(connection):
                 connection.close()
                 continue
             connection.timeout = getattr(self._patience, "seconds", self.timeout)

@@ -23,7 +23,7 @@ from .connections import (
     not_migrated,
     readable,
 )
-from .store import MAX_ROWS, SENT_LIFETIME, DatabaseStore, Row, Wanted
+from .store import SENT_LIFETIME, DatabaseStore, Row, Wanted
 
 OLDEST = (13, 0)
 
@@ -103,7 +103,7 @@ class PostgreSQLStore(DatabaseStore):
         ids = {row["sent"] for row in rows}
         name = "insert_and_notify" if topics else "insert"
         if any(ids):
-            if len(ids) > 1 or len(rows) > MAX_ROWS:
+            if len(ids) > 1 or len(list(self.parts(rows))) > 1:
                 self.insert_in_transaction(rows, topics)
                 return
             name = "insert_once"

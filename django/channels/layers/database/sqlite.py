@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import logging
 import os
 import re
 import sqlite3
@@ -30,16 +31,30 @@ try:
 except ImportError:  # Windows, where SQLite's own waiting has to do
     fcntl = None  # type: ignore[assignment]
 
+logger = logging.getLogger("django.channels.layers")
+
 OLDEST = (3, 35, 0)
 
 #: The version of the tables, which is written into the file. Add one when the tables change.
 SCHEMA = 4
+
+#: Seconds between two looks whether the file was deleted or replaced.
+FILE_INTERVAL = 0.5
 
 #: Seconds that SQLite itself waits for a lock that somebody else (a backup, a shell) holds.
 BUSY_TIMEOUT = 30
 
 #: Tries to get the lock before sleeping until it is free. A write takes less time than waking up.
 SPINS = 40
+
+
+def _id_of(path: str) -> tuple[int, int] | None:
+    """Return what tells a file from another one of the same name; None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 class SQLiteConnection(Connection):
@@ -61,12 +76,15 @@ class SQLiteConnection(Connection):
 class SQLiteConnections(Connections):
     vendor = "sqlite"
     begin = "BEGIN IMMEDIATE"
+    fresh = 0.0  # looking whether a connection is alive costs next to nothing
 
     def __init__(self, alias: str, file: Any = None) -> None:
         self._file = file
         self._name: str | None = None  # of the site's file, beside which _path lies
         self._path = ""
-        self._exists_until = 0.0
+        self._look_at = 0.0  # when (monotonic) to look again whether the file is still there
+        self._file_id: tuple[int, int] | None = None
+        self._told: tuple[int, int] | None = None  # the file of whose end the log has told
         super().__init__(alias)
         self.errors = (sqlite3.Error, OSError)
 
@@ -105,6 +123,7 @@ class SQLiteConnections(Connections):
                 % (OLDEST[0], OLDEST[1], sqlite3.sqlite_version)
             )
         path = self.path()
+        self._create(path)
         raw = sqlite3.connect(
             path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
         )
@@ -112,6 +131,8 @@ class SQLiteConnections(Connections):
         raw.text_factory = lambda value: value.decode("utf-8", "surrogateescape")
         connection = SQLiteConnection(raw, raw.cursor())
         connection.path = path
+        self._file_id = connection.file_id = _id_of(path)
+        self._told = None  # a new file may get the number of an old one
         raw.create_function("unixnow", 0, time.time)
         self.lock()
         try:
@@ -128,16 +149,34 @@ class SQLiteConnections(Connections):
             self.unlock()
         return connection
 
+    def _create(self, path: str) -> None:
+        """Create the file for its owner alone. SQLite gives the files beside it the same permissions."""
+        try:
+            # Only a new one is opened: closing an existing one would drop the locks of other connections.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            pass
+
     def is_alive(self, connection: Connection) -> bool:
-        # Another file under the name of this one: a test runner's next database, or a restored backup.
+        # Another file may be under the name of this one: a test runner's next database, a restored backup, or
+        # nothing at all.
         if connection.path != self.path():
             return False
         now = time.monotonic()
-        if now >= self._exists_until:
-            if not os.path.exists(connection.path):
-                return False
-            self._exists_until = now + 1.0
-        return True
+        if now >= self._look_at:
+            self._look_at, self._file_id = now + FILE_INTERVAL, _id_of(connection.path)
+        if connection.file_id == self._file_id:
+            return True
+        if self._told != connection.file_id:
+            self._told = connection.file_id
+            self.close_idle()
+            self._line = None  # the file in whose lock writers wait may be another one, too
+            logger.error(
+                "The file of the channel layer, %s, was deleted or replaced. What it held is lost to this "
+                "process, which goes on with the file that is there now. Sockets are closed with 1012.",
+                connection.path,
+            )
+        return False
 
     def explain(self, error: BaseException) -> BaseException:
         if "locked" in str(error):
@@ -176,7 +215,7 @@ class SQLiteConnections(Connections):
             if self._line is not None:
                 os.close(self._line[1])
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-            self._line = (path, os.open(path + "-lock", flags, 0o666))
+            self._line = (path, os.open(path + "-lock", flags, 0o600))
         return self._line[1]
 
 
@@ -242,9 +281,19 @@ class SQLiteStore(DatabaseStore):
     def change_counter(self) -> Callable[[], Any]:
         try:
             connection = self.connections.open()
-            return lambda: connection.rows("PRAGMA data_version")[0][0]
         except sqlite3.Error as error:
             raise self.connections.explain(error) from error
+
+        def version() -> Any:
+            try:
+                if self.connections.is_alive(connection):
+                    return connection.rows("PRAGMA data_version")[0][0]
+            except sqlite3.Error as error:
+                raise self.connections.explain(error) from error
+            connection.close()
+            raise LayerUnavailable("The file of the channel layer was replaced.")
+
+        return version
 
 
 _folder: str | None = None
