@@ -61,7 +61,7 @@ class WindowTests(unittest.TestCase):
         for _ in range(50):
             self.ack(0.09, 1, was_alone=True)
         for _ in range(50):
-            self.ack(0.1, 100)
+            self.ack(0.095, 100)
         self.assertEqual(self.window.limit, UNLIMITED)
 
 

@@ -18,7 +18,7 @@ from typing import Any, Mapping, Tuple
 from ..protocol import FRAMES
 
 #: Seconds for which events may wait for a worker, before fewer are sent.
-TARGET = 0.025
+TARGET = 0.01
 
 #: Seconds over which the shortest wait is looked for. A burst that passes isn't a queue.
 INTERVAL = 0.1
@@ -78,7 +78,7 @@ class Window:
         least, self._least, self._until = self._least - self.delay, float("inf"), now + INTERVAL
         is_quick = self._ran < QUICK * self._count
         self._ran = self._count = 0
-        if least > TARGET:
+        if least > TARGET and in_flight > MIN_WINDOW:
             smallest = QUICK_WINDOW if is_quick else MIN_WINDOW
             self.limit = min(self.most, max(smallest, int(in_flight * TARGET / least)))
         elif least < TARGET / 2 and self.limit < self.most:
