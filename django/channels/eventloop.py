@@ -248,7 +248,7 @@ class ConsumerLoop:
             await self._end_tasks(event)
             await self.call(self._finish, event, result)
         except BaseException:
-            logger.exception("An event could not be ended in order. It counts as lost:")
+            logger.exception("An event could not be ended. It is lost when this process ends:")
         finally:
             self._events.pop(event, None)
             with self._lock:
@@ -258,7 +258,11 @@ class ConsumerLoop:
         """Send and acknowledge. Runs in a thread for calls."""
         replies = event.replies
         try:
-            replies.add(event.message, result)
+            try:
+                replies.add(event.message, result)
+            except BaseException:
+                logger.exception("What a consumer left on the event loop could not be sent:")
+                replies.fail()
             replies.finish()
             call_afterwards(replies.afterwards)
             self.layer.acknowledge(event.consumer_id)

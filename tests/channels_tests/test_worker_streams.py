@@ -8,7 +8,7 @@ from unittest import mock, skipIf
 
 import django
 from django import http
-from django.channels import Channel, Group, eventloop, handler
+from django.channels import Channel, Group, eventloop, handler, replies
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.outbox import outbox
 from django.channels.streams import StreamThreads
@@ -217,6 +217,21 @@ class AsyncTests(SiteCase):
             self.assertEqual((answers[-1]["ack"], answers[-1].get("error")), (0, True), error)
             self.assertEqual(answers[-1]["replies"][0]["status"], 500, error)
         self.assertEqual(self.next(self.ask())["content"], b"0")
+
+    def test_a_bug_at_its_end_leaves_no_client_without_an_answer(self):
+        self.start(self.view())
+        add = replies.Replies.add
+
+        def fail_for_the_rest(self, message, result):
+            if result.rest is None and "stream" in message["path"]:
+                raise KeyError("a bug")
+            add(self, message, result)
+
+        with mock.patch.object(replies.Replies, "add", fail_for_the_rest):
+            channel = self.ask("/stream")
+            self.close(self.next(channel))
+            self.assertEqual(self.answers(channel), [{"ack": 0, "error": True}])
+        self.assertEqual(self.response(self.answers(self.ask("/"))).body, b"hello")
 
     def test_the_content_length_holds(self):
         async def parts():
