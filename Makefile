@@ -18,6 +18,7 @@
 #
 #   make patch       Django 1.10.8 with channels in it: a tree in build/, a patch file in dist/
 #   make test-patch  Django's own suite on both trees, then ours, then a site, then the add-on with it
+#   make test-1x     packages of 2016 to 2018 that require Channels 1.x, with this tree in its place (ROWS=api)
 #   make dist        the add-on's wheel and sdist, in dist/
 #   make matrix      the wheel on every Django from 1.8 to 6.1: the tests, and a site (FULL=1: all tests in each row)
 #
@@ -34,7 +35,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs mutants fuzz bench chaos chaos-quick patch test-patch dist matrix clean
+.PHONY: help demo test lint docs mutants fuzz bench chaos chaos-quick patch test-patch test-1x dist matrix clean
 
 help:
 	@sed -n 's/^#   make /make /p' Makefile
@@ -89,6 +90,9 @@ patch:
 
 test-patch: patch
 	$(PYTHON) scripts/test_patch.py
+
+test-1x:
+	$(PYTHON) scripts/test_1x.py $(ROWS)
 
 dist:
 	$(PYTHON) scripts/make_dist.py

@@ -125,11 +125,12 @@ def python_of(venv):
     return os.path.join(venv, "bin", "python")
 
 
-def environment(name, version, interpreter, requirements):
+def environment(name, version, interpreter, requirements, timeout=900):
     """Return the path of a virtual environment that has ``requirements`` installed.
 
     It is made once: its directory's name ends in a digest of the interpreter and the
-    requirements, and a half-made one (no ``ready`` file) is made again.
+    requirements, and a half-made one (no ``ready`` file) is made again. ``timeout`` is in seconds,
+    for the installation.
     """
     exact = run([interpreter, "-c", "import sys; print(sys.version, sys.prefix)"], timeout=60)
     digest = hashlib.sha256("\n".join([exact] + sorted(requirements)).encode()).hexdigest()[:12]
@@ -144,7 +145,7 @@ def environment(name, version, interpreter, requirements):
         run([interpreter, "-m", "venv", path])
         pip = [python_of(path), "-m", "pip", "install", "--quiet"]
         run(pip + ["--upgrade", PIP_FOR_OLD_PYTHON.get(version, "pip")], timeout=300)
-        run(pip + list(requirements), timeout=900)
+        run(pip + list(requirements), timeout=timeout)
         with open(ready, "w") as stream:
             stream.write("\n".join(sorted(requirements)) + "\n")
     return path
