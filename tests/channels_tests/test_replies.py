@@ -19,6 +19,7 @@ from django.channels.signals import consumer_finished, consumer_started
 from django.channels.worker import Worker
 from django.test import SimpleTestCase, override_settings
 
+from .support.untimed import leave_out_run_times
 from .support.waiting import TIMEOUT
 from .test_worker import REPLY, WorkerTestCase
 
@@ -502,6 +503,10 @@ class ExitTests(WorkerTestCase):
 
 class LoopTests(SimpleTestCase):
     """The claim loop, with a layer that answers each claim from a script."""
+
+    def setUp(self):
+        super().setUp()
+        leave_out_run_times(self)
 
     def run_worker(self, *script, **options):
         test = self

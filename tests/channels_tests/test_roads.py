@@ -122,6 +122,8 @@ class RoadTests(ChannelTestCase):
             "outbox.py",  # what the entrance has checked, and left pending
             "replies.py",  # acknowledgements
             "handler.py",  # parts of a response, built by the handler
+            "streams.py",  # the same, of asynchronous streams
+            "eventloop.py",  # the notice `closed` to a thread of this process
             "delay/consumers.py",  # checked by `Channel.checked`
             "delay/worker.py",  # a request that goes back to asgi.delay
         }
