@@ -61,7 +61,7 @@ class MalformedHeadTests(unittest.TestCase):
             [chunked, (b"transfer-encoding", b"identity")],
         ]
         doubtful += [[(b"transfer-encoding", value)] for value in (b"gzip, chunked", b"x", b"")]
-        lengths = (b"", b"+5", b"-1", b"0x5", b"1_0", b"5, 5", b"5 5", b"\xb2")
+        lengths = (b"", b"+5", b"-1", b"0x5", b"1_0", b"5, 5", b"5 5", b"\xb2", b"1" * 5000)
         doubtful += [[(b"content-length", value)] for value in lengths]
         found = self.refuse(*(scope_of("http", headers=headers) for headers in doubtful))
         self.assertEqual([event["status"] for event in found], [400] * len(doubtful))

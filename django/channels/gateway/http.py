@@ -22,7 +22,7 @@ from ..protocol import (
     SESSION,
     WINDOW_CHANNEL,
 )
-from .headers import is_token, is_value
+from .headers import content_length, is_token, is_value
 from .state import (
     ABORT,
     COUNT,
@@ -204,7 +204,7 @@ class Request(ConnectionState):
                 return [(LOG, "error", text, self.path, problem), *self._fail(500)]
             self._move("head")
             if self._window_channel is not None:
-                self.size = _length_of(message)
+                self.size = content_length(message.get("headers") or ())
             actions.append((WRITE, _start(message["status"], message.get("headers") or ()), None))
         elif "status" in message:
             return self._abort()  # an error page, in the middle of the response that it is about
@@ -346,14 +346,6 @@ def _head_problem(message: dict[str, Any]) -> str | None:
         if not is_token(name) or not is_value(value):
             return "has the header %r, with a character that no header may have" % (header,)
     return None
-
-
-def _length_of(message: dict[str, Any]) -> int:
-    """Return the Content-Length of a response, or 0 without one."""
-    for name, value in message.get("headers") or ():
-        if name.lower() == b"content-length" and value.isdigit():
-            return int(value)
-    return 0
 
 
 def _start(status: int, headers: Iterable[Any]) -> dict[str, Any]:

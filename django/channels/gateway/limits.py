@@ -11,7 +11,7 @@ from typing import Any, Mapping, NamedTuple, Pattern
 
 from django.core.exceptions import ImproperlyConfigured
 
-from .headers import are_headers, has_one_end, is_token
+from .headers import are_headers, content_length, has_one_end, is_token
 
 KB, MB, GB = 1024, 1024**2, 1024**3
 
@@ -113,10 +113,10 @@ def _patterns(value: Any) -> tuple[Pattern[str], ...]:
 
 def check_request(limits: Limits, scope: Mapping[str, Any]) -> int | None:
     """Return the status that refuses a request whose head or body is too large, or None."""
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > limits.body_size:
-            return BODY_TOO_LARGE
-    return check_head(limits, scope)
+    status = check_head(limits, scope)
+    if status is None and content_length(scope["headers"]) > limits.body_size:
+        return BODY_TOO_LARGE
+    return status
 
 
 def check_head(limits: Limits, scope: Mapping[str, Any]) -> int | None:

@@ -39,6 +39,8 @@ class FuzzMixin:
                 deadline=None,
                 print_blob=False,
                 report_multiple_bugs=False,
+                # The examples are short. To shrink one takes minutes.
+                phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
                 suppress_health_check=list(hypothesis.HealthCheck),
             )
 
@@ -51,7 +53,7 @@ class FuzzMixin:
             return once(examples, True)
         deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline:
-            once(1000, False)
+            once(10 * examples, False)
 
 
 #: Names that code looks for.
