@@ -692,9 +692,9 @@ async def hoard(stack, options):
         sockets = []
         for number in range(HOARDERS):
             socket = Socket(gateway.port, "/echo?id=hoarder%d" % number)
-            sockets.append(await socket.open(30, address="127.0.0.%d" % (2 + number % 10)))
-        # Each of the first frames keeps a worker thread for the rest of the row.
-        frame = b'{"n": %d, "ms": 60000, "filler": "' + b"x" * 16000 + b'"}'
+            sockets.append(await socket.open(60, address="127.0.0.%d" % (2 + number % 10)))
+        # The four threads of workers handle eight of these a second, and the next gateway gets its turn soon.
+        frame = b'{"n": %d, "ms": 500, "filler": "' + b"x" * 16000 + b'"}'
         for each in sockets:
             for n in range(HOARD * MB // len(frame)):
                 each.send(frame % (n + 1))
