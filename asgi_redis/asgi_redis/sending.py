@@ -40,6 +40,9 @@ logger = logging.getLogger("django.channels.layers")
 #: Messages, and bytes, that leave in one batch at most.
 SEND_BATCH, SEND_BYTES = 200, 2 * 1024 * 1024
 
+#: Events that are remembered because a batch was done whose reply was lost.
+MAX_TAKEN = 10000
+
 #: Seconds for which an encrypted will can be read: longer than any connection is open.
 WILL_LIFE = 10 * 366 * 86400.0
 
@@ -69,7 +72,7 @@ class SendingInbox(Inbox):
         # reply; and of those that were done, the events.
         self._batches = self._changes = 0
         self._unsure: dict[int, tuple[int, list[Send]]] = {}
-        self._taken: set[Any] = set()
+        self._taken: dict[Any, None] = {}
         self._extra: list[Step] = []
         self._closed = False
 
@@ -129,6 +132,8 @@ class SendingInbox(Inbox):
         try:
             await self._writer.connect()
             await self._settle()
+            # What was reported, and was done all the same, must not be reported again.
+            batch = batch._replace(sends=list(filter(self._is_new, batch.sends)))
             steps = self._will_steps(batch) + self._send_steps(batch.sends)
             steps += [self._discard_step(*each) for each in batch.discards] + extra
             for place in map(self._store.place, batch.dropped):
@@ -156,7 +161,6 @@ class SendingInbox(Inbox):
         if not self._unsure:
             return
         keys, unsure = self._store.keys, self._unsure
-        self._taken = set()
         replies = await self._writer.call(
             [
                 run("settle_batch", [keys.batch(partition, self.gateway)], [number])
@@ -169,15 +173,19 @@ class SendingInbox(Inbox):
             if refused is not None:
                 numbers = set(refused.decode().split(","))
                 taken = [each for n, each in enumerate(sends, 1) if str(n) not in numbers]
-                self._taken.update(each.event for each in taken if each.event is not None)
+                self._taken.update((each.event, None) for each in taken if each.event is not None)
                 self._layer.count("sent", len(taken))
         self._unsure = {}
+        while (
+            len(self._taken) > MAX_TAKEN
+        ):  # events that are not sent again, because their clients left
+            del self._taken[next(iter(self._taken))]
 
     def _is_new(self, send: Send) -> bool:
         """Return whether a message is to be sent: not one that was reported, and was taken all the same."""
         if send.event not in self._taken:
             return True
-        self._taken.discard(send.event)
+        del self._taken[send.event]
         return False
 
     def _will_steps(self, batch: Batch) -> list[Step]:
@@ -195,7 +203,7 @@ class SendingInbox(Inbox):
         queued: dict[int, tuple[list[str], list[Any], list[Send]]] = defaultdict(
             lambda: ([], [], [])
         )
-        for each in filter(self._is_new, sends) if self._taken else sends:
+        for each in sends:
             channel, body, unlimited = each[:3]
             if "!" in channel:
                 command = store.send_command(Outgoing(channel, body, unlimited))

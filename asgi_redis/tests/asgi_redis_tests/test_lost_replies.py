@@ -418,11 +418,14 @@ class LostPath:
 
     def __init__(self, inbox, layer):
         self._inbox, self._layer, self._call = inbox, layer, inbox._writer.call
-        self.late = []
+        self.late, self.answers = [], 0
 
     async def lose(self, commands, seconds=None):
-        """Run the commands, and lose their replies."""
-        await self._call(commands, seconds)
+        """Run the commands, and lose their replies, but for the first `answers` calls."""
+        replies = await self._call(commands, seconds)
+        if self.answers:
+            self.answers -= 1
+            return replies
         await self.drop(commands)
 
     async def drop(self, commands, seconds=None):
@@ -608,8 +611,14 @@ class GatewayTests(RedisLayerCase, unittest.TestCase):
                 inbox._writer.call = path.lose
                 await send([0], False, redelivered="maybe")
                 self.assertEqual(len(failed), len(channels) + 1)
+                # And that to the batch which follows the answer: what was done is reported no more.
+                del failed[:]
+                path.answers = 1
+                inbox._writer.call = path.lose
+                await send(range(len(channels)), True, redelivered="maybe")
+                self.assertEqual(len(failed), 0 if before else len(channels))
                 inbox.clear_will("gateway.a!1")
-                await send(range(len(channels)), False, redelivered="maybe")
+                await send(range(len(failed)), False, redelivered="maybe")
                 if after:
                     await path.run_late()
                 wills = layer.store.keys.wills(inbox.gateway)
