@@ -490,6 +490,34 @@ async def cut(stack, options):
     return await under(stack, options, fault, 6)
 
 
+@row(
+    "severed",
+    "a proxy that cuts all connections once a second",
+    backends=("postgresql", "mariadb"),
+    topology="proxied",
+    quick=(),
+)
+async def severed(stack, options):
+    async def fault(seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            stack.server.proxy.cut()
+            await asyncio.sleep(1)
+
+    return await under(stack, options, fault, 10)
+
+
+@row("evicted", "`KILL` of all connections in a loop", backends=("mariadb",), quick=())
+async def evicted(stack, options):
+    async def fault(seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            await in_thread(stack.server.kill_connections)
+            await asyncio.sleep(0.5)
+
+    return await under(stack, options, fault, 6)
+
+
 @row("kicked", "`CLIENT KILL TYPE normal` in a loop", quick=())
 async def kicked(stack, options):
     async def fault(seconds):
@@ -504,6 +532,7 @@ async def kicked(stack, options):
 @row(
     "stalled",
     "a proxy that lets nothing pass for 20 s, and closes nothing",
+    backends=("redis", "postgresql", "mariadb"),
     topology="proxied",
     quick=(),
 )

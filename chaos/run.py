@@ -24,10 +24,10 @@ import faults  # noqa: E402, F401, I001
 import bounds  # noqa: E402, F401
 import clients  # noqa: E402, F401
 import uploads  # noqa: E402, F401
-from stack import LEASE, Memory, PostgreSQL, Redis, Stack  # noqa: E402
+from stack import LEASE, MariaDB, Memory, PostgreSQL, Redis, Stack  # noqa: E402
 from table import ROWS  # noqa: E402
 
-BACKENDS = {"redis": Redis, "postgresql": PostgreSQL, "memory": Memory}
+BACKENDS = {"redis": Redis, "postgresql": PostgreSQL, "mariadb": MariaDB, "memory": Memory}
 
 
 def raise_descriptor_limit():

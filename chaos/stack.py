@@ -150,13 +150,10 @@ class Redis:
         }
 
 
-class PostgreSQL:
-    """A PostgreSQL server of the row's own, for the database layer."""
+class Database:
+    """A server of the row's own, for the database layer."""
 
-    kind = "PostgreSQL"
-
-    def __init__(self, folder):
-        self.server = databases.PostgreSQL(fsync="on", full_page_writes="on")
+    proxy = None
 
     def prepare(self, stack):
         self.server.prepare()
@@ -166,10 +163,6 @@ class PostgreSQL:
 
     def start(self):
         self.server.start()
-
-    def stop(self, keep):
-        """Stop it; without `keep` it crashes, which empties the layer's tables: they are not logged."""
-        self.server.stop(signal.SIGINT if keep else signal.SIGQUIT)
 
     def signal(self, number):
         """Send a signal to the server and to each of its processes, which have their own groups."""
@@ -183,20 +176,69 @@ class PostgreSQL:
                 pass
 
     def close(self):
+        if self.proxy is not None:
+            self.proxy.close()
         if self.server.process is not None and self.server.process.alive:
             self.signal(signal.SIGCONT)
-            self.server.stop(signal.SIGQUIT)
+            self.server.stop(self.last_signal)
         self.server.remove()
 
     def layer(self, options):
+        """Read `topology`: "alone", or "proxied" (connections go through `proxy`)."""
+        options = dict(options)
+        port = self.server.port
+        if options.pop("topology", "alone") == "proxied":
+            self.proxy = Proxy(port)
+            port = self.proxy.port
+        settings = self.server.settings(OPTIONS={"connect_timeout": 2}, PORT=str(port))
         return {
             "apps": ["channels.layers.database"],
-            "databases": {"default": self.server.settings(OPTIONS={"connect_timeout": 2})},
+            "databases": {"default": settings},
             "layer": {
                 "BACKEND": "channels.layers.database.DatabaseChannelLayer",
                 "CONFIG": dict({"heartbeat": HEARTBEAT, "lease": LEASE}, **options),
             },
         }
+
+
+class PostgreSQL(Database):
+    kind = "PostgreSQL"
+    last_signal = signal.SIGQUIT
+
+    def __init__(self, folder):
+        self.server = databases.PostgreSQL(fsync="on", full_page_writes="on")
+
+    def stop(self, keep):
+        """Stop it; without `keep` it crashes, which empties the layer's tables: they are not logged."""
+        self.server.stop(signal.SIGINT if keep else signal.SIGQUIT)
+
+
+class MariaDB(Database):
+    kind = "MariaDB"
+    last_signal = signal.SIGTERM
+
+    def __init__(self, folder):
+        self.server = databases.MariaDB()
+
+    def stop(self, keep):
+        """Stop it; without `keep` it crashes, and has its rows when it starts again."""
+        self.server.stop(signal.SIGTERM if keep else signal.SIGKILL)
+
+    def kill_connections(self):
+        """KILL all connections but this one's own."""
+        connection = self.server.connect()
+        try:
+            cursor = connection.cursor()
+            cursor.execute(
+                "SELECT id FROM information_schema.processlist WHERE id <> connection_id()"
+            )
+            for (number,) in cursor.fetchall():
+                try:
+                    cursor.execute("KILL %d" % number)
+                except Exception:  # noqa: S110  (it has ended by itself)
+                    pass
+        finally:
+            connection.close()
 
 
 class Memory:

@@ -3,6 +3,18 @@
 import json
 import os
 
+try:
+    import MySQLdb  # noqa: F401
+except ImportError:
+    try:
+        import pymysql
+    except ImportError:
+        pass
+    else:
+        # Django asks for a version of mysqlclient that offers what PyMySQL does.
+        pymysql.version_info = (2, 2, 1, "final", 0)
+        pymysql.install_as_MySQLdb()
+
 BASE_DIR = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 with open(os.path.join(BASE_DIR, "chaos.json")) as _file:

@@ -169,7 +169,7 @@ class MariaDB(Database):
     def settings(self, **changes):
         if not first_importable("_mysql", "MySQLdb._mysql"):
             # PyMySQL reads all certificates of the machine for each connection.
-            changes.setdefault("OPTIONS", {"ssl_disabled": True})
+            changes["OPTIONS"] = dict(changes.get("OPTIONS", {}), ssl_disabled=True)
         return super().settings(**changes)
 
     def command(self):
