@@ -231,6 +231,11 @@ class OptionTests(unittest.TestCase):
         self.assertEqual(make_limits(None), Limits())
         self.assertEqual(make_limits({}), Limits())
 
+    def test_stream_paths_are_regular_expressions(self):
+        (pattern,) = make_limits({"stream_paths": ["^/ingest/"]}).stream_paths
+        self.assertTrue(pattern.search("/ingest/7"))
+        self.assertFalse(pattern.search("/other/ingest/"))
+
     def test_an_option_that_is_unknown_or_out_of_range_is_refused(self):
         for options in (
             {"header_size": 1},
@@ -239,6 +244,11 @@ class OptionTests(unittest.TestCase):
             {"headers_size": "1"},
             {"headers_size": True},
             {"headers_size": None},
+            {"body_in_message": 800 * 1024},
+            {"body_rate": 0},
+            {"stream_paths": "^/"},
+            {"stream_paths": ["("]},
+            {"stream_paths": [1]},
             {1: 2},
             [1],
         ):

@@ -3,8 +3,8 @@ The body of one request, from the server to a worker: gathered, bounded, and rea
 
 No worker waits for a client: a request is sent when its body is complete, or, for a path of the option
 `stream_paths`, when its first part is there. The gateway goes on reading whatever the view does. So it
-notices that the client leaves, and no server resets a connection under the response because of a body that
-nobody read.
+notices that the client leaves, and no server resets a connection under the response because of an unread
+body.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BODY_PART = 256 * 1024
 #: Seconds that an answer waits for the rest of the body: for the next part of it, and in all.
 LINGER_TIMEOUT, LINGER_TIME = 5.0, 30.0
 
-#: The statuses of a body that comes too slowly, and of one for which there is no room.
+#: The statuses of a body that comes too slowly, and of one that finds neither memory nor disk.
 TOO_SLOW, NO_ROOM = 408, 503
 
 #: Events that a server has ready and that are read before other tasks get their turn.
