@@ -22,10 +22,10 @@ from interpreters import BUILD, ROOT, CommandFailed, environment, find_python, p
 LOGS = os.path.join(BUILD, "logs")
 
 #: Seconds for the tests of one package.
-TESTS_TIMEOUT = 60
+TESTS_TIMEOUT = 180
 
 #: Seconds for each of the two installations of an environment.
-INSTALL_TIMEOUT = 60
+INSTALL_TIMEOUT = 180
 
 #: Seconds for looking whether the registry answers.
 PROBE_TIMEOUT = 20
