@@ -51,10 +51,10 @@ class WindowTests(unittest.TestCase):
         self.assertEqual(limits, sorted(limits))
 
     def test_a_burst_that_passes_is_no_queue(self):
-        self.ack(0.0, 10)
+        self.ack(0.0, 10, ran=0)
         for wait in (0.5, 0.4, 0.001, 0.4):
-            self.ack(wait, 100, after=0.01)
-        self.ack(0.4, 100)
+            self.ack(wait, 100, after=0.01, ran=0)
+        self.ack(0.4, 100, ran=0)
         self.assertEqual(self.window.limit, UNLIMITED)
 
     def test_the_delay_of_the_layer_is_no_queue(self):
@@ -228,9 +228,12 @@ class TurnTests(unittest.TestCase):
     def test_the_frames_of_one_gateway_never_find_their_channel_full(self):
         sender = self.sender = EventSender(self.layer, self.inbox, self.loop, Limits())
         connections = [self.send(number) for number in range(200)]
-        self.assertEqual(len(self.inbox.sent), 100)
+        self.assertEqual(len(self.inbox.sent), turns.FIRST_WINDOW)
+        most = 0
         for connection in connections:
             sender.landed(connection, protocol.ack(7))
+            most = max(most, sender._lanes[RECEIVE].in_flight)
+        self.assertEqual(most, 100)
         self.assertEqual(len(self.inbox.sent), 200)
 
     def test_acknowledgements_that_never_come_do_not_stop_the_others(self):

@@ -30,7 +30,7 @@ from ..protocol import (
     WEBSOCKET_CONNECT,
     WEBSOCKET_RECEIVE,
 )
-from .turns import STALL_TIMEOUT, Lane, Waiting, cost_of
+from .turns import FIRST_WINDOW, STALL_TIMEOUT, Lane, Waiting, cost_of
 
 if TYPE_CHECKING:
     from ..layers.base import BaseChannelLayer, Inbox
@@ -87,7 +87,7 @@ class EventSender:
         self._lanes = {
             HTTP_REQUEST: Lane(HTTP_REQUEST),
             WEBSOCKET_CONNECT: Lane(WEBSOCKET_CONNECT),
-            WEBSOCKET_RECEIVE: Lane(WEBSOCKET_RECEIVE, frames),
+            WEBSOCKET_RECEIVE: Lane(WEBSOCKET_RECEIVE, frames, FIRST_WINDOW),
         }
         self._turn_timer: Any = None
         self._limited = RateLimit()

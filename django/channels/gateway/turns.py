@@ -30,6 +30,9 @@ MIN_WINDOW = 4
 #: processor is busy, and each costs more of it if few are in flight.
 QUICK_WINDOW, QUICK = 100, 2
 
+#: Frames in flight before the first is acknowledged. What was sent at once can't be taken back.
+FIRST_WINDOW = 16
+
 #: Events in flight above which there is no bound, and no bound.
 MAX_WINDOW, UNLIMITED = 10000, sys.maxsize
 
@@ -49,16 +52,18 @@ ClientKey = Tuple[Any, ...]
 class Window:
     """How many events of one channel may be in flight. Belongs to the event loop of its gateway."""
 
-    __slots__ = ("delay", "limit", "most", "_count", "_least", "_ran", "_until")
+    __slots__ = ("delay", "limit", "most", "_count", "_least", "_ran", "_until", "_waited")
 
-    def __init__(self, most: int = UNLIMITED) -> None:
-        self.limit = self.most = most
+    def __init__(self, most: int = UNLIMITED, start: int = UNLIMITED) -> None:
+        self.most = most
+        self.limit = min(most, start)
         #: The layer's own delay, in seconds.
         self.delay = 0.0
-        # Of the events of this interval: the shortest wait, how long they ran, and how many they are.
+        # Of the events of this interval: the shortest wait, all waits, how long they ran, and how many they
+        # are.
         self._least = float("inf")
         self._ran = self._count = 0
-        self._until = 0.0
+        self._until = self._waited = 0.0
 
     def acked(self, now: float, sent_at: float, ran: int, in_flight: int, was_alone: bool) -> None:
         """
@@ -69,18 +74,24 @@ class Window:
         wait = now - sent_at - ran / 1000
         self._ran += ran
         self._count += 1
+        self._waited += wait
         if was_alone:
             self.delay += (min(max(wait, 0.0), MAX_DELAY) - self.delay) / 8
         if wait < self._least:
             self._least = wait
         if now < self._until:
             return
-        least, self._least, self._until = self._least - self.delay, float("inf"), now + INTERVAL
         is_quick = self._ran < QUICK * self._count
+        # Of slow consumers, some events may run at once while others wait behind what a worker has taken.
+        least = (self._least if is_quick else self._waited / self._count) - self.delay
+        self._least, self._until = float("inf"), now + INTERVAL
         self._ran = self._count = 0
+        self._waited = 0.0
         if least > TARGET and in_flight > MIN_WINDOW:
             smallest = QUICK_WINDOW if is_quick else MIN_WINDOW
             self.limit = min(self.most, max(smallest, int(in_flight * TARGET / least)))
+        elif is_quick and self.limit < QUICK_WINDOW:
+            self.limit = min(self.most, QUICK_WINDOW)
         elif least < TARGET / 2 and self.limit < self.most:
             self.limit += 1 + self.limit // 4
             if self.limit > min(MAX_WINDOW, self.most):
@@ -165,11 +176,11 @@ class Lane:
         "window",
     )
 
-    def __init__(self, channel: str, most: int = UNLIMITED) -> None:
+    def __init__(self, channel: str, most: int = UNLIMITED, start: int = UNLIMITED) -> None:
         self.channel = channel
-        self.window = Window(most)
+        self.window = Window(most, start)
         #: How many may be in flight: that of the window.
-        self.limit = most
+        self.limit = self.window.limit
         self.in_flight = 0
         #: How many events were acknowledged.
         self.acks = 0
