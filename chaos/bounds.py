@@ -491,7 +491,7 @@ async def full(stack, options):
         ]
 
     def waiting():
-        """Return how many requests and how many handshakes have no answer."""
+        """Return how many requests and how many handshakes are unanswered."""
         closed = sum(each.code is not None for each in handshakes)
         return sum(not task.done() for task in requests), len(handshakes) - closed
 
@@ -615,7 +615,7 @@ class Greedy:
 
 @row(
     "crowd",
-    "a client with 200 sockets, beside 20 others",
+    "a client with 200 sockets, and 20 others",
     backends=("redis", "postgresql", "memory"),
     quick=("redis", "memory"),
     **PATIENT,

@@ -11,7 +11,7 @@ from load import Traffic, percentile
 from stack import memory, require, reset_peak
 from table import PATIENT, require_untouched, row, settle, until
 
-#: Seconds in which the bystanders are watched, without the others and beside them.
+#: Seconds in which the bystanders are watched, without the others and with them.
 WATCHED = 8
 
 #: Bytes that the kernel keeps for a client on each side. By default it takes a whole page of some megabytes.
@@ -108,7 +108,7 @@ async def bystanders_beside(
     stack, program, make_crowd, at_end=None, statuses=(200,), bound=UNDISTURBED
 ):
     """
-    Measure bystanders without the crowd and beside it, on a site of four threads. Return a text.
+    Measure bystanders without the crowd and with it, on a site of four threads. Return a text.
 
     `at_end(crowd)` looks at the crowd and returns a text; each of the crowd gets one of `statuses`. A 99th
     percentile below `bound` (milliseconds) is undisturbed.
@@ -164,7 +164,7 @@ async def bystanders_beside(
 
 @row(
     "readers",
-    "clients that read a 5 MB page slowly, beside a site of 4 threads",
+    "clients that read a 5 MB page slowly, on a site of 4 threads",
     backends=("redis", "postgresql", "memory"),
     quick=("redis", "memory"),
     seconds=900,
@@ -205,7 +205,7 @@ async def kill_a_worker_of(stack, make_crowd):
 
 @row(
     "events",
-    "clients of idle server-sent events, beside a site of 4 threads",
+    "clients of idle server-sent events, on a site of 4 threads",
     backends=("redis", "postgresql", "memory"),
     quick=("redis", "memory"),
     seconds=400,

@@ -57,7 +57,7 @@ async def finish(crowd):
 
 @row(
     "uploaders",
-    "clients that send a body slowly, beside a site of 4 threads",
+    "clients that send a body slowly, on a site of 4 threads",
     backends=("redis", "postgresql", "memory"),
     quick=("redis", "memory"),
     seconds=400,

@@ -5,7 +5,7 @@ What is encrypted begins with the byte 0xC1, which no msgpack has: then 4 bytes 
 16 of salt, 8 of a counter, 8 of a time (seconds since 1970, 0: none), and the ciphertext with its tag.
 A process encrypts under its own key, which HKDF derives from the salt, so that counters never meet. All
 that stands before the ciphertext, and the channel's name, are authenticated with the message: it cannot be
-moved to another channel, nor be read after its time. (NIST SP 800-38D; RFC 5869.)
+moved to another channel, or be read after its time. (NIST SP 800-38D; RFC 5869.)
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MAX_DERIVED = 1024
 
 
 class Codec:
-    """msgpack as it is. The arguments other than the message have no meaning here."""
+    """msgpack as it is. Ignores all arguments but the message."""
 
     #: Whether it binds a message to its channel and its time.
     seals = False

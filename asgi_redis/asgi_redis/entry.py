@@ -32,7 +32,7 @@ def parse(entry: bytes) -> tuple[str, bytes, int]:
 
 
 def expires(entry: bytes) -> int:
-    """Return when an entry expires, in milliseconds since 1970; 0 for what is damaged."""
+    """Return when an entry expires, in milliseconds since 1970; 0 if it is damaged."""
     return int(entry[:_STAMP]) if entry[:_HEAD].isdigit() else 0
 
 

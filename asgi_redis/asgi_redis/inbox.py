@@ -35,7 +35,7 @@ WAIT = 1.0
 #: Records that one read takes at most.
 READ_BATCH = 200
 
-#: Encrypted records that are remembered, so that none is taken twice: of memberships; of all others.
+#: Encrypted records that are remembered, so that each is taken once: of memberships; of all others.
 REMEMBERED = 65536
 
 #: Seconds that `close` waits until everything is sent.
@@ -65,7 +65,7 @@ class RedisInbox(SendingInbox):
         self._left, self._leaving = False, threading.Lock()
         store.attach(self)
         # Registered at once, so that a member that is added now counts as this gateway's. If the server
-        # is away, the first read does it.
+        # is unreachable, the first read does it.
         try:
             self._layer.leases.acquire(name, self._lost)
         except LayerUnavailable as error:

@@ -1,5 +1,5 @@
 """
-What a gateway sends, in its event loop, over a connection of its own.
+What a gateway sends, in its event loop, over its second connection.
 
 What one turn of the loop sends leaves together; while a batch is on its way the next one gathers. Batches
 have numbers: when a reply is lost, the gateway asks whether the batch was done (lua/settle_batch.lua).
@@ -182,7 +182,7 @@ class SendingInbox(Inbox):
             del self._taken[next(iter(self._taken))]
 
     def _is_new(self, send: Send) -> bool:
-        """Return whether a message is to be sent: not one that was reported, and was taken all the same."""
+        """Return whether a message must be sent: not one that was reported, and was taken all the same."""
         if send.event not in self._taken:
             return True
         del self._taken[send.event]

@@ -39,7 +39,7 @@ FIXED: dict[str, tuple[Any, str]] = {
     "retry_on_timeout": (False, "the layer repeats what may be repeated: leave it out"),
 }
 
-#: Options of redis-py that have no meaning here, and what to do about them.
+#: Options of redis-py that mean nothing here, and what to do about them.
 REFUSED = {
     "max_connections": "use the layer's pool_size, which bounds the idle connections",
     "timeout": "use socket_timeout",
@@ -68,7 +68,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "health_check_interval": ("seconds", lambda each: is_count(each) or isinstance(each, float)),
 }
 
-#: Options that a URL's query cannot give: parts of the URL, and what is no text.
+#: Options that a URL's query cannot give: parts of the URL, and what isn't text.
 NOT_IN_A_QUERY = {
     "host",
     "port",

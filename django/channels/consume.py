@@ -45,7 +45,7 @@ class Result:
     * `error_logged`: whether the error page has logged it;
     * `returned`: what the consumer returned;
     * `afterwards`: what to call, without arguments, after the sends have left: see `call_afterwards`;
-    * `rest`: what the event loop is to run before the event is acknowledged, or None.
+    * `rest`: what the event loop must run before the event is acknowledged, or None.
     """
 
     __slots__ = (

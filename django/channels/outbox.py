@@ -155,7 +155,7 @@ class Outbox(threading.local):
             slot.held = held
 
     def separate(self) -> None:
-        """Give the task that runs, and what it calls in its context, an outbox of its own."""
+        """Give the task that runs, and what it calls in its context, its own outbox."""
         _slot.set(_Slot())
 
     def continue_with(self, message: Any, run: Callable[[Any], Awaitable[None]]) -> None:

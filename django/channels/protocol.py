@@ -352,7 +352,7 @@ def ignores_capacity(message: Message) -> bool:
 
 
 def event_key(message: Message) -> tuple[Any, Any] | None:
-    """Return what no two events of a site's connections have in common; None if it is no event."""
+    """Return an id that is unique among the events of a site's connections; None if it isn't an event."""
     if EVENT_ID not in message:
         return None
     return (message.get(REPLY_CHANNEL), message[EVENT_ID])

@@ -82,7 +82,7 @@ class Replies:
         self._patch: protocol.SessionPatch | None = None
         #: What to call after `finish`, in order: see `consume.call_afterwards`.
         self.afterwards: list[Callable[[], Any]] = []
-        #: What the event loop is to run before `finish`, or None.
+        #: What the event loop must run before `finish`, or None.
         self.rest: Rest | None = None
 
     def add(self, message: Message, result: Result) -> None:
@@ -190,7 +190,7 @@ class Replies:
                     self.layer.deliver(self.reply_channel, answer, **once)
                 return
             except (ChannelFull, LayerUnavailable) as error:
-                # While the layer is away, this thread could not claim another message either.
+                # While the layer is unreachable, this thread could not claim another message either.
                 waits = consumer_id is not None and isinstance(error, LayerUnavailable)
                 if is_late and not waits:
                     logger.error(

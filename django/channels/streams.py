@@ -104,7 +104,7 @@ class AsyncStream:
     An asynchronous streaming response, on its way to the client of `message`.
 
     `run` continues the event of the message on the event loop. `window_size` is how many parts may be on
-    their way, and `timeout` for how many seconds its gateway may take none of them.
+    their way, and `timeout` for how many seconds its gateway may leave them there.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""django-channels-presence: who is in a room, kept in the database."""
+"""django-channels-presence: the people in a room, kept in the database."""
 
 from channels import Group, route
 from channels.auth import channel_session_user, channel_session_user_from_http

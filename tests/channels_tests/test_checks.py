@@ -121,7 +121,7 @@ class OptionTests(SimpleTestCase):
 
 
 class NotALayer:
-    """As the layers of Channels 1.x were, or another package's: a class of its own."""
+    """As the layers of Channels 1.x were, or another package's: an unrelated class."""
 
     def __init__(self, expiry=60):
         pass

@@ -1,4 +1,4 @@
-"""What waits in a gateway for clients that read slowly: its bounds, its file, and who is cut off."""
+"""What waits in a gateway for slow clients: its bounds, its file, and the clients that are cut off."""
 
 import asyncio
 import logging
@@ -257,7 +257,7 @@ class GatewayTests(unittest.TestCase):
             self.ended.set()
 
     def run_client(self, client):
-        """Run `client(send_task, take)` beside the application, and stop the gateway."""
+        """Run `client(send_task, take)` next to the application, and stop the gateway."""
 
         async def main():
             reading = asyncio.Event()

@@ -37,7 +37,7 @@ __all__ = ["CREATE", "DELETE", "UPDATE", "Binding", "BindingMetaclass"]
 
 logger = logging.getLogger("django.channels.binding")
 
-#: What a client may ask for, unless a binding has actions of its own.
+#: What a client may ask for, unless a binding defines further actions.
 ACTIONS = (CREATE, UPDATE, DELETE)
 
 
@@ -320,7 +320,7 @@ class Binding(Receivers, metaclass=BindingMetaclass):
         """
         Make the change by `create(data)`, `update(pk, data)` or `delete(pk)`, if `has_permission` allows it.
 
-        An override may handle actions of its own, for which it asks `has_permission` itself. It gets their
+        An override may handle further actions, for which it asks `has_permission` itself. It gets their
         data as the client sent it, and also a key that cannot be one of the model. Runs in a transaction, and
         may raise ValidationError.
         """

@@ -133,7 +133,7 @@ def assign(
     Set the columns of `instance` that `data` and `names` both name, and clean it. Return the primary keys for
     its many-to-many fields, by name.
 
-    With `creating`, the fields in `names` that have no default are cleaned too, as in a form.
+    With `creating`, the fields in `names` without a default are cleaned too, as in a form.
     """
     errors: dict[str, list[str]] = {}
     relations: dict[str, list[Any]] = {}

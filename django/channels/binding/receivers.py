@@ -48,7 +48,7 @@ class Receivers:
     def pre_change_receiver(cls, instance: Any, action: str) -> None:
         """
         Remember which groups see `instance` before the change. An override calls `super()`, unless nothing
-        is to be sent. With CREATE, no group has seen it.
+        must be sent. With CREATE, no group has seen it.
         """
         outbound.before_change(cast("type[Binding]", cls), instance, action)
 

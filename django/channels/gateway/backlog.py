@@ -3,7 +3,7 @@ What waits for clients that read more slowly than workers write: in memory up to
 
 A worker must not wait for a client. So a gateway takes a response up to a size as fast as the worker makes
 it, and keeps it here. `ResponseStore` has the bounds of all responses of a gateway, and `Backlog` the parts
-of one response. The file has no name, and its blocks are used again. A thread reads and writes it, because
+of one response. The file is unnamed, and its blocks are used again. A thread reads and writes it, because
 a disk may be slow.
 """
 
@@ -128,7 +128,7 @@ class Backlog:
         #: `taken` at the last look at the rate, or None if no worker waited then.
         self.mark: int | None = None
         self._store = store
-        self._pieces: deque[Any] = deque()  # write actions, and _Piece for what is counted
+        self._pieces: deque[Any] = deque()  # write actions, and _Piece if it is counted
         self._popped = 0
         self._tail: _Piece | None = None  # the last piece, if more fits into it
 

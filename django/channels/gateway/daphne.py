@@ -214,7 +214,7 @@ class SocketSend(FlowControl):
     def paused_reading(self) -> Iterator[None]:
         """Read nothing from the client meanwhile. Daphne would queue every frame."""
         protocol = self._protocol
-        # The answer to a ping can't be read either, so none is awaited, and none is sent.
+        # The answer to a ping can't be read either, so the gateway awaits no answer and sends no ping.
         timeout, protocol.autoPingTimeoutCall = getattr(protocol, "autoPingTimeoutCall", None), None
         if timeout is not None:
             timeout.cancel()

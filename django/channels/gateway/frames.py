@@ -12,7 +12,7 @@ import sys
 from collections import deque
 from typing import Any, Callable
 
-#: Frames, and their weight in bytes, that wait for a worker before the socket is no longer read.
+#: Frames, and their weight in bytes, that wait for a worker before the gateway stops reading the socket.
 MAX_WAITING = 64
 MAX_WAITING_WEIGHT = 1024 * 1024
 

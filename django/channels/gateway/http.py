@@ -122,7 +122,7 @@ class Request(ConnectionState):
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will be sent to the workers, and none of them reads what was sent."""
+        """Whether no more will be sent to the workers, and no worker reads what was sent."""
         is_read = self.in_flight == _REQUEST and bool(self.channels)
         return self.phase == FINISHED and not self._disconnect_due and not is_read
 

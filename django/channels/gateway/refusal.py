@@ -65,7 +65,7 @@ class Refusals:
             headers.append((b"retry-after", b"1"))
         if status in (400, 408) and scope.get("http_version", "1.1")[0] == "1":
             # The rest of the body is not waited for. What is behind a body whose end is in doubt must not
-            # be taken for a request.
+            # become a request.
             headers.append((b"connection", b"close"))
             close_after_response(send)
         await send({"type": prefix + ".start", "status": status, "headers": headers})

@@ -46,7 +46,7 @@ SEND_TIMEOUT = 3.0
 #: The deadline of an event that waits as long as the layer is unavailable.
 NEVER = float("inf")
 
-#: Seconds between two lines in the log about rejected clients; and while the layer is away.
+#: Seconds between two lines in the log about rejected clients; and while the layer is unreachable.
 LOG_INTERVAL, OUTAGE_LOG_INTERVAL = 1.0, 60.0
 
 #: Seconds between two attempts while channels are full, at first and at most.

@@ -33,19 +33,19 @@ QUICK_WINDOW, QUICK = 100, 2
 #: Frames in flight before the first is acknowledged. What was sent at once can't be taken back.
 FIRST_WINDOW = 16
 
-#: Events in flight above which there is no bound, and no bound.
+#: A bound of events in flight that is reached is lifted, and the value for "unbounded".
 MAX_WINDOW, UNLIMITED = 10000, sys.maxsize
 
 #: Seconds without an acknowledgement after which one more event is sent. The others may have got lost.
 STALL_TIMEOUT = 5.0
 
-#: The longest wait (seconds) that is taken for the layer's own delay, where only one event is in flight.
+#: The longest wait (seconds) that counts as the layer's own delay, where only one event is in flight.
 MAX_DELAY = 0.1
 
 #: Clients without a waiting event whose share is remembered.
 MAX_REMEMBERED = 1000
 
-#: (address, session or socket): who an event counts for. Both are short, whatever the client sends.
+#: (address, session or socket): the client that an event counts for. Both are short, whatever it sends.
 ClientKey = Tuple[Any, ...]
 
 

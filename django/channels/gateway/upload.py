@@ -28,7 +28,7 @@ BODY_PART = 256 * 1024
 #: Seconds that an answer waits for the rest of the body: for the next part of it, and in all.
 LINGER_TIMEOUT, LINGER_TIME = 5.0, 30.0
 
-#: The statuses of a body that comes too slowly, and of one that finds neither memory nor disk.
+#: The statuses of a body that comes too slowly, and of one for which memory and disk are too full.
 TOO_SLOW, NO_ROOM = 408, 503
 
 #: Events that a server has ready and that are read before other tasks get their turn.
@@ -133,7 +133,7 @@ class Upload:
             await self._changes()
 
     async def _first_event(self) -> Any:
-        """Return the first event. None: it took too long. Most bodies come with it, so it has no task."""
+        """Return the first event. None: it took too long. Most bodies come with it, so it needs no task."""
         self._task = asyncio.current_task()
         try:
             return await self._receive()
@@ -172,7 +172,7 @@ class Upload:
             self._feeder = self._loop.create_task(self._feed(connection))
 
     def watch(self) -> None:
-        """Read on, also if there is no body, so that `gone` tells of the client's end."""
+        """Read on, also without a body, so that `gone` tells of the client's end."""
         self._start()
 
     async def wait_until_gone(self) -> None:

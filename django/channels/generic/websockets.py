@@ -118,7 +118,7 @@ class WebsocketConsumer(BaseConsumer):
         Send a frame to this socket, then close it if `close` is True or a close code.
 
         Raises ValueError without `text` or `bytes`, and SendNotAvailableOnDemultiplexer in the consumer of a
-        stream, because the frame would have no stream: send through its `multiplexer`.
+        stream, because the frame would lack a stream: send through its `multiplexer`.
         """
         if "multiplexer" in self.kwargs:
             raise SendNotAvailableOnDemultiplexer()

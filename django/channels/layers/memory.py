@@ -95,7 +95,7 @@ class MemoryChannelLayer(BaseChannelLayer):
         self._gateways = {}
 
     def leave(self) -> None:
-        """Do nothing at the end of the process: there are no leases."""
+        """Do nothing at the end of the process: it holds no leases."""
 
     # Sending and receiving.
 

@@ -42,7 +42,7 @@ class MemoryInbox(Inbox):
         self._timer = self._loop.call_later(EXPIRY_INTERVAL, self._drop_expired)
 
     def _drop_expired(self) -> None:
-        """Drop what has expired, and report events to their connections, although nobody reads or sends."""
+        """Drop what has expired, and report events to their connections, also while the site is idle."""
         self._layer.drop_expired()
         self._timer = self._loop.call_later(EXPIRY_INTERVAL, self._drop_expired)
 

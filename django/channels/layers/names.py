@@ -59,7 +59,7 @@ def inbox_of(channel: str) -> str | None:
 
 
 def queue_of(channel: str) -> str:
-    """Return the queue that the messages of a channel wait in: its inbox, or a queue of its own name."""
+    """Return the queue that the messages of a channel wait in: its inbox, or the queue with its name."""
     return inbox_of(channel) or channel
 
 

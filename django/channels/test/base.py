@@ -268,7 +268,7 @@ class Client:
 
         The test sees what the consumer raises, except ConsumeLater, DenyConnection in
         `websocket.connect` and ChannelSocketException. With `fail_on_none`, raises AssertionError if there
-        is no message, or no consumer for it.
+        isn't a message, or a consumer for it.
         """
         message = self.get_next_message(channel)
         if message is None:

@@ -260,7 +260,7 @@ class ASGIHandler(BaseHandler):
         Yield the replies that carry `response`, and close it at their end. The first one has `status` and
         `headers`; all have `more_content` and at most CHUNK_SIZE bytes of `content`.
 
-        With `head`, or if the status allows no body, there is no content. A content that is longer than the
+        With `head`, or if the status allows no body, the content is empty. A content that is longer than the
         Content-Length is cut. Raises ResponseTooShort for one that is shorter, and what the iterator of a
         streaming response raises.
         """

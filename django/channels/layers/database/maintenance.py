@@ -165,7 +165,7 @@ class Maintenance(Base):  # type: ignore[misc]
     # Dead letters.
 
     def _bury_damaged(self, connection: Connection, entry: Entry) -> None:
-        """Make a dead letter of what nobody holds, and tell of it."""
+        """Make a dead letter of what no worker holds, and log it."""
         dropped = self.add_dead(connection, entry, "unreadable")
         self.layer.recovery.unreadable(entry, "its row is damaged", dropped)
 
@@ -182,7 +182,7 @@ class Maintenance(Base):  # type: ignore[misc]
         parameters = dict(self.range, id=int(id))
         for _, _, channel, body in connection.rows(self.sql["dead_one"], parameters):
             if not is_text(channel):
-                return None  # there is no channel to which it could go
+                return None  # no channel is known to which it could go
             connection.run(self.sql["drop_dead"], parameters)
             return Outgoing(channel, body)
         return None

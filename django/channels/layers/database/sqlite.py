@@ -80,7 +80,7 @@ class SQLiteConnections(Connections):
 
     def __init__(self, alias: str, file: Any = None) -> None:
         self._file = file
-        self._name: str | None = None  # of the site's file, beside which _path lies
+        self._name: str | None = None  # of the site's file, in whose folder _path is
         self._path = ""
         self._look_at = 0.0  # when (monotonic) to look again whether the file is still there
         self._file_id: tuple[int, int] | None = None
@@ -150,7 +150,7 @@ class SQLiteConnections(Connections):
         return connection
 
     def _create(self, path: str) -> None:
-        """Create the file for its owner alone. SQLite gives the files beside it the same permissions."""
+        """Create the file for its owner alone. SQLite gives the files next to it the same permissions."""
         try:
             # Only a new one is opened: closing an existing one would drop the locks of other connections.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))

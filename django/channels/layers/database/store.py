@@ -309,7 +309,7 @@ class DatabaseStore(Maintenance, TransactionStore):
         self._inserted(rows, topics, ())
 
     def tell_delay(self) -> None:
-        """Have other processes look for what is due."""
+        """Have other processes look for due messages."""
         if self.notifies:
             self.notifier.notify({topic(self.prefix, "delay")})
 

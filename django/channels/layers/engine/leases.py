@@ -50,9 +50,7 @@ class LeaseManager:
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
         self._steps = 0
-        self._next_due: float | None = (
-            0.0  # when (monotonic) to look for what is due; None: nothing is
-        )
+        self._next_due: float | None = 0.0  # when (monotonic) to look for due messages; None: never
         self._expected: float | None = (
             None  # the same, of what this process delayed since it looked
         )

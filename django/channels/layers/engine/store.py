@@ -190,7 +190,7 @@ class Store(ABC):
     def dead_letter(self, consumer: str | None, entry: Entry, reason: str) -> int:
         """
         Move an entry to the dead letters: one that `consumer` holds, one in the inbox `consumer` (which ends
-        in "!"), or, with None, one that was taken for good. Keep the newest `layer.options.dead_letters`.
+        in "!"), or, with None, one that was removed. Keep the newest `layer.options.dead_letters`.
         Return how many were dropped for that. An entry that `consumer` has no more was moved by an earlier
         call, whose reply got lost: do nothing.
         """
@@ -265,11 +265,11 @@ class Store(ABC):
     def send_due(self) -> Due:
         """Send the delayed messages that are due, each once among all processes, some at a time."""
 
-    #: Seconds that must pass between two looks for what is due that `wake_due` asked for.
+    #: Seconds that must pass between two looks for due messages that `wake_due` asked for.
     due_pause = 0.0
 
     def due_interval(self) -> float:
-        """Return the seconds after which to look for what is due although nothing told of it."""
+        """Return the seconds after which to look for due messages although nothing told of them."""
         return self.layer.options.heartbeat
 
     def wait_due(self, seconds: float) -> bool:
