@@ -64,6 +64,9 @@ class State:
 
     path = "/path"
 
+    #: Any event is due.
+    in_flight = mock.ANY
+
     def __init__(self):
         self.told = []
 

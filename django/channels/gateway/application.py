@@ -329,6 +329,7 @@ class Gateway:
             if self.connections.pop(connection.channel, None) is not None:
                 if connection.flight is not None:
                     self.events.landed(connection)
+                connection.state.in_flight = None  # an event that still waits is not sent
                 connection.state.release()
                 self._leave_room(connection)
                 for name in connection.wills:

@@ -262,11 +262,14 @@ class Request(ConnectionState):
         self._forget_event()
         return self._fail(502)
 
-    def unreachable(self) -> list[Action]:
-        """A client that waits for its answer gets a 502: a worker may have handled the request."""
+    def unreachable(self, was_sent: bool = True) -> list[Action]:
+        """
+        Answer a client that waits: with a 502, because a worker may have handled the request. If the request
+        has not been sent, with a 503, and then it never is.
+        """
         if self.phase != WAITING or self.in_flight is None:
             return []
-        return [(COUNT, "lost"), *self._fail(502)]
+        return [(COUNT, "lost"), *self._fail(502)] if was_sent else self.refused(HTTP_REQUEST)
 
     # The steps behind them.
 

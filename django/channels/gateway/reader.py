@@ -84,7 +84,7 @@ class InboxReader:
         since = self.inbox.failing_since
         if since is not None and time.monotonic() - since > ANSWER_TIMEOUT:
             for connection in list(self.connections.values()):
-                connection.perform(connection.state.unreachable())
+                connection.perform(connection.state.unreachable(connection.flight is not None))
 
     def handle(self, channel: str, message: dict[str, Any]) -> None:
         """Handle one message: a reply, a message to a group, or a notice of the layer."""
@@ -135,9 +135,12 @@ class InboxReader:
         logger.warning(
             "The channel layer lost its data: closing %d connections.", len(self.connections)
         )
+        resets = []
+        # First all states: an event that waits is not sent in place of another one that has ended.
         for connection in list(self.connections.values()):
             connection.groups.clear()
-            actions = connection.state.reset(connection.channel in told)
+            resets.append((connection, connection.state.reset(connection.channel in told)))
+        for connection, actions in resets:
             if connection.flight is not None:
                 connection.gateway.events.landed(connection)
             connection.perform(actions)

@@ -65,6 +65,14 @@ RETRY_BATCH = 100
 _Refused = Tuple[float, Any, Dict[str, Any]]
 
 
+def _is_due(connection: Connection, channel: str, message: dict[str, Any]) -> bool:
+    """
+    Return whether an event that has waited here is still to be sent. It isn't if its connection was reset or
+    forgotten meanwhile: no acknowledgement would come to it. A disconnect always is.
+    """
+    return channel in DISCONNECT_CHANNELS or connection.state.in_flight == message[EVENT_ID]
+
+
 class EventSender:
     """
     Sends events and parts of bodies through the inbox of one gateway.
@@ -138,10 +146,12 @@ class EventSender:
                 self._send_next(lane)
 
     def _send_next(self, lane: Lane) -> None:
-        """Send the event whose turn it is, unless it was refused."""
-        entry: Waiting = lane.waiting.pop()[1]
-        connection, entry.connection = entry.connection, None
-        if connection is not None:
+        """Send the event whose turn it is, but none that was refused or is no longer due."""
+        while lane.waiting.size:
+            entry: Waiting = lane.waiting.pop()[1]
+            connection, entry.connection = entry.connection, None
+            if connection is None or not _is_due(connection, lane.channel, entry.message):
+                continue
             now = self._loop.time()
             connection.flight = (lane, entry.message[EVENT_ID], now, not lane.in_flight)
             lane.in_flight += 1
@@ -151,6 +161,7 @@ class EventSender:
                 refused.append((deadline, connection, entry.message))
             else:
                 self._send(connection, lane.channel, entry.message, deadline)
+            return
 
     def _wait(
         self, lane: Lane, connection: Connection, message: dict[str, Any], now: float
@@ -195,7 +206,7 @@ class EventSender:
                 while entries and (entries[0].connection is None or entries[0].deadline < now):
                     entry = entries.popleft()
                     connection, entry.connection = entry.connection, None
-                    if connection is not None:
+                    if connection is not None and _is_due(connection, lane.channel, entry.message):
                         connection.perform(connection.state.refused(lane.channel))
                 remain = remain or bool(entries)
             if lane.waiting.size and now - lane.landed_at > STALL_TIMEOUT:
@@ -234,6 +245,8 @@ class EventSender:
         is_unavailable = isinstance(error, LayerUnavailable)
         if EVENT_ID not in message:
             self._refuse(connection, channel)
+        elif not _is_due(connection, channel, message):
+            return
         elif is_unavailable or isinstance(error, self._layer.ChannelFull):
             if is_unavailable:
                 # The layer may have taken it all the same.
@@ -278,6 +291,8 @@ class EventSender:
         message: dict[str, Any],
     ) -> None:
         try:
+            if not _is_due(connection, channel, message):
+                return
             if deadline < now and channel not in DISCONNECT_CHANNELS:
                 self._refuse(connection, channel)
             else:

@@ -59,8 +59,11 @@ class ConnectionState:
             message[SESSION] = self.session.copy()
         return (SEND, channel, message)
 
-    def unreachable(self) -> list[Action]:
-        """Handle that the layer has been unavailable for a while, and with it the answer to an event."""
+    def unreachable(self, was_sent: bool = True) -> list[Action]:
+        """
+        Handle that the layer has been unavailable for a while, and with it the answer to an event. `was_sent`
+        tells whether the event may have reached a worker.
+        """
         return []
 
     def silent(self) -> list[Action]:
