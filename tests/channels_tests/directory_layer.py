@@ -116,7 +116,7 @@ class DirectoryStore(TransactionStore):
         return refused
 
     def put_first(self, state, entry):
-        _, channel, body, losses = entry
+        _, channel, body, losses = entry[:4]
         now = time.time()
         message = [new_id(), channel, body, losses, now, now + self.layer.expiries[channel]]
         state["queues"].setdefault(queue_of(channel), []).insert(0, message)
