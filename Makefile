@@ -14,7 +14,8 @@
 #                 time; `make test` has a few (SECONDS=60 for each test)
 #   make bench    the benchmarks, side by side with Channels 4 and a bare ASGI 3 application
 #   make chaos    what holds under faults, with real processes, Redis and PostgreSQL: one row for each
-#                 promise; under 30 minutes (make chaos-quick: under 4). ROWS chooses some of them
+#                 promise; under 30 minutes (make chaos-quick: under 7). ROWS chooses some; AGAIN=1 tries what did
+#                 not hold once more
 #
 #   make patch       Django 1.10.8 with channels in it: a tree in build/, a patch file in dist/
 #   make test-patch  Django's own suite on both trees, then ours, then a site, then the add-on with it
@@ -105,7 +106,7 @@ chaos: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
 	$(BIN)/python chaos/run.py $(ROWS)
 
 chaos-quick: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
-	$(BIN)/python chaos/run.py --quick $(ROWS)
+	$(BIN)/python chaos/run.py --quick $(if $(AGAIN),--again) $(ROWS)
 
 clean:
 	rm -rf $(VENV) .bench build dist *.egg-info

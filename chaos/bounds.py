@@ -617,7 +617,7 @@ class Greedy:
     "crowd",
     "a client with 200 sockets, and 20 others",
     backends=("redis", "postgresql", "memory"),
-    quick=("redis", "memory"),
+    quick=("memory",),
     **PATIENT,
 )
 async def crowd(stack, options):
@@ -678,7 +678,7 @@ HOARDERS, HOARD, HOARD_BOUND = 150, 2, 64 + 150 * 0.5
     "hoard",
     "150 sockets that send 2 MB each to busy consumers",
     backends=("redis", "postgresql", "memory"),
-    quick=("redis", "memory"),
+    quick=("memory",),
     **PATIENT,
 )
 async def hoard(stack, options):

@@ -166,7 +166,7 @@ async def bystanders_beside(
     "readers",
     "clients that read a 5 MB page slowly, on a site of 4 threads",
     backends=("redis", "postgresql", "memory"),
-    quick=("redis", "memory"),
+    quick=("redis",),
     seconds=900,
     **PATIENT,
 )
@@ -207,7 +207,7 @@ async def kill_a_worker_of(stack, make_crowd):
     "events",
     "clients of idle server-sent events, on a site of 4 threads",
     backends=("redis", "postgresql", "memory"),
-    quick=("redis", "memory"),
+    quick=("memory",),
     seconds=400,
     **PATIENT,
 )

@@ -59,7 +59,7 @@ async def finish(crowd):
     "uploaders",
     "clients that send a body slowly, on a site of 4 threads",
     backends=("redis", "postgresql", "memory"),
-    quick=("redis", "memory"),
+    quick=("redis",),
     seconds=400,
     **PATIENT,
 )
