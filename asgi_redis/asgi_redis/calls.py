@@ -144,4 +144,5 @@ class Calls(Store):
     ) -> Command:
         """Return the command that dead-letters what is held under `field`, or an entry that isn't."""
         arguments = (field, reason, self.layer.options.dead_letters) + unheld
-        return run("dead_letter", (held_key, self.keys.dead), arguments)
+        # Not "" as a key: on a cluster it lies elsewhere, and an ACL forbids it.
+        return run("dead_letter", (held_key or self.keys.dead, self.keys.dead), arguments)

@@ -17,10 +17,12 @@ from .contract import (
     Entry,
     Heartbeat,
     LayerUnavailable,
+    Outgoing,
     Recovered,
     Unreadable,
     protocol,
 )
+from .entry import split_body
 from .scripts import Command, run
 
 if TYPE_CHECKING:
@@ -39,6 +41,13 @@ class Registered(NamedTuple):
 
 def _pairs(reply: list[Any]) -> Iterable[tuple[Any, Any]]:
     return zip(reply[::2], reply[1::2])
+
+
+def _to_reader(gateway: str, connection: bytes, will: bytes) -> Outgoing:
+    """Return a last will for a single reader as it is sent: once, although several processes may try."""
+    expiry, _, body = will.partition(b":")
+    id = "will:%s:%s" % (gateway, connection.decode("utf-8", "replace"))
+    return Outgoing(split_body(body)[0], body, True, int(expiry) / 1000.0, id)
 
 
 def _decide(decide: Callable[[Entry], Action], entry: Entry) -> Action:
@@ -277,12 +286,14 @@ class GatewayCalls(ConsumerCalls):
             [keys.wills(gateway), keys.wills_sent(gateway), keys.dead],
             [keys.tag, self.layer.options.dead_letters],
         )
-        left = 1
+        left, sent = 1, ()
         while left:
-            left, *unreadable = self.servers.call(send_wills)
+            left, unreadable, single = self.servers.call(send_wills + sent)
             for body in unreadable:
                 error = Unreadable("it is no last will")
                 self.layer.recovery.unreadable(Entry(None, "", body), error, 0)
+            self.send([_to_reader(gateway, *each) for each in _pairs(single)])
+            sent = tuple(single[::2])
 
     def _clear_up(self, gateway: str) -> None:
         """Send the last wills of a gateway, and remove the rest. Twice does no harm."""

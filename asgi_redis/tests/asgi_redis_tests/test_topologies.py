@@ -228,6 +228,27 @@ class ClusterTests(ClusterTopology, LayerConformance, unittest.TestCase):
         received = asyncio.run(check())
         self.assertEqual(received[1], {"group": "room", "message": {"hello": "all"}})
 
+    def test_a_record_that_cannot_be_read_stops_no_gateway(self):
+        layer = self.make_layer()
+
+        async def check():
+            inbox = layer.open_inbox("gateway.damaged!")
+            try:
+                stream = layer.store.keys.inbox(inbox.name).stream
+                layer.store.servers.call(("XADD", stream, "*", "e", b"\xff\xff"))
+                layer.send("gateway.damaged!1", {"good": 1})
+                await asyncio.wait_for(inbox.receive(), TIMEOUT)
+                inbox.send("test.damaged", {"good": 2}, self.fail)
+                while inbox._writing is not None or inbox._work or inbox._extra:
+                    await asyncio.sleep(0.01)
+            finally:
+                await inbox.close()
+
+        asyncio.run(asyncio.wait_for(check(), 2 * TIMEOUT))
+        self.assertEqual(layer.receive_many(["test.damaged"])[1], {"good": 2})
+        self.assertEqual(layer.store.count_dead_letters(), 1)
+        layer.drop_dead_letters()
+
     def test_messages_flow_while_a_slot_moves(self):
         sender, worker = self.make_layer(), self.make_layer()
         with Flow(sender, worker) as flow:

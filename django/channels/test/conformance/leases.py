@@ -253,6 +253,22 @@ class WillTests(DeathCase):
         asyncio.run(run())
         self.assertWills()
 
+    def test_the_readers_of_bodies_and_windows_get_the_wills_for_them(self) -> None:
+        self.need("wills")
+        self.survive()
+        channels = ["test.body?%d" % number for number in range(20)]
+
+        async def run() -> None:
+            inbox = self.layer.open_inbox("test.gateway!")
+            for channel in channels:
+                inbox.set_will(channel, (channel, {"end": channel}))
+            await inbox.close()
+
+        asyncio.run(run())
+        found = [self.layer.receive_many([channel])[1] for channel in channels]
+        self.assertEqual(found, [{"end": channel} for channel in channels])
+        self.assertNothing(*channels)
+
     def test_memberships_of_a_killed_gateway_end(self) -> None:
         self.need("groups")
         self.survive()
