@@ -321,6 +321,7 @@ class AsyncTests(SiteCase):
         channels = [self.ask("/stream") for _ in range(3)]
         for channel in channels:
             self.next(channel)
+        wait_until(lambda: self.log.count("waits") == 3, "all streams to wait")
         with mock.patch.object(eventloop, "STOP_IDLE", 0):
             self.assertTrue(self.group.stop(TIMEOUT))
         self.assertEqual(self.log[-3:], ["closed"] * 3)
