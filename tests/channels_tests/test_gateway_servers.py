@@ -208,6 +208,7 @@ def echo(message):
 def held(message):
     if message["order"] == 1:
         go_on.wait(60)
+        go_on.clear()  # for the next test
     if message["bytes"] == b"last":
         message.reply_channel.send({"text": str(message["order"])})
 
