@@ -260,9 +260,9 @@ def main():
     parser.add_argument(
         "--timeout",
         type=int,
-        default=900,
+        default=1500,
         metavar="SECONDS",
-        help="a run that takes longer shows where every thread is, and exits (default: 900)",
+        help="a run that takes longer shows where every thread is, and exits (default: 1500)",
     )
     parser.add_argument(
         "--shuffle",
