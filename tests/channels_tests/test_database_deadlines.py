@@ -9,7 +9,7 @@ from django.channels.layers.database import DatabaseChannelLayer
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections as aliases
 
-from .support.aliases import add_alias, mariadb_alias, postgresql_alias
+from .support.aliases import add_alias, mariadb_alias, postgresql_alias, remove_alias
 from .support.proxy import Proxy
 from .support.waiting import TIMEOUT, wait_until
 from .test_database_layer import SQLiteCase
@@ -31,6 +31,7 @@ class SilenceTests:
 
     @classmethod
     def tearDownClass(cls):
+        remove_alias(cls.alias)
         cls.proxy.close()
         super().tearDownClass()
 

@@ -30,6 +30,16 @@ def add_alias(alias, settings):
     return alias
 
 
+def remove_alias(alias):
+    """
+    Remove what `add_alias` added, when its server ends. Before Django 2.2, each TestCase connects to every
+    MySQL alias that there is.
+    """
+    connections[alias].close()
+    del connections[alias]
+    del connections.databases[alias]
+
+
 def make_tables(server):
     """Make the layer's tables on a server that has none."""
     vendor = {"PostgreSQL": "postgresql", "MariaDB": "mysql"}[server.name]
