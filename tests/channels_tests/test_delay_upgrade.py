@@ -14,6 +14,8 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.test import TransactionTestCase
 from django.utils import timezone
 
+from .applications import INSTALLED
+
 APP = "channels_delay"
 OURS, THEIRS = (APP, "0001_initial"), ("channels.delay", "0001_initial")
 
@@ -48,6 +50,8 @@ def migrate():
 
 @unittest.skipUnless(connection.vendor == "sqlite", "the table was recorded with SQLite")
 class UpgradeTests(TransactionTestCase):
+    available_apps = INSTALLED
+
     def setUp(self):
         # The tests' database has the table already: begin without it and its records.
         self.drop()
