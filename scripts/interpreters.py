@@ -30,7 +30,9 @@ PINS_FOR_OLD_PYTHON = {
         "twisted[tls]==22.10.0",
         "hypercorn==0.14.4",
         "typing-extensions==4.7.1",
-    ]
+    ],
+    # The last Twisted for Python 3.8 closes each TLS connection under a newer pyOpenSSL.
+    "3.8": ["pyopenssl==24.3.0"],
 }
 
 

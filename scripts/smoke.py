@@ -147,12 +147,20 @@ class Server:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
 
+    def _wait(self):
+        """Wait for the end. Python 2's server loses a Ctrl-C while it starts a request's thread."""
+        try:
+            self.process.wait(STOP_TIMEOUT / 2)
+        except subprocess.TimeoutExpired:
+            self._signal(signal.SIGINT)
+            self.process.wait(STOP_TIMEOUT / 2)
+
     def __exit__(self, kind, error, trace):
         try:
             if self.process.poll() is None:
                 self._signal(signal.SIGINT)
             try:
-                self.process.wait(STOP_TIMEOUT)
+                self._wait()
             except subprocess.TimeoutExpired:
                 if kind is None:
                     self.fail(f"still running {STOP_TIMEOUT:.0f} s after Ctrl-C")
