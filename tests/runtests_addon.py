@@ -34,8 +34,8 @@ ALIAS, REAL = "django.channels", "channels"
 #: Seconds that one test, or the set-up of one class, may take.
 TEST_TIMEOUT = 120 * float(os.environ.get("CHANNELS_TEST_TIMEOUT_SCALE", 1))
 
-#: Tests that the end of a run names, with their seconds.
-SLOWEST = 10
+#: Tests, and modules, that the end of a run names with their seconds.
+SLOWEST = 12
 
 #: With --retry, more failures than these are not taken for flaky tests.
 MOST_RETRIED = 5
@@ -208,6 +208,17 @@ def without(suite, names):
     return type(suite)(kept)
 
 
+def print_slowest(timed):
+    """Print the slowest tests of `timed`, pairs of seconds and a test's name, and the slowest modules."""
+    modules = {}
+    for seconds, name in timed:
+        module = ".".join(name.split(".")[:2])
+        modules[module] = modules.get(module, 0) + seconds
+    for each in timed, [(seconds, module) for module, seconds in modules.items()]:
+        for seconds, name in sorted(each, reverse=True)[:SLOWEST]:
+            print("{:6.1f} s  {}".format(seconds, name))
+
+
 def retry(names):
     """Run each of the tests `names` again, in its own process. Return how many passed."""
     recovered = 0
@@ -336,8 +347,7 @@ def main():
     passed, failed, skipped = results[0].counts() if results else (0, 0, 0)
     sys.stderr.flush()
     print("\n{:.0f} seconds".format(time.monotonic() - started))
-    for seconds, name in sorted(results[0].seconds, reverse=True)[:SLOWEST] if results else ():
-        print("{:6.1f} s  {}".format(seconds, name))
+    print_slowest(results[0].seconds if results else [])
     if not passed and not failed:
         print("no test ran")
     if 0 < failed <= MOST_RETRIED and options.retry:
