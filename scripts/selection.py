@@ -8,11 +8,14 @@ from interpreters import ROOT
 TESTS = os.path.join(ROOT, "tests", "channels_tests")
 
 # Modules, or classes, whose tests don't depend on Django's version: the engine's rules, layers that are no
-# databases, browsers, and this repository's own files. Of the databases, SQLite remains whole, and
-# PostgreSQL's leases and sites. `make test` runs everything, and so do the first and the last row of the
+# databases, servers other than Daphne, browsers, and this repository's own files. Of the databases, SQLite
+# remains, and PostgreSQL's leases and sites. `make test` runs everything, and so do the first and the last row of the
 # matrix. The rows between and the patched Django leave these out.
 LEFT_OUT = (
+    "test_chat",
     "test_chat_browser",
+    "test_database_damage",
+    "test_database_deadlines",
     "test_database_layer.MariaDBConformanceTests",
     "test_database_layer.PostgreSQLConformanceTests",
     "test_database_layer_leases.MariaDBLeaseTests",
@@ -21,17 +24,27 @@ LEFT_OUT = (
     "test_database_layer_pooler",
     "test_database_layer_site.ChatTests",
     "test_database_layer_site.MariaDBSiteTests",
+    "test_database_lost_replies",
     "test_directory_layer",
     "test_docs",
     "test_engine_inbox",
     "test_engine_layer",
     "test_engine_leases",
+    "test_engine_lost_replies",
     "test_engine_rules",
     "test_engine_waiting",
     "test_event_model",
+    "test_fuzz",
+    "test_gateway_servers.GranianTests",
     "test_gateway_servers.HypercornTests",
+    "test_gateway_servers.UvicornTests",
+    "test_gateway_servers.UvicornUnderGunicornTests",
+    "test_gateway_uploads",
     "test_lying_layers",
     "test_memory_layer",
+    "test_security_servers",
+    "test_servers",
+    "test_servers_processes",
     "test_supported_versions",
     "test_support",
     "test_types",

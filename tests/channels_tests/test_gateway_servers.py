@@ -12,7 +12,7 @@ from socket import SHUT_WR
 
 import django
 
-from .support.requirements import require
+from .support.requirements import require, require_servers
 from .support.sites import Project, serve
 from .support.waiting import TIMEOUT, wait_until
 
@@ -287,8 +287,8 @@ class ServerTests:
 
     @classmethod
     def setUpClass(cls):
+        require("websocket")
         super().setUpClass()
-        require(cls.program, "websocket")
         cls.project = Project(
             {
                 "mysite/views.py": VIEWS,
@@ -694,6 +694,30 @@ class HypercornTests(ServerTests, unittest.TestCase):
     # last one for Python 3.8.
     ends_with_open_sockets = sys.version_info < (3, 12) and sys.version_info[:2] != (3, 8)
     no_traceback = 'File ".*channels/(gateway|layers)'  # it logs its own way out of an open socket
+
+    def code(self, code):
+        return code
+
+
+class GranianTests(ServerTests, unittest.TestCase):
+    program = "granian"
+
+    @classmethod
+    def setUpClass(cls):
+        require_servers()
+        super().setUpClass()
+
+    def code(self, code):
+        return code
+
+
+class UvicornUnderGunicornTests(ServerTests, unittest.TestCase):
+    program = "gunicorn-uvicorn"
+
+    @classmethod
+    def setUpClass(cls):
+        require_servers()
+        super().setUpClass()
 
     def code(self, code):
         return code

@@ -86,11 +86,13 @@ class SupportedVersionsTests(SimpleTestCase):
         added = read("patches", "django-1.10", "tests.diff")
         there = {name.lower() for name in re.findall(r"^\+([\w.-]+) [<>=]", added, re.MULTILINE)}
         make_dist = self.matrix.make_dist
-        needed = {re.match(r"[\w.-]+", each).group().lower() for each in make_dist.extra("test")}
+        # Django 1.10 runs on no Python that these are for.
+        extra = [each for each in make_dist.extra("test") if ">= '3.10'" not in each]
+        needed = {re.match(r"[\w.-]+", each).group().lower() for each in extra}
         self.assertGreater(len(needed), 3)
         # Django names Selenium itself, and knows psycopg2 alone. Python 3.7 has no newer h11 or Twisted than
         # come with uvicorn and Daphne.
-        self.assertEqual(needed - there, {"h11", "mypy", "psycopg", "selenium", "twisted"})
+        self.assertEqual(needed - there, {"h11", "psycopg", "selenium", "twisted"})
 
     def test_the_patch_installs_the_same_applications_for_tests(self):
         ours = re.findall(

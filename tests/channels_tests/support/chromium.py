@@ -16,13 +16,13 @@ FLAGS = [
 ]
 
 
-def start_chromium(profile):
-    """Return a WebDriver of a new Chromium that keeps its files in the folder `profile`."""
+def start_chromium(profile, *flags):
+    """Return a WebDriver of a new Chromium, with `flags`, that keeps its files in the folder `profile`."""
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
     options.binary_location = require("chromium")
-    for flag in FLAGS + ["--user-data-dir=" + profile]:
+    for flag in [*FLAGS, *flags, "--user-data-dir=" + profile]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     service = webdriver.ChromeService(require("chromedriver"))

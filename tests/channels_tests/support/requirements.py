@@ -4,6 +4,7 @@ import glob
 import importlib.util
 import os
 import shutil
+import sys
 import unittest
 
 #: Names that mean any one of several programs.
@@ -43,6 +44,14 @@ def require(*names):
     if absent:
         missing("not installed here: " + ", ".join(absent))
     return find(names[0]) if names else None
+
+
+def require_servers(*names):
+    """Skip if Python is too old for today's servers; then `require` them all, and `names`."""
+    if sys.version_info < (3, 10):
+        raise unittest.SkipTest("today's granian, uvicorn-worker and uvloop need Python 3.10")
+    require("daphne", "granian", "gunicorn", "httptools", "hypercorn", "uvicorn", "uvicorn_worker")
+    require("uvloop", *names)
 
 
 def find_program(name, *patterns):

@@ -109,6 +109,24 @@ application = get_wsgi_application()
 }
 
 
+#: name: (what follows `python -m`, packages that it needs …)
+SERVERS = {
+    "daphne": ("daphne -b 127.0.0.1 -p {port}", "daphne"),
+    "granian": (
+        "granian --interface asgi --no-access-log --host 127.0.0.1 --port {port}",
+        "granian",
+    ),
+    "gunicorn": ("gunicorn --bind 127.0.0.1:{port}", "gunicorn"),
+    "gunicorn-uvicorn": (
+        "gunicorn --worker-class uvicorn_worker.UvicornWorker --bind 127.0.0.1:{port}",
+        "gunicorn",
+        "uvicorn_worker",
+    ),
+    "hypercorn": ("hypercorn --bind 127.0.0.1:{port}", "hypercorn"),
+    "uvicorn": ("uvicorn --host 127.0.0.1 --port {port}", "uvicorn"),
+}
+
+
 class Project:
     """A Django project `mysite` in a temporary directory, which ends with `close()` or the context.
 
@@ -187,20 +205,16 @@ class SiteServer(Process):
 
 
 def serve(project, program="daphne", application="mysite.asgi:channel_layer", args=(), env=None):
-    """Start `program` ("daphne", "gunicorn", "hypercorn" or "uvicorn") in front of the project.
+    """Start `program`, a key of SERVERS, in front of the project; return a SiteServer that listens.
 
-    Returns a SiteServer that listens.
     Use it as a context, or call stop() and kill(). Skips (in CI, fails) without the program.
     """
-    require(program)
+    command, *needed = SERVERS[program]
+    require(*needed)
     port = free_port()
-    command = {
-        "daphne": ["-m", "daphne", "-b", "127.0.0.1", "-p", str(port)],
-        "gunicorn": ["-m", "gunicorn", "--bind", "127.0.0.1:%d" % port],
-        "hypercorn": ["-m", "hypercorn", "--bind", "127.0.0.1:%d" % port],
-        "uvicorn": ["-m", "uvicorn", "--host", "127.0.0.1", "--port", str(port)],
-    }[program]
-    command = [sys.executable] + command + list(args) + [application]
+    command = (
+        [sys.executable, "-m"] + command.format(port=port).split() + list(args) + [application]
+    )
     server = SiteServer(command, project.directory, project.environment(**(env or {})), port)
     try:
         server.wait_until_listening()
