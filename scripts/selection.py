@@ -9,8 +9,8 @@ TESTS = os.path.join(ROOT, "tests", "channels_tests")
 
 # Modules, or classes, whose tests don't depend on Django's version: the engine's rules, layers that are no
 # databases, servers other than Daphne, browsers, and this repository's own files. Of the databases, SQLite
-# remains, and PostgreSQL's leases and sites. `make test` runs everything, and so do the first and the last row of the
-# matrix. The rows between and the patched Django leave these out.
+# remains, and PostgreSQL's leases and sites. `make test` runs everything, and so do the first and the last
+# row of the matrix. The rows between and the patched Django leave these out.
 LEFT_OUT = (
     "test_chat",
     "test_chat_browser",
