@@ -244,16 +244,16 @@ class LeaseTests:
         self.layer.send("orders", {"number": 1})
         self.layer.send("orders", {"number": 2})
         self.assertEqual(self.claim(self.layer, "orders"), {"number": 1})
-        claim_row = self.layer.store.claim_row
+        next_row = self.layer.store.next_row
 
         def broken(*args):
-            claim_row(*args)
+            next_row(*args)
             raise LayerUnavailable("the reply did not arrive")
 
-        self.layer.store.claim_row = broken
+        self.layer.store.next_row = broken
         with self.assertRaises(LayerUnavailable):
             self.layer.claim("consumer", ["orders"])
-        del self.layer.store.claim_row
+        del self.layer.store.next_row
         self.assertEqual(self.claim(self.layer, "orders"), {"number": 2})
         self.layer.acknowledge("consumer")
         self.assertNothing("orders")

@@ -15,8 +15,7 @@ import unittest
 from unittest import mock
 
 from django.channels.exceptions import LayerUnavailable
-from django.channels.layers.database import DatabaseChannelLayer
-from django.channels.layers.database import store as database_store
+from django.channels.layers.database import DatabaseChannelLayer, claiming
 from django.channels.layers.engine.store import Outgoing
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection as site_connection
@@ -219,7 +218,7 @@ class PostgreSQLLoadTests(ExactlyOnceTests, PostgreSQLCase, unittest.TestCase):
         )
 
     def use_seldom_looks(self, seconds):
-        patch = mock.patch.object(database_store, "EMPTY_LIFETIME", seconds)
+        patch = mock.patch.object(claiming, "EMPTY_LIFETIME", seconds)
         patch.start()
         self.addCleanup(patch.stop)
 

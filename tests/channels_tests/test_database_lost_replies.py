@@ -218,7 +218,7 @@ class LostReplyTests:
         process, wanted = store.key(self.layer.leases.process), [(store.key("work"), "")]
         for _ in range(2):
             with self.assertRaises(LayerUnavailable):
-                store.claim_row("consumer", process, wanted, late)
+                store.next_row(wanted, "consumer", process, late)
             self.assertEqual(self.everything(), Counter([1, 2]))
             self.layer.requeue("consumer")
         self.assertEqual(self.received("work"), [1, 2])
@@ -402,7 +402,7 @@ class LostReplyTests:
 
 
 class SQLiteLostReplyTests(LostReplyTests, SQLiteCase, unittest.TestCase):
-    module = "store"
+    module = "sending"
     kinds = (UNSENT, LOST)  # nothing can be late in a file
 
 
@@ -411,7 +411,7 @@ class PostgreSQLLostReplyTests(LostReplyTests, PostgreSQLCase, unittest.TestCase
 
 
 class MariaDBLostReplyTests(LostReplyTests, MariaDBCase, unittest.TestCase):
-    module = "store"
+    module = "sending"
     kinds = (LOST,)  # a claim is a transaction there
 
     def error(self, connections):

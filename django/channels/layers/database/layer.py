@@ -19,7 +19,7 @@ from ..names import check_group_name
 from .connections import SOCKET_TIMEOUT
 
 if TYPE_CHECKING:
-    from .store import DatabaseStore  # type: ignore[attr-defined]  # it imports this module
+    from .store import DatabaseStore
 
 
 class DatabaseChannelLayer(EngineLayer):

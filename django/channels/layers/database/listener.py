@@ -21,7 +21,7 @@ from ..engine.threads import start_thread
 from .connections import readable
 
 if TYPE_CHECKING:
-    from .store import DatabaseStore  # type: ignore[attr-defined]  # it imports this module
+    from .tables import Tables
 
 logger = logging.getLogger("django.channels.layers")
 
@@ -53,7 +53,7 @@ class NotificationListener:
     Thread-safe; the thread starts with the first reader that waits.
     """
 
-    def __init__(self, store: DatabaseStore) -> None:
+    def __init__(self, store: Tables) -> None:
         self.store = store
         #: Whether notifications come through, so that polling is not needed.
         self.listening = False
@@ -301,7 +301,7 @@ class Notifier:
     thread "channels-notifier" sends (`notify`).
     """
 
-    def __init__(self, store: DatabaseStore) -> None:
+    def __init__(self, store: Tables) -> None:
         self.store = store
         self._lock = threading.Condition()
         self._last: dict[str, float] = {}

@@ -7,17 +7,12 @@ Each is a statement, or a primitive of a transaction: see engine/transactions.py
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Iterable, Sequence
+from typing import Any, Iterable, Sequence
 
 from ..engine.store import Entry, Heartbeat, Outgoing, Pending
-from .connections import patient
+from .claiming import Claiming
+from .connections import Connection, patient
 from .rows import LAST_TIME, entry_of, is_text, name, number, text
-
-if TYPE_CHECKING:
-    from .connections import Connection
-    from .store import DatabaseStore as Base  # type: ignore[attr-defined]  # it imports this module
-else:
-    Base = object
 
 #: Seconds from which on a look for expired events is not taken with each heartbeat.
 LONG_LOOK = 0.25
@@ -30,7 +25,7 @@ LOOK_SHARE = 0.05
 DUE_INTERVAL = 0.5
 
 
-class Maintenance(Base):  # type: ignore[misc]
+class Maintenance(Claiming):
     """A part of DatabaseStore."""
 
     #: When (monotonic) to look for expired events again.

@@ -9,6 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from ...exceptions import LayerUnavailable
 from . import deadlines
+from .claiming import Wanted
 from .connections import (
     CONNECT_TIMEOUT,
     IDLE_TRANSACTION_TIMEOUT,
@@ -18,7 +19,7 @@ from .connections import (
     Connections,
     not_migrated,
 )
-from .store import DatabaseStore, Wanted
+from .store import DatabaseStore
 
 OLDEST_MARIADB = (10, 6)
 OLDEST_MYSQL = (8, 0)
@@ -91,28 +92,14 @@ class MySQLStore(DatabaseStore):
     connections: MySQLConnections
     poll_interval = 0.03
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._last_found = False
-
-    def take_row(self, wanted: Wanted) -> Any:
-        return self._take(wanted, None, "", 0)
-
-    def claim_row(self, consumer: str, process: str, wanted: Wanted, turn: int) -> Any:
-        return self._take(wanted, consumer, process, turn)
-
-    def _take(self, wanted: Wanted, consumer: str | None, process: str, turn: int) -> Any:
-        # Who found nothing last time looks first, which locks nothing: most of the channels are empty
-        # most of the time.
-        if not self._last_found or len(wanted) > 1:
-            waiting = self.peek([queue for queue, _ in wanted])
-            wanted = [each for each in wanted if each[0] in waiting]
+    def next_row(self, wanted: Wanted, consumer: str | None, process: str, turn: int) -> Any:
+        wanted = self.worth_taking(wanted)
         row = None
         if wanted and consumer is None and self.connections.returns:
             row = self._take_at_once(wanted)
         elif wanted:
             row = self._take_past_others(wanted, consumer, process, turn)
-        self._last_found = row is not None
+        self.last_found = row is not None
         return row
 
     def _take_at_once(self, wanted: Wanted) -> Any:

@@ -14,6 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from ...exceptions import LayerUnavailable
 from ..engine.store import Entry
 from . import deadlines
+from .claiming import Wanted
 from .connections import (
     CONNECT_TIMEOUT,
     IDLE_TRANSACTION_TIMEOUT,
@@ -23,7 +24,9 @@ from .connections import (
     not_migrated,
     readable,
 )
-from .store import SENT_LIFETIME, DatabaseStore, Row, Wanted
+from .sending import SENT_LIFETIME
+from .store import DatabaseStore
+from .tables import Row
 
 OLDEST = (13, 0)
 
@@ -118,19 +121,15 @@ class PostgreSQLStore(DatabaseStore):
         parameters = {"topics": list(topics)}
         self.connections.statement(lambda each: each.rows(self.sql["notify"], parameters))
 
-    def take_row(self, wanted: Wanted) -> Any:
-        return self._take("take", wanted, {})
-
-    def claim_row(self, consumer: str, process: str, wanted: Wanted, turn: int) -> Any:
-        parameters = {"consumer": consumer, "process": process, "turn": turn}
-        return self._take("claim", wanted, parameters)
-
-    def _take(self, name: str, wanted: Wanted, parameters: dict[str, Any]) -> Any:
+    def next_row(self, wanted: Wanted, consumer: str | None, process: str, turn: int) -> Any:
         queues, names = zip(*wanted)
         marks = self.marks.of(queues)
-        parameters.update(queues=list(queues), names=list(names), marks=marks)
+        statement = self.sql["take" if consumer is None else "claim"]
+        parameters: dict[str, Any] = {"queues": list(queues), "names": list(names), "marks": marks}
+        if consumer is not None:
+            parameters.update(consumer=consumer, process=process, turn=turn)
         began = time.monotonic()
-        rows = self.connections.statement(lambda each: each.rows(self.sql[name], parameters))
+        rows = self.connections.statement(lambda each: each.rows(statement, parameters))
         if not any(marks):
             self.marks.searched(time.monotonic() - began)
         row = rows[0]

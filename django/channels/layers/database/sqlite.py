@@ -22,9 +22,11 @@ from typing import Any, Callable, Sequence
 from django.core.exceptions import ImproperlyConfigured
 
 from ...exceptions import LayerUnavailable
+from .claiming import Wanted
 from .connections import Conflict, Connection, Connections
 from .statements import statements
-from .store import DatabaseStore, Row, Wanted
+from .store import DatabaseStore
+from .tables import Row
 
 try:
     import fcntl
@@ -229,10 +231,6 @@ class SQLiteStore(DatabaseStore):
         False  # nothing is left in the way of a search, and the clock that numbers may be set back
     )
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._last_found = False
-
     def write(self, name: str, parameters: dict[str, Any]) -> int:
         count: int = self.connections.transaction(
             lambda connection: connection.run(self.sql[name], parameters), single=True
@@ -250,20 +248,8 @@ class SQLiteStore(DatabaseStore):
         for row in self.unsent(connection, rows):
             connection.run(self.sql["insert_one"], row)
 
-    def take_row(self, wanted: Wanted) -> Any:
-        return self._take(wanted, None, "", 0)
-
-    def claim_row(self, consumer: str, process: str, wanted: Wanted, turn: int) -> Any:
-        return self._take(wanted, consumer, process, turn)
-
-    def _take(self, wanted: Wanted, consumer: str | None, process: str, turn: int) -> Any:
-        # A reader that found nothing last time looks first, because looking needs no lock.
-        if not self._last_found or len(wanted) > 1:
-            waiting = self.peek([queue for queue, _ in wanted])
-            wanted = [each for each in wanted if each[0] in waiting]
-            if not wanted:
-                self._last_found = False
-                return None
+    def next_row(self, wanted: Wanted, consumer: str | None, process: str, turn: int) -> Any:
+        wanted = self.worth_taking(wanted)
 
         def work(connection: Connection) -> Any:
             for queue, channel in wanted:
@@ -274,8 +260,8 @@ class SQLiteStore(DatabaseStore):
                     return rows[0]
             return None
 
-        row = self.connections.transaction(work, single=consumer is None)
-        self._last_found = row is not None
+        row = self.connections.transaction(work, single=consumer is None) if wanted else None
+        self.last_found = row is not None
         return row
 
     def change_counter(self) -> Callable[[], Any]:

@@ -79,3 +79,15 @@ def numbered(text: str, number: int) -> str:
     """Return `text` with the `number` appended to the name of each parameter."""
     text = re.sub(r"%\(([a-z]+)\)s", r"%%(\g<1>%d)s" % number, text)
     return _PARAMETER.sub(r":\g<1>%d" % number, text)
+
+
+@lru_cache(maxsize=512)
+def with_rows(text: str, row: str, number: int) -> str:
+    """Return the statement `text` with `number` times `row` in place of {rows}."""
+    return text.replace("{rows}", ", ".join(numbered(row, each) for each in range(number)))
+
+
+@lru_cache(maxsize=512)
+def union(text: str, number: int) -> str:
+    """Return the union of `number` times the statement `text`."""
+    return " UNION ALL ".join(numbered(text, each) for each in range(number))

@@ -1,0 +1,218 @@
+"""
+Claiming: how readers take the messages of a database store, and give them back.
+
+How the next message is taken differs between databases: postgresql.py, mysql.py, sqlite.py.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, List, Sequence, Tuple
+
+from ...exceptions import LayerUnavailable
+from ..engine.store import Entry, Outgoing
+from ..engine.waiting import CHANGED
+from ..names import inbox_of
+from . import rows as values
+from .connections import Connection
+from .sending import Sending
+
+#: Seconds for which a look that found nothing spares other threads theirs, while notifications come through.
+EMPTY_LIFETIME = 4.0
+
+#: Kinds of readers whose last look is remembered.
+MAX_KINDS = 1000
+
+#: (queue, the one name wanted of a queue that names share, or "") of each channel, in the order to look.
+Wanted = List[Tuple[str, str]]
+
+
+class Claiming(Sending):
+    """A part of DatabaseStore."""
+
+    #: Whether the last look of `next_row` found a message. A hint alone: threads share it.
+    last_found = False
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._unsure: set[str] = set()  # consumers whose last claim failed on the way
+        self._turns: dict[str, int] = {}  # consumer to the turn of the claim that it has seen
+        self._empty: dict[tuple[str, ...], tuple[int, float]] = {}
+        self._kinds: dict[tuple[str, ...], tuple[Wanted, tuple[str, ...]]] = {}
+
+    def take(self, channels: Sequence[str], block: bool = False) -> Entry | None:
+        return self._next(channels, None, "", block)
+
+    def claim(
+        self, consumer: str, process: str, channels: Sequence[str], block: bool = False
+    ) -> Entry | None:
+        self._settle_unsure(consumer)
+        return self._next(channels, consumer, self.key(process), block)
+
+    def _next(
+        self, channels: Sequence[str], consumer: str | None, process: str, block: bool
+    ) -> Entry | None:
+        found = self._kinds.get(tuple(channels))
+        wanted, queues = found or self._add_kind(tuple(channels))
+        local = self._local
+        woken, local.woken = getattr(local, "woken", False), False
+        local.version = self.waiters.version
+        known = self._known_empty(queues, local.version) if block and not woken else None
+        if known or not wanted:
+            if consumer is not None:
+                self.acknowledge(consumer)
+            return None
+        try:
+            row = self._look(wanted, consumer, process)
+        except LayerUnavailable:
+            self._empty.pop(queues, None)
+            raise
+        if row is None:
+            self._empty[queues] = (local.version, time.monotonic())
+            return None
+        if known is False:
+            # Other threads were waiting for this result; wake them.
+            self._empty.pop(queues, None)
+            self.listener.changed(set(queues))
+        elif woken:
+            self.waiters.found(queues)
+        number, _, channel, body, losses = row
+        return values.entry_of(number, channel, body, losses)
+
+    def _add_kind(self, channels: tuple[str, ...]) -> tuple[Wanted, tuple[str, ...]]:
+        """
+        Return (queue, the one name wanted of a queue that names share, or "") of each channel; and the queues
+        alone, for which this kind of readers waits. Remember both.
+        """
+        wanted = []
+        for channel in channels:
+            inbox = inbox_of(channel)
+            wanted.append(
+                (self.key(inbox or channel), channel if inbox not in (None, channel) else "")
+            )
+        if len(self._kinds) > MAX_KINDS:
+            self._kinds.clear()
+        found = self._kinds[channels] = wanted, tuple(queue for queue, _ in wanted)
+        return found
+
+    def _known_empty(self, queues: tuple[str, ...], version: int) -> bool | None:
+        """
+        Return whether a recent look found nothing and no notification has come since. False: it was some time
+        ago, so the caller must look, for all; None: nothing is known.
+        """
+        now = time.monotonic()
+        with self._lock:
+            if len(self._empty) > MAX_KINDS:
+                self._empty.clear()
+            if not self.listener.listening:
+                return None
+            known = self._empty.get(queues)
+            if known is None or known[0] != version:
+                return None
+            if now - known[1] < EMPTY_LIFETIME:
+                return True
+            self._empty[queues] = (version, now)
+            return False
+
+    def _look(self, wanted: Wanted, consumer: str | None, process: str) -> Any:
+        self._turn += 1
+        turn = self._turn % len(wanted)
+        wanted = wanted[turn:] + wanted[:turn]
+        if consumer is None:
+            return self.next_row(wanted, None, "", 0)
+        turn = self.next_turn()
+        try:
+            row = self.next_row(wanted, consumer, process, turn)
+        except LayerUnavailable:
+            # The claim may have happened. What it took is requeued by the next call, not acknowledged.
+            self._unsure.add(consumer)
+            raise
+        if row is None:
+            self.acknowledge(consumer)
+        else:
+            self._seen[consumer], self._turns[consumer] = row[0], turn
+        return row
+
+    def next_row(self, wanted: Wanted, consumer: str | None, process: str, turn: int) -> Any:
+        """
+        Take (id, queue, channel, body, losses) of the next message of `wanted`, or return None.
+
+        With a `consumer`, make it the consumer's claim; after None, an earlier claim stays. If the consumer's
+        row has a later `turn`, this call arrived late, and must do nothing.
+        """
+        raise NotImplementedError
+
+    def worth_taking(self, wanted: Wanted) -> Wanted:
+        """
+        Return those of `wanted` where something waits. Looking locks nothing, and most channels are empty
+        most of the time. A reader of one channel that found something last time takes without a look.
+        """
+        if self.last_found and len(wanted) == 1:
+            return wanted
+        waiting = self.peek([queue for queue, _ in wanted])
+        return [each for each in wanted if each[0] in waiting]
+
+    def put_claim(
+        self, connection: Connection, consumer: str, process: str, row: Any, turn: int
+    ) -> None:
+        """Make the message `row` the claim of `consumer`, in place of one with an earlier turn."""
+        number, queue, channel, body, losses = row
+        parameters = {"consumer": consumer, "process": process, "id": number, "queue": queue}
+        parameters.update(channel=channel, body=body, losses=losses, turn=turn)
+        if not self.write_claim(connection, parameters):
+            raise LayerUnavailable("A claim of %s arrived late." % consumer)
+
+    def write_claim(self, connection: Connection, parameters: dict[str, Any]) -> int:
+        """Write the row of a claim. Return 0 if there is one with a later turn."""
+        return connection.run(self.sql["set_claim"], parameters)
+
+    def wait(self, consumer: str | None, channels: Sequence[str], seconds: float) -> bool:
+        self.listener.start()
+        queues = tuple(self.queue(channel) for channel in channels)
+        version = getattr(self._local, "version", self.waiters.version)
+        result = self.waiters.wait(queues, version, seconds, consumer)
+        self._local.woken = result == CHANGED
+        return result == CHANGED
+
+    # Acknowledging.
+
+    def acknowledge(self, consumer: str) -> None:
+        self._settle_unsure(consumer)
+        if consumer in self._seen:
+            self.write("acknowledge", {"consumer": consumer, "turn": self._turns[consumer]})
+            self._seen.pop(consumer, None)
+
+    def requeue(self, consumer: str) -> None:
+        self._settle_unsure(consumer)
+        if self._seen.pop(consumer, None) is not None:
+            self._unsure.add(consumer)  # until the database has confirmed it
+            self._settle_unsure(consumer)
+
+    def _settle_unsure(self, consumer: str) -> None:
+        """After a claim whose reply was lost: requeue what it took, if it took anything."""
+        if consumer in self._unsure:
+            self.transaction(lambda connection: self.settle(connection, consumer))
+            self._unsure.discard(consumer)
+            self._seen.pop(consumer, None)
+
+    def settle(self, connection: Connection, consumer: str) -> None:
+        # The earlier call may be on its way yet. It must find a later turn.
+        fence = dict(self.range, consumer=consumer, turn=self.next_turn())
+        connection.run(self.sql["fence"], fence)
+        super().settle(connection, consumer)
+
+    def put_first(self, connection: Connection, entry: Entry) -> None:
+        """Put an entry back at the head of its queue, under the number that it had."""
+        row = self.row(self.queue(entry.channel), Outgoing(entry.channel, entry.body))
+        if not connection.run(self.sql["requeue"], dict(row, id=entry.id, losses=entry.losses)):
+            self.insert_on(connection, [row])  # a damaged row has its number
+        connection.changed.add(row["queue"])
+        connection.below = True
+
+    def take_claim(self, connection: Connection, consumer: str) -> Entry | None:
+        rows = connection.rows(self.sql["claim_of"], {"consumer": consumer})
+        if not rows:
+            return None
+        connection.run(self.sql["release"], {"consumer": consumer})
+        number, _, channel, body, losses = rows[0]
+        return values.entry_of(number, channel, body, losses)

@@ -1,0 +1,133 @@
+"""
+Sending: messages into the tables of a database store, in one statement or one transaction.
+"""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+from ..engine.store import Outgoing
+from .capacity import RemainingCapacity
+from .connections import Connection
+from .tables import Row, Tables
+
+#: Seconds for which the id of a message that was sent is remembered. A pending send is tried for 30.
+SENT_LIFETIME = 120.0
+
+
+class Sending(Tables):
+    """A part of DatabaseStore."""
+
+    remembers_sends = True
+
+    #: Whether searches may start at a low-water mark.
+    uses_marks = True
+
+    def _begin(self) -> None:
+        super()._begin()
+        self.room = RemainingCapacity()
+
+    def put(self, connection: Connection, items: Sequence[Outgoing]) -> Sequence[int]:
+        refused, rows = self._fitting(items, connection)
+        self.insert_on(connection, rows)
+        connection.changed.update(row["queue"] for row in rows)
+        return refused
+
+    def send(self, items: Sequence[Outgoing]) -> Sequence[int]:
+        refused, rows = self._fitting(items)
+        if rows:
+            self._insert(rows)
+        return refused
+
+    def _fitting(
+        self, items: Sequence[Outgoing], connection: Connection | None = None
+    ) -> tuple[list[int], list[Row]]:
+        """Return the indexes of `items` that find their queue full, and the rows of the others."""
+        refused, rows = [], []
+        pending: dict[str, int] = {}
+        for index, item in enumerate(items):
+            queue = self.queue(item.channel)
+            ahead = pending.get(queue, 0)
+            if item.unlimited or self._has_room(queue, item.channel, ahead, connection):
+                pending[queue] = ahead + 1
+                rows.append(self.row(queue, item))
+            else:
+                refused.append(index)
+        return refused, rows
+
+    def row(self, queue: str, item: Outgoing) -> Row:
+        """Return the row of a message."""
+        return {
+            "queue": queue,
+            "channel": item.channel,
+            "body": item.body,
+            "expiry": self.expiry_of(item),
+            "sent": item.id and self.key(item.id),
+        }
+
+    def _has_room(
+        self, queue: str, channel: str, pending: int = 0, connection: Connection | None = None
+    ) -> bool:
+        def count(mark: int) -> tuple[int, int, int | None]:
+            capacity: int = self.layer.capacities[channel]
+            inbox_capacity = self.layer.inbox_capacity
+            limit = max(capacity, inbox_capacity) if "!" in queue else capacity
+            parameters = {"queue": queue, "limit": limit, "mark": mark if self.uses_marks else 0}
+            if connection is None:
+                rows = self.read("room", parameters)
+            else:
+                rows = connection.rows(self.sql["room"], parameters)
+            waiting, gateways, first = rows[0]
+            first = first if isinstance(first, int) else None
+            return waiting, inbox_capacity if gateways else capacity, first
+
+        return self.room.take(queue, pending, count)
+
+    def _insert(self, rows: list[Row]) -> None:
+        """Insert rows, and wake their readers."""
+        topics = self._topics(rows)
+        at_once = self.notifier.due(topics) if topics else []
+        self.insert(rows, at_once)
+        self._inserted(rows, topics, at_once)
+
+    def insert(self, rows: list[Row], topics: Sequence[str] = ()) -> None:
+        """
+        Put `rows` on their queues, in this order, but for those whose ids are remembered. Notify `topics`,
+        where the database does, as well.
+        """
+        if any(row["sent"] for row in rows):
+            self.insert_in_transaction(rows)
+        else:
+            with self.connections.lend() as connection:
+                self.insert_on(connection, rows)
+
+    def insert_in_transaction(self, rows: list[Row], topics: Sequence[str] = ()) -> None:
+        """Do as `insert`, in one transaction."""
+
+        def work(connection: Connection) -> None:
+            self.insert_on(connection, rows)
+            if topics:
+                connection.rows(self.sql["notify"], {"topics": list(topics)})
+
+        self.connections.transaction(work)
+
+    def insert_on(self, connection: Connection, rows: list[Row]) -> None:
+        """Put `rows` on their queues, but for those whose ids are remembered, in the caller's transaction."""
+        for part in self.parts(self.unsent(connection, rows)):
+            connection.run(*self.many("insert", "insert_row", part))
+
+    def unsent(self, connection: Connection, rows: list[Row]) -> list[Row]:
+        """Return those of `rows` whose ids are not remembered yet, and remember these ids."""
+        # Sorted, because two transactions that add them in different orders could deadlock.
+        ids = sorted({row["sent"] for row in rows if row["sent"]})
+        if not ids:
+            return rows
+        attempt, new = self.next_turn(), set(ids)
+        for part in self.parts([{"id": each} for each in ids]):
+            for row in part:
+                row.update(attempt=attempt, seconds=SENT_LIFETIME)
+            if connection.run(*self.many("remember", "sent_row", part)) < len(part):
+                statement, parameters = self.many("remembered", "number", part)
+                found = connection.rows(statement, dict(parameters, attempt=attempt))
+                new -= {row["id"] for row in part} - {row[0] for row in found}
+        return [row for row in rows if not row["sent"] or row["sent"] in new]
