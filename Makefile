@@ -36,7 +36,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs mutants fuzz bench chaos chaos-quick patch test-patch test-1x dist matrix clean
+.PHONY: help demo test test-addon test-redis lint docs mutants fuzz bench chaos chaos-quick patch test-patch test-1x dist matrix clean
 
 help:
 	@sed -n 's/^#   make /make /p' Makefile
@@ -54,10 +54,21 @@ $(VENV)/.installed-%: pyproject.toml | $(BIN)/python
 demo: $(VENV)/.installed-daphne $(if $(CHANNEL_REDIS_URL),$(VENV)/.installed-asgi-redis)
 	$(BIN)/python examples/chat/demo.py
 
-# With TESTS, only what it names; asgi_redis_tests.… are those of the Redis layer.
-test: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
-	$(if $(TESTS),,$(BIN)/python asgi_redis/tests/run.py $(if $(SHUFFLE),--shuffle $(SHUFFLE)))
-	$(BIN)/python $(if $(filter asgi_redis_tests%,$(TESTS)),asgi_redis/tests/run.py,tests/runtests_addon.py) $(if $(SHUFFLE),--shuffle $(SHUFFLE)) $(TESTS)
+# With TESTS, only what it names; asgi_redis_tests.… are those of the Redis layer. Without it, CI runs the
+# two halves at the same time (make -j2 -Otarget test): they wait for servers more than they compute.
+TEST_RUNNER = $(BIN)/python $(1) $(if $(SHUFFLE),--shuffle $(SHUFFLE)) $(TESTS)
+
+ifeq ($(TESTS),)
+test: test-addon test-redis
+else
+test: $(if $(filter asgi_redis_tests%,$(TESTS)),test-redis,test-addon)
+endif
+
+test-addon: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
+	$(call TEST_RUNNER,tests/runtests_addon.py)
+
+test-redis: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
+	$(call TEST_RUNNER,asgi_redis/tests/run.py)
 
 $(VENV)/.installed-asgi-redis: asgi_redis/pyproject.toml | $(BIN)/python
 	$(PIP) install --quiet --editable './asgi_redis[test]'
