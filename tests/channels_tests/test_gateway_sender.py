@@ -94,6 +94,9 @@ class Connection:
     def perform(self, actions):
         self.performed += actions
 
+    def take_group(self, message, frame):
+        self.perform(self.state.group(message))
+
 
 def event(event_id=1, **more):
     return dict(more, **{protocol.REPLY_CHANNEL: "gateway.test!1", protocol.EVENT_ID: event_id})

@@ -1,4 +1,6 @@
-"""Ours: this add-on on the shared settings, with its in-memory layer."""
+"""Ours: this add-on on the shared settings, with its in-memory layer. BENCH_PLAIN=1: plain ASGI only."""
+
+import os
 
 from site_settings import *  # noqa: F403
 
@@ -9,3 +11,5 @@ CHANNEL_LAYERS = {
         "ROUTING": "routing.routing",
     }
 }
+if os.environ.get("BENCH_PLAIN"):
+    CHANNEL_LAYERS["default"]["GATEWAY"] = {"share_frames": False}

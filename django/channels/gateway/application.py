@@ -14,7 +14,7 @@ import random
 import string
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any, Callable, MutableMapping
 
 from django.conf import settings
 
@@ -35,6 +35,7 @@ from .refusal import Refusals
 from .response import ResponseConnection
 from .scopes import connect_event, request_event
 from .sender import EventSender
+from .sockets import ServerReceive, SocketConnection
 from .spool import SpoolRoom
 from .turns import client_key
 from .upload import NO_ROOM, PatientSend, Upload
@@ -53,7 +54,6 @@ ACCEPT_TIMEOUT = 30.0
 SHUTDOWN_TIMEOUT, SHUTDOWN_POLL_INTERVAL = 10.0, 0.02
 
 Scope = MutableMapping[str, Any]
-ServerReceive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 _random = random.SystemRandom()
 
@@ -226,54 +226,28 @@ class Gateway:
             return
         self._advice.check(receive)
         message = connect_event(scope)
-        connection = self._open(WebSocket, message, send)
+        connection = self._open(WebSocket, message, send, SocketConnection)
         state = connection.state
         state.known_subprotocols = known_subprotocols()
         state.use_rooms(self._enter_room(connection), self.unread)
         connection.perform([state.last_will()])
         connection.perform(state.connect(message))
-        connection.reader = asyncio.ensure_future(self._read_frames(connection, receive))
-        writer = connection.writer = self.loop.create_task(connection.write())
         deadline = self.loop.call_later(ACCEPT_TIMEOUT, lambda: connection.perform(state.timeout()))
         try:
-            # The reader ends when the client has gone. A writer that ends first has closed the socket, or
-            # has failed because the client has gone.
-            await asyncio.wait({connection.reader, writer}, return_when=asyncio.FIRST_COMPLETED)
-            await connection.wait_for_reader()
+            await connection.serve(receive)
         finally:
             deadline.cancel()
-            self._end_websocket(connection, writer)
+            self._end_websocket(connection)
 
-    def _end_websocket(self, connection: Connection, writer: Any) -> None:
+    def _end_websocket(self, connection: SocketConnection) -> None:
         state = connection.state
-        client_has_gone = connection.reader.done()
-        connection.writer = None
-        if connection.overdue is not None:
-            connection.overdue.cancel()
-        for task in (connection.reader, writer):
-            task.cancel()
+        client_has_gone = connection.is_gone
         connection.perform(state.gone(codes.GONE))
         self._detach(connection)
-        if writer.done() and not writer.cancelled():
-            # Once the client has gone, servers raise an OSError, or other exceptions.
-            error = writer.exception()
-            if error is not None and not client_has_gone:
-                text = "The server refused what was written to the WebSocket %s:"
-                logger.error(text, shown(state.path), exc_info=error)
-
-    async def _read_frames(self, connection: Connection, receive: ServerReceive) -> None:
-        state = connection.state
-        while True:
-            if not state.reading:
-                await connection.may_read()
-            event = await receive()
-            if self.idle is not None:
-                self.idle.heard(connection)
-            if event["type"] == "websocket.receive":
-                connection.perform(state.frame(event.get("text"), event.get("bytes")))
-            elif event["type"] == "websocket.disconnect":
-                connection.perform(state.gone(event.get("code") or codes.GONE))
-                return
+        # Once the client has gone, servers raise an OSError, or other exceptions.
+        if connection.error is not None and not client_has_gone:
+            text = "The server refused what was written to the WebSocket %s:"
+            logger.error(text, shown(state.path), exc_info=connection.error)
 
     # Connections.
 
@@ -282,9 +256,9 @@ class Gateway:
         state_class: Callable[[str, str], Any],
         message: dict[str, Any],
         send: Any,
-        connection_class: type[Connection] = Connection,
+        connection_class: Any,
         upload: Upload | None = None,
-    ) -> Connection:
+    ) -> Any:
         """Return a new connection. Its first event, `message`, has the path that all its events have."""
         self._number += 1
         channel = "%s%d" % (self.name, self._number)
@@ -374,6 +348,7 @@ class Gateway:
         this works without one.
         """
         for connection in list(self.connections.values()):
+            connection.is_gone = True
             connection.perform(connection.state.gone())
             self._detach(connection)
         deadline = time.monotonic() + SHUTDOWN_TIMEOUT

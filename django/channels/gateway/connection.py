@@ -15,6 +15,7 @@ from .state import ABORT, COUNT, DISCARD, FINISH, LOG, SEND, SET_WILL, WRITE, Ac
 
 if TYPE_CHECKING:
     from .application import Gateway
+    from .prepared import GroupFrame
     from .turns import ClientKey, Lane
 
 logger = logging.getLogger("django.channels.gateway")
@@ -40,6 +41,7 @@ class Connection:
         "flight",
         "gateway",
         "groups",
+        "is_gone",
         "overdue",
         "reader",
         "state",
@@ -66,8 +68,11 @@ class Connection:
         self.flight: tuple[Lane, int, float, bool] | None = None
         #: True once the client has gone. The gateway forgets the connection when its state is over.
         self.detached = False
+        #: Of a WebSocket: whether the server has told that its client has gone.
+        self.is_gone = False
+        #: Of a WebSocket: the task that reads, the one that writes while the server has it wait, and the
+        #: timer that ends that one after the state has finished.
         self.reader: Any = None
-        #: Of a WebSocket: the task that writes, and the timer that ends it after the state has finished.
         self.writer: Any = None
         self.overdue: Any = None
         #: The names under which the inbox keeps a last will of this connection.
@@ -96,7 +101,7 @@ class Connection:
         if self._paused is not None and (self.state.reading or self._finished):
             _wake(self._paused)
             self._paused = None
-            self._pauses += 1  # the reader goes on: `wait_for_reader` gives it its time again
+            self._pauses += 1  # the reader goes on: it gets its time again
         if self.detached:
             self.gateway.forget(self)
 
@@ -117,11 +122,12 @@ class Connection:
             getattr(logger, action[1])(action[2], *map(shown, action[3:]))
         elif verb is FINISH:
             self._finished = True
-            if self.writer is not None and self.overdue is None:
-                # A client that reads nothing will not take its close either.
-                self.overdue = self.gateway.loop.call_later(CLOSE_TIMEOUT, self.writer.cancel)
         elif verb is ABORT:
             self._is_aborted = True
+
+    def take_group(self, message: dict[str, Any], frame: GroupFrame | None) -> None:
+        """Take a message to a group. `frame` is the same, if it is nothing but a frame."""
+        self.perform(self.state.group(message))
 
     async def write(self) -> None:
         """Give the server what there is to write, until the state has finished."""
@@ -151,18 +157,6 @@ class Connection:
             if event["type"] != "websocket.close" or not 1000 < event["code"] < 2000:
                 raise
             await self._send(dict(event, code=event["code"] + 3000))
-
-    async def wait_for_reader(self) -> None:
-        """
-        Let the server end a connection that this side has closed, up to CLOSE_TIMEOUT seconds.
-
-        The reader may still have frames of a client that has left. While it is paused because workers are
-        busy, the time starts again.
-        """
-        pauses = None
-        while not self.reader.done() and (self._paused is not None or self._pauses != pauses):
-            pauses = self._pauses
-            await asyncio.wait({self.reader}, timeout=CLOSE_TIMEOUT)
 
     async def may_read(self) -> None:
         """Wait until the state wants more from the client. Meanwhile, the server must not read either."""

@@ -210,6 +210,16 @@ class SocketSend(FlowControl):
         super().__init__(send, protocol)
         protocol.closeHandshakeTimeout = CLOSE_TIMEOUT
 
+    @property
+    def protocol(self) -> Any:
+        """Daphne's protocol of this socket, which is autobahn's."""
+        return self._protocol
+
+    @property
+    def is_flowing(self) -> bool:
+        """Whether the transport tells when to wait, and now has room."""
+        return self._registered and self._may_write.is_set()
+
     @contextmanager
     def paused_reading(self) -> Iterator[None]:
         """Read nothing from the client meanwhile. Daphne would queue every frame."""

@@ -25,8 +25,8 @@ URI_TOO_LONG, HEADERS_TOO_LARGE, BODY_TOO_LARGE = 414, 431, 413
 #: The largest body_in_message. The rest of a message of a megabyte is left for the head of the request.
 MAX_BODY_IN_MESSAGE = 768 * KB
 
-#: The option that is not an integer.
-STREAM_PATHS = "stream_paths"
+#: The options that are not integers.
+STREAM_PATHS, SHARE_FRAMES = "stream_paths", "share_frames"
 
 
 class Limits(NamedTuple):
@@ -70,6 +70,8 @@ class Limits(NamedTuple):
     body_time: int = 3600
     #: Regular expressions: the view of a path that one of them finds gets the body as it comes.
     stream_paths: tuple[Pattern[str], ...] = ()
+    #: Whether a frame for a group is encoded once for all its members, where the server is known.
+    share_frames: bool = True
 
 
 def make_limits(options: Mapping[str, Any] | None) -> Limits:
@@ -86,6 +88,13 @@ def make_limits(options: Mapping[str, Any] | None) -> Limits:
             )
         if name == STREAM_PATHS:
             values[name] = _patterns(value)
+            continue
+        if name == SHARE_FRAMES:
+            if not isinstance(value, bool):
+                raise ImproperlyConfigured(
+                    "The option %r of GATEWAY is True or False, not %r." % (name, value)
+                )
+            values[name] = value
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ImproperlyConfigured(

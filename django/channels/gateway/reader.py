@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..exceptions import LayerUnavailable
 from ..protocol import GROUP, GROUP_ADD, GROUP_DISCARD, GROUP_MESSAGE, RESET
+from .prepared import GroupFrame
 
 if TYPE_CHECKING:
     from ..layers.base import Inbox
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django.channels.gateway")
 
-#: Messages handled in one go, before the tasks that write get their turn.
+#: Messages handled in one go, before other tasks get their turn. One to a group counts for each member.
 BATCH_SIZE = 256
 
 #: Seconds between two attempts to reach a layer that is unavailable, at first and at most.
@@ -71,12 +72,14 @@ class InboxReader:
                 interval = min(interval * 2, MAX_RECONNECT_INTERVAL)
                 continue
             interval = RECONNECT_INTERVAL
-            for index, (channel, message) in enumerate(messages, 1):
+            work = 0
+            for channel, message in messages:
                 try:
-                    self.handle(channel, message)
+                    work += self.handle(channel, message)
                 except Exception:
                     logger.exception("A message on %s could not be handled:", channel)
-                if index % BATCH_SIZE == 0:
+                if work >= BATCH_SIZE:
+                    work = 0
                     await asyncio.sleep(0)
 
     def _give_up_requests(self) -> None:
@@ -86,16 +89,17 @@ class InboxReader:
             for connection in list(self.connections.values()):
                 connection.perform(connection.state.unreachable(connection.flight is not None))
 
-    def handle(self, channel: str, message: dict[str, Any]) -> None:
-        """Handle one message: a reply, a message to a group, or a notice of the layer."""
+    def handle(self, channel: str, message: dict[str, Any]) -> int:
+        """
+        Handle one message: a reply, a message to a group, or a notice of the layer. Return for how many
+        connections it was.
+        """
         if channel == self.name:
             if GROUP in message:
-                content = message[GROUP_MESSAGE]
-                for member in list(self.groups.get(message[GROUP], ())):
-                    member.perform(member.state.group(content))
-            elif RESET in message:
+                return self._handle_group(message[GROUP], message[GROUP_MESSAGE])
+            if RESET in message:
                 self._reset(message[RESET])
-            return
+            return 1
         connection = self.connections.get(channel)
         if GROUP_ADD in message:
             group = message[GROUP_ADD]
@@ -114,6 +118,17 @@ class InboxReader:
             if flight is not None and state.in_flight != flight[1]:
                 connection.gateway.events.landed(connection, message)
             connection.perform(actions)
+        return 1
+
+    def _handle_group(self, group: str, message: dict[str, Any]) -> int:
+        members = list(self.groups.get(group, ()))
+        frame = GroupFrame.of(message)
+        for member in members:
+            try:
+                member.take_group(message, frame)
+            except Exception:
+                logger.exception("A message to a group could not be handled on %s:", member.channel)
+        return len(members) or 1
 
     def leave_all(self, connection: Connection) -> None:
         """Remove a connection from its groups, here and in the layer."""

@@ -287,6 +287,11 @@ class WebSocket(ConnectionState):
             return self._next()
         return []
 
+    def wait_for_client(self, event: dict[str, Any]) -> None:
+        """Handle that the server has not yet taken a frame of others, which was written at once."""
+        self._unread[OTHERS] += 1
+        self._unread_weight[OTHERS] += length_of(event)
+
     def _is_behind(self, sender: bool) -> bool:
         """Return whether the client has too much of this sender unread."""
         return (

@@ -1,0 +1,236 @@
+"""
+The connection of a WebSocket: reads in the server's own task, and writes at once where the server allows it.
+
+A known server takes most events without waiting. So its `send` is stepped where the event comes from, and a
+task is made only for a `send` that waits: then it does the rest, and what comes meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Generator, Iterable, MutableMapping
+
+from . import codes, connection
+from .connection import Connection, ServerSend
+from .prepared import direct_writer, takes_at_once
+from .state import Action
+from .websocket import OPEN, OTHERS
+
+if TYPE_CHECKING:
+    from .application import Gateway
+    from .prepared import GroupFrame
+
+ServerReceive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+
+class Suspended:
+    """An awaitable of the rest of a coroutine that has begun, and waits for `future`."""
+
+    __slots__ = ("_coroutine", "_future")
+
+    def __init__(self, coroutine: Any, future: Any) -> None:
+        self._coroutine = coroutine
+        self._future = future
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        waits_for = self._future
+        while True:
+            try:
+                result, error = (yield waits_for), None
+            except BaseException as raised:
+                result, error = None, raised
+            try:
+                if error is None:
+                    waits_for = self._coroutine.send(result)
+                else:
+                    waits_for = self._coroutine.throw(error)
+            except StopIteration:
+                return
+
+
+class SocketConnection(Connection):
+    """
+    Carries out the actions of a WebSocket. `serve` reads until the socket has ended.
+
+    Belongs to the event loop of its gateway.
+    """
+
+    __slots__ = (
+        "error",
+        "_direct",
+        "_has_ended",
+        "_is_cut",
+        "_is_writing",
+        "_steps",
+        "_timer",
+    )
+
+    def __init__(self, gateway: Gateway, state: Any, send: ServerSend) -> None:
+        super().__init__(gateway, state, send)
+        #: What `send` raised. Then nothing more is written.
+        self.error: BaseException | None = None
+        #: Whether the server's `send` may be called outside a task of its own.
+        self._steps = takes_at_once(send)
+        #: What writes frames that are encoded already, or None.
+        self._direct = direct_writer(send) if gateway.limits.share_frames else None
+        #: Whether code further up, or the task, writes what is added to `_outgoing`.
+        self._is_writing = False
+        #: Whether nothing more is written; whether `serve` was interrupted.
+        self._has_ended = self._is_cut = False
+        #: Ends the reading, if the server doesn't end a connection that this side has closed.
+        self._timer: asyncio.TimerHandle | None = None
+
+    # Reading.
+
+    async def serve(self, receive: ServerReceive) -> None:
+        """
+        Read until the client has gone, or the server had time to end a connection that this side has closed.
+        """
+        task: Any = asyncio.current_task()
+        self.reader = task
+        reading: Any = self._read(receive)
+        if task is None:  # a server may call the gateway outside a task
+            reading = self.reader = asyncio.ensure_future(reading)
+        try:
+            await reading
+        except asyncio.CancelledError:
+            if not self._is_cut:
+                raise
+            if hasattr(task, "uncancel"):  # from Python 3.11
+                task.uncancel()
+        finally:
+            self._has_ended = self._is_writing = True
+            for each in (self._timer, self.overdue, self.writer, None if task else self.reader):
+                if each is not None:
+                    each.cancel()
+
+    async def _read(self, receive: ServerReceive) -> None:
+        state, idle = self.state, self.gateway.idle
+        while True:
+            if not state.reading:
+                await self.may_read()
+            event = await receive()
+            if idle is not None:
+                idle.heard(self)
+            if event["type"] == "websocket.receive":
+                self.perform(state.frame(event.get("text"), event.get("bytes")))
+            elif event["type"] == "websocket.disconnect":
+                self.is_gone = True
+                self.perform(state.gone(event.get("code") or codes.GONE))
+                return
+
+    def _end_reading(self, pauses: int) -> None:
+        """
+        Interrupt `serve`, unless it was paused since there were `pauses`: the reader may still have frames of
+        a client that has left. While it is paused because workers are busy, the time starts again.
+        """
+        if self._paused is not None or self._pauses != pauses:
+            self._await_end()
+        elif not self.is_gone:
+            self._is_cut = True
+            self.reader.cancel()
+
+    def _await_end(self) -> None:
+        loop, seconds = self.gateway.loop, connection.CLOSE_TIMEOUT
+        self._timer = loop.call_later(seconds, self._end_reading, self._pauses)
+
+    # Writing.
+
+    def perform(self, actions: Iterable[Action]) -> None:
+        super().perform(actions)
+        if (self._outgoing or self._finished) and not self._is_writing:
+            self._write()
+        if self._finished and self.writer is not None and self.overdue is None:
+            # A client that reads nothing will not take its close either.
+            self.overdue = self.gateway.loop.call_later(
+                connection.CLOSE_TIMEOUT, self.writer.cancel
+            )
+
+    def take_group(self, message: dict[str, Any], frame: GroupFrame | None) -> None:
+        if frame is None or self._is_writing or not self._steps or self.state.phase != OPEN:
+            self.perform(self.state.group(message))
+            return
+        direct = self._direct
+        self._is_writing = True
+        try:
+            if direct is None or not direct.write(frame):
+                self._step(frame.event, OTHERS)
+        except Exception as error:
+            self._fail(error)
+            return
+        if self.writer is None:
+            self._is_writing = False
+        else:
+            self.state.wait_for_client(frame.event)
+
+    def _step(self, event: dict[str, Any], note: Any) -> None:
+        """Give the server an event. A task is left with the rest if the server waits."""
+        coroutine = self._send(event)
+        try:
+            future = coroutine.send(None)
+        except StopIteration:
+            return
+        self._continue(Suspended(coroutine, future), event, note)
+
+    def _write(self) -> None:
+        """Give the server what waits, as long as it takes it at once."""
+        outgoing, steps = self._outgoing, self._steps
+        self._is_writing = True
+        while outgoing and self.writer is None:
+            _, event, note = outgoing[0]
+            if not steps or event["type"] == "websocket.close":
+                self._continue()
+                break
+            outgoing.popleft()
+            try:
+                self._step(event, note)
+            except Exception as error:
+                self._fail(error)
+                return
+            if self.writer is None:
+                actions = self.state.written(event, note)
+                if actions:
+                    self.perform(actions)
+        if self.writer is None:
+            self._is_writing = False
+            if self._finished:
+                self._end()
+
+    def _continue(self, suspended: Any = None, event: Any = None, note: Any = None) -> None:
+        """Have a task write what waits, after an event that the server has not taken yet."""
+        self.writer = self.gateway.loop.create_task(self._write_on(suspended, event, note))
+
+    async def _write_on(self, suspended: Any, event: Any, note: Any) -> None:
+        try:
+            if suspended is not None:
+                await suspended
+                self.perform(self.state.written(event, note))
+            while self._outgoing:
+                _, event, note = self._outgoing.popleft()
+                await self._give(event)
+                self.perform(self.state.written(event, note))
+        except asyncio.CancelledError:  # an Exception until Python 3.7 goes
+            self.writer = None
+            if self.overdue is None:
+                raise
+            self._end()
+        except Exception as error:
+            self.writer = None
+            self._fail(error)
+        else:
+            self.writer, self._is_writing = None, False
+            if self._finished:
+                self._end()
+
+    def _fail(self, error: BaseException) -> None:
+        """Write nothing more: the server refused an event, as it does when the client has gone."""
+        self.error = error
+        self._end()
+
+    def _end(self) -> None:
+        """Give the server its time to end the connection. Nothing more is written."""
+        self._is_writing = True
+        if not self._has_ended:
+            self._has_ended = True
+            if not self.is_gone:
+                self._await_end()
