@@ -223,6 +223,12 @@ class ServerTests:
         slow.close()
 
 
+def has_what_is_needed(kind):
+    """Return whether this version of uvicorn's class is known. Older ones lack some attributes."""
+    names = kind.__init__.__code__.co_names
+    return kind.__name__ in prepared._PLAIN and set(prepared._ATTRIBUTES) <= set(names)
+
+
 class UvicornTests(ServerTests, unittest.TestCase):
     """With the implementation that uvicorn takes by itself."""
 
@@ -231,7 +237,7 @@ class UvicornTests(ServerTests, unittest.TestCase):
         require("uvicorn")
         from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 
-        cls.shares = AutoWebSocketsProtocol.__name__ in prepared._PLAIN
+        cls.shares = has_what_is_needed(AutoWebSocketsProtocol)
         super().setUpClass()
 
 
@@ -241,6 +247,9 @@ class WsprotoTests(ServerTests, unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         require("uvicorn", "wsproto")
+        from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
+
+        cls.shares = has_what_is_needed(WSProtocol)
         super().setUpClass()
 
 
