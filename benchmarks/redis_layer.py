@@ -284,7 +284,7 @@ def print_table(results, why_no_former):
     def pick(key):
         return [each[key] for each in ours], [each[key] for each in peer]
 
-    print("\nthis project, beside:")
+    print("\nthis project, next to:")
     row("send + receive, a frame", "/s", *pick("frame"), REQUIRED["frame"], "channels_redis")
     row("send + receive, a request", "/s", *pick("request"), REQUIRED["request"], "channels_redis")
     for members in ("10", "1000", "10000"):

@@ -147,7 +147,7 @@ async def bystanders_beside(
         await crowd.leave()
     if not held(without, among, bound):
         without.append(await watch(traffic))  # the machine may have become slower meanwhile
-    text += "\n  p99 of frames, requests (ms): without %s, beside %s" % tuple(
+    text += "\n  p99 of frames, requests (ms): without %s, with %s" % tuple(
         ", ".join("%.0f %.0f" % pair for pair in pairs) for pairs in (without, among)
     )
     require(held(without, among, bound), "%s", text)

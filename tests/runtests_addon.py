@@ -198,7 +198,7 @@ def shuffled(suite, seed):
 def without(suite, names):
     """Return a suite of the tests of `suite` whose module or class is not among `names`.
 
-    A name has no package: "test_replies", or "test_database_layer.MariaDBConformanceTests".
+    A name comes without its package: "test_replies", or "test_database_layer.MariaDBConformanceTests".
     """
     kept = []
     for test in flat(suite):

@@ -290,7 +290,7 @@ class GatewayCalls(ConsumerCalls):
         while left:
             left, unreadable, single = self.servers.call(send_wills + sent)
             for body in unreadable:
-                error = Unreadable("it is no last will")
+                error = Unreadable("it isn't a last will")
                 self.layer.recovery.unreadable(Entry(None, "", body), error, 0)
             self.send([_to_reader(gateway, *each) for each in _pairs(single)])
             sent = tuple(single[::2])

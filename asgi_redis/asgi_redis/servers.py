@@ -296,7 +296,7 @@ def _require_known(options: dict[str, Any], classes: Sequence[Any], where: str) 
     known = set.intersection(*map(_parameters, classes)) | {"password", "username"}
     for name in options:
         if name not in known:
-            raise _refusal(name, "%s has no such option: leave it out" % where)
+            raise _refusal(name, "%s does not have this option: leave it out" % where)
 
 
 # What redis-py makes of them.

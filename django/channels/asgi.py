@@ -105,7 +105,7 @@ class ChannelLayerManager:
         return iter(self.configs)
 
 
-channel_layers = ChannelLayerManager()
+channel_layers: ChannelLayerManager = ChannelLayerManager()
 
 
 def get_channel_layer(alias: str = DEFAULT_LAYER_ALIAS, http: Any = None) -> BaseChannelLayer:

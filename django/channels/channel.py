@@ -38,7 +38,7 @@ class _Target:
     def __init__(
         self, name: str, alias: str = "default", channel_layer: BaseChannelLayer | None = None
     ) -> None:
-        self.name = self._check(name)
+        self.name: str = self._check(name)
         if channel_layer is None:
             from .asgi import channel_layers
 

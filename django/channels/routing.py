@@ -67,8 +67,8 @@ class Router:
     """
 
     def __init__(self, routing: Routing) -> None:
-        self.root = Include(routing)
-        self.channels = self.root.channel_names()
+        self.root: Include = Include(routing)
+        self.channels: set[str] = self.root.channel_names()
 
     def add_route(self, route: Routable) -> None:
         """Add `route` behind all others."""
@@ -110,9 +110,9 @@ class Route:
         consumer: str | Consumer,
         **filters: str | bytes | Pattern[str],
     ) -> None:
-        self.channels = {channels} if isinstance(channels, str) else set(channels)
-        self.consumer = _consumer(consumer)
-        self.filters = _compile(filters)
+        self.channels: set[str] = {channels} if isinstance(channels, str) else set(channels)
+        self.consumer: Consumer = _consumer(consumer)
+        self.filters: Filters = _compile(filters)
         for name, pattern in self.filters:
             if pattern.groups > len(pattern.groupindex):
                 raise InvalidRoute(
@@ -168,8 +168,8 @@ class Include:
     """
 
     def __init__(self, routing: Routing, **filters: str | bytes | Pattern[str]) -> None:
-        self.routes = _resolve(routing)
-        self.filters = _compile(filters)
+        self.routes: list[Routable] = _resolve(routing)
+        self.filters: Filters = _compile(filters)
         self._found: list[Routable] = []
         self._finds: list[Find] = []
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
         def channel_names(self) -> set[str]:
             """Return the names of the channels that the class takes."""
+            ...
 
 
 #: What handles a message: it is called with a Message and the keyword arguments of its route.

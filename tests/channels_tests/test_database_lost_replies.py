@@ -46,7 +46,7 @@ class Fault:
             raw, cursor, statement, parameters = late
             try:
                 cursor.execute(statement, parameters)
-            except Exception:  # noqa: S110  (it is too late: nobody hears of it)
+            except Exception:  # noqa: S110  (too late: the caller has got its error)
                 pass
             raw.close()
 

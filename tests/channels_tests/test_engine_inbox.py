@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import threading
+import time
 import unittest
 from unittest import mock
 
@@ -217,6 +218,28 @@ class ThreadedInboxTests(unittest.TestCase):
             await asyncio.wait_for(self.inbox.receive(), TIMEOUT)
         found = await asyncio.wait_for(self.inbox.receive(), TIMEOUT)
         self.assertEqual(found, [("gateway.a!1", {"n": 1})])
+
+    @in_loop
+    async def test_an_inbox_tells_since_when_its_reads_fail(self):
+        away, reads = LayerUnavailable("away"), []
+        self.store.answers["receive_inbox"] = [away, away, entries(("gateway.a!1", "{}"))]
+        receive_inbox = self.store.receive_inbox
+
+        def read(*args):
+            reads.append(self.inbox.failing_since)
+            return receive_inbox(*args)
+
+        self.store.receive_inbox = read
+        began = time.monotonic()
+        self.open()
+        for _ in range(2):
+            with self.assertRaises(LayerUnavailable):
+                await asyncio.wait_for(self.inbox.receive(), TIMEOUT)
+        await asyncio.wait_for(self.inbox.receive(), TIMEOUT)
+        self.assertIsNone(reads[0])
+        self.assertGreaterEqual(reads[1], began)
+        self.assertEqual(reads[2], reads[1], "the first failure in a row counts")
+        self.assertIsNone(self.inbox.failing_since)
 
     @in_loop
     async def test_an_unreadable_message_becomes_a_dead_letter_and_the_others_arrive(self):

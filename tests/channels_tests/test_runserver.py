@@ -163,7 +163,7 @@ class ServingTests(RunserverTestCase):
             answers = list(pool.map(self.get, [address] * 2))
         self.assertEqual(answers, ["alone", "alone"])
 
-    @unittest.skipUnless(has_ipv6(), "this machine has no IPv6 loopback address")
+    @unittest.skipUnless(has_ipv6(), "this machine lacks an IPv6 loopback address")
     def test_ipv6(self):
         for args in (["-6", "0"], ["[::1]:0"]):
             process = self.start("--noreload", *args)
@@ -232,7 +232,7 @@ class AutoreloadTests(RunserverTestCase):
 
     def test_an_error_waits_for_its_mend(self):
         self.change(
-            self.process, self.project, "mysite/routing.py", "this is no Python\n", "SyntaxError"
+            self.process, self.project, "mysite/routing.py", "this is not Python\n", "SyntaxError"
         )
         started = self.change(
             self.process, self.project, "mysite/routing.py", FILES["mysite/routing.py"], STARTED

@@ -177,7 +177,7 @@ class EveryServer:
         super().tearDownClass()
 
     def exchange(self, text, address=None):
-        """Send the bytes of `text` on a connection of its own; return all that comes until it ends."""
+        """Send the bytes of `text` on a new connection; return all that comes until it ends."""
         if address is None:
             connection = socket.create_connection(("127.0.0.1", self.server.port), TIMEOUT)
         else:

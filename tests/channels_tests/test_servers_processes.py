@@ -199,7 +199,7 @@ def certificate(directory):
 
 
 class HTTP2:
-    """A page over HTTP/2 with a WebSocket beside it, for a subclass that names the server."""
+    """A page over HTTP/2 and a WebSocket, for a subclass that names the server."""
 
     program = None
 

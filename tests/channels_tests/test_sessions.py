@@ -218,6 +218,7 @@ class HttpSessionTests(ChannelTestCase):
             {"headers": self.cookie("no-such-session-key")},
             {"query_string": b"session_key=nosuchsessionkey"},
             {"headers": [[b"cookie", b"\xff\xfe"]], "query_string": b"\xff=\xff"},
+            {"headers": [[b"x-cookie", self.cookie()[1][1]]]},
         ):
             with self.subTest(content=content):
                 session, _ = self.run_with(sessions.http_session, content)

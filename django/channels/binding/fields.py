@@ -123,7 +123,7 @@ def find_row(model: type[Model], pk: Any) -> Any:
 
 
 def no_such_row() -> ValidationError:
-    return ValidationError({"pk": ["There is no such row."]})
+    return ValidationError({"pk": ["This row does not exist."]})
 
 
 def assign(
@@ -271,7 +271,7 @@ def _clean_relation(field: Any, values: Any) -> list[Any]:
         for key in rows.filter(pk__in=some).values_list("pk", flat=True)
     }
     if found != set(keys):
-        raise ValidationError("There is no such row.", code="invalid_choice")
+        raise ValidationError("This row does not exist.", code="invalid_choice")
     return keys
 
 

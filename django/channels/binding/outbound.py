@@ -49,7 +49,7 @@ class PendingChange:
         """`key` names the binding and the row. Raises for a bad name, and for content that is too large."""
         self.key = key
         self.action = action
-        self.groups = [Group(name) for name in sorted(names)]
+        self.groups: list[Group] = [Group(name) for name in sorted(names)]
         self.replace(content)
 
     def replace(self, content: dict[str, Any]) -> None:

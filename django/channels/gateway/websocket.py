@@ -52,8 +52,8 @@ MAX_UNREAD_WEIGHT = 4 * 1024 * 1024
 #: The length of answers that each client may have unread, whatever others have.
 MIN_UNREAD_WEIGHT = 64 * 1024
 
-# The sender of a message. Too many unread messages of others close the socket. Too many of its own consumers
-# stop its frames from being handled.
+# The sender of a message. Too many unread messages of others close the socket. Too many of the socket's own
+# consumers stop its frames from being handled.
 OTHERS, OWN = False, True
 
 

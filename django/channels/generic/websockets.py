@@ -33,7 +33,7 @@ class WebsocketConsumer(BaseConsumer):
     The socket joins the groups that `connection_groups` returns, and leaves them when it closes.
     """
 
-    method_mapping = {
+    method_mapping: Mapping[str, str] = {
         "websocket.connect": "raw_connect",
         "websocket.receive": "raw_receive",
         "websocket.disconnect": "raw_disconnect",

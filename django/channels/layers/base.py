@@ -164,7 +164,7 @@ class BaseChannelLayer(ABC):
     sends_on_commit = False
 
     #: Seconds after which a blocking receive or claim returns without a message.
-    block_for = 5.0
+    block_for: float = 5.0
 
     #: How many worker threads a gateway starts in its own process, on a layer that does not cross processes.
     threads = 0
@@ -195,10 +195,10 @@ class BaseChannelLayer(ABC):
         self.expiry = expiry
         self.group_expiry = group_expiry
         self.capacity = capacity
-        self.capacities = ByName(capacity, channel_capacity)
-        self.expiries = ByName(expiry, channel_expiry, _EXPIRIES)
-        self.counters = Counters()
-        self.reachability = Reachability(self)
+        self.capacities: ByName = ByName(capacity, channel_capacity)
+        self.expiries: ByName = ByName(expiry, channel_expiry, _EXPIRIES)
+        self.counters: Counters = Counters()
+        self.reachability: Reachability = Reachability(self)
         self._gateways: dict[Any, Gateway] = {}  # by event loop
         self._router: Router | None = None
 

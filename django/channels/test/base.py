@@ -239,7 +239,7 @@ class Client:
 
     def __init__(self, alias: str = DEFAULT_LAYER_ALIAS) -> None:
         self.alias = alias
-        self.reply_channel = self.channel_layer.new_channel("test.client?")
+        self.reply_channel: str = self.channel_layer.new_channel("test.client?")
 
     @property
     def channel_layer(self) -> BaseChannelLayer:
@@ -343,7 +343,7 @@ class apply_routes:
         self.routes = routes if isinstance(routes, (list, tuple, dict, str)) else [routes]
         if aliases is None:
             aliases = [DEFAULT_LAYER_ALIAS]
-        self.aliases = [aliases] if isinstance(aliases, str) else list(aliases)
+        self.aliases: list[str] = [aliases] if isinstance(aliases, str) else list(aliases)
         self._former: list[Any] = []
 
     def __enter__(self) -> apply_routes:

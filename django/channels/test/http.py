@@ -37,7 +37,7 @@ class WSClient(Client):
     ) -> None:
         super().__init__(alias=alias)
         self.ordered = ordered
-        self.subprotocols = list(subprotocols)
+        self.subprotocols: list[str] = list(subprotocols)
         self.subprotocol: str | None = None
         self._offered: Sequence[str] = ()
         self._has_connected = False

@@ -43,7 +43,9 @@ class Server:
                 entry = pwd.getpwnam(self.user)
             except KeyError:
                 shutil.rmtree(self.directory)
-                missing("root cannot run %s, and there is no user %r" % (self.name, self.user))
+                missing(
+                    "root cannot run %s, and the user %r does not exist" % (self.name, self.user)
+                )
             self.ids = (entry.pw_uid, entry.pw_gid)
             os.chown(self.directory, *self.ids)
         self._owner = os.getpid()

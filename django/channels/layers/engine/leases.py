@@ -56,7 +56,8 @@ class LeaseManager:
         )
         self._looked = 0.0
         #: When (monotonic) the store was last reached, and since when without a long pause.
-        self._reached = self._reachable_since = None  # type: float | None
+        self._reached: float | None = None
+        self._reachable_since: float | None = None
 
     # Names.
 
