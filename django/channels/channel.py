@@ -7,12 +7,14 @@ leaves at once.
 
 from __future__ import annotations
 
+import functools
 import logging
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, Callable, ClassVar
 
 from django.db import connection
 
 from .compat import on_commit as on_commit_of
+from .coroutines import check_may_block
 from .layers.names import check_channel_name, check_group_name
 from .log import RateLimit, shown
 from .outbox import TO_CHANNEL, TO_GROUP, PendingSend, outbox
@@ -72,6 +74,20 @@ class _Target:
         else:
             self._leave_or_report(message, immediately, fail_silently)
 
+    async def asend(self, content: dict[str, Any]) -> None:
+        """
+        Send `content` (dict) now, and before it what this consumer has sent without `await`.
+
+        For asynchronous code: nothing blocks its event loop. Raises as `BaseChannelLayer.send` does. A
+        consumer that sends to its own client waits here while the client is slow, and gets
+        ClientDisconnected (for a request: RequestAborted) if the client has gone.
+        """
+        from .awaited import send_now
+
+        message = self.checked(content)
+        send = PendingSend(self.channel_layer, self._kind, self.name, message)
+        await send_now(send, functools.partial(self._deliver, self.name, message))
+
     def checked(self, content: dict[str, Any]) -> dict[str, Any]:
         """
         Return a copy of `content` as a site may send it here, without control keys. Raises as `send` does.
@@ -95,12 +111,17 @@ class _Target:
     def _leave(self, message: dict[str, Any], immediately: bool) -> None:
         pending = outbox.pending
         if pending is None or immediately:
+            self._check_may_block("send", "asend")
             self._deliver(self.name, message)
         else:
             pending.append(PendingSend(self.channel_layer, self._kind, self.name, message))
 
     def _deliver(self, name: str, message: dict[str, Any]) -> None:
         raise NotImplementedError
+
+    def _check_may_block(self, call: str, instead: str) -> None:
+        kind = type(self).__name__
+        check_may_block("%s.%s(…)" % (kind, call), "await %s.%s(…)" % (kind.lower(), instead))
 
     def __str__(self) -> str:
         return self.name
@@ -147,15 +168,37 @@ class Group(_Target):
 
     def add(self, channel: Channel | str) -> None:
         """Add `channel` (a Channel or its name), at once."""
+        self._check_may_block("add", "aadd")
         self.channel_layer.group_add(self.name, _name_of(channel))
 
     def discard(self, channel: Channel | str) -> None:
         """Remove `channel` (a Channel or its name), at once."""
+        self._check_may_block("discard", "adiscard")
         self.channel_layer.group_discard(self.name, _name_of(channel))
 
     def channels(self) -> list[str]:
         """Return the names of the members, in no particular order."""
+        self._check_may_block("channels", "achannels")
         return self.channel_layer.group_channels(self.name)
+
+    async def aadd(self, channel: Channel | str) -> None:
+        """Do as `add`, in asynchronous code."""
+        await self._call_layer(self.channel_layer.group_add, self.name, _name_of(channel))
+
+    async def adiscard(self, channel: Channel | str) -> None:
+        """Do as `discard`, in asynchronous code."""
+        await self._call_layer(self.channel_layer.group_discard, self.name, _name_of(channel))
+
+    async def achannels(self) -> list[str]:
+        """Do as `channels`, in asynchronous code."""
+        found: list[str] = await self._call_layer(self.channel_layer.group_channels, self.name)
+        return found
+
+    @staticmethod
+    async def _call_layer(function: Callable[..., Any], *args: Any) -> Any:
+        from .awaited import call_layer
+
+        return await call_layer(function, *args)
 
     def _deliver(self, name: str, message: dict[str, Any]) -> None:
         self.channel_layer.deliver_group(name, message)

@@ -36,12 +36,28 @@ except ImportError:  # until Django 1.9 goes
         set_urlconf,
     )
 
+try:
+    from django.core.exceptions import SynchronousOnlyOperation
+except ImportError:  # until Django 2.2 goes
+
+    class SynchronousOnlyOperation(Exception):  # type: ignore[no-redef]
+        """A call that blocks was made where an event loop runs."""
+
+
+try:
+    from asgiref.sync import async_to_sync, sync_to_async
+except ImportError:  # until Django 2.2 goes
+    async_to_sync = sync_to_async = None
+
 __all__ = [  # imported from here
     "CallableBool",
+    "SynchronousOnlyOperation",
+    "async_to_sync",
     "get_script_prefix",
     "get_urlconf",
     "set_script_prefix",
     "set_urlconf",
+    "sync_to_async",
 ]
 
 #: What `save_existing_session` raises.

@@ -8,18 +8,21 @@ once. It knows nothing of routing, threads or acknowledgements.
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import logging
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Optional, Sequence
 
+from .coroutines import in_thread, run_here, unfinished, with_state
 from .exceptions import BadFrame, ChannelSocketException, ConsumeLater, DenyConnection
 from .log import RateLimit, shown
 from .message import Message
-from .outbox import Handshake, PendingSend, Rest, outbox
+from .outbox import Handshake, Held, PendingSend, Rest, outbox
 from .protocol import REPLY_CHANNEL, WEBSOCKET_CONNECT, SessionPatch
 from .security.origins import explain, origin_text
 from .security.websockets import origin_allowed
 from .signals import consumer_finished, consumer_started
-from .thread_state import apply_state, site_defaults
+from .thread_state import apply_state, current_state, site_defaults
 
 if TYPE_CHECKING:
     from .eventloop import Continued
@@ -32,14 +35,21 @@ Consumer = Callable[..., Any]
 HANDLED = "handled"  # the consumer has ended, also by an exception that answers the socket
 LATER = "later"  # it raised ConsumeLater: requeue the message
 FAILED = "failed"  # it raised another exception
+WAITS = "waits"  # it is asynchronous, and has to be awaited
+CANCELLED = (
+    "cancelled"  # it was cancelled, because its process ends: the layer treats the message as lost
+)
+
+#: Sends an error page, if it is not None: see `run_consumer`.
+AnswerError = Optional[Callable[[Message, BaseException], bool]]
 
 
 class Result:
     """
     What a consumer left behind.
 
-    * `outcome`: HANDLED, LATER or FAILED;
-    * `sends`: a list of PendingSend, in order; empty for LATER;
+    * `outcome`: HANDLED, LATER, FAILED, WAITS or CANCELLED;
+    * `sends`: a list of PendingSend, in order; empty unless the outcome is HANDLED or FAILED;
     * `session_patch`: what it changed in the session, or None. Only for HANDLED;
     * `error`: the exception that made it FAILED, or None;
     * `error_logged`: whether the error page has logged it;
@@ -59,25 +69,32 @@ class Result:
         "session_patch",
     )
 
-    def __init__(
-        self,
-        outcome: str,
-        sends: list[PendingSend],
-        session_patch: SessionPatch | None = None,
-        error: BaseException | None = None,
-        returned: Any = None,
-        error_logged: bool = False,
-        afterwards: list[Callable[[], Any]] | None = None,
-        rest: Rest | None = None,
-    ) -> None:
-        self.outcome = outcome
-        self.sends = sends
-        self.session_patch = session_patch
-        self.error = error
-        self.error_logged = error_logged
-        self.returned = returned
-        self.afterwards = afterwards or []
-        self.rest = rest
+    def __init__(self, sends: list[PendingSend] | None = None) -> None:
+        self.outcome = HANDLED
+        self.sends = [] if sends is None else sends
+        self.session_patch: SessionPatch | None = None
+        self.error: BaseException | None = None
+        self.error_logged = False
+        self.returned: Any = None
+        self.afterwards: Sequence[Callable[[], Any]] = ()
+        self.rest: Rest | None = None
+
+    def failed(self, raised: BaseException) -> None:
+        """Take note of what the consumer raised."""
+        if isinstance(raised, ConsumeLater):
+            self.outcome = LATER
+        else:
+            self.outcome, self.error = FAILED, raised
+
+    def take(self, held: Held, answer_error: AnswerError) -> Result:
+        """Take over what the outbox held for the consumer. Return this result."""
+        if self.outcome != WAITS:
+            self.afterwards = held.afterwards
+            if self.outcome in (HANDLED, FAILED):
+                self.sends = held.sends
+            if held.rests and self.outcome == HANDLED:
+                self.rest = held.rests[0]._replace(answer_error=answer_error)
+        return self
 
 
 def run_consumer(
@@ -85,7 +102,8 @@ def run_consumer(
     consumer: Consumer,
     kwargs: dict[str, Any],
     sender: Any,
-    answer_error: Callable[[Message, BaseException], bool] | None = None,
+    answer_error: AnswerError = None,
+    may_wait: bool = False,
 ) -> Result:
     """
     Call `consumer(message, **kwargs)` in this thread, and return a Result. Raises nothing that the consumer
@@ -95,56 +113,112 @@ def run_consumer(
     `sender` is the sender of the signals `consumer_started` and `consumer_finished`.
     `answer_error(message, error)`, called when the consumer failed, may send an error page. It returns
     whether it has logged the error.
+
+    An asynchronous consumer runs on an event loop of its own, to its end. With `may_wait`, it doesn't run
+    here: the outcome is WAITS, and the caller has `Result.rest` run by `continue_consumer`.
     """
-    outcome, error, patch, returned, logged = HANDLED, None, None, None, False
+    result = Result()
     outer = outbox.open(_handshake_of(message))
     with site_defaults(message.get("root_path")):
         try:
             consumer_started.send(sender=sender, environ={})
-            returned = _call(message, consumer, kwargs)
-            patch = message.session_patch()
-        except ConsumeLater:
-            outcome = LATER
+            result.returned = _call(message, consumer, kwargs)
+            if result.returned is not None:
+                waiting = unfinished(result.returned)
+                if waiting is not None and may_wait:
+                    result.outcome = WAITS
+                    result.rest = _rest_of(message, consumer, waiting, sender, answer_error)
+                elif waiting is not None:
+                    awaited = run_here(_await_here(message, waiting, outbox.held))
+                    if waiting is result.returned:
+                        result.returned = awaited
+            if result.outcome == HANDLED:
+                result.session_patch = message.session_patch()
         except BaseException as raised:  # an exit that a consumer asks for does not end the worker
-            outcome, error = FAILED, raised
-            logged = _answer_error(answer_error, message, raised)
-        try:
-            consumer_finished.send(sender=sender)
-        except BaseException:  # of a receiver: the result stays what it is
-            logger.exception("After the consumer %s:", consumer_name(consumer))
-    held = outbox.close(outer)
+            result.failed(raised)
+            if result.error is not None:
+                result.error_logged = _answer_error(answer_error, message, raised)
+        if result.outcome != WAITS:
+            _send_finished(sender, consumer)
     try:
-        sends = [] if outcome == LATER else held.sends
-        rest = None
-        if held.rests and outcome == HANDLED:
-            rest = held.rests[0]._replace(answer_error=answer_error)
-        return Result(outcome, sends, patch, error, returned, logged, held.afterwards, rest)
+        return result.take(outbox.close(outer), answer_error)
     finally:
-        error = None  # its traceback holds this frame, which would hold it in turn
+        del result  # its error's traceback holds this frame, which would hold it in turn
+
+
+def _rest_of(
+    message: Message, consumer: Consumer, waiting: Any, sender: Any, answer_error: AnswerError
+) -> Rest:
+    """Return what the event loop must run of an asynchronous consumer."""
+
+    def run(event: Continued) -> Awaitable[Any]:
+        return with_state(_awaited(message, waiting), state)
+
+    context, held = contextvars.copy_context(), outbox.held
+    state = current_state()
+    return Rest(message, run, context, state, answer_error, held, sender, consumer, waiting)
+
+
+def close_waiting(rest: Rest) -> None:
+    """Give up an asynchronous consumer that has not run: its message will be handled again."""
+    close = getattr(rest.waiting, "close", None)
+    if close is not None:
+        close()
+    _send_finished(rest.sender, rest.consumer)
+
+
+async def _await_here(message: Message, waiting: Awaitable[Any], held: Any) -> Any:
+    before = outbox.separate(held)  # that of the thread which waits
+    try:
+        return await _awaited(message, waiting)
+    finally:
+        outbox.join(before)
+
+
+async def _awaited(message: Message, waiting: Awaitable[Any]) -> Any:
+    """Await an asynchronous consumer, and answer for the exceptions by which it ends its event in order."""
+    try:
+        return await waiting
+    except (DenyConnection, ChannelSocketException) as error:
+        await in_thread(_answer, message, error)
+    return None
+
+
+def _send_finished(sender: Any, consumer: Consumer) -> None:
+    try:
+        consumer_finished.send(sender=sender)
+    except BaseException:  # of a receiver: the result stays what it is
+        logger.exception("After the consumer %s:", consumer_name(consumer))
 
 
 async def continue_consumer(event: Continued, rest: Rest) -> Result:
     """
     Run the rest of an event on the event loop, and return a Result, as `run_consumer` does. Raises nothing.
     """
-    outcome, error, logged = HANDLED, None, False
-    outbox.separate()
-    outbox.open()
-    apply_state(rest.state)
+    result = Result()
+    outbox.separate(rest.held)
+    if rest.held is None:
+        outbox.open()
+        apply_state(rest.state)
     try:
-        await rest.run(event)
+        result.returned = await rest.run(event)
+        if rest.held is not None:
+            result.session_patch = rest.message.session_patch()
     except BaseException as raised:
-        outcome, error = FAILED, raised
+        result.failed(raised)
+        if event.stops and isinstance(raised, asyncio.CancelledError):
+            result.outcome = CANCELLED
     event.task = None  # what follows is not cancelled
-    if error is not None:
-        logged = await event.loop.call(_answer_error, rest.answer_error, rest.message, error)
-        if not logged:
-            log_failure(rest.run, error)
-    held = outbox.close()
+    if result.outcome == FAILED:
+        result.error_logged = await event.loop.call(
+            _answer_error, rest.answer_error, rest.message, result.error
+        )
+    if rest.held is not None and consumer_finished.has_listeners(rest.sender):
+        await event.loop.call_site(_send_finished, rest.sender, rest.consumer)
     try:
-        return Result(outcome, held.sends, None, error, None, logged, held.afterwards)
+        return result.take(outbox.close(), rest.answer_error)
     finally:
-        error = None
+        del result
 
 
 def _handshake_of(message: Message) -> Handshake | None:
@@ -154,7 +228,7 @@ def _handshake_of(message: Message) -> Handshake | None:
     return Handshake(message.channel_layer, message.content[REPLY_CHANNEL], message.event_id)
 
 
-def call_afterwards(calls: list[Callable[[], Any]]) -> None:
+def call_afterwards(calls: Sequence[Callable[[], Any]]) -> None:
     """Do what consumers have left to be done after their sends. Raises nothing that a call raises."""
     if not calls:
         return
@@ -168,24 +242,29 @@ def call_afterwards(calls: list[Callable[[], Any]]) -> None:
 
 def _call(message: Message, consumer: Consumer, kwargs: dict[str, Any]) -> Any:
     """Call the consumer, and answer for the exceptions by which it ends its event in order."""
-    connects = message.channel_name == WEBSOCKET_CONNECT
     try:
-        if connects:
+        if message.channel_name == WEBSOCKET_CONNECT:
             _check_origin(message, consumer)
         return consumer(message, **kwargs)
-    except DenyConnection as error:
-        if not connects:
-            raise DenyConnection(
-                "DenyConnection is for websocket.connect; to end a socket, send {'close': True} or "
-                "raise WebsocketCloseException."
-            ) from error
-        reply_channel = message.reply_channel
-        # An accept that was sent before must not open the socket after all.
-        outbox.withdraw(message.channel_layer, reply_channel.name)
-        reply_channel.send({"close": True})
-    except ChannelSocketException as error:
-        error.run(message)
+    except (DenyConnection, ChannelSocketException) as error:
+        _answer(message, error)
     return None
+
+
+def _answer(message: Message, error: DenyConnection | ChannelSocketException) -> None:
+    """Do what an exception asks for that ends the event in order."""
+    if isinstance(error, ChannelSocketException):
+        error.run(message)
+        return
+    if message.channel_name != WEBSOCKET_CONNECT:
+        raise DenyConnection(
+            "DenyConnection is for websocket.connect; to end a socket, send {'close': True} or "
+            "raise WebsocketCloseException."
+        ) from error
+    reply_channel = message.reply_channel
+    # An accept that was sent before must not open the socket after all.
+    outbox.withdraw(message.channel_layer, reply_channel.name)
+    reply_channel.send({"close": True})
 
 
 _refused_origins = RateLimit()

@@ -1,13 +1,13 @@
 """
-The event loop of a worker process: continues events that wait without holding a worker's thread.
+The event loop of a worker process: runs asynchronous consumers, and streams that wait, without a thread each.
 
 A worker's thread runs a consumer. If that leaves a coroutine for the rest of its event, the thread hands the
 event over: the claim with its consumer id, the Replies, and the context variables. The thread goes on under
 another consumer id, because a claim belongs to an id and not to a thread. `ConsumerLoop` runs the coroutine,
 sends what it left, and acknowledges the event.
 
-The coroutine must not block. It has layers called by `ConsumerLoop.call`, which uses threads. A lost process
-loses these events as it loses those of its threads: the redelivery policy decides.
+The coroutine must not block: see `ConsumerLoop.call`. A lost process loses these events as it loses those of
+its threads: the redelivery policy decides.
 """
 
 from __future__ import annotations
@@ -24,78 +24,45 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, NamedTuple
 
-from .consume import call_afterwards, continue_consumer
+from .consume import CANCELLED, call_afterwards, continue_consumer
+from .coroutines import call_blocking_with
 from .exceptions import LayerUnavailable
-from .protocol import CLOSED, WRITTEN, closed
 from .signals import release_connections
+from .site_threads import SITE_THREADS, SiteThread, SiteThreads
 from .streams import count_setting
+from .windows import Windows
 
 if TYPE_CHECKING:
+    from .consume import Result
     from .layers.base import BaseChannelLayer
-    from .message import Message
     from .outbox import Rest
     from .replies import Replies
+    from .windows import Window
 
 logger = logging.getLogger("django.channels.worker")
 
-#: Events that one process continues at a time. Another one is refused.
+#: Streams that one process continues at a time. Another one is refused.
 MAX_EVENTS = 1000
+
+#: Asynchronous consumers that one process runs at a time, by default. Another one waits.
+ASYNC_CONCURRENCY = 100
+
+#: Seconds between two looks of a thread that waits for a place for a consumer: whether it is to end.
+ACQUIRE_POLL_INTERVAL = 0.5
 
 #: Threads for the calls that block.
 CALL_THREADS = 4
 
-#: When the process is told to stop: seconds for which an event may have sent nothing, or it is cancelled at
-#: once; seconds before the end of the grace period at which all are cancelled; and between two looks.
+#: When the process stops: seconds for which a stream may have sent nothing, or it is cancelled at once;
+#: seconds before the end of the grace period at which all are cancelled; and between two looks.
 STOP_IDLE, STOP_MARGIN, STOP_POLL_INTERVAL = 2.0, 1.0, 0.05
 
 #: Seconds that tasks which an event has started may run on after its end.
 TASKS_TIMEOUT = 0.1
 
-#: Seconds between two attempts to reach a layer that is unavailable.
-RECONNECT_INTERVAL = 1.0
-
 
 class WorkerStops(Exception):
     """The worker was told to stop, while a consumer waits."""
-
-
-class Window:
-    """
-    How far the stream of one event is ahead of its gateway, which sends notices to the channel `name`.
-
-    Belongs to the event loop.
-    """
-
-    def __init__(self, name: str, event: Continued, forget: Callable[[Window], None]) -> None:
-        self.name = name
-        #: Messages that the gateway hasn't written or stored.
-        self.ahead = 0
-        self.is_closed = False
-        self._event = event
-        self._forget = forget
-        self._changed = asyncio.Event()
-
-    def notice(self, message: dict[str, Any]) -> None:
-        """Handle what the gateway has sent."""
-        if message.get(CLOSED):
-            self.is_closed = True
-            self._event.cancel()
-        self.ahead -= message.get(WRITTEN, 0)
-        self._changed.set()
-
-    async def below(self, number: int, seconds: float) -> bool:
-        """Wait until it is ahead by less than `number`. Return False if nothing changes for `seconds`."""
-        while self.ahead >= number:
-            self._changed.clear()
-            try:
-                await asyncio.wait_for(self._changed.wait(), seconds)
-            except asyncio.TimeoutError:
-                return False
-        return True
-
-    def close(self) -> None:
-        """Expect no more notices."""
-        self._forget(self)
 
 
 class Continued:
@@ -105,13 +72,14 @@ class Continued:
     Belongs to the event loop.
     """
 
-    def __init__(
-        self, loop: ConsumerLoop, consumer_id: str, replies: Replies, message: Message
-    ) -> None:
+    def __init__(self, loop: ConsumerLoop, handover: Handover) -> None:
         self.loop = loop
-        self.consumer_id = consumer_id
-        self.replies = replies
-        self.message = message
+        self.consumer_id = handover.consumer_id
+        self.replies = handover.replies
+        self.proceed = handover.proceed
+        self.message: Any = None
+        #: Whether an asynchronous consumer runs, and not a stream.
+        self.is_consumer = False
         #: When (monotonic) it last sent something.
         self.active_at = time.monotonic()
         #: Whether the process stops, and cancels it.
@@ -119,54 +87,107 @@ class Continued:
         self.task: Any = None
         #: The tasks that its coroutine has started.
         self.tasks: Any = weakref.WeakSet()
+        self.threads = SiteThread(loop.site_threads)
+        self._window: Window | None = None
+
+    @property
+    def window(self) -> Window:
+        """How far the client of this event is behind."""
+        if self._window is None:
+            self._window = self.loop.windows.open(self)
+        return self._window
 
     def cancel(self) -> None:
         """Cancel the coroutine. It may still clear up."""
         if self.task is not None:
             self.task.cancel()
 
+    def client_gone(self) -> None:
+        """Handle that nobody waits for what a stream sends. A consumer learns it when it sends."""
+        if not self.is_consumer:
+            self.cancel()
+
+    def close(self) -> None:
+        """Give back what it has used."""
+        if self._window is not None:
+            self._window.close()
+        self.threads.close()
+
 
 #: The event that a task belongs to.
 _current: contextvars.ContextVar[Any] = contextvars.ContextVar("channels_event", default=None)
 
 
-class _Handover(NamedTuple):
+def current_event() -> Any:
+    """Return the event (a Continued) that the task belongs to which runs here, or None."""
+    return _current.get()
+
+
+class Handover(NamedTuple):
+    """A claimed event, as a worker's thread hands it to the loop."""
+
+    #: The id under which it is claimed.
     consumer_id: str
     replies: Replies
     rest: Rest
+    #: Handles the next frames of a batch, until one leaves a rest. Called in a thread.
+    proceed: Callable[[Replies], Any]
+    #: Set when the event has ended.
+    ended: threading.Event
 
 
 class ConsumerLoop:
     """
-    The event loop of the workers of one process and layer. Its thread starts with the first event.
+    The event loop of the workers of one process and layer. Its thread starts with the first event. Up to
+    `concurrency` asynchronous consumers run on it at a time, and besides them streams.
 
-    `take_over`, `is_full`, `new_consumer_id`, `end_by` and `join` are thread-safe. Everything else belongs to
-    the event loop, in the thread "channels-loop".
+    `take_over`, `is_full`, `acquire`, `new_consumer_id`, `end_by` and `join` are thread-safe. Everything else
+    belongs to the event loop, in the thread "channels-loop".
     """
 
-    def __init__(self, layer: BaseChannelLayer) -> None:
+    def __init__(self, layer: BaseChannelLayer, concurrency: int = ASYNC_CONCURRENCY) -> None:
         self.layer = layer
-        #: Events at a time.
+        #: Streams at a time.
         self.limit = count_setting("CHANNEL_ASYNC_STREAMS", MAX_EVENTS)
-        self._lock = threading.Lock()
+        self.concurrency = concurrency
+        self.windows = Windows(layer)
+        self.site_threads = SiteThreads(count_setting("CHANNEL_ASYNC_THREADS", SITE_THREADS))
+        self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._loop: Any = None
         self._calls = ThreadPoolExecutor(CALL_THREADS, thread_name_prefix="channels-loop-call")
         self._events: dict[Continued, None] = {}
-        self._number = 0  # of events that were handed over and have not ended
+        self._streams, self._consumers = 0, 0  # that have a place here
+        self._abandoned = 0  # consumers that were cancelled at the end
         self._spare_ids: deque[str] = deque()
         self._stopping = False
-        self._windows: dict[str, Window] = {}
-        self._window_number = 0
-        self._window_thread: threading.Thread | None = None
-        self._window_prefix = ""
 
     # For the worker's threads.
 
     @property
     def is_full(self) -> bool:
-        """Whether no event should be handed over now."""
-        return self._number >= self.limit or self._stopping
+        """Whether no stream should be handed over now."""
+        return self._streams >= self.limit or self._stopping
+
+    def acquire(self, gives_up: Callable[[], bool]) -> bool:
+        """
+        Wait for a place for an asynchronous consumer. Return False if `gives_up()` becomes true meanwhile.
+        The end of the consumer gives the place back.
+        """
+        with self._changed:
+            while self._consumers >= self.concurrency:
+                if gives_up():
+                    return False
+                self.layer.count("async_waits")
+                self._changed.wait(ACQUIRE_POLL_INTERVAL)
+            self._consumers += 1
+        return True
+
+    def release(self) -> None:
+        """Give back a place that is not used."""
+        with self._changed:
+            self._consumers -= 1
+            self._changed.notify()
 
     def new_consumer_id(self) -> str:
         """Return a consumer id for a worker's thread that hands over its own. Ids are used again."""
@@ -175,13 +196,18 @@ class ConsumerLoop:
         except IndexError:
             return make_consumer_id()
 
-    def take_over(self, consumer_id: str, replies: Replies, rest: Rest) -> None:
+    def take_over(
+        self, consumer_id: str, replies: Replies, rest: Rest, proceed: Callable[[Replies], Any]
+    ) -> threading.Event:
         """
         Continue the event that `consumer_id` has claimed. Nothing else may be claimed under this id until
-        `new_consumer_id` has returned it. Returns at once.
+        `new_consumer_id` has returned it. Returns at once, an Event that is set when all is done.
+
+        For an asynchronous consumer, `acquire` has returned True.
         """
-        with self._lock:
-            self._number += 1
+        with self._changed:
+            if rest.held is None:
+                self._streams += 1
             if self._thread is None:
                 self._loop = asyncio.new_event_loop()
                 self._loop.set_task_factory(_make_task)
@@ -189,32 +215,37 @@ class ConsumerLoop:
                     target=self._run_loop, name="channels-loop", daemon=True
                 )
                 self._thread.start()
-        handover = _Handover(consumer_id, replies, rest)
+        handover = Handover(consumer_id, replies, rest, proceed, threading.Event())
         # A task copies the context in which it is made: that of the consumer.
         self._loop.call_soon_threadsafe(rest.context.run, self._begin, handover)
+        return handover.ended
 
     def end_by(self, deadline: float) -> None:
         """
-        Take no more events, and let those that run end until `deadline` (monotonic). Those that wait are
-        cancelled soon, and all of them before the deadline. Returns at once.
+        Take no more streams, and let the events that run end until `deadline` (monotonic). Streams that wait
+        are cancelled soon, and everything before the deadline. Returns at once.
         """
-        with self._lock:
+        with self._changed:
             self._stopping = True
+            self._changed.notify_all()
             if self._thread is not None:
                 self._loop.call_soon_threadsafe(self._cancel_waiting, deadline)
 
     def join(self, deadline: float) -> bool:
-        """Wait for the end of all events after `end_by`, and end the loop. Return whether all have ended."""
+        """
+        Wait for the end of all events after `end_by`, and end the loop. Return whether all have ended in
+        order: those that were cancelled count as lost.
+        """
         if self._thread is None:
             return True
-        while self._number:
+        while self._streams or self._consumers:
             if time.monotonic() > deadline:
                 return False
             time.sleep(STOP_POLL_INTERVAL)
         self._loop.call_soon_threadsafe(self._loop.stop)
         thread, self._thread = self._thread, None
         thread.join(max(STOP_MARGIN, deadline - time.monotonic()))
-        return not thread.is_alive()
+        return not thread.is_alive() and not self._abandoned
 
     # The loop.
 
@@ -228,41 +259,69 @@ class ConsumerLoop:
             except BaseException:  # a SystemExit of a task that site code has started, for example
                 logger.exception("A task of the event loop ended by this error. The loop runs on:")
         self._calls.shutdown(wait=False)
-        if self._window_prefix:
-            try:
-                self.layer.deliver(self._window_prefix, closed())  # it wakes the thread
-            except Exception:
-                pass  # the thread ends when its call does
+        self.site_threads.end()
+        self.windows.end()
         loop.close()
 
-    def _begin(self, handover: _Handover) -> None:
-        event = Continued(self, handover.consumer_id, handover.replies, handover.rest.message)
+    def _begin(self, handover: Handover) -> None:
+        event = Continued(self, handover)
         self._events[event] = None
-        _current.set(event)
-        event.task = self._loop.create_task(self._run(event, handover.rest))
+        self._start(event, handover.rest, handover.ended)
 
-    async def _run(self, event: Continued, rest: Rest) -> None:
-        """Run the rest of one event, send what it leaves, and acknowledge it."""
+    def _start(self, event: Continued, rest: Rest, ended: threading.Event) -> None:
+        """Start the task for one rest of an event, in the context of that rest."""
+        _current.set(event)
+        event.message = rest.message
+        event.is_consumer = rest.held is not None
+        if event.is_consumer:
+            call_blocking_with(self.call_site)
+            event.threads.use_for_asgiref()
+        event.task = self._loop.create_task(self._run(event, rest, ended))
+
+    async def _run(self, event: Continued, rest: Rest, ended: threading.Event) -> None:
+        """Run one rest of an event, send what it leaves, and go on with the next one, or acknowledge."""
+        following = None
         try:
             result = await continue_consumer(event, rest)
             await self._end_tasks(event)
-            await self.call(self._finish, event, result)
+            if result.outcome == CANCELLED:
+                self._abandoned += 1
+            else:
+                # The consumers of the next frames may block, and the threads for calls must not.
+                call = self.call_site if event.replies.has_more_frames else self.call
+                following = await call(self._settle, event, rest, result)
         except BaseException:
             logger.exception("An event could not be ended. It is lost when this process ends:")
-        finally:
-            self._events.pop(event, None)
-            with self._lock:
-                self._number -= 1
+        if following is not None:
+            following.context.run(self._start, event, following, ended)
+            return
+        self._events.pop(event, None)
+        event.close()
+        with self._changed:
+            if event.is_consumer:
+                self._consumers -= 1
+                self._changed.notify()
+            else:
+                self._streams -= 1
+        ended.set()
 
-    def _finish(self, event: Continued, result: Any) -> None:
-        """Send and acknowledge. Runs in a thread for calls."""
+    def _settle(self, event: Continued, rest: Rest, result: Result) -> Rest | None:
+        """
+        Send what one rest has left. Then go on with the next frame, and return what that leaves to be
+        awaited; or acknowledge the event. Runs in a thread for calls.
+        """
         replies = event.replies
         try:
             try:
-                replies.add(event.message, result)
+                replies.conclude(rest.message, rest.consumer or rest.run, result)
             except BaseException:
                 logger.exception("What a consumer left on the event loop could not be sent:")
                 replies.fail()
+            if replies.has_more_frames:
+                event.proceed(replies)
+                if replies.rest is not None:
+                    replies.flush()
+                    return replies.take_rest()
             replies.finish()
             call_afterwards(replies.afterwards)
             self.layer.acknowledge(event.consumer_id)
@@ -273,9 +332,12 @@ class ConsumerLoop:
             )
         finally:
             release_connections()
+        return None
 
     async def _end_tasks(self, event: Continued) -> None:
         """End the tasks that the event has started: each gets a moment."""
+        if len(event.tasks) <= 1:
+            return  # there is only the one that runs here
         await asyncio.sleep(0)
         for cancels in (False, True):
             tasks = {each for each in event.tasks if not each.done()}
@@ -288,67 +350,38 @@ class ConsumerLoop:
             await asyncio.wait(tasks, timeout=TASKS_TIMEOUT)
 
     def _cancel_waiting(self, deadline: float) -> None:
-        """Cancel what waits, or everything near the deadline, and look again soon."""
+        """Cancel streams that wait, or everything near the deadline, and look again soon."""
         now = time.monotonic()
         is_late = now > deadline - STOP_MARGIN
         for event in list(self._events):
-            if not event.stops and (is_late or now - event.active_at > STOP_IDLE):
+            is_idle = not event.is_consumer and now - event.active_at > STOP_IDLE
+            if not event.stops and (is_late or is_idle):
                 event.stops = True
                 event.cancel()
-        if self._number:
+        if self._streams or self._consumers:
             self._loop.call_later(STOP_POLL_INTERVAL, self._cancel_waiting, deadline)
 
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """
-        Return what `function(*args)` returns, which may block. It runs in a thread, in the context of the
-        caller, and to its end: what is cancelled meanwhile is cancelled afterwards.
+        Return what `function(*args)` returns, which may wait for the layer. It runs in a thread, in the
+        context of the caller, and to its end: what is cancelled meanwhile is cancelled afterwards.
         """
-        context = contextvars.copy_context()
-        future = self._loop.run_in_executor(self._calls, context.run, function, *args)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            await asyncio.wait([future])
-            raise
+        return await _to_its_end(self._calls, function, *args)
 
-    # Windows.
+    async def call_site(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Do as `call`, in a thread for the site's code, which is the same one for the whole event."""
+        return await _to_its_end(_current.get().threads, function, *args)
 
-    def open_window(self, event: Continued) -> Window:
-        """Return a Window for the stream of `event`. All windows of the process share one channel's queue."""
-        if self._window_thread is None:
-            self._window_prefix = "http.window.%s!" % uuid.uuid4().hex[:12]
-            self._window_thread = threading.Thread(
-                target=self._read_windows, name="channels-windows", daemon=True
-            )
-            self._window_thread.start()
-        self._window_number += 1
-        window = Window(
-            "%s%d" % (self._window_prefix, self._window_number), event, self._forget_window
-        )
-        self._windows[window.name] = window
-        return window
 
-    def _forget_window(self, window: Window) -> None:
-        self._windows.pop(window.name, None)
-
-    def _read_windows(self) -> None:
-        """Pass the notices of gateways to the loop. Runs in the thread "channels-windows"."""
-        while not self._loop.is_closed():
-            try:
-                channel, message = self.layer.receive_many([self._window_prefix], block=True)
-                if message is not None:
-                    self._loop.call_soon_threadsafe(self._notice, channel, message)
-            except Exception as error:
-                if self._loop.is_closed():
-                    return
-                if not isinstance(error, LayerUnavailable):
-                    logger.exception("Notices of gateways could not be read; trying again:")
-                time.sleep(RECONNECT_INTERVAL)
-
-    def _notice(self, channel: str, message: dict[str, Any]) -> None:
-        window = self._windows.get(channel)
-        if window is not None:
-            window.notice(message)
+async def _to_its_end(executor: Any, function: Callable[..., Any], *args: Any) -> Any:
+    context = contextvars.copy_context()
+    loop = asyncio.get_event_loop()
+    future = loop.run_in_executor(executor, context.run, function, *args)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait([future])
+        raise
 
 
 def make_consumer_id() -> str:

@@ -92,6 +92,16 @@ class WebsocketCloseException(ChannelSocketException):
         message.reply_channel.send({"close": self.code or True})
 
 
+class ClientDisconnected(ChannelSocketException):
+    """
+    Raised by `asend` for the socket of the consumer itself, if its client has gone, or takes nothing. A
+    consumer that does not catch it ends in order.
+    """
+
+    def run(self, message: Message) -> None:
+        pass
+
+
 class SendNotAvailableOnDemultiplexer(Exception):
     """A frame of a demultiplexed socket needs a stream: send it through the consumer's `multiplexer`."""
 

@@ -97,12 +97,20 @@ class Rest(NamedTuple):
 
     message: Any
     #: `await run(event)`, where event is an `eventloop.Continued`.
-    run: Callable[[Any], Awaitable[None]]
+    run: Callable[[Any], Awaitable[Any]]
     context: contextvars.Context
     #: The language, time zone and URLs of the consumer. Context variables don't carry them to another thread.
     state: Any
     #: Called as `run_consumer` calls it.
     answer_error: Any = None
+    #: Of an asynchronous consumer: what it has sent before it was awaited. None: it is another rest.
+    held: Held | None = None
+    #: The sender of `consumer_finished`, if that is still to be sent.
+    sender: Any = None
+    #: What the log calls the consumer.
+    consumer: Any = None
+    #: What is awaited, to be closed if it is not.
+    waiting: Any = None
 
 
 class Held(NamedTuple):
@@ -121,7 +129,10 @@ class Held(NamedTuple):
 class _Slot:
     """The outbox of one task, and of the threads that it calls."""
 
-    held: Held | None = None
+    def __init__(self, held: Held | None = None) -> None:
+        self.held = held
+        #: Awaited sends leave in the order in which they are asked for.
+        self.lock: Any = None
 
 
 #: The slot of the task that runs, or None in a thread without one.
@@ -154,9 +165,23 @@ class Outbox(threading.local):
         else:
             slot.held = held
 
-    def separate(self) -> None:
-        """Give the task that runs, and what it calls in its context, its own outbox."""
-        _slot.set(_Slot())
+    def separate(self, held: Held | None = None) -> Any:
+        """
+        Give the task that runs, and what it calls in its context, its own outbox, which holds `held`. Return
+        what `join` takes.
+        """
+        before = _slot.get()
+        _slot.set(_Slot(held))
+        return before
+
+    def join(self, before: Any) -> None:
+        """Go back to the outbox that was there before `separate`."""
+        _slot.set(before)
+
+    @property
+    def slot(self) -> Any:
+        """The outbox of the task that runs, with its lock, or None in a thread without one."""
+        return _slot.get()
 
     def continue_with(self, message: Any, run: Callable[[Any], Awaitable[None]]) -> None:
         """

@@ -81,7 +81,7 @@ ERROR = "error"
 DURING = "during"
 #: int: the number of further parts of the request's body that may be sent.
 BODY_CREDIT = "body_credit"
-#: Text: where the worker learns which parts of a streamed response were written.
+#: Text: where the worker learns which parts of a streamed response, or which frames, were written.
 WINDOW_CHANNEL = "window_channel"
 
 # Control keys of flow control, on body channels and window channels.
@@ -271,9 +271,14 @@ def ack(
     return message
 
 
-def replies(messages: list[Message]) -> Message:
-    """Return a message that carries some replies to an event ahead of its acknowledgement."""
-    return {REPLIES: messages}
+def replies(messages: list[Message], window: str | None = None) -> Message:
+    """
+    Return a message that carries some replies to an event ahead of its acknowledgement. The gateway tells the
+    channel `window` when they were written.
+    """
+    if window is None:
+        return {REPLIES: messages}
+    return {REPLIES: messages, WINDOW_CHANNEL: window}
 
 
 def during(event_id: int, message: Message) -> Message:
@@ -349,6 +354,16 @@ def ignores_capacity(message: Message) -> bool:
     these: one for each event, or for each part of a stream.
     """
     return ACK in message or LOST in message or WRITTEN in message or CLOSED in message
+
+
+#: A frame counts as one, and once more for each so many bytes, or characters, of it.
+WINDOW_UNIT = 65536
+
+
+def window_units(message: Message) -> int:
+    """Return for how many frames a frame counts, where somebody must not be too far ahead of a client."""
+    carried = message.get("text") or message.get("bytes")
+    return 1 + (len(carried) // WINDOW_UNIT if isinstance(carried, (str, bytes)) else 0)
 
 
 def event_key(message: Message) -> tuple[Any, Any] | None:

@@ -15,7 +15,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Callable
 
 from . import protocol
-from .consume import FAILED, Result
+from .consume import FAILED, LATER, WAITS, Result, log_failure
 from .exceptions import ChannelFull, LayerUnavailable
 from .log import RateLimit, shown
 from .outbox import TO_CHANNEL, PendingSend
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from .outbox import Rest
 
 logger = logging.getLogger("django.channels.worker")
+
+#: How many times ConsumeLater may requeue one message. After that, it is given up.
+MESSAGE_RETRIES = 10
 
 #: Replies that leave in one message: at most this many, and at most this long (in bytes, or characters).
 MAX_REPLIES = 500
@@ -60,8 +63,10 @@ class Replies:
         channel: str,
         content: dict[str, Any],
         consumer_id: str | None = None,
+        message_retries: int = MESSAGE_RETRIES,
     ) -> None:
         self.layer: Any = layer
+        self.message_retries = message_retries
         self.channel = channel
         self.consumer_id = consumer_id
         self.event_id: int | None = None
@@ -72,6 +77,7 @@ class Replies:
         #: The data of the connection's session, as the next consumer is to see it.
         self.session = content.pop(SESSION, None)
         self.reply_channel: Any = content.get(REPLY_CHANNEL)  # text, in what gateways send
+        self._begun = 0  # frames whose consumer has begun
         #: Whether the frames after this one are not to be handled, or not now.
         self.ends_batch = False
         self._started = time.monotonic()
@@ -82,8 +88,51 @@ class Replies:
         self._patch: protocol.SessionPatch | None = None
         #: What to call after `finish`, in order: see `consume.call_afterwards`.
         self.afterwards: list[Callable[[], Any]] = []
-        #: What the event loop must run before `finish`, or None.
+        #: What the event loop must run before `finish`, or before the next frame, or None.
         self.rest: Rest | None = None
+
+    @property
+    def has_more_frames(self) -> bool:
+        """Whether another frame of the event is to be handled now."""
+        return self.frames is not None and self._begun < len(self.frames) and not self.ends_batch
+
+    def next_frame(self) -> dict[str, Any]:
+        """Return the next frame, whose consumer begins."""
+        assert self.frames is not None
+        self._begun += 1
+        return self.frames[self._begun - 1]
+
+    def take_rest(self) -> Rest | None:
+        """Return what the event loop must run, and forget it."""
+        rest, self.rest = self.rest, None
+        return rest
+
+    def conclude(self, message: Message, consumer: Any, result: Result) -> None:
+        """Do what the outcome of a consumer asks for: take over what it left, log its error, or requeue."""
+        if result.outcome == WAITS:
+            self.rest = result.rest
+        elif result.outcome == LATER:
+            self.afterwards += result.afterwards
+            self._consume_later(message)
+        else:
+            if result.outcome == FAILED and not result.error_logged:
+                log_failure(consumer, result.error)
+            self.add(message, result)
+
+    def _consume_later(self, message: Message) -> None:
+        """Requeue the message. Its event stays in flight, so that no later one overtakes it."""
+        content = dict(message.content)
+        retries = content.pop(RETRIES, 0) + 1
+        if retries > self.message_retries:
+            logger.error(
+                "ConsumeLater was raised %d times on %s: the message is given up.",
+                retries,
+                message.channel_name,
+            )
+            self.fail()
+            return
+        content[RETRIES] = retries
+        self.requeue(content)
 
     def add(self, message: Message, result: Result) -> None:
         """Take over what a consumer left: keep what is for its own client, send the rest."""
@@ -99,11 +148,37 @@ class Replies:
             else:
                 self._patch = protocol.merge_patches(self._patch, result.session_patch)
         for send in result.sends:
-            if self.event_id is not None and send.is_for(self.layer, self.reply_channel):
-                self._add_reply(send.message)
-            else:
-                self.flush()
-                self._forward(send)
+            self._add_send(send)
+
+    def is_own(self, send: PendingSend) -> bool:
+        """Return whether `send` goes to the client whose event this is."""
+        return self.event_id is not None and send.is_for(self.layer, self.reply_channel)
+
+    def _add_send(self, send: PendingSend) -> None:
+        if self.is_own(send):
+            self._add_reply(send.message)
+        else:
+            self.flush()
+            self._forward(send)
+
+    def send_ahead(
+        self, sends: list[PendingSend], last: PendingSend, window: str | None = None
+    ) -> bool:
+        """
+        Send `sends` and `last` now, while the consumer runs. Return False if there was no room for what goes
+        to the own client, whose gateway tells the channel `window` what it has written.
+
+        Raises ChannelFull or LayerUnavailable for `last`, if it goes elsewhere.
+        """
+        for send in sends:
+            self._add_send(send)
+        if self.is_own(last):
+            self._add_reply(last.message)
+            return self.flush(window)
+        self.flush()
+        self._address(last)
+        last.deliver_once()
+        return True
 
     def _add_reply(self, reply: dict[str, Any]) -> None:
         carried = reply.get("text") or reply.get("bytes") or reply.get("content")
@@ -117,15 +192,18 @@ class Replies:
 
     def _forward(self, send: PendingSend) -> bool:
         """Send it to its channel or group. Return whether there was room."""
+        self._address(send)
+        return deliver_or_log(send)
+
+    def _address(self, send: PendingSend) -> None:
+        """Add the session to a message that is handed on for the same client: the consumer there sees it."""
         if (
             self.session
             and self.reply_channel is not None
             and send.kind == TO_CHANNEL
             and send.message.get(REPLY_CHANNEL) == self.reply_channel
         ):
-            # Handed on for the same client: the consumer there sees its session.
             send.message = dict(send.message, **{SESSION: self.session})
-        return deliver_or_log(send)
 
     def fail(self) -> None:
         """Note that the consumer failed: an error page for a request, close code 1011 for a socket."""
@@ -141,22 +219,25 @@ class Replies:
         if self.session:
             content[SESSION] = self.session
 
-    def requeue_frames(self, frame: dict[str, Any], rest: list[dict[str, Any]]) -> None:
-        """If `frame` was requeued, requeue the frames after it in the same message."""
-        if self._requeued is not None and rest:
-            keys = [key for key in [*frame, RETRIES] if key in self._requeued]
-            first = {key: self._requeued.pop(key) for key in keys}
-            self._requeued[FRAMES] = [first, *rest]
+    def _add_frames(self, requeued: dict[str, Any]) -> None:
+        """Add the frames after the one that is requeued to its message."""
+        if self.frames is None or self._begun >= len(self.frames):
+            return
+        frame = self.frames[self._begun - 1]
+        first = {key: requeued.pop(key) for key in [*frame, RETRIES] if key in requeued}
+        requeued[FRAMES] = [first, *self.frames[self._begun :]]
 
-    def flush(self) -> None:
-        """Send the replies that wait, ahead of the ack."""
-        if self._replies:
-            waiting, self._replies, self._length = self._replies, [], 0
-            self._deliver(protocol.replies(waiting))
+    def flush(self, window: str | None = None) -> bool:
+        """Send the replies that wait, ahead of the ack. Return False if they were given up."""
+        if not self._replies:
+            return True
+        waiting, self._replies, self._length = self._replies, [], 0
+        return self._deliver(protocol.replies(waiting, window))
 
     def finish(self) -> None:
         """Send the ack, with everything that still waits; or requeue the message."""
         if self._requeued is not None:
+            self._add_frames(self._requeued)
             self.flush()
             if self._patch is not None:
                 patch, self._patch = self._patch, None
@@ -170,10 +251,11 @@ class Replies:
             ack = protocol.ack(self.event_id, self._replies, self._patch, self._failed, ran)
             self._deliver(ack, last=True)
 
-    def _deliver(self, answer: dict[str, Any], last: bool = False) -> None:
+    def _deliver(self, answer: dict[str, Any], last: bool = False) -> bool:
         """
         Send an answer to the gateway. If the gateway is behind, wait for room. The last answer of a worker
         waits until the layer is there. Any other one is given up after REPLY_TIMEOUT: the last one tells it.
+        Return whether it was sent.
         """
         deadline = time.monotonic() + REPLY_TIMEOUT
         interval = RETRY_INTERVAL
@@ -188,7 +270,7 @@ class Replies:
                     self.layer.finish(consumer_id, self.reply_channel, answer)
                 else:
                     self.layer.deliver(self.reply_channel, answer, **once)
-                return
+                return True
             except (ChannelFull, LayerUnavailable) as error:
                 # While the layer is unreachable, this thread could not claim another message either.
                 waits = consumer_id is not None and isinstance(error, LayerUnavailable)
@@ -200,7 +282,7 @@ class Replies:
                         error,
                     )
                     self._failed = True
-                    return
+                    return False
             time.sleep(interval)
             interval = min(interval * 2, MAX_RETRY_INTERVAL)
 

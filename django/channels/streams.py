@@ -27,8 +27,9 @@ else:
     from channels.handlers.asgi_response import HEAD_INTERVAL, Cut, split
 
 if TYPE_CHECKING:
-    from .eventloop import Continued, Window
+    from .eventloop import Continued
     from .message import Message
+    from .windows import Window
 
 logger = logging.getLogger("django.channels.worker")
 
@@ -133,7 +134,7 @@ class AsyncStream:
         from .handler import unavailable
 
         self._event, self._lock = event, asyncio.Lock()
-        window: Window = event.loop.open_window(event)
+        window: Window = event.window
         self._window = window
         try:
             await self._send_all()
@@ -154,7 +155,6 @@ class AsyncStream:
             )
             self._answer(unavailable())
         finally:
-            window.close()
             self.handler_class.close_response(self.response)
 
     def _answer(self, response: Any) -> None:

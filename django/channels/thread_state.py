@@ -75,7 +75,7 @@ class site_defaults:
 def _is_clean() -> bool:
     """Return whether this thread is known to have the defaults. False may also mean that it isn't known."""
     try:
-        return _in_context_variables and _thread.clean == contextvars.copy_context()
+        return IN_CONTEXT_VARIABLES and _thread.clean == contextvars.copy_context()
     except Exception:  # from comparing values of the site's own variables
         return False
 
@@ -83,7 +83,7 @@ def _is_clean() -> bool:
 def _only_urls_changed() -> bool:
     """Return whether only the prefix and the URLconf are not the defaults, as after each request."""
     clean, now = _thread.clean, contextvars.copy_context()
-    if not _in_context_variables or clean is None or any(each not in now for each in clean):
+    if not IN_CONTEXT_VARIABLES or clean is None or any(each not in now for each in clean):
         return False
     return _changed(clean, now) <= _url_variables
 
@@ -140,5 +140,6 @@ def _keeps_in_context_variables() -> bool:
     return False
 
 
-_in_context_variables = _keeps_in_context_variables()
-_url_variables = _find_url_variables() if _in_context_variables else set()
+#: Whether each task has its own language, time zone and URLs.
+IN_CONTEXT_VARIABLES = _keeps_in_context_variables()
+_url_variables = _find_url_variables() if IN_CONTEXT_VARIABLES else set()

@@ -11,6 +11,7 @@ The file is a little over 400 lines because Channels 1.1 has both Worker and Wor
 from __future__ import annotations
 
 import fnmatch
+import functools
 import logging
 import signal
 import threading
@@ -20,28 +21,24 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 from django.db import connections
 
-from .consume import FAILED, HANDLED, LATER, Result, call_afterwards, log_failure, run_consumer
-from .eventloop import ConsumerLoop, make_consumer_id
+from .consume import Result, call_afterwards, close_waiting, run_consumer
+from .eventloop import ASYNC_CONCURRENCY, ConsumerLoop, make_consumer_id
 from .exceptions import LayerUnavailable
 from .layers.engine.threads import start_thread
 from .log import shown
 from .message import Message
 from .outbox import TO_CHANNEL, PendingSend
-from .protocol import HTTP_REQUEST, RETRIES, WEBSOCKET_CONNECT, lost_a_worker
-from .replies import Replies
+from .protocol import HTTP_REQUEST, WEBSOCKET_CONNECT, lost_a_worker
+from .replies import MESSAGE_RETRIES, Replies
 from .signals import release_connections, worker_process_ready, worker_ready
 from .streams import StreamThreads
 
 if TYPE_CHECKING:
     from .layers.base import BaseChannelLayer
-    from .outbox import Rest
 
 logger = logging.getLogger("django.channels.worker")
 
 Callback = Callable[[str, Message], Any]
-
-#: How many times ConsumeLater may requeue one message. After that, it is given up.
-MESSAGE_RETRIES = 10
 
 #: When a batch of frames has run for this many seconds, the replies so far are sent.
 BATCH_FLUSH_INTERVAL = 0.02
@@ -54,6 +51,9 @@ REDELIVERED_DELAY = 0.1
 
 #: Seconds that a thread waits, at most, after it has requeued a redelivered message.
 REDELIVERED_RETRY_INTERVAL = 1.0
+
+#: Seconds that a thread waits for the end of a redelivered message which it has handed to the event loop.
+REDELIVERED_ASYNC_TIMEOUT = 1.0
 
 #: Seconds between two polls of a WorkerGroup for a signal that has told it to end.
 STOP_POLL_INTERVAL = 0.5
@@ -107,6 +107,8 @@ class Worker:
         #: Whether `run` runs, and claims again at once.
         self.is_running = False
         self._channels: list[str] | None = None
+        #: Set when the event has ended that this thread has handed over last.
+        self._handed_over: threading.Event | None = None
 
     @property
     def channels(self) -> list[str]:
@@ -185,8 +187,11 @@ class Worker:
                 # The message may crash the process again. Other threads that claimed redelivered messages
                 # get the time to requeue theirs first.
                 time.sleep(REDELIVERED_DELAY)
+                self._handed_over = None
                 self.handle(channel, content)
                 self._acknowledge()  # before another one may begin
+                if self._handed_over is not None:
+                    self._handed_over.wait(REDELIVERED_ASYNC_TIMEOUT)
             finally:
                 _redelivered_lock.release()
         else:
@@ -224,45 +229,60 @@ class Worker:
         """Run the consumer of a message, or of each frame of a batch, and send what it left."""
         # The layer may hold the ack back until the next claim. `run` alone claims again at once.
         consumer_id = self.consumer_id if self.is_running else None
-        replies = Replies(self.channel_layer, channel, content, consumer_id)
-        try:
-            release_connections()
-            if replies.frames is None:
-                self._consume(channel, content, replies)
-            else:
-                self._consume_frames(channel, content, replies.frames, replies)
-        except BaseException:
-            # run_consumer catches the consumer's exceptions: this is one of the callback, or of a route.
-            logger.exception("A message on %s could not be handled:", channel)
-            replies.fail()
+        replies = Replies(self.channel_layer, channel, content, consumer_id, self.message_retries)
+        self._consume_all(channel, content, replies)
         if replies.rest is not None and self.loop is not None:
-            self._hand_over(self.loop, replies, replies.rest)
+            self._hand_over(
+                self.loop, replies, functools.partial(self._consume_all, channel, content)
+            )
         else:
             replies.finish()
             # Only now, because a client doesn't wait for a response to be closed.
             call_afterwards(replies.afterwards)
         release_connections()
 
-    def _hand_over(self, loop: ConsumerLoop, replies: Replies, rest: Rest) -> None:
+    def _consume_all(self, channel: str, content: dict[str, Any], replies: Replies) -> None:
+        """
+        Run the consumer of a message, or of each frame of a batch that is left, until one leaves something
+        for the event loop. The loop calls this in another thread for the frames after that.
+        """
+        try:
+            release_connections()
+            if replies.frames is None:
+                self._consume(channel, content, replies)
+            else:
+                self._consume_frames(channel, content, replies)
+        except BaseException:
+            # run_consumer catches the consumer's exceptions: this is one of the callback, or of a route.
+            logger.exception("A message on %s could not be handled:", channel)
+            replies.fail()
+
+    def _hand_over(
+        self, loop: ConsumerLoop, replies: Replies, consume_all: Callable[[Replies], None]
+    ) -> None:
         """Have the event loop continue an event, with the claim under the id that this thread had."""
         replies.flush()
+        rest = replies.take_rest()
+        assert rest is not None
+        if rest.held is not None and not loop.acquire(self._gives_up):
+            close_waiting(rest)
+            replies.requeue(dict(rest.message.content))
+            replies.finish()
+            return
         consumer_id, self.consumer_id = self.consumer_id, loop.new_consumer_id()
-        loop.take_over(consumer_id, replies, rest)
+        self._handed_over = loop.take_over(consumer_id, replies, rest, consume_all)
 
-    def _consume_frames(
-        self,
-        channel: str,
-        content: dict[str, Any],
-        frames: list[dict[str, Any]],
-        replies: Replies,
-    ) -> None:
+    def _gives_up(self) -> bool:
+        """Whether to requeue a message for which the loop has no place. Another process may have one."""
+        return self.stopping and self.channel_layer.crosses_processes
+
+    def _consume_frames(self, channel: str, content: dict[str, Any], replies: Replies) -> None:
         flushed_at = time.monotonic()
-        for number, frame in enumerate(frames, 1):
-            self._consume(channel, dict(content, **frame), replies)
-            if replies.ends_batch:
-                replies.requeue_frames(frame, frames[number:])
-                break
-            if time.monotonic() - flushed_at > BATCH_FLUSH_INTERVAL:
+        while replies.has_more_frames:
+            self._consume(channel, dict(content, **replies.next_frame()), replies)
+            if replies.rest is not None:
+                return
+            if time.monotonic() - flushed_at > BATCH_FLUSH_INTERVAL and not replies.ends_batch:
                 replies.flush()
                 flushed_at = time.monotonic()
 
@@ -276,14 +296,9 @@ class Worker:
             self._refuse_unrouted(message, replies)
             return
         consumer, kwargs = match
-        result = run_consumer(message, consumer, kwargs, self.__class__, _send_error_page)
-        if result.outcome == LATER:
-            replies.afterwards += result.afterwards
-            self._consume_later(message, replies)
-            return
-        if result.outcome == FAILED and not result.error_logged:
-            log_failure(consumer, result.error)
-        replies.add(message, result)
+        may_wait = self.loop is not None and self.is_running
+        result = run_consumer(message, consumer, kwargs, self.__class__, _send_error_page, may_wait)
+        replies.conclude(message, consumer, result)
 
     def _refuse_unrouted(self, message: Message, replies: Replies) -> None:
         """Deny a WebSocket whose path no route takes. Any other message without a route is an error."""
@@ -295,7 +310,7 @@ class Worker:
             close = PendingSend(
                 self.channel_layer, TO_CHANNEL, replies.reply_channel, {"close": True}
             )
-            replies.add(message, Result(HANDLED, [close]))
+            replies.add(message, Result([close]))
             return
         logger.error(
             "No route takes this message on %s: check the ROUTING of the layer %s.",
@@ -303,21 +318,6 @@ class Worker:
             self.channel_layer.alias,
         )
         replies.fail()
-
-    def _consume_later(self, message: Message, replies: Replies) -> None:
-        """Requeue the message. Its event stays in flight, so that no later one overtakes it."""
-        content = dict(message.content)
-        retries = content.pop(RETRIES, 0) + 1
-        if retries > self.message_retries:
-            logger.error(
-                "ConsumeLater was raised %d times on %s: the message is given up.",
-                retries,
-                message.channel_name,
-            )
-            replies.fail()
-            return
-        content[RETRIES] = retries
-        replies.requeue(content)
 
 
 def _send_error_page(message: Message, error: BaseException) -> bool:
@@ -344,7 +344,8 @@ def _matches(name: str, patterns: list[str]) -> bool:
 
 class WorkerGroup:
     """
-    `threads` workers, each in its own daemon thread. The other arguments are those of Worker.
+    `threads` workers, each in its own daemon thread, and an event loop for up to `async_concurrency`
+    asynchronous consumers at a time. The other arguments are those of Worker.
 
     `start()` returns at once; `run()` waits until `stop()`, or for a signal with `signal_handlers`. `stop`
     may be called from any thread; everything else belongs to the thread that starts the group.
@@ -356,11 +357,12 @@ class WorkerGroup:
         threads: int = 4,
         n_threads: int | None = None,
         signal_handlers: bool = False,
+        async_concurrency: int = ASYNC_CONCURRENCY,
         **options: Any,
     ) -> None:
         self.channel_layer = channel_layer
         self.signal_handlers = signal_handlers
-        self.loop = ConsumerLoop(channel_layer)
+        self.loop = ConsumerLoop(channel_layer, async_concurrency)
         self.stream_threads = StreamThreads(n_threads or threads)
         self.workers = [
             Worker(channel_layer, signal_handlers=False, loop=self.loop, **options)

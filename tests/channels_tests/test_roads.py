@@ -123,7 +123,7 @@ class RoadTests(ChannelTestCase):
             "replies.py",  # acknowledgements
             "handler.py",  # parts of a response, built by the handler
             "streams.py",  # the same, of asynchronous streams
-            "eventloop.py",  # the notice `closed` to a thread of this process
+            "windows.py",  # the notice `closed` to a thread of this process
             "delay/consumers.py",  # checked by `Channel.checked`
             "delay/worker.py",  # a request that goes back to asgi.delay
         }

@@ -137,7 +137,7 @@ class AsyncTests(SiteCase):
             channel = self.ask("/stream")
             self.close(self.next(channel))
             self.answers(channel)
-            wait_until(lambda: not self.group.loop._number, "the end of the event")
+            wait_until(lambda: not self.group.loop._streams, "the end of the event")
             ids.add(self.group.workers[0].consumer_id)
         self.assertLessEqual(len(ids), 2)
 

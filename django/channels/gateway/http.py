@@ -159,18 +159,12 @@ class Request(ConnectionState):
     def reply(self, message: dict[str, Any]) -> list[Action]:
         """Handle a message on the reply channel."""
         actions: list[Action] = []
+        if message.get(WINDOW_CHANNEL):
+            actions += self._note_window(message[WINDOW_CHANNEL])
         if ACK in message or REPLIES in message:
             for each in message.get(REPLIES) or ():
                 actions += self._apply(each)
         elif "status" in message or "content" in message:
-            if self.phase == WAITING:
-                self._window_channel = message.get(WINDOW_CHANNEL)
-                if self._window_channel is not None:
-                    actions.append(self._own(self._window_channel))
-            elif self.phase == FINISHED and message.get(WINDOW_CHANNEL):
-                # The client left before the first part: the view must not wait for it to read.
-                self.channels += (message[WINDOW_CHANNEL],)
-                actions.append((SEND, message[WINDOW_CHANNEL], protocol.closed()))
             actions += self._apply(message)
         self.merge(message.get(SESSION))
         if BODY_CREDIT in message:
@@ -187,6 +181,17 @@ class Request(ConnectionState):
             self.in_flight = None
             actions += [(COUNT, "lost"), *self._fail(502), *self._next()]
         return actions
+
+    def _note_window(self, channel: str) -> list[Action]:
+        """Take note of the channel on which the sender of the response learns what was written."""
+        if self.phase == WAITING:
+            self._window_channel = channel
+            return [self._own(channel)]
+        if self.phase == FINISHED:
+            # The client left before the first part: the view must not wait for it to read.
+            self.channels += (channel,)
+            return [(SEND, channel, protocol.closed())]
+        return []
 
     def group(self, message: dict[str, Any]) -> list[Action]:
         """Handle a message to a group that the client is in: an answer, without any control keys."""

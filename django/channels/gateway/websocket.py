@@ -22,12 +22,14 @@ from ..protocol import (
     WEBSOCKET_CONNECT,
     WEBSOCKET_DISCONNECT,
     WEBSOCKET_RECEIVE,
+    WINDOW_CHANNEL,
 )
 from ..subprotocols import choose
 from .codes import FAILED, GOING_AWAY, GONE, NORMAL, OVERLOADED, RESTARTED, SENDABLE, TOO_BIG
 from .frames import MAX_FRAME, SMALL_FRAME, UNLIMITED, FrameQueue, FrameRoom
 from .handshake import HandshakeBuffer, answer_to_handshake, length_of
 from .state import COUNT, DISCARD, FINISH, LOG, SET_WILL, WRITE, Action, ConnectionState
+from .window import SocketWindow
 
 # The phases of a socket.
 CONNECTING = "connecting"  # connect is with the workers, the handshake is not answered
@@ -77,6 +79,7 @@ class WebSocket(ConnectionState):
         self._all_unread = UNLIMITED
         self._buffered = HandshakeBuffer()
         self._unread, self._unread_weight = [0, 0], [0, 0]  # by sender: OTHERS, OWN
+        self._window = SocketWindow()
 
     # What the client does.
 
@@ -109,7 +112,7 @@ class WebSocket(ConnectionState):
             return [(FINISH,)]
         self.close_code = code
         self._move("gone")
-        return [(DISCARD,), (FINISH,), *self._next()]
+        return [(DISCARD,), (FINISH,), *self._window.end(), *self._next()]
 
     @property
     def over(self) -> bool:
@@ -152,6 +155,8 @@ class WebSocket(ConnectionState):
         if ACK in message and message[ACK] != self.in_flight:
             # The layer was unavailable, so that the answer was sent twice. The client already has it.
             return actions
+        if WINDOW_CHANNEL in message:
+            return self._apply_windowed(message)
         for each in message.get(REPLIES) or ():
             actions += self._apply(each, sender=OWN)
         actions += self._merge_session(message.get(SESSION))
@@ -163,6 +168,14 @@ class WebSocket(ConnectionState):
                 actions += self._decide()
             actions += self._next()
         return actions
+
+    def _apply_windowed(self, message: dict[str, Any]) -> list[Action]:
+        """Handle replies of a consumer that waits until they are written."""
+        self._window.open(message[WINDOW_CHANNEL])
+        actions = []
+        for each in message[REPLIES]:
+            actions += self._window.mark(self._apply(each, sender=OWN))
+        return actions + (self._window.end() if self.phase in (CLOSING, CLOSED) else [])
 
     def _merge_session(self, patch: Any) -> list[Action]:
         """Apply what a consumer changed in the session, in the last will too."""
@@ -274,11 +287,16 @@ class WebSocket(ConnectionState):
             self._all_unread.used += len(value)
         return [(WRITE, {"type": "websocket.send", key: value}, sender)]
 
-    def written(self, event: dict[str, Any], sender: bool | None) -> list[Action]:
-        """Handle that the server has taken an event: the client reads. `sender` is None for no frame."""
+    def written(self, event: dict[str, Any], sender: Any) -> list[Action]:
+        """
+        Handle that the server has taken an event: the client reads. `sender` is OWN, OTHERS, the window of
+        the consumer that awaits its sends, or None for no frame.
+        """
         if sender is None:
             return []
         length = length_of(event)
+        if sender.__class__ is str:
+            return self._window.written(sender, event) + self.written(event, OWN)
         self._unread[sender] -= 1
         self._unread_weight[sender] -= length
         if sender:
@@ -386,6 +404,7 @@ class WebSocket(ConnectionState):
         return [
             (WRITE, {"type": "websocket.close", "code": code}, None),
             (FINISH,),
+            *self._window.end(),
             *self._next(),
         ]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Mapping
+from typing import TYPE_CHECKING, Any, Generator, Mapping
 
 from ..auth import channel_session_user
+from ..coroutines import unfinished
 from ..sessions import channel_session
 
 if TYPE_CHECKING:
@@ -28,10 +29,21 @@ class BaseConsumer:
     channel_session: bool = False
     channel_session_user: bool = False
 
+    #: What an asynchronous handler returned: it has not run yet. The worker awaits it.
+    unfinished: Any = None
+
     def __init__(self, message: Message, **kwargs: Any) -> None:
         self.message = message
         self.kwargs = kwargs
-        self.dispatch(message, **kwargs)
+        returned = self.dispatch(message, **kwargs)
+        if returned is not None:
+            self.unfinished = unfinished(returned)
+
+    def __await__(self) -> Generator[Any, Any, BaseConsumer]:
+        """Wait for the end of an asynchronous handler. Return this instance."""
+        if self.unfinished is not None:
+            yield from self.unfinished.__await__()
+        return self
 
     @classmethod
     def channel_names(cls) -> set[str]:

@@ -1,0 +1,71 @@
+"""
+Awaited sends: what `Channel.asend` and `Group.asend` do. They leave at once, without blocking the event loop.
+
+What a consumer sends to its own client this way waits while the client is slow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Callable
+
+from .coroutines import in_thread
+from .eventloop import Continued, current_event
+from .exceptions import ChannelFull, ClientDisconnected, RequestAborted
+from .outbox import PendingSend, outbox
+from .protocol import HTTP_REQUEST, window_units
+
+#: How far a consumer may be ahead of its client: units of a socket, parts of a response.
+SOCKET_WINDOW, RESPONSE_WINDOW = 32, 8
+
+#: Seconds that a consumer waits for a client that takes nothing.
+CLIENT_TIMEOUT = 300.0
+
+
+async def call_layer(function: Callable[..., Any], *args: Any) -> Any:
+    """Return what `function(*args)` returns, which calls a layer. It blocks no event loop."""
+    event = current_event()
+    if event is not None:
+        return await event.loop.call(function, *args)
+    return await in_thread(function, *args)
+
+
+async def send_now(send: PendingSend, deliver: Callable[[], Any]) -> None:
+    """
+    Send what the consumer has sent before, and then `send`: by `deliver`, unless a worker's event loop knows
+    better. Raises ChannelFull or LayerUnavailable, and ClientDisconnected if the consumer's client has gone.
+    """
+    slot = outbox.slot
+    if slot is None or slot.held is None:
+        await call_layer(deliver)
+        return
+    if slot.lock is None:
+        slot.lock = asyncio.Lock()
+    async with slot.lock:
+        event = current_event()
+        if event is None:
+            for each in outbox.take():
+                await in_thread(each.deliver)
+            await in_thread(deliver)
+        elif event.replies.is_own(send):
+            await _send_to_client(event, send)
+        else:
+            await event.loop.call(event.replies.send_ahead, outbox.take(), send)
+
+
+async def _send_to_client(event: Continued, send: PendingSend) -> None:
+    """Send to the client of `event`. Wait while it is slow."""
+    window, is_request = event.window, event.message.channel_name == HTTP_REQUEST
+    size = RESPONSE_WINDOW if is_request else SOCKET_WINDOW
+    units = 1 if is_request else window_units(send.message)
+    in_time = await window.below(size, CLIENT_TIMEOUT)
+    if window.is_closed or not in_time:
+        error = RequestAborted if is_request else ClientDisconnected
+        raise error(
+            "The client of this consumer has gone."
+            if window.is_closed
+            else "The client of this consumer took nothing for %g seconds." % CLIENT_TIMEOUT
+        )
+    if not await event.loop.call(event.replies.send_ahead, outbox.take(), send, window.name):
+        raise ChannelFull("The inbox of the gateway of %s is full." % send.name)
+    window.ahead += units

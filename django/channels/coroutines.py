@@ -1,0 +1,197 @@
+"""
+What a consumer is that must be awaited, and where its blocking calls run. No layer and no worker here.
+
+Asynchronous consumers run on the event loop of a worker, or on one of their own (`run_here`): in tests, and
+for a worker without a loop. `in_thread` has what blocks run in a thread that is right for the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import queue
+import threading
+from concurrent.futures import Future
+from typing import Any, Awaitable, Callable, Coroutine, Generator
+
+from .compat import SynchronousOnlyOperation, async_to_sync, sync_to_async
+from .thread_state import IN_CONTEXT_VARIABLES, apply_state, current_state
+
+#: How the consumer that runs has blocking calls run: `await caller(function, *args)`. None outside of one.
+_caller: contextvars.ContextVar[Any] = contextvars.ContextVar("channels_caller", default=None)
+
+
+def unfinished(returned: Any) -> Any:
+    """Return what must be awaited before a consumer that `returned` this has ended, or None."""
+    if inspect.isawaitable(returned):
+        # An instance of a class-based consumer has what its handler returned.
+        return getattr(returned, "unfinished", returned)
+    if inspect.isasyncgen(returned):
+        raise TypeError(
+            "A consumer cannot be an asynchronous generator: use `await message.reply_channel.asend(…)` in "
+            "place of `yield`."
+        )
+    return None
+
+
+def is_async(function: Any) -> bool:
+    """Return whether calling `function` returns a coroutine, as far as can be known."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004
+    )
+
+
+def call_blocking_with(caller: Callable[..., Awaitable[Any]]) -> None:
+    """Have `in_thread` use `caller` in the task that runs, and in the tasks that it starts."""
+    _caller.set(caller)
+
+
+async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
+    """Return what `function(*args)` returns, which may block. It runs in a thread, in this context."""
+    caller = _caller.get()
+    if caller is not None:
+        return await caller(function, *args)
+    context = contextvars.copy_context()
+    loop = asyncio.get_event_loop()
+    return await loop.run_in_executor(None, functools.partial(context.run, function, *args))
+
+
+def check_may_block(what: str, instead: str) -> None:
+    """
+    Raise SynchronousOnlyOperation if an asynchronous consumer runs here, whose event loop the call `what`
+    would block. `instead` is what to write.
+    """
+    # The private name is that of every version of asyncio; the public one raises where no loop runs.
+    if asyncio._get_running_loop() is not None and _caller.get() is not None:
+        raise SynchronousOnlyOperation(
+            "%s would block the event loop of an asynchronous consumer. Write: %s" % (what, instead)
+        )
+
+
+class Stepped:
+    """
+    An awaitable that runs `awaitable` with its own language, time zone and URLs, where Django keeps them for
+    each thread (until Django 3.0): they are exchanged whenever it begins to wait, and when it goes on.
+    """
+
+    def __init__(self, awaitable: Awaitable[Any], state: Any) -> None:
+        self._awaitable = awaitable
+        self._state = state
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        steps = self._awaitable.__await__()
+        resume: Callable[..., Any] = functools.partial(next, steps)
+        while True:
+            outer = current_state()
+            apply_state(self._state)
+            try:
+                waits_for = resume()
+            except StopIteration as end:
+                return end.value
+            finally:
+                self._state = current_state()
+                apply_state(outer)
+            try:
+                value = yield waits_for
+            except BaseException as error:
+                resume = functools.partial(steps.throw, error)
+            else:
+                resume = functools.partial(_send, steps, value)
+
+
+def _send(steps: Any, value: Any) -> Any:
+    return next(steps) if value is None else steps.send(value)
+
+
+def with_state(awaitable: Awaitable[Any], state: Any) -> Awaitable[Any]:
+    """Return an awaitable that runs with this state of Django, in a task of its own."""
+    if not IN_CONTEXT_VARIABLES:
+        return Stepped(awaitable, state)
+    apply_state(state)
+    return awaitable
+
+
+def run_here(awaitable: Awaitable[Any]) -> Any:
+    """
+    Run to its end what a consumer left to be awaited. Return or raise what it does.
+
+    It runs on an event loop of its own, in the context of the caller. What `in_thread` is given runs in this
+    thread, with its database connections. So does what `sync_to_async` is given, if asgiref is installed.
+    """
+    if async_to_sync is not None and asyncio._get_running_loop() is None:
+        return async_to_sync(_run_with_asgiref)(awaitable)
+    return _Runner().run(with_state(awaitable, current_state()))
+
+
+async def _run_with_asgiref(awaitable: Awaitable[Any]) -> Any:
+    before = _caller.get()
+    call_blocking_with(_call_by_asgiref)
+    try:
+        return await awaitable
+    finally:
+        call_blocking_with(before)  # asgiref gives the variables back to the caller
+
+
+async def _call_by_asgiref(function: Callable[..., Any], *args: Any) -> Any:
+    return await sync_to_async(function)(*args)
+
+
+class _Runner:
+    """Runs an awaitable on an event loop in another thread, and in this one what it asks for."""
+
+    def __init__(self) -> None:
+        #: (context, function, future) to call; None at the end.
+        self._calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def run(self, awaitable: Awaitable[Any]) -> Any:
+        result: Future[Any] = Future()
+        context = contextvars.copy_context()
+        thread = threading.Thread(
+            target=context.run,
+            args=(self._run_loop, awaitable, result),
+            name="channels-consumer",
+            daemon=True,
+        )
+        thread.start()
+        while True:
+            call = self._calls.get()
+            if call is None:
+                break
+            _carry_out(*call)
+        thread.join()
+        return result.result()
+
+    def _run_loop(self, awaitable: Awaitable[Any], result: Future[Any]) -> None:
+        call_blocking_with(self._call)
+        loop = asyncio.new_event_loop()
+        try:
+            result.set_result(loop.run_until_complete(_as_coroutine(awaitable)))
+        except BaseException as error:
+            result.set_exception(error)
+        finally:
+            loop.close()
+            self._calls.put(None)
+
+    async def _call(self, function: Callable[..., Any], *args: Any) -> Any:
+        future: Future[Any] = Future()
+        call = functools.partial(function, *args)
+        self._calls.put((contextvars.copy_context(), call, future))
+        return await asyncio.wrap_future(future)
+
+
+def _as_coroutine(awaitable: Awaitable[Any]) -> Coroutine[Any, Any, Any]:
+    async def run() -> Any:
+        return await awaitable
+
+    return run()
+
+
+def _carry_out(context: contextvars.Context, call: Callable[[], Any], future: Future[Any]) -> None:
+    try:
+        future.set_result(context.run(call))
+    except BaseException as error:
+        future.set_exception(error)

@@ -1,0 +1,122 @@
+"""
+Windows: how the event loop learns how far a client is behind, so that what is sent to it can wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, Callable
+
+from .exceptions import LayerUnavailable
+from .protocol import CLOSED, WRITTEN, closed
+
+if TYPE_CHECKING:
+    from .eventloop import Continued
+    from .layers.base import BaseChannelLayer
+
+logger = logging.getLogger("django.channels.worker")
+
+#: Seconds between two attempts to reach a layer that is unavailable.
+RECONNECT_INTERVAL = 1.0
+
+
+class Window:
+    """
+    How far the stream of one event is ahead of its gateway, which sends notices to the channel `name`.
+
+    Belongs to the event loop.
+    """
+
+    def __init__(self, name: str, event: Continued, forget: Callable[[Window], None]) -> None:
+        self.name = name
+        #: Messages that the gateway hasn't written or stored.
+        self.ahead = 0
+        self.is_closed = False
+        self._event = event
+        self._forget = forget
+        self._changed = asyncio.Event()
+
+    def notice(self, message: dict[str, Any]) -> None:
+        """Handle what the gateway has sent."""
+        if message.get(CLOSED):
+            self.is_closed = True
+            self._event.client_gone()
+        self.ahead = max(0, self.ahead - message.get(WRITTEN, 0))
+        self._changed.set()
+
+    async def below(self, number: int, seconds: float) -> bool:
+        """
+        Wait until it is ahead by less than `number`, or closed. Return False if nothing changes in `seconds`.
+        """
+        while self.ahead >= number and not self.is_closed:
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), seconds)
+            except asyncio.TimeoutError:
+                return False
+        return True
+
+    def close(self) -> None:
+        """Expect no more notices."""
+        self._forget(self)
+
+
+class Windows:
+    """
+    The windows of the event loop of a process. They share the queue of one channel, which the thread
+    "channels-windows" reads from the first window on.
+
+    Belongs to the event loop.
+    """
+
+    def __init__(self, layer: BaseChannelLayer) -> None:
+        self._layer = layer
+        self._loop: Any = None
+        self._windows: dict[str, Window] = {}
+        self._number = 0
+        self._prefix = ""
+
+    def open(self, event: Continued) -> Window:
+        """Return a Window for what `event` sends to its client."""
+        if not self._prefix:
+            self._prefix = "http.window.%s!" % uuid.uuid4().hex[:12]
+            self._loop = asyncio.get_event_loop()
+            threading.Thread(target=self._read, name="channels-windows", daemon=True).start()
+        self._number += 1
+        window = Window("%s%d" % (self._prefix, self._number), event, self._forget)
+        self._windows[window.name] = window
+        return window
+
+    def end(self) -> None:
+        """End the thread, when the loop has ended."""
+        if self._prefix:
+            try:
+                self._layer.deliver(self._prefix, closed())  # it wakes the thread
+            except Exception:
+                pass  # the thread ends when its call does
+
+    def _forget(self, window: Window) -> None:
+        self._windows.pop(window.name, None)
+
+    def _read(self) -> None:
+        """Pass the notices of gateways to the loop. Runs in the thread "channels-windows"."""
+        while not self._loop.is_closed():
+            try:
+                channel, message = self._layer.receive_many([self._prefix], block=True)
+                if message is not None:
+                    self._loop.call_soon_threadsafe(self._notice, channel, message)
+            except Exception as error:
+                if self._loop.is_closed():
+                    return
+                if not isinstance(error, LayerUnavailable):
+                    logger.exception("Notices of gateways could not be read; trying again:")
+                time.sleep(RECONNECT_INTERVAL)
+
+    def _notice(self, channel: str, message: dict[str, Any]) -> None:
+        window = self._windows.get(channel)
+        if window is not None:
+            window.notice(message)

@@ -1,0 +1,436 @@
+"""Asynchronous consumers on a whole worker in this process. The test is the gateway."""
+
+import asyncio
+import threading
+from unittest import mock
+
+from django.channels import Channel, Group, awaited, consume, route, worker
+from django.channels.compat import SynchronousOnlyOperation, get_script_prefix
+from django.channels.exceptions import (
+    ClientDisconnected,
+    ConsumeLater,
+    DenyConnection,
+    WebsocketCloseException,
+)
+from django.channels.layers.memory import MemoryChannelLayer
+from django.channels.signals import consumer_finished, consumer_started
+from django.channels.worker import Worker, WorkerGroup
+from django.test import SimpleTestCase, override_settings
+from django.utils import timezone, translation
+
+from .support.untimed import leave_out_run_times
+from .support.waiting import TIMEOUT, wait_until
+
+
+class AsyncCase(SimpleTestCase):
+    """A layer in memory, and a group of workers. The test is its gateway."""
+
+    def setUp(self):
+        leave_out_run_times(self)
+        self.layer = MemoryChannelLayer(capacity=5000)
+        self.layer.alias = "test"
+        self.number = 0
+        self.seen = []
+
+    def start(self, *routes, **options):
+        self.layer.routing = list(routes)
+        options.setdefault("threads", 1)
+        self.group = WorkerGroup(self.layer, **options)
+        self.group.start()
+        self.addCleanup(self.group.stop, TIMEOUT)
+
+    def channel(self, name):
+        return Channel(name, channel_layer=self.layer)
+
+    def send(self, channel="websocket.receive", **content):
+        """Send an event of a new connection. Return its reply channel."""
+        self.number += 1
+        name = "gateway.test%d!1" % self.number
+        event = dict({"path": "/", "event_id": 7, "reply_channel": name, "headers": []}, **content)
+        self.layer.send(channel, event)
+        return name
+
+    def next(self, channel):
+        """Return the next message to a client; wait for it."""
+        return wait_until(
+            lambda: self.layer.receive_many([channel])[1], "a message to the client", interval=0.002
+        )
+
+
+class FunctionTests(AsyncCase):
+    def test_what_it_sends_leaves_with_the_acknowledgement(self):
+        async def consumer(message):
+            message.reply_channel.send({"text": "one"})
+            await asyncio.sleep(0)
+            message.reply_channel.send({"text": message["text"] * 2})
+
+        self.start(route("websocket.receive", consumer))
+        self.assertEqual(
+            self.next(self.send(text="x")),
+            {"ack": 7, "replies": [{"text": "one"}, {"text": "xx"}]},
+        )
+
+    def test_many_wait_at_a_time_on_one_loop(self):
+        gate = {}
+
+        async def consumer(message):
+            event = gate.setdefault("event", asyncio.Event())
+            self.seen.append(threading.current_thread())
+            await event.wait()
+            message.reply_channel.send({"text": "done"})
+
+        self.start(route("websocket.receive", consumer))
+        clients = [self.send(text="x") for _ in range(60)]
+        wait_until(lambda: len(self.seen) == 60, "all consumers to wait")
+        self.assertEqual({each.name for each in self.seen}, {"channels-loop"})
+        self.group.loop._loop.call_soon_threadsafe(gate["event"].set)
+        for client in clients:
+            self.assertEqual(self.next(client)["replies"], [{"text": "done"}])
+        wait_until(lambda: len(self.layer._unacknowledged) <= 1, "the claims to end")
+
+    def test_it_ends_as_its_exception_asks(self):
+        async def denies(message):
+            message.reply_channel.send({"accept": True})
+            await asyncio.sleep(0)
+            raise DenyConnection()
+
+        async def closes(message):
+            message.reply_channel.send({"text": "bye"})
+            await asyncio.sleep(0)
+            raise WebsocketCloseException(3001)
+
+        async def fails(message):
+            message.reply_channel.send({"text": "so far"})
+            await asyncio.sleep(0)
+            raise {"exit": SystemExit, "key": KeyError}[message["text"]]("asked for")
+
+        self.start(
+            route("websocket.connect", denies),
+            route("websocket.disconnect", closes),
+            route("websocket.receive", fails),
+        )
+        self.assertEqual(
+            self.next(self.send("websocket.connect")), {"ack": 7, "replies": [{"close": True}]}
+        )
+        self.assertEqual(
+            self.next(self.send("websocket.disconnect")),
+            {"ack": 7, "replies": [{"text": "bye"}, {"close": 3001}]},
+        )
+        for kind in ("exit", "key"):
+            with self.assertLogs("django.channels.worker", "ERROR") as logs:
+                answer = self.next(self.send(text=kind))
+            self.assertEqual(answer, {"ack": 7, "replies": [{"text": "so far"}], "error": True})
+            self.assertIn("Error processing message with consumer", logs.output[0])
+            self.assertIn("fails", logs.output[0])
+
+    def test_consume_later_requeues_it_and_drops_what_it_sent(self):
+        async def consumer(message):
+            self.seen.append(message.get("__retries__", 0))
+            message.reply_channel.send({"text": "try %d" % len(self.seen)})
+            await asyncio.sleep(0)
+            if len(self.seen) < 3:
+                raise ConsumeLater()
+
+        self.start(route("websocket.receive", consumer))
+        self.assertEqual(self.next(self.send(text="x")), {"ack": 7, "replies": [{"text": "try 3"}]})
+        self.assertEqual(self.seen, [0, 1, 2])
+
+    def test_consume_later_ends_after_the_retries_of_the_worker(self):
+        async def consumer(message):
+            self.seen.append(1)
+            raise ConsumeLater()
+
+        self.start(route("websocket.receive", consumer), message_retries=2)
+        with self.assertLogs("django.channels.worker", "ERROR"):
+            self.assertEqual(self.next(self.send(text="x")), {"ack": 7, "error": True})
+        self.assertEqual(len(self.seen), 3)
+
+    def test_its_session_changes_leave_with_the_acknowledgement(self):
+        async def consumer(message):
+            await asyncio.sleep(0)
+            message.channel_session["count"] = message.channel_session.get("count", 0) + 1
+
+        self.start(route("websocket.receive", consumer))
+        answer = self.next(self.send(text="x", channel_session={"count": 4}))
+        self.assertEqual(answer["channel_session"], {"set": {"count": 5}, "removed": []})
+
+    def test_frames_of_a_batch_run_in_order_whatever_their_consumers_are(self):
+        async def waits(message):
+            await asyncio.sleep(0.01)
+            self.seen.append(message["text"])
+            message.channel_session["seen"] = list(self.seen)
+            message.reply_channel.send({"text": "async " + message["text"]})
+
+        def runs(message):
+            self.seen.append(message["text"])
+            message.reply_channel.send(
+                {"text": "%s of %s" % (message["text"], message.channel_session["seen"])}
+            )
+
+        self.start(route("websocket.receive", waits, text="^a"), route("websocket.receive", runs))
+        names = ["a1", "a2", "s1", "a3", "s2", "s3"]
+        client = self.send(frames=[{"text": name, "order": 1} for name in names])
+        answers = [self.next(client)]
+        while "ack" not in answers[-1]:
+            answers.append(self.next(client))
+        texts = [each["text"] for answer in answers for each in answer.get("replies", ())]
+        self.assertEqual(self.seen, names)
+        self.assertEqual(
+            texts,
+            ["async a1", "async a2", "s1 of ['a1', 'a2']", "async a3"]
+            + ["%s of %s" % (name, names[:4]) for name in ("s2", "s3")],
+        )
+
+    def test_a_batch_is_requeued_from_the_frame_that_asks_for_it(self):
+        async def consumer(message):
+            self.seen.append(message["text"])
+            await asyncio.sleep(0)
+            if self.seen.count("two") == 1 and message["text"] == "two":
+                raise ConsumeLater()
+
+        self.start(route("websocket.receive", consumer))
+        client = self.send(frames=[{"text": name} for name in ("one", "two", "three")])
+        self.assertEqual(self.next(client), {"ack": 7})
+        self.assertEqual(self.seen, ["one", "two", "two", "three"])
+
+    def test_signals_are_sent_around_it_and_never_on_the_loop(self):
+        def started(**kwargs):
+            self.seen.append(("started", threading.current_thread().name))
+
+        def finished(**kwargs):
+            self.seen.append(("finished", threading.current_thread().name))
+
+        consumer_started.connect(started, sender=Worker)
+        consumer_finished.connect(finished, sender=Worker)
+        self.addCleanup(consumer_started.disconnect, started, Worker)
+        self.addCleanup(consumer_finished.disconnect, finished, Worker)
+
+        async def consumer(message):
+            await asyncio.sleep(0)
+            self.seen.append(("runs", threading.current_thread().name))
+
+        self.start(route("websocket.receive", consumer))
+        self.next(self.send(text="x"))
+        self.assertEqual([each for each, _ in self.seen], ["started", "runs", "finished"])
+        self.assertEqual(self.seen[1][1], "channels-loop")
+        self.assertNotIn("channels-loop", (self.seen[0][1], self.seen[2][1]))
+
+    def test_each_has_its_own_language_time_zone_and_prefix(self):
+        gate = {}
+
+        async def consumer(message):
+            translation.activate(message["text"])
+            timezone.activate(timezone.get_fixed_timezone(int(message["path"][1:])))
+            self.seen.append(1)
+            await gate.setdefault("event", asyncio.Event()).wait()
+            zone = timezone.get_current_timezone_name()
+            text = " ".join([translation.get_language(), zone, get_script_prefix()])
+            message.reply_channel.send({"text": text})
+
+        self.start(route("websocket.receive", consumer))
+        clients = [
+            self.send(text=name, path="/%d" % number, root_path="/" + name)
+            for number, name in enumerate(["de", "fr", "ja"], 1)
+        ]
+        wait_until(lambda: len(self.seen) == 3, "all to wait")
+        self.group.loop._loop.call_soon_threadsafe(gate["event"].set)
+        texts = [self.next(client)["replies"][0]["text"] for client in clients]
+        self.assertEqual(texts, ["de +0001 /de/", "fr +0002 /fr/", "ja +0003 /ja/"])
+
+    def test_what_blocks_names_what_to_write(self):
+        async def consumer(message):
+            group = Group("g", channel_layer=self.layer)
+            for call in (
+                lambda: self.channel("c").send({"a": 1}, immediately=True),
+                lambda: group.send({"a": 1}, immediately=True),
+                lambda: group.add(message.reply_channel),
+                lambda: group.discard(message.reply_channel),
+                lambda: group.channels(),
+            ):
+                try:
+                    call()
+                except SynchronousOnlyOperation as error:
+                    self.seen.append(str(error).rpartition("Write: ")[2])
+
+        self.start(route("websocket.receive", consumer))
+        self.assertEqual(self.next(self.send(text="x")), {"ack": 7})
+        self.assertEqual(
+            self.seen,
+            [
+                "await channel.asend(…)",
+                "await group.asend(…)",
+                "await group.aadd(…)",
+                "await group.adiscard(…)",
+                "await group.achannels(…)",
+            ],
+        )
+
+    def test_one_without_a_place_waits(self):
+        gate = {}
+
+        async def consumer(message):
+            self.seen.append(message["text"])
+            await gate.setdefault("event", asyncio.Event()).wait()
+
+        self.start(route("websocket.receive", consumer), threads=2, async_concurrency=2)
+        clients = [self.send(text="x") for _ in range(5)]
+        wait_until(lambda: self.layer.counters.values().get("async_waits"), "one to wait")
+        self.assertEqual(len(self.seen), 2)
+        self.group.loop._loop.call_soon_threadsafe(gate["event"].set)
+        for client in clients:
+            self.assertEqual(self.next(client), {"ack": 7})
+
+    def test_it_runs_to_its_end_where_there_is_no_loop(self):
+        async def consumer(message):
+            await asyncio.sleep(0)
+            message.reply_channel.send({"text": translation.get_language()})
+
+        self.layer.routing = [route("websocket.receive", consumer)]
+        client = self.send(text="x")
+        with override_settings(LANGUAGE_CODE="sv"):
+            self.assertTrue(Worker(self.layer).run_once())
+        self.assertEqual(self.next(client), {"ack": 7, "replies": [{"text": "sv"}]})
+        self.assertEqual(consume.outbox.slot, None)
+
+
+class SendTests(AsyncCase):
+    def test_awaited_sends_leave_at_once_in_the_order_of_all_sends(self):
+        gate = {}
+
+        async def consumer(message):
+            gate["event"] = asyncio.Event()
+            message.reply_channel.send({"text": "one"})
+            self.channel("elsewhere").send({"first": 1})
+            await message.reply_channel.asend({"text": "two"})
+            self.seen.append(1)
+            await gate["event"].wait()
+            message.reply_channel.send({"text": "three"})
+            await self.channel("elsewhere").asend({"second": 2})
+
+        self.start(route("websocket.receive", consumer))
+        client = self.send(text="x")
+        wait_until(lambda: self.seen, "the consumer to wait")
+        before = [self.next(client), self.next(client)]
+        self.assertEqual(
+            [message["replies"] for message in before], [[{"text": "one"}], [{"text": "two"}]]
+        )
+        self.group.loop._loop.call_soon_threadsafe(gate["event"].set)
+        self.assertEqual(self.next(client)["replies"], [{"text": "three"}])
+        self.assertEqual(self.next(client), {"ack": 7})
+        self.assertEqual(self.next("elsewhere"), {"first": 1})
+        self.assertEqual(self.next("elsewhere"), {"second": 2})
+
+    def test_it_waits_while_its_client_is_behind(self):
+        async def consumer(message):
+            for number in range(100):
+                await message.reply_channel.asend({"text": str(number)})
+                self.seen.append(number)
+
+        self.start(route("websocket.receive", consumer))
+        client = self.send(text="x")
+        wait_until(lambda: len(self.seen) == awaited.SOCKET_WINDOW, "the window to be full")
+        sent = [self.next(client) for _ in range(awaited.SOCKET_WINDOW)]
+        self.assertEqual(self.layer.receive_many([client]), (None, None))
+        window = sent[0]["window_channel"]
+        self.layer.send(window, {"written": 8})
+        sent += [self.next(client) for _ in range(8)]
+        self.assertEqual(self.layer.receive_many([client]), (None, None))
+        self.layer.send(window, {"written": 1000})
+        sent += [self.next(client) for _ in range(32)]
+        self.layer.send(window, {"written": 1000})
+        sent += [self.next(client) for _ in range(100 - len(sent))]
+        self.assertEqual([each["replies"][0]["text"] for each in sent], list(map(str, range(100))))
+        self.assertEqual(self.next(client), {"ack": 7})
+
+    def test_it_learns_that_its_client_has_gone(self):
+        async def consumer(message):
+            try:
+                while True:
+                    await message.reply_channel.asend({"text": "token"})
+            except ClientDisconnected:
+                self.seen.append("gone")
+                raise
+
+        self.start(route("websocket.receive", consumer))
+        client = self.send(text="x")
+        self.layer.send(self.next(client)["window_channel"], {"closed": True})
+        answer = self.next(client)
+        while "ack" not in answer:
+            answer = self.next(client)
+        self.assertEqual(answer, {"ack": 7})
+        self.assertEqual(self.seen, ["gone"])
+
+    def test_groups_are_joined_and_sent_to(self):
+        async def consumer(message):
+            group = Group("room", channel_layer=self.layer)
+            await group.aadd("member")
+            self.seen.append(await group.achannels())
+            await group.asend({"text": "hello"})
+            await group.adiscard("member")
+            self.seen.append(await group.achannels())
+
+        self.start(route("websocket.receive", consumer))
+        self.assertEqual(self.next(self.send(text="x")), {"ack": 7})
+        self.assertEqual(self.seen, [["member"], []])
+        self.assertEqual(self.next("member"), {"text": "hello"})
+
+    def test_other_asynchronous_code_sends_too(self):
+        asyncio.run(self.channel("c").asend({"a": 1}))
+        self.assertEqual(self.next("c"), {"a": 1})
+
+
+class StopTests(AsyncCase):
+    def test_one_that_ends_in_time_is_answered(self):
+        async def consumer(message):
+            self.seen.append(1)
+            while not self.group.loop._stopping:
+                await asyncio.sleep(0.01)
+            message.reply_channel.send({"text": "in time"})
+
+        self.start(route("websocket.receive", consumer))
+        client = self.send(text="x")
+        wait_until(lambda: self.seen, "the consumer to run")
+        self.assertTrue(self.group.stop(TIMEOUT))
+        self.assertEqual(self.next(client), {"ack": 7, "replies": [{"text": "in time"}]})
+
+    def test_one_that_does_not_is_cancelled_and_counts_as_lost(self):
+        async def consumer(message):
+            try:
+                self.seen.append("runs")
+                await asyncio.Event().wait()
+            finally:
+                self.seen.append("cleared up")
+
+        self.start(route("websocket.receive", consumer))
+        client = self.send(text="x")
+        wait_until(lambda: self.seen, "the consumer to run")
+        self.assertFalse(self.group.stop(1.2))
+        self.assertEqual(self.seen, ["runs", "cleared up"])
+        self.assertEqual(self.layer.receive_many([client]), (None, None))
+        self.assertEqual(len(self.layer._unacknowledged), 1)
+
+    def test_one_that_was_cancelled_otherwise_has_failed(self):
+        async def consumer(message):
+            raise asyncio.CancelledError()
+
+        self.start(route("websocket.receive", consumer))
+        with self.assertLogs("django.channels.worker", "ERROR"):
+            self.assertEqual(self.next(self.send(text="x")), {"ack": 7, "error": True})
+
+
+class RedeliveredTests(AsyncCase):
+    def test_one_that_lost_a_worker_runs_alone(self):
+        running = []
+
+        async def consumer(message):
+            running.append(1)
+            self.seen.append(len(running))
+            await asyncio.sleep(0.01)
+            running.pop()
+
+        with mock.patch.object(worker, "REDELIVERED_DELAY", 0.0):
+            self.start(route("websocket.receive", consumer), threads=3)
+            clients = [self.send(text="x", redelivered=True) for _ in range(5)]
+            for client in clients:
+                self.assertEqual(self.next(client), {"ack": 7})
+        self.assertEqual(self.seen, [1] * 5)
