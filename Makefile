@@ -19,7 +19,8 @@
 #
 #   make patch       Django 1.10.8 with channels in it: a tree in build/, a patch file in dist/
 #   make test-patch  Django's own suite on both trees, then ours, then a site, then the add-on with it
-#   make test-1x     packages of 2016 to 2018 that require Channels 1.x, with this tree in its place (ROWS=api)
+#   make test-1x     packages of 2016 to 2018 that require Channels 1.x, and three projects written as in 2016
+#                 with a browser, with this tree in its place (ROWS=api, ROWS=projects)
 #   make dist        the add-on's wheel and sdist, in dist/
 #   make matrix      the wheel on every Django from 1.8 to 6.1: the tests, and a site (FULL=1: all tests in each row)
 #

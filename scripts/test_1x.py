@@ -4,6 +4,8 @@
 .cache/venvs), and runs the package's own tests, or those of tests/channels1_packages where it has
 none. Nothing of Channels 1.x is installed. If the registry can't be reached and an environment isn't
 there yet, the row is skipped, and the last line says so.
+
+The row "projects" runs the projects of tests/channels1_projects, with their own tests and in a browser.
 """
 
 import argparse
@@ -17,7 +19,17 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import make_dist
-from interpreters import BUILD, ROOT, CommandFailed, environment, find_python, python_of, run
+from interpreters import (
+    BUILD,
+    PINS_FOR_OLD_PYTHON,
+    ROOT,
+    CommandFailed,
+    environment,
+    find_python,
+    python_of,
+    run,
+)
+from smoke import SCALE
 
 LOGS = os.path.join(BUILD, "logs")
 
@@ -30,14 +42,21 @@ INSTALL_TIMEOUT = 180
 #: Seconds for looking whether the registry answers.
 PROBE_TIMEOUT = 20
 
+#: Seconds for the projects, which start servers and browsers.
+PROJECTS_TIMEOUT = 180 * SCALE
+
 OLD = ("3.7", ["Django==1.11.29"])
 NEW = ("3.11", ["Django==5.2.8"])
 
+#: What the projects need beside Django and Daphne. asgi_redis is that of this tree.
+PROJECTS_NEED = ["msgpack>=1.0", "redis>=5.0", "selenium>=4.11"]
+PROJECTS = ["channels1_projects.test_units", "channels1_projects.test_browser"]
+
 
 class Row:
-    """One package on one Django."""
+    """One package, or the projects, on one Django."""
 
-    def __init__(self, name, package, needs=(), on=OLD, own_tests=None, settings=None):
+    def __init__(self, name, package=None, needs=(), on=OLD, own_tests=None, settings=None):
         """`own_tests` is the label of the package's own tests, for which `settings` are theirs."""
         self.name, self.package, self.needs = name, package, list(needs)
         (self.python, django), self.own_tests = on, own_tests
@@ -45,7 +64,8 @@ class Row:
         self.settings = settings or "channels1_packages.settings"
 
     def __str__(self):
-        return f"{self.package} with {self.requirements[0]} on Python {self.python}"
+        what = self.package or "the projects of 2016"
+        return f"{what} with {self.requirements[0]} on Python {self.python}"
 
 
 ROWS = [
@@ -63,6 +83,8 @@ ROWS = [
     Row("jsonrpc", "django-channels-jsonrpc==1.2.0", ["six==1.16.0"], NEW),
     Row("haystack", "django-haystack-channels==0.0.3", ["django-haystack==2.8.1"]),
     Row("slack", "channels-slack-notifications==0.0.2", ["requests==2.31.0"], NEW),
+    Row("projects", needs=PROJECTS_NEED + PINS_FOR_OLD_PYTHON["3.7"]),
+    Row("projects", needs=PROJECTS_NEED + make_dist.extra("daphne"), on=NEW),
 ]
 
 
@@ -73,7 +95,7 @@ def install(rows, interpreter, wheel):
     path = python_of(environment("channels-1x", python, interpreter, needed, INSTALL_TIMEOUT))
     pip = [path, "-m", "pip", "--disable-pip-version-check"]
     found = run(pip + ["list", "--format=freeze"]).replace("_", "-").lower().split()
-    packages = sorted({row.package for row in rows})
+    packages = sorted({row.package for row in rows if row.package})
     missing = [each for each in packages if each.replace("_", "-").lower() not in found]
     if missing:
         run(pip + ["install", "--quiet", "--no-deps"] + missing, timeout=INSTALL_TIMEOUT)
@@ -82,30 +104,48 @@ def install(rows, interpreter, wheel):
 
 
 def run_tests(row, python, log):
-    """Run the row's tests; return the counts (passed, failed), or None without a result."""
+    """Run the row's tests; return the counts (passed, failed, skipped), or None without a result."""
+    if row.package is None:
+        return run_projects(python, log, PROJECTS_TIMEOUT)
     label = row.own_tests or f"channels1_packages.test_{row.name}"
     environ = dict(os.environ, DJANGO_SETTINGS_MODULE=row.settings, CHANNELS1_PACKAGE=row.name)
     environ["PYTHONPATH"] = os.path.join(ROOT, "tests") if row.own_tests is None else ""
+    command = [python, "-W", "ignore::DeprecationWarning", "-m", "django", "test", label]
+    return run_command(command, environ, log, TESTS_TIMEOUT)
+
+
+def run_projects(python, log, timeout, paths=()):
+    """Run the tests of tests/channels1_projects; `paths` go before others. Return as `run_tests`."""
+    paths = [*paths, os.path.join(ROOT, "tests"), os.path.join(ROOT, "asgi_redis")]
+    environ = dict(os.environ, PYTHONPATH=os.pathsep.join(paths), PYTHONDONTWRITEBYTECODE="1")
+    environ.pop("DJANGO_SETTINGS_MODULE", None)
+    return run_command([python, "-m", "unittest", "-v", *PROJECTS], environ, log, timeout)
+
+
+def run_command(command, environ, log, timeout):
+    """Run tests, with their output in the file `log`; return as `run_tests`."""
     with open(log, "wb") as stream:
         try:
             subprocess.call(
-                [python, "-W", "ignore::DeprecationWarning", "-m", "django", "test", label],
+                command,
                 cwd=LOGS,
                 env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                timeout=TESTS_TIMEOUT,
+                timeout=timeout,
             )
         except subprocess.TimeoutExpired:
-            stream.write(f"\nNot finished in {TESTS_TIMEOUT} s.\n".encode())
+            stream.write(f"\nNot finished in {timeout:g} s.\n".encode())
     with open(log, encoding="utf-8", errors="replace") as stream:
-        text = stream.read()
-    total = re.search(r"^Ran (\d+) tests?", text, re.M)
+        # The last result: the projects' own tests write theirs into a message before it.
+        text = stream.read().rpartition("\nRan ")[2]
+    total = re.match(r"(\d+) tests?", text)
     if total is None or total.group(1) == "0":
         return None
     bad = sum(int(each) for each in re.findall(r"(?:failures|errors)=(\d+)", text))
-    return int(total.group(1)) - bad, bad
+    skipped = sum(int(each) for each in re.findall(r"skipped=(\d+)", text))
+    return max(int(total.group(1)) - bad - skipped, 0), bad, skipped
 
 
 def registry_answers(interpreter):
@@ -144,8 +184,8 @@ def run_rows(rows, interpreter, wheel):
             results.append((row, text, (0, int(not skip), int(skip)), log))
             continue
         counts = run_tests(row, python, log)
-        text = "no result" if counts is None else "%d passed, %d failed" % counts
-        results.append((row, text, (*(counts or (0, 1)), 0), log))
+        text = "no result" if counts is None else "%d passed, %d failed, %d skipped" % counts
+        results.append((row, text, counts or (0, 1, 0), log))
     return results
 
 

@@ -1,0 +1,6 @@
+from django.contrib import admin
+
+from .models import Liveblog, Post
+
+admin.site.register(Liveblog)
+admin.site.register(Post)
