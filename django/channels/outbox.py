@@ -197,11 +197,18 @@ class Outbox(threading.local):
     @property
     def pending(self) -> list[PendingSend] | None:
         """The sends that wait, or None while no consumer runs."""
-        return None if self.held is None else self.held.sends
+        slot = _slot.get()
+        held = self._held if slot is None else slot.held
+        return None if held is None else held.sends
 
     def open(self, handshake: Handshake | None = None) -> Held | None:
         """Begin to hold sends. Return what a consumer around this one holds, for `close`."""
-        outer, self.held = self.held, Held([], [], handshake)
+        slot, held = _slot.get(), Held([], [], handshake)
+        # Not through `held`: this happens for every event.
+        if slot is None:
+            outer, self._held = self._held, held
+        else:
+            outer, slot.held = slot.held, held
         return outer
 
     def sign(self, layer: BaseChannelLayer, channel: str, message: Message) -> Message:
@@ -213,7 +220,11 @@ class Outbox(threading.local):
 
     def close(self, outer: Held | None = None) -> Held:
         """Stop holding sends. Return what was held."""
-        held, self.held = self.held, outer
+        slot = _slot.get()
+        if slot is None:
+            held, self._held = self._held, outer
+        else:
+            held, slot.held = slot.held, outer
         return held or Held([], [])
 
     def take(self) -> list[PendingSend]:

@@ -61,13 +61,20 @@ class site_defaults:
             set_script_prefix(self._prefix)
 
     def __exit__(self, *exc_info: Any) -> None:
-        if self._before is None and _is_clean():
-            return
-        before, defaults = self._before or _defaults(), _defaults()
-        if self._before is None and _only_urls_changed():
+        if self._before is None:
+            if _is_clean():
+                return
+            changed = contextvars.copy_context()
+            # As after each request, which sets no more than these two.
             set_script_prefix("/")
             set_urlconf(None)
+            if _is_clean():
+                return
+            only_urls = _only_urls_changed(changed)
         else:
+            only_urls = False
+        before, defaults = self._before or _defaults(), _defaults()
+        if not only_urls:
             apply_state(before)
         _thread.clean = contextvars.copy_context() if before == defaults else None
 
@@ -80,9 +87,9 @@ def _is_clean() -> bool:
         return False
 
 
-def _only_urls_changed() -> bool:
-    """Return whether only the prefix and the URLconf are not the defaults, as after each request."""
-    clean, now = _thread.clean, contextvars.copy_context()
+def _only_urls_changed(now: contextvars.Context) -> bool:
+    """Return whether only the prefix and the URLconf were not the defaults in the context `now`."""
+    clean = _thread.clean
     if not IN_CONTEXT_VARIABLES or clean is None or any(each not in now for each in clean):
         return False
     return _changed(clean, now) <= _url_variables

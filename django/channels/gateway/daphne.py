@@ -34,6 +34,8 @@ _CONTENT = ("http.response.body", "websocket.send")
 def _server_of(send: Any) -> Any:
     """Return Daphne's Server if `send` is a function of it, else None."""
     server = getattr(getattr(send, "func", None), "__self__", None)
+    if server is None:
+        return None
     is_daphne = any(each.__module__ == "daphne.server" for each in type(server).__mro__)
     return server if is_daphne else None
 

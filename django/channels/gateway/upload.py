@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Awaitable, Callable, Mapping, MutableMapp
 from ..log import RateLimit, shown
 from .limits import BODY_TOO_LARGE
 from .spool import Spool, SpoolFull, SpoolRoom
+from .watch import Watch, receives_in_any_task
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -95,7 +96,7 @@ class Upload:
         self._task: Any = (
             None  # the one that serves the request, while it waits for the first event
         )
-        self._reader: asyncio.Task[None] | None = None
+        self._reader: Any = None  # a task, or a Watch
         self._feeder: asyncio.Task[None] | None = None
         self._changed: asyncio.Future[None] | None = None
         self.complete = self.gone = False
@@ -167,7 +168,10 @@ class Upload:
     def follow(self, connection: Connection) -> None:
         """Tell `connection` from now on of the rest of the body, and of the client's end."""
         self.connection = connection
-        self._start()
+        if self.complete and receives_in_any_task(self._receive):
+            self._reader = Watch(self._receive(), self._take_last)
+        else:
+            self._start()
         if self.unfinished:
             self._feeder = self._loop.create_task(self._feed(connection))
 
@@ -245,12 +249,23 @@ class Upload:
             logger.exception(text, shown(self._scope["path"]))
             await self._take({"type": "http.disconnect"})
 
+    def _take_last(self, event: Mapping[str, Any] | None) -> None:
+        """Take in what follows a complete body: the client's end. None: a task is to look what it is."""
+        if event is None or event["type"] != "http.disconnect":
+            self._reader = None
+            self._start()
+        else:
+            self._client_left()
+
+    def _client_left(self) -> None:
+        self.gone = True
+        if self.connection is not None:
+            self.connection.perform(self.connection.state.gone())
+
     async def _take(self, event: Mapping[str, Any]) -> None:
         """Take in one event of the server."""
         if event["type"] == "http.disconnect":
-            self.gone = True
-            if self.connection is not None:
-                self.connection.perform(self.connection.state.gone())
+            self._client_left()
         elif not self.complete:
             data = event.get("body", b"")
             self._received += len(data)

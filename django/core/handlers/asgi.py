@@ -177,9 +177,11 @@ class ASGIHandler(BaseHandler):
         A view that is answered later ends here with a response, inside the transaction: an exception would
         roll it back.
         """
-        if self.answered_later:
-            view = self._catch_later(view)
         atomic: Callable[..., Any] = super().make_view_atomic(view)
+        # Without a transaction, the exception may leave the view: see `process_exception_by_middleware`.
+        # Django before 1.10 doesn't call that.
+        if self.answered_later and (atomic is not view or django.VERSION < (1, 10)):
+            atomic = super().make_view_atomic(self._catch_later(view))
         return atomic
 
     def _catch_later(self, view: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import Iterator
+from typing import Any
 
+import django
 from django.db import connections
+
+#: Since Django 4.1, a connection that this thread never used need not be made to be looked at.
+_all_options: dict[str, Any] = {"initialized_only": True} if django.VERSION >= (4, 1) else {}
 
 
 def _keep_open() -> None:
     """Stand in for a connection's `close_if_unusable_or_obsolete`."""
 
 
-@contextmanager
-def open_transactions_kept() -> Iterator[None]:
+class open_transactions_kept:
     """
-    While this runs, Django's receivers of `request_started` and `request_finished` close no connection of
-    this thread that is inside `transaction.atomic()`.
+    A context manager: while it runs, Django's receivers of `request_started` and `request_finished` close no
+    connection of this thread that is inside `transaction.atomic()`.
 
     Under WSGI, no transaction can be open when these signals are sent. A consumer can call a view, or encode
     a response, inside a transaction. To close its connection would drop what it has saved.
     """
-    kept = [each for each in connections.all() if each.in_atomic_block]
-    # A guard inside another one leaves the removal to the outer one.
-    kept = [each for each in kept if "close_if_unusable_or_obsolete" not in vars(each)]
-    for connection in kept:
-        connection.close_if_unusable_or_obsolete = _keep_open
-    try:
-        yield
-    finally:
-        for connection in kept:
+
+    __slots__ = ("_kept",)
+
+    def __enter__(self) -> None:
+        # A guard inside another one leaves the removal to the outer one.
+        self._kept: list[Any] = [
+            each
+            for each in connections.all(**_all_options)
+            if each.in_atomic_block and "close_if_unusable_or_obsolete" not in vars(each)
+        ]
+        for connection in self._kept:
+            connection.close_if_unusable_or_obsolete = _keep_open
+
+    def __exit__(self, *exc_info: Any) -> None:
+        for connection in self._kept:
             del connection.close_if_unusable_or_obsolete
