@@ -8,15 +8,15 @@ as `request.user` is.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, Iterator
 
 from django.utils.functional import SimpleLazyObject
 
+from .decorators import decorate
 from .sessions import (
     ChannelSession,
     channel_and_http_session,
     channel_session,
-    decorate,
     http_session,
 )
 from .types import AnyConsumer
@@ -59,6 +59,11 @@ def _get_user(session: Any) -> Any:
     return AnonymousUser() if session is None else auth.get_user(_Holder(session))
 
 
+def load_user(message: Any) -> None:
+    """Look up the user of a message now. An asynchronous consumer must not, because that may block."""
+    message.user.is_authenticated  # noqa: B018
+
+
 def _http_user(session: Any) -> Any:
     """
     Return the user of an HTTP session.
@@ -78,11 +83,11 @@ def _http_user(session: Any) -> Any:
 def channel_session_user(func: AnyConsumer) -> AnyConsumer:
     """Give the consumer `message.user`, from the channel session, and `message.channel_session`."""
 
-    def around(message: Any, run: Any) -> Any:
+    def around(message: Any) -> Iterator[None]:
         message.user = session_user(message.channel_session)
-        return run()
+        yield
 
-    return channel_session(decorate(func, around))
+    return channel_session(decorate(func, around, load_user))
 
 
 def http_session_user(func: AnyConsumer) -> AnyConsumer:
@@ -92,11 +97,11 @@ def http_session_user(func: AnyConsumer) -> AnyConsumer:
     For messages that carry cookies: `http.request` and `websocket.connect`.
     """
 
-    def around(message: Any, run: Any) -> Any:
+    def around(message: Any) -> Iterator[None]:
         message.user = _http_user(message.http_session)
-        return run()
+        yield
 
-    return http_session(decorate(func, around))
+    return http_session(decorate(func, around, load_user))
 
 
 def channel_session_user_from_http(func: AnyConsumer) -> AnyConsumer:
@@ -107,13 +112,13 @@ def channel_session_user_from_http(func: AnyConsumer) -> AnyConsumer:
     message that carries no session leaves the channel session's user as it is.
     """
 
-    def around(message: Any, run: Any) -> Any:
+    def around(message: Any) -> Iterator[None]:
         if message.http_session is not None:
             transfer_user(message.http_session, message.channel_session)
         message.user = session_user(message.channel_session)
-        return run()
+        yield
 
-    return http_session(channel_session(decorate(func, around)))
+    return http_session(channel_session(decorate(func, around, load_user)))
 
 
 def channel_and_http_session_user_from_http(func: AnyConsumer) -> AnyConsumer:

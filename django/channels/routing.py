@@ -5,6 +5,7 @@ Routing: which consumer handles a message, by its channel and by regular express
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from typing import (
     TYPE_CHECKING,
@@ -294,15 +295,26 @@ def _consumer(consumer: str | Consumer | ConsumerClass) -> Any:
                 "The consumer %r isn't callable: write a function, a class, or its dotted path."
                 % (consumer,)
             )
-        return consumer
+        return _checked(consumer)
     module_name, _, name = consumer.rpartition(".")
     try:
-        return getattr(importlib.import_module(module_name), name)
+        found = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InvalidRoute(
             "The consumer %r cannot be imported: %s. Write its dotted path, such as "
             "'mysite.consumers.ws_connect'." % (consumer, error)
         ) from error
+    return _checked(found)
+
+
+def _checked(consumer: Any) -> Any:
+    """Return a consumer. Raises InvalidRoute for one that would run to its first `yield` only."""
+    if inspect.isasyncgenfunction(consumer):
+        raise InvalidRoute(
+            "The consumer %r is an asynchronous generator, which would do nothing: use "
+            "`await message.reply_channel.asend(…)` in place of `yield`." % (consumer,)
+        )
+    return consumer
 
 
 def _compile(filters: Mapping[str, str | bytes | Pattern[str]]) -> Filters:

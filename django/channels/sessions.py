@@ -9,12 +9,11 @@ HTTP session is Django's. The cookie of a handshake or request names it.
 from __future__ import annotations
 
 import copy
-import functools
 import hashlib
 import logging
 import re
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Callable, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Callable, Iterator, cast
 
 from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
@@ -22,6 +21,7 @@ from django.http import QueryDict, parse_cookie
 from django.utils.functional import SimpleLazyObject
 
 from .compat import SessionEnded, save_existing_session
+from .decorators import ConsumerT, decorate
 from .exceptions import ChannelSocketException
 from .layers.messages import clean
 from .protocol import SESSION, SessionPatch, make_patch
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from .message import Message
 
 logger = logging.getLogger("django.channels")
-
-ConsumerT = TypeVar("ConsumerT", bound=Callable[..., Any])
 
 #: Where a channel session remembers the key of the HTTP session that it was opened with.
 HTTP_SESSION_KEY = "_http_session_key"
@@ -138,34 +136,6 @@ def session_for_reply_channel(reply_channel: str) -> ChannelSession:
     return ChannelSession({}, reply_channel)
 
 
-def decorate(func: ConsumerT, around: Callable[[Message, Callable[[], Any]], Any]) -> ConsumerT:
-    """
-    Return a consumer that calls `around(message, run)`; `run()` calls `func`.
-
-    `func` may be a method: its message is then the second argument, or the attribute `message` of a
-    class-based consumer.
-    """
-
-    @functools.wraps(func)
-    def inner(*args: Any, **kwargs: Any) -> Any:
-        message = _message_of(args, kwargs)
-        return around(message, functools.partial(func, *args, **kwargs))
-
-    return cast(ConsumerT, inner)
-
-
-def _message_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    from .message import Message
-
-    for value in args[:2]:
-        if isinstance(value, Message):
-            return value
-    if "message" in kwargs:
-        return kwargs["message"]
-    own = getattr(args[0], "message", None)
-    return own if isinstance(own, Message) else args[0]
-
-
 def channel_session(func: ConsumerT) -> ConsumerT:
     """
     Give the consumer `message.channel_session`, which persists as long as the connection does.
@@ -175,14 +145,14 @@ def channel_session(func: ConsumerT) -> ConsumerT:
     the message a session.
     """
 
-    def around(message: Message, run: Callable[[], Any]) -> Any:
+    def around(message: Message) -> Iterator[None]:
         if message.reply_channel is None and message.channel_session is None:
             raise ValueError(
                 "The message on %s has no reply_channel, so it belongs to no connection and "
                 "cannot have a channel_session: forward the reply_channel with it."
                 % message.channel.name
             )
-        return run()
+        yield
 
     return decorate(func, around)
 
@@ -212,13 +182,14 @@ def http_session(func: ConsumerT) -> ConsumerT:
     session of a message without a session cookie.
     """
 
-    def around(message: Any, run: Callable[[], Any]) -> Any:
+    def around(message: Any) -> Iterator[None]:
         if hasattr(message, "http_session"):
-            return run()
+            yield
+            return
         message.http_session = existing_session(http_session_key(message))
-        return _save_after(run, lambda: message.http_session)
+        yield from _save_after(lambda: message.http_session)
 
-    return decorate(func, around)
+    return decorate(func, around, closes=True)
 
 
 def channel_and_http_session(func: ConsumerT) -> ConsumerT:
@@ -229,21 +200,22 @@ def channel_and_http_session(func: ConsumerT) -> ConsumerT:
     remembered in the channel session. Later events of the connection find it there.
     """
 
-    def around(message: Any, run: Callable[[], Any]) -> Any:
+    def around(message: Any) -> Iterator[None]:
         if hasattr(message, "http_session"):
             remember_http_session(message)
-            return run()
+            yield
+            return
         key = http_session_key(message)
         if key is None:
             key = message.channel_session.get(HTTP_SESSION_KEY)
         message.http_session = existing_session(key)
         remember_http_session(message)
         try:
-            return _save_after(run, lambda: message.http_session)
+            yield from _save_after(lambda: message.http_session)
         finally:
             _follow_key(message, message.http_session)
 
-    return channel_session(decorate(func, around))
+    return channel_session(decorate(func, around, closes=True))
 
 
 def remembered_http_session(func: ConsumerT) -> ConsumerT:
@@ -252,10 +224,11 @@ def remembered_http_session(func: ConsumerT) -> ConsumerT:
     `message.http_session` is first used. If the key of a session is known, the attribute is never None.
     """
 
-    def around(message: Any, run: Callable[[], Any]) -> Any:
+    def around(message: Any) -> Iterator[None]:
         if hasattr(message, "http_session"):
             remember_http_session(message)
-            return run()
+            yield
+            return
         key = message.channel_session.get(HTTP_SESSION_KEY)
         found: list[Any] = []
 
@@ -265,12 +238,16 @@ def remembered_http_session(func: ConsumerT) -> ConsumerT:
 
         message.http_session = SimpleLazyObject(find) if key else None
         try:
-            return _save_after(run, lambda: found[0] if found else None)
+            yield from _save_after(lambda: found[0] if found else None)
         finally:
             if found:
                 _follow_key(message, found[0])
 
-    return channel_session(decorate(func, around))
+    def load(message: Any) -> None:
+        if message.http_session is not None:
+            message.http_session.session_key  # noqa: B018  (this reads it)
+
+    return channel_session(decorate(func, around, load, closes=True))
 
 
 def remember_http_session(message: Any) -> None:
@@ -333,18 +310,17 @@ def existing_session(session_key: str | None) -> Any:
     return session if session.session_key and not session.modified else None
 
 
-def _save_after(run: Callable[[], Any], session: Callable[[], Any]) -> Any:
+def _save_after(session: Callable[[], Any]) -> Iterator[None]:
     """Run the consumer, then save its HTTP session, also if the consumer ended by closing the socket."""
     try:
-        result = run()
+        yield
     except ChannelSocketException:
         _save(session())
         raise
     except SessionEnded:  # the consumer called `save`
         logger.info("A consumer ended early, because its HTTP session was deleted meanwhile.")
-        return None
+        return
     _save(session())
-    return result
 
 
 def _save(session: Any) -> None:

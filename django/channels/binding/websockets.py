@@ -17,7 +17,8 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DatabaseError
 
 from ..compat import set_related
-from ..generic.websockets import WebsocketMultiplexer, decode_json
+from ..generic.json_text import decode_json
+from ..generic.websockets import WebsocketMultiplexer
 from .base import Binding
 from .fields import (
     assign,

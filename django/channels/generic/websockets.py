@@ -7,18 +7,17 @@ directions, as Channels 1.1 documents them.
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, cast
-
-from django.core.serializers.json import DjangoJSONEncoder
+import functools
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, cast
 
 from ..auth import channel_session_user, channel_session_user_from_http
 from ..channel import Group
+from ..coroutines import in_thread, unfinished
 from ..exceptions import BadFrame, SendNotAvailableOnDemultiplexer
-from ..layers.messages import MAX_NESTING
 from ..sessions import channel_and_http_session, remembered_http_session
 from ..subprotocols import first_offered
 from .base import BaseConsumer
+from .json_text import decode_json, encode_json
 
 if TYPE_CHECKING:
     from ..channel import Channel
@@ -70,42 +69,38 @@ class WebsocketConsumer(BaseConsumer):
         """Return the names of the groups that this socket joins on connect and leaves on disconnect."""
         return self.groups or []
 
-    def raw_connect(self, message: Message, **kwargs: Any) -> None:
+    def raw_connect(self, message: Message, **kwargs: Any) -> Any:
         """Join the groups, then call `connect`."""
         for name in self.connection_groups(**kwargs):
             Group(name, channel_layer=message.channel_layer).add(message.reply_channel)
-        self.connect(message, **kwargs)
+        return self.connect(message, **kwargs)
 
-    def connect(self, message: Message, **kwargs: Any) -> None:
+    def connect(self, message: Message, **kwargs: Any) -> Any:
         """Accept the handshake. An override may refuse it with `close`."""
-        self.accept(first_offered(message.get("subprotocols") or (), self.subprotocols))
+        return self.accept(first_offered(message.get("subprotocols") or (), self.subprotocols))
 
-    def accept(self, subprotocol: str | None = None) -> None:
+    def accept(self, subprotocol: str | None = None) -> Any:
         """Accept the handshake, with a `subprotocol` that the client offered."""
-        answer: dict[str, Any] = {"accept": True}
-        if subprotocol is not None:
-            answer["subprotocol"] = subprotocol
-        self.message.reply_channel.send(answer)
+        self.message.reply_channel.send(acceptance(subprotocol))
 
-    def raw_disconnect(self, message: Message, **kwargs: Any) -> None:
+    def raw_disconnect(self, message: Message, **kwargs: Any) -> Any:
         """Leave the groups, then call `disconnect`."""
         for name in self.connection_groups(**kwargs):
             Group(name, channel_layer=message.channel_layer).discard(message.reply_channel)
-        self.disconnect(message, **kwargs)
+        return self.disconnect(message, **kwargs)
 
-    def disconnect(self, message: Message, **kwargs: Any) -> None:
+    def disconnect(self, message: Message, **kwargs: Any) -> Any:
         """Do nothing. Override it for what must happen when the socket has closed."""
 
     # Frames.
 
-    def raw_receive(self, message: Message, **kwargs: Any) -> None:
+    def raw_receive(self, message: Message, **kwargs: Any) -> Any:
         """Call `receive` with the frame, as text or as bytes."""
         if message.get("text") is not None:
-            self.receive(text=message["text"], **kwargs)
-        else:
-            self.receive(bytes=message["bytes"], **kwargs)
+            return self.receive(text=message["text"], **kwargs)
+        return self.receive(bytes=message["bytes"], **kwargs)
 
-    def receive(self, *args: Any, **kwargs: Any) -> None:
+    def receive(self, *args: Any, **kwargs: Any) -> Any:
         """
         Do nothing. Override it as `receive(self, text=None, bytes=None, **kwargs)`: it is called for each
         frame, with either `text` or `bytes`. (The signature here lets a subclass take other arguments.)
@@ -113,7 +108,7 @@ class WebsocketConsumer(BaseConsumer):
 
     def send(
         self, text: str | None = None, bytes: bytes | None = None, close: Close = False
-    ) -> None:
+    ) -> Any:
         """
         Send a frame to this socket, then close it if `close` is True or a close code.
 
@@ -122,7 +117,7 @@ class WebsocketConsumer(BaseConsumer):
         """
         if "multiplexer" in self.kwargs:
             raise SendNotAvailableOnDemultiplexer()
-        self.message.reply_channel.send(_frame(text, bytes, close))
+        self.message.reply_channel.send(make_frame(text, bytes, close))
 
     @classmethod
     def group_send(
@@ -131,11 +126,11 @@ class WebsocketConsumer(BaseConsumer):
         text: str | None = None,
         bytes: bytes | None = None,
         close: Close = False,
-    ) -> None:
+    ) -> Any:
         """Send a frame to every socket in the group `name`; arguments as for `send`."""
-        Group(name).send(_frame(text, bytes, close))
+        Group(name).send(make_frame(text, bytes, close))
 
-    def close(self, status: int | None = None) -> None:
+    def close(self, status: int | None = None) -> Any:
         """Close this socket with the code `status` (int), or 1000. During connect, refuse it."""
         self.message.reply_channel.send({"close": status or True})
 
@@ -152,7 +147,16 @@ def _user_decorator(message: Message) -> Callable[[Consumer], Consumer]:
     return channel_session_user
 
 
-def _frame(text: str | None, bytes: bytes | None, close: Close) -> dict[str, Any]:
+def acceptance(subprotocol: str | None) -> dict[str, Any]:
+    """Return the reply that accepts a handshake."""
+    answer: dict[str, Any] = {"accept": True}
+    if subprotocol is not None:
+        answer["subprotocol"] = subprotocol
+    return answer
+
+
+def make_frame(text: str | None, bytes: bytes | None, close: Close) -> dict[str, Any]:
+    """Return the reply that sends a frame, and then closes the socket if `close` says so."""
     if text is None and bytes is None:
         raise ValueError(
             "A frame needs text or bytes. To close the socket without a frame, call close()."
@@ -170,26 +174,26 @@ class JsonWebsocketConsumer(WebsocketConsumer):
     `receive` gets the decoded `content`. `send` and `group_send` encode what they are given.
     """
 
-    def raw_receive(self, message: Message, **kwargs: Any) -> None:
+    def raw_receive(self, message: Message, **kwargs: Any) -> Any:
         if message.get("text") is None:
             raise BadFrame("A JSON socket takes text frames, but the client sent a binary one.")
         try:
             content = self.decode_json(message["text"])
         except (ValueError, RecursionError) as error:
             raise BadFrame("The frame isn't JSON: %s" % str(error)[:200]) from None
-        self.receive(content, **kwargs)
+        return self.receive(content, **kwargs)
 
-    def receive(self, content: Any, **kwargs: Any) -> None:
+    def receive(self, content: Any, **kwargs: Any) -> Any:
         """Do nothing. Override it: it is called for each frame with its decoded `content`."""
 
-    def send(self, content: Any, close: Close = False) -> None:  # type: ignore[override]  # as in 1.1
+    def send(self, content: Any, close: Close = False) -> Any:  # type: ignore[override]  # as in 1.1
         """Send `content` to this socket as JSON, then close it if `close` is True or a close code."""
         super().send(text=self.encode_json(content), close=close)
 
     @classmethod
     def group_send(  # type: ignore[override]  # as in Channels 1.1
         cls, name: str, content: Any, close: Close = False
-    ) -> None:
+    ) -> Any:
         """Send `content` as JSON to every socket in the group `name`."""
         super().group_send(name, text=cls.encode_json(content), close=close)
 
@@ -202,70 +206,6 @@ class JsonWebsocketConsumer(WebsocketConsumer):
     def encode_json(cls, content: Any) -> str:
         """Return `content` as JSON text. It may hold what Django's JSON encoder takes."""
         return encode_json(content)
-
-
-def decode_json(text: str) -> Any:
-    """
-    Return the value that JSON `text` encodes. Raises ValueError if it isn't JSON, if it is nested more than
-    MAX_NESTING levels deep, and for numbers that JSON doesn't have (NaN, Infinity) or that are too large.
-    """
-    try:
-        value = json.loads(
-            text, parse_constant=_not_a_number, parse_float=_finite, parse_int=_short_integer
-        )
-    except RecursionError:
-        raise _too_deep() from None
-    if text.count("[") + text.count("{") > MAX_NESTING:
-        _check_nesting(value)
-    return value
-
-
-def _check_nesting(value: Any) -> None:
-    """Raise ValueError for a value with more than MAX_NESTING levels. Don't use recursion."""
-    level = [value] if isinstance(value, (dict, list)) else []
-    for _ in range(MAX_NESTING):
-        level = [
-            each
-            for parent in level
-            for each in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(each, (dict, list))
-        ]
-        if not level:
-            return
-    raise _too_deep()
-
-
-def _too_deep() -> ValueError:
-    return ValueError("It is nested more than %d levels deep." % MAX_NESTING)
-
-
-#: Digits of an integer. Reading one takes time that grows with their square.
-_MAX_DIGITS = 4300
-
-
-def _not_a_number(text: str) -> Any:
-    raise ValueError("%s is not JSON." % text)
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if number in (float("inf"), float("-inf")):
-        raise ValueError("The number is too large.")
-    return number
-
-
-def _short_integer(text: str) -> int:
-    if len(text) > _MAX_DIGITS:
-        raise ValueError("The number is too long.")
-    return int(text)
-
-
-def encode_json(content: Any) -> str:
-    """Return `content` as JSON text, by Django's encoder."""
-    return cast(str, _encoder.encode(content))
-
-
-_encoder = DjangoJSONEncoder()
 
 
 class WebsocketMultiplexer:
@@ -282,7 +222,7 @@ class WebsocketMultiplexer:
         self.stream = stream
         self.reply_channel = reply_channel
 
-    def send(self, payload: Any) -> None:
+    def send(self, payload: Any) -> Any:
         """Send `payload` to the socket, on this stream."""
         self.reply_channel.send(self.encode(self.stream, payload))
 
@@ -297,10 +237,10 @@ class WebsocketMultiplexer:
         Return the message that sends `payload` on `stream`. With `close` (True or a close code), it also
         closes the socket.
         """
-        return _frame(cls.encode_json({"stream": stream, "payload": payload}), None, close)
+        return make_frame(cls.encode_json({"stream": stream, "payload": payload}), None, close)
 
     @classmethod
-    def group_send(cls, name: str, stream: str, payload: Any, close: Close = False) -> None:
+    def group_send(cls, name: str, stream: str, payload: Any, close: Close = False) -> Any:
         """Send `payload` on `stream` to every socket in the group `name`."""
         Group(name).send(cls.encode(stream, payload, close))
 
@@ -317,16 +257,16 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
     consumers: Mapping[str, Consumer] = {}
     multiplexer_class: type[WebsocketMultiplexer] = WebsocketMultiplexer
 
-    def connect(self, message: Message, **kwargs: Any) -> None:
+    def connect(self, message: Message, **kwargs: Any) -> Any:
         """Pass the handshake to every stream's consumer, then accept (unless one has refused)."""
-        self._to_every_stream(message, kwargs)
-        super().connect(message, **kwargs)
+        accept = functools.partial(super().connect, message, **kwargs)
+        return self._to_every_stream(message, kwargs, accept)
 
-    def disconnect(self, message: Message, **kwargs: Any) -> None:
+    def disconnect(self, message: Message, **kwargs: Any) -> Any:
         """Pass the disconnect to every stream's consumer."""
-        self._to_every_stream(message, kwargs)
+        return self._to_every_stream(message, kwargs)
 
-    def receive(self, content: Any, **kwargs: Any) -> None:
+    def receive(self, content: Any, **kwargs: Any) -> Any:
         """
         Pass the frame to its stream's consumer.
 
@@ -346,32 +286,68 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
         # The same Message, so that its user, its sessions and other attributes stay.
         message, frame = self.message, self.message.content
         message.content = dict(frame, text=self.encode_json(content["payload"]))
+        waiting = None
         try:
-            self._to_stream(stream, message, kwargs)
+            waiting = self._to_stream(stream, message, kwargs)
+        finally:
+            if waiting is None:
+                message.content = frame
+        return None if waiting is None else self._receive_on(waiting, message, frame)
+
+    @staticmethod
+    async def _receive_on(waiting: Any, message: Message, frame: dict[str, Any]) -> None:
+        try:
+            await waiting
         finally:
             message.content = frame
 
-    def send(self, *args: Any, **kwargs: Any) -> None:
+    def send(self, *args: Any, **kwargs: Any) -> Any:
         """Raise SendNotAvailableOnDemultiplexer: a stream's consumer sends through its `multiplexer`."""
         raise SendNotAvailableOnDemultiplexer()
 
     @classmethod
     def group_send(  # type: ignore[override]  # as in Channels 1.1
         cls, name: str, stream: str, payload: Any, close: Close = False
-    ) -> None:
+    ) -> Any:
         """Send `payload` on `stream` to every socket in the group `name`."""
-        cls.multiplexer_class.group_send(name, stream, payload, close)
+        return cls.multiplexer_class.group_send(name, stream, payload, close)
 
     @classmethod
     def encode(cls, stream: str, payload: Any, close: Close = False) -> dict[str, Any]:
         """Return the message that sends `payload` on `stream`: for `Group.send` and `Channel.send`."""
         return cls.multiplexer_class.encode(stream, payload, close)
 
-    def _to_every_stream(self, message: Message, kwargs: dict[str, Any]) -> None:
-        for stream in self.consumers:
-            self._to_stream(stream, message, kwargs)
+    def _to_every_stream(
+        self, message: Message, kwargs: dict[str, Any], then: Callable[[], Any] = lambda: None
+    ) -> Any:
+        """Call the consumer of each stream, in order, and then `then()`."""
+        streams = iter(self.consumers)
+        for stream in streams:
+            waiting = self._to_stream(stream, message, kwargs)
+            if waiting is not None:
+                return self._to_other_streams(waiting, streams, message, kwargs, then)
+        return then()
 
-    def _to_stream(self, stream: str, message: Message, kwargs: dict[str, Any]) -> None:
+    async def _to_other_streams(
+        self,
+        waiting: Any,
+        streams: Iterator[str],
+        message: Message,
+        kwargs: dict[str, Any],
+        then: Callable[[], Any],
+    ) -> None:
+        """Go on with the streams after that of an asynchronous consumer."""
+        await waiting
+        for stream in streams:
+            waiting = await in_thread(self._to_stream, stream, message, kwargs)
+            if waiting is not None:
+                await waiting
+        waiting = unfinished(then())
+        if waiting is not None:
+            await waiting
+
+    def _to_stream(self, stream: str, message: Message, kwargs: dict[str, Any]) -> Any:
+        """Call the consumer of a stream. Return what must be awaited, or None."""
         multiplexer = self.multiplexer_class(stream, self.message.reply_channel)
         multiplexer.demultiplexer = self
-        self.consumers[stream](message, multiplexer=multiplexer, **kwargs)
+        return unfinished(self.consumers[stream](message, multiplexer=multiplexer, **kwargs))

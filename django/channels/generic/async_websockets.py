@@ -1,0 +1,108 @@
+"""
+Class-based consumers for WebSockets whose handlers are asynchronous: plain, JSON, and several streams.
+
+They are the classes of `generic.websockets` with awaited sends: what `await self.send(…)` sends leaves at
+once, and waits while the client is slow. In either module, each handler may be `def` or `async def`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..channel import Group
+from ..exceptions import SendNotAvailableOnDemultiplexer
+from ..subprotocols import first_offered
+from .websockets import (
+    JsonWebsocketConsumer,
+    WebsocketConsumer,
+    WebsocketDemultiplexer,
+    WebsocketMultiplexer,
+    acceptance,
+    make_frame,
+)
+
+if TYPE_CHECKING:
+    from ..message import Message
+    from ..types import Close
+
+
+class AsyncWebsocketConsumer(WebsocketConsumer):
+    """
+    A WebsocketConsumer for `async def connect`, `receive` and `disconnect`, with `await self.send(…)`,
+    `await self.accept(…)`, `await self.close(…)` and `await self.group_send(…)`.
+    """
+
+    async def connect(self, message: Message, **kwargs: Any) -> None:
+        """Accept the handshake. An override may refuse it with `await self.close()`."""
+        await self.accept(first_offered(message.get("subprotocols") or (), self.subprotocols))
+
+    async def accept(self, subprotocol: str | None = None) -> None:
+        """Accept the handshake now, with a `subprotocol` that the client offered."""
+        await self.message.reply_channel.asend(acceptance(subprotocol))
+
+    async def send(
+        self, text: str | None = None, bytes: bytes | None = None, close: Close = False
+    ) -> None:
+        """
+        Send a frame to this socket now, then close it if `close` is True or a close code.
+
+        Waits while the client is slow. Raises ClientDisconnected if it has gone, and otherwise as
+        `WebsocketConsumer.send`.
+        """
+        if "multiplexer" in self.kwargs:
+            raise SendNotAvailableOnDemultiplexer()
+        await self.message.reply_channel.asend(make_frame(text, bytes, close))
+
+    @classmethod
+    async def group_send(
+        cls,
+        name: str,
+        text: str | None = None,
+        bytes: bytes | None = None,
+        close: Close = False,
+    ) -> None:
+        """Send a frame now to every socket in the group `name`; arguments as for `send`."""
+        await Group(name).asend(make_frame(text, bytes, close))
+
+    async def close(self, status: int | None = None) -> None:
+        """Close this socket now with the code `status` (int), or 1000. During connect, refuse it."""
+        await self.message.reply_channel.asend({"close": status or True})
+
+
+class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer, JsonWebsocketConsumer):
+    """An AsyncWebsocketConsumer whose frames are JSON text: `receive` gets the decoded `content`."""
+
+    async def send(self, content: Any, close: Close = False) -> None:  # type: ignore[override]
+        """Send `content` to this socket now as JSON, then close it if `close` is True or a close code."""
+        await super().send(text=self.encode_json(content), close=close)
+
+    @classmethod
+    async def group_send(  # type: ignore[override]
+        cls, name: str, content: Any, close: Close = False
+    ) -> None:
+        """Send `content` now as JSON to every socket in the group `name`."""
+        await super().group_send(name, text=cls.encode_json(content), close=close)
+
+
+class AsyncWebsocketMultiplexer(WebsocketMultiplexer):
+    """One stream of a demultiplexed socket, with awaited sends."""
+
+    async def send(self, payload: Any) -> None:
+        """Send `payload` to the socket now, on this stream."""
+        await self.reply_channel.asend(self.encode(self.stream, payload))
+
+    @classmethod
+    async def group_send(cls, name: str, stream: str, payload: Any, close: Close = False) -> None:
+        """Send `payload` now on `stream` to every socket in the group `name`."""
+        await Group(name).asend(cls.encode(stream, payload, close))
+
+
+class AsyncWebsocketDemultiplexer(  # type: ignore[misc]  # group_send has a stream, as in Channels 1.1
+    WebsocketDemultiplexer, AsyncJsonWebsocketConsumer
+):
+    """
+    A WebsocketDemultiplexer with awaited sends. The consumers of its streams may be of either kind; each of
+    them gets an AsyncWebsocketMultiplexer.
+    """
+
+    multiplexer_class = AsyncWebsocketMultiplexer

@@ -1,0 +1,74 @@
+"""JSON as frames carry it: Django's encoder, and a decoder that refuses what would cost too much."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+from django.core.serializers.json import DjangoJSONEncoder
+
+from ..layers.messages import MAX_NESTING
+
+
+def decode_json(text: str) -> Any:
+    """
+    Return the value that JSON `text` encodes. Raises ValueError if it isn't JSON, if it is nested more than
+    MAX_NESTING levels deep, and for numbers that JSON doesn't have (NaN, Infinity) or that are too large.
+    """
+    try:
+        value = json.loads(
+            text, parse_constant=_not_a_number, parse_float=_finite, parse_int=_short_integer
+        )
+    except RecursionError:
+        raise _too_deep() from None
+    if text.count("[") + text.count("{") > MAX_NESTING:
+        _check_nesting(value)
+    return value
+
+
+def _check_nesting(value: Any) -> None:
+    """Raise ValueError for a value with more than MAX_NESTING levels. Don't use recursion."""
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(MAX_NESTING):
+        level = [
+            each
+            for parent in level
+            for each in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(each, (dict, list))
+        ]
+        if not level:
+            return
+    raise _too_deep()
+
+
+def _too_deep() -> ValueError:
+    return ValueError("It is nested more than %d levels deep." % MAX_NESTING)
+
+
+#: Digits of an integer. Reading one takes time that grows with their square.
+_MAX_DIGITS = 4300
+
+
+def _not_a_number(text: str) -> Any:
+    raise ValueError("%s is not JSON." % text)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError("The number is too large.")
+    return number
+
+
+def _short_integer(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError("The number is too long.")
+    return int(text)
+
+
+def encode_json(content: Any) -> str:
+    """Return `content` as JSON text, by Django's encoder."""
+    return cast(str, _encoder.encode(content))
+
+
+_encoder = DjangoJSONEncoder()
