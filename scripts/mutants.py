@@ -81,7 +81,7 @@ GROUPS = [
         ["django/channels/%s.py" % name for name in ("worker", "consume", "replies", "outbox")],
         ADDON,
         ["test_worker*", "test_consume*", "test_replies*", "test_on_commit", "test_sessions"]
-        + ["test_view_consumer", "test_generic", "test_gateway_faults"],
+        + ["test_view_consumer", "test_generic", "test_gateway_faults", "test_security"],
     ),
     Group(
         "database",
@@ -92,10 +92,8 @@ GROUPS = [
     Group(
         "engine",
         ["django/channels/layers/engine/*.py", "django/channels/layers/*.py"],
-        REDIS,  # whose layer is the quickest of those over the engine
-        ["channels_tests.test_engine*", "channels_tests.test_memory_layer*", "test_standalone"]
-        + ["channels_tests.test_conformance*", "channels_tests.test_worker*", "test_counters"]
-        + ["test_recovery", "channels_tests.test_directory_layer"],
+        ADDON,
+        ["test_engine*", "test_memory_layer*", "test_directory_layer"],
     ),
     Group(
         "redis",

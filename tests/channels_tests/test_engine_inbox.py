@@ -298,6 +298,11 @@ class ThreadedInboxTests(unittest.TestCase):
             await self.until(lambda: len(self.batches()) == 5)
         self.assertEqual(len(refused), 4)
         self.assertEqual(self.sent()[-3:], ['{"n": 1}', '{"bad": 2}', '{"n": 3}'])
+        # After these three, messages share batches again.
+        self.inbox.send("work", {"n": 4}, self.failures.append)
+        self.inbox.send("work", {"n": 5}, self.failures.append)
+        await self.until(lambda: '{"n": 5}' in self.sent())
+        self.assertEqual(len(self.batches()), 6)
 
     @in_loop
     async def test_what_one_turn_wants_leaves_in_one_batch(self):

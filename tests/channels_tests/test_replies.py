@@ -235,6 +235,13 @@ class OrderTests(WorkerTestCase):
         self.assertEqual(self.received(name), [protocol.ack(1)])
 
 
+class OutboxTests(SimpleTestCase):
+    def test_only_a_consumer_that_runs_can_be_continued(self):
+        with self.assertRaisesRegex(RuntimeError, "No consumer runs"):
+            outbox.continue_with(None, None)
+        self.assertIsNone(outbox.pending)
+
+
 class ConsumeLaterTests(WorkerTestCase):
     def frames(self, *orders):
         return [{"text": "x", "order": order} for order in orders]

@@ -21,6 +21,7 @@ from django.db import connections as aliases
 from django.db.utils import load_backend
 
 from ...exceptions import LayerUnavailable
+from ..engine.records import Result
 from . import deadlines
 
 if TYPE_CHECKING:
@@ -226,20 +227,20 @@ class Connections:
             self._give_up(connection, error)
         self._put(connection)
 
-    def transaction(self, work: Callable[[Connection], Any], single: bool = False) -> Any:
+    def transaction(self, work: Callable[[Connection], Result], single: bool = False) -> Result:
         """
         Return `work(connection)`, run between BEGIN and COMMIT, or as it is if it is a `single` statement.
         It runs again if it lost against another transaction.
         """
         return self._repeat(lambda: self._transaction(work, single))
 
-    def statement(self, work: Callable[[Connection], Any]) -> Any:
+    def statement(self, work: Callable[[Connection], Result]) -> Result:
         """
         Return `work(connection)`, which executes one statement. It runs again if it lost against another
         transaction. Raises as `lend` does, but never Conflict.
         """
 
-        def run() -> Any:
+        def run() -> Result:
             with self.lend() as connection:
                 if not connection.explicit:
                     return work(connection)
@@ -250,7 +251,7 @@ class Connections:
 
         return self._repeat(run)
 
-    def _repeat(self, run: Callable[[], Any]) -> Any:
+    def _repeat(self, run: Callable[[], Result]) -> Result:
         attempt, began = 0, time.monotonic()
         while True:
             try:
@@ -263,7 +264,7 @@ class Connections:
                     ) from error
                 time.sleep(0.002 * attempt)
 
-    def _transaction(self, work: Callable[[Connection], Any], single: bool) -> Any:
+    def _transaction(self, work: Callable[[Connection], Result], single: bool) -> Result:
         connection, locked = None, False
         try:
             connection = self._get()

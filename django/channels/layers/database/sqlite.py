@@ -232,10 +232,9 @@ class SQLiteStore(DatabaseStore):
     )
 
     def write(self, name: str, parameters: dict[str, Any]) -> int:
-        count: int = self.connections.transaction(
+        return self.connections.transaction(
             lambda connection: connection.run(self.sql[name], parameters), single=True
         )
-        return count
 
     def insert(self, rows: list[Row], topics: Sequence[str] = ()) -> None:
         self.connections.transaction(

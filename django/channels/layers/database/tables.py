@@ -12,6 +12,7 @@ import time
 from typing import Any, Callable, Dict, Iterator, Sequence
 
 from ... import protocol
+from ..engine.records import Result
 from ..engine.store import Unreadable
 from ..engine.transactions import TransactionStore
 from ..names import queue_of
@@ -89,15 +90,11 @@ class Tables(TransactionStore):
 
     def write(self, name: str, parameters: dict[str, Any]) -> int:
         """Execute one statement that writes; return the number of rows it changed."""
-        count: int = self.connections.statement(lambda each: each.run(self.sql[name], parameters))
-        return count
+        return self.connections.statement(lambda each: each.run(self.sql[name], parameters))
 
     def read(self, name: str, parameters: dict[str, Any]) -> list[Any]:
         """Execute one statement that reads; return its rows."""
-        rows: list[Any] = self.connections.statement(
-            lambda each: each.rows(self.sql[name], parameters)
-        )
-        return rows
+        return self.connections.statement(lambda each: each.rows(self.sql[name], parameters))
 
     def many(self, name: str, row_name: str, rows: list[Row]) -> tuple[str, dict[str, Any]]:
         """Return a statement with {rows}, and its parameters, for `rows` (dicts)."""
@@ -122,8 +119,8 @@ class Tables(TransactionStore):
         if part:
             yield part
 
-    def transaction(self, work: Callable[[Connection], Any]) -> Any:
-        def run(connection: Connection) -> tuple[Any, set[str], bool]:
+    def transaction(self, work: Callable[[Connection], Result]) -> Result:
+        def run(connection: Connection) -> tuple[Result, set[str], bool]:
             connection.changed, connection.below = set(), False
             return work(connection), connection.changed, connection.below
 

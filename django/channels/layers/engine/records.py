@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Sequence, TypeVar
 
 from ..names import inbox_of
 from .store import Store
@@ -16,12 +16,15 @@ from .store import Store
 if TYPE_CHECKING:
     from .store import Entry, Outgoing, Will
 
+#: What a transaction returns.
+Result = TypeVar("Result")
+
 
 class RecordStore(Store):
     """What a `TransactionStore` has to define, besides what it leaves abstract of `Store`. Thread-safe."""
 
     @abstractmethod
-    def transaction(self, work: Callable[[Any], Any]) -> Any:
+    def transaction(self, work: Callable[[Any], Result]) -> Result:
         """
         Return `work(tx)`, which happens as one step among all processes, or not at all. It may be called
         again. Raises LayerUnavailable. Afterwards, wake the readers of what was changed.

@@ -101,14 +101,12 @@ class TransactionStore(RecordStore):
     # Messages.
 
     def send(self, items: Sequence[Outgoing]) -> Sequence[int]:
-        refused: Sequence[int] = self.transaction(lambda tx: self.put(tx, items))
-        return refused
+        return self.transaction(lambda tx: self.put(tx, items))
 
     def take(self, channels: Sequence[str], block: bool = False) -> Entry | None:
         self._local.version = self.waiters.version
         channels = self._turned(channels)
-        entry: Entry | None = self.transaction(lambda tx: self.take_next(tx, channels))
-        return entry
+        return self.transaction(lambda tx: self.take_next(tx, channels))
 
     def claim(
         self, consumer: str, process: str, channels: Sequence[str], block: bool = False
@@ -183,15 +181,13 @@ class TransactionStore(RecordStore):
                 self._end(tx, name)
             return done
 
-        recovered: Recovered = self.transaction(work)
-        return recovered
+        return self.transaction(work)
 
     def expire(self, decide: Callable[[Entry], Action]) -> Recovered:
         def work(tx: Any) -> Recovered:
             return self._carry_out(tx, self.take_expired(tx), decide, Recovered([], []))
 
-        expired: Recovered = self.transaction(work)
-        return expired
+        return self.transaction(work)
 
     def sweep(self) -> dict[str, int]:
         found: Iterable[Entry] = self.transaction(lambda tx: self.take_expired(tx, False))
@@ -297,15 +293,13 @@ class TransactionStore(RecordStore):
                 self.put(tx, [item._replace(unlimited=True)])
             return item is not None
 
-        found: bool = self.transaction(work)
-        return found
+        return self.transaction(work)
 
     def drop_dead_letters(self, ids: Sequence[str]) -> int:
         def work(tx: Any) -> int:
             return sum(self.take_dead(tx, id) is not None for id in ids)
 
-        dropped: int = self.transaction(work)
-        return dropped
+        return self.transaction(work)
 
     def flush(self) -> None:
         def work(tx: Any) -> None:
@@ -321,8 +315,7 @@ class TransactionStore(RecordStore):
             self.drop_from(tx, name, acked)
             return self.look_in(tx, name, limit)
 
-        found: Sequence[Entry] = self.transaction(work)
-        return found
+        return self.transaction(work)
 
     def gateway_batch(
         self,
@@ -341,8 +334,7 @@ class TransactionStore(RecordStore):
                 self.remove_member(tx, group, channel)
             return self.put(tx, sends)
 
-        refused: Sequence[int] = self.transaction(work)
-        return refused
+        return self.transaction(work)
 
     def subscribe(self, name: str, callback: Callable[[], None]) -> None:
         self._subscribers[name] = callback
