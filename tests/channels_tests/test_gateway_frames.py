@@ -153,16 +153,19 @@ class GatewayTests(unittest.TestCase):
         client = ["192.0.2.%d" % number, 1]
         scope = {"type": "websocket", "path": "/", "headers": [], "client": client}
         events = iter([{"type": "websocket.connect"}])
+        accepted = asyncio.get_event_loop().create_future()
 
         async def receive():
             for event in events:
                 return event
             await asyncio.sleep(0)
+            await accepted
             self.read.append(number)
             return {"type": "websocket.receive", "bytes": b"x" * 60 * KB}
 
         async def send(event):
-            pass
+            if event["type"] == "websocket.accept":
+                accepted.set_result(None)
 
         await self.layer.gateway(scope, receive, send)
 

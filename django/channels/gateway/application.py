@@ -216,8 +216,7 @@ class Gateway:
     # WebSocket.
 
     async def _websocket(self, scope: Scope, receive: ServerReceive, send: ServerSend) -> None:
-        event = await receive()
-        if event["type"] != "websocket.connect":
+        if (await receive())["type"] != "websocket.connect":
             return
         correct_scope(scope, send)
         status = check_head(self.limits, scope)
@@ -225,19 +224,22 @@ class Gateway:
             await self.refusals.refuse(scope, send, status)
             return
         self._advice.check(receive)
-        message = connect_event(scope)
-        connection = self._open(WebSocket, message, send, SocketConnection)
-        state = connection.state
-        state.known_subprotocols = known_subprotocols()
-        state.use_rooms(self._enter_room(connection), self.unread)
-        connection.perform([state.last_will()])
-        connection.perform(state.connect(message))
-        deadline = self.loop.call_later(ACCEPT_TIMEOUT, lambda: connection.perform(state.timeout()))
+        connection = self._open_websocket(scope, send)
         try:
             await connection.serve(receive)
         finally:
-            deadline.cancel()
             self._end_websocket(connection)
+
+    def _open_websocket(self, scope: Scope, send: ServerSend) -> SocketConnection:
+        message = connect_event(scope)
+        connection: SocketConnection = self._open(WebSocket, message, send, SocketConnection)
+        state = connection.state
+        state.known_subprotocols = known_subprotocols()
+        state.use_rooms(self._enter_room(connection), self.unread)
+        connection.deadline = self.loop.call_later(ACCEPT_TIMEOUT, connection.give_up_handshake)
+        connection.perform([state.last_will()])
+        connection.perform(state.connect(message))
+        return connection
 
     def _end_websocket(self, connection: SocketConnection) -> None:
         state = connection.state

@@ -23,6 +23,9 @@ logger = logging.getLogger("django.channels.gateway")
 #: Seconds that a server gets to end a connection that this side has closed.
 CLOSE_TIMEOUT = 10.0
 
+#: An empty set takes 200 bytes, and many sockets are in no group.
+NO_GROUPS: frozenset[str] = frozenset()
+
 #: ASGI 3's `send`.
 ServerSend = Callable[[Dict[str, Any]], Awaitable[None]]
 
@@ -61,7 +64,8 @@ class Connection:
         self.channel: str = state.reply_channel
         self.gateway = gateway
         self.state = state
-        self.groups: set[str] = set()
+        #: A set as soon as it is in one.
+        self.groups: Any = NO_GROUPS
         #: Whom its events count for (see turns.py).
         self.client: ClientKey = ("", state.reply_channel)
         #: Of the event in flight: its lane, its id, when it was sent, and whether no other was in flight.

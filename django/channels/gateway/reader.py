@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..exceptions import LayerUnavailable
 from ..protocol import GROUP, GROUP_ADD, GROUP_DISCARD, GROUP_MESSAGE, RESET
+from .connection import NO_GROUPS
 from .prepared import GroupFrame
 
 if TYPE_CHECKING:
@@ -106,11 +107,13 @@ class InboxReader:
             if connection is None or connection.detached:
                 self.inbox.group_discard(group, channel)
             else:
+                connection.groups = connection.groups or set()
                 connection.groups.add(group)
                 self.groups.setdefault(group, {})[connection] = None
         elif GROUP_DISCARD in message:
             if connection is not None:
-                connection.groups.discard(message[GROUP_DISCARD])
+                if connection.groups:
+                    connection.groups.discard(message[GROUP_DISCARD])
                 self._leave(message[GROUP_DISCARD], connection)
         elif connection is not None:
             state, flight = connection.state, connection.flight
@@ -135,7 +138,7 @@ class InboxReader:
         for group in connection.groups:
             self._leave(group, connection)
             self.inbox.group_discard(group, connection.channel)
-        connection.groups.clear()
+        connection.groups = NO_GROUPS
 
     def _leave(self, group: str, connection: Connection) -> None:
         members = self.groups.get(group)
@@ -153,7 +156,7 @@ class InboxReader:
         resets = []
         # First all states: an event that waits is not sent in place of another one that has ended.
         for connection in list(self.connections.values()):
-            connection.groups.clear()
+            connection.groups = NO_GROUPS
             resets.append((connection, connection.state.reset(connection.channel in told)))
         for connection, actions in resets:
             if connection.flight is not None:

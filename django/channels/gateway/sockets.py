@@ -56,6 +56,7 @@ class SocketConnection(Connection):
     """
 
     __slots__ = (
+        "deadline",
         "error",
         "_direct",
         "_has_ended",
@@ -67,6 +68,10 @@ class SocketConnection(Connection):
 
     def __init__(self, gateway: Gateway, state: Any, send: ServerSend) -> None:
         super().__init__(gateway, state, send)
+        # An empty deque would take 600 bytes. What waits for a client is bounded, and mostly nothing.
+        self._outgoing = []
+        #: Ends a handshake that isn't answered in time.
+        self.deadline: asyncio.TimerHandle | None = None
         #: What `send` raised. Then nothing more is written.
         self.error: BaseException | None = None
         #: Whether the server's `send` may be called outside a task of its own.
@@ -87,12 +92,20 @@ class SocketConnection(Connection):
         Read until the client has gone, or the server had time to end a connection that this side has closed.
         """
         task: Any = asyncio.current_task()
-        self.reader = task
-        reading: Any = self._read(receive)
         if task is None:  # a server may call the gateway outside a task
-            reading = self.reader = asyncio.ensure_future(reading)
+            task = asyncio.ensure_future(self.serve(receive))
+            try:
+                await task
+            finally:
+                task.cancel()
+            return
+        self.reader = task
+        state, idle = self.state, self.gateway.idle
         try:
-            await reading
+            while not self.is_gone:
+                if not state.reading:
+                    await self.may_read()
+                self._hear(await receive(), idle)
         except asyncio.CancelledError:
             if not self._is_cut:
                 raise
@@ -100,24 +113,19 @@ class SocketConnection(Connection):
                 task.uncancel()
         finally:
             self._has_ended = self._is_writing = True
-            for each in (self._timer, self.overdue, self.writer, None if task else self.reader):
+            for each in (self._timer, self.deadline, self.overdue, self.writer):
                 if each is not None:
                     each.cancel()
 
-    async def _read(self, receive: ServerReceive) -> None:
-        state, idle = self.state, self.gateway.idle
-        while True:
-            if not state.reading:
-                await self.may_read()
-            event = await receive()
-            if idle is not None:
-                idle.heard(self)
-            if event["type"] == "websocket.receive":
-                self.perform(state.frame(event.get("text"), event.get("bytes")))
-            elif event["type"] == "websocket.disconnect":
-                self.is_gone = True
-                self.perform(state.gone(event.get("code") or codes.GONE))
-                return
+    def _hear(self, event: MutableMapping[str, Any], idle: Any) -> None:
+        """Take in an event of the client."""
+        if idle is not None:
+            idle.heard(self)
+        if event["type"] == "websocket.receive":
+            self.perform(self.state.frame(event.get("text"), event.get("bytes")))
+        elif event["type"] == "websocket.disconnect":
+            self.is_gone = True
+            self.perform(self.state.gone(event.get("code") or codes.GONE))
 
     def _end_reading(self, pauses: int) -> None:
         """
@@ -133,6 +141,11 @@ class SocketConnection(Connection):
     def _await_end(self) -> None:
         loop, seconds = self.gateway.loop, connection.CLOSE_TIMEOUT
         self._timer = loop.call_later(seconds, self._end_reading, self._pauses)
+
+    def give_up_handshake(self) -> None:
+        """Deny a handshake that isn't answered yet."""
+        self.deadline = None
+        self.perform(self.state.timeout())
 
     # Writing.
 
@@ -181,7 +194,7 @@ class SocketConnection(Connection):
             if not steps or event["type"] == "websocket.close":
                 self._continue()
                 break
-            outgoing.popleft()
+            outgoing.pop(0)
             try:
                 self._step(event, note)
             except Exception as error:
@@ -206,7 +219,7 @@ class SocketConnection(Connection):
                 await suspended
                 self.perform(self.state.written(event, note))
             while self._outgoing:
-                _, event, note = self._outgoing.popleft()
+                _, event, note = self._outgoing.pop(0)
                 await self._give(event)
                 self.perform(self.state.written(event, note))
         except asyncio.CancelledError:  # an Exception until Python 3.7 goes
