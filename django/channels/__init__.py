@@ -17,8 +17,12 @@ if not settle(__name__):
 
     globals().update((name, unavailable) for name in __all__)
     default_app_config = __name__ + ".old_python.InertConfig"
-elif django.VERSION < (3, 2):  # later versions find the AppConfig by themselves
-    default_app_config = __name__ + ".apps.ChannelsConfig"
+else:
+    from .habits import install
+
+    install()
+    if django.VERSION < (3, 2):  # later versions find the AppConfig by themselves
+        default_app_config = __name__ + ".apps.ChannelsConfig"
 
 # Not the one of `typing`, and no annotations here: a Python that is too old must reach the check above.
 TYPE_CHECKING = False

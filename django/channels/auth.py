@@ -8,7 +8,7 @@ as `request.user` is.
 from __future__ import annotations
 
 import functools
-from typing import Any, Iterator
+from typing import TYPE_CHECKING, Any, Iterator
 
 from django.utils.functional import SimpleLazyObject
 
@@ -129,3 +129,9 @@ def channel_and_http_session_user_from_http(func: AnyConsumer) -> AnyConsumer:
     `channel_and_http_session` does.
     """
     return channel_and_http_session(channel_session_user_from_http(func))
+
+
+if not TYPE_CHECKING:
+    from .habits import former_names
+
+    __getattr__ = former_names(__name__)

@@ -13,11 +13,13 @@ from django.views.decorators.debug import sensitive_variables
 
 from .asgi import channel_layers
 from .backends import import_backend
+from .consume import consumer_name
 from .gateway.limits import make_limits
 from .layers.engine.layer import EngineLayer
 from .log import shown
 from .protocol import EVENT_CHANNELS, event_keys
-from .routing import Include, Route, Router
+from .routing import Include, Route, Router, groups_of
+from .runnable import missing_arguments, problem_of
 
 TAG = "channels"
 
@@ -113,6 +115,7 @@ def _check_entry(alias: str, entry: dict[str, Any]) -> Iterator[Any]:
         )
     else:
         yield from _check_filters(alias, router)
+        yield from _check_arguments(alias, router.root.routes, [])
 
 
 def _check_options(alias: str, entry: dict[str, Any]) -> Iterator[Any]:
@@ -161,6 +164,35 @@ def _check_filters(alias: str, router: Router) -> Iterator[Any]:
             hint=_suggest(name, keys),
             id="channels.W004",
         )
+
+
+def _check_arguments(alias: str, routes: Iterable[Any], outer: list[str]) -> Iterator[Any]:
+    """
+    Check for channels.E007: a consumer that needs an argument that no filter gives. `outer` are the names
+    that the filters of the includes around `routes` give.
+    """
+    for each in routes:
+        if getattr(type(each), "match", None) not in (Route.match, Include.match):
+            continue
+        groups = outer + groups_of(each.filters)
+        if isinstance(each, Include):
+            yield from _check_arguments(alias, each.routes, groups)
+            continue
+        missing = missing_arguments(each.consumer, groups)
+        problem = problem_of(each.consumer, groups)
+        if missing:
+            problem = "%s needs the argument %r, which no filter of its routes gives" % (
+                consumer_name(each.consumer),
+                missing[0],
+            )
+        if problem:
+            yield Error(
+                "CHANNEL_LAYERS[%r]: %s" % (alias, problem),
+                hint="A consumer gets the message, and each named group of the filters as a keyword: "
+                "path=r'^/(?P<%s>[^/]+)/$'. Add **kwargs for groups that it doesn't need."
+                % (missing[0] if missing else "room"),
+                id="channels.E007",
+            )
 
 
 def _filters(routes: Iterable[Any], outer: list[_Filter]) -> Iterator[tuple[_Filter, str]]:

@@ -112,3 +112,9 @@ class SendNotAvailableOnDemultiplexer(Exception):
                 "Call multiplexer.send(): `multiplexer` is an argument of the consumer of a stream.",
             )
         )
+
+
+if not TYPE_CHECKING:
+    from .habits import former_names
+
+    __getattr__ = former_names(__name__)

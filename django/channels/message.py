@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ItemsView, Iterator, KeysView, ValuesView
 
 from .channel import Channel
+from .habits import missing_attribute
 from .outbox import pending_message_store  # noqa: F401  (where Channels 1.1 has it)
 from .protocol import REPLY_CHANNEL, SessionPatch
 
@@ -115,6 +116,11 @@ class Message:
 
     def __len__(self) -> int:
         return len(self.content)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise missing_attribute(self, name)
 
     def __repr__(self) -> str:
         return "<Message on %s: %s>" % (self.channel_name, ", ".join(sorted(self.content)))

@@ -25,6 +25,8 @@ from typing import (
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
+from .habits import PAGE
+from .runnable import problem_of
 from .types import Consumer
 
 if TYPE_CHECKING:
@@ -114,6 +116,9 @@ class Route:
         self.channels: set[str] = {channels} if isinstance(channels, str) else set(channels)
         self.consumer: Consumer = _consumer(consumer)
         self.filters: Filters = _compile(filters)
+        problem = problem_of(self.consumer, groups_of(self.filters))
+        if problem:
+            raise InvalidRoute(problem)
         for name, pattern in self.filters:
             if pattern.groups > len(pattern.groupindex):
                 raise InvalidRoute(
@@ -280,11 +285,25 @@ def _resolve(routing: Routing) -> list[Routable]:
         )
     for each in routing:
         if not callable(getattr(each, "match", None)):
-            raise InvalidRoute(
-                "%r isn't a route: use route(), route_class() or include(), or an object with "
-                "match(message)." % (each,)
-            )
+            raise InvalidRoute("%r isn't a route: %s." % (each, _remedy(each)))
     return list(routing)
+
+
+def _remedy(each: Any) -> str:
+    """Return what to write instead of `each`, which stands in a list of routes and isn't one."""
+    if hasattr(each, "as_route"):
+        return "write %s.as_route(path=r'^/…$')" % getattr(each, "__name__", "the class")
+    if callable(getattr(each, "resolve", None)):
+        return (
+            "it is a URL pattern; write route('websocket.receive', consumer, path=r'^/…$') or "
+            "Consumer.as_route(path=r'^/…$'). %s" % PAGE.rstrip(".")
+        )
+    return "use route(), route_class() or include(), or an object with match(message)"
+
+
+def groups_of(filters: Filters) -> list[str]:
+    """Return the names of the groups of these filters: the keyword arguments that they give."""
+    return [name for _, pattern in filters for name in pattern.groupindex]
 
 
 def _consumer(consumer: str | Consumer | ConsumerClass) -> Any:
@@ -358,3 +377,9 @@ def null_consumer(message: Message) -> None:
 route = Route
 route_class = RouteClass
 include = Include
+
+
+if not TYPE_CHECKING:
+    from .habits import former_names
+
+    __getattr__ = former_names(__name__)

@@ -331,3 +331,9 @@ def _save(session: Any) -> None:
         save_existing_session(session)
     except SessionEnded:
         session._session_key = None
+
+
+if not TYPE_CHECKING:
+    from .habits import former_names
+
+    __getattr__ = former_names(__name__)

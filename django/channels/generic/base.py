@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generator, Mapping
+from typing import TYPE_CHECKING, Any, Generator, Mapping, NoReturn
 
 from ..auth import channel_session_user
 from ..coroutines import unfinished
+from ..habits import instead, missing_attribute
+from ..runnable import Call
 from ..sessions import channel_session
 
 if TYPE_CHECKING:
@@ -49,6 +51,25 @@ class BaseConsumer:
     def channel_names(cls) -> set[str]:
         """Return the channel names to route here. They must not change while the process runs."""
         return set(cls.method_mapping)
+
+    @classmethod
+    def method_calls(cls) -> dict[str, Call]:
+        """Return how the methods are called, by name. `route_class` refuses a class whose methods differ."""
+        return {name: Call(("message",)) for name in cls.method_mapping.values()}
+
+    @classmethod
+    def as_asgi(cls, **initkwargs: Any) -> NoReturn:
+        """Raise InvalidRoute: a consumer of Channels 4 is an ASGI application, and this one is routed to."""
+        from ..routing import InvalidRoute
+
+        raise InvalidRoute(
+            instead("%s.as_asgi()" % cls.__name__, "%s.as_route(path=r'^/…$')" % cls.__name__)
+        )
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise missing_attribute(self, name)
 
     @classmethod
     def as_route(cls, attrs: Mapping[str, Any] | None = None, **filters: str) -> RouteClass:

@@ -14,6 +14,7 @@ from ..auth import channel_session_user, channel_session_user_from_http
 from ..channel import Group
 from ..coroutines import in_thread, unfinished
 from ..exceptions import BadFrame, SendNotAvailableOnDemultiplexer
+from ..runnable import Call, is_own
 from ..sessions import channel_and_http_session, remembered_http_session
 from ..subprotocols import first_offered
 from .base import BaseConsumer
@@ -62,6 +63,15 @@ class WebsocketConsumer(BaseConsumer):
         if self.http_user:
             return _user_decorator(message)(remembered_http_session(handler))
         return handler
+
+    @classmethod
+    def method_calls(cls) -> dict[str, Call]:
+        calls = super().method_calls()
+        called = {"connect": cls.raw_connect, "disconnect": cls.raw_disconnect}
+        calls.update({name: Call(("message",)) for name in called if is_own(called[name])})
+        if is_own(cls.raw_receive):
+            calls["receive"] = Call((), ("text", "bytes"))
+        return calls
 
     # Connecting and disconnecting.
 
@@ -173,6 +183,13 @@ class JsonWebsocketConsumer(WebsocketConsumer):
 
     `receive` gets the decoded `content`. `send` and `group_send` encode what they are given.
     """
+
+    @classmethod
+    def method_calls(cls) -> dict[str, Call]:
+        calls = super().method_calls()
+        if "receive" in calls:
+            calls["receive"] = Call(("content",))
+        return calls
 
     def raw_receive(self, message: Message, **kwargs: Any) -> Any:
         if message.get("text") is None:
@@ -351,3 +368,8 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
         multiplexer = self.multiplexer_class(stream, self.message.reply_channel)
         multiplexer.demultiplexer = self
         return unfinished(self.consumers[stream](message, multiplexer=multiplexer, **kwargs))
+
+if not TYPE_CHECKING:
+    from ..habits import former_names
+
+    __getattr__ = former_names(__name__)

@@ -1,0 +1,177 @@
+"""
+What people write who know Channels 2 to 4, and what to write here. Errors name the replacement and the page.
+
+* An import of a module that Channels 4 has and this package doesn't raises ModuleNotFoundError: see
+  `FormerModules`. A name that only Channels 4 has raises ImportError: see `former_names`.
+* An attribute of a consumer or a message that only Channels 4 has, or that a decorator sets, raises
+  AttributeError: see `missing_attribute`.
+
+`importlib.util.find_spec` finds none of these modules, so a package that asks what is installed isn't misled.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Callable, Sequence
+
+PACKAGE = __package__
+
+#: The page of the documentation that compares the two.
+PAGE = 'See "Coming from Channels 2, 3, 4" in the documentation: docs/topics/channels/from-channels-2.txt.'
+
+_CONSUMERS = "WebsocketConsumer and JsonWebsocketConsumer are in %s.generic.websockets" % PACKAGE
+_SEND = "Channel(name).send({…}) and Group(name).send({…}) of %s, in any synchronous code" % PACKAGE
+_ROUTE = (
+    "a list of route(), route_class() and include() of %s, as ROUTING in CHANNEL_LAYERS" % PACKAGE
+)
+_USER = (
+    "http_user = True on a class, or the decorators channel_session_user_from_http and "
+    "channel_session_user of %s.auth" % PACKAGE
+)
+_ORIGIN = (
+    "the origin is checked by default; see allowed_origins in %s.security.websockets" % PACKAGE
+)
+_TEST = "WSClient and ChannelTestCase of %s.test" % PACKAGE
+_REDIS = "the BACKEND 'asgi_redis.RedisChannelLayer', of the distribution asgi_redis 2.0 or newer"
+_MEMORY = "the BACKEND %r" % (PACKAGE + ".layers.memory.MemoryChannelLayer")
+_LEFT_OUT = "nothing: leave it out"
+
+#: Modules of Channels 4 below this package, and what is here in their place.
+MODULES = {
+    "consumer": "a function that takes the message, or a class of %s.generic" % PACKAGE,
+    "db": "the ORM, as it is: consumers are synchronous code (in async def: asgiref.sync.sync_to_async)",
+    "generic.http": "a view, in urls.py",
+    "generic.websocket": _CONSUMERS,
+    "middleware": "a decorator of your own around the consumer",
+    "security.websocket": _ORIGIN,
+    "testing": _TEST,
+}
+
+#: Names of Channels 4 in modules that are here too.
+NAMES = {
+    "auth": {
+        "AuthMiddleware": _USER,
+        "AuthMiddlewareStack": _USER,
+        "UserLazyObject": _USER,
+        "get_user": "message.user, by " + _USER,
+        "login": "django.contrib.auth.login() in a view: a socket can't set cookies",
+        "logout": "django.contrib.auth.logout() in a view: a socket can't set cookies",
+    },
+    "exceptions": {
+        "AcceptConnection": 'message.reply_channel.send({"accept": True})',
+        "StopConsumer": _LEFT_OUT,
+    },
+    "generic.websockets": {
+        "AsyncJsonWebsocketConsumer": "JsonWebsocketConsumer, whose methods may be async def",
+        "AsyncWebsocketConsumer": "WebsocketConsumer, whose methods may be async def",
+    },
+    "layers": {
+        "BaseChannelLayer": "%s.layers.base.BaseChannelLayer" % PACKAGE,
+        "InMemoryChannelLayer": _MEMORY,
+        "channel_layers": "%s.channel_layers" % PACKAGE,
+        "get_channel_layer": _SEND,
+    },
+    "routing": {
+        "ChannelNameRouter": _ROUTE,
+        "ProtocolTypeRouter": "%s.asgi.get_channel_layer() in asgi.py, which serves HTTP and WebSockets"
+        % PACKAGE,
+        "URLRouter": _ROUTE,
+        "get_default_application": "%s.asgi.get_channel_layer() in asgi.py" % PACKAGE,
+    },
+    "sessions": {
+        "CookieMiddleware": "http_session of %s.sessions" % PACKAGE,
+        "SessionMiddleware": "http_session of %s.sessions" % PACKAGE,
+        "SessionMiddlewareStack": "http_session of %s.sessions" % PACKAGE,
+    },
+}
+
+#: Modules of other distributions, and what is here in their place.
+OTHERS = {"channels_redis": _REDIS, "channels_postgres": "the BACKEND of the database layer"}
+
+#: Attributes of Channels 4's consumers, by name.
+_ATTRIBUTES = {
+    "base_send": "self.message.reply_channel.send({…})",
+    "channel_layer": "self.message.channel_layer, or Group(name) and Channel(name)",
+    "channel_name": "self.message.reply_channel.name",
+    "receive_json": "receive(self, content, **kwargs) of JsonWebsocketConsumer",
+    "scope": "self.message (path, headers, query_string), self.message.user and self.kwargs",
+    "send_json": "send(content) of JsonWebsocketConsumer",
+    "websocket_connect": "connect(self, message, **kwargs)",
+    "websocket_disconnect": "disconnect(self, message, **kwargs)",
+    "websocket_receive": "receive(self, text=None, bytes=None, **kwargs)",
+}
+
+#: Attributes that decorators set on a message.
+_MESSAGE_ATTRIBUTES = {
+    "user": _USER,
+    "http_session": "http_user_and_session = True on a class, or the decorator http_session of %s.sessions"
+    % PACKAGE,
+}
+
+
+def instead(name: str, remedy: str) -> str:
+    """Return the text of the error for `name`, a name of Channels 4."""
+    return "%s is of Channels 2 to 4, which this package isn't. Here: %s. %s" % (name, remedy, PAGE)
+
+
+def former_names(module: str) -> Callable[[str], Any]:
+    """
+    Return the `__getattr__` of `module`, one of NAMES. It raises ImportError for a name of Channels 4, as an
+    import of the name does, and AttributeError for any other name.
+    """
+    names = NAMES[module[len(PACKAGE) + 1 :]]
+
+    def get(name: str) -> Any:
+        if name in names:
+            raise ImportError(instead("%s.%s" % (module, name), names[name]), name=module)
+        raise AttributeError("module %r has no attribute %r" % (module, name))
+
+    return get
+
+
+def missing_attribute(owner: object, name: str) -> AttributeError:
+    """Return the exception for an attribute that `owner`, a consumer or a message, doesn't have."""
+    kind = type(owner).__name__
+    if name in _MESSAGE_ATTRIBUTES and kind == "Message":
+        return AttributeError(
+            "This message has no %s: ask for it with %s." % (name, _MESSAGE_ATTRIBUTES[name])
+        )
+    if name in _ATTRIBUTES:
+        return AttributeError(instead("%s.%s" % (kind, name), _ATTRIBUTES[name]))
+    return AttributeError("%r object has no attribute %r" % (kind, name))
+
+
+class FormerModules:
+    """
+    The last finder of sys.meta_path: refuses modules that only Channels 4 and its layers have. It is asked
+    only if no other finder has found the module. Thread-safe.
+    """
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: Any = None
+    ) -> None:
+        """Raise ModuleNotFoundError if `fullname` is imported and is in MODULES or OTHERS."""
+        remedy = OTHERS.get(fullname)
+        for package in (PACKAGE, "channels"):
+            if fullname.startswith(package + "."):
+                remedy = MODULES.get(fullname[len(package) + 1 :])
+        # Not to importlib.util.find_spec, by which packages ask what is installed.
+        if remedy is not None and _is_import(sys._getframe(1)):
+            raise ModuleNotFoundError(
+                "No module named %r. %s" % (fullname, instead(fullname, remedy)), name=fullname
+            )
+
+
+def _is_import(frame: Any) -> bool:
+    """Return whether the import statement has called, rather than a search for a module."""
+    while frame is not None and frame.f_code.co_filename.startswith("<frozen importlib"):
+        if frame.f_code.co_name == "_find_and_load":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def install() -> None:
+    """Put the finder at the end of sys.meta_path, once."""
+    if not any(type(each).__name__ == FormerModules.__name__ for each in sys.meta_path):
+        sys.meta_path.append(FormerModules())

@@ -1,0 +1,197 @@
+"""
+Whether a consumer can be run: it takes a message and the names of its route's groups. Pure: calls nothing.
+
+A consumer that can't be run would fail at its first message, in a worker's log. So `route()` refuses it, with
+the remedy. `route()` doesn't know the groups of the includes around it: `missing_arguments` is for `check`,
+which does.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Iterable, Iterator, NamedTuple
+
+from .habits import PACKAGE, PAGE
+
+#: The first parameters of an ASGI application.
+_ASGI = ["scope", "receive", "send"]
+
+#: Names by which Channels 4 calls its consumers' methods, and what the methods get here.
+_FOREIGN = {
+    "text_data": "text",
+    "bytes_data": "bytes",
+    "close_code": "message (the code is message['code'])",
+    "event": "message",
+}
+
+#: Methods that Channels 4 calls, the method that is called here, and how.
+_UNCALLED = {
+    "receive_json": ("receive", "JsonWebsocketConsumer calls receive(self, content, **kwargs)"),
+    "websocket_connect": ("connect", "connect(self, message, **kwargs) is called"),
+    "websocket_receive": ("receive", "receive(self, text=None, bytes=None, **kwargs) is called"),
+    "websocket_disconnect": ("disconnect", "disconnect(self, message, **kwargs) is called"),
+}
+
+
+class Call(NamedTuple):
+    """How a consumer calls one of its methods, besides `self` and the names of the route's groups."""
+
+    #: What it is given by position, for an error.
+    positional: tuple[str, ...] = ()
+    #: Of these keywords it gets one. It must take at least one of them.
+    keywords: tuple[str, ...] = ()
+
+
+def problem_of(consumer: Any, groups: Iterable[str] = ()) -> str:
+    """
+    Return why `consumer` can't be run with keyword arguments of these names, and what to write, or "".
+    """
+    if isinstance(consumer, type):
+        return _problem_of_class(consumer, groups)
+    name = _name(consumer)
+    if inspect.isgeneratorfunction(_unwrapped(consumer)) or inspect.isasyncgenfunction(
+        _unwrapped(consumer)
+    ):
+        return "%s is a generator function, so calling it runs nothing: leave `yield` out." % name
+    parameters = _parameters(consumer)
+    if parameters is None:
+        return ""
+    if [each.name for each in parameters[:3]] == _ASGI:
+        return "%s is an ASGI application, and a consumer takes a message. %s" % (name, PAGE)
+    problem = _mismatch(parameters, Call(("message",)), groups)
+    return problem and "%s cannot be run: %s." % (name, problem)
+
+
+def _problem_of_class(consumer: type, groups: Iterable[str]) -> str:
+    name = _name(consumer)
+    if callable(getattr(consumer, "as_view", None)):
+        return "%s is a view, not a consumer: put %s.as_view() into urls.py." % (
+            name,
+            consumer.__name__,
+        )
+    calls = getattr(consumer, "method_calls", None)
+    if calls is None:
+        if callable(getattr(consumer, "as_asgi", None)):
+            return "%s is an ASGI application, and a consumer takes a message. %s" % (name, PAGE)
+        parameters = _parameters(consumer)
+        problem = "" if parameters is None else _mismatch(parameters, Call(("message",)), groups)
+        return "%s cannot be run: %s." % (name, problem) if problem else ""
+    for method, (real, called) in _UNCALLED.items():
+        # A method of the site may call it.
+        if hasattr(consumer, method) and is_own(getattr(consumer, real, None)):
+            return "%s.%s would never be called: %s. %s" % (name, method, called, PAGE)
+    for method, call in calls().items():
+        function = getattr(consumer, method, None)
+        if function is None:
+            return "%s.method_mapping names %r, a method that the class lacks." % (name, method)
+        parameters = _parameters(function, is_method=True)
+        problem = "" if parameters is None else _mismatch(parameters, call, groups, True)
+        if problem:
+            return "%s.%s cannot be run: %s." % (name, method, problem)
+    return ""
+
+
+def missing_arguments(consumer: Any, groups: Iterable[str]) -> list[str]:
+    """Return the required arguments of `consumer`, and of its methods, that no group of its routes gives."""
+    known, missing = set(groups), []
+    for parameters, call in _all_calls(consumer):
+        taken = len(call.positional)
+        for number, each in enumerate(parameters):
+            if (
+                each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+                or each.default is not each.empty
+            ):
+                continue
+            is_filled = number < taken and each.kind is not each.KEYWORD_ONLY
+            if not is_filled and each.name not in known and each.name not in call.keywords:
+                missing.append(each.name)
+    return missing
+
+
+def _all_calls(consumer: Any) -> Iterator[tuple[list[inspect.Parameter], Call]]:
+    calls = getattr(consumer, "method_calls", None) if isinstance(consumer, type) else None
+    found: Any = [(consumer, Call(("message",)), False)]
+    if calls is not None:
+        found = [(getattr(consumer, name, None), call, True) for name, call in calls().items()]
+    for function, call, is_method in found:
+        parameters = None if function is None else _parameters(function, is_method)
+        if parameters is not None:
+            yield parameters, call
+
+
+def _mismatch(
+    parameters: list[inspect.Parameter], call: Call, groups: Iterable[str], is_method: bool = False
+) -> str:
+    """Return why a function with these parameters can't be called so, or ""."""
+    wanted = ", ".join(call.positional + tuple("%s=None" % each for each in call.keywords))
+    remedy = "it is called as (%s, **kwargs)" % wanted
+    foreign = [
+        each.name for each in parameters if each.name in _FOREIGN and each.name not in groups
+    ]
+    if foreign and is_method:
+        return "%r is an argument of Channels 4. Here: %s; %s. %s" % (
+            foreign[0],
+            _FOREIGN[foreign[0]],
+            remedy,
+            PAGE.rstrip("."),
+        )
+    by_position = [
+        each
+        for each in parameters
+        if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
+    ]
+    takes_any = any(each.kind is each.VAR_POSITIONAL for each in parameters)
+    if len(by_position) < len(call.positional) and not takes_any:
+        return "it doesn't take the %s: %s" % (call.positional[len(by_position)], remedy)
+    if any(each.kind is each.VAR_KEYWORD for each in parameters):
+        return ""
+    names = {each.name for each in parameters if each.kind is each.KEYWORD_ONLY}
+    names.update(
+        each.name
+        for each in by_position[len(call.positional) :]
+        if each.kind is each.POSITIONAL_OR_KEYWORD
+    )
+    if call.keywords and names.isdisjoint(call.keywords):
+        return "it takes neither %s: %s" % (" nor ".join(call.keywords), remedy)
+    for each in groups:
+        if each not in names:
+            return "it doesn't take %r, a group of the route's filters: add it, or **kwargs" % each
+    return ""
+
+
+def _parameters(function: Any, is_method: bool = False) -> list[inspect.Parameter] | None:
+    """Return the parameters of a function, without `self` of a method. None if they can't be known."""
+    own = _unwrapped(function)
+    try:
+        found = list(inspect.signature(own, follow_wrapped=False).parameters.values())
+    except (TypeError, ValueError):
+        return None
+    if is_method and not inspect.ismethod(own):  # a classmethod is bound already
+        if found and found[0].kind in (
+            inspect.Parameter.POSITIONAL_ONLY,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        ):
+            return found[1:]
+    return found
+
+
+def _unwrapped(function: Any) -> Any:
+    """Return the function inside this package's decorators. Those of others may add arguments."""
+    while True:
+        inner = getattr(function, "__wrapped__", None)
+        home = getattr(function, "__globals__", {}).get("__name__", "")
+        if inner is None or not str(home).startswith(PACKAGE + "."):
+            return function
+        function = inner
+
+
+def is_own(function: Any) -> bool:
+    """Return whether a method is this package's, so that its calls are known."""
+    return str(getattr(function, "__module__", "")).startswith(PACKAGE + ".")
+
+
+def _name(consumer: Any) -> str:
+    return "The consumer %s.%s" % (
+        getattr(consumer, "__module__", type(consumer).__module__),
+        getattr(consumer, "__qualname__", type(consumer).__qualname__),
+    )
