@@ -19,7 +19,10 @@ PACKAGE = __package__
 #: The page of the documentation that compares the two.
 PAGE = 'See "Coming from Channels 2, 3, 4" in the documentation: docs/topics/channels/from-channels-2.txt.'
 
-_CONSUMERS = "WebsocketConsumer and JsonWebsocketConsumer are in %s.generic.websockets" % PACKAGE
+_CONSUMERS = (
+    "WebsocketConsumer and JsonWebsocketConsumer of {0}.generic.websockets, or those with Async of "
+    "{0}.generic.async_websockets".format(PACKAGE)
+)
 _SEND = "Channel(name).send({…}) and Group(name).send({…}) of %s, in any synchronous code" % PACKAGE
 _ROUTE = (
     "a list of route(), route_class() and include() of %s, as ROUTING in CHANNEL_LAYERS" % PACKAGE
@@ -62,8 +65,9 @@ NAMES = {
         "StopConsumer": _LEFT_OUT,
     },
     "generic.websockets": {
-        "AsyncJsonWebsocketConsumer": "JsonWebsocketConsumer, whose methods may be async def",
-        "AsyncWebsocketConsumer": "WebsocketConsumer, whose methods may be async def",
+        "AsyncJsonWebsocketConsumer": "%s.generic.async_websockets.AsyncJsonWebsocketConsumer"
+        % PACKAGE,
+        "AsyncWebsocketConsumer": "%s.generic.async_websockets.AsyncWebsocketConsumer" % PACKAGE,
     },
     "layers": {
         "BaseChannelLayer": "%s.layers.base.BaseChannelLayer" % PACKAGE,

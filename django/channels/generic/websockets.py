@@ -369,6 +369,7 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
         multiplexer.demultiplexer = self
         return unfinished(self.consumers[stream](message, multiplexer=multiplexer, **kwargs))
 
+
 if not TYPE_CHECKING:
     from ..habits import former_names
 
