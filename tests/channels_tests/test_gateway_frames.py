@@ -124,6 +124,16 @@ class SocketTests(unittest.TestCase):
         actions = socket.reply(protocol.ack(socket.in_flight, [{"bytes": b"x" * size}]))
         return [action for action in actions if action[0] == "write"]
 
+    def test_all_have_much_unread_from_the_limit_on(self):
+        for missing in (1, 0):
+            slow, other = self.socket(), self.socket()
+            slow._all_unread = other._all_unread = FrameRoom(4 * MIN_UNREAD_WEIGHT)
+            self.answer(slow, MIN_UNREAD_WEIGHT)
+            self.answer(other, 3 * MIN_UNREAD_WEIGHT - missing)
+            slow.frame("next")
+            with self.subTest(missing=missing):
+                self.assertEqual(slow.in_flight is not None, missing > 0)
+
     def test_a_client_that_does_not_read_waits_earlier_if_all_have_much_unread(self):
         slow, quick = self.socket(), self.socket()
         (_, event, note), *_ = self.answer(slow, MIN_UNREAD_WEIGHT)
