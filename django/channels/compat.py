@@ -27,9 +27,16 @@ except ImportError:  # until Django 1.9 goes
 
 
 try:
-    from django.urls import get_script_prefix, get_urlconf, set_script_prefix, set_urlconf
+    from django.urls import (
+        get_resolver,
+        get_script_prefix,
+        get_urlconf,
+        set_script_prefix,
+        set_urlconf,
+    )
 except ImportError:  # until Django 1.9 goes
     from django.core.urlresolvers import (
+        get_resolver,
         get_script_prefix,
         get_urlconf,
         set_script_prefix,
@@ -49,12 +56,19 @@ try:
 except ImportError:  # until Django 2.2 goes
     async_to_sync = sync_to_async = None
 
+try:  # it knows a class-based view that is marked
+    from asgiref.sync import iscoroutinefunction
+except ImportError:  # until Django 4.1 goes
+    from inspect import iscoroutinefunction
+
 __all__ = [  # imported from here
     "CallableBool",
     "SynchronousOnlyOperation",
     "async_to_sync",
+    "get_resolver",
     "get_script_prefix",
     "get_urlconf",
+    "iscoroutinefunction",
     "set_script_prefix",
     "set_urlconf",
     "sync_to_async",

@@ -80,6 +80,8 @@ class Continued:
         self.message: Any = None
         #: Whether an asynchronous consumer runs, and not a stream.
         self.is_consumer = False
+        #: Whether the consumer is cancelled when its client goes. A stream always is.
+        self.ends_with_client = False
         #: When (monotonic) it last sent something.
         self.active_at = time.monotonic()
         #: Whether the process stops, and cancels it.
@@ -103,8 +105,8 @@ class Continued:
             self.task.cancel()
 
     def client_gone(self) -> None:
-        """Handle that nobody waits for what a stream sends. A consumer learns it when it sends."""
-        if not self.is_consumer:
+        """Handle that nobody waits for what is sent. Most consumers learn it when they send."""
+        if self.ends_with_client or not self.is_consumer:
             self.cancel()
 
     def close(self) -> None:
@@ -152,6 +154,8 @@ class ConsumerLoop:
         self.concurrency = concurrency
         self.windows = Windows(layer)
         self.site_threads = SiteThreads(count_setting("CHANNEL_ASYNC_THREADS", SITE_THREADS))
+        #: Enough for each view to have its own: synchronous middleware holds one until its view has ended.
+        self.view_threads = SiteThreads(concurrency)
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._loop: Any = None
@@ -260,6 +264,7 @@ class ConsumerLoop:
                 logger.exception("A task of the event loop ended by this error. The loop runs on:")
         self._calls.shutdown(wait=False)
         self.site_threads.end()
+        self.view_threads.end()
         self.windows.end()
         loop.close()
 
@@ -272,7 +277,14 @@ class ConsumerLoop:
         """Start the task for one rest of an event, in the context of that rest."""
         _current.set(event)
         event.message = rest.message
-        event.is_consumer = rest.held is not None
+        was_consumer, event.is_consumer = event.is_consumer, rest.held is not None
+        if was_consumer and not event.is_consumer:
+            # It has left a stream, which has another place, and no thread.
+            event.threads.close()
+            with self._changed:
+                self._consumers -= 1
+                self._streams += 1
+                self._changed.notify()
         if event.is_consumer:
             call_blocking_with(self.call_site)
             event.threads.use_for_asgiref()
@@ -317,11 +329,11 @@ class ConsumerLoop:
             except BaseException:
                 logger.exception("What a consumer left on the event loop could not be sent:")
                 replies.fail()
-            if replies.has_more_frames:
+            if replies.rest is None and replies.has_more_frames:
                 event.proceed(replies)
-                if replies.rest is not None:
-                    replies.flush()
-                    return replies.take_rest()
+            if replies.rest is not None:
+                replies.flush()
+                return replies.take_rest()
             replies.finish()
             call_afterwards(replies.afterwards)
             self.layer.acknowledge(event.consumer_id)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator
 from django.http import HttpResponse
 
 from . import protocol
+from .async_views import AsyncViews
+from .coroutines import in_thread
 from .eventloop import WorkerStops
 from .exceptions import (
     ChannelFull,
@@ -157,6 +159,7 @@ class ViewConsumer:
 
     def __init__(self) -> None:
         self._handler: AsgiHandler | None = None
+        self._async_views = AsyncViews(self.handler_class)
 
     @property
     def handler(self) -> AsgiHandler:
@@ -166,11 +169,33 @@ class ViewConsumer:
             handler = self._handler = self.handler_class()
         return handler
 
-    def __call__(self, message: Message, **kwargs: Any) -> None:
+    def __call__(self, message: Message, **kwargs: Any) -> Any:
+        if self._loop_of(message) is not None:
+            request = self._async_views.request_for(message)
+            if request is not None:
+                return self._answer_on_loop(message, request)
+        self._answer(message, lambda: self.handler.respond(message))
+        return None
+
+    async def _answer_on_loop(self, message: Message, request: Any) -> None:
+        """Answer a request whose view is asynchronous."""
+        answer = await self._async_views.respond(request)
+        if answer is None:
+            return
+        response, head = answer
+        is_long = response.streaming or len(response.content) > CHUNK_SIZE
+        if is_long and not head and not getattr(response, "is_async", False):
+            # A thread of the loop waits for the client.
+            await in_thread(self._answer, message, lambda: answer)
+        else:
+            self._answer(message, lambda: answer)
+
+    def _answer(self, message: Message, respond: Callable[[], tuple[Any, bool] | None]) -> None:
+        """Send the response that `respond()` returns, and whether it is for a HEAD. None: it has none."""
         replies: Any = iter(())
         holds = None
         try:
-            answer = self.handler.respond(message)
+            answer = respond()
             if answer is None:
                 return
             response, head = answer

@@ -281,6 +281,11 @@ def replies(messages: list[Message], window: str | None = None) -> Message:
     return {REPLIES: messages, WINDOW_CHANNEL: window}
 
 
+def told_on(window: str) -> Message:
+    """Return a message that has the gateway tell the channel `window` when the client has gone."""
+    return {WINDOW_CHANNEL: window}
+
+
 def during(event_id: int, message: Message) -> Message:
     """Return `message` as one that the consumer of this event sends to its client while it runs."""
     return dict(message, **{DURING: event_id})

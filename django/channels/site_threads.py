@@ -77,6 +77,10 @@ class SiteThread(Executor):
         future: Future[Any] = self._entry[0].submit(function, *args, **kwargs)
         return future
 
+    def take_from(self, threads: SiteThreads) -> None:
+        """Take the thread from `threads`, if none has been needed yet."""
+        self._threads = threads
+
     def use_for_asgiref(self) -> None:
         """Have `sync_to_async` use the thread in this context."""
         if SyncToAsync is None:

@@ -148,6 +148,14 @@ async def stream(request):
     return StreamingHttpResponse(parts())
 
 
+async def big(request):
+    return HttpResponse(b"0123456789" * 100000)
+
+
+async def sync_stream(request):
+    return StreamingHttpResponse(iter([b"one,", b"two"]))
+
+
 async def events(request):
     async def parts():
         counted["open"] += 1
@@ -195,6 +203,8 @@ urlpatterns = [
     path("denied/", views.denied),
     path("both/", csrf_exempt(views.Both.as_view())),
     path("stream/", views.stream),
+    path("big/", views.big),
+    path("sync-stream/", views.sync_stream),
     path("events/", views.events),
     path("waits/", views.waits),
     path("counts/", views.counts),
@@ -224,12 +234,16 @@ REQUESTS = (
     ("OPTIONS", "/both/", None),
     ("GET", "/stream/", None),
     ("HEAD", "/stream/", None),
+    ("GET", "/big/", None),
+    ("HEAD", "/big/", None),
+    ("GET", "/sync-stream/", None),
 )
 
 #: Headers that may differ: the time, the server's own, and how the body is delimited.
 LEFT_OUT = {"date", "server", "transfer-encoding", "connection", "set-cookie"}
 
-MANY = 100
+#: Fewer than asynchronous consumers that one process runs at a time.
+MANY = 90
 
 
 @unittest.skipIf(django.VERSION < (4, 2), "Django streams asynchronous iterators from 4.2 on")
@@ -305,3 +319,12 @@ class AsyncParityTests(unittest.TestCase):
             # Django's own handler notices it from 5.0 on.
             if server is not self.servers[0] or django.VERSION >= (5, 0):
                 wait_until(lambda server=server: self.counts(server)["open"] == 0, "their end")
+
+    @unittest.skipIf(django.VERSION < (5, 0), "Django cancels views whose client left from 5.0 on")
+    def test_many_views_that_wait_share_one_process_and_are_cancelled(self):
+        for server in self.servers:
+            found = self.open(server, "/waits/", MANY)
+            wait_until(lambda server=server: self.counts(server)["open"] == MANY, "all views")
+            for connection in found:
+                connection.close()
+            wait_until(lambda server=server: self.counts(server)["open"] == 0, "their end")

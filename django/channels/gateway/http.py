@@ -184,6 +184,8 @@ class Request(ConnectionState):
 
     def _note_window(self, channel: str) -> list[Action]:
         """Take note of the channel on which the sender of the response learns what was written."""
+        if channel == self._window_channel:
+            return []
         if self.phase == WAITING:
             self._window_channel = channel
             return [self._own(channel)]
