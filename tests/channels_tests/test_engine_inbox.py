@@ -326,6 +326,10 @@ class ThreadedInboxTests(unittest.TestCase):
         self.inbox.clear_will("gateway.a!1")
         await self.until(lambda: len(self.batches()) == 3)
         self.assertEqual(self.batches()[2], ([], ["gateway.a!1"], [], []))
+        self.inbox.clear_will("gateway.a!1")  # the store has forgotten it
+        self.inbox.group_discard("room", "gateway.a!1")
+        await self.until(lambda: len(self.batches()) == 4)
+        self.assertEqual(self.batches()[3], ([], [], [("room", "gateway.a!1")], []))
         self.assertEqual(self.failures, [])
         self.assertEqual(self.layer.statistics(), {"sent": 3})
 

@@ -4,6 +4,7 @@ import unittest
 from types import SimpleNamespace
 from unittest import mock
 
+from django.channels import protocol
 from django.channels.exceptions import ChannelFull, LayerUnavailable
 from django.channels.layers.engine import layer as engine_layer
 from django.channels.layers.engine import process
@@ -38,6 +39,19 @@ class ReceiveTests(LayerCase):
         ]
         with self.assertLogs("django.channels.layers", "ERROR"):
             self.assertEqual(self.layer.receive_many(["work"]), ("work", {"n": 2}))
+
+
+    def test_a_message_is_marked_if_it_was_handled_or_may_have_been(self):
+        for losses, doubtful, mark in (
+            (0, False, None),
+            (0, True, protocol.MAYBE),
+            (1, False, True),
+            (1, True, True),
+        ):
+            self.store.answers["claim"] = [Entry(1, "work", "{}", losses, doubtful)]
+            with self.subTest(losses=losses, doubtful=doubtful):
+                _, message = self.layer.claim("worker", ["work"])
+                self.assertIs(message.get(protocol.REDELIVERED), mark)
 
 
 class CounterTests(LayerCase):
