@@ -40,7 +40,6 @@ class ReceiveTests(LayerCase):
         with self.assertLogs("django.channels.layers", "ERROR"):
             self.assertEqual(self.layer.receive_many(["work"]), ("work", {"n": 2}))
 
-
     def test_a_message_is_marked_if_it_was_handled_or_may_have_been(self):
         for losses, doubtful, mark in (
             (0, False, None),
