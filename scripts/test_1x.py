@@ -48,7 +48,7 @@ PROJECTS_TIMEOUT = 180 * SCALE
 OLD = ("3.7", ["Django==1.11.29"])
 NEW = ("3.11", ["Django==5.2.8"])
 
-#: What the projects need beside Django and Daphne. asgi_redis is that of this tree.
+#: What the projects need besides Django and Daphne. asgi_redis is that of this tree.
 PROJECTS_NEED = ["msgpack>=1.0", "redis>=5.0", "selenium>=4.11"]
 PROJECTS = ["channels1_projects.test_units", "channels1_projects.test_browser"]
 

@@ -114,7 +114,7 @@ def run_consumer(
     `answer_error(message, error)`, called when the consumer failed, may send an error page. It returns
     whether it has logged the error.
 
-    An asynchronous consumer runs on an event loop of its own, to its end. With `may_wait`, it doesn't run
+    An asynchronous consumer runs on a new event loop, to its end. With `may_wait`, it doesn't run
     here: the outcome is WAITS, and the caller has `Result.rest` run by `continue_consumer`.
     """
     result = Result()

@@ -1,7 +1,7 @@
 """
 What a consumer is that must be awaited, and where its blocking calls run. No layer and no worker here.
 
-Asynchronous consumers run on the event loop of a worker, or on one of their own (`run_here`): in tests, and
+Asynchronous consumers run on the event loop of a worker, or on a new one (`run_here`): in tests, and
 for a worker without a loop. `in_thread` has what blocks run in a thread that is right for the loop.
 """
 
@@ -108,7 +108,7 @@ def _send(steps: Any, value: Any) -> Any:
 
 
 def with_state(awaitable: Awaitable[Any], state: Any) -> Awaitable[Any]:
-    """Return an awaitable that runs with this state of Django, in a task of its own."""
+    """Return an awaitable that runs with this state of Django, in a new task."""
     if not IN_CONTEXT_VARIABLES:
         return Stepped(awaitable, state)
     apply_state(state)
@@ -119,7 +119,7 @@ def run_here(awaitable: Awaitable[Any]) -> Any:
     """
     Run to its end what a consumer left to be awaited. Return or raise what it does.
 
-    It runs on an event loop of its own, in the context of the caller. What `in_thread` is given runs in this
+    It runs on a new event loop, in the context of the caller. What `in_thread` is given runs in this
     thread, with its database connections. So does what `sync_to_async` is given, if asgiref is installed.
     """
     if async_to_sync is not None and asyncio._get_running_loop() is None:

@@ -93,7 +93,7 @@ class Replies:
 
     @property
     def has_more_frames(self) -> bool:
-        """Whether another frame of the event is to be handled now."""
+        """Whether another frame of the event must be handled now."""
         return self.frames is not None and self._begun < len(self.frames) and not self.ends_batch
 
     def next_frame(self) -> dict[str, Any]:

@@ -78,7 +78,7 @@ class SiteThread(Executor):
         return future
 
     def take_from(self, threads: SiteThreads) -> None:
-        """Take the thread from `threads`, if none has been needed yet."""
+        """Take the thread from `threads`, if it wasn't needed before."""
         self._threads = threads
 
     def use_for_asgiref(self) -> None:

@@ -70,7 +70,7 @@ class Site:
 
 
 class Window:
-    """A Chromium with a profile of its own, on one site after the other."""
+    """A Chromium with a new profile, on one site after the other."""
 
     def __init__(self):
         self.site = None

@@ -68,7 +68,7 @@ class GroupFrame:
 
     @property
     def payload(self) -> bytes:
-        """The payload as bytes. Empty for a text that is no valid UTF-8, which servers refuse."""
+        """The payload as bytes. Empty for a text that isn't valid UTF-8, which servers refuse."""
         if self._payload is None:
             data = self.event.get("bytes")
             try:
@@ -176,7 +176,7 @@ def _method_of(send: Any) -> tuple[Any, str]:
 
 def takes_at_once(send: Any) -> bool:
     """
-    Return whether `send` may be called outside a task of its own. Known servers don't ask which task runs,
+    Return whether `send` may be called outside a new task. Known servers don't ask which task runs,
     and don't change the event.
     """
     return type(send) is SocketSend or _method_of(send)[0] is not None

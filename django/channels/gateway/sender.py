@@ -128,8 +128,8 @@ class EventSender:
 
     def landed(self, connection: Connection, message: dict[str, Any] | None = None) -> None:
         """
-        Note that the event of `connection` is no longer in flight, and send others. `message` is the one that
-        acknowledged it, if one did.
+        Note that the event of `connection` isn't in flight any more, and send others. `message` is the one
+        that acknowledged it, if one did.
         """
         flight, connection.flight = connection.flight, None
         if flight is None:
@@ -146,7 +146,7 @@ class EventSender:
                 self._send_next(lane)
 
     def _send_next(self, lane: Lane) -> None:
-        """Send the event whose turn it is, but none that was refused or is no longer due."""
+        """Send the event whose turn it is, but none that was refused or isn't due any more."""
         while lane.waiting.size:
             entry: Waiting = lane.waiting.pop()[1]
             connection, entry.connection = entry.connection, None

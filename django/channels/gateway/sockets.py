@@ -74,7 +74,7 @@ class SocketConnection(Connection):
         self.deadline: asyncio.TimerHandle | None = None
         #: What `send` raised. Then nothing more is written.
         self.error: BaseException | None = None
-        #: Whether the server's `send` may be called outside a task of its own.
+        #: Whether the server's `send` may be called outside a new task.
         self._steps = takes_at_once(send)
         #: What writes frames that are encoded already, or None.
         self._direct = direct_writer(send) if gateway.limits.share_frames else None

@@ -98,7 +98,7 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[Any]:
     if "*" in settings.ALLOWED_HOSTS:
         problems.append(
             Warning(
-                "ALLOWED_HOSTS has '*': a page of any site may reach this one under a name of its own (DNS "
+                "ALLOWED_HOSTS has '*': a page of any site may reach this one under its own name (DNS "
                 "rebinding), and opens sockets then. It doesn't get the cookies of your visitors.",
                 hint="Name your hosts.",
                 id="channels.W006",

@@ -51,7 +51,7 @@ class BindingTests(ChannelTestCase):
 
 
 class CountingBinding(WebsocketBinding):
-    """A binding with an action of its own, and with a say in what is sent."""
+    """A binding with its own action, and with a say in what is sent."""
 
     model = IntegerValue
     stream = "counting"
@@ -97,7 +97,7 @@ class CountingBinding(WebsocketBinding):
 
 
 class PlainBinding(Binding):
-    """A binding with a protocol of its own."""
+    """A binding with its own protocol."""
 
     model = "values.IntegerValue"
     fields = ["name"]
