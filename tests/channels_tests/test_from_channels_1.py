@@ -527,7 +527,7 @@ class ConsumerTests(ChannelTestCase):
             with self.assertRaises(Exception) as caught:
                 route("websocket.connect", accept, path=pattern)
             self.assertNotIsInstance(caught.exception, AssertionError)
-        route("websocket.connect", accept, path="^/(?P<room>room)/$")
+        route("websocket.connect", lambda message, room: None, path="^/(?P<room>room)/$")
 
     @says("The test client sends headers as servers do")
     def test_headers_of_the_test_client(self):
