@@ -21,7 +21,7 @@
 #   make test-patch  Django's own suite on both trees, then ours, then a site, then the add-on with it
 #   make test-1x     packages of 2016 to 2018 that require Channels 1.x, and three projects written as in 2016
 #                 with a browser, with this tree in its place (ROWS=api, ROWS=projects)
-#   make dist        the add-on's wheel and sdist, in dist/
+#   make dist        the add-on's wheel and sdist, in dist/; in dist/alias, the name `channels` for the patched Django
 #   make matrix      the wheel on every Django from 1.8 to 6.1: the tests, and a site (FULL=1: all tests in each row)
 #
 # These four keep in .cache what is slow to make: downloads, environments, Django's own result.
@@ -109,6 +109,7 @@ test-1x:
 
 dist:
 	$(PYTHON) scripts/make_dist.py
+	$(PYTHON) scripts/make_alias.py
 
 # ROWS chooses rows by Django's version: make matrix ROWS=1.8,5.2. FULL=1 runs every test in every row.
 matrix:

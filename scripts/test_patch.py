@@ -8,7 +8,7 @@
 2. tests/channels_tests with Django's runtests.py, in the patched tree, without selection.LEFT_OUT.
 3. A project without the app: the same output and the same answers from both trees, to the byte.
 4. The wheel of the patched Django, in a separate environment: startproject, runserver, Daphne.
-5. The add-on's wheel next to it: one set of modules, one app.
+5. The wheel of the name `channels` next to it, then the add-on's: one set of modules, one app.
 6. Django's documentation, built with ours in it: no warning about a page of ours.
 7. Python 2.7 and 3.6, where channels can't run: Django's tests and a new project are as before.
 """
@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 
+import make_alias
 import make_dist
 import patch_django
 import selection
@@ -309,16 +310,14 @@ print("%d modules, each once; one app" % len(names))
 
 
 def check_alias(python):
-    """Step 5. Raises `PatchFailed` if the add-on doubles a module of the patched Django."""
+    """Step 5. Raises `PatchFailed` if what is installed doubles a module of the patched Django."""
     for app in ("channels", "django.channels"):
         try:
             said = run(
                 [python, "-W", "error::ImportWarning", "-c", f"APP = {app!r}\n{ALIAS_CHECK}"]
             )
         except CommandFailed as error:
-            raise PatchFailed(
-                f"The add-on next to the patched Django, app {app!r}: {error}"
-            ) from None
+            raise PatchFailed(f"Next to the patched Django, app {app!r}: {error}") from None
         print(f"  INSTALLED_APPS has {app!r}: {said.strip()}", flush=True)
 
 
@@ -350,10 +349,12 @@ def check_wheel():
     smoke(patched_environment(), "django.channels")
 
 
-def check_addon_beside_it():
+def check_names_beside_it():
     """Step 5. Raises `PatchFailed`, `SmokeFailed` or `CommandFailed`."""
     python = patched_environment()
     pip = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall"]
+    run(pip + [make_alias.make()])
+    check_alias(python)
     run(pip + [make_dist.make()])
     check_alias(python)
     smoke(python, "channels")
@@ -364,7 +365,7 @@ STEPS = {
     "2": "tests/channels_tests with Django's runtests.py",
     "3": "A project without the app, on both trees",
     "4": "The wheel of the patched Django",
-    "5": "The add-on's wheel next to it",
+    "5": "The name `channels` next to it, then the add-on's wheel",
     "6": "Django's documentation, with ours in it",
     "7": "The patched Django on Python 2.7 and 3.6",
 }
@@ -379,7 +380,7 @@ def take(number, python, options):
     elif number == "4":
         check_wheel()
     elif number == "5":
-        check_addon_beside_it()
+        check_names_beside_it()
     else:
         with tempfile.TemporaryDirectory(prefix="test-patch-") as folder:
             if number == "3":

@@ -4,7 +4,7 @@ patched Django gets this name as well. Without fcntl (Windows), both names are N
 """
 
 import django.channels
-from django.channels import installation
+from django.channels import alias
 
 try:
     import fcntl
@@ -14,6 +14,6 @@ except ImportError:
 if fcntl is None:
     DirectoryChannelLayer = DirectoryStore = None
 else:
-    if django.channels.__name__ == installation.IN_DJANGO[installation.ADDON]:
-        installation.become_alias()
+    if django.channels.__name__ == alias.IN_DJANGO[alias.ADDON]:
+        alias.become_alias()
     from .directory_layer import DirectoryChannelLayer, DirectoryStore  # noqa: F401

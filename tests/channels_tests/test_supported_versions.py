@@ -10,7 +10,7 @@ import sys
 import unittest
 
 import django
-from django.channels import installation
+from django.channels import alias, installation
 from django.channels.installation import require_versions
 from django.core.exceptions import ImproperlyConfigured
 from django.test import SimpleTestCase
@@ -137,4 +137,4 @@ class VersionsTests(SimpleTestCase):
             ("channels_redis", None),
             ("django.channels", None),
         ):
-            self.assertEqual(installation.name_in_django(name), theirs)
+            self.assertEqual(alias.name_in_django(name), theirs)
