@@ -48,6 +48,9 @@ def copy_pages():
                 with open(path, "w", encoding="utf-8") as stream:
                     stream.write(in_names_of_addon(text))
     shutil.copy(os.path.join(SETTINGS, "index.txt"), COPY)
+    shutil.copytree(os.path.join(SETTINGS, "images"), os.path.join(COPY, "images"))
+    picture = os.path.join(ROOT, "examples", "chat", "screenshot.png")
+    shutil.copy(picture, os.path.join(COPY, "images", "chat.png"))
 
 
 def main():

@@ -29,6 +29,8 @@ PATCH_FILE = os.path.join(DIST, f"django-{VERSION}-channels.patch")
 
 # What of this repository goes over Django's tree, at the same place.
 ADDED = ("django", "docs", os.path.join("tests", "channels_tests"))
+# These pages are about the add-on alone.
+LEFT_OUT = (os.path.join("docs", "addon"),)
 
 
 class CannotPatch(Exception):
@@ -111,6 +113,9 @@ def added_files():
     """Yield the paths, relative to the repository, of the files that go over Django's tree."""
     for top in ADDED:
         for folder, folders, names in os.walk(os.path.join(ROOT, top)):
+            if os.path.relpath(folder, ROOT) in LEFT_OUT:
+                folders[:] = []
+                continue
             folders[:] = sorted(
                 name for name in folders if name != "__pycache__" and not name.startswith(".")
             )

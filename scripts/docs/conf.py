@@ -23,7 +23,8 @@ html_theme = "furo"
 html_show_sphinx = False
 html_show_copyright = False
 html_copy_source = False
-html_static_path = []
+html_static_path = ["static"]
+html_css_files = ["channels.css"]
 # The prompt of a console isn't part of the command.
 copybutton_prompt_text = r"\$ |>>> |\.\.\. "
 copybutton_prompt_is_regexp = True

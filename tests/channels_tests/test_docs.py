@@ -36,7 +36,9 @@ DOCS = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(__file__))),
 
 #: The parts of docs/ that this project adds. Inside the patched Django, the rest is Django's own.
 TREES = ["topics/channels.txt", "topics/channels", "ref/channels", "howto/deployment/asgi"]
-TREES += ["internals/channels.txt", "internals/channels"]
+TREES += ["internals/channels.txt", "internals/channels", "howto/channels"]
+if os.path.isdir(os.path.join(DOCS, "addon")):
+    TREES += ["addon/tutorial", "addon/deploy"]
 
 _FILE = re.compile(r"# (\w+(?:/\w+)+\.py)$")
 
@@ -827,7 +829,8 @@ class NamesTests(SimpleTestCase):
         """Every :doc: link to one of these pages works, and every page is in a table of contents."""
         ours = {name[: -len(".txt")] for name in pages()}
         listed = {"topics/channels", "ref/channels/index", "howto/deployment/asgi/index"}
-        listed |= {"internals/channels"}  # Django's own tables of contents list these
+        listed |= {"internals/channels", "howto/channels/index"}  # tables of contents list these
+        listed |= {"addon/tutorial/index", "addon/deploy/index"}  # scripts/docs/index.txt
         for page in pages():
             text, folder = text_of(page), os.path.dirname(page)
             for target in re.findall(r":doc:`(?:[^`<]*<)?([^`>]+)>?`", text):
