@@ -41,7 +41,9 @@ PROBE = "exec httpGet tcpSocket periodSeconds timeoutSeconds failureThreshold"
 FIELDS.update(livenessProbe=PROBE, readinessProbe=PROBE, startupProbe=PROBE)
 FREE = {"matchLabels", "labels", "selector"}
 
-SERVICE = "image build command environment ports restart stop_grace_period depends_on deploy volumes"
+SERVICE = (
+    "image build command environment ports restart stop_grace_period depends_on deploy volumes"
+)
 SERVICE += " healthcheck"
 
 

@@ -1,8 +1,8 @@
 """Follow the tutorial: write its files, run its commands, and look at the chat in two browsers.
 
-The folders, users and services of a server are those of the page, with three differences: absolute paths lie
-below a temporary folder, nginx listens on free ports, and its certificate is self-signed. The browsers
-take `chat.example.com` for this machine. What `systemctl` is told is done with the command lines of the units.
+The files and services of a server are those of the page, with three differences: absolute paths lie below a
+temporary folder, nginx listens on free ports, and its certificate is self-signed. The browsers take
+`chat.example.com` for this machine. What `systemctl` is told is done with the command lines of the units.
 """
 
 import configparser
@@ -207,7 +207,9 @@ class Machine:
                 self.wait_for_port(name, self.ports["443"])
             elif verb == "reload":
                 pid = self.services[name].pid
-                self.finish(["sh", "-c", self.unit(name)["ExecReload"].replace("$MAINPID", str(pid))])
+                self.finish(
+                    ["sh", "-c", self.unit(name)["ExecReload"].replace("$MAINPID", str(pid))]
+                )
             else:
                 if verb == "restart":
                     self.stop(name)

@@ -1,8 +1,8 @@
 """Documentation pages as tests read them: their files, commands and marks, in order.
 
 A block whose first line is a comment with a path is a file. In a block of `console`, lines that begin with
-"$ " are commands, and what follows a command is what it prints. An RST comment `.. check: …` is a mark: there,
-a test does what the text tells the reader to do.
+"$ " are commands, and what follows a command is what it prints. An RST comment `.. check: …` is a mark:
+there, a test does what the text tells the reader to do.
 """
 
 import os
@@ -15,7 +15,7 @@ DOCS = os.path.join(
 )
 
 #: "# mysite/urls.py", "{# chat/templates/base.html #}", "# /etc/nginx/nginx.conf"
-_PATH = re.compile(r"(?:#|\/\/|\{#|<!--|\/\*) (\/?\w[\w.@-]*(?:\/[\w.@-]+)*)(?: #\}| -->| \*\/)?$")
+_PATH = re.compile(r"(?:#|\{#) (/?\w[\w.@-]*(?:/[\w.@-]+)*)(?: #\})?$")
 _DIRECTIVE = re.compile(r" *\.\. code-block:: *([\w+-]+)$")
 _CHECK = re.compile(r"\.\. check: (.*)$")
 
@@ -52,7 +52,9 @@ def path_of(text):
     """Return the path that the first line of a block names, or None if the block isn't a file."""
     first = text.split("\n", 1)[0]
     found = _PATH.match(first)
-    return found.group(1) if found and ("/" in found.group(1) or "." in found.group(1)) else None
+    if found is None or not re.search(r"[/.]|file$", found.group(1)):
+        return None
+    return found.group(1)
 
 
 def commands(text):
