@@ -23,10 +23,17 @@ HINT = re.compile(
     r":ref:`channels-addon`\.\)?"
 )
 
+#: A diagram in text, which Django's documentation keeps: "diagram: name of the SVG: what it shows".
+DIAGRAM = re.compile(
+    r"^\.\. diagram: (\w+): (.*)\n\n\.\. code-block:: text\n\n(?:(?:    .*)?\n)+", re.M
+)
+IMAGE = r".. image:: /images/\1.svg\n   :alt: \2\n   :class: diagram\n\n"
+
 
 def in_names_of_addon(text):
     """Return a page as the add-on's users need it."""
     text = HINT.sub("", text)
+    text = DIAGRAM.sub(IMAGE, text)
     text = re.sub(r"^ *\.\. versionadded:: 1\.10\n\n?", "", text, flags=re.M)
     # In the first column of a table, a shorter name is followed by more spaces.
     text = re.sub(r"``django\.(channels[\w.]*``)(?=  )", r"``\1       ", text)
