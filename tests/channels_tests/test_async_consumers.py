@@ -275,6 +275,7 @@ class FunctionTests(AsyncCase):
         self.start(route("websocket.receive", consumer), threads=2, async_concurrency=2)
         clients = [self.send(text="x") for _ in range(5)]
         wait_until(lambda: self.layer.counters.values().get("async_waits"), "one to wait")
+        wait_until(lambda: len(self.seen) >= 2, "the two before it")
         self.assertEqual(len(self.seen), 2)
         self.group.loop._loop.call_soon_threadsafe(gate["event"].set)
         for client in clients:
