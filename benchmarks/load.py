@@ -271,7 +271,7 @@ def closed_loop(connections, options, complete):
 
 def echo(options):
     """Each socket has one message in flight; every answer is compared with what its own socket sent."""
-    connections = open_websockets(options.port, "/echo/", options.sockets)
+    connections = open_websockets(options.port, options.socket_path, options.sockets)
     for number, connection in enumerate(connections):
         payload = (
             '{"type": "chat", "room": 7, "from": %5d, "text": "how are you?"}' % number
@@ -394,6 +394,7 @@ def main():
     parser.add_argument("--duration", type=float, default=2.0, help="seconds that are")
     parser.add_argument("--body", default="Hello, world!", help="what the view answers (http)")
     parser.add_argument("--path", default="/hello/", help="of the view (http; default: /hello/)")
+    parser.add_argument("--socket-path", default="/echo/", help="of the sockets (echo)")
     parser.add_argument("--server-pid", type=int, help="whose processor time to look at")
     options = parser.parse_args()
     try:

@@ -111,8 +111,19 @@ def with_state(awaitable: Awaitable[Any], state: Any) -> Awaitable[Any]:
     """Return an awaitable that runs with this state of Django, in a new task."""
     if not IN_CONTEXT_VARIABLES:
         return Stepped(awaitable, state)
+    # The context has it, but asgiref shows it only to the thread that has set it.
     apply_state(state)
     return awaitable
+
+
+def call_with(state: Any, function: Callable[..., Any], *args: Any) -> Any:
+    """Return what `function(*args)` returns, called in this thread with this state of Django."""
+    before = current_state()
+    apply_state(state)
+    try:
+        return function(*args)
+    finally:
+        apply_state(before)
 
 
 def run_here(awaitable: Awaitable[Any]) -> Any:

@@ -24,12 +24,15 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, NamedTuple
 
-from .consume import CANCELLED, call_afterwards, continue_consumer
-from .coroutines import call_blocking_with
+from .consume import CANCELLED, HANDLED, call_afterwards, continue_consumer
+from .coroutines import call_blocking_with, call_with
 from .exceptions import LayerUnavailable
+from .late import LateEvents
+from .places import ASYNC_CONCURRENCY, Places
 from .signals import release_connections
 from .site_threads import SITE_THREADS, SiteThread, SiteThreads
 from .streams import count_setting
+from .thread_state import current_state
 from .windows import Windows
 
 if TYPE_CHECKING:
@@ -44,11 +47,8 @@ logger = logging.getLogger("django.channels.worker")
 #: Streams that one process continues at a time. Another one is refused.
 MAX_EVENTS = 1000
 
-#: Asynchronous consumers that one process runs at a time, by default. Another one waits.
-ASYNC_CONCURRENCY = 100
-
-#: Seconds between two looks of a thread that waits for a place for a consumer: whether it is to end.
-ACQUIRE_POLL_INTERVAL = 0.5
+#: What a consumer sends in memory is sent on the loop itself, if it isn't more.
+FEW_SENDS = 100
 
 #: Threads for the calls that block.
 CALL_THREADS = 4
@@ -91,6 +91,7 @@ class Continued:
         self.tasks: Any = weakref.WeakSet()
         self.threads = SiteThread(loop.site_threads)
         self._window: Window | None = None
+        self.has_ended = False
 
     @property
     def window(self) -> Window:
@@ -111,6 +112,7 @@ class Continued:
 
     def close(self) -> None:
         """Give back what it has used."""
+        self.has_ended = True
         if self._window is not None:
             self._window.close()
         self.threads.close()
@@ -143,7 +145,7 @@ class ConsumerLoop:
     The event loop of the workers of one process and layer. Its thread starts with the first event. Up to
     `concurrency` asynchronous consumers run on it at a time, and besides them streams.
 
-    `take_over`, `is_full`, `acquire`, `new_consumer_id`, `end_by` and `join` are thread-safe. Everything else
+    `take_over`, `is_full`, `places`, `new_consumer_id`, `end_by` and `join` are thread-safe. Everything else
     belongs to the event loop, in the thread "channels-loop".
     """
 
@@ -151,17 +153,19 @@ class ConsumerLoop:
         self.layer = layer
         #: Streams at a time.
         self.limit = count_setting("CHANNEL_ASYNC_STREAMS", MAX_EVENTS)
-        self.concurrency = concurrency
+        #: For asynchronous consumers. Who hands one over has acquired a place, which its end gives back.
+        self.places = Places(layer, concurrency)
         self.windows = Windows(layer)
         self.site_threads = SiteThreads(count_setting("CHANNEL_ASYNC_THREADS", SITE_THREADS))
         #: Enough for each view to have its own: synchronous middleware holds one until its view has ended.
         self.view_threads = SiteThreads(concurrency)
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._loop: Any = None
         self._calls = ThreadPoolExecutor(CALL_THREADS, thread_name_prefix="channels-loop-call")
         self._events: dict[Continued, None] = {}
-        self._streams, self._consumers = 0, 0  # that have a place here
+        self._streams = 0  # that were handed over and have not ended
+        self._late = LateEvents(self._calls)
         self._abandoned = 0  # consumers that were cancelled at the end
         self._spare_ids: deque[str] = deque()
         self._stopping = False
@@ -172,26 +176,6 @@ class ConsumerLoop:
     def is_full(self) -> bool:
         """Whether no stream should be handed over now."""
         return self._streams >= self.limit or self._stopping
-
-    def acquire(self, gives_up: Callable[[], bool]) -> bool:
-        """
-        Wait for a place for an asynchronous consumer. Return False if `gives_up()` becomes true meanwhile.
-        The end of the consumer gives the place back.
-        """
-        with self._changed:
-            while self._consumers >= self.concurrency:
-                if gives_up():
-                    return False
-                self.layer.count("async_waits")
-                self._changed.wait(ACQUIRE_POLL_INTERVAL)
-            self._consumers += 1
-        return True
-
-    def release(self) -> None:
-        """Give back a place that is not used."""
-        with self._changed:
-            self._consumers -= 1
-            self._changed.notify()
 
     def new_consumer_id(self) -> str:
         """Return a consumer id for a worker's thread that hands over its own. Ids are used again."""
@@ -207,9 +191,9 @@ class ConsumerLoop:
         Continue the event that `consumer_id` has claimed. Nothing else may be claimed under this id until
         `new_consumer_id` has returned it. Returns at once, an Event that is set when all is done.
 
-        For an asynchronous consumer, `acquire` has returned True.
+        For an asynchronous consumer, a place was acquired.
         """
-        with self._changed:
+        with self._lock:
             if rest.held is None:
                 self._streams += 1
             if self._thread is None:
@@ -229,9 +213,9 @@ class ConsumerLoop:
         Take no more streams, and let the events that run end until `deadline` (monotonic). Streams that wait
         are cancelled soon, and everything before the deadline. Returns at once.
         """
-        with self._changed:
+        self.places.wake()
+        with self._lock:
             self._stopping = True
-            self._changed.notify_all()
             if self._thread is not None:
                 self._loop.call_soon_threadsafe(self._cancel_waiting, deadline)
 
@@ -242,7 +226,7 @@ class ConsumerLoop:
         """
         if self._thread is None:
             return True
-        while self._streams or self._consumers:
+        while self._streams or self.places.taken:
             if time.monotonic() > deadline:
                 return False
             time.sleep(STOP_POLL_INTERVAL)
@@ -281,13 +265,13 @@ class ConsumerLoop:
         if was_consumer and not event.is_consumer:
             # It has left a stream, which has another place, and no thread.
             event.threads.close()
-            with self._changed:
-                self._consumers -= 1
+            with self._lock:
                 self._streams += 1
-                self._changed.notify()
+            self.places.release()
         if event.is_consumer:
             call_blocking_with(self.call_site)
             event.threads.use_for_asgiref()
+            self._late.watch(event)
         event.task = self._loop.create_task(self._run(event, rest, ended))
 
     async def _run(self, event: Continued, rest: Rest, ended: threading.Event) -> None:
@@ -299,9 +283,12 @@ class ConsumerLoop:
             if result.outcome == CANCELLED:
                 self._abandoned += 1
             else:
-                # The consumers of the next frames may block, and the threads for calls must not.
-                call = self.call_site if event.replies.has_more_frames else self.call
-                following = await call(self._settle, event, rest, result)
+                if self._settles_at_once(event, result):
+                    following = self._settle(event, rest, result)
+                else:
+                    # The consumers of the next frames may block, and the threads for calls must not.
+                    call = self.call_site if event.replies.has_more_frames else self.call
+                    following = await call(self._settle, event, rest, result)
         except BaseException:
             logger.exception("An event could not be ended. It is lost when this process ends:")
         if following is not None:
@@ -309,13 +296,23 @@ class ConsumerLoop:
             return
         self._events.pop(event, None)
         event.close()
-        with self._changed:
-            if event.is_consumer:
-                self._consumers -= 1
-                self._changed.notify()
-            else:
+        if event.is_consumer:
+            self.places.release()
+        else:
+            with self._lock:
                 self._streams -= 1
         ended.set()
+
+    def _settles_at_once(self, event: Continued, result: Result) -> bool:
+        """Return whether `_settle` would not block: in memory, what is usual takes no time."""
+        return (
+            not self.layer.crosses_processes
+            and result.outcome == HANDLED
+            and not result.afterwards
+            and result.rest is None
+            and len(result.sends) <= FEW_SENDS
+            and not event.replies.has_more_frames
+        )
 
     def _settle(self, event: Continued, rest: Rest, result: Result) -> Rest | None:
         """
@@ -370,7 +367,7 @@ class ConsumerLoop:
             if not event.stops and (is_late or is_idle):
                 event.stops = True
                 event.cancel()
-        if self._streams or self._consumers:
+        if self._streams or self.places.taken:
             self._loop.call_later(STOP_POLL_INTERVAL, self._cancel_waiting, deadline)
 
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -381,8 +378,12 @@ class ConsumerLoop:
         return await _to_its_end(self._calls, function, *args)
 
     async def call_site(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Do as `call`, in a thread for the site's code, which is the same one for the whole event."""
-        return await _to_its_end(_current.get().threads, function, *args)
+        """
+        Do as `call`, in a thread for the site's code, which is the same one for the whole event, and with the
+        language, time zone and URLs of the caller.
+        """
+        threads = _current.get().threads
+        return await _to_its_end(threads, call_with, current_state(), function, *args)
 
 
 async def _to_its_end(executor: Any, function: Callable[..., Any], *args: Any) -> Any:

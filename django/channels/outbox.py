@@ -99,7 +99,7 @@ class Rest(NamedTuple):
     #: `await run(event)`, where event is an `eventloop.Continued`.
     run: Callable[[Any], Awaitable[Any]]
     context: contextvars.Context
-    #: The language, time zone and URLs of the consumer. Context variables don't carry them to another thread.
+    #: The language, time zone and URLs of the consumer. Its context may lack them, or share them with others.
     state: Any
     #: Called as `run_consumer` calls it.
     answer_error: Any = None

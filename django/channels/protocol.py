@@ -75,6 +75,8 @@ ACK = "ack"
 REPLIES = "replies"
 #: int: the milliseconds that the consumers of the event ran. Absent: less than one.
 RAN = "ran"
+#: int: the id of the event in flight, which a worker has had for a while: others need not wait for its end.
+RUNNING = "running"
 #: True: a consumer failed.
 ERROR = "error"
 #: int: the id of the event whose consumer sends this message while it runs (`immediately=True`).
@@ -109,7 +111,20 @@ GROUP_DISCARD = "group_discard"
 # What a site may not send, because it would speak for a gateway, a worker or a layer.
 
 _REPLY_KEYS = frozenset(
-    [ACK, REPLIES, RAN, ERROR, DURING, BODY_CREDIT, WINDOW_CHANNEL, SESSION, LOST, RESET, GROUP]
+    [
+        ACK,
+        REPLIES,
+        RAN,
+        RUNNING,
+        ERROR,
+        DURING,
+        BODY_CREDIT,
+        WINDOW_CHANNEL,
+        SESSION,
+        LOST,
+        RESET,
+        GROUP,
+    ]
     + [GROUP_ADD, GROUP_DISCARD]
 )
 _EVENT_KEYS = frozenset([RETRIES, SESSION, REDELIVERED, EVENT_ID, FRAMES])
@@ -284,6 +299,11 @@ def replies(messages: list[Message], window: str | None = None) -> Message:
 def told_on(window: str) -> Message:
     """Return a message that has the gateway tell the channel `window` when the client has gone."""
     return {WINDOW_CHANNEL: window}
+
+
+def running(event_id: int, ran: int) -> Message:
+    """Return the notice that a worker has had an event for `ran` milliseconds, and will have it longer."""
+    return {RUNNING: event_id, RAN: ran}
 
 
 def during(event_id: int, message: Message) -> Message:

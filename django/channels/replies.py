@@ -234,6 +234,11 @@ class Replies:
         waiting, self._replies, self._length = self._replies, [], 0
         return self._deliver(protocol.replies(waiting, window))
 
+    def running(self) -> dict[str, Any]:
+        """Return the notice to the gateway that the event takes long."""
+        assert self.event_id is not None
+        return protocol.running(self.event_id, int(1000 * (time.monotonic() - self._started)))
+
     def finish(self) -> None:
         """Send the ack, with everything that still waits; or requeue the message."""
         if self._requeued is not None:
@@ -285,6 +290,15 @@ class Replies:
                     return False
             time.sleep(interval)
             interval = min(interval * 2, MAX_RETRY_INTERVAL)
+
+
+def tell_running(late: list[Replies]) -> None:
+    """Tell gateways that events take long, so that they send others. If that fails, the others wait."""
+    for each in late:
+        try:
+            each.layer.deliver(each.reply_channel, each.running())
+        except (ChannelFull, LayerUnavailable):
+            pass
 
 
 def deliver_or_log(send: PendingSend) -> bool:

@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable
 from django.db import connections
 
 from .consume import Result, call_afterwards, close_waiting, run_consumer
-from .eventloop import ASYNC_CONCURRENCY, ConsumerLoop, make_consumer_id
+from .eventloop import ConsumerLoop, make_consumer_id
 from .exceptions import LayerUnavailable
 from .layers.engine.threads import start_thread
 from .log import shown
 from .message import Message
 from .outbox import TO_CHANNEL, PendingSend
+from .places import ASYNC_CONCURRENCY
 from .protocol import HTTP_REQUEST, WEBSOCKET_CONNECT, lost_a_worker
 from .replies import MESSAGE_RETRIES, Replies
 from .signals import release_connections, worker_process_ready, worker_ready
@@ -264,7 +265,7 @@ class Worker:
         replies.flush()
         rest = replies.take_rest()
         assert rest is not None
-        if rest.held is not None and not loop.acquire(self._gives_up):
+        if rest.held is not None and not loop.places.acquire(self._gives_up):
             close_waiting(rest)
             replies.requeue(dict(rest.message.content))
             replies.finish()

@@ -6,6 +6,7 @@ from unittest import mock
 
 from django.channels import Channel, Group, awaited, consume, route, worker
 from django.channels.compat import SynchronousOnlyOperation, get_script_prefix
+from django.channels.coroutines import in_thread
 from django.channels.exceptions import (
     ClientDisconnected,
     ConsumeLater,
@@ -51,7 +52,11 @@ class AsyncCase(SimpleTestCase):
         return name
 
     def next(self, channel):
-        """Return the next message to a client; wait for it."""
+        """Return the next message to a client, but for notices of time; wait for it."""
+        message = self.received(channel)
+        return self.received(channel) if "running" in message else message
+
+    def received(self, channel):
         return wait_until(
             lambda: self.layer.receive_many([channel])[1], "a message to the client", interval=0.002
         )
@@ -237,6 +242,16 @@ class FunctionTests(AsyncCase):
         texts = [self.next(client)["replies"][0]["text"] for client in clients]
         self.assertEqual(texts, ["de +0001 /de/", "fr +0002 /fr/", "ja +0003 /ja/"])
 
+    def test_what_it_calls_in_a_thread_has_its_language(self):
+        async def consumer(message):
+            translation.activate("de")
+            await asyncio.sleep(0)
+            self.seen.append(await in_thread(translation.get_language))
+
+        self.start(route("websocket.receive", consumer))
+        self.next(self.send(text="x"))
+        self.assertEqual(self.seen, ["de"])
+
     def test_what_blocks_names_what_to_write(self):
         async def consumer(message):
             group = Group("g", channel_layer=self.layer)
@@ -280,6 +295,19 @@ class FunctionTests(AsyncCase):
         self.group.loop._loop.call_soon_threadsafe(gate["event"].set)
         for client in clients:
             self.assertEqual(self.next(client), {"ack": 7})
+
+    def test_the_gateway_is_told_of_one_that_takes_long(self):
+        """Then other events take its turn."""
+        gate = {}
+
+        async def consumer(message):
+            await gate.setdefault("event", asyncio.Event()).wait()
+
+        self.start(route("websocket.receive", consumer))
+        client = self.send(text="x")
+        self.assertEqual(self.received(client)["running"], 7)
+        self.group.loop._loop.call_soon_threadsafe(gate["event"].set)
+        self.assertEqual(self.next(client), {"ack": 7})
 
     def test_it_runs_to_its_end_where_there_is_no_loop(self):
         async def consumer(message):
@@ -407,6 +435,8 @@ class StopTests(AsyncCase):
         wait_until(lambda: self.seen, "the consumer to run")
         self.assertFalse(self.group.stop(1.2))
         self.assertEqual(self.seen, ["runs", "cleared up"])
+        notice = self.layer.receive_many([client])[1]
+        self.assertIn("running", notice)
         self.assertEqual(self.layer.receive_many([client]), (None, None))
         self.assertEqual(len(self.layer._unacknowledged), 1)
 

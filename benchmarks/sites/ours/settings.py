@@ -11,5 +11,7 @@ CHANNEL_LAYERS = {
         "ROUTING": "routing.routing",
     }
 }
+if os.environ.get("BENCH_ASYNC"):
+    CHANNEL_LAYERS["default"]["CONFIG"] = {"async_concurrency": int(os.environ["BENCH_ASYNC"])}
 if os.environ.get("BENCH_PLAIN"):
     CHANNEL_LAYERS["default"]["GATEWAY"] = {"share_frames": False}

@@ -106,7 +106,12 @@ class Gateway:
             return None
         from ..worker import WorkerGroup
 
-        workers = WorkerGroup(self.layer, threads=self.layer.threads, drain=True)
+        workers = WorkerGroup(
+            self.layer,
+            threads=self.layer.threads,
+            async_concurrency=self.layer.async_concurrency,
+            drain=True,
+        )
         # In a thread, because receivers of worker_ready may use the database, which Django refuses where
         # an event loop runs.
         with ThreadPoolExecutor(1) as thread:

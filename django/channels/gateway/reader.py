@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import LayerUnavailable
-from ..protocol import GROUP, GROUP_ADD, GROUP_DISCARD, GROUP_MESSAGE, RESET
+from ..protocol import GROUP, GROUP_ADD, GROUP_DISCARD, GROUP_MESSAGE, RESET, RUNNING
 from .connection import NO_GROUPS
 from .prepared import GroupFrame
 
@@ -115,6 +115,10 @@ class InboxReader:
                 if connection.groups:
                     connection.groups.discard(message[GROUP_DISCARD])
                 self._leave(message[GROUP_DISCARD], connection)
+        elif RUNNING in message:
+            if connection is not None and connection.flight is not None:
+                if connection.flight[1] == message[RUNNING]:
+                    connection.gateway.events.landed(connection, message)
         elif connection is not None:
             state, flight = connection.state, connection.flight
             actions = state.reply(message)

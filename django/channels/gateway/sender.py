@@ -27,6 +27,7 @@ from ..protocol import (
     MAYBE,
     RAN,
     REDELIVERED,
+    RUNNING,
     WEBSOCKET_CONNECT,
     WEBSOCKET_RECEIVE,
 )
@@ -128,8 +129,8 @@ class EventSender:
 
     def landed(self, connection: Connection, message: dict[str, Any] | None = None) -> None:
         """
-        Note that the event of `connection` isn't in flight any more, and send others. `message` is the one
-        that acknowledged it, if one did.
+        Note that the event of `connection` doesn't wait for a worker any more, and send others. `message` is
+        the one that acknowledged it, or told that it runs, if one did.
         """
         flight, connection.flight = connection.flight, None
         if flight is None:
@@ -138,7 +139,7 @@ class EventSender:
         lane.acks += 1
         # While nothing waits here, a quarter of the events is enough to learn from.
         if lane.waiting.size or lane.limit < lane.window.most or lane.acks & 3 == 0:
-            if message is not None and ACK in message:
+            if message is not None and (ACK in message or RUNNING in message):
                 lane.learn(self._loop.time(), flight[2], message.get(RAN, 0), flight[3])
         lane.in_flight -= 1
         if lane.waiting.size:

@@ -47,7 +47,8 @@ class MemoryChannelLayer(BaseChannelLayer):
     """
     A layer in memory. Thread-safe: `_lock` guards all that it holds.
 
-    `threads` is how many worker threads a gateway starts, `inbox_capacity` how many messages an event loop
+    `threads` is how many worker threads a gateway starts, `async_concurrency` how many asynchronous consumers
+    run beside them at a time, and `inbox_capacity` how many messages an event loop
     may be behind before senders get ChannelFull. The other options are those of BaseChannelLayer. Options
     may be written in capitals, as in CONFIG. Raises ImproperlyConfigured for unknown ones.
     """
@@ -56,14 +57,17 @@ class MemoryChannelLayer(BaseChannelLayer):
     crosses_processes = False
 
     def __init__(self, threads: int = 4, inbox_capacity: int = 20000, **config: Any) -> None:
-        options = fold(config, COMMON + ("threads", "inbox_capacity"))
+        options = fold(config, COMMON + ("threads", "inbox_capacity", "async_concurrency"))
         self.threads = options.pop("threads", threads)
+        self.async_concurrency = options.pop("async_concurrency", self.async_concurrency)
         self.inbox_capacity = options.pop("inbox_capacity", inbox_capacity)
         super().__init__(**options)
         if not is_count(self.threads) or self.threads > MAX_THREADS:
             raise refusal(
                 "threads", "a number of threads, from 0 to %d" % MAX_THREADS, self.threads
             )
+        if not is_count(self.async_concurrency) or not self.async_concurrency:
+            raise refusal("async_concurrency", "a positive number", self.async_concurrency)
         check_inbox_capacity(self.inbox_capacity)
         self._begin()
         process.register(self)

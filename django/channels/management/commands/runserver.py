@@ -24,8 +24,14 @@ from django.utils import autoreload
 from ...asgi import DEFAULT_LAYER_ALIAS
 from ...compat import before_reloading, end_with_parent
 from ...log import ActionLog, configure
+from ...places import ASYNC_CONCURRENCY
 from ...worker import WorkerGroup
-from .runworker import get_layer, make_callback
+from .runworker import (
+    add_async_concurrency,
+    check_async_concurrency,
+    get_layer,
+    make_callback,
+)
 
 if TYPE_CHECKING:
     from ...layers.base import BaseChannelLayer
@@ -76,6 +82,7 @@ class Command(WSGICommand):
             default=True,
             help="Runs no worker threads: consumers run in `manage.py runworker`.",
         )
+        add_async_concurrency(parser)
         parser.add_argument(
             "--layer",
             default=DEFAULT_LAYER_ALIAS,
@@ -89,6 +96,7 @@ class Command(WSGICommand):
             # Before the autoreloader starts: what is wrong is said once, and the command ends.
             import_daphne()
             layer = get_layer(options["layer"])
+            check_async_concurrency(options)
             if not options["run_worker"] and not layer.crosses_processes:
                 raise CommandError(
                     "--noworker: no other process can work on the channel layer %s, which lives in "
@@ -141,11 +149,16 @@ class Command(WSGICommand):
             # The gateway has the threads of such a layer, and starts them with the first connection.
             if not options["use_threading"]:
                 layer.threads = 1
+            if options["async_concurrency"] != ASYNC_CONCURRENCY:
+                layer.async_concurrency = options["async_concurrency"]
             return None
         if not options["run_worker"]:
             return None
         return WorkerGroup(
-            layer, 4 if options["use_threading"] else 1, callback=make_callback(layer, options)
+            layer,
+            4 if options["use_threading"] else 1,
+            async_concurrency=options["async_concurrency"],
+            callback=make_callback(layer, options),
         )
 
     def check_project(self, options: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from ...asgi import DEFAULT_LAYER_ALIAS, channel_layers
 from ...consume import consumer_name
 from ...layers.engine.options import MAX_SECONDS, is_number
 from ...log import consumers_logger, show_consumers, shown
+from ...places import ASYNC_CONCURRENCY
 from ...worker import WorkerGroup
 from ..supervisor import Supervisor, Tie
 
@@ -49,6 +50,7 @@ class Command(BaseCommand):
             default=4,
             help="How many messages a process handles at a time (default: %(default)s).",
         )
+        add_async_concurrency(parser)
         parser.add_argument(
             "--processes",
             type=int,
@@ -92,6 +94,7 @@ class Command(BaseCommand):
         workers = WorkerGroup(
             layer,
             options["threads"],
+            async_concurrency=options["async_concurrency"],
             only_channels=options["only_channels"],
             exclude_channels=options["exclude_channels"],
             callback=make_callback(layer, options),
@@ -114,6 +117,7 @@ class Command(BaseCommand):
         """Raise CommandError for a number out of range."""
         if options["threads"] < 1:
             raise CommandError("--threads is %d; it must be at least 1." % options["threads"])
+        check_async_concurrency(options)
         if options["processes"] is not None and options["processes"] < 1:
             raise CommandError("--processes is %d; it must be at least 1." % options["processes"])
         if not is_number(options["grace"]) or not 0 <= options["grace"] <= MAX_SECONDS:
@@ -169,6 +173,25 @@ class Command(BaseCommand):
             )
             # What runs in a thread cannot be ended; the process can.
             raise SystemExit(1)
+
+
+def add_async_concurrency(parser: Any) -> None:
+    """Add the option --async-concurrency."""
+    parser.add_argument(
+        "--async-concurrency",
+        type=int,
+        default=ASYNC_CONCURRENCY,
+        metavar="NUMBER",
+        help="How many asynchronous consumers a process runs at a time, besides those of its threads "
+        "(default: %(default)s).",
+    )
+
+
+def check_async_concurrency(options: dict[str, Any]) -> None:
+    """Raise CommandError for a number that is out of range."""
+    number = options["async_concurrency"]
+    if number < 1:
+        raise CommandError("--async-concurrency is %d; it must be at least 1." % number)
 
 
 def supervise(options: dict[str, Any]) -> None:

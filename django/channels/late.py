@@ -1,0 +1,56 @@
+"""
+Which asynchronous consumers take long: their gateways are told, so that they send the events of others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from .protocol import WEBSOCKET_CONNECT, WEBSOCKET_RECEIVE
+from .replies import tell_running
+
+if TYPE_CHECKING:
+    from .eventloop import Continued
+
+#: Seconds of an asynchronous consumer after which the gateway is told that it takes long. Until then, its
+#: event counts as one that waits for a worker.
+RUNNING_AFTER = 0.02
+
+#: The channels of which a gateway has a limited number of events wait for workers.
+_TURNS = frozenset([WEBSOCKET_CONNECT, WEBSOCKET_RECEIVE])
+
+
+class LateEvents:
+    """
+    The events of one loop whose gateways are to be told. `calls` is the executor for calls of the layer.
+
+    Belongs to the event loop.
+    """
+
+    def __init__(self, calls: Any) -> None:
+        self._calls = calls
+        #: When (monotonic) to tell, and the event.
+        self._events: deque[tuple[float, Continued]] = deque()
+
+    def watch(self, event: Continued) -> None:
+        """Tell the gateway of `event` after RUNNING_AFTER seconds, if the event has not ended."""
+        if event.replies.event_id is None or event.message.channel_name not in _TURNS:
+            return
+        self._events.append((time.monotonic() + RUNNING_AFTER, event))
+        if len(self._events) == 1:
+            asyncio.get_event_loop().call_later(RUNNING_AFTER, self._look)
+
+    def _look(self) -> None:
+        now, late = time.monotonic(), []
+        while self._events and (self._events[0][0] <= now or self._events[0][1].has_ended):
+            event = self._events.popleft()[1]
+            if not event.has_ended:
+                late.append(event.replies)
+        loop = asyncio.get_event_loop()
+        if late:
+            loop.run_in_executor(self._calls, tell_running, late)
+        if self._events:
+            loop.call_later(self._events[0][0] - now, self._look)
