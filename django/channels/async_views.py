@@ -16,12 +16,12 @@ from django.http import Http404
 
 from . import protocol
 from .compat import get_resolver, iscoroutinefunction, set_script_prefix
+from .continued import current_event
 from .coroutines import in_thread
-from .eventloop import current_event
 from .protocol import BODY_CHANNEL, REPLY_CHANNEL
 
 if TYPE_CHECKING:
-    from .eventloop import Continued
+    from .continued import Continued
     from .message import Message
 
 #: Seconds that a view may take before its gateway is asked to tell whether the client has gone.

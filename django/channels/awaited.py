@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Callable
 
+from .continued import Continued, current_event
 from .coroutines import in_thread
-from .eventloop import Continued, current_event
 from .exceptions import ChannelFull, ClientDisconnected, RequestAborted
 from .outbox import PendingSend, outbox
 from .protocol import HTTP_REQUEST, window_units

@@ -25,7 +25,7 @@ from .signals import consumer_finished, consumer_started
 from .thread_state import apply_state, current_state, site_defaults
 
 if TYPE_CHECKING:
-    from .eventloop import Continued
+    from .continued import Continued
 
 logger = logging.getLogger("django.channels.worker")
 

@@ -19,18 +19,18 @@ import os
 import threading
 import time
 import uuid
-import weakref
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, NamedTuple
 
 from .consume import CANCELLED, HANDLED, call_afterwards, continue_consumer
+from .continued import CURRENT, Continued
 from .coroutines import call_blocking_with, call_with
 from .exceptions import LayerUnavailable
 from .late import LateEvents
 from .places import ASYNC_CONCURRENCY, Places
 from .signals import release_connections
-from .site_threads import SITE_THREADS, SiteThread, SiteThreads
+from .site_threads import SITE_THREADS, SiteThreads
 from .streams import count_setting
 from .thread_state import current_state
 from .windows import Windows
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from .layers.base import BaseChannelLayer
     from .outbox import Rest
     from .replies import Replies
-    from .windows import Window
 
 logger = logging.getLogger("django.channels.worker")
 
@@ -63,68 +62,6 @@ TASKS_TIMEOUT = 0.1
 
 class WorkerStops(Exception):
     """The worker was told to stop, while a consumer waits."""
-
-
-class Continued:
-    """
-    One event that is continued on the loop. `loop` is the ConsumerLoop, for the coroutine to use.
-
-    Belongs to the event loop.
-    """
-
-    def __init__(self, loop: ConsumerLoop, handover: Handover) -> None:
-        self.loop = loop
-        self.consumer_id = handover.consumer_id
-        self.replies = handover.replies
-        self.proceed = handover.proceed
-        self.message: Any = None
-        #: Whether an asynchronous consumer runs, and not a stream.
-        self.is_consumer = False
-        #: Whether the consumer is cancelled when its client goes. A stream always is.
-        self.ends_with_client = False
-        #: When (monotonic) it last sent something.
-        self.active_at = time.monotonic()
-        #: Whether the process stops, and cancels it.
-        self.stops = False
-        self.task: Any = None
-        #: The tasks that its coroutine has started.
-        self.tasks: Any = weakref.WeakSet()
-        self.threads = SiteThread(loop.site_threads)
-        self._window: Window | None = None
-        self.has_ended = False
-
-    @property
-    def window(self) -> Window:
-        """How far the client of this event is behind."""
-        if self._window is None:
-            self._window = self.loop.windows.open(self)
-        return self._window
-
-    def cancel(self) -> None:
-        """Cancel the coroutine. It may still clear up."""
-        if self.task is not None:
-            self.task.cancel()
-
-    def client_gone(self) -> None:
-        """Handle that nobody waits for what is sent. Most consumers learn it when they send."""
-        if self.ends_with_client or not self.is_consumer:
-            self.cancel()
-
-    def close(self) -> None:
-        """Give back what it has used."""
-        self.has_ended = True
-        if self._window is not None:
-            self._window.close()
-        self.threads.close()
-
-
-#: The event that a task belongs to.
-_current: contextvars.ContextVar[Any] = contextvars.ContextVar("channels_event", default=None)
-
-
-def current_event() -> Any:
-    """Return the event (a Continued) that the task belongs to which runs here, or None."""
-    return _current.get()
 
 
 class Handover(NamedTuple):
@@ -259,7 +196,7 @@ class ConsumerLoop:
 
     def _start(self, event: Continued, rest: Rest, ended: threading.Event) -> None:
         """Start the task for one rest of an event, in the context of that rest."""
-        _current.set(event)
+        CURRENT.set(event)
         event.message = rest.message
         was_consumer, event.is_consumer = event.is_consumer, rest.held is not None
         if was_consumer and not event.is_consumer:
@@ -382,7 +319,7 @@ class ConsumerLoop:
         Do as `call`, in a thread for the site's code, which is the same one for the whole event, and with the
         language, time zone and URLs of the caller.
         """
-        threads = _current.get().threads
+        threads = CURRENT.get().threads
         return await _to_its_end(threads, call_with, current_state(), function, *args)
 
 
@@ -407,7 +344,7 @@ def _make_task(
 ) -> asyncio.Task[Any]:
     """Make a task, and note the event that it belongs to."""
     task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)  # type: ignore[arg-type]
-    event = _current.get()
+    event = CURRENT.get()
     if event is not None:
         event.tasks.add(task)
     return task

@@ -13,7 +13,7 @@ from .protocol import WEBSOCKET_CONNECT, WEBSOCKET_RECEIVE
 from .replies import tell_running
 
 if TYPE_CHECKING:
-    from .eventloop import Continued
+    from .continued import Continued
 
 #: Seconds of an asynchronous consumer after which the gateway is told that it takes long. Until then, its
 #: event counts as one that waits for a worker.

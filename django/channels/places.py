@@ -26,7 +26,7 @@ class Places:
     """`number` places, of which each consumer takes one. Thread-safe."""
 
     def __init__(self, layer: BaseChannelLayer, number: int) -> None:
-        self._layer = layer
+        self.layer = layer
         self.number = number
         self.taken = 0
         self._changed = threading.Condition()
@@ -55,7 +55,7 @@ class Places:
             self._changed.notify_all()
 
     def _note(self) -> None:
-        self._layer.count("async_waits")
+        self.layer.count("async_waits")
         suppressed = self._limit.allow()
         if suppressed is not None:
             logger.warning(

@@ -27,7 +27,7 @@ else:
     from channels.handlers.asgi_response import HEAD_INTERVAL, Cut, split
 
 if TYPE_CHECKING:
-    from .eventloop import Continued
+    from .continued import Continued
     from .message import Message
     from .windows import Window
 

@@ -15,7 +15,7 @@ from .exceptions import LayerUnavailable
 from .protocol import CLOSED, WRITTEN, closed
 
 if TYPE_CHECKING:
-    from .eventloop import Continued
+    from .continued import Continued
     from .layers.base import BaseChannelLayer
 
 logger = logging.getLogger("django.channels.worker")

@@ -717,7 +717,8 @@ class NamesTests(SimpleTestCase):
         folder = os.path.dirname(django.channels.__file__)
         gateway = os.path.join(folder, "gateway")
         paths = [os.path.join(gateway, name) for name in os.listdir(gateway)]
-        paths += [os.path.join(folder, name) for name in ("replies.py", "streams.py", "worker.py")]
+        others = ("places.py", "replies.py", "streams.py", "worker.py")
+        paths += [os.path.join(folder, name) for name in others]
         for path in paths:
             if path.endswith(".py"):
                 with open(path, encoding="utf-8") as source:

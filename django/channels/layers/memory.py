@@ -36,6 +36,9 @@ SWEEP_INTERVAL = 4096
 #: More worker threads than this are a mistake.
 MAX_THREADS = 10000
 
+#: Asynchronous consumers at a time beside the worker threads.
+ASYNC_CONCURRENCY = 100
+
 #: A waiting reader: its channels, a lock that is released to wake it, and its consumer id.
 _Reader = Tuple["Sequence[str]", Any, "str | None"]
 
@@ -56,10 +59,16 @@ class MemoryChannelLayer(BaseChannelLayer):
     extensions = ("groups", "flush", "statistics", "inbox", "acknowledgement", "delay")
     crosses_processes = False
 
-    def __init__(self, threads: int = 4, inbox_capacity: int = 20000, **config: Any) -> None:
+    def __init__(
+        self,
+        threads: int = 4,
+        inbox_capacity: int = 20000,
+        async_concurrency: int = ASYNC_CONCURRENCY,
+        **config: Any,
+    ) -> None:
         options = fold(config, COMMON + ("threads", "inbox_capacity", "async_concurrency"))
         self.threads = options.pop("threads", threads)
-        self.async_concurrency = options.pop("async_concurrency", self.async_concurrency)
+        self.async_concurrency = options.pop("async_concurrency", async_concurrency)
         self.inbox_capacity = options.pop("inbox_capacity", inbox_capacity)
         super().__init__(**options)
         if not is_count(self.threads) or self.threads > MAX_THREADS:

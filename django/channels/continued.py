@@ -1,0 +1,78 @@
+"""
+One event that an event loop continues.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from .site_threads import SiteThread
+
+if TYPE_CHECKING:
+    from .eventloop import ConsumerLoop, Handover
+    from .windows import Window
+
+
+class Continued:
+    """
+    One event that is continued on the loop. `loop` is the ConsumerLoop, for the coroutine to use.
+
+    Belongs to the event loop.
+    """
+
+    def __init__(self, loop: ConsumerLoop, handover: Handover) -> None:
+        self.loop = loop
+        self.consumer_id = handover.consumer_id
+        self.replies = handover.replies
+        self.proceed = handover.proceed
+        self.message: Any = None
+        #: Whether an asynchronous consumer runs, and not a stream.
+        self.is_consumer = False
+        #: Whether the consumer is cancelled when its client goes. A stream always is.
+        self.ends_with_client = False
+        #: When (monotonic) it last sent something.
+        self.active_at = time.monotonic()
+        #: Whether the process stops, and cancels it.
+        self.stops = False
+        self.task: Any = None
+        #: The tasks that its coroutine has started.
+        self.tasks: Any = weakref.WeakSet()
+        self.threads = SiteThread(loop.site_threads)
+        self._window: Window | None = None
+        self.has_ended = False
+
+    @property
+    def window(self) -> Window:
+        """How far the client of this event is behind."""
+        if self._window is None:
+            self._window = self.loop.windows.open(self)
+        return self._window
+
+    def cancel(self) -> None:
+        """Cancel the coroutine. It may still clear up."""
+        if self.task is not None:
+            self.task.cancel()
+
+    def client_gone(self) -> None:
+        """Handle that nobody waits for what is sent. Most consumers learn it when they send."""
+        if self.ends_with_client or not self.is_consumer:
+            self.cancel()
+
+    def close(self) -> None:
+        """Give back what it has used."""
+        self.has_ended = True
+        if self._window is not None:
+            self._window.close()
+        self.threads.close()
+
+
+#: The event that a task belongs to.
+CURRENT: contextvars.ContextVar[Any] = contextvars.ContextVar("channels_event", default=None)
+
+
+def current_event() -> Any:
+    """Return the event (a Continued) that the task belongs to which runs here, or None."""
+    return CURRENT.get()
