@@ -12,6 +12,7 @@
 #                 (NUMBER=100, SEED=9, MODULES=gateway/websocket.py)
 #   make fuzz     random input for what reads messages of clients and of the site, other input each
 #                 time; `make test` has a few (SECONDS=60 for each test)
+#   make test-big bodies of 1 GB through gunicorn and nginx, uWSGI, mod_wsgi and uvicorn, where they are installed
 #   make bench    the benchmarks, side by side with Channels 4 and a bare ASGI 3 application
 #   make chaos    what holds under faults, with real processes, Redis and PostgreSQL: one row for each
 #                 promise; under 30 minutes (make chaos-quick: under 7). ROWS chooses some; AGAIN=1 tries what did
@@ -37,7 +38,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-addon test-redis lint docs mutants fuzz bench chaos chaos-quick patch test-patch test-1x dist matrix clean
+.PHONY: help demo test test-big test-addon test-redis lint docs mutants fuzz bench chaos chaos-quick patch test-patch test-1x dist matrix clean
 
 help:
 	@sed -n 's/^#   make /make /p' Makefile
@@ -89,6 +90,9 @@ mutants: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
 
 fuzz: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
 	CHANNELS_FUZZ_SECONDS=$(or $(SECONDS),60) $(BIN)/python tests/runtests_addon.py channels_tests.test_fuzz
+
+test-big: $(VENV)/.installed-test
+	CHANNELS_TEST_BIG_BODIES=1 $(BIN)/python tests/runtests_addon.py channels_tests.test_wsgi_servers
 
 # It makes a virtual environment for each contender, in .bench.
 bench: $(BIN)/python

@@ -49,6 +49,7 @@ LEFT_OUT = (
     "test_support",
     "test_types",
     "test_websocketbridge",
+    "test_wsgi_servers",
 )
 
 

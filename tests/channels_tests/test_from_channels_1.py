@@ -1,7 +1,7 @@
 """Each line of the page "Coming from Channels 1.x", tried out.
 
 A test names its line with `@says`. The last class compares these names with the page: a line without a test
-fails, and so does a test whose line is gone.
+fails, and so does a test whose line is gone. It is as long as the page, which is one list.
 """
 
 import asyncio

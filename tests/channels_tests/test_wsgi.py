@@ -4,15 +4,17 @@ import http.client
 import io
 import sys
 import threading
+import time
 import unittest
 import urllib.request
+from unittest import mock
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
 from django.channels.handler import ViewConsumer
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.routing import route
-from django.channels.wsgi import LayerApplication, WSGIConsumer
+from django.channels.wsgi import LayerApplication, WSGIConsumer, over_layer
 from django.http import HttpResponse, StreamingHttpResponse
 from django.test import SimpleTestCase, override_settings
 
@@ -183,6 +185,28 @@ class LayerApplicationTests(LayerCase):
         answer = Answer(application, environ_of())
         self.assertEqual(answer.status, "504 Gateway Timeout")
         self.assertIn(b"504", answer.body)
+
+    def test_a_large_body_gives_a_worker_more_time(self):
+        deadlines = []
+
+        def view(request):
+            request.read()
+            return HttpResponse("in time")
+
+        class Watched(over_layer.Exchange):
+            def _step(self):
+                if self._deadline is not None:
+                    deadlines.append(self._deadline - time.monotonic())
+                return super()._step()
+
+        with mock.patch.object(over_layer, "Exchange", Watched):
+            for size in (0, LARGE):
+                environ = environ_of("/", b"x" * size, REQUEST_METHOD="POST")
+                answer = Answer(self.application(view=view, timeout=60), environ)
+                self.assertEqual(answer.body, b"in time")
+                if not size:
+                    self.assertLessEqual(max(deadlines), 60)
+        self.assertGreater(max(deadlines), 60 + LARGE / over_layer.BYTES_PER_SECOND - 1)
 
     def test_head_and_204_have_no_content(self):
         application = self.application(view=lambda request: HttpResponse("content"))

@@ -29,6 +29,9 @@ logger = logging.getLogger("django.channels.gateway")
 #: Seconds in which the workers have to begin a response, unless the caller says otherwise.
 TIMEOUT = 60.0
 
+#: Bytes of a body that the worker is given another second for, because it reads them before it responds.
+BYTES_PER_SECOND = 1024 * 1024
+
 #: Seconds that `close` waits for requests.
 CLOSE_TIMEOUT = 10.0
 
@@ -55,7 +58,8 @@ class LayerApplication:
     """
     A WSGI application that sends each request over `layer`. Thread-safe, also when a server forks.
 
-    If no worker begins the response within `timeout` seconds of the whole request, the client gets a 504.
+    If no worker begins the response within `timeout` seconds of the whole request, the client gets a 504. A
+    large body adds a second for each `BYTES_PER_SECOND`.
     """
 
     def __init__(self, layer: BaseChannelLayer, timeout: float = TIMEOUT) -> None:
@@ -136,6 +140,7 @@ class Exchange:
         self._input = environ["wsgi.input"]
         self._length = body_length(environ)
         self._left = self._length
+        self._size = 0  # bytes of the body so far
         self._asked: queue.Queue[Callable[[], None]] = queue.Queue()
         self._deadline: float | None = None
         self._start: dict[str, Any] | None = None
@@ -256,6 +261,7 @@ class Exchange:
             data = self._input.read(size) if size else b""
         except OSError:
             return {"type": "http.disconnect"}
+        self._size += len(data)
         if self._left is None:
             more = bool(data)
         else:
@@ -264,6 +270,7 @@ class Exchange:
             if more and not data:
                 return {"type": "http.disconnect"}
         if not more:
+            self._timeout += self._size / BYTES_PER_SECOND
             self._deadline = time.monotonic() + self._timeout
         return {"type": "http.request", "body": data, "more_body": more}
 
