@@ -13,7 +13,9 @@
 #   make fuzz     random input for what reads messages of clients and of the site, other input each
 #                 time; `make test` has a few (SECONDS=60 for each test)
 #   make test-big bodies of 1 GB through gunicorn and nginx, uWSGI, mod_wsgi and uvicorn, where they are installed
-#   make bench    the benchmarks, side by side with Channels 4 and a bare ASGI 3 application
+#   make bench    the benchmarks, side by side with Channels 4 and other peers: 20 minutes at most, into
+#                 benchmarks/results (QUICK=1: 3 minutes; README=1: also into README.md; WORKLOADS="echo http")
+#   make bench-gate  under a minute: no workload needs 15 % more processor time than the stored figures
 #   make chaos    what holds under faults, with real processes, Redis and PostgreSQL: one row for each
 #                 promise; under 30 minutes (make chaos-quick: under 7). ROWS chooses some; AGAIN=1 tries what did
 #                 not hold once more
@@ -38,7 +40,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-big test-addon test-redis lint docs mutants fuzz bench chaos chaos-quick patch test-patch test-1x dist matrix clean
+.PHONY: help demo test test-big test-addon test-redis lint docs mutants fuzz bench bench-gate chaos chaos-quick patch test-patch test-1x dist matrix clean
 
 help:
 	@sed -n 's/^#   make /make /p' Makefile
@@ -96,10 +98,10 @@ test-big: $(VENV)/.installed-test
 
 # It makes a virtual environment for each contender, in .bench.
 bench: $(BIN)/python
-	$(BIN)/python benchmarks/run.py
-	$(BIN)/python benchmarks/run.py --tuned --rounds 3
-	@command -v redis-server >/dev/null || echo "redis-server is not installed: no figures of the Redis layer"
-	$(if $(shell command -v redis-server),$(BIN)/python benchmarks/redis_layer.py)
+	$(BIN)/python benchmarks/suite.py $(if $(QUICK),--quick) $(if $(README),--readme) $(WORKLOADS)
+
+bench-gate: $(BIN)/python
+	$(BIN)/python benchmarks/gate.py
 
 # SOURCE is Django's sdist or unpacked tree (default: from PyPI).
 patch:

@@ -123,8 +123,10 @@ def open_tcp(port):
     return sock
 
 
-def open_websockets(port, path, count):
+def open_websockets(port, path, count, socketio=False):
     """``count`` accepted WebSocket connections, opened a batch at a time."""
+    if socketio:
+        path = "/socket.io/?EIO=4&transport=websocket"
     key = base64.b64encode(os.urandom(16)).decode()
     request = (
         "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nOrigin: http://127.0.0.1:{port}\r\n"
@@ -148,11 +150,37 @@ def open_websockets(port, path, count):
             status, rest = answer.split(b"\r\n", 1)[0], answer.split(b"\r\n\r\n", 1)[1]
             if b" 101" not in status:
                 raise LoadError("the handshake was refused: %r" % status)
-            if rest:
+            if socketio:
+                join_socketio(sock, rest)
+            elif rest:
                 raise LoadError("an unexpected frame came first: %r" % rest)
             sock.setblocking(False)
             connections.append(Connection(sock))
     return connections
+
+
+def join_socketio(sock, data):
+    """The handshake of Engine.IO and Socket.IO over a WebSocket that is open."""
+    for begins in (b"0{", b"40"):
+        frame = split_frame(data)
+        while frame is None:
+            more = sock.recv(READ_SIZE)
+            if not more:
+                raise LoadError("the server dropped a connection in the handshake of Socket.IO")
+            data += more
+            frame = split_frame(data)
+        if not frame[1].startswith(begins):
+            raise LoadError("%r came where %r... was due" % (frame[1][:80], begins))
+        data = data[frame[2] :]
+        if begins == b"0{":
+            sock.sendall(client_frame(b"40"))
+
+
+def wrap(payload, event, options):
+    """A payload as the server expects it: for Socket.IO, in an event."""
+    if not options.socketio:
+        return payload
+    return b"42" + json.dumps([event, payload.decode()], separators=(",", ":")).encode()
 
 
 def watch(connections):
@@ -180,11 +208,35 @@ def close(connections, websocket):
 # --- Processor time -----------------------------------------------------------------------------
 
 
-class Meter:
-    """Processor time of this process and of the server's, over the seconds that count."""
+def with_children(pids):
+    """These processes, and what they have started."""
+    found, waiting = [], list(pids)
+    while waiting:
+        pid = waiting.pop()
+        found.append(pid)
+        try:
+            for thread in os.listdir("/proc/%d/task" % pid):
+                with open("/proc/%d/task/%s/children" % (pid, thread)) as file:
+                    waiting += map(int, file.read().split())
+        except OSError:
+            pass
+    return found
 
-    def __init__(self, server_pid):
-        self._path = "/proc/%d/stat" % server_pid if server_pid else None
+
+def memory_of(pids):
+    """The resident memory of processes, in kB."""
+    total = 0
+    for pid in with_children(pids):
+        with open("/proc/%d/status" % pid) as file:
+            total += sum(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
+    return total
+
+
+class Meter:
+    """Processor time of this process and of the server's processes, over the seconds that count."""
+
+    def __init__(self, server_pids):
+        self._pids = with_children(server_pids or ())
         self._begun = None
         self._spent = None
 
@@ -206,13 +258,17 @@ class Meter:
 
     def _read(self):
         try:
-            with open(self._path) as file:
-                # After the name, which may hold anything, in brackets: proc(5), fields 14 and 15.
-                fields = file.read().rsplit(")", 1)[1].split()
-            server = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        except (OSError, TypeError):
+            server = sum(map(self._seconds, self._pids)) if self._pids else None
+        except OSError:
             server = None
         return time.process_time(), server
+
+    @staticmethod
+    def _seconds(pid):
+        with open("/proc/%d/stat" % pid) as file:
+            # After the name, which may hold anything, in brackets: proc(5), fields 14 and 15.
+            fields = file.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 # --- Loads --------------------------------------------------------------------------------------
@@ -228,7 +284,7 @@ def closed_loop(connections, options, complete):
     record = latencies.append
     start = clock() + options.warmup
     end = start + options.duration
-    meter, begun, ended = Meter(options.server_pid), False, False
+    meter, begun, ended = Meter(options.server_pids), False, False
     for connection in connections:
         connection.sent_at = clock()
         connection.send(connection.frame)
@@ -271,11 +327,14 @@ def closed_loop(connections, options, complete):
 
 def echo(options):
     """Each socket has one message in flight; every answer is compared with what its own socket sent."""
-    connections = open_websockets(options.port, options.socket_path, options.sockets)
+    connections = open_websockets(
+        options.port, options.socket_path, options.sockets, options.socketio
+    )
     for number, connection in enumerate(connections):
         payload = (
             '{"type": "chat", "room": 7, "from": %5d, "text": "how are you?"}' % number
         ).encode()
+        payload = wrap(payload, "m", options)
         connection.frame = client_frame(payload)
         connection.expected = server_frame(payload)
     result = closed_loop(
@@ -291,7 +350,7 @@ def broadcast(options):
     """One socket speaks, all hear it; the next message goes out when the last socket has the previous
     one. ``p50_ms`` and ``p99_ms`` are of the time from the send to the last socket's delivery."""
     clock = time.perf_counter
-    connections = open_websockets(options.port, "/broadcast/", options.sockets)
+    connections = open_websockets(options.port, "/broadcast/", options.sockets, options.socketio)
     selector = watch(connections)
     select = selector.select
     speaker = connections[0]
@@ -301,6 +360,7 @@ def broadcast(options):
         nonlocal number
         number += 1
         payload = ('{"type": "chat", "room": 7, "number": %7d, "text": "hello"}' % number).encode()
+        payload = wrap(payload, "b", options)
         expected = server_frame(payload)
         for connection in connections:
             connection.expected = expected
@@ -322,7 +382,7 @@ def broadcast(options):
     while clock() < warm:
         one()
     times = []
-    meter = Meter(options.server_pid)
+    meter = Meter(options.server_pids)
     meter.begin()
     start = clock()
     while clock() - start < options.duration or not times:
@@ -377,6 +437,209 @@ def http(options):
     return result
 
 
+def connect(options):
+    """Connect, and leave: fifty handshakes at a time. The rate is of whole cycles."""
+    clock, times = time.perf_counter, []
+    warm = clock() + options.warmup
+    while clock() < warm:
+        close(open_websockets(options.port, "/echo/", options.sockets), websocket=True)
+    meter, start = Meter(options.server_pids), clock()
+    meter.begin()
+    while clock() - start < options.duration or not times:
+        begun = clock()
+        close(open_websockets(options.port, "/echo/", options.sockets), websocket=True)
+        times.append(clock() - begun)
+    elapsed, count = clock() - start, len(times) * options.sockets
+    meter.end()
+    return dict(
+        meter.report(count, elapsed),
+        rate=count / elapsed,
+        p50_ms=percentile(times, 0.50),
+        p99_ms=percentile(times, 0.99),
+        count=count,
+        seconds=elapsed,
+    )
+
+
+def idle(options):
+    """
+    Quiet sockets: ``kb`` is the memory of one, ``rate`` how many of them one second of processor time would
+    serve for a second.
+    """
+    connections = open_websockets(options.port, "/echo/", 200, options.socketio)
+    time.sleep(options.warmup)
+    before = memory_of(options.server_pids)
+    connections += open_websockets(options.port, "/echo/", options.sockets, options.socketio)
+    time.sleep(options.warmup)
+    memory = (memory_of(options.server_pids) - before) / options.sockets
+    meter = Meter(options.server_pids)
+    meter.begin()
+    time.sleep(options.duration)
+    meter.end()
+    count = len(connections) * options.duration  # socket-seconds
+    report = meter.report(count, options.duration)
+    # While the server's time is less than the clock of the kernel tells, it is taken for one tick.
+    used = max(report["server_us"] * count / 1e6, 1 / os.sysconf("SC_CLK_TCK"))
+    for each in connections:
+        each.sock.close()
+    return dict(
+        report, rate=count / used, kb=memory, p50_ms=None, p99_ms=None, count=len(connections)
+    )
+
+
+def returning(options):
+    """All clients come at the same moment, as after a restart. ``p99_ms`` is when all are back."""
+    clock = time.perf_counter
+    request = (
+        "GET /echo/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nOrigin: http://127.0.0.1:{port}\r\n"
+        "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    ).format(port=options.port)
+    selector, times, refused = selectors.DefaultSelector(), [], 0
+    meter, begun = Meter(options.server_pids), clock()
+    meter.begin()
+    for _ in range(options.sockets):
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.connect_ex(("127.0.0.1", options.port))
+        selector.register(sock, selectors.EVENT_WRITE, request.encode())
+    connected = []
+    while len(selector.get_map()):
+        events = selector.select(STALL_SECONDS)
+        if not events:
+            raise LoadError("%d clients got no answer" % len(selector.get_map()))
+        for key, _ in events:
+            try:
+                if key.data is not None:
+                    key.fileobj.sendall(key.data)
+                    selector.modify(key.fileobj, selectors.EVENT_READ, None)
+                    continue
+                answer = key.fileobj.recv(READ_SIZE)
+            except OSError:
+                answer = b""
+            selector.unregister(key.fileobj)
+            if b" 101" in answer[:20]:
+                times.append(clock() - begun)
+                connected.append(key.fileobj)
+            else:
+                refused += 1
+    elapsed = clock() - begun
+    meter.end()
+    for sock in connected:
+        sock.close()
+    if refused:
+        raise LoadError("%d of %d clients were refused" % (refused, options.sockets))
+    return dict(
+        meter.report(len(times), elapsed),
+        rate=len(times) / elapsed,
+        p50_ms=percentile(times, 0.50),
+        p99_ms=1000 * elapsed,
+        count=len(times),
+        seconds=elapsed,
+    )
+
+
+def paced(options):
+    """
+    Round trips of users who are not in a hurry: each sends a message a second. This is the scenario that
+    Solid Cable publishes, with 250 users.
+    """
+    clock = time.perf_counter
+    connections = open_websockets(options.port, "/echo/", options.sockets, options.socketio)
+    start = clock()
+    for number, connection in enumerate(connections):
+        payload = wrap(b'{"user": %5d, "text": "how are you?"}' % number, "m", options)
+        connection.frame, connection.expected = client_frame(payload), server_frame(payload)
+        connection.sent_at = 0.0
+    selector, latencies, due, sent = watch(connections), [], [], 0
+    due = [(start + number / len(connections), each) for number, each in enumerate(connections)]
+    meter, waiting, counted_from = Meter(options.server_pids), 0, start + options.warmup
+    meter.begin()
+    end = counted_from + options.duration
+    while due or waiting:
+        now = clock()
+        while due and due[0][0] <= now:
+            at, connection = due.pop(0)
+            connection.sent_at = now
+            connection.send(connection.frame)
+            waiting, sent = waiting + 1, sent + 1
+            if at + 1 < end:
+                due.append((at + 1, connection))
+        events = selector.select(max(0.0, due[0][0] - clock()) if due else STALL_SECONDS)
+        if not events and not due:
+            raise LoadError("%d answers never came" % waiting)
+        for key, _ in events:
+            data = key.data.recv(READ_SIZE)
+            if data == key.data.expected or key.data.gather(data):
+                waiting -= 1
+                if key.data.sent_at >= counted_from:
+                    latencies.append(clock() - key.data.sent_at)
+    elapsed = clock() - start
+    meter.end()
+    selector.close()
+    close(connections, websocket=True)
+    return dict(
+        meter.report(sent, elapsed),
+        rate=sent / elapsed,
+        p50_ms=percentile(latencies, 0.50),
+        p99_ms=percentile(latencies, 0.99),
+        count=len(latencies),
+        seconds=elapsed,
+    )
+
+
+def http_new(options):
+    """Requests over a new connection each, for a server that keeps none."""
+    clock, times, count = time.perf_counter, [], 0
+    request = "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: close\r\n\r\n" % (
+        options.path,
+        options.port,
+    )
+    ending = options.body.encode()
+
+    def batch():
+        begun, answers = clock(), []
+        socks = [open_tcp(options.port) for _ in range(options.sockets)]
+        for sock in socks:
+            sock.sendall(request.encode())
+        for sock in socks:
+            answer = b""
+            while True:
+                data = sock.recv(READ_SIZE)
+                if not data:
+                    break
+                answer += data
+            sock.close()
+            if b" 200 " not in answer[:20] or ending not in answer:
+                raise LoadError("a request was answered with %r" % answer[:80])
+            answers.append(clock() - begun)
+        return answers
+
+    warm = clock() + options.warmup
+    while clock() < warm:
+        batch()
+    meter, start = Meter(options.server_pids), clock()
+    meter.begin()
+    while clock() - start < options.duration or not times:
+        times += batch()
+    elapsed, count = clock() - start, len(times)
+    meter.end()
+    return dict(
+        meter.report(count, elapsed),
+        rate=count / elapsed,
+        p50_ms=percentile(times, 0.50),
+        p99_ms=percentile(times, 0.99),
+        count=count,
+        seconds=elapsed,
+    )
+
+
+LOADS = {
+    each.__name__: each
+    for each in (echo, broadcast, http, http_new, connect, idle, returning, paced)
+}
+
+
 def percentile(values, share):
     """Return a percentile in milliseconds of values in seconds, or None without values."""
     if not values:
@@ -387,7 +650,7 @@ def percentile(values, share):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("load", choices=["echo", "broadcast", "http"])
+    parser.add_argument("load", choices=sorted(LOADS))
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--sockets", type=int, default=100, help="connections (default: 100)")
     parser.add_argument("--warmup", type=float, default=0.5, help="seconds that are not counted")
@@ -395,10 +658,18 @@ def main():
     parser.add_argument("--body", default="Hello, world!", help="what the view answers (http)")
     parser.add_argument("--path", default="/hello/", help="of the view (http; default: /hello/)")
     parser.add_argument("--socket-path", default="/echo/", help="of the sockets (echo)")
-    parser.add_argument("--server-pid", type=int, help="whose processor time to look at")
+    parser.add_argument(
+        "--server-pid",
+        dest="server_pids",
+        type=lambda text: [int(pid) for pid in text.split(",")],
+        help="whose processor time to look at: process ids, with commas; their children count, too",
+    )
+    parser.add_argument(
+        "--socketio", action="store_true", help="the server speaks Socket.IO over WebSocket"
+    )
     options = parser.parse_args()
     try:
-        result = {"echo": echo, "broadcast": broadcast, "http": http}[options.load](options)
+        result = LOADS[options.load](options)
     except (LoadError, OSError) as error:
         sys.exit("load.py %s: %s" % (options.load, error))
     json.dump(result, sys.stdout)

@@ -192,9 +192,9 @@ def make_environments():
     return {"peer": peer, "ours": ours}
 
 
-def server_options(tuned):
+def server_options(tuned, environment="peer"):
     """uvicorn's, the same for all; `tuned` takes uvloop instead of asyncio."""
-    text = call([python_of("peer"), "-m", "uvicorn", "--help"])
+    text = call([python_of(environment), "-m", "uvicorn", "--help"])
     chosen = ["--log-level", "warning", "--no-access-log", "--ws-per-message-deflate", "false"]
     for option, values in [
         ("--ws", ["websockets-sansio", "websockets"]),
@@ -552,15 +552,15 @@ def parse_arguments():
     return arguments
 
 
-def raise_open_files():
+def raise_open_files(number=OPEN_FILES):
     """A thousand sockets need more than many shells allow at first."""
     try:
         import resource
     except ImportError:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < OPEN_FILES:
-        wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < number:
+        wanted = number if hard == resource.RLIM_INFINITY else min(number, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 

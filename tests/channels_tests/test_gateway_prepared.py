@@ -12,7 +12,7 @@ from django.channels import protocol
 from django.channels.gateway import prepared, sockets
 from django.channels.gateway.application import Gateway
 from django.channels.gateway.limits import make_limits
-from django.channels.gateway.prepared import GroupFrame, direct_writer, takes_at_once
+from django.channels.gateway.prepared import Frame, direct_writer, takes_at_once
 from django.channels.gateway.sockets import SocketConnection
 from django.channels.gateway.websocket import MAX_UNREAD, WebSocket
 from django.channels.layers.memory import MemoryChannelLayer
@@ -32,9 +32,9 @@ written = {"shared": 0}
 def count(cls):
     write = cls.write
 
-    def counted(self, frame):
-        done = write(self, frame)
-        written["shared"] += done
+    def counted(self, frame, is_shared=True):
+        done = write(self, frame, is_shared)
+        written["shared"] += done and is_shared
         return done
 
     cls.write = counted
@@ -285,7 +285,7 @@ WebSocketsSansIOProtocol.__module__ = "uvicorn.protocols.websockets.websockets_s
 class RecognitionTests(unittest.TestCase):
     """Anything unfamiliar gets plain ASGI."""
 
-    FRAME = GroupFrame({"type": "websocket.send", "text": "hello"})
+    FRAME = Frame({"type": "websocket.send", "text": "hello"})
 
     def test_a_known_server(self):
         server = WebSocketsSansIOProtocol()
@@ -315,8 +315,16 @@ class RecognitionTests(unittest.TestCase):
         server.conn.extensions = ["permessage-deflate"]
         text = "x" * (prepared.MAX_UNCOMPRESSED + 1)
         writer = direct_writer(server.send)
-        self.assertFalse(writer.write(GroupFrame({"type": "websocket.send", "text": text})))
-        self.assertTrue(writer.write(GroupFrame({"type": "websocket.send", "text": text[1:]})))
+        self.assertFalse(writer.write(Frame({"type": "websocket.send", "text": text})))
+        self.assertTrue(writer.write(Frame({"type": "websocket.send", "text": text[1:]})))
+
+    def test_a_frame_of_one_socket_is_left_to_a_server_that_compresses(self):
+        server = WebSocketsSansIOProtocol()
+        writer = direct_writer(server.send)
+        self.assertTrue(writer.write(self.FRAME, False))
+        server.conn.extensions = ["permessage-deflate"]
+        self.assertFalse(writer.write(self.FRAME, False))
+        self.assertTrue(writer.write(self.FRAME))
 
     def test_a_wrapped_send(self):
         server = WebSocketsSansIOProtocol()
@@ -367,12 +375,8 @@ class RecognitionTests(unittest.TestCase):
 
 class FrameTests(unittest.TestCase):
     def test_only_what_is_nothing_but_a_frame(self):
-        self.assertEqual(
-            GroupFrame.of({"text": "x"}).event, {"type": "websocket.send", "text": "x"}
-        )
-        self.assertEqual(
-            GroupFrame.of({"bytes": b"x"}).event, {"type": "websocket.send", "bytes": b"x"}
-        )
+        self.assertEqual(Frame.of({"text": "x"}).event, {"type": "websocket.send", "text": "x"})
+        self.assertEqual(Frame.of({"bytes": b"x"}).event, {"type": "websocket.send", "bytes": b"x"})
         for message in (
             {},
             {"text": 1},
@@ -380,7 +384,7 @@ class FrameTests(unittest.TestCase):
             {"text": "x", "close": True},
             {"status": 200},
         ):
-            self.assertIsNone(GroupFrame.of(message), message)
+            self.assertIsNone(Frame.of(message), message)
 
     def test_each_length_has_its_head(self):
         for length, head in (
@@ -390,13 +394,13 @@ class FrameTests(unittest.TestCase):
             (65535, b"\x81\x7e\xff\xff"),
             (65536, b"\x81\x7f\x00\x00\x00\x00\x00\x01\x00\x00"),
         ):
-            frame = GroupFrame({"type": "websocket.send", "text": "x" * length})
+            frame = Frame({"type": "websocket.send", "text": "x" * length})
             self.assertEqual(frame.encoded, head + b"x" * length)
-        self.assertEqual(GroupFrame({"type": "", "bytes": b"\xff"}).encoded, b"\x82\x01\xff")
+        self.assertEqual(Frame({"type": "", "bytes": b"\xff"}).encoded, b"\x82\x01\xff")
 
     def test_a_text_that_cannot_be_encoded_is_left_to_the_server(self):
         server = WebSocketsSansIOProtocol()
-        frame = GroupFrame({"type": "websocket.send", "text": "\ud800"})
+        frame = Frame({"type": "websocket.send", "text": "\ud800"})
         self.assertFalse(direct_writer(server.send).write(frame))
 
 
@@ -422,7 +426,7 @@ class WritingTests(unittest.TestCase):
 
     def group(self, client, text):
         message = {"text": text}
-        client.take_group(message, GroupFrame.of(message))
+        client.take_group(message, Frame.of(message))
 
     def test_what_comes_while_the_server_waits_comes_later_and_in_order(self):
         for number in (1, 3):  # how often the server waits

@@ -15,7 +15,7 @@ from .state import ABORT, COUNT, DISCARD, FINISH, LOG, SEND, SET_WILL, WRITE, Ac
 
 if TYPE_CHECKING:
     from .application import Gateway
-    from .prepared import GroupFrame
+    from .prepared import Frame
     from .turns import ClientKey, Lane
 
 logger = logging.getLogger("django.channels.gateway")
@@ -129,7 +129,7 @@ class Connection:
         elif verb is ABORT:
             self._is_aborted = True
 
-    def take_group(self, message: dict[str, Any], frame: GroupFrame | None) -> None:
+    def take_group(self, message: dict[str, Any], frame: Frame | None) -> None:
         """Take a message to a group. `frame` is the same, if it is nothing but a frame."""
         self.perform(self.state.group(message))
 

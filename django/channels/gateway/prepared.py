@@ -1,10 +1,11 @@
 """
-A frame for many sockets: encoded once, and written to each transport where that is known to be safe.
+Frames that the gateway encodes itself: once for all members of a group, where that is known to be safe.
 
 ASGI has a server encode the frame of a group message once for each member. A frame that isn't compressed is
 the same bytes for all of them (RFC 6455), also where compression was negotiated (RFC 7692, section 6). So
 for the servers below, the gateway encodes it once, and writes it to each transport under the server's own
-rules: not while the transport is paused, and not after the handshake of the close has begun.
+rules: not while the transport is paused, and not after the handshake of the close has begun. A frame for one
+socket is written in the same way to uvicorn, unless the client negotiated compression.
 
 Anything unfamiliar (another server, a subclass, a wrapped `send`, an attribute that is missing) gets plain
 ASGI. This module imports no server.
@@ -42,8 +43,8 @@ _ATTRIBUTES = ("writable", "close_sent", "disconnected", "handshake_complete", "
 _TEXT, _BINARY = 0x81, 0x82
 
 
-class GroupFrame:
-    """A message to a group that is nothing but a frame. Made once, and shared by all members."""
+class Frame:
+    """A message that is nothing but a frame. All members of a group share one."""
 
     __slots__ = ("event", "_encoded", "_payload", "_prepared")
 
@@ -55,7 +56,7 @@ class GroupFrame:
         self._prepared: Any = None
 
     @classmethod
-    def of(cls, message: dict[str, Any]) -> GroupFrame | None:
+    def of(cls, message: dict[str, Any]) -> Frame | None:
         """Return the frame that `message` is. None if it is anything else, or more."""
         if message.get("close"):
             return None
@@ -110,8 +111,11 @@ class UvicornWriter:
         self._protocol = protocol
         self._open = type(protocol.conn.state).OPEN
 
-    def write(self, frame: GroupFrame) -> bool:
-        """Write `frame`, and return True; or return False, and have written nothing."""
+    def write(self, frame: Frame, is_shared: bool = True) -> bool:
+        """
+        Write `frame`, and return True; or return False, and have written nothing. One that isn't shared is
+        left to a server that compresses.
+        """
         protocol = self._protocol
         connection, transport = protocol.conn, protocol.transport
         if (
@@ -124,7 +128,9 @@ class UvicornWriter:
         ):
             return False
         length = len(frame.payload)
-        if not length or (length > MAX_UNCOMPRESSED and _may_compress(protocol)):
+        if not length or (
+            not (is_shared and length <= MAX_UNCOMPRESSED) and _may_compress(protocol)
+        ):
             return False
         transport.write(frame.encoded)
         return True
@@ -149,11 +155,12 @@ class DaphneWriter:
         #: What Daphne knows of the connection: it notes the client's end here.
         self._details = protocol.server.connections[protocol]
 
-    def write(self, frame: GroupFrame) -> bool:
-        """Write `frame`, and return True; or return False, and have written nothing."""
+    def write(self, frame: Frame, is_shared: bool = True) -> bool:
+        """Write a shared `frame`, and return True; or return False, and have written nothing."""
         protocol, length = self._protocol, len(frame.payload)
         if (
-            not self._send.is_flowing
+            not is_shared
+            or not self._send.is_flowing
             or protocol.state != protocol.STATE_OPEN
             or self._details.get("disconnected") is not None
             or not length  # Daphne sends no empty message
@@ -183,7 +190,7 @@ def takes_at_once(send: Any) -> bool:
 
 
 def direct_writer(send: Any) -> UvicornWriter | DaphneWriter | None:
-    """Return what writes a GroupFrame to the socket of `send`. None: use plain ASGI."""
+    """Return what writes a Frame to the socket of `send`. None: use plain ASGI."""
     try:
         if type(send) is SocketSend:
             protocol = send.protocol

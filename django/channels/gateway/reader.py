@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..exceptions import LayerUnavailable
 from ..protocol import GROUP, GROUP_ADD, GROUP_DISCARD, GROUP_MESSAGE, RESET, RUNNING
 from .connection import NO_GROUPS
-from .prepared import GroupFrame
+from .prepared import Frame
 
 if TYPE_CHECKING:
     from ..layers.base import Inbox
@@ -129,7 +129,7 @@ class InboxReader:
 
     def _handle_group(self, group: str, message: dict[str, Any]) -> int:
         members = list(self.groups.get(group, ()))
-        frame = GroupFrame.of(message)
+        frame = Frame.of(message)
         for member in members:
             try:
                 member.take_group(message, frame)

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, Awaitable, Callable, Generator, Iterable,
 
 from . import codes, connection
 from .connection import Connection, ServerSend
-from .prepared import direct_writer, takes_at_once
-from .state import Action
+from .prepared import Frame, direct_writer, takes_at_once
+from .state import SEND, WRITE, Action
 from .websocket import OPEN, OTHERS
 
 if TYPE_CHECKING:
     from .application import Gateway
-    from .prepared import GroupFrame
 
 ServerReceive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -150,16 +149,26 @@ class SocketConnection(Connection):
     # Writing.
 
     def perform(self, actions: Iterable[Action]) -> None:
-        super().perform(actions)
-        if (self._outgoing or self._finished) and not self._is_writing:
+        outgoing = self._outgoing
+        for action in actions:
+            verb = action[0]
+            if verb is WRITE:
+                outgoing.append(action)
+            elif verb is SEND:
+                self.gateway.send_event(self, action[1], action[2])
+            else:
+                self._perform_rare(action)
+        if (outgoing or self._finished) and not self._is_writing:
             self._write()
         if self._finished and self.writer is not None and self.overdue is None:
             # A client that reads nothing will not take its close either.
             self.overdue = self.gateway.loop.call_later(
                 connection.CLOSE_TIMEOUT, self.writer.cancel
             )
+        if self._paused is not None or self.detached:
+            super().perform(())
 
-    def take_group(self, message: dict[str, Any], frame: GroupFrame | None) -> None:
+    def take_group(self, message: dict[str, Any], frame: Frame | None) -> None:
         if frame is None or self._is_writing or not self._steps or self.state.phase != OPEN:
             self.perform(self.state.group(message))
             return
@@ -187,16 +196,18 @@ class SocketConnection(Connection):
 
     def _write(self) -> None:
         """Give the server what waits, as long as it takes it at once."""
-        outgoing, steps = self._outgoing, self._steps
+        outgoing, direct = self._outgoing, self._direct
         self._is_writing = True
         while outgoing and self.writer is None:
             _, event, note = outgoing[0]
-            if not steps or event["type"] == "websocket.close":
+            if not self._steps or event["type"] == "websocket.close":
                 self._continue()
                 break
-            outgoing.pop(0)
+            del outgoing[0]
             try:
-                self._step(event, note)
+                # `note` is None for an event that is no frame.
+                if direct is None or note is None or not direct.write(Frame(event), False):
+                    self._step(event, note)
             except Exception as error:
                 self._fail(error)
                 return
