@@ -6,6 +6,7 @@ import json
 import django
 from django import http
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
+from django.test import override_settings
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import condition
 
@@ -17,6 +18,17 @@ try:
     from django.urls import re_path
 except ImportError:  # Django 1.8 to 1.11
     from django.conf.urls import url as re_path
+
+
+def settings_of(view):
+    """Return the settings of a site in which `view` answers every request."""
+    return override_settings(
+        ROOT_URLCONF=type("URLconf", (), {"urlpatterns": [re_path(r"", view)]}),
+        MIDDLEWARE=[],
+        MIDDLEWARE_CLASSES=[],
+        ALLOWED_HOSTS=["testserver"],
+    )
+
 
 #: The requests that reached `seen`, for the tests to look at.
 seen_requests = []

@@ -14,7 +14,7 @@ from django.channels.message import Message
 from django.channels.routing import route
 from django.channels.worker import Worker, WorkerGroup
 from django.core import signals
-from django.test import SimpleTestCase, override_settings
+from django.test import SimpleTestCase
 
 from . import http_site
 from .http_messages import Received, Sent
@@ -35,12 +35,7 @@ class ViewConsumerCase(SimpleTestCase):
 
     def serve(self, view):
         """`view` answers everything until the test ends."""
-        context = override_settings(
-            ROOT_URLCONF=type("URLconf", (), {"urlpatterns": [http_site.re_path(r"", view)]}),
-            MIDDLEWARE=[],
-            MIDDLEWARE_CLASSES=[],
-            ALLOWED_HOSTS=["testserver"],
-        )
+        context = http_site.settings_of(view)
         context.__enter__()
         self.addCleanup(context.__exit__, None, None, None)
 

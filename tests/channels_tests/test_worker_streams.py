@@ -36,12 +36,7 @@ class SiteCase(SimpleTestCase):
         self.log = []
 
     def start(self, view, threads=1):
-        context = override_settings(
-            ROOT_URLCONF=type("URLconf", (), {"urlpatterns": [http_site.re_path(r"", view)]}),
-            MIDDLEWARE=[],
-            MIDDLEWARE_CLASSES=[],
-            ALLOWED_HOSTS=["testserver"],
-        )
+        context = http_site.settings_of(view)
         context.__enter__()
         self.addCleanup(context.__exit__, None, None, None)
         self.group = WorkerGroup(self.layer, threads=threads)
