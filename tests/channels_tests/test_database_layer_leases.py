@@ -240,6 +240,27 @@ class LeaseTests:
         self.layer.leases.start()
         wait_until(self.layer.dead_letters, "the message among the dead letters")
 
+    def test_what_a_failed_claim_took_is_requeued_on_demand(self):
+        self.layer.send("orders", {"number": 1})
+        next_row = self.layer.store.next_row
+
+        def broken(*args):
+            next_row(*args)
+            raise LayerUnavailable("the reply did not arrive")
+
+        with mock.patch.object(self.layer.store, "next_row", broken):
+            with self.assertRaises(LayerUnavailable):
+                self.layer.claim("consumer", ["orders"])
+        self.layer.requeue("consumer")
+        self.assertEqual(self.claim(self.layer, "orders", "another"), {"number": 1})
+
+    def test_a_claim_of_no_channels_acknowledges_all_the_same(self):
+        self.layer.send("orders", {"number": 1})
+        self.assertEqual(self.claim(self.layer, "orders"), {"number": 1})
+        self.assertEqual(self.layer.global_statistics()["messages_held"], 1)
+        self.assertEqual(self.layer.claim("consumer", []), (None, None))
+        self.assertEqual(self.layer.global_statistics()["messages_held"], 0)
+
     def test_a_claim_that_failed_on_the_way_loses_nothing(self):
         self.layer.send("orders", {"number": 1})
         self.layer.send("orders", {"number": 2})

@@ -126,6 +126,34 @@ class LoopTests(unittest.TestCase):
         self.assertEqual(layer._inboxes, {})
 
 
+class LifespanTests(unittest.TestCase):
+    def test_startup_and_shutdown_are_answered_and_the_inbox_closed(self):
+        async def main():
+            layer, sent = make_layer(), []
+            events = iter(["lifespan.startup", "lifespan.shutdown"])
+
+            async def receive():
+                return {"type": next(events)}
+
+            async def send(event):
+                gateway = layer.gateway
+                sent.append((event["type"], gateway.inbox.name in layer._inboxes))
+
+            await layer.gateway({"type": "lifespan"}, receive, send)
+            return [name for name, _ in sent], sent[-1][1]
+
+        names, is_open = asyncio.run(asyncio.wait_for(main(), TIMEOUT))
+        self.assertEqual(names, ["lifespan.startup.complete", "lifespan.shutdown.complete"])
+        self.assertFalse(is_open)
+
+    def test_other_kinds_of_connections_are_refused(self):
+        async def main():
+            await make_layer().gateway({"type": "mqtt"}, None, None)
+
+        with self.assertRaisesRegex(ValueError, "lifespan, not 'mqtt'"):
+            asyncio.run(main())
+
+
 class ErrorTests(unittest.TestCase):
     def test_an_error_in_the_inbox_ends_no_gateway(self):
         class BrokenInbox(MemoryInbox):
