@@ -24,6 +24,7 @@ import faults  # noqa: E402, F401, I001
 import bounds  # noqa: E402, F401
 import clients  # noqa: E402, F401
 import uploads  # noqa: E402, F401
+import waiting  # noqa: E402, F401
 from stack import LEASE, MariaDB, Memory, PostgreSQL, Redis, Stack  # noqa: E402
 from table import ROWS  # noqa: E402
 

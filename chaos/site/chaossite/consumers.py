@@ -1,3 +1,4 @@
+import asyncio
 import json
 import os
 import signal
@@ -30,6 +31,27 @@ def receive(message):
         redelivered=bool(message.get("redelivered")),
     )
     message.reply_channel.send({"text": json.dumps({"n": content["n"], "v": VERSION})})
+
+
+async def think(message):
+    """Answers with its number, after `ms` milliseconds of waiting."""
+    content = json.loads(message["text"])
+    record(
+        "think",
+        id=message.channel_session["id"],
+        n=content["n"],
+        redelivered=bool(message.get("redelivered")),
+    )
+    await asyncio.sleep(content["ms"] / 1000.0)
+    await message.reply_channel.asend({"text": json.dumps({"n": content["n"], "v": VERSION})})
+
+
+async def waiting_job(message):
+    """A numbered job that waits for very long, unless it lost its worker before."""
+    redelivered = bool(message.get("redelivered"))
+    record("begun", n=message["n"], redelivered=redelivered)
+    await asyncio.sleep(0 if redelivered else 600)
+    record("job", n=message["n"], redelivered=redelivered)
 
 
 def disconnect(message):

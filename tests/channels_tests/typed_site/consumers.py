@@ -5,6 +5,10 @@ from typing import Any
 from channels import Channel, Group, channel_layers
 from channels.auth import channel_session_user, channel_session_user_from_http
 from channels.exceptions import DenyConnection, WebsocketCloseException
+from channels.generic.async_websockets import (
+    AsyncJsonWebsocketConsumer,
+    AsyncWebsocketDemultiplexer,
+)
 from channels.generic.websockets import JsonWebsocketConsumer, WebsocketConsumer
 from channels.message import Message
 from channels.security.websockets import allowed_origins
@@ -53,6 +57,40 @@ class Rooms(JsonWebsocketConsumer):
         self.send({"members": Group("rooms").channels(), "content": content})
         if content is None:
             self.close(4001)
+
+
+@channel_session_user
+async def answer(message: Message) -> None:
+    for word in message["text"].split():
+        await message.reply_channel.asend({"text": word})
+    members: list[str] = await Group("rooms").achannels()
+    await Group("rooms").adiscard(members[0])
+    await Group("rooms").aadd(message.reply_channel)
+    await Group("rooms").asend({"text": message.user.get_username()})
+
+
+class Asynchronous(AsyncJsonWebsocketConsumer):
+    async def connect(self, message: Message, **kwargs: Any) -> None:
+        await self.accept()
+
+    async def receive(self, content: Any, **kwargs: Any) -> None:
+        await self.send({"content": content})
+        await self.group_send("rooms", content, close=1000)
+        await self.close(4001)
+
+
+class EitherKind(WebsocketConsumer):
+    async def receive(
+        self, text: str | None = None, bytes: bytes | None = None, **kwargs: Any
+    ) -> None:
+        self.send(text=text)
+
+    def disconnect(self, message: Message, **kwargs: Any) -> None:
+        pass
+
+
+class Streams(AsyncWebsocketDemultiplexer):
+    consumers = {"one": Asynchronous, "two": EitherKind}
 
 
 def pending() -> dict[str, int]:

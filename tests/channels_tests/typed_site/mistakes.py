@@ -6,6 +6,7 @@ from channels import Channel, Gruop, route, route_class  # error: attr-defined
 from channels import Group
 from channels.auth import channel_session_user
 from channels.exceptions import WebsocketCloseException
+from channels.generic.async_websockets import AsyncWebsocketConsumer
 from channels.generic.websockets import JsonWebsocketConsumer, WebsocketConsumer
 from channels.message import Message
 from channels.test import Client
@@ -53,6 +54,16 @@ class Rooms(JsonWebsocketConsumer):
 
     def receive(self, content: Any, **kwargs: Any) -> None:
         self.send(content, bytes=b"x")  # error: call-arg
+
+
+class Asynchronous(AsyncWebsocketConsumer):
+    async def receive(
+        self, text: str | None = None, bytes: bytes | None = None, **kwargs: Any
+    ) -> None:
+        self.send(text="x")  # error: unused-coroutine
+        await self.send(7)  # error: arg-type
+        self.message.reply_channel.asend({"text": "x"})  # error: unused-coroutine
+        await Group("x").aadd(7)  # error: arg-type
 
 
 Client().send("x", "text")  # error: arg-type
