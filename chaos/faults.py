@@ -560,9 +560,32 @@ async def silent(stack, options):
     return await stall(stack, options, 90)
 
 
-@row("unheard", "a proxy that lets no reply pass for 20 s", topology="proxied", quick=())
+@row(
+    "unheard",
+    "a proxy that lets no reply pass for 20 s",
+    backends=("redis", "postgresql", "mariadb"),
+    topology="proxied",
+    quick=(),
+)
 async def unheard(stack, options):
     return await stall(stack, options, 20, requests=False)
+
+
+@row(
+    "partition",
+    "gateways cut off from the layer for longer than their leases, and back",
+    backends=("redis", "postgresql", "mariadb"),
+    topology="partitioned",
+    quick=(),
+)
+async def partition(stack, options):
+    async def fault(seconds):
+        stack.server.proxy.stall()
+        await asyncio.sleep(seconds)
+        stack.server.proxy.resume()
+
+    # Longer than a database keeps the locks of a transaction that was cut off, 10 s.
+    return await under(stack, options, fault, 5 * LEASE)
 
 
 @row(

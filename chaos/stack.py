@@ -38,7 +38,7 @@ def require(condition, text, *values):
 class Process(processes.Process):
     """One process of the site; `name` is printed, and part of the name of its log file."""
 
-    def __init__(self, name, command, cwd, pass_fds=()):
+    def __init__(self, name, command, cwd, pass_fds=(), settings="chaos.json"):
         self.name = name
         environment = dict(
             os.environ,
@@ -46,6 +46,7 @@ class Process(processes.Process):
             # The row `reload` writes new code within one second, which a .pyc file would hide.
             PYTHONDONTWRITEBYTECODE="1",
             DJANGO_SETTINGS_MODULE="chaossite.settings",
+            CHAOS_SETTINGS=settings,
             PYTHONPATH=cwd,
         )
         log = os.path.join(cwd, "log", "%s-%d.log" % (name, time.monotonic_ns()))
@@ -126,13 +127,16 @@ class Redis:
             server.remove()
 
     def layer(self, options):
-        """Read `topology`: "alone", "proxied" (connections go through `proxy`), "sentinel", "cluster"."""
+        """
+        Read `topology`: "alone", "proxied" (connections go through `proxy`), "partitioned" (those of gateways
+        do), "sentinel", "cluster".
+        """
         options = dict(options)
         topology = options.pop("topology", "alone")
         config = {"hosts": [self.server.url], "heartbeat": HEARTBEAT, "lease": LEASE}
         self.sentinel = None
         if topology == "proxied":
-            self.proxy = Proxy(self.server.port)
+            self.proxy = self.proxy or Proxy(self.server.port)
             config["hosts"] = ["redis://127.0.0.1:%d/0" % self.proxy.port]
         elif topology == "sentinel":
             self.others = list(redis_server.replica_and_sentinel(self.server, 2000))
@@ -184,11 +188,11 @@ class Database:
         self.server.remove()
 
     def layer(self, options):
-        """Read `topology`: "alone", or "proxied" (connections go through `proxy`)."""
+        """Read `topology`: "alone", "proxied" or "partitioned", as for Redis."""
         options = dict(options)
         port = self.server.port
         if options.pop("topology", "alone") == "proxied":
-            self.proxy = Proxy(port)
+            self.proxy = self.proxy or Proxy(port)
             port = self.proxy.port
         settings = self.server.settings(OPTIONS={"connect_timeout": 2}, PORT=str(port))
         return {
@@ -275,9 +279,11 @@ class Stack:
         self.tails = ""  # the end of what the processes wrote, once they have ended
         self.keep = False
         self.server = backend(self.site)
-        settings = self.server.layer(options)
-        with open(os.path.join(self.site, "chaos.json"), "w") as file:
-            json.dump(settings, file)
+        self._write_settings("chaos.json", options)
+        self.gateway_settings = "chaos.json"
+        if options.get("topology") == "partitioned":
+            self.gateway_settings = "gateway.json"
+            self._write_settings("gateway.json", dict(options, topology="proxied"))
         self._layer = None
 
     def __enter__(self):
@@ -303,6 +309,10 @@ class Stack:
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _write_settings(self, name, options):
+        with open(os.path.join(self.site, name), "w") as file:
+            json.dump(self.server.layer(options), file)
+
     def _tails(self):
         found = ""
         for process in self.processes:
@@ -311,8 +321,8 @@ class Stack:
                 found += "\n--- %s %d ---\n%s" % (process.name, process.pid, tail)
         return found
 
-    def start(self, name, *command, pass_fds=()):
-        process = Process(name, [sys.executable] + list(command), self.site, pass_fds)
+    def start(self, name, *command, **options):
+        process = Process(name, [sys.executable] + list(command), self.site, **options)
         self.processes.append(process)
         return process
 
@@ -359,7 +369,9 @@ class Stack:
             descriptors = (sock.fileno(),)
             address = ["--fd", str(sock.fileno())]
         command += address
-        process = self.start(program, *command, pass_fds=descriptors)
+        process = self.start(
+            program, *command, pass_fds=descriptors, settings=self.gateway_settings
+        )
         if descriptors:
             sock.close()
         process.port = port

@@ -30,6 +30,7 @@ and only in the first partition:
     delay, delay-wake    what is due later (lua/send_later.lua)
     dead                 dead letters, a stream (lua/dead_letter.lua)
     counters             what all processes counted, a hash
+    a:PROCESS            the number under which a process last added to them (lua/add_counters.lua)
     project              which project this is (lua/check_project.lua)
 
 Shared channels lie in the first partition, all of them: a worker claims from any of them, and a recovery
@@ -128,6 +129,9 @@ class Keys:
     def sent(self, partition: int, id: str) -> str:
         """Return the key that remembers a message of this id, "" for one without."""
         return id and "%ss:%s" % (self.tags[partition], id)
+
+    def counted(self, process: str) -> str:
+        return "%sa:%s" % (self.tag, process)
 
     def wake(self, consumer: str) -> str:
         return "%sk:%s" % (self.tag, consumer)

@@ -7,7 +7,7 @@ the rest, inbox.py the asynchronous inbox.
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Iterator, Sequence
+from typing import Any, Iterator, Sequence
 
 from . import entry
 from .calls import BATCH
@@ -22,6 +22,9 @@ DUE_BATCH = 100
 
 #: Milliseconds after which another process sends what one has taken and not sent.
 PUT_OFF = 15000
+
+#: Seconds for which the number is remembered under which a process last added its counters.
+COUNTED_LIFETIME = 86400
 
 #: Seconds between two looks at what is due, although whoever delays a message wakes a process for it.
 DUE_INTERVAL = 60.0
@@ -125,9 +128,11 @@ class RedisStore(GatewayCalls, GroupCalls):
 
     # Counters, statistics and flush.
 
-    def add_counters(self, increments: dict[str, int]) -> None:
-        arguments = [each for item in increments.items() for each in item]
-        self.servers.call(run("add_counters", (self.keys.counters,), arguments))
+    def add_counters(self, increments: dict[str, int], process: str, number: int) -> None:
+        arguments: list[Any] = [number, COUNTED_LIFETIME]
+        arguments += [each for item in increments.items() for each in item]
+        keys = (self.keys.counters, self.keys.counted(process))
+        self.servers.call(run("add_counters", keys, arguments))
 
     def counters(self) -> dict[str, int]:
         reply = self.servers.call(("HGETALL", self.keys.counters))

@@ -15,7 +15,7 @@ from channels import protocol
 from channels.exceptions import LayerUnavailable
 from channels.layers.engine import options
 from channels.layers.engine.layer import EngineLayer
-from channels.layers.engine.store import Entry, Heartbeat, Outgoing, Pending
+from channels.layers.engine.store import Entry, Heartbeat, Outgoing, Pending, Will
 from channels.layers.engine.transactions import TransactionStore
 from channels.layers.names import queue_of
 
@@ -211,7 +211,7 @@ class DirectoryStore(TransactionStore):
 
     def take_wills(self, state, gateway):
         mine = [key for key, will in state["wills"].items() if will[0] == gateway]
-        return [state["wills"].pop(key)[1:] for key in mine]
+        return [Will(key, *state["wills"].pop(key)[1:]) for key in mine]
 
     # Delay.
 
@@ -273,7 +273,7 @@ class DirectoryStore(TransactionStore):
     def count_dead_letters(self):
         return len(self.look()["dead"])
 
-    def add_counters(self, increments):
+    def add_counters(self, increments, process, number):
         def work(state):
             for name, number in increments.items():
                 state["counters"][name] = state["counters"].get(name, 0) + number

@@ -219,7 +219,7 @@ class CountsNoDeadLetters(DirectoryStore):
 
 @noticed_by("statistics_add_up_what_all_processes_counted")
 class SharesNoCounters(DirectoryStore):
-    def add_counters(self, increments):
+    def add_counters(self, increments, process, number):
         pass
 
 

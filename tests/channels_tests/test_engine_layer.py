@@ -55,7 +55,7 @@ class ReceiveTests(LayerCase):
 
 class CounterTests(LayerCase):
     def shared(self):
-        return [increments for (increments,) in self.store.named("add_counters")]
+        return [call[0] for call in self.store.named("add_counters")]
 
     def test_an_answer_that_goes_with_an_ack_counts_as_sent_or_as_full(self):
         self.store.answers["send"] = [(), [0]]

@@ -99,7 +99,7 @@ class HeartbeatTests(StepCase):
     def test_counters_are_shared_with_each_heartbeat(self):
         self.layer.count("full", 3)
         self.step()
-        self.assertEqual(self.store.named("add_counters"), [({"full": 3},)])
+        self.assertEqual([each[0] for each in self.store.named("add_counters")], [{"full": 3}])
 
     def test_messages_are_swept_with_every_fourth_heartbeat(self):
         self.store.usual["sweep"] = {"thumbnails": 2}

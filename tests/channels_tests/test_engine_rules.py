@@ -240,30 +240,46 @@ class CounterTests(unittest.TestCase):
     def test_each_increment_is_shared_once(self):
         counters, shared = Counters(), []
         counters.add("sent", 2)
-        counters.share(shared.append)
-        counters.share(shared.append)
+        counters.share(lambda *call: shared.append(call[0]))
+        counters.share(lambda *call: shared.append(call[0]))
         counters.add("sent")
         counters.add("full")
-        counters.share(shared.append)
+        counters.share(lambda *call: shared.append(call[0]))
         self.assertEqual(shared, [{"sent": 2}, {"sent": 1, "full": 1}])
         self.assertEqual(counters.values(), {"sent": 3, "full": 1})
 
-    def test_increments_that_could_not_be_shared_are_shared_later(self):
-        counters, shared = Counters(), []
+    def test_increments_of_a_failed_call_are_repeated_under_their_number(self):
+        counters, calls = Counters(), []
 
-        def fail(increments):
-            raise OSError("away")
+        def add(*call):
+            calls.append(call)
+            if len(calls) < 3:
+                raise OSError("the reply got lost")
 
         counters.add("sent", 2)
-        self.assertRaises(OSError, counters.share, fail)
-        counters.add("sent", 1)
-        counters.share(shared.append)
-        self.assertEqual(shared, [{"sent": 3}])
+        for _ in range(2):
+            self.assertRaises(OSError, counters.share, add)
+            counters.add("sent", 1)
+        counters.share(add)
+        process = calls[0][1]
+        repeated = ({"sent": 2}, process, 1)
+        self.assertEqual(calls, [repeated] * 3 + [({"sent": 2}, process, 2)])
+
+    def test_processes_add_under_different_names(self):
+        names = []
+        for _ in range(2):
+            counters = Counters()
+            counters.add("sent")
+            counters.share(lambda *call: names.append(call[1]))
+        counters.after_fork()
+        counters.add("sent")
+        counters.share(lambda *call: names.append(call[1]))
+        self.assertEqual(len(set(names)), 3)
 
     def test_the_total_has_what_is_not_shared_yet(self):
         counters = Counters()
         counters.add("sent", 2)
-        counters.share(lambda increments: None)
+        counters.share(lambda *call: None)
         counters.add("sent", 1)
         counters.add("full", 1)
         self.assertEqual(counters.total(lambda: {"sent": 10}), {"sent": 11, "full": 1})
@@ -273,7 +289,7 @@ class CounterTests(unittest.TestCase):
         counters.add("sent", 2)
         counters.reset_shared()
         counters.add("sent", 1)
-        counters.share(shared.append)
+        counters.share(lambda *call: shared.append(call[0]))
         self.assertEqual(shared, [{"sent": 1}])
 
     def test_a_child_process_begins_at_zero(self):

@@ -20,6 +20,24 @@ class CounterTests(RecoveryCase):
         first.leases.step()
         self.assertEqual(self.counters(), {"refused": 5, "slow_clients": 1})
 
+    def test_a_call_whose_reply_got_lost_adds_once(self):
+        layer = self.make_layer()
+        call, lost = layer.store.servers.call, []
+
+        def lose_the_first(command, *args, **kwargs):
+            reply = call(command, *args, **kwargs)
+            if not lost:
+                lost.append(reply)
+                raise layer.LayerUnavailable("the reply got lost")
+            return reply
+
+        layer.count("refused", 2)
+        layer.store.servers.call = lose_the_first
+        self.assertRaises(layer.LayerUnavailable, layer.share_counters)
+        layer.count("refused", 3)
+        layer.share_counters()
+        self.assertEqual(self.counters(), {"refused": 5})
+
     def test_what_became_of_lost_messages(self):
         self.watch()
         self.lose("http.request", reply_channel="gateway.x!1", event_id=1)

@@ -1,4 +1,7 @@
-"""The site that is put under load; chaos/run.py writes the layer and the databases to chaos.json."""
+"""
+The site that is put under load; chaos/run.py writes the layer and the databases to chaos.json, and to another
+file where gateways reach the layer through a proxy.
+"""
 
 import json
 import os
@@ -17,7 +20,7 @@ except ImportError:
 
 BASE_DIR = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-with open(os.path.join(BASE_DIR, "chaos.json")) as _file:
+with open(os.path.join(BASE_DIR, os.environ.get("CHAOS_SETTINGS", "chaos.json"))) as _file:
     _chaos = json.load(_file)
 
 SECRET_KEY = "only for chaos"

@@ -197,8 +197,8 @@ class Claiming(Sending):
 
     def settle(self, connection: Connection, consumer: str) -> None:
         # The earlier call may be on its way yet. It must find a later turn.
-        fence = dict(self.range, consumer=consumer, turn=self.next_turn())
-        connection.run(self.sql["fence"], fence)
+        fence = {"consumer": consumer, "process": "", "queue": self.range["low"]}
+        connection.run(self.sql["fence"], dict(fence, turn=self.next_turn()))
         super().settle(connection, consumer)
 
     def put_first(self, connection: Connection, entry: Entry) -> None:

@@ -288,7 +288,9 @@ class Connections:
         """Close a connection that failed, and raise `error` as callers know it."""
         if connection is not None:
             connection.close()
-        explained = self.explain(error) if isinstance(error, self.errors) else error
+        explained = error
+        if isinstance(error, self.errors) and not isinstance(error, LayerUnavailable):
+            explained = self.explain(error)
         if isinstance(explained, LayerUnavailable):
             self.close_idle()
         if explained is not error:

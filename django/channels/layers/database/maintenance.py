@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any, Iterable, Sequence
 
-from ..engine.store import Entry, Heartbeat, Outgoing, Pending
+from ..engine.store import Entry, Heartbeat, Outgoing, Pending, Will
 from .claiming import Claiming
 from .connections import Connection, patient
 from .rows import LAST_TIME, entry_of, is_text, name, number, text
@@ -20,6 +20,9 @@ LONG_LOOK = 0.25
 #: Seconds between two of them at most; and their share of the time.
 LOOK_MAX_INTERVAL = 10.0
 LOOK_SHARE = 0.05
+
+#: Seconds for which the number is remembered under which a process last added its counters.
+COUNTED_LIFETIME = 86400.0
 
 #: Seconds between two looks for delayed messages where nothing tells of those of other processes.
 DUE_INTERVAL = 0.5
@@ -34,7 +37,15 @@ class Maintenance(Claiming):
     # Leases.
 
     def register(self, name: str) -> None:
-        self.write("register", {"name": self.key(name), "lease": self.layer.options.lease})
+        key = self.key(name)
+        fence = {"consumer": key, "process": key, "queue": "", "turn": self.next_turn()}
+
+        def work(connection: Connection) -> None:
+            connection.run(self.sql["register"], {"name": key, "lease": self.layer.options.lease})
+            if name.endswith("!"):
+                connection.run(self.sql["fence"], fence)
+
+        self.connections.transaction(work)
 
     def heartbeat(self, names: Sequence[str]) -> Heartbeat:
         lease = self.layer.options.lease
@@ -77,29 +88,42 @@ class Maintenance(Claiming):
         return bool(connection.rows(self.sql["registered"], {"name": self.key(name)})[0][0])
 
     def ended_leases(self, connection: Connection) -> list[str]:
-        return [self.name(row[0]) for row in connection.rows(self.sql["lost"], self.range)]
+        names = [self.name(row[0]) for row in connection.rows(self.sql["lost"], self.range)]
+        return [each for each in names if not self._has_batch(connection, each)]
+
+    def _has_batch(self, connection: Connection, name: str) -> bool:
+        """
+        Return whether a batch of a gateway is on its way. If the gateway was cut off within it, the database
+        keeps its locks for a while, for which the recovery of others must not wait.
+        """
+        gateway = {"gateway": self.key(name)}
+        return (
+            name.endswith("!")
+            and not connection.rows(self.sql["lock_fence"], gateway)
+            and bool(connection.rows(self.sql["has_fence"], gateway))
+        )
 
     def end_lease(self, connection: Connection, name: str) -> None:
         key = self.key(name)
         connection.run(self.sql["leave_groups"], {"gateway": key})
         if key.endswith("!"):
             connection.run(self.sql["drop_queue"], {"queue": key})
-        else:
-            connection.run(self.sql["forget_claims"], {"process": key})
         connection.run(self.sql["unregister"], {"name": key})
 
     def claims_of(self, connection: Connection, process: str) -> list[tuple[str, Entry]]:
         rows = connection.rows(self.sql["claims_of"], {"process": self.key(process)})
         return [(row[0], entry_of(row[1], *row[3:])) for row in rows]
 
-    def take_wills(self, connection: Connection, gateway: str) -> list[tuple[str, Any]]:
+    def take_wills(self, connection: Connection, gateway: str) -> list[Will]:
+        # First the fence: a batch of the gateway that is on its way has ended then, or finds it gone.
+        connection.run(self.sql["forget_claims"], {"process": self.key(gateway)})
         parameters = {"gateway": self.key(gateway)}
         rows = connection.rows(self.sql["wills"], parameters)
         connection.run(self.sql["clear_wills_of"], parameters)
         found = []
-        for queue, body in rows:
+        for channel, queue, body in rows:
             if is_text(queue) and queue.startswith(self.key("")):
-                found.append((self.name(queue), body))
+                found.append(Will(self.name(text(channel)), self.name(queue), body))
             else:
                 self._bury_damaged(connection, Entry(None, queue, body))
         return found
@@ -125,8 +149,7 @@ class Maintenance(Claiming):
             channels = {}  # another process swept them
         for statement in ("sweep_groups", "sweep_sent", "sweep_claims"):
             self.write(statement, self.range)
-        for statement in ("adopt_claims", "adopt_wills"):
-            self.write(statement, dict(self.range, lease=self.layer.options.lease))
+        self.write("adopt_claims", dict(self.range, lease=self.layer.options.lease))
         return {text(channel): count for channel, count in channels.items()}
 
     # Delay.
@@ -195,13 +218,23 @@ class Maintenance(Claiming):
 
     # Counters and statistics.
 
-    def add_counters(self, increments: dict[str, int]) -> None:
+    def add_counters(self, increments: dict[str, int], process: str, number: int) -> None:
         # Sorted, because two processes that add in different orders could deadlock.
         rows = [{"name": self.key(each), "value": increments[each]} for each in sorted(increments)]
         statement, parameters = self.many("add_counters", "counter_row", rows)
-        self.connections.transaction(
-            lambda connection: connection.run(statement, parameters), single=True
-        )
+        last = {
+            "id": self.key("counted " + process),
+            "attempt": number,
+            "seconds": COUNTED_LIFETIME,
+        }
+
+        def work(connection: Connection) -> None:
+            if connection.run(self.sql["advance"], last) or connection.run(
+                *self.many("remember", "sent_row", [last])
+            ):
+                connection.run(statement, parameters)
+
+        self.connections.transaction(work)
 
     def counters(self) -> dict[str, int]:
         return {

@@ -24,7 +24,7 @@ from .connections import (
     not_migrated,
     readable,
 )
-from .sending import SENT_LIFETIME
+from .sending import SENT_LIFETIME, Sender
 from .store import DatabaseStore
 from .tables import Row
 
@@ -102,20 +102,24 @@ class PostgreSQLStore(DatabaseStore):
     connections_class = PostgreSQLConnections
     notifies = True
 
-    def insert(self, rows: list[Row], topics: Sequence[str] = ()) -> None:
+    def insert(self, rows: list[Row], topics: Sequence[str], sender: Sender) -> None:
         ids = {row["sent"] for row in rows}
+        gateway, turn = sender
         name = "insert_and_notify" if topics else "insert"
-        if any(ids):
-            if len(ids) > 1 or len(list(self.parts(rows))) > 1:
-                self.insert_in_transaction(rows, topics)
+        if gateway or any(ids):
+            if len(ids) > 1 or not any(ids) or len(list(self.parts(rows))) > 1:
+                self.insert_in_transaction(rows, topics, sender)
                 return
             name = "insert_once"
         for part in self.parts(rows):
             statement, parameters = self.many(name, "insert_row", part)
             parameters.update(sent=part[0]["sent"], topics=list(topics), seconds=SENT_LIFETIME)
-            self.connections.statement(
+            parameters.update(gateway=gateway, turn=turn)
+            done = self.connections.statement(
                 partial(Connection.run, statement=statement, parameters=parameters)
             )
+            if name == "insert_once" and not done:
+                raise self.lease_ended(gateway)
 
     def notify(self, topics: Sequence[str]) -> None:
         parameters = {"topics": list(topics)}

@@ -4,15 +4,22 @@ Sending: messages into the tables of a database store, in one statement or one t
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Sequence, Tuple
 
-from ..engine.store import Outgoing
+from ..engine.store import LeaseEnded, Outgoing
 from .capacity import RemainingCapacity
 from .connections import Connection
 from .tables import Row, Tables
 
 #: Seconds for which the id of a message that was sent is remembered. A pending send is tried for 30.
 SENT_LIFETIME = 120.0
+
+
+#: (key, turn) of the gateway that sends: see the statement "fence". ("", 0) for other senders.
+Sender = Tuple[str, int]
+
+#: A sender that is no gateway.
+NO_GATEWAY: Sender = ("", 0)
 
 
 class Sending(Tables):
@@ -83,33 +90,50 @@ class Sending(Tables):
 
         return self.room.take(queue, pending, count)
 
-    def _insert(self, rows: list[Row]) -> None:
+    def _insert(self, rows: list[Row], sender: Sender = NO_GATEWAY) -> None:
         """Insert rows, and wake their readers."""
         topics = self._topics(rows)
         at_once = self.notifier.due(topics) if topics else []
-        self.insert(rows, at_once)
+        self.insert(rows, at_once, sender)
         self._inserted(rows, topics, at_once)
 
-    def insert(self, rows: list[Row], topics: Sequence[str] = ()) -> None:
+    def insert(self, rows: list[Row], topics: Sequence[str], sender: Sender) -> None:
         """
         Put `rows` on their queues, in this order, but for those whose ids are remembered. Notify `topics`,
-        where the database does, as well.
+        where the database does, as well. Raises LeaseEnded if the sender's lease has ended.
         """
-        if any(row["sent"] for row in rows):
-            self.insert_in_transaction(rows)
+        if sender[0] or any(row["sent"] for row in rows):
+            self.insert_in_transaction(rows, topics, sender)
         else:
             with self.connections.lend() as connection:
                 self.insert_on(connection, rows)
 
-    def insert_in_transaction(self, rows: list[Row], topics: Sequence[str] = ()) -> None:
+    def insert_in_transaction(self, rows: list[Row], topics: Sequence[str], sender: Sender) -> None:
         """Do as `insert`, in one transaction."""
+        self.connections.transaction(
+            lambda connection: self.insert_from(connection, rows, topics, sender)
+        )
 
-        def work(connection: Connection) -> None:
-            self.insert_on(connection, rows)
-            if topics:
-                connection.rows(self.sql["notify"], {"topics": list(topics)})
+    def insert_from(
+        self, connection: Connection, rows: list[Row], topics: Sequence[str], sender: Sender
+    ) -> None:
+        """Do as `insert`, in the caller's transaction."""
+        self.pass_fence(connection, sender)
+        self.insert_on(connection, rows)
+        if topics:
+            connection.rows(self.sql["notify"], {"topics": list(topics)})
 
-        self.connections.transaction(work)
+    def pass_fence(self, connection: Connection, sender: Sender) -> None:
+        """Raise LeaseEnded if the lease of a gateway has ended since its turn. Others that send wait."""
+        gateway, turn = sender
+        if gateway and not connection.run(
+            self.sql["pass_fence"], {"gateway": gateway, "turn": turn}
+        ):
+            raise self.lease_ended(gateway)
+
+    def lease_ended(self, gateway: str) -> LeaseEnded:
+        """Return the exception for a gateway whose lease has ended; `gateway` is its key."""
+        return LeaseEnded("The lease of the gateway %s has ended." % self.name(gateway))
 
     def insert_on(self, connection: Connection, rows: list[Row]) -> None:
         """Put `rows` on their queues, but for those whose ids are remembered, in the caller's transaction."""

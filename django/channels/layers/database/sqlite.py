@@ -24,6 +24,7 @@ from django.core.exceptions import ImproperlyConfigured
 from ...exceptions import LayerUnavailable
 from .claiming import Wanted
 from .connections import Conflict, Connection, Connections
+from .sending import Sender
 from .statements import statements
 from .store import DatabaseStore
 from .tables import Row
@@ -236,10 +237,10 @@ class SQLiteStore(DatabaseStore):
             lambda connection: connection.run(self.sql[name], parameters), single=True
         )
 
-    def insert(self, rows: list[Row], topics: Sequence[str] = ()) -> None:
+    def insert(self, rows: list[Row], topics: Sequence[str], sender: Sender) -> None:
         self.connections.transaction(
-            lambda connection: self.insert_on(connection, rows),
-            single=len(rows) == 1 and not rows[0]["sent"],
+            lambda connection: self.insert_from(connection, rows, topics, sender),
+            single=len(rows) == 1 and not rows[0]["sent"] and not sender[0],
         )
 
     def insert_on(self, connection: Connection, rows: list[Row]) -> None:

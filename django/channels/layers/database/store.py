@@ -16,6 +16,7 @@ from ..names import inbox_of
 from . import rows as values
 from .connections import Connection
 from .maintenance import Maintenance
+from .sending import NO_GATEWAY
 
 
 class DatabaseStore(Maintenance):
@@ -72,19 +73,21 @@ class DatabaseStore(Maintenance):
         discards: Sequence[tuple[str, str]],
         sends: Sequence[Outgoing],
     ) -> Sequence[int]:
+        gateway = self.key(inbox)
+        sender = gateway, self.next_turn()
         refused, rows = self._fitting(sends)
         if not (wills or cleared or discards):
             if rows:
-                self._insert(rows)
+                self._insert(rows, sender)
             return refused
         topics = self._topics(rows)
         at_once = self.notifier.due(topics) if topics else []
-        gateway = self.key(inbox)
         will_rows = [{"channel": self.key(each.connection), "gateway": gateway} for each in wills]
         for row, each in zip(will_rows, wills):
             row.update(queue=self.key(each.channel), body=each.body)
 
         def work(connection: Connection) -> None:
+            self.pass_fence(connection, sender)
             for part in self.parts(will_rows):
                 connection.run(*self.many("set_wills", "will_row", part))
             for name in cleared:
@@ -92,10 +95,7 @@ class DatabaseStore(Maintenance):
             for group, channel in discards:
                 member = {"grp": self.key(group), "gateway": gateway, "channel": channel}
                 connection.run(self.sql["group_discard"], member)
-            if rows:
-                self.insert_on(connection, rows)
-            if at_once:
-                connection.rows(self.sql["notify"], {"topics": list(at_once)})
+            self.insert_from(connection, rows, at_once, NO_GATEWAY)
 
         self.connections.transaction(work)
         self._inserted(rows, topics, at_once)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections import Counter
 from typing import Callable
 
@@ -19,6 +20,10 @@ class Counters:
         self._sharing = threading.Lock()
         self._values: Counter[str] = Counter()
         self._shared: Counter[str] = Counter()
+        #: What a call of `share` that failed has handed over: the store may have added it.
+        self._unsure: Counter[str] = Counter()
+        self._id = uuid.uuid4().hex
+        self._number = 0
 
     def add(self, name: str, number: int = 1) -> None:
         """Add `number` to the counter `name`."""
@@ -30,18 +35,25 @@ class Counters:
         with self._lock:
             return dict(self._values)
 
-    def share(self, add: Callable[[dict[str, int]], None]) -> None:
+    def share(self, add: Callable[[dict[str, int], str, int], None]) -> None:
         """
-        Call `add(increments)` with what was counted since the last call that raised nothing. `add` adds to
-        the counters of all processes.
+        Call `add(increments, process, number)` with what was counted since the last call. `add` adds to the
+        counters of all processes, once for each number of a process. If it raises, the next call of `share`
+        repeats it with the same increments and the same number.
         """
         with self._sharing:
+            if self._unsure:
+                self._add(add)
             with self._lock:
-                now = self._values.copy()
-            new = now - self._shared
-            if new:
-                add(dict(new))
-                self._shared = now
+                self._unsure = self._values - self._shared
+            if self._unsure:
+                self._number += 1
+                self._add(add)
+
+    def _add(self, add: Callable[[dict[str, int], str, int], None]) -> None:
+        add(dict(self._unsure), self._id, self._number)
+        self._shared += self._unsure
+        self._unsure = Counter()
 
     def total(self, read: Callable[[], dict[str, int]]) -> dict[str, int]:
         """Return the counters of all processes: what `read()` returns, and what is not shared yet."""
@@ -55,3 +67,4 @@ class Counters:
         """Regard everything counted so far as shared: the shared counters were set to zero."""
         with self._sharing, self._lock:
             self._shared = self._values.copy()
+            self._unsure = Counter()

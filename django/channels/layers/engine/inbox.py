@@ -13,10 +13,10 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 from ...exceptions import LayerUnavailable
-from ...protocol import ignores_capacity, reply_address, reset
+from ...protocol import RESET, ignores_capacity, reply_address, reset
 from ..base import Inbox
 from .pending import UNSENDABLE, WILL_REFUSED, Batch, PendingWork, Send, encode
-from .store import Entry, Outgoing, Will
+from .store import Entry, LeaseEnded, Outgoing, Will
 from .threads import start_thread
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class ThreadedInbox(Inbox):
         self._error: Exception | None = None
         self._waiting: asyncio.Future[None] | None = None
         self._unread = True
+        self._is_lost = False  # the lease had run out, and the gateway does not know
         self._acked: list[
             Any
         ] = []  # ids of the reading thread: what it passed on, and the store still has
@@ -85,8 +86,12 @@ class ThreadedInbox(Inbox):
         self._registered = True
 
     def _lost(self) -> None:
-        """The lease had run out: wills were sent and memberships removed, or the store lost its data."""
-        self._arrived([(self.name, reset())])
+        """
+        The lease had run out: wills were sent and memberships removed, or the store lost its data. The next
+        read tells it: whoever recovered this gateway has left a notice that says which wills were sent.
+        """
+        self._is_lost = True
+        self._changed()
 
     def _read_all(self) -> None:
         self._unread = True  # a step that failed may have left something
@@ -145,6 +150,7 @@ class ThreadedInbox(Inbox):
             if self._closed:
                 return False
             self._unread = False
+            is_lost, self._is_lost = self._is_lost, False
         began = time.monotonic()
         try:
             found = self._store.receive_inbox(self.name, self._acked, READ_BATCH)
@@ -153,12 +159,15 @@ class ThreadedInbox(Inbox):
             self._arrived([], error)
             with self._lock:
                 self._unread = True
+                self._is_lost = self._is_lost or is_lost
                 if not self._closed:
                     self._lock.wait(RETRY_INTERVAL)
             return True
         self.failing_since = None
         acked: list[Any] = []
         messages = list(self._decoded(found, acked))
+        if is_lost and not any(RESET in each for name, each in messages if name == self.name):
+            messages.append((self.name, reset()))
         if messages:
             self._arrived(messages)
         self._acked = acked
@@ -229,6 +238,8 @@ class ThreadedInbox(Inbox):
             self._send_batch(batch)
         except BaseException as error:
             reported: Any = error
+            if isinstance(error, LeaseEnded):
+                self._layer.leases.hurry()  # it takes the lease again, and tells the gateway
             if not isinstance(error, LayerUnavailable):
                 logger.exception("What the gateway %s sent was lost.", self.name)
                 if not is_single:

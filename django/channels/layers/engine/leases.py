@@ -50,6 +50,7 @@ class LeaseManager:
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
         self._steps = 0
+        self._hurried = False
         self._next_due: float | None = 0.0  # when (monotonic) to look for due messages; None: never
         self._expected: float | None = (
             None  # the same, of what this process delayed since it looked
@@ -108,6 +109,11 @@ class LeaseManager:
                 return
             self._thread = start_thread("channels-lease", self._run)
 
+    def hurry(self) -> None:
+        """Send the next heartbeat now: a lease of this process has ended."""
+        self._hurried = True
+        self._layer.store.wake_due()
+
     def stop(self) -> None:
         """End the thread, and wait for it."""
         self._stopped.set()
@@ -128,7 +134,8 @@ class LeaseManager:
         while not self._stopped.is_set():
             began = time.monotonic()
             try:
-                if began >= following:
+                if began >= following or self._hurried:
+                    self._hurried = False
                     following = time.monotonic() + self.step()
                     self._layer.reachability.succeeded(began)
                 if self.is_due():
@@ -174,8 +181,9 @@ class LeaseManager:
             if wait > 0:
                 pause = min(options.heartbeat, wait + AFTER_END)
             else:
-                self.recover()
-                pause = AFTER_END  # the next heartbeat tells which lease ends next
+                done = self.recover()
+                # The next heartbeat tells which lease ends next. Others may be recovering the dead.
+                pause = AFTER_END if done else min(options.heartbeat, RETRY_INTERVAL)
         if beat.expired:
             self.expire()
         self._steps += 1

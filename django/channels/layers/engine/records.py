@@ -82,8 +82,8 @@ class RecordStore(Store):
         raise NotImplementedError
 
     @abstractmethod
-    def take_wills(self, tx: Any, gateway: str) -> Iterable[tuple[str, Any]]:
-        """Remove the wills of a gateway, and return (channel, body) of each."""
+    def take_wills(self, tx: Any, gateway: str) -> Iterable[Will]:
+        """Remove the wills of a gateway, and return them."""
 
     @abstractmethod
     def add_member(self, tx: Any, group: str, channel: str, gateway: str) -> bool:

@@ -22,6 +22,8 @@ import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
+from ...exceptions import LayerUnavailable
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
 
 class Unreadable(Exception):
     """A body that is damaged, from another version, or encrypted under an unknown key."""
+
+
+class LeaseEnded(LayerUnavailable):
+    """The lease under which a call was made has ended: others have recovered what its holder had."""
 
 
 class Entry(NamedTuple):
@@ -224,8 +230,10 @@ class Store(ABC):
     def recover(self, decide: Callable[[Entry], Action]) -> Recovered:
         """
         Clear up after names whose lease has run out, each exactly once among all processes. For each message
-        that a worker process held, do as `decide(entry)` says. Of a gateway, send the wills, and remove
-        memberships and inbox. What was interrupted is taken up by the next call.
+        that a worker process held, do as `decide(entry)` says. Of a gateway, send the wills, remove
+        memberships and inbox, and leave a notice `protocol.reset` that names the connections whose will was
+        sent: a gateway that comes back must not tell their end twice. What was interrupted is taken up by
+        the next call.
         """
 
     @abstractmethod
@@ -335,8 +343,11 @@ class Store(ABC):
     # Counters and statistics.
 
     @abstractmethod
-    def add_counters(self, increments: dict[str, int]) -> None:
-        """Add to the counters of all processes."""
+    def add_counters(self, increments: dict[str, int], process: str, number: int) -> None:
+        """
+        Add to the counters of all processes. Numbers of a `process` grow. A call with one that was added
+        before repeats a call whose reply got lost: it must do nothing, in a store that can lose replies.
+        """
 
     @abstractmethod
     def counters(self) -> dict[str, int]:
@@ -380,7 +391,8 @@ class Store(ABC):
         """
         Do what a gateway wants done, in this order: set wills, clear wills (of these connections), remove
         memberships (group, channel; no notice), and send. Return the indexes of `sends` that found their
-        channel full.
+        channel full. Raises LeaseEnded, and does nothing, if the lease has ended since this was called: what
+        arrives late must not outlive the recovery of its gateway.
         """
         raise NotImplementedError
 

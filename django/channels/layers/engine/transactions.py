@@ -16,7 +16,7 @@ from ..names import inbox_of
 from . import codec
 from .records import RecordStore
 from .recovery import BURY, NOTIFY, REQUEUE, WILL_EXPIRY
-from .store import Due, Entry, Outgoing, Recovered, Unreadable, Will
+from .store import Due, Entry, LeaseEnded, Outgoing, Recovered, Unreadable, Will
 from .threads import start_thread
 from .waiting import CHANGED, Waiters
 
@@ -178,7 +178,9 @@ class TransactionStore(RecordStore):
                 for consumer, _ in claims:
                     self.take_claim(tx, consumer)
                 done = self._carry_out(tx, [entry for _, entry in claims], decide, done)
-                self._end(tx, name)
+                ended = self._end(tx, name)
+                if ended:
+                    self._tell(tx, name, protocol.reset(ended), WILL_EXPIRY)
             return done
 
         return self.transaction(work)
@@ -213,14 +215,22 @@ class TransactionStore(RecordStore):
             done.decisions.append((entry.channel, action.kind))
         return done._replace(dropped=done.dropped + dropped)
 
-    def _end(self, tx: Any, name: str) -> None:
-        """End a lease: send the wills of its connections, remove memberships and inbox."""
-        wills = [
-            Outgoing(channel, body, True, max(self.layer.expiries[channel], WILL_EXPIRY))
-            for channel, body in self.take_wills(tx, name)
-        ]
-        self.put(tx, wills)
+    def _end(self, tx: Any, name: str) -> list[str]:
+        """
+        End a lease: send the wills of its connections, remove memberships and inbox. Return the connections
+        whose wills were sent.
+        """
+        wills = list(self.take_wills(tx, name))
+        expiries = self.layer.expiries
+        self.put(
+            tx,
+            [
+                Outgoing(each.channel, each.body, True, max(expiries[each.channel], WILL_EXPIRY))
+                for each in wills
+            ],
+        )
         self.end_lease(tx, name)
+        return [each.connection for each in wills]
 
     def leave(self, name: str) -> None:
         def work(tx: Any) -> None:
@@ -263,9 +273,9 @@ class TransactionStore(RecordStore):
 
         self.transaction(work)
 
-    def _tell(self, tx: Any, channel: str, notice: Message) -> None:
+    def _tell(self, tx: Any, channel: str, notice: Message, expiry: float | None = None) -> None:
         """Send a notice to a gateway."""
-        self.put(tx, [Outgoing(channel, self.encode(channel, notice), unlimited=True)])
+        self.put(tx, [Outgoing(channel, self.encode(channel, notice), True, expiry)])
 
     def send_group(self, group: str, message: Message) -> int:
         return self.send_group_once(group, message, "")
@@ -326,6 +336,8 @@ class TransactionStore(RecordStore):
         sends: Sequence[Outgoing],
     ) -> Sequence[int]:
         def work(tx: Any) -> Sequence[int]:
+            if not self.has_lease(tx, inbox):
+                raise LeaseEnded("The lease of the gateway %s has ended." % inbox)
             for will in wills:
                 self.set_will(tx, inbox, will)
             for connection in cleared:

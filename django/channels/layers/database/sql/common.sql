@@ -59,10 +59,22 @@ UPDATE channels_database_claim SET id = 0, body = '' WHERE consumer = :consumer 
 UPDATE channels_database_claim SET id = 0, body = '' WHERE consumer = :consumer;
 
 -- name: fence
--- Give the row of a consumer a new turn: a claim with an earlier one that arrives late takes nothing.
+-- Give the row of a consumer a new turn: a claim with an earlier one that arrives late takes nothing. A gateway
+-- has such a row as long as it has a lease; what it writes passes only with a later turn.
 INSERT INTO channels_database_claim (consumer, process, id, queue, channel, body, losses, turn)
-VALUES (:consumer, '', 0, :low, '', '', 0, :turn)
+VALUES (:consumer, :process, 0, :queue, '', '', 0, :turn)
 ON CONFLICT (consumer) DO UPDATE SET turn = excluded.turn;
+
+-- name: pass_fence
+-- No row: the gateway's lease has ended, or this arrived late.
+UPDATE channels_database_claim SET turn = :turn WHERE consumer = :gateway AND turn < :turn;
+
+-- name: lock_fence
+-- A row: no batch of the gateway is on its way.
+SELECT turn FROM channels_database_claim WHERE consumer = :gateway;
+
+-- name: has_fence
+SELECT turn FROM channels_database_claim WHERE consumer = :gateway;
 
 -- name: set_claim
 -- What was taken becomes the claim of the consumer, in place of one with an earlier turn. No row: this claim
@@ -89,14 +101,6 @@ WHERE id <> 0 AND queue >= :low AND queue < :high
 AND process NOT IN (SELECT name FROM channels_database_process)
 ON CONFLICT DO NOTHING;
 
--- name: adopt_wills
--- Do the same for gateways.
-INSERT INTO channels_database_process (name, expires)
-SELECT DISTINCT gateway, {now} + :lease FROM channels_database_will
-WHERE gateway >= :low AND gateway < :high
-AND gateway NOT IN (SELECT name FROM channels_database_process)
-ON CONFLICT DO NOTHING;
-
 -- name: remember
 -- Remember the ids of messages. {rows} is "sent_row" for each. Those that were known stay as they are.
 INSERT INTO channels_database_sent (id, attempt, expires) VALUES {rows} ON CONFLICT DO NOTHING;
@@ -107,6 +111,11 @@ INSERT INTO channels_database_sent (id, attempt, expires) VALUES {rows} ON CONFL
 -- name: remembered
 -- Those of the ids in {rows} that this attempt has brought.
 SELECT id FROM channels_database_sent WHERE attempt = :attempt AND id IN ({rows});
+
+-- name: advance
+-- Remember a number in place of a smaller one. No row: "remember" it, unless it is known.
+UPDATE channels_database_sent SET attempt = :attempt, expires = {now} + :seconds
+WHERE id = :id AND attempt < :attempt;
 
 -- name: sweep_sent
 DELETE FROM channels_database_sent WHERE expires <= {now} AND id >= :low AND id < :high;
@@ -162,7 +171,7 @@ ON CONFLICT (channel) DO UPDATE SET body = excluded.body;
 (:channel, :gateway, :queue, :body);
 
 -- name: wills
-SELECT queue, body FROM channels_database_will WHERE gateway = :gateway;
+SELECT channel, queue, body FROM channels_database_will WHERE gateway = :gateway;
 
 -- name: clear_will
 DELETE FROM channels_database_will WHERE channel = :channel;

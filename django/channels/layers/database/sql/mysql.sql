@@ -98,19 +98,13 @@ VALUES (:consumer, :process, :id, :queue, :channel, :body, :losses, :turn);
 
 -- name: fence
 INSERT INTO channels_database_claim (consumer, process, id, queue, channel, body, losses, turn)
-VALUES (:consumer, '', 0, :low, '', '', 0, :turn) ON DUPLICATE KEY UPDATE turn = VALUES(turn);
+VALUES (:consumer, :process, 0, :queue, '', '', 0, :turn) ON DUPLICATE KEY UPDATE turn = VALUES(turn);
 
 -- name: adopt_claims
 INSERT IGNORE INTO channels_database_process (name, expires)
 SELECT DISTINCT process, {now} + :lease FROM channels_database_claim
 WHERE id <> 0 AND queue >= :low AND queue < :high
 AND process NOT IN (SELECT name FROM channels_database_process);
-
--- name: adopt_wills
-INSERT IGNORE INTO channels_database_process (name, expires)
-SELECT DISTINCT gateway, {now} + :lease FROM channels_database_will
-WHERE gateway >= :low AND gateway < :high
-AND gateway NOT IN (SELECT name FROM channels_database_process);
 
 -- name: requeue
 INSERT IGNORE INTO channels_database_message (id, queue, channel, body, expires, losses)
@@ -126,6 +120,9 @@ SELECT :queue AS queue FROM DUAL WHERE EXISTS (
 -- name: lost
 SELECT name FROM channels_database_process
 WHERE (expires < {now} OR expires > 1e12) AND name >= :low AND name < :high LIMIT 10 FOR UPDATE SKIP LOCKED;
+
+-- name: lock_fence
+SELECT turn FROM channels_database_claim WHERE consumer = :gateway FOR UPDATE SKIP LOCKED;
 
 -- name: due
 SELECT id, channel, body, due FROM channels_database_delayed

@@ -169,9 +169,14 @@ WITH sent AS (
 SELECT pg_notify(topic, '') FROM unnest(:topics::text[]) AS topics (topic);
 
 -- name: insert_once
--- "insert_and_notify", unless the id :sent is remembered.
-WITH fresh AS (
-    INSERT INTO channels_database_sent (id, attempt, expires) VALUES (:sent, 0, {now} + :seconds)
+-- "insert_and_notify", unless the id :sent is remembered. No row: a gateway sends it, and "pass_fence" would
+-- not let it pass.
+WITH open AS (
+    SELECT 1 WHERE :gateway = '' OR EXISTS (
+        SELECT 1 FROM channels_database_claim WHERE consumer = :gateway AND turn < :turn)
+), fresh AS (
+    INSERT INTO channels_database_sent (id, attempt, expires)
+    SELECT :sent, 0, {now} + :seconds FROM open
     ON CONFLICT DO NOTHING RETURNING id
 ), sent AS (
     INSERT INTO channels_database_message (queue, channel, body, expires)
@@ -179,7 +184,7 @@ WITH fresh AS (
     WHERE EXISTS (SELECT 1 FROM fresh)
     RETURNING id
 )
-SELECT pg_notify(topic, '') FROM unnest(:topics::text[]) AS topics (topic);
+SELECT (SELECT count(pg_notify(topic, '')) FROM unnest(:topics::text[]) AS topics (topic)) FROM open;
 
 -- name: notify
 -- The text of a notification is empty, so that PostgreSQL folds those of one transaction into one.
@@ -188,6 +193,9 @@ SELECT pg_notify(topic, '') FROM unnest(:topics::text[]) AS topics (topic);
 -- name: lost
 SELECT name FROM channels_database_process
 WHERE (expires < {now} OR expires > 1e12) AND name >= :low AND name < :high LIMIT 10 FOR UPDATE SKIP LOCKED;
+
+-- name: lock_fence
+SELECT turn FROM channels_database_claim WHERE consumer = :gateway FOR UPDATE SKIP LOCKED;
 
 -- name: due
 SELECT id, channel, body, due FROM channels_database_delayed
