@@ -528,6 +528,9 @@ class LeaseTests:
         )
         self.assertEqual(farewells[0]["code"], 1006)
         self.assertNothing("websocket.disconnect")
+        # Only what the gateway is told if it comes back.
+        (ended,) = self.receive("gateway.b!").values()
+        self.assertEqual(sorted(ended), ["gateway.b!1", "gateway.b!3"])
         self.assertNothing("gateway.b!")
 
     def test_farewells_are_said_whatever_the_capacity(self):

@@ -433,6 +433,12 @@ class LostReplyTests:
             self.layer.store.recover(self.layer.recovery.decide_lost)
             gateway.leases.step()
             self.assertEqual(await inbox.receive(), [(name, reset(["gateway.a!1"]))])
+            self.layer.store.write("forget_claims", {"process": key})  # the fence alone is gone
+            inbox.set_will("gateway.a!2", ("websocket.disconnect", {"number": 2}))
+            while not self.count("will"):
+                gateway.leases.step()
+                await asyncio.sleep(0.005)
+            inbox.clear_will("gateway.a!2")
 
         self.in_gateway(live, gateway)
         self.assertEqual(self.received("websocket.disconnect"), [1])

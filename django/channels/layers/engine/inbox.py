@@ -239,7 +239,7 @@ class ThreadedInbox(Inbox):
         except BaseException as error:
             reported: Any = error
             if isinstance(error, LeaseEnded):
-                self._layer.leases.hurry()  # it takes the lease again, and tells the gateway
+                self._layer.leases.has_ended(self.name)  # takes it again, and tells the gateway
             if not isinstance(error, LayerUnavailable):
                 logger.exception("What the gateway %s sent was lost.", self.name)
                 if not is_single:

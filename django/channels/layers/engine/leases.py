@@ -50,7 +50,8 @@ class LeaseManager:
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
         self._steps = 0
-        self._hurried = False
+        #: Names of which a call said that their lease has ended. The next step takes them again.
+        self._ended: set[str] = set()
         self._next_due: float | None = 0.0  # when (monotonic) to look for due messages; None: never
         self._expected: float | None = (
             None  # the same, of what this process delayed since it looked
@@ -109,9 +110,10 @@ class LeaseManager:
                 return
             self._thread = start_thread("channels-lease", self._run)
 
-    def hurry(self) -> None:
-        """Send the next heartbeat now: a lease of this process has ended."""
-        self._hurried = True
+    def has_ended(self, name: str) -> None:
+        """Take the lease `name` again, now: a call found that it had ended."""
+        with self._lock:
+            self._ended.add(name)
         self._layer.store.wake_due()
 
     def stop(self) -> None:
@@ -134,8 +136,7 @@ class LeaseManager:
         while not self._stopped.is_set():
             began = time.monotonic()
             try:
-                if began >= following or self._hurried:
-                    self._hurried = False
+                if began >= following or self._ended:
                     following = time.monotonic() + self.step()
                     self._layer.reachability.succeeded(began)
                 if self.is_due():
@@ -166,6 +167,8 @@ class LeaseManager:
         self._notice_an_outage()
         with self._lock:
             names = dict(self._names)
+            ended, self._ended = self._ended, set()
+        self._untold.update(ended & set(names))
         beat = layer.store.heartbeat(list(names))
         self._reached = time.monotonic()
         self._untold.update(beat.missing)
