@@ -27,6 +27,7 @@ import report
 import run
 from contenders import CONTENDERS
 from run import BenchmarkError, say
+from workloads import WORKLOADS
 
 from channels_tests.support.ports import free_port
 
@@ -37,115 +38,6 @@ BUDGET, QUICK_BUDGET = 20 * 60, 3 * 60
 
 #: Rounds at most. The budget may end them earlier.
 ROUNDS = 7
-
-#: The workloads, in order: the load of load.py, its sockets (in a quick run), the contenders, and which of
-#: them is the limit. `quick`: whether a quick run has it.
-WORKLOADS = {
-    "echo": {
-        "title": "Echo: 100 sockets with one message in flight each",
-        "unit": "messages/s",
-        "load": "echo",
-        "sockets": (100, 100),
-        "contenders": "bare ours channels4 channels4-daphne ours-daphne python-socketio socketio ws",
-        "quick": "bare ours channels4 socketio ws",
-    },
-    "echo-one": {
-        "title": "Echo: one socket alone",
-        "unit": "messages/s",
-        "load": "echo",
-        "sockets": (1, 1),
-        "contenders": "bare ours channels4 socketio ws",
-        "quick": "bare ours",
-    },
-    "broadcast": {
-        "title": "Broadcast to 1,000 sockets",
-        "unit": "deliveries/s",
-        "load": "broadcast",
-        "sockets": (1000, 1000),
-        "contenders": "bare ours ours-plain ours-daphne channels4 python-socketio socketio ws",
-        "quick": "bare ours ours-plain socketio ws",
-    },
-    "broadcast-5000": {
-        "title": "Broadcast to 5,000 sockets",
-        "unit": "deliveries/s",
-        "load": "broadcast",
-        "sockets": (5000, 5000),
-        "contenders": "bare ours ours-plain socketio ws",
-        "quick": "",
-    },
-    "http": {
-        "title": "HTTP: GET of a synchronous view, 32 connections",
-        "unit": "requests/s",
-        "load": "http",
-        "sockets": (32, 32),
-        "contenders": "bare ours django gunicorn gunicorn-threads",
-        "quick": "bare ours django",
-    },
-    "connect": {
-        "title": "Connect and disconnect: 50 at a time",
-        "unit": "cycles/s",
-        "load": "connect",
-        "sockets": (50, 50),
-        "contenders": "bare ours channels4 ws",
-        "quick": "bare ours",
-    },
-    "idle": {
-        "title": "Idle sockets",
-        "unit": "socket-seconds for one second of processor time",
-        "load": "idle",
-        "sockets": (5000, 2000),
-        "contenders": "bare ours channels4 ws",
-        "quick": "bare ours",
-    },
-    "returning": {
-        "title": "10,000 clients come back at once",
-        "unit": "clients/s",
-        "load": "returning",
-        "sockets": (10000, 2000),
-        "contenders": "bare ours",
-        "quick": "",
-    },
-    "redis-echo": {
-        "title": "Echo over Redis: 100 sockets",
-        "unit": "messages/s",
-        "load": "echo",
-        "sockets": (100, 100),
-        "contenders": "ours-redis ours-redis-2-workers channels1",
-        "quick": "ours-redis",
-    },
-    "redis-echo-one": {
-        "title": "Echo over Redis: one socket alone",
-        "unit": "messages/s",
-        "load": "echo",
-        "sockets": (1, 1),
-        "contenders": "ours-redis channels1",
-        "quick": "",
-    },
-    "redis-broadcast": {
-        "title": "Broadcast over Redis to 1,000 sockets",
-        "unit": "deliveries/s",
-        "load": "broadcast",
-        "sockets": (1000, 1000),
-        "contenders": "ours-redis channels4-redis socketio-redis",
-        "quick": "ours-redis",
-    },
-    "redis-http": {
-        "title": "HTTP over Redis, gateway and worker, 32 connections",
-        "unit": "requests/s",
-        "load": "http",
-        "sockets": (32, 32),
-        "contenders": "ours-redis gunicorn",
-        "quick": "",
-    },
-    "round-trips": {
-        "title": "Round trips of 250 users who send a message a second (as Solid Cable measures)",
-        "unit": "messages/s",
-        "load": "paced",
-        "sockets": (250, 250),
-        "contenders": "ours-sqlite ours-postgresql ours-redis",
-        "quick": "",
-    },
-}
 
 
 # --- What contenders need -----------------------------------------------------------------------

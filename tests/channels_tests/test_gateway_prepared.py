@@ -4,6 +4,8 @@ import asyncio
 import os
 import socket
 import struct
+import sys
+import types
 import unittest
 import zlib
 from unittest import mock
@@ -12,7 +14,7 @@ from django.channels import protocol
 from django.channels.gateway import prepared, sockets
 from django.channels.gateway.application import Gateway
 from django.channels.gateway.limits import make_limits
-from django.channels.gateway.prepared import Frame, direct_writer, takes_at_once
+from django.channels.gateway.prepared import Frame, UvicornWriter, direct_writer, takes_at_once
 from django.channels.gateway.sockets import SocketConnection
 from django.channels.gateway.websocket import MAX_UNREAD, WebSocket
 from django.channels.layers.memory import MemoryChannelLayer
@@ -287,6 +289,19 @@ class RecognitionTests(unittest.TestCase):
 
     FRAME = Frame({"type": "websocket.send", "text": "hello"})
 
+    def setUp(self):
+        self.uvicorn = types.ModuleType("uvicorn")
+        self.uvicorn.__version__ = "0.40.0"
+        patch = mock.patch.dict(sys.modules, uvicorn=self.uvicorn)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def test_another_version(self):
+        self.uvicorn.__version__ = "1.0.0"
+        self.assertIsNone(direct_writer(WebSocketsSansIOProtocol().send))
+        del self.uvicorn.__version__
+        self.assertIsNone(direct_writer(WebSocketsSansIOProtocol().send))
+
     def test_a_known_server(self):
         server = WebSocketsSansIOProtocol()
         self.assertTrue(takes_at_once(server.send))
@@ -399,9 +414,8 @@ class FrameTests(unittest.TestCase):
         self.assertEqual(Frame({"type": "", "bytes": b"\xff"}).encoded, b"\x82\x01\xff")
 
     def test_a_text_that_cannot_be_encoded_is_left_to_the_server(self):
-        server = WebSocketsSansIOProtocol()
         frame = Frame({"type": "websocket.send", "text": "\ud800"})
-        self.assertFalse(direct_writer(server.send).write(frame))
+        self.assertFalse(UvicornWriter(WebSocketsSansIOProtocol()).write(frame))
 
 
 class WritingTests(unittest.TestCase):

@@ -14,6 +14,7 @@ ASGI. This module imports no server.
 from __future__ import annotations
 
 import struct
+import sys
 from typing import Any
 
 from .daphne import SocketSend
@@ -32,6 +33,9 @@ _SENDS = {
 
 #: Those whose `send` writes a frame to the transport and does nothing else.
 _PLAIN = ("WebSocketsSansIOProtocol", "WSProtocol")
+
+#: The first part of the versions that are known. Another one may keep other books about what it sends.
+_VERSIONS = {"uvicorn": ("0",), "daphne": ("3", "4")}
 
 #: Daphne's classes of a socket and of the server.
 _DAPHNE = [("daphne.ws_protocol", "WebSocketProtocol"), ("daphne.server", "Server")]
@@ -171,6 +175,12 @@ class DaphneWriter:
         return True
 
 
+def _is_known(package: str) -> bool:
+    """Return whether this version of a server is known."""
+    version = str(getattr(sys.modules.get(package), "__version__", ""))
+    return version.partition(".")[0] in _VERSIONS[package]
+
+
 def _method_of(send: Any) -> tuple[Any, str]:
     """Return uvicorn's protocol whose `send` this is, and the name of its class. Or (None, "")."""
     protocol = getattr(send, "__self__", None)
@@ -199,14 +209,19 @@ def direct_writer(send: Any) -> UvicornWriter | DaphneWriter | None:
                 for kind in map(type, (protocol, protocol.server))
             ]
             if (
-                kinds != _DAPHNE
+                not _is_known("daphne")
+                or kinds != _DAPHNE
                 or protocol.autoFragmentSize
                 or not callable(protocol.sendPreparedMessage)
             ):
                 return None
             return DaphneWriter(send, protocol)
         protocol, name = _method_of(send)
-        if name not in _PLAIN or not all(hasattr(protocol, each) for each in _ATTRIBUTES):
+        if (
+            name not in _PLAIN
+            or not _is_known("uvicorn")
+            or not all(hasattr(protocol, each) for each in _ATTRIBUTES)
+        ):
             return None
         # With `debug`, the server logs each frame.
         if getattr(protocol.conn, "debug", False) or not callable(protocol.transport.write):
