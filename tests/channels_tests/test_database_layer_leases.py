@@ -240,6 +240,14 @@ class LeaseTests:
         self.layer.leases.start()
         wait_until(self.layer.dead_letters, "the message among the dead letters")
 
+    def test_each_heartbeat_looks_for_expired_events_while_that_is_quick(self):
+        store = self.layer.store
+        with mock.patch.object(maintenance, "LONG_LOOK", 3600.0):
+            with mock.patch.object(store, "many", wraps=store.many) as many:
+                for _ in range(3):
+                    store.heartbeat([])
+        self.assertEqual([call[0][0] for call in many.call_args_list], ["look_around"] * 3)
+
     def test_what_a_failed_claim_took_is_requeued_on_demand(self):
         self.layer.send("orders", {"number": 1})
         next_row = self.layer.store.next_row
