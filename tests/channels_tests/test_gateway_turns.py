@@ -11,6 +11,7 @@ from django.channels.gateway.sender import SEND_TIMEOUT, EventSender
 from django.channels.gateway.turns import UNLIMITED, FairQueue, Window, client_key
 from django.channels.gateway.websocket import WebSocket
 from django.channels.layers.memory import MemoryChannelLayer
+from django.channels.log import RateLimit
 
 from .test_gateway_sender import Connection, Inbox, Loop, event
 
@@ -160,14 +161,15 @@ class TurnTests(unittest.TestCase):
 
     def setUp(self):
         self.loop, self.inbox, self.layer = Loop(), Inbox(), Layer()
-        self.sender = EventSender(self.layer, self.inbox, self.loop, Limits(address_waiting=50))
+        limits = Limits(address_waiting=50, session_waiting=20)
+        self.sender = EventSender(self.layer, self.inbox, self.loop, limits)
         for lane in self.sender._lanes.values():
             lane.limit = lane.window.limit = 8
         self.sent = []
 
-    def send(self, number, address="192.0.2.1", channel=RECEIVE):
+    def send(self, number, address="192.0.2.1", channel=RECEIVE, session=None):
         connection = Connection("gateway.test!%d" % number)
-        connection.client = (address, number)
+        connection.client = (address, session or number)
         self.sender.send(connection, channel, event(7))
         return connection
 
@@ -208,6 +210,30 @@ class TurnTests(unittest.TestCase):
         self.assertIn("192.0.2.1", logs.output[0])
         other = self.send(100, "192.0.2.2", channel="http.request")
         self.assertEqual(other.performed, [])
+
+    def test_one_session_has_a_bounded_number_of_requests_waiting(self):
+        for channel in ("http.request", "websocket.connect"):
+            with self.subTest(channel=channel):
+                before = self.layer.statistics().get("clients_limited", 0)
+                with self.assertLogs("django.channels.gateway", "WARNING") as logs:
+                    events = [
+                        self.send(number, channel=channel, session="one") for number in range(40)
+                    ]
+                    self.sender._limited["session of the client"] = RateLimit()
+                refused = [each for each in events if each.performed]
+                self.assertEqual(refused, events[28:])
+                self.assertEqual(refused[0].performed, [("refused", channel)])
+                self.assertEqual(self.layer.statistics()["clients_limited"] - before, 12)
+                self.assertEqual(len(logs.output), 1)
+                self.assertIn("20 events of one session of the client 192.0.2.1", logs.output[0])
+                self.assertEqual(self.send(100, channel=channel, session="two").performed, [])
+                self.assertEqual(self.send(101, channel=channel).performed, [])
+                self.sender.landed(events[0])
+                self.assertEqual(self.send(102, channel=channel, session="two").performed, [])
+
+    def test_frames_of_one_session_wait_and_are_never_refused(self):
+        connections = [self.send(number, session="one") for number in range(200)]
+        self.assertEqual([each for each in connections if each.performed], [])
 
     def test_requests_over_the_capacity_are_refused_as_if_the_channel_were_full(self):
         requests = [

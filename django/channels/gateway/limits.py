@@ -38,6 +38,8 @@ class Limits(NamedTuple):
     target_size: int = 8 * KB
     #: Requests and handshakes of one address that may wait for their turn: above it, 503 and 1013.
     address_waiting: int = 1000
+    #: The same of one session, where the client sends its cookie.
+    session_waiting: int = 200
     #: Seconds for which nothing may come from a socket: after them, 1001. 0 disables this.
     idle_time: int = 0
     #: Size of the frames of one address, and of all, that workers have not handled: above it, their sockets

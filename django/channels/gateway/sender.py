@@ -99,7 +99,8 @@ class EventSender:
             WEBSOCKET_RECEIVE: Lane(WEBSOCKET_RECEIVE, frames, FIRST_WINDOW),
         }
         self._turn_timer: Any = None
-        self._limited = RateLimit()
+        #: Whose events were refused, to a limit of lines in the log.
+        self._limited = {"client": RateLimit(), "session of the client": RateLimit()}
         self._inbox = inbox
         self._loop = loop
         self._refused: dict[str, deque[_Refused]] = {}  # by channel, the next to try first
@@ -168,21 +169,9 @@ class EventSender:
         self, lane: Lane, connection: Connection, message: dict[str, Any], now: float
     ) -> None:
         """Let an event wait for its turn, or refuse it."""
-        address = connection.client[0]
         entry = Waiting(connection, message, NEVER)
         if lane.channel != WEBSOCKET_RECEIVE:
-            if lane.waiting.count(address) >= self._limits.address_waiting:
-                self._layer.count("clients_limited")
-                suppressed = self._limited.allow()
-                if suppressed is not None:
-                    logger.warning(
-                        "%d events of the client %s wait for a worker: another was refused on %s. Others "
-                        "refused since the last line: %d",
-                        self._limits.address_waiting,
-                        shown(address),
-                        lane.channel,
-                        suppressed,
-                    )
+            if self._has_too_many(lane, *connection.client):
                 connection.perform(connection.state.refused(lane.channel))
                 return
             seconds = self._layer.expiries[HTTP_REQUEST]
@@ -195,6 +184,28 @@ class EventSender:
         lane.waiting.push(connection.client, cost_of(message), entry)
         if self._turn_timer is None:
             self._turn_timer = self._loop.call_later(TURN_CHECK_INTERVAL, self.check_turns)
+
+    def _has_too_many(self, lane: Lane, address: str, session: Any) -> bool:
+        """Return whether so many events of a client wait that another is refused. Count and log it."""
+        limits = self._limits
+        whose, limit = "client", limits.address_waiting
+        if lane.waiting.count(address) < limit:
+            whose, limit = "session of the client", limits.session_waiting
+            if lane.waiting.count(address, session) < limit:
+                return False
+        self._layer.count("clients_limited")
+        suppressed = self._limited[whose].allow()
+        if suppressed is not None:
+            logger.warning(
+                "%d events of one %s %s wait for a worker: another was refused on %s. Others refused since "
+                "the last line: %d",
+                limit,
+                whose,
+                shown(address),
+                lane.channel,
+                suppressed,
+            )
+        return True
 
     def check_turns(self) -> None:
         """

@@ -119,9 +119,14 @@ class FairQueue:
     def __len__(self) -> int:
         return self.size
 
-    def count(self, part: Any) -> int:
-        """Return how many items wait whose key begins with `part`."""
-        return len(self._children.get(part, ()))
+    def count(self, *parts: Any) -> int:
+        """Return how many items wait whose key begins with `parts`."""
+        found: Any = self
+        for part in parts:
+            found = found._children.get(part)
+            if found is None:
+                return 0
+        return len(found)
 
     def push(self, key: ClientKey, cost: float, item: Any) -> None:
         """Add an item, which takes `cost` of its key's share."""
