@@ -11,6 +11,7 @@
 5. The wheel of the name `channels` next to it, then the add-on's: one set of modules, one app.
 6. Django's documentation, built with ours in it: no warning about a page of ours.
 7. Python 2.7 and 3.6, where channels can't run: Django's tests and a new project are as before.
+8. The projects of tests/channels1_projects on the wheels of steps 4 and 5, with a browser.
 """
 
 import argparse
@@ -30,6 +31,7 @@ import make_alias
 import make_dist
 import patch_django
 import selection
+import test_1x
 from django_suite import SuiteCrashed, label_of, run_suite
 from interpreters import (
     BUILD,
@@ -360,6 +362,18 @@ def check_names_beside_it():
     smoke(python, "channels")
 
 
+def check_projects():
+    """Step 8. Raises `PatchFailed` or `CommandFailed`."""
+    python = patched_environment(test_1x.PROJECTS_NEED)
+    run([python, "-m", "pip", "install", "--quiet", "--no-deps", make_alias.make()])
+    log = os.path.join(LOGS, "projects.log")
+    counts = test_1x.run_projects(python, log, test_1x.PROJECTS_TIMEOUT)
+    if counts is None or counts[1]:
+        with open(log, encoding="utf-8", errors="replace") as stream:
+            raise PatchFailed(f"The projects of 2016 (see {log}):\n{stream.read()[-4000:]}")
+    print("  %d passed, %d failed, %d skipped" % counts, flush=True)
+
+
 STEPS = {
     "1": f"Django {patch_django.VERSION}'s own suite, on both trees",
     "2": "tests/channels_tests with Django's runtests.py",
@@ -368,6 +382,7 @@ STEPS = {
     "5": "The name `channels` next to it, then the add-on's wheel",
     "6": "Django's documentation, with ours in it",
     "7": "The patched Django on Python 2.7 and 3.6",
+    "8": "Three projects of 2016, with a browser",
 }
 
 
@@ -381,6 +396,8 @@ def take(number, python, options):
         check_wheel()
     elif number == "5":
         check_names_beside_it()
+    elif number == "8":
+        check_projects()
     else:
         with tempfile.TemporaryDirectory(prefix="test-patch-") as folder:
             if number == "3":
@@ -438,9 +455,9 @@ def main():
     print(f"The patch holds. {seconds:.0f} s; logs in {logs}")
 
 
-def patched_environment():
-    """Return the path of Python in an environment of the patched Django and Daphne alone."""
-    needed = ["pytz"] + PINS_FOR_OLD_PYTHON[PYTHON]
+def patched_environment(more=()):
+    """Return the path of Python in an environment of the patched Django, Daphne and `more` alone."""
+    needed = ["pytz", *more] + PINS_FOR_OLD_PYTHON[PYTHON]
     venv = environment("django-patched", PYTHON, find_python(PYTHON), needed)
     python = python_of(venv)
     pip = [python, "-m", "pip"]

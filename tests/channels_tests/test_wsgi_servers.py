@@ -211,7 +211,8 @@ class GunicornTests(BodyCase):
         connection.sock.settimeout(BODY_TIMEOUT)
         return connection
 
-    def test_bodies_pass_through_nginx_gunicorn_and_a_worker(self):
+    def start(self):
+        """Return a worker behind gunicorn and nginx."""
         project = self.project()
         worker = self.start_worker(project)
         path = os.path.join(project.directory, "wsgi.sock")
@@ -221,8 +222,13 @@ class GunicornTests(BodyCase):
         wait_until(lambda: os.path.exists(path), "gunicorn", START_TIMEOUT)
         self.nginx = SiteNginx(project.directory)
         self.addCleanup(self.nginx.close)
-        self.check(worker, running=[self.nginx.process])
-        self.check(worker, "/old", running=[self.nginx.process])
+        return worker
+
+    def test_bodies_reach_a_view(self):
+        self.check(self.start(), running=[self.nginx.process])
+
+    def test_bodies_reach_a_wsgi_application_in_a_worker(self):
+        self.check(self.start(), "/old", running=[self.nginx.process])
 
 
 class UvicornTests(BodyCase):
