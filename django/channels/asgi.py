@@ -121,6 +121,7 @@ def get_channel_layer(alias: str = DEFAULT_LAYER_ALIAS, http: Any = None) -> Bas
     if not apps.ready:
         django.setup(**_setup_options())
     layer = channel_layers[alias]
+    layer.is_served = True
     if http is not None:
         layer.http_application = http
     return layer

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, ClassVar
 
 from django.db import connection
 
+from .advice import advise
 from .compat import on_commit as on_commit_of
 from .coroutines import check_may_block
 from .layers.names import check_channel_name, check_group_name
@@ -96,6 +97,8 @@ class _Target:
         """
         message = self.channel_layer.check_message(content)
         drop_control_keys(message, self.name)
+        if "!" not in self.name:
+            advise(self.channel_layer, self.name, self._kind == TO_CHANNEL)
         return message
 
     def _leave_or_report(

@@ -163,6 +163,21 @@ def show_consumers() -> None:
         consumers_logger.propagate = False
 
 
+#: Starts, signals and ends of worker processes.
+process_logger = logging.getLogger("django.channels.process")
+
+
+def show_processes(settings: Any) -> None:
+    """Write the lines of `process_logger` to stderr with their time, unless the site sets LOGGING."""
+    if settings.LOGGING or process_logger.handlers:
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s [%(process)d] %(message)s"))
+    process_logger.addHandler(handler)
+    process_logger.setLevel(logging.INFO)
+    process_logger.propagate = False
+
+
 class RateLimit:
     """Limit how often a line is logged: at most once in `seconds`. Thread-safe."""
 
@@ -185,6 +200,36 @@ class RateLimit:
             self._next = now + self._seconds
             suppressed, self._suppressed = self._suppressed, 0
             return suppressed
+
+
+#: Keys whose last lines are remembered. Of more than these, the oldest is forgotten.
+MAX_KEYS = 1000
+
+
+class RateLimitByKey:
+    """Limit how often a line about one thing is logged. With DEBUG, there is no limit. Thread-safe."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds, self._clock = seconds, clock
+        self._lock = threading.Lock()
+        self._limits: dict[str, RateLimit] = {}
+
+    def allow(self, key: str) -> int | None:
+        """Do as `RateLimit.allow` for the lines about `key`."""
+        from django.conf import settings
+
+        with self._lock:
+            limit = self._limits.get(key)
+            if limit is None:
+                if len(self._limits) >= MAX_KEYS:
+                    del self._limits[next(iter(self._limits))]
+                limit = self._limits[key] = RateLimit(self._seconds, self._clock)
+        return 0 if settings.DEBUG else limit.allow()
+
+    def clear(self) -> None:
+        """Forget the lines that were logged. For tests."""
+        with self._lock:
+            self._limits.clear()
 
 
 class Reachability:

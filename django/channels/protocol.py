@@ -391,6 +391,11 @@ def window_units(message: Message) -> int:
     return 1 + (len(carried) // WINDOW_UNIT if isinstance(carried, (str, bytes)) else 0)
 
 
+def is_notice(message: Message) -> bool:
+    """Return whether a message on a reply channel has a control key: a worker or a layer has sent it."""
+    return not _REPLY_KEYS.isdisjoint(message)
+
+
 def event_key(message: Message) -> tuple[Any, Any] | None:
     """Return an id that is unique among the events of a site's connections; None if it isn't an event."""
     if EVENT_ID not in message:

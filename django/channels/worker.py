@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 from django.db import connections
 
+from .busy import BusyWatch, Running
 from .consume import Result, call_afterwards, close_waiting, run_consumer
 from .eventloop import ConsumerLoop, make_consumer_id
 from .exceptions import LayerUnavailable
@@ -108,6 +109,10 @@ class Worker:
         #: Whether `run` runs, and claims again at once.
         self.is_running = False
         self._channels: list[str] | None = None
+        #: What `run` is doing now, and its thread. Any thread may read them.
+        self.running: Running | None = None
+        self.thread_id: int | None = None
+        channel_layer.is_served = True
         #: Set when the event has ended that this thread has handed over last.
         self._handed_over: threading.Event | None = None
 
@@ -140,6 +145,7 @@ class Worker:
         interval = RECONNECT_INTERVAL
         try:
             self.is_running = True
+            self.thread_id = threading.get_ident()
             while not self.stopping:
                 began = time.monotonic()
                 try:
@@ -169,6 +175,7 @@ class Worker:
 
         With `block`, wait for a message up to the layer's `block_for` seconds. Raises LayerUnavailable.
         """
+        self.running = None
         channel, content = self.channel_layer.claim(self.consumer_id, self.channels, block)
         if channel is None or content is None:
             return False
@@ -298,6 +305,9 @@ class Worker:
             return
         consumer, kwargs = match
         may_wait = self.loop is not None and self.is_running
+        # The event loop may call this in another thread, for the rest of a batch.
+        if threading.get_ident() == self.thread_id:
+            self.running = Running(consumer, channel, time.monotonic())
         result = run_consumer(message, consumer, kwargs, self.__class__, _send_error_page, may_wait)
         replies.conclude(message, consumer, result)
 
@@ -387,6 +397,8 @@ class WorkerGroup:
         for number, worker in enumerate(self.workers, 1):
             name = "channels-worker-%d" % number
             self._threads.append(start_thread(name, worker.run, worker.failed))
+        watch = BusyWatch(self.workers, self._stop)
+        start_thread("channels-watch", watch.run, self._stop.is_set)
         worker_process_ready.send(sender=self)
 
     def run(self) -> None:

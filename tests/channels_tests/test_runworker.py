@@ -97,6 +97,13 @@ class WorkingTests(RunworkerTestCase):
         process.wait_for_output("work 2")
         self.assertEqual(process.stop(signal.SIGTERM), 0, process.output)
         self.assertIn("Worker of 4 threads on the channel layer second", process.output)
+        pid = process.popen.pid
+        for line in (
+            r"\[%d\] Worker process %d started: 4 threads, 2 channels, on the channel layer second",
+            r"\[%d\] Worker process %d got SIGTERM and ends: 0 of 4 threads run a consumer",
+        ):
+            time_of_day = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ "
+            self.assertRegex(process.output, time_of_day + line % (pid, pid))
 
     def test_ctrl_c(self):
         process = self.start("--layer", "second", *PLAIN)

@@ -6,6 +6,9 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
+from ..protocol import is_notice
+from .state import LOG, Action
+
 Message = Dict[str, Any]
 
 #: Messages, and their length, that wait. They must not be more than a client that reads slowly may have
@@ -78,3 +81,22 @@ def answer_to_handshake(message: Message) -> bool | None:
     if message.get("accept") is False or (message.get("close") and not has_data(message)):
         return False
     return True if message.get("accept") or has_data(message) else None
+
+
+def says_nothing(message: Message) -> bool:
+    """Return whether a message to an open socket without a frame and without "close" is a mistake."""
+    return not ("accept" in message or "close" in message or is_notice(message))
+
+
+def nothing_for(path: str, message: Message) -> Action:
+    """Return the action that logs a message which says nothing to the socket of `path`."""
+    text = (
+        "A message to WebSocket %s, or to a group that it is in, has no text, bytes or close, so its client "
+        "gets nothing. Its keys: %s. Send {'text': …}."
+    )
+    if "type" in message:
+        text += (
+            " Its type calls no method of a consumer here, unlike in Channels 2 to 4: see "
+            "docs/topics/channels/from-channels-2.txt."
+        )
+    return (LOG, "warning", text, path, ", ".join(sorted(map(str, message))) or "none")

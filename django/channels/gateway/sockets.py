@@ -8,16 +8,28 @@ task is made only for a `send` that waits: then it does the rest, and what comes
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, Generator, Iterable, MutableMapping
 
+from ..log import RateLimit, shown
 from . import codes, connection
 from .connection import Connection, ServerSend
 from .prepared import Frame, direct_writer, takes_at_once
 from .state import SEND, WRITE, Action
-from .websocket import OPEN, OTHERS
+from .websocket import CONNECTING, OPEN, OTHERS
 
 if TYPE_CHECKING:
     from .application import Gateway
+
+logger = logging.getLogger("django.channels.gateway")
+
+#: Seconds after which Daphne ends a handshake that isn't answered, unless its option says otherwise.
+UNANSWERED = 5.0
+
+#: A handshake that ended earlier was ended by its client, and isn't logged. A little less than UNANSWERED.
+UNANSWERED_FLOOR = 4.5
+
+_unanswered = RateLimit(10.0)
 
 ServerReceive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -124,7 +136,33 @@ class SocketConnection(Connection):
             self.perform(self.state.frame(event.get("text"), event.get("bytes")))
         elif event["type"] == "websocket.disconnect":
             self.is_gone = True
+            self._log_unanswered()
             self.perform(self.state.gone(event.get("code") or codes.GONE))
+
+    def _log_unanswered(self) -> None:
+        """
+        Log a handshake that ended while no consumer had answered it for long. Daphne says nothing of it.
+        """
+        if self.state.phase != CONNECTING or self.deadline is None:
+            return
+        from .application import ACCEPT_TIMEOUT
+
+        seconds = ACCEPT_TIMEOUT - (self.deadline.when() - self.gateway.loop.time())
+        if seconds < UNANSWERED_FLOOR:
+            return
+        suppressed = _unanswered.allow()
+        if suppressed is not None:
+            logger.warning(
+                "WebSocket %s ended after %.1f s, because no consumer had answered its handshake (and %d "
+                "before it, since the last line). Daphne waits %g s (--websocket_connect_timeout), the "
+                "gateway %g s. Look for busy or missing workers, or for a consumer of websocket.connect that "
+                "neither accepts nor closes.",
+                shown(self.state.path),
+                seconds,
+                suppressed,
+                UNANSWERED,
+                ACCEPT_TIMEOUT,
+            )
 
     def _end_reading(self, pauses: int) -> None:
         """

@@ -28,7 +28,13 @@ from ..protocol import (
 from ..subprotocols import choose
 from .codes import FAILED, GOING_AWAY, GONE, NORMAL, OVERLOADED, RESTARTED, SENDABLE, TOO_BIG
 from .frames import MAX_FRAME, SMALL_FRAME, UNLIMITED, FrameQueue, FrameRoom
-from .handshake import HandshakeBuffer, answer_to_handshake, length_of
+from .handshake import (
+    HandshakeBuffer,
+    answer_to_handshake,
+    length_of,
+    nothing_for,
+    says_nothing,
+)
 from .state import COUNT, DISCARD, FINISH, LOG, SET_WILL, WRITE, Action, ConnectionState
 from .window import SocketWindow
 
@@ -249,6 +255,8 @@ class WebSocket(ConnectionState):
             actions += self._write("bytes", data, bytes, sender)
         if close:
             actions += self._close_as_asked(close)
+        elif text is None and data is None and says_nothing(message):
+            actions.append(nothing_for(self.path, message))
         if self._buffered and self.phase == OPEN:
             actions += self._apply_buffered()
         return actions

@@ -166,6 +166,9 @@ class BaseChannelLayer(ABC):
     #: Seconds after which a blocking receive or claim returns without a message.
     block_for: float = 5.0
 
+    #: Whether this process is a server, or has a worker, of the layer: see `advice.py`.
+    is_served: bool = False
+
     #: How many worker threads a gateway starts in its own process, on a layer that does not cross processes.
     threads = 0
 
@@ -418,6 +421,7 @@ class BaseChannelLayer(ABC):
             for each in [each for each in self._gateways if each.is_closed()]:
                 self._gateways.pop(each).abandon()
             gateway = self._gateways[loop] = Gateway(self)
+            self.is_served = True
         return gateway
 
     @property

@@ -19,6 +19,8 @@ import time
 from types import FrameType
 from typing import Any, Callable, Iterable
 
+from ..log import process_logger
+
 logger = logging.getLogger("django.channels.worker")
 
 #: The environment variable that tells a child of the socket: "PID OF THE SUPERVISOR:DESCRIPTOR".
@@ -125,7 +127,7 @@ class Supervisor:
         signal.set_wakeup_fd(writing)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, self._on_signal)
-        self._say("keeps %d processes", self.processes)
+        self._say("%d keeps %d worker processes", os.getpid(), self.processes)
         while True:
             self.step()
             if self._ending and not self._children:
@@ -165,9 +167,14 @@ class Supervisor:
             if number in (signal.SIGTERM, signal.SIGINT) and not self._ending:
                 self._ending = True
                 self._renewals = []
-                self._say("ends its processes")
+                name = signal.Signals(number).name
+                self._say(
+                    "%d got %s and ends its %d processes", os.getpid(), name, len(self._children)
+                )
             elif number == signal.SIGHUP and not self._ending:
-                self._say("renews its processes")
+                self._say(
+                    "%d got SIGHUP and renews its %d processes", os.getpid(), len(self._wanted())
+                )
                 self._give_up_newcomer()
                 self._renewals = self._wanted()
         for child in list(self._children):
@@ -257,7 +264,9 @@ class Supervisor:
         )
 
     def _say(self, text: str, *values: object, level: int = logging.INFO) -> None:
-        logger.log(level, "The supervisor " + text + ".", *values)
+        (process_logger if level < logging.WARNING else logger).log(
+            level, "The supervisor " + text + ".", *values
+        )
 
 
 def command_line() -> list[str]:

@@ -12,6 +12,7 @@ import errno
 import os
 import sys
 import threading
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +131,7 @@ class Command(WSGICommand):
             self.checked.set()
         configure()
         layer = get_layer(options["layer"])
+        layer.is_served = True
         self.serve_static(layer, options)
         workers = self.make_workers(layer, options)
         if workers is None:
@@ -182,10 +184,12 @@ class Command(WSGICommand):
         endpoints = import_module("daphne.endpoints").build_endpoint_description_strings(
             host=self.addr, port=int(self.port)
         )
-        command = self
+        command, showwarning = self, warnings.showwarning
 
         class Server(daphne_server):
             def listen_success(self, port: Any) -> None:
+                # Daphne has Twisted take Python's warnings, and throws them away.
+                warnings.showwarning = showwarning
                 command.announce(layer, port.getHost().port, options)
 
             def listen_error(self, failure: Any) -> None:

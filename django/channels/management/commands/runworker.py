@@ -17,7 +17,7 @@ from django.core.management.base import BaseCommand, CommandError
 from ...asgi import DEFAULT_LAYER_ALIAS, channel_layers
 from ...consume import consumer_name
 from ...layers.engine.options import MAX_SECONDS, is_number
-from ...log import consumers_logger, show_consumers, shown
+from ...log import consumers_logger, process_logger, show_consumers, show_processes, shown
 from ...places import ASYNC_CONCURRENCY
 from ...worker import WorkerGroup
 from ..supervisor import Supervisor, Tie
@@ -88,6 +88,8 @@ class Command(BaseCommand):
                 "To run workers apart, give CHANNEL_LAYERS[%r] a BACKEND that processes share."
                 % (layer, options["layer"])
             )
+        if options["verbosity"] > 0:
+            show_processes(settings)
         if settings.DEBUG and apps.is_installed("django.contrib.staticfiles"):
             import_module(PACKAGE + ".staticfiles").serve_static_files(layer)
         tie = Tie.of_this_process()
@@ -151,8 +153,10 @@ class Command(BaseCommand):
         def stop() -> None:
             os.write(writing, b"1")
 
+        received: list[int] = []
+
         def on_signal(number: int, frame: Any) -> None:
-            pass
+            received.append(number)
 
         signal.set_wakeup_fd(writing)
         signal.signal(signal.SIGTERM, on_signal)
@@ -161,10 +165,25 @@ class Command(BaseCommand):
             # The terminal was closed; under a service manager: end, to be started on the new code.
             signal.signal(signal.SIGHUP, on_signal)
         workers.start()
+        process_logger.info(
+            "Worker process %d started: %d threads, %d channels, on the channel layer %s.",
+            os.getpid(),
+            len(workers.workers),
+            len(workers.workers[0].channels),
+            workers.channel_layer,
+        )
         if tie is not None:
             tie.ready()
             tie.on_loss(stop)
         os.read(reading, 1)
+        process_logger.info(
+            "Worker process %d got %s and ends: %d of %d threads run a consumer, which gets %g s.",
+            os.getpid(),
+            signal.Signals(received[0]).name if received else "the end of its supervisor",
+            sum(each.running is not None for each in workers.workers),
+            len(workers.workers),
+            grace,
+        )
         if not workers.stop(grace):
             logger.error(
                 "Consumers were still running %g s after this worker was told to end. It ends now, and "

@@ -1,0 +1,71 @@
+"""
+Warnings about what would otherwise be lost in silence: a message that no route takes, and a message on a
+layer that ends with this process, while the process serves nothing.
+
+Both are about code of the site, so nothing is warned of in the processes of tests.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from django.core import mail
+from django.core.exceptions import ImproperlyConfigured
+
+from .backends import DATABASE
+from .log import RateLimitByKey
+
+if TYPE_CHECKING:
+    from .layers.base import BaseChannelLayer
+
+logger = logging.getLogger("django.channels")
+
+#: Seconds between two lines about the same channel or group. With DEBUG, each message gets one.
+INTERVAL = 60.0
+
+_unrouted, _unserved = RateLimitByKey(INTERVAL), RateLimitByKey(INTERVAL)
+
+
+def advise(layer: BaseChannelLayer, name: str, is_channel: bool) -> None:
+    """Warn if a message that a site sends to the channel or group `name` would be lost."""
+    if "!" in name or "?" in name or is_test():
+        return
+    if not layer.crosses_processes and not layer.is_served:
+        suppressed = _unserved.allow(name)
+        if suppressed is not None:
+            logger.warning(
+                "A message to %s was sent in a process without a server: the channel layer %s lives in one "
+                "process, so no consumer and no client gets it (and %d before it, since the last line). Use "
+                "a layer that crosses processes, such as the BACKEND %r.",
+                name,
+                layer,
+                suppressed,
+                DATABASE,
+            )
+    elif is_channel and not _is_routed(layer, name):
+        suppressed = _unrouted.allow(name)
+        if suppressed is not None:
+            logger.warning(
+                "A message was sent to the channel %s, which no route takes, so no worker consumes it (and "
+                "%d before it, since the last line). Add route(%r, consumer) to the ROUTING of the layer %s.",
+                name,
+                suppressed,
+                name,
+                layer.alias,
+            )
+
+
+def is_test() -> bool:
+    """Return whether a test runner has set this process up."""
+    return hasattr(mail, "outbox")
+
+
+def _is_routed(layer: BaseChannelLayer, name: str) -> bool:
+    """
+    Return whether a worker consumes `name`. The names that begin with "asgi." have consumers of their own.
+    """
+    try:
+        return name.startswith("asgi.") or name in layer.router.channels
+    except ImproperlyConfigured:  # workers and `check` report it
+        return True

@@ -1,0 +1,139 @@
+"""
+Watches the worker threads of a process: logs consumers that run for long, and that no thread is left.
+
+One thread, "channels-watch", calls `BusyWatch.look` each second. Consumers on the event loop hold no thread,
+so they aren't watched.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING, Any, NamedTuple, Sequence
+
+from django.conf import settings
+
+from .log import RateLimit, RateLimitByKey, visible
+
+if TYPE_CHECKING:
+    from .worker import Worker
+
+logger = logging.getLogger("django.channels.worker")
+
+#: Seconds between two looks.
+WATCH_INTERVAL = 1.0
+
+#: Seconds after which a consumer is logged as slow, unless CHANNEL_SLOW_CONSUMER says otherwise.
+SLOW_CONSUMER = 5.0
+
+#: Seconds for which all threads must be busy before that is logged, and seconds until it is logged again.
+ALL_BUSY, ALL_BUSY_INTERVAL = 10.0, 60.0
+
+#: Seconds between two lines about one slow consumer.
+SLOW_INTERVAL = 60.0
+
+#: How many consumers the line about busy threads names, and how many frames of a stack are logged.
+MOST_NAMED, MOST_FRAMES = 3, 25
+
+
+class Running(NamedTuple):
+    """What a worker thread is doing."""
+
+    consumer: Any
+    channel: str
+    #: When it began (monotonic).
+    since: float
+
+
+def slow_consumer() -> float | None:
+    """Return the setting CHANNEL_SLOW_CONSUMER: seconds, or None for never."""
+    return getattr(settings, "CHANNEL_SLOW_CONSUMER", SLOW_CONSUMER) or None
+
+
+class BusyWatch:
+    """
+    Belongs to the thread that calls `run`. What it reads of the workers, their threads replace as a whole.
+    """
+
+    def __init__(self, workers: Sequence[Worker], stop: threading.Event) -> None:
+        self._workers = workers
+        self._stop = stop
+        self._logged: dict[int, Running] = {}  # by index of the worker
+        self._busy_since: float | None = None
+        self._all_busy = RateLimit(ALL_BUSY_INTERVAL)
+        self._slow = RateLimitByKey(SLOW_INTERVAL)
+
+    def run(self) -> None:
+        """Look until the workers are told to stop."""
+        while not self._stop.wait(WATCH_INTERVAL):
+            self.look(time.monotonic())
+
+    def look(self, now: float) -> None:
+        """Log what is to be logged at the time `now` (monotonic)."""
+        running = [worker.running for worker in self._workers]
+        slow = slow_consumer()
+        for index, each in enumerate(running):
+            if each is None or slow is None or now - each.since < slow:
+                continue
+            if self._logged.get(index) is not each:
+                self._logged[index] = each
+                self._log_slow(self._workers[index], each, now)
+        busy = [each for each in running if each is not None]
+        if len(busy) < len(running):
+            self._busy_since = None
+            return
+        if self._busy_since is None:
+            self._busy_since = min(now, max(each.since for each in busy))
+        if now - self._busy_since >= ALL_BUSY:
+            self._log_all_busy(busy, now)
+
+    def _log_slow(self, worker: Worker, running: Running, now: float) -> None:
+        from .consume import consumer_name
+
+        name = consumer_name(running.consumer)
+        frame = sys._current_frames().get(worker.thread_id or 0)
+        stack = traceback.format_stack(frame)[-MOST_FRAMES:] if frame is not None else []
+        if worker.running is not running:
+            return  # it has ended, so the stack is that of something else
+        suppressed = self._slow.allow(name)
+        if suppressed is None:
+            return
+        lines = "".join(stack).rstrip().split("\n")
+        logger.warning(
+            "The consumer %s has handled a message on %s for %.1f s, and holds a thread (and %d others, "
+            "since the last line). CHANNEL_SLOW_CONSUMER is %g s. It is here now:\n%s",
+            name,
+            running.channel,
+            now - running.since,
+            suppressed,
+            slow_consumer() or 0,
+            "\n".join("    " + visible(line) for line in lines),
+        )
+
+    def _log_all_busy(self, busy: list[Running], now: float) -> None:
+        from .consume import consumer_name
+
+        if self._all_busy.allow() is None:
+            return
+        longest = sorted(busy, key=lambda each: each.since)[:MOST_NAMED]
+        layer = self._workers[0].channel_layer
+        more = "manage.py runworker --threads"
+        if not layer.crosses_processes:
+            more = "CONFIG = {'threads': …} of the layer %s" % layer.alias
+        logger.warning(
+            "All %d worker threads of process %d have been busy for %.0f s, and other messages wait. The "
+            "longest run: %s. Get more threads by %s, or make these consumers async def.",
+            len(busy),
+            os.getpid(),
+            now - (self._busy_since or now),
+            ", ".join(
+                "%s on %s for %.1f s"
+                % (consumer_name(each.consumer), each.channel, now - each.since)
+                for each in longest
+            ),
+            more,
+        )
