@@ -89,9 +89,9 @@ class GroupCalls(Calls):
             inboxes = [name.decode("utf-8", "replace") for name in elsewhere[1::2]]
             skipped += self._send_remote(group, record, inboxes, id)
         if plain:
-            skipped += self._send_to_all(
-                [name.decode("utf-8", "replace") for name in plain], message, id
-            )
+            names = [name.decode("utf-8", "replace") for name in plain]
+            inner, names = protocol.for_members(message, names)
+            skipped += self._send_to_all(names, inner, id)
         return int(skipped)
 
     def _send_remote(self, group: str, record: bytes, inboxes: list[str], id: str) -> int:

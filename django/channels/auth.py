@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Iterator
 
 from django.utils.functional import SimpleLazyObject
 
-from .decorators import decorate
+from .decorators import decorate, message_of
+from .exceptions import DenyConnection, WebsocketCloseException
+from .protocol import WEBSOCKET_CONNECT, WEBSOCKET_DISCONNECT
 from .sessions import (
     ChannelSession,
     channel_and_http_session,
@@ -129,6 +131,49 @@ def channel_and_http_session_user_from_http(func: AnyConsumer) -> AnyConsumer:
     `channel_and_http_session` does.
     """
     return channel_and_http_session(channel_session_user_from_http(func))
+
+
+def login_required(func: Any = None, code: int | None = None) -> Any:
+    """
+    Run the consumer only for a user who is logged in, and active. The consumer gets `message.user`.
+
+    At `websocket.connect` others are refused: with a 403, or with the close code `code` (3000 to 4999), which
+    a browser sees. At a later event, when the user has logged out meanwhile, the socket is closed with
+    `code`. Write `@login_required`, or `@login_required(code=4401)`.
+    """
+    if func is None:
+        return functools.partial(login_required, code=code)
+
+    def around(message: Any) -> Iterator[None]:
+        if not _may_enter(message.user):
+            if message.channel_name == WEBSOCKET_CONNECT:
+                raise DenyConnection("Login required.", code=code)
+            if message.channel_name != WEBSOCKET_DISCONNECT:
+                raise WebsocketCloseException(code)
+        yield
+
+    return _with_user(decorate(func, around, load_user))
+
+
+def _with_user(func: Any) -> Any:
+    """Give the consumer `message.user`, unless a decorator around it has."""
+    from_http, later = channel_session_user_from_http(func), channel_session_user(func)
+
+    @functools.wraps(func)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        message = message_of(args, kwargs)
+        if "user" in vars(message):
+            return func(*args, **kwargs)
+        chosen = from_http if message.channel_name == WEBSOCKET_CONNECT else later
+        return chosen(*args, **kwargs)
+
+    return run
+
+
+def _may_enter(user: Any) -> bool:
+    """Return whether a user is logged in and active. Before Django 1.10, `is_authenticated` is a method."""
+    found = user.is_authenticated
+    return bool(found() if callable(found) else found) and user.is_active
 
 
 if not TYPE_CHECKING:

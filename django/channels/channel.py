@@ -19,10 +19,11 @@ from .coroutines import check_may_block
 from .layers.names import check_channel_name, check_group_name
 from .log import RateLimit, shown
 from .outbox import TO_CHANNEL, TO_GROUP, PendingSend, outbox
-from .protocol import drop_control_keys
+from .protocol import drop_control_keys, excluding
 
 if TYPE_CHECKING:
     from .layers.base import BaseChannelLayer
+    from .types import Close
 
 logger = logging.getLogger("django.channels")
 
@@ -67,7 +68,15 @@ class _Target:
         With `fail_silently`, a layer that is unavailable or full raises nothing when the message leaves: the
         loss is logged and counted ("sends_dropped"). Use it for a notification of what is already committed.
         """
-        message = self.checked(content)
+        self._send(self.checked(content), immediately, on_commit, fail_silently)
+
+    def _send(
+        self,
+        message: dict[str, Any],
+        immediately: bool,
+        on_commit: bool | None,
+        fail_silently: bool,
+    ) -> None:
         if on_commit is None:
             on_commit = self.channel_layer.sends_on_commit
         if on_commit and connection.in_atomic_block:
@@ -83,11 +92,34 @@ class _Target:
         consumer that sends to its own client waits here while the client is slow, and gets
         ClientDisconnected (for a request: RequestAborted) if the client has gone.
         """
+        await self._asend(self.checked(content))
+
+    async def _asend(self, message: dict[str, Any]) -> None:
         from .awaited import send_now
 
-        message = self.checked(content)
         send = PendingSend(self.channel_layer, self._kind, self.name, message)
         await send_now(send, functools.partial(self._deliver, self.name, message))
+
+    def send_json(self, content: Any, close: Close = False, **options: Any) -> None:
+        """
+        Send `content` to clients as a text frame of JSON, by Django's encoder. Then close the socket if
+        `close` is True or a close code. `options` are those of `send`.
+        """
+        self.send(self.encode_json(content, close), **options)
+
+    async def asend_json(self, content: Any, close: Close = False, **options: Any) -> None:
+        """Do as `send_json`, as `asend` does."""
+        await self.asend(self.encode_json(content, close), **options)
+
+    @staticmethod
+    def encode_json(content: Any, close: Close = False) -> dict[str, Any]:
+        """Return the message that `send_json` sends."""
+        from .generic.json_text import encode_json
+
+        message: dict[str, Any] = {"text": encode_json(content)}
+        if close:
+            message["close"] = close
+        return message
 
     def checked(self, content: dict[str, Any]) -> dict[str, Any]:
         """
@@ -169,6 +201,25 @@ class Group(_Target):
     _kind = TO_GROUP
     _check = staticmethod(check_group_name)
 
+    def send(
+        self,
+        content: dict[str, Any],
+        immediately: bool = False,
+        on_commit: bool | None = None,
+        fail_silently: bool = False,
+        exclude: Channel | str | None = None,
+    ) -> None:
+        """
+        Send `content` to each member, as `Channel.send` does. The member `exclude` (a Channel or its name)
+        doesn't get it: for the sender, write `exclude=message.reply_channel`.
+        """
+        message = _excluding(self.checked(content), exclude)
+        self._send(message, immediately, on_commit, fail_silently)
+
+    async def asend(self, content: dict[str, Any], exclude: Channel | str | None = None) -> None:
+        """Do as `send`, as `Channel.asend` does."""
+        await self._asend(_excluding(self.checked(content), exclude))
+
     def add(self, channel: Channel | str) -> None:
         """Add `channel` (a Channel or its name), at once."""
         self._check_may_block("add", "aadd")
@@ -209,3 +260,7 @@ class Group(_Target):
 
 def _name_of(channel: Channel | str) -> str:
     return channel.name if isinstance(channel, Channel) else channel
+
+
+def _excluding(message: dict[str, Any], channel: Channel | str | None) -> dict[str, Any]:
+    return message if channel is None else excluding(message, check_channel_name(_name_of(channel)))

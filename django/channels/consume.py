@@ -264,7 +264,9 @@ def _answer(message: Message, error: DenyConnection | ChannelSocketException) ->
     reply_channel = message.reply_channel
     # An accept that was sent before must not open the socket after all.
     outbox.withdraw(message.channel_layer, reply_channel.name)
-    reply_channel.send({"close": True})
+    if error.code is not None:
+        reply_channel.send({"accept": True})
+    reply_channel.send({"close": error.code or True})
 
 
 _refused_origins = RateLimit()

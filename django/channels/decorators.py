@@ -34,7 +34,7 @@ def decorate(
 
     @functools.wraps(func)
     async def wait(*args: Any, **kwargs: Any) -> Any:
-        message = _message_of(args, kwargs)
+        message = message_of(args, kwargs)
         steps = manager(message)
         if closes or load is not None:
             await in_thread(_begin, steps, message, load)
@@ -44,7 +44,7 @@ def decorate(
 
     @functools.wraps(func)
     def run(*args: Any, **kwargs: Any) -> Any:
-        message = _message_of(args, kwargs)
+        message = message_of(args, kwargs)
         steps = manager(message)
         steps.__enter__()
         try:
@@ -84,7 +84,7 @@ async def _finish(steps: Any, awaitable: Awaitable[Any], closes: bool) -> Any:
     return result
 
 
-def _message_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def message_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     from .message import Message
 
     for value in args[:2]:

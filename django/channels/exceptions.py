@@ -55,8 +55,23 @@ class RequestAborted(Exception):
     """The client went away while its request was read, or its response was being sent."""
 
 
+#: The close codes that a site may choose (RFC 6455, section 7.4.2).
+DENIAL_CODES = range(3000, 5000)
+
+
 class DenyConnection(Exception):
-    """Raised while handling `websocket.connect`: refuse the handshake (403)."""
+    """
+    Raised while handling `websocket.connect`: refuse the handshake (403).
+
+    With `code` (3000 to 4999), accept it and close the socket with this code, because a browser sees the
+    close code of an open socket only. The disconnect event follows, as for any socket that was open.
+    """
+
+    def __init__(self, *args: object, code: int | None = None) -> None:
+        if code is not None and code not in DENIAL_CODES:
+            raise ValueError("%r is not a close code: use a number from 3000 to 4999." % (code,))
+        super().__init__(*args)
+        self.code = code
 
 
 class BadFrame(ValueError):

@@ -164,7 +164,7 @@ def show_consumers() -> None:
 
 
 #: Starts, signals and ends of worker processes.
-process_logger = logging.getLogger("django.channels.process")
+process_logger = logging.getLogger("django.channels.management")
 
 
 def show_processes(settings: Any) -> None:

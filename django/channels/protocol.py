@@ -21,7 +21,7 @@ Here are names, constructors, accessors and types: no I/O, no state, and nothing
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict
+from typing import TYPE_CHECKING, Any, Dict, Iterable
 
 if TYPE_CHECKING:
     from typing import TypedDict
@@ -103,6 +103,8 @@ RESET = "reset"
 GROUP = "group"
 #: dict: that message.
 GROUP_MESSAGE = "message"
+#: Text: the reply channel of a member that doesn't get the message. In a site's message to a group, too.
+EXCLUDE = "__exclude__"
 #: Text: the channel has become a member of this group.
 GROUP_ADD = "group_add"
 #: Text: the channel has left this group.
@@ -125,10 +127,10 @@ _REPLY_KEYS = frozenset(
         RESET,
         GROUP,
     ]
-    + [GROUP_ADD, GROUP_DISCARD]
+    + [GROUP_ADD, GROUP_DISCARD, EXCLUDE]
 )
-_EVENT_KEYS = frozenset([RETRIES, SESSION, REDELIVERED, EVENT_ID, FRAMES])
-_CONSUMER_KEYS = frozenset([RETRIES, SESSION, REDELIVERED])
+_EVENT_KEYS = frozenset([RETRIES, SESSION, REDELIVERED, EVENT_ID, FRAMES, EXCLUDE])
+_CONSUMER_KEYS = frozenset([RETRIES, SESSION, REDELIVERED, EXCLUDE])
 _ALL_KEYS = _REPLY_KEYS | _EVENT_KEYS
 
 
@@ -331,7 +333,26 @@ def reset(ended: list[str] | None = None) -> Message:
 
 def group_message(group: str, message: Message) -> Message:
     """Return what an inbox gets, once for all members it has, of a message to `group`."""
-    return {GROUP: group, GROUP_MESSAGE: message}
+    if EXCLUDE not in message:
+        return {GROUP: group, GROUP_MESSAGE: message}
+    inner = {key: value for key, value in message.items() if key != EXCLUDE}
+    return {GROUP: group, GROUP_MESSAGE: inner, EXCLUDE: message[EXCLUDE]}
+
+
+def excluding(message: Message, channel: str) -> Message:
+    """Return `message` as one to a group that its member `channel` doesn't get."""
+    return dict(message, **{EXCLUDE: channel})
+
+
+def for_members(message: Message, channels: Iterable[str]) -> tuple[Message, list[str]]:
+    """
+    Return what members of a group get that no gateway holds, and those of `channels`, such members, that get
+    it.
+    """
+    if EXCLUDE not in message:
+        return message, list(channels)
+    inner = {key: value for key, value in message.items() if key != EXCLUDE}
+    return inner, [each for each in channels if each != message[EXCLUDE]]
 
 
 def group_added(group: str) -> Message:

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import LayerUnavailable
-from ..protocol import GROUP, GROUP_ADD, GROUP_DISCARD, GROUP_MESSAGE, RESET, RUNNING
+from ..protocol import EXCLUDE, GROUP, GROUP_ADD, GROUP_DISCARD, GROUP_MESSAGE, RESET, RUNNING
 from .connection import NO_GROUPS
 from .prepared import Frame
 
@@ -97,7 +97,9 @@ class InboxReader:
         """
         if channel == self.name:
             if GROUP in message:
-                return self._handle_group(message[GROUP], message[GROUP_MESSAGE])
+                return self._handle_group(
+                    message[GROUP], message[GROUP_MESSAGE], message.get(EXCLUDE)
+                )
             if RESET in message:
                 self._reset(message[RESET])
             return 1
@@ -127,8 +129,10 @@ class InboxReader:
             connection.perform(actions)
         return 1
 
-    def _handle_group(self, group: str, message: dict[str, Any]) -> int:
+    def _handle_group(self, group: str, message: dict[str, Any], exclude: str | None) -> int:
         members = list(self.groups.get(group, ()))
+        if exclude is not None:
+            members = [each for each in members if each.channel != exclude]
         frame = Frame.of(message)
         for member in members:
             try:

@@ -22,6 +22,7 @@ from .websockets import (
 )
 
 if TYPE_CHECKING:
+    from ..channel import Channel
     from ..message import Message
     from ..types import Close
 
@@ -54,15 +55,19 @@ class AsyncWebsocketConsumer(WebsocketConsumer):
         await self.message.reply_channel.asend(make_frame(text, bytes, close))
 
     @classmethod
-    async def group_send(
+    async def group_send(  # type: ignore[override]  # it sends at once
         cls,
         name: str,
         text: str | None = None,
         bytes: bytes | None = None,
         close: Close = False,
+        exclude: Channel | str | None = None,
     ) -> None:
-        """Send a frame now to every socket in the group `name`; arguments as for `send`."""
-        await Group(name).asend(make_frame(text, bytes, close))
+        """
+        Send a frame now to every socket in the group `name`; arguments as for `send`. `exclude` is that of
+        `Group.send`.
+        """
+        await Group(name).asend(make_frame(text, bytes, close), exclude=exclude)
 
     async def close(self, status: int | None = None) -> None:
         """Close this socket now with the code `status` (int), or 1000. During connect, refuse it."""
@@ -78,10 +83,14 @@ class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer, JsonWebsocketConsumer):
 
     @classmethod
     async def group_send(  # type: ignore[override]
-        cls, name: str, content: Any, close: Close = False
+        cls,
+        name: str,
+        content: Any,
+        close: Close = False,
+        exclude: Channel | str | None = None,
     ) -> None:
-        """Send `content` now as JSON to every socket in the group `name`."""
-        await super().group_send(name, text=cls.encode_json(content), close=close)
+        """Send `content` now as JSON to every socket in the group `name`, except `exclude`."""
+        await super().group_send(name, text=cls.encode_json(content), close=close, exclude=exclude)
 
 
 class AsyncWebsocketMultiplexer(WebsocketMultiplexer):
@@ -92,9 +101,16 @@ class AsyncWebsocketMultiplexer(WebsocketMultiplexer):
         await self.reply_channel.asend(self.encode(self.stream, payload))
 
     @classmethod
-    async def group_send(cls, name: str, stream: str, payload: Any, close: Close = False) -> None:
-        """Send `payload` now on `stream` to every socket in the group `name`."""
-        await Group(name).asend(cls.encode(stream, payload, close))
+    async def group_send(  # type: ignore[override]
+        cls,
+        name: str,
+        stream: str,
+        payload: Any,
+        close: Close = False,
+        exclude: Channel | str | None = None,
+    ) -> None:
+        """Send `payload` now on `stream` to every socket in the group `name`, except `exclude`."""
+        await Group(name).asend(cls.encode(stream, payload, close), exclude=exclude)
 
 
 class AsyncWebsocketDemultiplexer(  # type: ignore[misc]  # group_send has a stream, as in Channels 1.1

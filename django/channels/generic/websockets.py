@@ -10,10 +10,10 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, cast
 
-from ..auth import channel_session_user, channel_session_user_from_http
+from ..auth import channel_session_user, channel_session_user_from_http, login_required
 from ..channel import Group
 from ..coroutines import in_thread, unfinished
-from ..exceptions import BadFrame, SendNotAvailableOnDemultiplexer
+from ..exceptions import BadFrame, DenyConnection, SendNotAvailableOnDemultiplexer
 from ..runnable import Call, is_own
 from ..sessions import channel_and_http_session, remembered_http_session
 from ..subprotocols import first_offered
@@ -45,6 +45,10 @@ class WebsocketConsumer(BaseConsumer):
     #: True: as `http_user`, and `message.http_session` is that session.
     http_user_and_session: bool = False
 
+    #: True: only users who are logged in may open a socket, and others get a 403. A close code (3000 to
+    #: 4999): others get it instead. See `auth.login_required`.
+    login_required: bool | int = False
+
     #: Kept from Channels 1.x: the events of a socket are always handled in order, one at a time.
     strict_ordering: bool = False
     slight_ordering: bool = False
@@ -58,6 +62,9 @@ class WebsocketConsumer(BaseConsumer):
 
     def get_handler(self, message: Message, **kwargs: Any) -> Consumer:
         handler = super().get_handler(message, **kwargs)
+        if self.login_required:
+            code = None if self.login_required is True else self.login_required
+            handler = login_required(handler, code=code)
         if self.http_user_and_session:
             return channel_and_http_session(_user_decorator(message)(handler))
         if self.http_user:
@@ -136,13 +143,25 @@ class WebsocketConsumer(BaseConsumer):
         text: str | None = None,
         bytes: bytes | None = None,
         close: Close = False,
+        on_commit: bool | None = None,
+        exclude: Channel | str | None = None,
     ) -> Any:
-        """Send a frame to every socket in the group `name`; arguments as for `send`."""
-        Group(name).send(make_frame(text, bytes, close))
+        """
+        Send a frame to every socket in the group `name`; arguments as for `send`. `on_commit` and `exclude`
+        are those of `Group.send`.
+        """
+        Group(name).send(make_frame(text, bytes, close), on_commit=on_commit, exclude=exclude)
 
     def close(self, status: int | None = None) -> Any:
         """Close this socket with the code `status` (int), or 1000. During connect, refuse it."""
         self.message.reply_channel.send({"close": status or True})
+
+    def deny(self, code: int) -> Any:
+        """
+        Refuse the handshake with the close code `code` (3000 to 4999): accept it, then close the socket. A
+        browser sees the close code of an open socket only. To refuse with a 403, call `close`.
+        """
+        raise DenyConnection(code=code)
 
     @property
     def path(self) -> str:
@@ -209,10 +228,19 @@ class JsonWebsocketConsumer(WebsocketConsumer):
 
     @classmethod
     def group_send(  # type: ignore[override]  # as in Channels 1.1
-        cls, name: str, content: Any, close: Close = False
+        cls,
+        name: str,
+        content: Any,
+        close: Close = False,
+        on_commit: bool | None = None,
+        exclude: Channel | str | None = None,
     ) -> Any:
-        """Send `content` as JSON to every socket in the group `name`."""
-        super().group_send(name, text=cls.encode_json(content), close=close)
+        """
+        Send `content` as JSON to every socket in the group `name`. `on_commit` and `exclude` are those of
+        `Group.send`.
+        """
+        text = cls.encode_json(content)
+        super().group_send(name, text=text, close=close, on_commit=on_commit, exclude=exclude)
 
     @classmethod
     def decode_json(cls, text: str) -> Any:
@@ -257,9 +285,21 @@ class WebsocketMultiplexer:
         return make_frame(cls.encode_json({"stream": stream, "payload": payload}), None, close)
 
     @classmethod
-    def group_send(cls, name: str, stream: str, payload: Any, close: Close = False) -> Any:
-        """Send `payload` on `stream` to every socket in the group `name`."""
-        Group(name).send(cls.encode(stream, payload, close))
+    def group_send(
+        cls,
+        name: str,
+        stream: str,
+        payload: Any,
+        close: Close = False,
+        on_commit: bool | None = None,
+        exclude: Channel | str | None = None,
+    ) -> Any:
+        """
+        Send `payload` on `stream` to every socket in the group `name`. `on_commit` and `exclude` are those of
+        `Group.send`.
+        """
+        content = cls.encode(stream, payload, close)
+        Group(name).send(content, on_commit=on_commit, exclude=exclude)
 
 
 class WebsocketDemultiplexer(JsonWebsocketConsumer):
@@ -324,10 +364,22 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
 
     @classmethod
     def group_send(  # type: ignore[override]  # as in Channels 1.1
-        cls, name: str, stream: str, payload: Any, close: Close = False
+        cls,
+        name: str,
+        stream: str,
+        payload: Any,
+        close: Close = False,
+        on_commit: bool | None = None,
+        exclude: Channel | str | None = None,
     ) -> Any:
-        """Send `payload` on `stream` to every socket in the group `name`."""
-        return cls.multiplexer_class.group_send(name, stream, payload, close)
+        """
+        Send `payload` on `stream` to every socket in the group `name`. `on_commit` and `exclude` are those of
+        `Group.send`.
+        """
+        options: dict[str, Any] = {} if exclude is None else {"exclude": exclude}
+        if on_commit is not None:  # an asynchronous multiplexer sends at once, and doesn't take it
+            options["on_commit"] = on_commit
+        return cls.multiplexer_class.group_send(name, stream, payload, close, **options)
 
     @classmethod
     def encode(cls, stream: str, payload: Any, close: Close = False) -> dict[str, Any]:

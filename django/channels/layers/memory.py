@@ -369,7 +369,7 @@ class MemoryChannelLayer(BaseChannelLayer):
             copy = None  # no two gateways, and no two members, share one dict
             for inbox_name, members in self._groups.get(group, {}).items():
                 if inbox_name is None:
-                    self._send_to_each(members, message)
+                    self._send_to_each(*protocol.for_members(message, members))
                     continue
                 copy = message if copy is None else clean(message)
                 try:
@@ -378,7 +378,7 @@ class MemoryChannelLayer(BaseChannelLayer):
                 except ChannelFull:
                     self.count("group_full", len(members))
 
-    def _send_to_each(self, channels: Iterable[str], message: Message) -> None:
+    def _send_to_each(self, message: Message, channels: Iterable[str]) -> None:
         for channel in channels:
             try:
                 self._put(channel, clean(message))

@@ -287,7 +287,8 @@ class TransactionStore(RecordStore):
             body = self.encode("", protocol.group_message(group, message))
             items += [Outgoing(gateway, body, id=id) for gateway in gateways]
         if others:
-            body = self.encode("", message)
+            inner, others = protocol.for_members(message, others)
+            body = self.encode("", inner)
             items += [Outgoing(channel, body, id=id) for channel in others]
         return sum(
             self.count_members(group, gateways[index]) if index < len(gateways) else 1

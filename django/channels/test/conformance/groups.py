@@ -6,6 +6,7 @@ from typing import Any
 
 from ...exceptions import InvalidChannelName, InvalidMessage, MessageTooLarge
 from ...layers.names import MAX_NAME_LENGTH
+from ...protocol import excluding
 from .case import LayerCase
 
 
@@ -35,6 +36,14 @@ class GroupTests(LayerCase):
         self.assertNothing("test.one")
         self.assertEqual(self.layer.group_channels("test-group"), ["test.two"])
         self.assertEqual(self.layer.group_channels("no-group"), [])
+
+    def test_an_excluded_member_gets_nothing(self) -> None:
+        self.need("groups")
+        self.layer.group_add("test-group", "test.one")
+        self.layer.group_add("test-group", "test.two")
+        self.layer.deliver_group("test-group", excluding({"value": "orange"}, "test.one"))
+        self.assertEqual(self.receive("test.two")[1], {"value": "orange"})
+        self.assertNothing("test.one", "test.two")
 
     def test_a_full_member_is_skipped_and_counted(self) -> None:
         self.need("groups")

@@ -12,6 +12,7 @@ from ...protocol import (
     EVENT_ID,
     HTTP_REQUEST,
     REPLY_CHANNEL,
+    excluding,
     group_added,
     group_discarded,
     group_message,
@@ -202,6 +203,23 @@ class InboxTests(LayerCase):
                 ["test.inbox!a", "test.inbox!b", "test.outside"],
             )
             self.assertEqual(self.receive("test.outside")[1], {"hello": "all"})
+
+        self.run_in_inbox(check)
+
+    def test_an_inbox_is_told_which_member_is_excluded(self) -> None:
+        self.need("groups")
+
+        async def check(inbox: Inbox) -> None:
+            self.layer.group_add("test-group", "test.inbox!a")
+            message = excluding({"hello": "others"}, "test.inbox!a")
+            self.layer.deliver_group("test-group", message)
+            self.assertEqual(
+                await self.read(inbox, 2),
+                [
+                    ("test.inbox!a", group_added("test-group")),
+                    ("test.inbox!", group_message("test-group", message)),
+                ],
+            )
 
         self.run_in_inbox(check)
 
