@@ -54,7 +54,7 @@ class PrivateWithCode(Private):
 
 @login_required(code=4401)
 def private_connect(message):
-    message.reply_channel.send({"accept": True, "text": "hello " + message.user.username})
+    message.reply_channel.send({"text": "hello " + message.user.username})
 
 
 @login_required
@@ -230,7 +230,7 @@ class LoginTests(ChannelTestCase):
             client.send_and_consume("websocket.receive", text={"text": "hi"})
         self.assertEqual(client.receive(json=False), 'ann said {"text": "hi"}')
         _, answers = self.connected([route("websocket.connect", private_connect)], self.user)
-        self.assertEqual(answers, [{"accept": True, "text": "hello ann"}])
+        self.assertEqual(answers, ["hello ann"])
 
     def test_an_asynchronous_consumer_gets_the_user(self):
         routing = [
