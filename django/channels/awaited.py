@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 from .continued import Continued, current_event
 from .coroutines import in_thread
-from .exceptions import ChannelFull, ClientDisconnected, RequestAborted
+from .exceptions import ChannelFull, ClientDisconnected
 from .outbox import PendingSend, outbox
 from .protocol import HTTP_REQUEST, window_units
 
@@ -60,8 +60,7 @@ async def _send_to_client(event: Continued, send: PendingSend) -> None:
     units = 1 if is_request else window_units(send.message)
     in_time = await window.below(size, CLIENT_TIMEOUT)
     if window.is_closed or not in_time:
-        error = RequestAborted if is_request else ClientDisconnected
-        raise error(
+        raise ClientDisconnected(
             "The client of this consumer has gone."
             if window.is_closed
             else "The client of this consumer took nothing for %g seconds." % CLIENT_TIMEOUT

@@ -90,7 +90,7 @@ class _Target:
 
         For asynchronous code: nothing blocks its event loop. Raises as `BaseChannelLayer.send` does. A
         consumer that sends to its own client waits here while the client is slow, and gets
-        ClientDisconnected (for a request: RequestAborted) if the client has gone.
+        ClientDisconnected if the client has gone.
         """
         await self._asend(self.checked(content))
 

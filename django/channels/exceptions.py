@@ -107,10 +107,10 @@ class WebsocketCloseException(ChannelSocketException):
         message.reply_channel.send({"close": self.code or True})
 
 
-class ClientDisconnected(ChannelSocketException):
+class ClientDisconnected(RequestAborted, ChannelSocketException):
     """
-    Raised by `asend` for the socket of the consumer itself, if its client has gone, or takes nothing. A
-    consumer that does not catch it ends in order.
+    Raised by `asend` for the client of the consumer itself, if it has gone, or takes nothing. A consumer that
+    does not catch it ends in order.
     """
 
     def run(self, message: Message) -> None:

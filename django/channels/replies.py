@@ -293,12 +293,11 @@ class Replies:
 
 
 def tell_running(late: list[Replies]) -> None:
-    """Tell gateways that events take long, so that they send others. If that fails, the others wait."""
-    for each in late:
-        try:
-            each.layer.deliver(each.reply_channel, each.running())
-        except (ChannelFull, LayerUnavailable):
-            pass
+    """Tell gateways that events of one layer take long: they send others. If that fails, the others wait."""
+    try:
+        late[0].layer.deliver_all([(each.reply_channel, each.running()) for each in late])
+    except LayerUnavailable:
+        pass
 
 
 def deliver_or_log(send: PendingSend) -> bool:

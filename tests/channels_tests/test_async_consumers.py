@@ -54,7 +54,9 @@ class AsyncCase(SimpleTestCase):
     def next(self, channel):
         """Return the next message to a client, but for notices of time; wait for it."""
         message = self.received(channel)
-        return self.received(channel) if "running" in message else message
+        while "running" in message:
+            message = self.received(channel)
+        return message
 
     def received(self, channel):
         return wait_until(
@@ -406,6 +408,57 @@ class SendTests(AsyncCase):
     def test_other_asynchronous_code_sends_too(self):
         asyncio.run(self.channel("c").asend({"a": 1}))
         self.assertEqual(self.next("c"), {"a": 1})
+
+
+class RequestTests(AsyncCase):
+    def ask(self):
+        return self.send("http.request", method="GET", query_string=b"", body=b"")
+
+    def test_it_answers_a_request(self):
+        async def consumer(message):
+            await asyncio.sleep(0)
+            message.reply_channel.send({"status": 200, "headers": [], "content": b"hello"})
+
+        self.start(route("http.request", consumer))
+        replies = self.next(self.ask())["replies"]
+        self.assertEqual(replies, [{"status": 200, "headers": [], "content": b"hello"}])
+
+    def test_parts_wait_for_the_client(self):
+        async def consumer(message):
+            head = {"status": 200, "headers": []}
+            for number in range(20):
+                part = {"content": b"%d" % number, "more_content": True}
+                await message.reply_channel.asend(dict(head, **part))
+                head = {}
+                self.seen.append(number)
+            message.reply_channel.send({"content": b"end"})
+
+        self.start(route("http.request", consumer))
+        client = self.ask()
+        first = self.next(client)
+        wait_until(lambda: len(self.seen) == awaited.RESPONSE_WINDOW, "the window to be full")
+        self.layer.send(first["window_channel"], {"written": 20})
+        wait_until(lambda: len(self.seen) == 2 * awaited.RESPONSE_WINDOW, "the next window")
+        self.layer.send(first["window_channel"], {"written": 20})
+        parts = [first] + [self.next(client) for _ in range(19)]
+        self.assertEqual(
+            [each["replies"][0]["content"] for each in parts], [b"%d" % n for n in range(20)]
+        )
+        self.assertEqual(self.next(client), {"ack": 7, "replies": [{"content": b"end"}]})
+
+    def test_it_ends_quietly_if_the_client_has_gone(self):
+        async def consumer(message):
+            await message.reply_channel.asend({"status": 200, "headers": [], "more_content": True})
+            while True:
+                await message.reply_channel.asend({"content": b"x", "more_content": True})
+
+        self.start(route("http.request", consumer))
+        client = self.ask()
+        self.layer.send(self.next(client)["window_channel"], {"closed": True})
+        answer = self.next(client)
+        while "ack" not in answer:
+            answer = self.next(client)
+        self.assertEqual(answer, {"ack": 7})
 
 
 class StopTests(AsyncCase):

@@ -237,6 +237,17 @@ class BaseChannelLayer(ABC):
         A reply that `protocol.ignores_capacity` finds no channel full.
         """
 
+    def deliver_all(self, items: Sequence[tuple[str, Message]]) -> None:
+        """
+        Do as `deliver` for each (channel, message), in one step if the layer can. Those that find no room are
+        dropped.
+        """
+        for channel, message in items:
+            try:
+                self.deliver(channel, message)
+            except exceptions.ChannelFull:
+                pass
+
     def check_message(self, message: Message) -> Message:
         """Return a clean copy of `message`, fit for `deliver`; raise as `send` does for a bad one."""
         return clean(message, MAX_WEIGHT)

@@ -145,6 +145,11 @@ class EngineLayer(BaseChannelLayer):
         if full:
             raise self.channel_full(channel)
 
+    def deliver_all(self, items: Sequence[tuple[str, Message]]) -> None:
+        self.store.send(
+            [Outgoing(each, self.store.encode(each, message)) for each, message in items]
+        )
+
     def send_later(self, channel: str, message: Message, delay: float) -> None:
         check_channel_name(channel)
         seconds = seconds_of(delay)

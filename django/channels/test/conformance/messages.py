@@ -54,6 +54,12 @@ class MessageTests(LayerCase):
         self.assertEqual(numbers, list(range(50)))
         self.assertNothing("test.order")
 
+    def test_several_messages_are_delivered_at_once(self) -> None:
+        self.layer.deliver_all([("test.%d" % (n % 2), {"number": n}) for n in range(6)])
+        for channel in range(2):
+            numbers = [self.receive("test.%d" % channel)[1]["number"] for _ in range(3)]
+            self.assertEqual(numbers, [channel, channel + 2, channel + 4])
+
     def test_the_sender_may_change_its_message_afterwards(self) -> None:
         message = {"list": [1]}
         self.layer.send("test.copy", message)
