@@ -478,7 +478,7 @@ def idle(options):
     meter.end()
     count = len(connections) * options.duration  # socket-seconds
     report = meter.report(count, options.duration)
-    # While the server's time is less than the clock of the kernel tells, it is taken for one tick.
+    # A server's time that is below one tick of the kernel's clock counts as one tick.
     used = max(report["server_us"] * count / 1e6, 1 / os.sysconf("SC_CLK_TCK"))
     for each in connections:
         each.sock.close()

@@ -57,7 +57,7 @@ class Continued:
             self.task.cancel()
 
     def client_gone(self) -> None:
-        """Handle that nobody waits for what is sent. Most consumers learn it when they send."""
+        """Handle that the client has left. Most consumers learn it when they send."""
         if self.ends_with_client or not self.is_consumer:
             self.cancel()
 

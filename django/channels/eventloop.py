@@ -90,7 +90,8 @@ class ConsumerLoop:
         self.layer = layer
         #: Streams at a time.
         self.limit = count_setting("CHANNEL_ASYNC_STREAMS", MAX_EVENTS)
-        #: For asynchronous consumers. Who hands one over has acquired a place, which its end gives back.
+        #: For asynchronous consumers. The thread that hands one over has acquired a place, which the
+        #: consumer's end gives back.
         self.places = Places(layer, concurrency)
         self.windows = Windows(layer)
         self.site_threads = SiteThreads(count_setting("CHANNEL_ASYNC_THREADS", SITE_THREADS))

@@ -131,7 +131,7 @@ class AsgiHandler(ASGIHandler):
     The site's middleware and views as a function of a Message: `handler(message)` returns a generator of
     replies.
 
-    If the view raises ResponseLater, other code answers the request, and there are no replies. In a
+    If the view raises ResponseLater, other code answers the request, and nothing is sent here. In a
     consumer, a response is closed when the replies have left.
     """
 

@@ -25,7 +25,7 @@ _TURNS = frozenset([WEBSOCKET_CONNECT, WEBSOCKET_RECEIVE])
 
 class LateEvents:
     """
-    The events of one loop whose gateways are to be told. `calls` is the executor for calls of the layer.
+    The events of one loop whose gateways must be told. `calls` is the executor for calls of the layer.
 
     Belongs to the event loop.
     """

@@ -165,7 +165,7 @@ class Replies:
         self, sends: list[PendingSend], last: PendingSend, window: str | None = None
     ) -> bool:
         """
-        Send `sends` and `last` now, while the consumer runs. Return False if there was no room for what goes
+        Send `sends` and `last` now, while the consumer runs. Return False if room was missing for what goes
         to the own client, whose gateway tells the channel `window` what it has written.
 
         Raises ChannelFull or LayerUnavailable for `last`, if it goes elsewhere.

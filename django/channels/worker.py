@@ -281,7 +281,7 @@ class Worker:
         self._handed_over = loop.take_over(consumer_id, replies, rest, consume_all)
 
     def _gives_up(self) -> bool:
-        """Whether to requeue a message for which the loop has no place. Another process may have one."""
+        """Whether to requeue a message for which the loop lacks a place. Another process may have one."""
         return self.stopping and self.channel_layer.crosses_processes
 
     def _consume_frames(self, channel: str, content: dict[str, Any], replies: Replies) -> None:

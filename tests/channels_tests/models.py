@@ -1,4 +1,4 @@
-"""Models for tests. There are no migrations: the test runner makes their tables."""
+"""Models for tests, without migrations: the test runner makes their tables."""
 
 import uuid
 

@@ -185,7 +185,7 @@ class Machine:
     def nginx(self):
         path = os.path.join(self.folder, "nginx.conf")
         with open(path, "w", encoding="utf-8") as out:
-            # Root's nginx would have its workers be another user, who can't open a test's folder.
+            # Root's nginx would run its workers as another user, which can't open a test's folder.
             user = "user root;" if os.getuid() == 0 else ""
             out.write(NGINX.format(folder=self.folder, root=self.root, user=user))
         return [find_program("nginx", "/usr/sbin/nginx"), "-p", self.folder, "-c", path]

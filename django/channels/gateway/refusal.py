@@ -23,7 +23,7 @@ DENIAL_RESPONSE = "websocket.http.response"
 #: What the line in the log says about each status, and the counter.
 REASONS = {
     400: (
-        "its method or a header has a character that none may have, or its body has no clear end",
+        "its method or a header has a character that none may have, or the end of its body isn't clear",
         "bad_requests",
     ),
     408: (

@@ -243,7 +243,7 @@ class SocketConnection(Connection):
                 break
             del outgoing[0]
             try:
-                # `note` is None for an event that is no frame.
+                # `note` is None for an event that isn't a frame.
                 if direct is None or note is None or not direct.write(Frame(event), False):
                     self._step(event, note)
             except Exception as error:

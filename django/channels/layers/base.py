@@ -172,7 +172,7 @@ class BaseChannelLayer(ABC):
     #: How many worker threads a gateway starts in its own process, on a layer that does not cross processes.
     threads = 0
 
-    #: How many asynchronous consumers run at a time beside these threads.
+    #: How many asynchronous consumers run at a time besides these threads.
     async_concurrency = 100
 
     #: The name of the layer in CHANNEL_LAYERS, and its routing. Set by `channels.asgi`.

@@ -36,7 +36,7 @@ SWEEP_INTERVAL = 4096
 #: More worker threads than this are a mistake.
 MAX_THREADS = 10000
 
-#: Asynchronous consumers at a time beside the worker threads.
+#: Asynchronous consumers at a time, besides the worker threads.
 ASYNC_CONCURRENCY = 100
 
 #: A waiting reader: its channels, a lock that is released to wake it, and its consumer id.
@@ -51,7 +51,7 @@ class MemoryChannelLayer(BaseChannelLayer):
     A layer in memory. Thread-safe: `_lock` guards all that it holds.
 
     `threads` is how many worker threads a gateway starts, `async_concurrency` how many asynchronous consumers
-    run beside them at a time, and `inbox_capacity` how many messages an event loop
+    run besides them at a time, and `inbox_capacity` how many messages an event loop
     may be behind before senders get ChannelFull. The other options are those of BaseChannelLayer. Options
     may be written in capitals, as in CONFIG. Raises ImproperlyConfigured for unknown ones.
     """

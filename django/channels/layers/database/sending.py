@@ -18,7 +18,7 @@ SENT_LIFETIME = 120.0
 #: (key, turn) of the gateway that sends: see the statement "fence". ("", 0) for other senders.
 Sender = Tuple[str, int]
 
-#: A sender that is no gateway.
+#: A sender that isn't a gateway.
 NO_GATEWAY: Sender = ("", 0)
 
 

@@ -88,7 +88,7 @@ class ThreadedInbox(Inbox):
     def _lost(self) -> None:
         """
         The lease had run out: wills were sent and memberships removed, or the store lost its data. The next
-        read tells it: whoever recovered this gateway has left a notice that says which wills were sent.
+        read tells it: the process that recovered this gateway has left a notice of the wills that it sent.
         """
         self._is_lost = True
         self._changed()
