@@ -231,6 +231,20 @@ class SlowTests(StoreCase):
         self.settle(store)
         self.assertEqual([each["body"][:1] for each in self.take(newest)], [b"y"])
 
+    def test_the_room_of_a_client_that_was_cut_off_is_used_for_the_next(self):
+        store = self.store(responses_memory=1, responses_file=3 * PIECE)
+        for name in "abc":
+            backlog = self.backlog(store, name=name)
+            backlog.cut = backlog.clear
+            backlog.append(content(b"x" * PIECE))
+            self.settle(store)
+        newest = self.backlog(store, name="d")
+        with self.assertLogs("django.channels.gateway", "WARNING"):
+            newest.append(content(b"y" * PIECE))
+        self.settle(store)
+        self.assertEqual((newest.waiting, newest.memory), (PIECE, 0), "it is in the file")
+        self.assertEqual([each["body"][:1] for each in self.take(newest)], [b"y"])
+
 
 class GatewayTests(unittest.TestCase):
     """A whole gateway on the in-memory layer, under a server whose client doesn't read."""
