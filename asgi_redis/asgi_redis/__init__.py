@@ -4,7 +4,7 @@ from .contract import DeadLetter
 from .former import RedisLocalChannelLayer, RedisSentinelChannelLayer
 from .layer import RedisChannelLayer
 
-__version__ = "2.0.0a1"
+__version__ = "2.0.0"
 
 __all__ = [
     "DeadLetter",

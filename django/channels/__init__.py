@@ -8,7 +8,7 @@ import django
 
 from .installation import settle
 
-__version__ = "2.0.0a1"
+__version__ = "1.2.0"
 
 __all__ = ["Channel", "Group", "channel_layers", "include", "route", "route_class"]
 

@@ -42,8 +42,8 @@ _FORMER = {
     "channels_redis.": repr(REDIS),
 }
 
-#: What to do about asgi_redis 1.x, whose classes have the same names.
-_UPGRADE = "pip install --upgrade 'asgi_redis>=2.0a1'"
+#: What to do about asgi_redis 1.x, whose classes have the same names. The registry has 1.x alone.
+_UPGRADE = "pip install ./asgi_redis, in a checkout of this project (or a wheel built from it)"
 
 
 class InvalidChannelLayerError(ImproperlyConfigured, ValueError):

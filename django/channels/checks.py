@@ -13,8 +13,10 @@ from django.views.decorators.debug import sensitive_variables
 
 from .asgi import channel_layers
 from .backends import import_backend
+from .compat import installed_version
 from .consume import consumer_name
 from .gateway.limits import make_limits
+from .habits import OTHER_NAME, PACKAGE, PAGE
 from .layers.engine.layer import EngineLayer
 from .log import shown
 from .protocol import EVENT_CHANNELS, event_keys
@@ -77,6 +79,40 @@ def check_subprotocols(app_configs: Any, **kwargs: Any) -> list[Any]:
             id="channels.E005",
         )
     ]
+
+
+#: Distributions that only Channels 2 to 4 use.
+_OF_CHANNELS_4 = ("channels_redis", "channels_postgres", "channels_rabbitmq")
+
+
+@register(TAG)
+def check_channels_4(app_configs: Any, **kwargs: Any) -> list[Any]:
+    """Check for channels.W011 (distributions of Channels 4) and W012 (its server in INSTALLED_APPS)."""
+    found = {name: installed_version(name) for name in _OF_CHANNELS_4}
+    version = installed_version("channels")
+    # In a patched Django, and after an installation over another one, it may be there, too.
+    if version is not None and version.split(".")[0] in ("2", "3", "4") and PACKAGE != OTHER_NAME:
+        found["channels"] = version
+    problems = [
+        Warning(
+            "%s %s is installed. It belongs to Channels 2 to 4, and %s does not use it."
+            % (name, each, PACKAGE),
+            hint="pip uninstall %s. %s" % (name, PAGE),
+            id="channels.W011",
+        )
+        for name, each in sorted(found.items())
+        if each is not None
+    ]
+    if "daphne" in settings.INSTALLED_APPS:
+        problems.append(
+            Warning(
+                "'daphne' is in INSTALLED_APPS, so its runserver runs, which serves ASGI_APPLICATION and no "
+                "channel layer.",
+                hint="Remove it. The runserver of %s starts Daphne by itself. %s" % (PACKAGE, PAGE),
+                id="channels.W012",
+            )
+        )
+    return problems
 
 
 def _check_entry(alias: str, entry: dict[str, Any]) -> Iterator[Any]:

@@ -16,6 +16,9 @@ from typing import Any, Callable, Sequence
 
 PACKAGE = __package__
 
+#: The name of this package where it runs beside Channels 4 in one process: see scripts/make_dist.py.
+OTHER_NAME = "django_channels"
+
 #: The page of the documentation that compares the two.
 PAGE = 'See "Coming from Channels 2, 3, 4" in the documentation: docs/topics/channels/from-channels-2.txt.'
 

@@ -2,12 +2,15 @@
 Mistakes of newcomers and of people who know Channels 2 to 4: each ends in an error that says what to write.
 """
 
+import glob
 import importlib
 import importlib.util
+import os
 import sys
+from unittest import mock
 
 from django import channels
-from django.channels import Group, include, route, route_class
+from django.channels import Group, checks, include, route, route_class
 from django.channels.checks import check_channel_layers
 from django.channels.generic.websockets import (
     JsonWebsocketConsumer,
@@ -19,6 +22,7 @@ from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.message import Message
 from django.channels.routing import Router
 from django.channels.sessions import channel_session
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.test import SimpleTestCase, override_settings
 from django.views.generic import View
@@ -320,3 +324,35 @@ class RoutingTests(SimpleTestCase):
         (problem,) = self.check([route_class(made(WebsocketConsumer, connect=connect))])
         self.assertEqual(problem.id, "channels.E007")
         self.assertIn("'room'", problem.msg)
+
+
+class BesideTests(SimpleTestCase):
+    def check(self, **versions):
+        with mock.patch.object(checks, "installed_version", versions.get):
+            return checks.check_channels_4(None)
+
+    def test_distributions_of_channels_4_are_named_with_what_to_do(self):
+        first, second = self.check(channels="4.2.0", channels_redis="4.3.0")
+        self.assertEqual((first.id, second.id), ("channels.W011", "channels.W011"))
+        self.assertIn("channels 4.2.0 is installed", first.msg)
+        self.assertIn("pip uninstall channels_redis", second.hint)
+        self.assertIn(PAGE, second.hint)
+
+    def test_this_distribution_is_no_mistake(self):
+        self.assertEqual(self.check(channels=channels.__version__), [])
+        self.assertEqual(channels.__version__.split(".")[:2], ["1", "2"])
+
+    def test_daphne_among_the_applications_takes_runserver_away(self):
+        with override_settings():
+            settings.INSTALLED_APPS = ["daphne"] + list(settings.INSTALLED_APPS)
+            (problem,) = self.check()
+        self.assertEqual(problem.id, "channels.W012")
+        self.assertIn("runserver", problem.msg)
+
+    def test_no_message_recommends_what_installs_something_else(self):
+        folder = os.path.dirname(channels.__file__)
+        for path in glob.glob(os.path.join(folder, "**", "*.py"), recursive=True):
+            with open(path, encoding="utf-8") as source:
+                self.assertNotRegex(
+                    source.read(), r"pip install[^\n]*(channels\[|asgi_redis>)", path
+                )
