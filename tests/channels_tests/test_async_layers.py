@@ -116,7 +116,7 @@ class AsyncLayerTests:
         for number, client in ((1, first), (2, second)):
             self.assertEqual(self.answers(client)[-1], {"ack": number})
         stopping.join(TIMEOUT)
-        self.assertFalse(other.loop.places.taken)
+        wait_until(lambda: not other.loop.places.taken, "the place to be given back")
 
 
 class SQLiteTests(AsyncLayerTests, SQLiteCase, unittest.TestCase):
