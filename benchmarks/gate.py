@@ -66,6 +66,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--store", action="store_true", help="store the figures of this run")
     arguments = parser.parse_args()
+    if not arguments.store and not os.path.exists(STORED):
+        sys.exit("No figures are stored yet: run gate.py --store on a quiet machine.")
     found = measure()
     if arguments.store:
         with open(STORED, "w") as file:

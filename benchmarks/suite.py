@@ -20,6 +20,8 @@ import statistics
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 
 import contenders
 import redis_layer
@@ -132,8 +134,19 @@ def running(contender, needs, options):
                 first = log
                 run.wait_until_it_listens(process, port, log)
         if len(pids) > 1:
-            time.sleep(1.5)  # no port tells when a worker is ready
+            wait_for_a_worker(port, first)
         yield port, pids + needs.pids.get(need, []), first
+
+
+def wait_for_a_worker(port, log):
+    """Wait until a worker has answered a request. No port tells when one is ready."""
+    try:
+        with urllib.request.urlopen("http://127.0.0.1:%d/hello/" % port, timeout=run.START_SECONDS):
+            pass
+    except urllib.error.HTTPError as error:  # a site without pages: an answer all the same
+        error.close()
+    except OSError as error:
+        raise BenchmarkError("No worker answered: %s\n%s" % (error, run.tail(log))) from None
 
 
 def measure(name, workload, settings, needs):
