@@ -94,7 +94,7 @@ fuzz: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
 	CHANNELS_FUZZ_SECONDS=$(or $(SECONDS),60) $(BIN)/python tests/runtests_addon.py channels_tests.test_fuzz
 
 test-big: $(VENV)/.installed-test
-	CHANNELS_TEST_BIG_BODIES=1 CHANNELS_TEST_TIMEOUT_SCALE=10 $(BIN)/python tests/runtests_addon.py channels_tests.test_wsgi_servers
+	CHANNELS_TEST_BIG_BODIES=1024 CHANNELS_TEST_TIMEOUT_SCALE=10 $(BIN)/python tests/runtests_addon.py channels_tests.test_wsgi_servers
 
 # It makes a virtual environment for each contender, in .bench.
 bench: $(BIN)/python

@@ -1,7 +1,7 @@
 """The three ways between WSGI and ASGI behind real servers: gunicorn and nginx, uWSGI, mod_wsgi, uvicorn.
 
-The bodies have 3 MB. With CHANNELS_TEST_BIG_BODIES=1 (`make test-big`) they have 1 GB, which takes minutes.
-The bound of the memory is the same.
+The bodies have 3 MB. With CHANNELS_TEST_BIG_BODIES=1024 they have 1,024 MB (`make test-big`), which takes
+minutes. The bound of the memory is the same.
 """
 
 import glob
@@ -18,10 +18,10 @@ from .support.sites import Project, SiteServer, serve
 from .support.waiting import START_TIMEOUT, TIMEOUT, wait_until
 from .test_security_proxies import Nginx, nginx_blocks
 
-BIG = os.environ.get("CHANNELS_TEST_BIG_BODIES") == "1"
+BIG = int(os.environ.get("CHANNELS_TEST_BIG_BODIES") or 0)
 
 #: Bytes of a body, and bytes that a process may have grown after it.
-SIZE = 2**30 if BIG else 3 * 2**20
+SIZE = (BIG or 3) * 2**20
 MAX_GROWTH = 100 * 2**20
 
 PART = 64 * 1024
