@@ -88,6 +88,11 @@ class ChannelSessionTests(SimpleTestCase):
         )
         self.assertEqual(data, {"list": [1], "dict": {"inner": {"a": 1}}, "other": [0]})
 
+    def test_another_type_in_a_list_is_a_change(self):
+        session = sessions.ChannelSession({"list": [1, [0]], "same": [1]}, "reply?1")
+        session["list"][1][0] = False
+        self.assertEqual(session.patch(), {"set": {"list": [1, [False]]}, "removed": []})
+
     def test_patch_refuses_what_no_layer_carries(self):
         session = sessions.ChannelSession({}, "reply?1")
         session["who"] = {"user": object()}
@@ -307,6 +312,17 @@ class HttpSessionTests(ChannelTestCase):
             self.store.save(must_create=not self.store.exists(self.store.session_key))
             _, message = self.run_with(decorator, {}, flush, data=data)
             self.assertEqual(message.session_patch(), {"set": {}, "removed": list(data)})
+
+    def test_a_key_that_the_consumer_forgot_is_not_remembered_again(self):
+        _, connect = self.run_with(sessions.channel_and_http_session, {"headers": self.cookie()})
+        data = connect.channel_session.snapshot()
+
+        def forget(message):
+            self.assertEqual(message.http_session["colour"], "green")
+            del message.channel_session[sessions.HTTP_SESSION_KEY]
+
+        _, message = self.run_with(sessions.remembered_http_session, {}, forget, data=data)
+        self.assertEqual(message.session_patch(), {"set": {}, "removed": list(data)})
 
     def test_a_new_key_is_followed(self):
         _, connect = self.run_with(sessions.channel_and_http_session, {"headers": self.cookie()})
