@@ -427,7 +427,7 @@ def main():
     if IN_CI and options.steps != everything:
         parser.error("with CI=true every step runs: leave --steps out")
     if not os.path.isdir(patch_django.PATCHED_TREE):
-        sys.exit("test_patch: there is no patched tree yet: run `make patch` first.")
+        sys.exit("test_patch: the patched tree is missing: run `make patch` first.")
     os.makedirs(LOGS, exist_ok=True)
     started, failed = time.monotonic(), []
     try:

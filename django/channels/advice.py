@@ -63,7 +63,7 @@ def is_test() -> bool:
 
 def _is_routed(layer: BaseChannelLayer, name: str) -> bool:
     """
-    Return whether a worker consumes `name`. The names that begin with "asgi." have consumers of their own.
+    Return whether a worker consumes `name`. The names that begin with "asgi." have their own consumers.
     """
     try:
         return name.startswith("asgi.") or name in layer.router.channels

@@ -73,7 +73,7 @@ class BusyWatch:
             self.look(time.monotonic())
 
     def look(self, now: float) -> None:
-        """Log what is to be logged at the time `now` (monotonic)."""
+        """Log what must be logged at the time `now` (monotonic)."""
         running = [worker.running for worker in self._workers]
         slow = slow_consumer()
         for index, each in enumerate(running):

@@ -207,7 +207,7 @@ MAX_KEYS = 1000
 
 
 class RateLimitByKey:
-    """Limit how often a line about one thing is logged. With DEBUG, there is no limit. Thread-safe."""
+    """Limit how often a line about one thing is logged. With DEBUG, each line is logged. Thread-safe."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds, self._clock = seconds, clock
