@@ -24,6 +24,7 @@
 #   make test-patch  Django's own suite on both trees, then ours, then a site, then the add-on with it
 #   make test-1x     packages of 2016 to 2018 that require Channels 1.x, and three projects written as in 2016
 #                 with a browser, with this tree in its place (ROWS=api, ROWS=projects)
+#   make test-names  some of the tests under the second import name, django_channels
 #   make dist        the add-on's wheel and sdist, in dist/; in dist/alias, the name `channels` for the patched Django
 #   make matrix      the wheel on every Django from 1.8 to 6.1: the tests, and a site (FULL=1: all tests in each row)
 #
@@ -40,7 +41,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-big test-addon test-redis lint docs mutants fuzz bench bench-gate chaos chaos-quick patch test-patch test-1x dist matrix clean
+.PHONY: help demo test test-big test-addon test-redis lint docs mutants fuzz bench bench-gate chaos chaos-quick patch test-patch test-1x test-names dist matrix clean
 
 help:
 	@sed -n 's/^#   make /make /p' Makefile
@@ -112,6 +113,12 @@ test-patch: patch
 
 test-1x:
 	$(PYTHON) scripts/test_1x.py $(ROWS)
+
+test-names: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
+	rm -rf build/second-name
+	$(BIN)/python scripts/second_name.py build/second-name
+	CHANNELS_TEST_PACKAGE=django_channels PYTHONPATH=build/second-name $(BIN)/python tests/runtests_addon.py \
+		$(addprefix channels_tests.,test_routing test_generic test_worker test_memory_layer test_second_name)
 
 dist:
 	$(PYTHON) scripts/make_dist.py

@@ -5,9 +5,11 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import zipfile
 
-from interpreters import DIST, ROOT, CommandFailed, environment, own_version, python_of, run
+import second_name
+from interpreters import BUILD, DIST, ROOT, CommandFailed, environment, own_version, python_of, run
 
 # The tree's folders that are packed, and what they are called in the wheel (see pyproject.toml).
 PACKED = {
@@ -44,6 +46,20 @@ def make():
     return wheels[0]
 
 
+def make_second():
+    """Build the sdist and the wheel of the second import name; return the wheel's path."""
+    for path in glob.glob(os.path.join(DIST, second_name.NAME + "-*")):
+        os.remove(path)
+    venv = environment("build", own_version(), sys.executable, ["build", "setuptools>=64", "wheel"])
+    os.makedirs(BUILD, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="second-", dir=BUILD) as folder:
+        tree = os.path.join(folder, "tree")
+        second_name.write(tree)
+        run([python_of(venv), "-m", "build", "--no-isolation", "--outdir", DIST, tree], timeout=600)
+    (wheel,) = glob.glob(os.path.join(DIST, second_name.NAME + "-*.whl"))
+    return wheel
+
+
 def missing_from(wheel):
     """Return the files of the tree (paths) that should be in the wheel and are not."""
     with zipfile.ZipFile(wheel) as archive:
@@ -64,9 +80,10 @@ def missing_from(wheel):
 def main():
     try:
         wheel = make()
+        make_second()
     except (CommandFailed, subprocess.SubprocessError) as error:
         sys.exit(f"make_dist: {error}")
-    for path in sorted(glob.glob(os.path.join(DIST, "channels-*"))):
+    for path in sorted(glob.glob(os.path.join(DIST, "*channels-*"))):
         print(f"{os.path.relpath(path, ROOT)}  {os.path.getsize(path)} bytes")
     return wheel
 

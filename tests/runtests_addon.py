@@ -29,7 +29,8 @@ import uuid
 import warnings
 
 TESTS_DIR = os.path.dirname(os.path.abspath(__file__))
-ALIAS, REAL = "django.channels", "channels"
+# The second name is that of `make test-names`.
+ALIAS, REAL = "django.channels", os.environ.get("CHANNELS_TEST_PACKAGE", "channels")
 
 #: Seconds that one test, or the set-up of one class, may take.
 TEST_TIMEOUT = 120 * float(os.environ.get("CHANNELS_TEST_TIMEOUT_SCALE", 1))

@@ -35,18 +35,22 @@ if TYPE_CHECKING:
     from channels.layers.names import check_channel_name, inbox_of
 else:
     # The same names, from the package that is there.
-    try:
-        protocol = import_module("django.channels.protocol")
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("django"):
-            raise
+    protocol = None
+    # The third name is that of the add-on beside Channels 4.
+    for _package in ("django.channels", "channels", "django_channels"):
         try:
-            protocol = import_module("channels.protocol")
-        except ImportError as error:
-            raise ImportError(
-                "asgi_redis 2 needs django.channels: a patched Django, or the add-on `channels` of the "
-                "same project (Channels 2 to 4 is another one; for it, install channels_redis)."
-            ) from error
+            protocol = import_module(_package + ".protocol")
+            break
+        except ModuleNotFoundError as error:
+            # Only if it is the package, or the module, that is missing.
+            if not (_package + ".protocol").startswith(error.name or "?"):
+                raise
+    if protocol is None:
+        raise ImportError(
+            "asgi_redis 2 needs django.channels: a patched Django, or the add-on `channels` or "
+            "`django_channels` of the same project (Channels 2 to 4 is another one; for it, install "
+            "channels_redis)."
+        )
     for _module in (
         "exceptions layers.base layers.names layers.engine.layer layers.engine.options "
         "layers.engine.pending layers.engine.recovery layers.engine.store layers.engine.threads"

@@ -16,7 +16,7 @@ from typing import Any, Callable, Sequence
 
 PACKAGE = __package__
 
-#: The name of this package where it runs next to Channels 4 in one process: see scripts/make_dist.py.
+#: The name of this package where it runs next to Channels 4 in one process: see scripts/second_name.py.
 OTHER_NAME = "django_channels"
 
 #: The page of the documentation that compares the two.
