@@ -46,14 +46,24 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 help:
 	@sed -n 's/^#   make /make /p' Makefile
 
-$(BIN)/python:
+# This file lies beside VENV while something is installed. If it is there at the start, that was
+# interrupted, and VENV is made anew.
+UNFINISHED := $(VENV).unfinished
+
+$(BIN)/python: $(if $(wildcard $(UNFINISHED)),FORCE)
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.7 or newer is needed: make PYTHON=python3.11" if sys.version_info < (3, 7) else 0)'
-	$(PYTHON) -m venv $(VENV)
+	@touch $(UNFINISHED)
+	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install --quiet --upgrade pip
+	@rm -f $(UNFINISHED)
+
+FORCE:
 
 # One stamp for each extra; the add-on itself is installed editable, so that edits take effect at once.
 $(VENV)/.installed-%: pyproject.toml | $(BIN)/python
+	@touch $(UNFINISHED)
 	$(PIP) install --quiet --editable '.[$*]'
+	@rm -f $(UNFINISHED)
 	@touch $@
 
 demo: $(VENV)/.installed-daphne $(if $(CHANNEL_REDIS_URL),$(VENV)/.installed-asgi-redis)
@@ -76,7 +86,9 @@ test-redis: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
 	$(call TEST_RUNNER,asgi_redis/tests/run.py)
 
 $(VENV)/.installed-asgi-redis: asgi_redis/pyproject.toml | $(BIN)/python
+	@touch $(UNFINISHED)
 	$(PIP) install --quiet --editable './asgi_redis[test]'
+	@rm -f $(UNFINISHED)
 	@touch $@
 
 lint: $(VENV)/.installed-lint
