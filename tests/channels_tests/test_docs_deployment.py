@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import tempfile
 import unittest
 
@@ -56,6 +57,16 @@ def files(name, language):
         for kind, text in pages.blocks(name)
         if kind == language and pages.path_of(text)
     }
+
+
+def require_yaml():
+    """Return PyYAML; skip the test without it, and on a Python that isn't tested with it."""
+    if sys.version_info < (3, 10):
+        raise unittest.SkipTest("read on Python 3.10 and later")
+    require("yaml")
+    import yaml
+
+    return yaml
 
 
 def unknown_fields(value, inside=""):
@@ -125,8 +136,7 @@ class DeploymentPageTests(unittest.TestCase):
                     self.assertEqual(about, [], path)
 
     def test_kubernetes_manifests(self):
-        require("yaml")
-        import yaml
+        yaml = require_yaml()
 
         manifests = files(KUBERNETES, "yaml")
         self.assertEqual(sorted(manifests), ["server.yaml", "worker.yaml"])
@@ -149,8 +159,7 @@ class DeploymentPageTests(unittest.TestCase):
                     self.assertEqual(len({"exec", "httpGet", "tcpSocket"} & set(probe)), 1)
 
     def test_the_compose_file(self):
-        require("yaml")
-        import yaml
+        yaml = require_yaml()
 
         (text,) = files(COMPOSE, "yaml").values()
         compose = yaml.safe_load(text)
