@@ -46,24 +46,27 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 help:
 	@sed -n 's/^#   make /make /p' Makefile
 
-# This file lies beside VENV while something is installed. If it is there at the start, that was
-# interrupted, and VENV is made anew.
+# While something is installed, this file beside VENV has the number of the process that does it. If that
+# process is gone, it was interrupted. VENV is then removed before make looks at it, and made anew. So is one
+# without pip, whose making was interrupted.
 UNFINISHED := $(VENV).unfinished
+BEGIN = @echo $$PPID > $(UNFINISHED)
+END = @rm -f $(UNFINISHED)
+$(shell if ! kill -0 "$$(cat $(UNFINISHED) 2>/dev/null)" 2>/dev/null && { [ -f $(UNFINISHED) ] || \
+	{ [ -f $(VENV)/pyvenv.cfg ] && [ ! -e $(BIN)/pip ]; }; }; then rm -rf $(VENV) $(UNFINISHED); fi)
 
-$(BIN)/python: $(if $(wildcard $(UNFINISHED)),FORCE)
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.7 or newer is needed: make PYTHON=python3.11" if sys.version_info < (3, 7) else 0)'
-	@touch $(UNFINISHED)
-	$(PYTHON) -m venv --clear $(VENV)
+	$(BEGIN)
+	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --upgrade pip
-	@rm -f $(UNFINISHED)
-
-FORCE:
+	$(END)
 
 # One stamp for each extra; the add-on itself is installed editable, so that edits take effect at once.
 $(VENV)/.installed-%: pyproject.toml | $(BIN)/python
-	@touch $(UNFINISHED)
+	$(BEGIN)
 	$(PIP) install --quiet --editable '.[$*]'
-	@rm -f $(UNFINISHED)
+	$(END)
 	@touch $@
 
 demo: $(VENV)/.installed-daphne $(if $(CHANNEL_REDIS_URL),$(VENV)/.installed-asgi-redis)
@@ -86,9 +89,9 @@ test-redis: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
 	$(call TEST_RUNNER,asgi_redis/tests/run.py)
 
 $(VENV)/.installed-asgi-redis: asgi_redis/pyproject.toml | $(BIN)/python
-	@touch $(UNFINISHED)
+	$(BEGIN)
 	$(PIP) install --quiet --editable './asgi_redis[test]'
-	@rm -f $(UNFINISHED)
+	$(END)
 	@touch $@
 
 lint: $(VENV)/.installed-lint

@@ -109,6 +109,7 @@ class DeploymentPageTests(unittest.TestCase):
                 units.update(files(name, "ini"))
         self.assertGreaterEqual(len(units), 2)
         for path, text in units.items():
+            text = text.replace("\\\n", " ")
             (command,) = re.findall("^ExecStart=(.*)$", text, re.M)
             options = self.check_command(shlex.split(command))
             if "runworker" in command:

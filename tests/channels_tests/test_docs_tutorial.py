@@ -197,7 +197,8 @@ class Machine:
     def unit(self, name):
         parser = configparser.RawConfigParser(strict=False)
         parser.optionxform = str
-        parser.read(self.root + "/etc/systemd/system/%s.service" % name)
+        with open(self.root + "/etc/systemd/system/%s.service" % name) as unit:
+            parser.read_string(unit.read().replace("\\\n", " "))
         return parser["Service"]
 
     def systemctl(self, verb, names):
