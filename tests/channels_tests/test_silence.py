@@ -113,7 +113,6 @@ class SendTests(SimpleTestCase):
         self.assertEqual(self.sent(self.channel("a")), [])
 
     def test_tests_are_not_warned(self):
-        mock.patch.stopall()
         with mock.patch.object(advice, "is_test", lambda: True):
             self.assertEqual(self.sent(self.channel("a")), [])
 
