@@ -59,8 +59,10 @@ class RecipeTests(unittest.TestCase):
             recipe = files_of(name)
             (app,) = {path.split("/")[0] for path in recipe}
             self.assertIn(app + "/tests.py", recipe, name)
-            apps.append(app)
             files.update(recipe, **{app + "/__init__.py": ""})
+            # Django 1.8 doesn't tell when a transaction commits.
+            if app != "orders" or django.VERSION >= (1, 9):
+                apps.append(app)
         with Project(files, SETTINGS % apps) as project:
             process = project.manage("test", "-v", "2", *apps)
             self.addCleanup(process.kill)
