@@ -79,6 +79,13 @@ class TestHangs(BaseException):
     """A test took longer than TEST_TIMEOUT. Code under test that catches Exception does not catch this."""
 
 
+def current_settings():
+    """Return the object that holds Django's settings: each override has its own."""
+    from django.conf import settings
+
+    return settings._wrapped
+
+
 class CountingResult(unittest.TextTestResult):
     """Counts tests, not reports: a test with three failing subtests failed once.
 
@@ -110,11 +117,19 @@ class CountingResult(unittest.TextTestResult):
 
     def startTest(self, test):
         super().startTest(test)
+        self.settings = current_settings()
         self.in_test = True
         signal.setitimer(signal.ITIMER_REAL, TEST_TIMEOUT)
 
     def stopTest(self, test):
         self.in_test = False
+        if current_settings() is not self.settings:
+            try:
+                raise AssertionError(
+                    "It leaves other settings than it found, for the tests after it."
+                )
+            except AssertionError:
+                self.addFailure(test, sys.exc_info())
         now = time.monotonic()
         self.seconds.append((now - self.began, test.id()))
         self.began = now

@@ -8,6 +8,7 @@ doesn't fit in its message, run in a worker's thread (`handler.py`). Nothing her
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 
 import django
@@ -18,6 +19,7 @@ from . import protocol
 from .compat import get_resolver, iscoroutinefunction, set_script_prefix
 from .continued import current_event
 from .coroutines import in_thread
+from .exceptions import ChannelFull, LayerUnavailable
 from .protocol import BODY_CHANNEL, REPLY_CHANNEL
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class AsyncViews:
 
     def __init__(self, handler_class: Any) -> None:
         self._handler: Any = None
+        self._lock = threading.Lock()
         self._handler_class = handler_class
         self._exist: bool | None = None if django.VERSION >= (4, 2) else False
 
@@ -62,11 +65,11 @@ class AsyncViews:
         Return what `ASGIHandler.respond` does: the response, and whether it answers a HEAD. None if other
         code will answer, or if the client has gone: the view is cancelled then, as by Django's own handler.
         """
-        if self._handler is None:
-            self._handler = self._handler_class()
-            self._handler.load_middleware(is_async=True)
-        handler, event = self._handler, current_event()
+        event = current_event()
         event.threads.take_from(event.loop.view_threads)
+        handler = self._handler
+        if handler is None:
+            handler = await in_thread(self._load)
         set_script_prefix(request.script_name or "/")
         await in_thread(_send_started, handler.__class__, request.META)
         watch = asyncio.ensure_future(_watch_client(event, request.message))
@@ -89,6 +92,15 @@ class AsyncViews:
             return None
         return response, request.method == "HEAD"
 
+    def _load(self) -> Any:
+        """Return the handler, with the site's middleware. Its constructors may block."""
+        with self._lock:
+            if self._handler is None:
+                handler = self._handler_class()
+                handler.load_middleware(is_async=True)
+                self._handler = handler
+            return self._handler
+
 
 def _send_started(sender: Any, environ: dict[str, Any]) -> None:
     signals.request_started.send(sender=sender, environ=environ)
@@ -99,8 +111,15 @@ async def _watch_client(event: Continued, message: Message) -> None:
     await asyncio.sleep(WATCH_INTERVAL)
     event.ends_with_client = True
     layer = message.channel_layer
-    # Not through a Channel, which removes control keys.
-    await event.loop.call(layer.send, message[REPLY_CHANNEL], protocol.told_on(event.window.name))
+    while True:
+        try:
+            # Not through a Channel, which removes control keys.
+            await event.loop.call(
+                layer.send, message[REPLY_CHANNEL], protocol.told_on(event.window.name)
+            )
+            return
+        except (ChannelFull, LayerUnavailable):
+            await asyncio.sleep(WATCH_INTERVAL)
 
 
 def _has_async_view(patterns: Any) -> bool:

@@ -65,6 +65,7 @@ async def _send_to_client(event: Continued, send: PendingSend) -> None:
             if window.is_closed
             else "The client of this consumer took nothing for %g seconds." % CLIENT_TIMEOUT
         )
+    window.ahead += units  # before the notice that they were written can come
     if not await event.loop.call(event.replies.send_ahead, outbox.take(), send, window.name):
+        window.ahead -= units
         raise ChannelFull("The inbox of the gateway of %s is full." % send.name)
-    window.ahead += units

@@ -211,6 +211,8 @@ class ConsumerLoop:
             event.threads.use_for_asgiref()
             self._late.watch(event)
         event.task = self._loop.create_task(self._run(event, rest, ended))
+        if event.stops:
+            event.cancel()  # the process stops, and the part before this one has ended meanwhile
 
     async def _run(self, event: Continued, rest: Rest, ended: threading.Event) -> None:
         """Run one rest of an event, send what it leaves, and go on with the next one, or acknowledge."""

@@ -26,7 +26,10 @@ _CONSUMERS = (
     "WebsocketConsumer and JsonWebsocketConsumer of {0}.generic.websockets, or those with Async of "
     "{0}.generic.async_websockets".format(PACKAGE)
 )
-_SEND = "Channel(name).send({…}) and Group(name).send({…}) of %s, in any synchronous code" % PACKAGE
+_SEND = (
+    "Channel(name).send({…}) and Group(name).send({…}) of %s, or await their asend({…}) in async def"
+    % PACKAGE
+)
 _ROUTE = (
     "a list of route(), route_class() and include() of %s, as ROUTING in CHANNEL_LAYERS" % PACKAGE
 )
@@ -45,7 +48,7 @@ _LEFT_OUT = "nothing: leave it out"
 #: Modules of Channels 4 below this package, and what is here in their place.
 MODULES = {
     "consumer": "a function that takes the message, or a class of %s.generic" % PACKAGE,
-    "db": "the ORM, as it is: consumers are synchronous code (in async def: asgiref.sync.sync_to_async)",
+    "db": "the ORM directly; in async def, its asynchronous methods or asgiref.sync.sync_to_async",
     "generic.http": "a view, in urls.py",
     "generic.websocket": _CONSUMERS,
     "middleware": "a decorator of your own around the consumer",

@@ -125,8 +125,16 @@ def _mismatch(
     """Return why a function with these parameters can't be called so, or ""."""
     wanted = ", ".join(call.positional + tuple("%s=None" % each for each in call.keywords))
     remedy = "it is called as (%s, **kwargs)" % wanted
+    # In the place of one that is given, or where none that is given is taken. Elsewhere the name may be
+    # that of a group in the path of an include.
+    names_taken = {each.name for each in parameters}
+    takes_none = bool(call.keywords) and not names_taken.intersection(call.keywords)
     foreign = [
-        each.name for each in parameters if each.name in _FOREIGN and each.name not in groups
+        each.name
+        for index, each in enumerate(parameters)
+        if each.name in _FOREIGN
+        and each.name not in groups
+        and (takes_none or index < len(call.positional))
     ]
     if foreign and is_method:
         return "%r is an argument of Channels 4. Here: %s; %s. %s" % (

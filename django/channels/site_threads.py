@@ -44,9 +44,24 @@ class SiteThreads:
             return entry
 
     def release(self, entry: list[Any]) -> None:
-        """Use a thread no more for one of its events."""
+        """
+        Count one event less on a thread. When it has none, it releases its database connections: events that
+        share a thread share these, too.
+        """
         with self._lock:
             entry[1] -= 1
+            if entry[1]:
+                return
+        try:
+            entry[0].submit(self._release_connections, entry)
+        except RuntimeError:
+            pass  # the process ends
+
+    @staticmethod
+    def _release_connections(entry: list[Any]) -> None:
+        """Runs in the thread. Another event may have begun to use it meanwhile."""
+        if not entry[1]:
+            release_connections()
 
     def end(self) -> None:
         """End the threads after what they run."""
@@ -91,13 +106,9 @@ class SiteThread(Executor):
         SyncToAsync.thread_sensitive_context.set(self._context)
 
     def close(self) -> None:
-        """Let others have the thread."""
+        """Release the thread to other events."""
         if self._context is not None:
             SyncToAsync.context_to_thread_executor.pop(self._context, None)
         if self._entry is not None:
-            try:
-                self._entry[0].submit(release_connections)
-            except RuntimeError:
-                pass  # the process ends
             self._threads.release(self._entry)
             self._entry = None

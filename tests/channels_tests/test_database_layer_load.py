@@ -16,6 +16,7 @@ from unittest import mock
 
 from django.channels.exceptions import LayerUnavailable
 from django.channels.layers.database import DatabaseChannelLayer, claiming
+from django.channels.layers.database.sending import NO_GATEWAY
 from django.channels.layers.engine.store import Outgoing
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection as site_connection
@@ -212,7 +213,7 @@ class PostgreSQLLoadTests(ExactlyOnceTests, PostgreSQLCase, unittest.TestCase):
         queue = layer.store.queue("work.a")
         rows = [layer.store.row(queue, Outgoing("work.a", body)) for body in bodies]
         layer.block_for = 10 * TIMEOUT
-        layer.store.insert(rows)
+        layer.store.insert(rows, [], NO_GATEWAY)
         wait_until(
             lambda: layer.channel_statistics("work.a")["messages_pending"] == 0, "the claims"
         )

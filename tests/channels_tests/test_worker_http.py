@@ -62,14 +62,19 @@ class Site:
         leave_out_run_times(self)
 
     def serve(self, view, middleware=()):
-        context = override_settings(
-            ROOT_URLCONF=type(
-                "URLconf", (), {"urlpatterns": [http_site.re_path(r"^", view, name="all")]}
-            ),
-            MIDDLEWARE=list(middleware),
-            MIDDLEWARE_CLASSES=list(middleware),
-            ALLOWED_HOSTS=["testserver"],
+        self.enter(
+            override_settings(
+                ROOT_URLCONF=type(
+                    "URLconf", (), {"urlpatterns": [http_site.re_path(r"^", view, name="all")]}
+                ),
+                MIDDLEWARE=list(middleware),
+                MIDDLEWARE_CLASSES=list(middleware),
+                ALLOWED_HOSTS=["testserver"],
+            )
         )
+
+    def enter(self, context):
+        """Enter `context` until the test ends. The last override is the first to end."""
         context.__enter__()
         self.addCleanup(context.__exit__, None, None, None)
 
@@ -286,10 +291,13 @@ class ResponseLaterTests(Site, TestCase):
         del noted[:]
         mail.outbox = []
 
-    @override_settings(
-        ADMINS=[("a", "a@example.com")], SESSION_ENGINE="django.contrib.sessions.backends.db"
-    )
     def test_it_is_an_ordinary_and_silent_end(self):
+        self.enter(
+            override_settings(
+                ADMINS=[("a", "a@example.com")],
+                SESSION_ENGINE="django.contrib.sessions.backends.db",
+            )
+        )
         self.serve(self.view, [__name__ + ".Noting", SESSIONS])
         records = []
         handler = logging.Handler()
@@ -574,8 +582,9 @@ class LengthTests(Site, SimpleTestCase):
         self.serve(lambda request: self.length(http.HttpResponse(status=304), 10))
         self.assertEqual(self.response(self.request()).status, 304)
 
-    @override_settings(ADMINS=[("a", "a@example.com")])
     def test_a_generator_that_raises_is_one_mail(self):
+        self.enter(override_settings(ADMINS=[("a", "a@example.com")]))
+
         def parts():
             yield b"a"
             raise KeyError("x")

@@ -36,12 +36,15 @@ class SiteCase(SimpleTestCase):
         self.log = []
 
     def start(self, view, threads=1):
-        context = http_site.settings_of(view)
-        context.__enter__()
-        self.addCleanup(context.__exit__, None, None, None)
+        self.enter(http_site.settings_of(view))
         self.group = WorkerGroup(self.layer, threads=threads)
         self.group.start()
         self.addCleanup(self.group.stop, TIMEOUT)
+
+    def enter(self, context):
+        """Enter `context` until the test ends. The last override is the first to end."""
+        context.__enter__()
+        self.addCleanup(context.__exit__, None, None, None)
 
     def ask(self, path="/", **changes):
         """Send a request. Return its reply channel."""
@@ -52,10 +55,15 @@ class SiteCase(SimpleTestCase):
         return channel
 
     def next(self, channel):
-        """Return the next message to a client; wait for it."""
-        return wait_until(
-            lambda: self.layer.receive_many([channel])[1], "a message to the client", interval=0.002
-        )
+        """Return the next message to a client, but for notices of time; wait for it."""
+        message = {"running": None}
+        while "running" in message:
+            message = wait_until(
+                lambda: self.layer.receive_many([channel])[1],
+                "a message to the client",
+                interval=0.002,
+            )
+        return message
 
     def answers(self, channel):
         """Return all messages to a client, up to the acknowledgement."""
@@ -301,8 +309,8 @@ class AsyncTests(SiteCase):
         self.answers(self.ask())
         self.assertEqual(self.log, ["started", "cancelled"])
 
-    @override_settings(CHANNEL_ASYNC_STREAMS=2)
     def test_their_number_is_bounded(self):
+        self.enter(override_settings(CHANNEL_ASYNC_STREAMS=2))
         self.start(self.view())
         for _ in range(2):
             self.next(self.ask("/stream"))

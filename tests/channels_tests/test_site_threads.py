@@ -1,0 +1,52 @@
+"""The threads in which the event loop has the site's blocking code run: who shares one, and its connections."""
+
+import threading
+import unittest
+from unittest import mock
+
+from django.channels import site_threads
+from django.channels.site_threads import SiteThread, SiteThreads
+
+from .support.waiting import TIMEOUT, wait_until
+
+
+class SiteThreadsTests(unittest.TestCase):
+    def setUp(self):
+        self.released = []
+        patch = mock.patch.object(
+            site_threads, "release_connections", lambda: self.released.append(self.thread())
+        )
+        patch.start()
+        self.addCleanup(patch.stop)
+        self.threads = SiteThreads(2)
+        self.addCleanup(self.threads.end)
+
+    @staticmethod
+    def thread():
+        return threading.current_thread().name
+
+    def event(self):
+        """Return the thread of an event, and its name, which a call has found out."""
+        found = SiteThread(self.threads)
+        return found, found.submit(self.thread).result(TIMEOUT)
+
+    def test_the_end_of_an_event_leaves_the_connections_of_others_that_share_its_thread(self):
+        (one, name), (two, _), (three, shared) = [self.event() for _ in range(3)]
+        self.assertEqual(shared, name)
+        one.close()
+        three.submit(int).result(TIMEOUT)
+        self.assertEqual(self.released, [])
+        three.close()
+        wait_until(lambda: self.released, "the release")
+        self.assertEqual(self.released, [name])
+        two.close()
+
+    def test_an_event_that_begins_meanwhile_keeps_its_connections(self):
+        entry = self.threads.acquire()
+        go_on = threading.Event()
+        entry[0].submit(go_on.wait, TIMEOUT)
+        self.threads.release(entry)
+        self.assertIs(self.threads.acquire(), entry)
+        go_on.set()
+        entry[0].submit(int).result(TIMEOUT)
+        self.assertEqual(self.released, [])
