@@ -1,4 +1,4 @@
-"""The threads in which the event loop has the site's blocking code run: who shares one, and its connections."""
+"""The threads in which the event loop runs blocking code of the site: sharing, and database connections."""
 
 import threading
 import unittest
