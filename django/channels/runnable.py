@@ -21,6 +21,7 @@ _FOREIGN = {
     "text_data": "text",
     "bytes_data": "bytes",
     "close_code": "message (the code is message['code'])",
+    "code": "message (the code is message['code'])",
     "event": "message",
 }
 

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 
+from django.core.management import CommandError, call_command
 from django.test import SimpleTestCase
 
 from .support.sites import Project
@@ -321,6 +322,13 @@ INSTALLED_APPS += ["django.contrib.staticfiles"]
 STATICFILES_DIRS = [os.path.join(BASE_DIR, "static")]
 """
 )
+
+
+class HabitTests(SimpleTestCase):
+    def test_names_of_channels_end_in_an_error_that_names_the_option(self):
+        with self.assertRaisesMessage(CommandError, "--only-channels jobs") as caught:
+            call_command("runworker", "jobs")
+        self.assertIn("Coming from Channels 2, 3, 4", str(caught.exception))
 
 
 class DevelopmentTests(SimpleTestCase):

@@ -3,6 +3,7 @@ processes under a supervisor (../supervisor.py)."""
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import signal
@@ -16,6 +17,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from ...asgi import DEFAULT_LAYER_ALIAS, channel_layers
 from ...consume import consumer_name
+from ...habits import PAGE
 from ...layers.engine.options import MAX_SECONDS, is_number
 from ...log import consumers_logger, process_logger, show_consumers, show_processes, shown
 from ...places import ASYNC_CONCURRENCY
@@ -39,6 +41,8 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: Any) -> None:
+        # In Channels 2 to 4, the names of channels follow the command.
+        parser.add_argument("names", nargs="*", help=argparse.SUPPRESS)
         parser.add_argument(
             "--layer",
             default=DEFAULT_LAYER_ALIAS,
@@ -116,7 +120,12 @@ class Command(BaseCommand):
             self.work(workers, tie, options["grace"])
 
     def check_options(self, options: dict[str, Any]) -> None:
-        """Raise CommandError for a number out of range."""
+        """Raise CommandError for a number out of range, and for names of channels without an option."""
+        if options["names"]:
+            raise CommandError(
+                "Name the channels that this worker handles with an option: %s. %s"
+                % (" ".join("--only-channels %s" % name for name in options["names"]), PAGE)
+            )
         if options["threads"] < 1:
             raise CommandError("--threads is %d; it must be at least 1." % options["threads"])
         check_async_concurrency(options)
