@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Iterator
 
 from django.utils.functional import SimpleLazyObject
 
+from .compat import CallableBool
 from .decorators import decorate, message_of
 from .exceptions import DenyConnection, WebsocketCloseException
 from .protocol import WEBSOCKET_CONNECT, WEBSOCKET_DISCONNECT
@@ -173,7 +174,8 @@ def _with_user(func: Any) -> Any:
 def _may_enter(user: Any) -> bool:
     """Return whether a user is logged in and active. Before Django 1.10, `is_authenticated` is a method."""
     found = user.is_authenticated
-    return bool(found() if callable(found) else found) and user.is_active
+    is_method = callable(found) and not isinstance(found, CallableBool)
+    return bool(found() if is_method else found) and user.is_active
 
 
 if not TYPE_CHECKING:

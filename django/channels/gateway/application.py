@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Callable, MutableMapping
 
 from django.conf import settings
 
-from ..log import shown
+from ..log import RateLimitByKey, shown
 from ..protocol import GATEWAY_PREFIX
 from ..subprotocols import known_subprotocols
 from . import codes
@@ -76,6 +76,8 @@ class Gateway:
         self.limits = make_limits(layer.gateway_options)
         self.room = SpoolRoom(self.limits)
         self.refusals = Refusals(layer)
+        #: The lines that connections log: each kind once a second.
+        self.lines = RateLimitByKey(1.0)
         self.loop = asyncio.get_event_loop()
         token = "".join(_random.choice(string.ascii_letters + string.digits) for _ in range(12))
         self.name = GATEWAY_PREFIX + token + "!"

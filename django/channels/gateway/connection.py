@@ -10,7 +10,7 @@ from collections import deque
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, Dict, Iterable
 
-from ..log import RateLimitByKey, shown
+from ..log import shown
 from .state import ABORT, COUNT, DISCARD, FINISH, LOG, SEND, SET_WILL, WRITE, Action
 
 if TYPE_CHECKING:
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from .turns import ClientKey, Lane
 
 logger = logging.getLogger("django.channels.gateway")
-
-#: The lines that states ask for: each kind once a second.
-_lines = RateLimitByKey(1.0)
 
 #: Seconds that a server gets to end a connection that this side has closed.
 CLOSE_TIMEOUT = 10.0
@@ -126,7 +123,7 @@ class Connection:
         elif verb is DISCARD:
             self._outgoing.clear()
         elif verb is LOG:
-            suppressed = _lines.allow(action[2])
+            suppressed = self.gateway.lines.allow(action[2])
             if suppressed is not None:
                 text = action[2] + (
                     " (And %d before it, since the last line.)" % suppressed if suppressed else ""
