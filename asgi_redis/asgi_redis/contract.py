@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 else:
     # The same names, from the package that is there.
     protocol = None
-    # The third name is that of the add-on beside Channels 4.
+    # The third name is that of the add-on next to Channels 4.
     for _package in ("django.channels", "channels", "django_channels"):
         try:
             protocol = import_module(_package + ".protocol")

@@ -89,7 +89,7 @@ _OF_CHANNELS_4 = ("channels_redis", "channels_postgres", "channels_rabbitmq")
 def check_channels_4(app_configs: Any, **kwargs: Any) -> list[Any]:
     """Check for channels.W011 (distributions of Channels 4) and W012 (its server in INSTALLED_APPS)."""
     if PACKAGE == OTHER_NAME:
-        return []  # under this name, it runs beside Channels 4
+        return []  # under this name, it runs next to Channels 4
     found = {name: installed_version(name) for name in _OF_CHANNELS_4}
     version = installed_version("channels")
     # In a patched Django, and after an installation over another one, it may be there, too.

@@ -6,7 +6,7 @@ What people write who know Channels 2 to 4, and what to write here. Errors name 
 * An attribute of a consumer or a message that only Channels 4 has, or that a decorator sets, raises
   AttributeError: see `missing_attribute`.
 
-`importlib.util.find_spec` finds none of these modules, so a package that asks what is installed isn't misled.
+`importlib.util.find_spec` doesn't find these modules, so a package that asks what is installed isn't misled.
 """
 
 from __future__ import annotations

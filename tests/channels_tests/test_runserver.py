@@ -232,7 +232,7 @@ class AutoreloadTests(RunserverTestCase):
 
     def test_an_error_waits_for_its_mend(self):
         self.change(
-            self.process, self.project, "mysite/routing.py", "this is no Python\n", "SyntaxError"
+            self.process, self.project, "mysite/routing.py", "not = Python\n", "SyntaxError"
         )
         started = self.change(
             self.process, self.project, "mysite/routing.py", FILES["mysite/routing.py"], STARTED

@@ -277,7 +277,7 @@ class EveryServer:
 
     def test_a_site_below_a_path(self):
         if self.below_a_path is None:
-            self.skipTest("%s has no option for the path" % self.program)
+            self.skipTest("%s lacks an option for the path" % self.program)
         with serve(self.project, self.program, args=self.below_a_path) as server:
             connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT)
             self.addCleanup(connection.close)
@@ -290,7 +290,7 @@ class EveryServer:
 
     def test_a_site_on_a_unix_socket(self):
         if self.on_a_unix_socket is None:
-            self.skipTest("%s has no option for it" % self.program)
+            self.skipTest("%s lacks an option for it" % self.program)
         address = os.path.join(self.project.directory, "socket")
         arguments = [each.format(address) for each in self.on_a_unix_socket]
         command = [sys.executable, "-m", *arguments, "mysite.asgi:channel_layer"]
