@@ -46,6 +46,8 @@ async def reload(stack, options):
     await traffic.start()
     times, rounds = [], 1 if options.quick else 4
     for version in range(2, 2 + rounds):
+        # A busy machine takes seconds to start the first processes.
+        await until(lambda old=version - 1: old in traffic.versions, 30, "answers of the old code")
         before = set(supervisor.children())
         path = os.path.join(stack.site, "chaossite", "version.py")
         with open(path, "w") as file:

@@ -6,6 +6,7 @@ own process group, is started on a free port, and is ended by its process id.
 import glob
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -334,13 +335,17 @@ class Stack:
         process = self.manage(
             "worker", "runworker", "--threads", str(threads), "--grace", str(grace), *args
         )
-        self.await_worker(process)
+        number = int(args[args.index("--processes") + 1]) if "--processes" in args else 1
+        self.await_worker(process, number)
         return process
 
-    def await_worker(self, process):
+    def await_worker(self, process, number=1):
         def works():
             require(process.alive, "a worker did not start:\n%s", process.output[-2000:])
-            return "Quit with" in process.output
+            if number == 1:
+                return "Quit with" in process.output
+            # The supervisor says so before its processes work.
+            return len(re.findall(r"Worker process \d+ started", process.output)) >= number
 
         wait_until(works, "a worker to start", START_TIMEOUT)
 
