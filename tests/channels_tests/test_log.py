@@ -141,7 +141,9 @@ class GatewayLineTests(SimpleTestCase):
     LONG = "/" + "\x1b" * 5000
 
     def lines_of(self, state, actions):
-        connection = Connection(mock.Mock(), state, None)
+        gateway = mock.Mock()
+        gateway.lines.allow.return_value = 0  # no line was suppressed
+        connection = Connection(gateway, state, None)
         with self.assertLogs("django.channels.gateway") as logs:
             connection.perform([action for action in actions if action[0] is LOG])
         for record in logs.records:
