@@ -18,6 +18,7 @@ from django.test import SimpleTestCase, override_settings
 from . import http_site
 from .core_handler import asgi, asgi_request
 from .http_messages import Received, Sent
+from .support.contexts import enter
 from .support.waiting import TIMEOUT
 
 try:
@@ -46,22 +47,19 @@ class HandlerCase(SimpleTestCase):
     def setUp(self):
         logging.disable(logging.CRITICAL)
         self.addCleanup(logging.disable, logging.NOTSET)
-        self.enter(
+        enter(
+            self,
             override_settings(
                 MIDDLEWARE=[],
                 MIDDLEWARE_CLASSES=[],
                 ALLOWED_HOSTS=["testserver"],
                 ROOT_URLCONF="channels_tests.http_site",
-            )
+            ),
         )
-
-    def enter(self, context):
-        context.__enter__()
-        self.addCleanup(context.__exit__, None, None, None)
 
     def replies(self, view=None, sent=None, body=None, **changes):
         if view is not None:
-            self.enter(with_view(view))
+            enter(self, with_view(view))
         return asgi.ASGIHandler()((sent or Sent()).message(**changes), body)
 
     def received(self, *args, **kwargs):

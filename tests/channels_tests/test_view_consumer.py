@@ -18,6 +18,7 @@ from django.test import SimpleTestCase
 
 from . import http_site
 from .http_messages import Received, Sent
+from .support.contexts import enter
 from .support.layers import waiting_on
 from .support.untimed import leave_out_run_times
 from .support.waiting import TIMEOUT, wait_until
@@ -35,9 +36,7 @@ class ViewConsumerCase(SimpleTestCase):
 
     def serve(self, view):
         """`view` answers everything until the test ends."""
-        context = http_site.settings_of(view)
-        context.__enter__()
-        self.addCleanup(context.__exit__, None, None, None)
+        enter(self, http_site.settings_of(view))
 
     def message(self, sent=None, **changes):
         content = (sent or Sent()).message(**changes)

@@ -29,6 +29,7 @@ from django.utils import timezone, translation
 
 from . import http_site
 from .http_messages import Received, Sent
+from .support.contexts import enter
 from .support.layers import waiting_on
 from .support.untimed import leave_out_run_times
 from .support.waiting import wait_until
@@ -62,7 +63,8 @@ class Site:
         leave_out_run_times(self)
 
     def serve(self, view, middleware=()):
-        self.enter(
+        enter(
+            self,
             override_settings(
                 ROOT_URLCONF=type(
                     "URLconf", (), {"urlpatterns": [http_site.re_path(r"^", view, name="all")]}
@@ -70,13 +72,8 @@ class Site:
                 MIDDLEWARE=list(middleware),
                 MIDDLEWARE_CLASSES=list(middleware),
                 ALLOWED_HOSTS=["testserver"],
-            )
+            ),
         )
-
-    def enter(self, context):
-        """Enter `context` until the test ends. The last override is the first to end."""
-        context.__enter__()
-        self.addCleanup(context.__exit__, None, None, None)
 
     def route(self, channel, consumer):
         self.layer.routing = [route(channel, consumer)]
@@ -292,11 +289,12 @@ class ResponseLaterTests(Site, TestCase):
         mail.outbox = []
 
     def test_it_is_an_ordinary_and_silent_end(self):
-        self.enter(
+        enter(
+            self,
             override_settings(
                 ADMINS=[("a", "a@example.com")],
                 SESSION_ENGINE="django.contrib.sessions.backends.db",
-            )
+            ),
         )
         self.serve(self.view, [__name__ + ".Noting", SESSIONS])
         records = []
@@ -583,7 +581,7 @@ class LengthTests(Site, SimpleTestCase):
         self.assertEqual(self.response(self.request()).status, 304)
 
     def test_a_generator_that_raises_is_one_mail(self):
-        self.enter(override_settings(ADMINS=[("a", "a@example.com")]))
+        enter(self, override_settings(ADMINS=[("a", "a@example.com")]))
 
         def parts():
             yield b"a"

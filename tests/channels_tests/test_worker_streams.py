@@ -20,6 +20,7 @@ from django.utils import timezone
 
 from . import http_site
 from .http_messages import Received, Sent
+from .support.contexts import enter
 from .support.waiting import TIMEOUT, wait_until
 
 
@@ -36,15 +37,10 @@ class SiteCase(SimpleTestCase):
         self.log = []
 
     def start(self, view, threads=1):
-        self.enter(http_site.settings_of(view))
+        enter(self, http_site.settings_of(view))
         self.group = WorkerGroup(self.layer, threads=threads)
         self.group.start()
         self.addCleanup(self.group.stop, TIMEOUT)
-
-    def enter(self, context):
-        """Enter `context` until the test ends. The last override is the first to end."""
-        context.__enter__()
-        self.addCleanup(context.__exit__, None, None, None)
 
     def ask(self, path="/", **changes):
         """Send a request. Return its reply channel."""
@@ -310,7 +306,7 @@ class AsyncTests(SiteCase):
         self.assertEqual(self.log, ["started", "cancelled"])
 
     def test_their_number_is_bounded(self):
-        self.enter(override_settings(CHANNEL_ASYNC_STREAMS=2))
+        enter(self, override_settings(CHANNEL_ASYNC_STREAMS=2))
         self.start(self.view())
         for _ in range(2):
             self.next(self.ask("/stream"))
