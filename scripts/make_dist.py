@@ -1,5 +1,6 @@
 """Build the add-on's sdist and, from it, its wheel into dist/: so the sdist is whole."""
 
+import fcntl
 import glob
 import os
 import re
@@ -28,12 +29,28 @@ def extra(name):
 
 
 def make():
-    """Build both; return the wheel's path. Older ones of the same name are removed first."""
-    for path in glob.glob(os.path.join(DIST, "channels-*")):
-        os.remove(path)
-    needed = ["build", "setuptools>=64", "wheel"]
-    venv = environment("build", own_version(), sys.executable, needed)
-    run([python_of(venv), "-m", "build", "--no-isolation", "--outdir", DIST, ROOT], timeout=600)
+    """Build both; return the wheel's path. Older ones of the same name are removed.
+
+    Two scripts may do it at the same time, as CI does: they take turns, because the build writes
+    into the tree. A finished file replaces the one before it at once, so that the other script can
+    go on installing that one.
+    """
+    venv = environment("build", own_version(), sys.executable, ["build", "setuptools>=64", "wheel"])
+    os.makedirs(BUILD, exist_ok=True)
+    os.makedirs(DIST, exist_ok=True)
+    with open(os.path.join(BUILD, "dist.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with tempfile.TemporaryDirectory(prefix="dist-", dir=BUILD) as folder:
+            run(
+                [python_of(venv), "-m", "build", "--no-isolation", "--outdir", folder, ROOT],
+                timeout=600,
+            )
+            built = os.listdir(folder)
+            for path in glob.glob(os.path.join(DIST, "channels-*")):
+                if os.path.basename(path) not in built:
+                    os.remove(path)
+            for name in built:
+                os.replace(os.path.join(folder, name), os.path.join(DIST, name))
     wheels = glob.glob(os.path.join(DIST, "channels-*.whl"))
     if len(wheels) != 1:
         raise CommandFailed(f"The build left {len(wheels)} wheels of channels in {DIST}, not one.")
