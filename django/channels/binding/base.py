@@ -17,7 +17,7 @@ from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import DEFAULT_DB_ALIAS, DataError, IntegrityError, router, transaction
 from django.db.models import Model
-from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
+from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 
 from ..apps import ChannelsConfig
 from ..auth import channel_session_user
@@ -28,7 +28,7 @@ from . import outbound
 from .fields import clean_pk, find_row, identity, messages_of, no_such_row
 from .outbound import CREATE, DELETE, UPDATE
 from .receivers import Receivers
-from .relations import relation_changed
+from .relations import connect_relations, relation_changed
 
 if TYPE_CHECKING:
     from ..message import Message
@@ -153,6 +153,7 @@ class Binding(Receivers, metaclass=BindingMetaclass):
                 (post_delete, cls.post_delete_receiver),
             ):
                 signal.connect(receiver, sender=model, weak=False, dispatch_uid=name)
+        connect_relations(cls._model(), _relation_changed)
 
     @classmethod
     def get_registered_models(cls) -> list[type[Model]]:
@@ -388,10 +389,6 @@ _refusals = RateLimit()
 
 def _relation_changed(sender: Any, **kwargs: Any) -> None:
     relation_changed(BindingMetaclass.binding_classes, sender, **kwargs)
-
-
-# For all senders, because the table of a relation isn't known before all models are loaded.
-m2m_changed.connect(_relation_changed, dispatch_uid="channels.binding")
 
 
 def _receive_deferred(receiver: str) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator
 
+from django.apps import apps
 from django.db import connections
+from django.db.models.signals import m2m_changed
 
 from ..compat import relation_of
 from .fields import chunks
@@ -48,6 +50,21 @@ def relation_changed(
             keys, before = remembered.pop((binding, field.name), (set(), {}))
             for row in _rows(binding, field, keys, using):
                 _send_relation(binding, row, before.get(row.pk, set()), using)
+
+
+def connect_relations(model: type[Model], receiver: Callable[..., None]) -> None:
+    """
+    Connect `receiver` to changes of the many-to-many fields of `model`.
+
+    A receiver for all senders would slow down deletion in every model: if `m2m_changed` has a receiver for a
+    model, Django fetches the rows that it deletes.
+    """
+    if not apps.models_ready:  # the table of a relation may not be known yet
+        m2m_changed.connect(receiver, dispatch_uid="channels.binding")
+        return
+    for field in model._meta.many_to_many:
+        through = relation_of(field).through
+        m2m_changed.connect(receiver, sender=through, dispatch_uid="channels.binding")
 
 
 def _bound_to(bindings: Iterable[type[Binding]], through: Any) -> Iterator[Any]:
