@@ -1,8 +1,9 @@
 """
-Asynchronous views on the event loop of a worker, so that one which waits holds no thread.
+Run asynchronous views on the event loop of a worker, so that a view that waits holds no thread.
 
-Here: which requests have such a view, and how Django answers them. The other views, and those whose body
-doesn't fit in its message, run in a worker's thread (`handler.py`). Nothing here sends a response.
+This module decides which requests go to the event loop, and has Django answer them there. Other requests, and
+those whose body doesn't fit in one message, run in a worker's thread (`handler.py`). Nothing here sends a
+response.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import django
+from django.conf import settings
 from django.core import signals
 from django.http import Http404
+from django.utils.translation import get_language, get_language_from_path, override
 
 from . import protocol
 from .compat import get_resolver, iscoroutinefunction, set_script_prefix
@@ -34,31 +37,61 @@ class AsyncViews:
     """
     Answers requests whose view is asynchronous, for a `handler_class` like AsgiHandler. Needs Django 4.2.
 
-    Thread-safe: `request_for` is for a worker's threads, and `respond` for the event loop.
+    Whether a view is asynchronous is known only when the middleware has run: it may choose the URLconf, the
+    language of the URL or another path. Where it must run, on the event loop or in a thread, has to be
+    decided before. So `request_for` guesses, from the path alone, and Django's handler gives the right
+    response in both places. Where the guess was a thread and the view was asynchronous, `learn` corrects it:
+    requests for which the same view is guessed go to the event loop from then on.
+
+    Thread-safe: `request_for` and `learn` are for a worker's threads, and `respond` for the event loop.
     """
 
     def __init__(self, handler_class: Any) -> None:
         self._handler: Any = None
         self._lock = threading.Lock()
         self._handler_class = handler_class
-        self._exist: bool | None = None if django.VERSION >= (4, 2) else False
+        self._site = _Site(None)
 
     def request_for(self, message: Message) -> Any:
         """
-        Return the HttpRequest of `message`, if its view is asynchronous and its body is all in the message.
-        None otherwise.
+        Return the HttpRequest of `message`, if its view seems to be asynchronous and its body is all in the
+        message. None otherwise.
         """
-        if self._exist is None:
-            # A site without any pays nothing for each request.
-            self._exist = _has_async_view(get_resolver(None).url_patterns)
-        if not self._exist or message.get(BODY_CHANNEL):
+        if django.VERSION < (4, 2) or message.get(BODY_CHANNEL):
             return None
         try:
+            site = self._current_site()
+            if not site.has_async_views:
+                return None
             request = self._handler_class.request_class(message)
-            view = get_resolver(None).resolve(request.path_info).func
-        except (Http404, UnicodeError):
+            view = _guess_view(site.resolver, request.path_info)
+        except Exception:
+            # Of the site's URLconf, or for a path that isn't text. In a thread, the handler answers it.
             return None
-        return request if iscoroutinefunction(view) else None
+        if iscoroutinefunction(view) or view in site.misleading:
+            return request
+        message.guessed_view = view
+        return None
+
+    def learn(self, message: Message, view: Any) -> None:
+        """Take note of the view that a request reached in a thread."""
+        if not iscoroutinefunction(view):
+            return
+        site = self._site
+        site.has_async_views = True
+        if message.guessed_view is not False:
+            site.misleading.add(message.guessed_view)
+
+    def _current_site(self) -> _Site:
+        """Return what is known of the site's URLs. A changed ROOT_URLCONF or a cleared cache begins anew."""
+        resolver = get_resolver(None)
+        site = self._site
+        if site.resolver is not resolver:
+            site = _Site(resolver)
+            # A site without asynchronous views pays nothing for each request.
+            site.has_async_views = _has_async_view(resolver.url_patterns)
+            self._site = site
+        return site
 
     async def respond(self, request: Any) -> Any:
         """
@@ -100,6 +133,33 @@ class AsyncViews:
                 handler.load_middleware(is_async=True)
                 self._handler = handler
             return self._handler
+
+
+class _Site:
+    """
+    What is known of the URLs of `resolver`, that of ROOT_URLCONF.
+
+    * `has_async_views`: whether this URLconf has any, or a request has reached one in another URLconf;
+    * `misleading`: views of this URLconf that were guessed for requests which reached an asynchronous one.
+      None stands for a path without a view. It holds no more than the views of the site.
+    """
+
+    def __init__(self, resolver: Any) -> None:
+        self.resolver = resolver
+        self.has_async_views = False
+        self.misleading: set[Any] = set()
+
+
+def _guess_view(resolver: Any, path: str) -> Any:
+    """Return the view of `path` as LocaleMiddleware and no other middleware would find it, or None."""
+    language = get_language_from_path(path) if settings.USE_I18N else None
+    try:
+        if language is None or language == get_language():
+            return resolver.resolve(path).func
+        with override(language):
+            return resolver.resolve(path).func
+    except Http404:
+        return None
 
 
 def _send_started(sender: Any, environ: dict[str, Any]) -> None:

@@ -16,7 +16,12 @@ import threading
 from concurrent.futures import Future
 from typing import Any, Awaitable, Callable, Coroutine, Generator
 
-from .compat import SynchronousOnlyOperation, async_to_sync, sync_to_async
+from .compat import (
+    SynchronousOnlyOperation,
+    async_to_sync,
+    iscoroutinefunction,
+    sync_to_async,
+)
 from .thread_state import IN_CONTEXT_VARIABLES, apply_state, current_state
 
 #: How the consumer that runs has blocking calls run: `await caller(function, *args)`. None outside of one.
@@ -40,9 +45,8 @@ def is_async(function: Any) -> bool:
     """Return whether calling `function` returns a coroutine, as far as can be known."""
     while isinstance(function, functools.partial):
         function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004
-    )
+    call = getattr(function, "__call__", None)  # noqa: B004
+    return bool(iscoroutinefunction(function) or iscoroutinefunction(call))
 
 
 def call_blocking_with(caller: Callable[..., Awaitable[Any]]) -> None:

@@ -138,6 +138,15 @@ class AsgiHandler(ASGIHandler):
     request_class = AsgiRequest
     answered_later = (ResponseLater,)
 
+    #: Called with the message and the view of each request, when its middleware has run, since Django 3.1.
+    view_found: Callable[[Message, Any], None] | None = None
+
+    def resolve_request(self, request: Any) -> Any:
+        match = super().resolve_request(request)
+        if self.view_found is not None:
+            self.view_found(request.message, match.func)
+        return match
+
     @classmethod
     def call_after_replies(cls, call: Callable[[], Any]) -> None:
         outbox.call_afterwards(call)
@@ -166,7 +175,9 @@ class ViewConsumer:
         # Made with the first request, because routing may be read before the applications are ready.
         handler = self._handler
         if handler is None:
-            handler = self._handler = self.handler_class()
+            handler = self.handler_class()
+            handler.view_found = self._async_views.learn
+            self._handler = handler
         return handler
 
     def __call__(self, message: Message, **kwargs: Any) -> Any:

@@ -31,6 +31,9 @@ class Message:
     #: The Worker that handles it, or None outside of one.
     worker: Any = None
 
+    #: The view that `async_views` guessed, None if no URL matched, or False if it made no guess.
+    guessed_view: Any = False
+
     # Set by the decorators of `auth` and `sessions`, and missing without them.
     user: Any
     http_session: Any

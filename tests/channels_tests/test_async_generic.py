@@ -1,6 +1,7 @@
 """Class-based asynchronous consumers, and the decorators, with the test client and on a worker."""
 
 import asyncio
+import inspect
 import threading
 from importlib import import_module
 
@@ -149,7 +150,7 @@ class DecoratorTests(ChannelTestCase):
             if message.channel_session is not None:
                 message.channel_session["count"] = message.channel_session.get("count", 0) + 1
 
-        self.assertTrue(asyncio.iscoroutinefunction(consumer))
+        self.assertTrue(inspect.iscoroutinefunction(consumer))
         with apply_routes([route(channel, consumer)]):
             self.client.send_and_consume(channel, check_accept=False)
         return consumer

@@ -6,6 +6,7 @@ fails, and so does a test whose line is gone. It is as long as the page, which i
 
 import asyncio
 import importlib
+import inspect
 import os
 import re
 import subprocess
@@ -150,7 +151,7 @@ class StepTests(unittest.TestCase):
     def test_asgi(self):
         asgi = importlib.import_module(PACKAGE + ".asgi")
         # An ASGI 3 application: one coroutine function of three arguments.
-        self.assertTrue(asyncio.iscoroutinefunction(asgi.get_channel_layer().__call__))
+        self.assertTrue(inspect.iscoroutinefunction(asgi.get_channel_layer().__call__))
 
     @says('Keep ``"asgiref.inmemory.ChannelLayer"``')
     def test_the_layer_in_memory(self):

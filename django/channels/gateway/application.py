@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Callable, MutableMapping
 
 from django.conf import settings
 
+from ..compat import iscoroutinefunction
 from ..log import RateLimitByKey, shown
 from ..protocol import GATEWAY_PREFIX
 from ..subprotocols import known_subprotocols
@@ -60,7 +61,7 @@ _random = random.SystemRandom()
 
 def _is_asgi(application: Any) -> bool:
     """Return whether an application is one of ASGI 3, which is a coroutine function, and not of WSGI."""
-    return any(map(asyncio.iscoroutinefunction, (application, type(application).__call__)))
+    return any(map(iscoroutinefunction, (application, type(application).__call__)))
 
 
 class Gateway:

@@ -9,7 +9,6 @@ iterable of bytes. The response is a generator of replies, which the caller send
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 import sys
@@ -45,6 +44,11 @@ try:
     from django.urls import get_resolver, set_script_prefix
 except ImportError:  # Django 1.8 and 1.9. (Not from compat.py: see the first lines of this file.)
     from django.core.urlresolvers import get_resolver, set_script_prefix
+
+try:  # it knows a callable that is marked as asynchronous
+    from asgiref.sync import iscoroutinefunction
+except ImportError:  # until Django 4.1 goes
+    from inspect import iscoroutinefunction
 
 try:
     from django.core.handlers.exception import convert_exception_to_response
@@ -187,7 +191,7 @@ class ASGIHandler(BaseHandler):
     def _catch_later(self, view: Callable[..., Any]) -> Callable[..., Any]:
         """Return `view` with a response in the place of an exception of `answered_later`."""
         wrapper: Callable[..., Any]
-        if asyncio.iscoroutinefunction(view):
+        if iscoroutinefunction(view):
 
             async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
                 try:
