@@ -133,7 +133,7 @@ test-names: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
 	rm -rf build/second-name
 	$(BIN)/python scripts/second_name.py build/second-name
 	CHANNELS_TEST_PACKAGE=django_channels PYTHONPATH=build/second-name $(BIN)/python tests/runtests_addon.py \
-		$(addprefix channels_tests.,test_routing test_generic test_worker test_memory_layer test_second_name)
+		$(addprefix channels_tests.,test_routing test_generic test_worker test_memory_layer test_second_name test_habits)
 
 dist:
 	$(PYTHON) scripts/make_dist.py

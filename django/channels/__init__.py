@@ -49,6 +49,10 @@ else:
             value = getattr(import_module("." + _MODULES[name], __name__), name)
             globals()[name] = value
             return value
-        from .moved import moved_names
+        if name == "DEFAULT_CHANNEL_LAYER":
+            from .moved import moved_names
 
-        return moved_names(__name__, {"DEFAULT_CHANNEL_LAYER": "asgi.DEFAULT_LAYER_ALIAS"})(name)
+            return moved_names(__name__, {name: "asgi.DEFAULT_LAYER_ALIAS"})(name)
+        from .habits import former_names
+
+        return former_names(__name__, frames=2)(name)

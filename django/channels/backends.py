@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
+from .pages import see
+
 if TYPE_CHECKING:
     from .layers.base import BaseChannelLayer
 
@@ -42,6 +44,9 @@ _FORMER = {
     "channels_redis.": repr(REDIS),
 }
 
+#: Of these, the beginnings that settings for Channels 1.x have.
+_OF_CHANNELS_1 = ("asgi", "channels.backends.", "channels.database_layer.")
+
 #: What to do about asgi_redis 1.x, whose classes have the same names. The registry has 1.x alone.
 _UPGRADE = "pip install ./asgi_redis, in a checkout of this project (or a wheel built from it)"
 
@@ -61,9 +66,11 @@ def import_backend(alias: str, entry: dict[str, Any]) -> type[BaseChannelLayer]:
     backend = _SAME.get(backend, backend)
     for beginning, remedy in _FORMER.items():
         if backend.startswith(beginning):
+            page = "1" if beginning.startswith(_OF_CHANNELS_1) else "2"
             raise InvalidChannelLayerError(
                 "CHANNEL_LAYERS[%r]: the BACKEND %r is a layer of another release of Channels, which "
-                "cannot work here. Write %s." % (alias, backend, remedy)
+                "cannot work here. Write %s. %s"
+                % (alias, backend, remedy, see("topics/channels/from-channels-" + page))
             )
     return _checked(alias, backend, _import(alias, backend))
 

@@ -9,16 +9,18 @@ from typing import Any, Callable, Iterable, Iterator, Tuple
 from django.conf import settings
 from django.core.checks import Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
+from django.core.management import get_commands
 from django.views.decorators.debug import sensitive_variables
 
 from .asgi import channel_layers
-from .backends import import_backend
+from .backends import MEMORY, import_backend
 from .compat import installed_version
 from .consume import consumer_name
 from .gateway.limits import make_limits
 from .habits import OTHER_NAME, PACKAGE, PAGE
 from .layers.engine.layer import EngineLayer
 from .log import shown
+from .pages import see
 from .protocol import EVENT_CHANNELS, event_keys
 from .routing import Include, Route, Router, groups_of
 from .runnable import missing_arguments, problem_of
@@ -105,16 +107,80 @@ def check_channels_4(app_configs: Any, **kwargs: Any) -> list[Any]:
         for name, each in sorted(found.items())
         if each is not None
     ]
-    if "daphne" in settings.INSTALLED_APPS:
+    if get_commands().get("runserver") == "daphne":  # that of the first app that has one
         problems.append(
             Warning(
-                "'daphne' is in INSTALLED_APPS, so its runserver runs, which serves ASGI_APPLICATION and no "
-                "channel layer.",
+                "'daphne' stands before %r in INSTALLED_APPS, so its runserver runs, which serves "
+                "ASGI_APPLICATION and no channel layer." % PACKAGE,
                 hint="Remove it. The runserver of %s starts Daphne by itself. %s" % (PACKAGE, PAGE),
                 id="channels.W012",
             )
         )
     return problems
+
+
+#: The settings of this package. Those of a site may have names near them.
+_SETTINGS = (
+    "CHANNEL_LAYERS",
+    "CHANNELS_WS_PROTOCOLS",
+    "CHANNEL_ASYNC_STREAMS",
+    "CHANNEL_ASYNC_THREADS",
+    "CHANNEL_DAPHNE_ROOT_PATH",
+    "CHANNEL_SESSION_KEY_IN_QUERY",
+    "CHANNEL_SLOW_CONSUMER",
+    "CHANNEL_STREAM_THREADS",
+)
+
+#: How near a name of the site's settings is to one of _SETTINGS if it is meant: DJANGO_CHANNEL_LAYER is.
+_NEAR = 0.85
+
+
+@register(TAG)
+def check_settings(app_configs: Any, **kwargs: Any) -> list[Any]:
+    """
+    Check for channels.W013 (a setting that is misspelt, or a CHANNEL_LAYERS that is missing) and W014
+    (ASGI_APPLICATION of Channels 4, and no routes here).
+    """
+    name, problems = "CHANNEL_LAYERS", []
+    given = [each for each in dir(settings) if each.isupper()]
+    for each in given:
+        meant = difflib.get_close_matches(each, _SETTINGS, 1, _NEAR)
+        if meant and each != meant[0] and meant[0] not in given:
+            problems.append(
+                Warning(
+                    "The settings have %s, which nothing reads, and no %s." % (each, meant[0]),
+                    hint="Rename it. %s" % see("ref/channels/settings"),
+                    id="channels.W013",
+                )
+            )
+    if name not in given and not problems:
+        problems.append(
+            Warning(
+                "The settings have no %s. The layer is then in memory and has no routes, so that views are "
+                "served, and each WebSocket is refused." % name,
+                hint='Write %s = {"default": {"BACKEND": %r, "ROUTING": "mysite.routing.channel_routing"}}. '
+                "%s" % (name, MEMORY, see("ref/channels/settings")),
+                id="channels.W013",
+            )
+        )
+    if PACKAGE != OTHER_NAME and getattr(settings, "ASGI_APPLICATION", None) and not _has_routes():
+        problems.append(
+            Warning(
+                "ASGI_APPLICATION is set, which %s doesn't read, and no layer of %s has ROUTING, so each "
+                "WebSocket is refused." % (PACKAGE, name),
+                hint="Write the routes of the consumers, and name them as ROUTING in %s. %s"
+                % (name, PAGE),
+                id="channels.W014",
+            )
+        )
+    return problems
+
+
+def _has_routes() -> bool:
+    layers = channel_layers.configs
+    return not isinstance(layers, dict) or any(
+        isinstance(each, dict) and each.get("ROUTING") for each in layers.values()
+    )
 
 
 def _check_entry(alias: str, entry: dict[str, Any]) -> Iterator[Any]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Awaitable, Callable, Optional, Sequence
 
 from .coroutines import in_thread, run_here, unfinished, with_state
 from .exceptions import BadFrame, ChannelSocketException, ConsumeLater, DenyConnection
+from .hints import add_hint
 from .log import RateLimit, shown
 from .message import Message
 from .outbox import Handshake, Held, PendingSend, Rest, outbox
@@ -84,6 +85,7 @@ class Result:
         if isinstance(raised, ConsumeLater):
             self.outcome = LATER
         else:
+            add_hint(raised)
             self.outcome, self.error = FAILED, raised
 
     def take(self, held: Held, answer_error: AnswerError) -> Result:

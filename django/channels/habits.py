@@ -2,17 +2,22 @@
 What people write who know Channels 2 to 4, and what to write here. Errors name the replacement and the page.
 
 * An import of a module that Channels 4 has and this package doesn't raises ModuleNotFoundError: see
-  `FormerModules`. A name that only Channels 4 has raises ImportError: see `former_names`.
+  `FormerModules`. The import of a name that only Channels 4 has raises ImportError: see `former_names`.
 * An attribute of a consumer or a message that only Channels 4 has, or that a decorator sets, raises
   AttributeError: see `missing_attribute`.
+* What the exceptions of Python mean that these habits lead to is in hints.py.
 
 `importlib.util.find_spec` doesn't find these modules, so a package that asks what is installed isn't misled.
 """
 
 from __future__ import annotations
 
+import re
 import sys
+from opcode import opmap
 from typing import Any, Callable, Sequence
+
+from .pages import see
 
 PACKAGE = __package__
 
@@ -20,7 +25,7 @@ PACKAGE = __package__
 OTHER_NAME = "django_channels"
 
 #: The page of the documentation that compares the two.
-PAGE = 'See "Coming from Channels 2, 3, 4" in the documentation: docs/topics/channels/from-channels-2.txt.'
+PAGE = see("topics/channels/from-channels-2")
 
 _CONSUMERS = (
     "WebsocketConsumer and JsonWebsocketConsumer of {0}.generic.websockets, or those with Async of "
@@ -105,6 +110,8 @@ _ATTRIBUTES = {
     "channel_name": "self.message.reply_channel.name",
     "receive_json": "receive(self, content, **kwargs) of JsonWebsocketConsumer",
     "scope": "self.message (path, headers, query_string), self.message.user and self.kwargs",
+    "session": "self.message.http_session, by http_user_and_session = True on the class",
+    "user": "self.message.user, by http_user = True on the class",
     "send_json": "send(content) of JsonWebsocketConsumer",
     "websocket_connect": "connect(self, message, **kwargs)",
     "websocket_disconnect": "disconnect(self, message, **kwargs)",
@@ -124,19 +131,33 @@ def instead(name: str, remedy: str) -> str:
     return "%s is of Channels 2 to 4, which this package isn't. Here: %s. %s" % (name, remedy, PAGE)
 
 
-def former_names(module: str) -> Callable[[str], Any]:
+def former_names(module: str, frames: int = 1) -> Callable[[str], Any]:
     """
-    Return the `__getattr__` of `module`, one of NAMES. It raises ImportError for a name of Channels 4, as an
-    import of the name does, and AttributeError for any other name.
+    Return the `__getattr__` of `module`. For a name of NAMES or MODULES, it raises an error with the remedy:
+    ImportError to `from module import name`, and otherwise AttributeError, so that `hasattr` works. `frames`
+    is how far the code that asks for the name is above it.
     """
-    names = NAMES[module[len(PACKAGE) + 1 :]]
+    inside = module[len(PACKAGE) + 1 :]
+    names = dict(NAMES.get(inside, {}))
+    for path, remedy in MODULES.items():
+        parent, _, name = path.rpartition(".")
+        if parent == inside:
+            names[name] = remedy
 
     def get(name: str) -> Any:
-        if name in names:
-            raise ImportError(instead("%s.%s" % (module, name), names[name]), name=module)
-        raise AttributeError("module %r has no attribute %r" % (module, name))
+        if name not in names:
+            raise AttributeError("module %r has no attribute %r" % (module, name))
+        text = instead("%s.%s" % (module, name), names[name])
+        if _imports_name(sys._getframe(frames)):
+            raise ImportError(text, name=module)
+        raise AttributeError(text)
 
     return get
+
+
+def _imports_name(frame: Any) -> bool:
+    """Return whether the code of `frame` runs `from … import …` now, rather than `hasattr` or a dot."""
+    return bool(frame.f_code.co_code[frame.f_lasti] == opmap["IMPORT_FROM"])
 
 
 def missing_attribute(owner: object, name: str) -> AttributeError:
@@ -148,7 +169,37 @@ def missing_attribute(owner: object, name: str) -> AttributeError:
         )
     if name in _ATTRIBUTES:
         return AttributeError(instead("%s.%s" % (kind, name), _ATTRIBUTES[name]))
-    return AttributeError("%r object has no attribute %r" % (kind, name))
+    text = "%r object has no attribute %r" % (kind, name)
+    if kind != "Message" and not name.startswith("__"):
+        text += (
+            ". Each message gets an instance of its own, which handles it inside BaseConsumer.__init__: what "
+            "another message has set on self, or what an __init__ sets after super().__init__(), isn't "
+            "there. Keep it in self.message.channel_session, with channel_session = True on the class. "
+            + PAGE
+        )
+    return AttributeError(text)
+
+
+#: A converter of Django's path(), such as <str:room>, but no part of a regular expression such as (?P<room>.
+_CONVERTER = re.compile(r"(?<!\(\?P)(?<!\(\?)<(?:(\w+):)?([^\W\d]\w*)>")
+
+#: What Django's converters match, by name.
+_CONVERTERS = {"int": "[0-9]+", "slug": "[-a-zA-Z0-9_]+", "uuid": "[0-9a-f-]{36}", "path": ".+"}
+
+
+def problem_of_path(pattern: str) -> str:
+    """Return what to write if `pattern`, the filter of a path, is one of Django's path(), or ""."""
+
+    def group(found: re.Match[str]) -> str:
+        return "(?P<%s>%s)" % (found.group(2), _CONVERTERS.get(found.group(1) or "str", "[^/]+"))
+
+    regex, number = _CONVERTER.subn(group, pattern)
+    if not number:
+        return ""
+    return (
+        'The filter path=%r is a pattern of path(), but filters are regular expressions. Write r"^/%s$". %s'
+        % (pattern, regex.lstrip("^/").rstrip("$"), PAGE)
+    )
 
 
 class FormerModules:

@@ -25,7 +25,7 @@ from typing import (
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from .habits import PAGE
+from .habits import PAGE, problem_of_path
 from .runnable import problem_of
 from .types import Consumer
 
@@ -348,6 +348,10 @@ def _compile(filters: Mapping[str, str | bytes | Pattern[str]]) -> Filters:
             % (filters, error)
         ) from error
     for name, pattern in compiled:
+        if name == "path":
+            problem = problem_of_path(_text(pattern.pattern))
+            if problem:
+                raise InvalidRoute(problem)
         if isinstance(pattern.pattern, bytes):
             raise InvalidRoute(
                 "The filter %s=%r is a compiled pattern of bytes, but filters see text: compile a text."

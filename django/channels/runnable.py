@@ -77,6 +77,9 @@ def _problem_of_class(consumer: type, groups: Iterable[str]) -> str:
         parameters = _parameters(consumer)
         problem = "" if parameters is None else _mismatch(parameters, Call(("message",)), groups)
         return "%s cannot be run: %s." % (name, problem) if problem else ""
+    problem = _problem_of_init(consumer)
+    if problem:
+        return "%s.__init__ cannot be run: %s. %s" % (name, problem, PAGE)
     for method, (real, called) in _UNCALLED.items():
         # A method of the site may call it.
         if hasattr(consumer, method) and is_own(getattr(consumer, real, None)):
@@ -89,6 +92,25 @@ def _problem_of_class(consumer: type, groups: Iterable[str]) -> str:
         problem = "" if parameters is None else _mismatch(parameters, call, groups, True)
         if problem:
             return "%s.%s cannot be run: %s." % (name, method, problem)
+    return ""
+
+
+def _problem_of_init(consumer: type) -> str:
+    """Return why making an instance of `consumer` would not handle a message, or ""."""
+    made: Any = consumer.__init__  # type: ignore[misc]
+    if is_own(made):
+        return ""
+    parameters = _parameters(made, is_method=True)
+    problem = "" if parameters is None else _mismatch(parameters, Call(("message",)), ())
+    if problem:
+        return problem
+    # A decorated one may call it elsewhere.
+    code = None if hasattr(made, "__wrapped__") else getattr(made, "__code__", None)
+    if code is not None and "__init__" not in code.co_names:
+        return (
+            "it doesn't call super().__init__(message, **kwargs), which handles the message. An instance "
+            "handles one message: keep what lasts in message.channel_session"
+        )
     return ""
 
 

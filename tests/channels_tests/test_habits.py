@@ -2,24 +2,31 @@
 Mistakes of newcomers and of people who know Channels 2 to 4: each ends in an error that says what to write.
 """
 
+import ast
 import glob
 import importlib
 import importlib.util
+import inspect
+import operator
 import os
+import subprocess
 import sys
 from unittest import mock
 
 from django import channels
-from django.channels import Group, checks, include, route, route_class
+from django.channels import Channel, Group, checks, include, route, route_class
 from django.channels.checks import check_channel_layers
+from django.channels.consume import run_consumer
+from django.channels.generic.async_websockets import AsyncWebsocketConsumer
 from django.channels.generic.websockets import (
     JsonWebsocketConsumer,
     WebsocketConsumer,
     WebsocketDemultiplexer,
 )
-from django.channels.habits import MODULES, NAMES, PACKAGE
+from django.channels.habits import MODULES, NAMES, OTHER_NAME, PACKAGE
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.message import Message
+from django.channels.pages import TITLES, see
 from django.channels.routing import Router
 from django.channels.sessions import channel_session
 from django.conf import settings
@@ -27,7 +34,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import SimpleTestCase, override_settings
 from django.views.generic import View
 
+from .support.requirements import require
+
 PAGE = "from-channels-2.txt"
+MEMORY = MemoryChannelLayer.__module__ + ".MemoryChannelLayer"
+SETTING = "DJANGO_CHANNEL_LAYERS" if PACKAGE == OTHER_NAME else "CHANNEL_LAYERS"
 
 
 def made(base, **body):
@@ -67,6 +78,24 @@ class ImportTests(SimpleTestCase):
             self.skipTest("channels_redis is installed here")
         self.assert_refused("from channels_redis.core import RedisChannelLayer", "asgi_redis")
         self.assertNotIn("channels_redis", sys.modules)
+
+    def test_the_parent_of_such_a_module_names_it_too(self):
+        for name, remedy in MODULES.items():
+            parent, _, child = (PACKAGE + "." + name).rpartition(".")
+            with self.subTest(name):
+                self.assert_refused("from %s import %s" % (parent, child), remedy)
+
+    def test_hasattr_works_and_a_dot_names_the_remedy(self):
+        for module, names in NAMES.items():
+            found = importlib.import_module("%s.%s" % (PACKAGE, module))
+            for name, remedy in names.items():
+                with self.subTest(module=module, name=name):
+                    self.assertFalse(hasattr(found, name))
+                    self.assertIsNone(getattr(found, name, None))
+                    with self.assertRaises(AttributeError) as raised:
+                        getattr(found, name)
+                    self.assertIn(remedy, str(raised.exception))
+        self.assertFalse(hasattr(channels, "db"))
 
     def test_a_search_for_what_is_installed_finds_nothing_and_raises_nothing(self):
         for name in MODULES:
@@ -226,6 +255,48 @@ class ClassTests(SimpleTestCase):
     def test_a_method_that_is_missing(self):
         self.assert_refused(WebsocketConsumer, {"method_mapping": {"a": "on_a"}}, "'on_a'")
 
+    def test_an_init_that_handles_no_message(self):
+        def without_super(self, *args, **kwargs):
+            self.users = []
+
+        def without_message(self):
+            super(WebsocketConsumer, self).__init__()
+
+        self.assert_refused(
+            WebsocketConsumer, {"__init__": without_super}, "Room.__init__", "super()", PAGE
+        )
+        self.assert_refused(
+            WebsocketConsumer, {"__init__": without_message}, "Room.__init__", "message", PAGE
+        )
+
+    def test_an_init_that_handles_the_message_is_taken(self):
+        class Room(WebsocketConsumer):
+            def __init__(self, message, **kwargs):
+                self.room = "lobby"
+                super().__init__(message, **kwargs)
+
+        class Other(WebsocketConsumer):
+            def __init__(self, *args, **kwargs):
+                super().__init__(*args, **kwargs)
+
+        for each in (Room, Other):
+            each.as_route()
+
+    def test_state_on_self_of_another_message(self):
+        class Room(WebsocketConsumer):
+            def connect(self, message):
+                self.room_name = "lobby"
+                self.accept()
+
+            def receive(self, text=None, bytes=None):
+                self.send(text=self.room_name)
+
+        with self.assertRaises(AttributeError) as raised:
+            handled(Room, "websocket.connect")
+            handled(Room, "websocket.receive", text="hi")
+        for word in ("'room_name'", "message.channel_session", "__init__", PAGE):
+            self.assertIn(word, str(raised.exception))
+
     def test_as_asgi_names_as_route(self):
         with self.assertRaisesRegex(ImproperlyConfigured, r"Room.as_route\(path.*" + PAGE):
             made(WebsocketConsumer).as_asgi()
@@ -250,6 +321,8 @@ class ClassTests(SimpleTestCase):
             ("channel_name", "reply_channel.name"),
             ("channel_layer", "Group(name)"),
             ("send_json", "send(content)"),
+            ("user", "http_user"),
+            ("session", "http_user_and_session"),
         ]:
             with self.assertRaises(AttributeError) as raised:
                 getattr(consumer, name)
@@ -265,6 +338,89 @@ class ClassTests(SimpleTestCase):
         with self.assertRaisesRegex(AttributeError, "http_session"):
             message.http_session  # noqa: B018
         self.assertFalse(hasattr(message, "scope"))
+
+
+def handled(consumer, channel, **content):
+    """Have `consumer` handle a message, as a worker does. Raises what it raises."""
+    layer = MemoryChannelLayer()
+    message = Message(dict({"reply_channel": "gateway.a!b"}, **content), channel, layer)
+    result = run_consumer(message, consumer, {}, sender=None)
+    if result.error is not None:
+        raise result.error
+    return result
+
+
+class CallTests(SimpleTestCase):
+    """Calls with the arguments of Channels 4, and awaited calls that aren't asynchronous."""
+
+    def assert_hint(self, base, call, *words):
+        async def asynchronous(self, message):
+            await call(self)
+
+        def synchronous(self, message):
+            call(self)
+
+        connect = asynchronous if inspect.iscoroutinefunction(call) else synchronous
+        with self.assertRaises(TypeError) as raised:
+            handled(made(base, connect=connect), "websocket.connect")
+        for word in words + ("documentation: docs/",):
+            self.assertIn(word, str(raised.exception))
+
+    def test_arguments_of_channels_4(self):
+        reply = operator.attrgetter("message.reply_channel")
+        for call, words in [
+            (lambda self: self.send(text_data="x"), ["'text_data'", "text=…", PAGE]),
+            (lambda self: self.send(bytes_data=b"x"), ["'bytes_data'", "bytes=…"]),
+            (lambda self: self.close(code=4000), ["'code'", "close(4000)"]),
+            (lambda self: self.close(reason="x"), ["'reason'", "no reason"]),
+            (lambda self: reply(self).send(text_data="x"), ["'text_data'", '{"text": …}']),
+            (lambda self: reply(self).send(bytes_data=b"x"), ["'bytes_data'", '{"bytes": …}']),
+            (lambda self: Group("a").send(text_data="x"), ["'text_data'", '{"text": …}']),
+            (lambda self: self.accept(headers=[]), ["'headers'", "subprotocol"]),
+        ]:
+            with self.subTest(words=words):
+                self.assert_hint(WebsocketConsumer, call, *words)
+        self.assert_hint(
+            JsonWebsocketConsumer, lambda self: self.send(text_data="x"), "send(content)"
+        )
+
+    def test_arguments_of_channels_4_in_async_consumers(self):
+        for call, words in [
+            (awaits(lambda self: self.send(text_data="x")), ["'text_data'", "text=…", PAGE]),
+            (awaits(lambda self: self.close(code=4000)), ["'code'", "close(4000)"]),
+            (awaits(lambda self: Channel("a").asend(text_data="x")), ['{"text": …}']),
+        ]:
+            with self.subTest(words=words):
+                self.assert_hint(AsyncWebsocketConsumer, call, *words)
+
+    def test_await_of_a_synchronous_send(self):
+        words = ["'await'" if sys.version_info < (3, 14) else "awaited", "asend({…})", "async.txt"]
+        send = awaits(lambda self: self.message.reply_channel.send({"text": "x"}))
+        self.assert_hint(AsyncWebsocketConsumer, send, *words)
+        self.assert_hint(WebsocketConsumer, awaits(lambda self: self.send(text="x")), *words)
+        self.assert_hint(WebsocketConsumer, awaits(lambda self: self.accept()), *words)
+
+    def test_an_error_of_the_site_stays_as_it_is(self):
+        def call(self):
+            raise TypeError("f() got an unexpected keyword argument 'text_data'")
+
+        with self.assertRaises(TypeError) as raised:
+            handled(
+                made(WebsocketConsumer, connect=lambda self, message: call(self)),
+                "websocket.connect",
+            )
+        self.assertEqual(
+            str(raised.exception), "f() got an unexpected keyword argument 'text_data'"
+        )
+
+
+def awaits(call):
+    """Return an asynchronous function that awaits what `call` returns."""
+
+    async def awaiting(self):
+        await call(self)
+
+    return awaiting
 
 
 def named(function, name):
@@ -286,10 +442,27 @@ class RoutingTests(SimpleTestCase):
         with self.assertRaisesRegex(ImproperlyConfigured, "URL pattern.*as_route.*" + PAGE):
             Router([Pattern()])
 
+    def test_a_pattern_of_path_in_place_of_a_regular_expression(self):
+        for path, words in [
+            ("chat/<str:room>/", 'r"^/chat/(?P<room>[^/]+)/$"'),
+            ("/chat/<int:number>/", 'r"^/chat/(?P<number>[0-9]+)/$"'),
+            ("chat/<room>/", 'r"^/chat/(?P<room>[^/]+)/$"'),
+        ]:
+            for refused in (route, include):
+                with self.subTest(path=path), self.assertRaises(ImproperlyConfigured) as raised:
+                    if refused is route:
+                        route("websocket.receive", lambda message, **kwargs: None, path=path)
+                    else:
+                        include([], path=path)
+                for word in (path, words, "path()", PAGE):
+                    self.assertIn(word, str(raised.exception))
+        route("websocket.receive", lambda message, **kwargs: 1, path=r"^/(?P<a>\w+)/(?<=/)(?<!x)$")
+        route("websocket.receive", lambda message, **kwargs: 1, text="<b>")
+
     def check(self, routing):
         layers = {
             "default": {
-                "BACKEND": MemoryChannelLayer.__module__ + ".MemoryChannelLayer",
+                "BACKEND": MEMORY,
                 "ROUTING": routing,
             }
         }
@@ -326,6 +499,46 @@ class RoutingTests(SimpleTestCase):
         self.assertIn("'room'", problem.msg)
 
 
+class SettingTests(SimpleTestCase):
+    """Settings that are missing, misspelt or of Channels 4."""
+
+    def check(self, **given):
+        names = [each for each in dir(settings) if each.startswith(("CHANNEL", "DJANGO_CHANNEL"))]
+        with override_settings(**given):
+            for name in names + ["ASGI_APPLICATION"]:
+                if name not in given and hasattr(settings, name):
+                    delattr(settings, name)
+            return checks.check_settings(None)
+
+    def assert_found(self, ids, *words, **given):
+        problems = self.check(**given)
+        self.assertEqual([each.id[-4:] for each in problems], ids)
+        for word in words:
+            self.assertIn(word, " ".join("%s %s" % (each.msg, each.hint) for each in problems))
+
+    def test_no_layers_at_all(self):
+        self.assert_found(["W013"], "no " + SETTING, '"ROUTING"', MEMORY, "settings.txt")
+
+    def test_a_misspelt_setting(self):
+        for name in (SETTING[:-1], SETTING.replace("CHANNEL_", "CHANNELS_")):
+            with self.subTest(name):
+                self.assert_found(["W013"], name, SETTING, "settings.txt", **{name: {}})
+        layers = {SETTING: {"default": {"BACKEND": MEMORY}}}
+        self.assert_found(["W013"], "CHANNEL_WS", "CHANNELS_WS", CHANNEL_WS_PROTOCOLS=[], **layers)
+
+    def test_settings_of_the_site_with_other_names_are_left_alone(self):
+        layers = {SETTING: {"default": {"BACKEND": MEMORY, "ROUTING": []}}}
+        self.assert_found([], CHANNEL_ID=1, YOUTUBE_CHANNELS=[], CHANNELS_WS_PROTOCOLS=[], **layers)
+
+    def test_an_asgi_application_without_routes(self):
+        layers = {SETTING: {"default": {"BACKEND": MEMORY}}}
+        found = [] if PACKAGE == OTHER_NAME else ["W014"]
+        words = [PAGE, "ROUTING"] if found else []
+        self.assert_found(found, *words, ASGI_APPLICATION="mysite.asgi.application", **layers)
+        layers[SETTING]["default"]["ROUTING"] = "mysite.routing.channel_routing"
+        self.assert_found([], ASGI_APPLICATION="mysite.asgi.application", **layers)
+
+
 class BesideTests(SimpleTestCase):
     def check(self, **versions):
         with mock.patch.object(checks, "installed_version", versions.get):
@@ -343,11 +556,48 @@ class BesideTests(SimpleTestCase):
         self.assertEqual(channels.__version__.split(".")[:2], ["1", "2"])
 
     def test_daphne_among_the_applications_takes_runserver_away(self):
-        with override_settings():
-            settings.INSTALLED_APPS = ["daphne"] + list(settings.INSTALLED_APPS)
+        with mock.patch.object(checks, "get_commands", lambda: {"runserver": "daphne"}):
             (problem,) = self.check()
         self.assertEqual(problem.id, "channels.W012")
         self.assertIn("runserver", problem.msg)
+        self.assertIn(PAGE, problem.hint)
+
+    def test_daphne_after_this_app_takes_nothing_away(self):
+        script = """
+import sys, {0}
+from django.conf import settings
+settings.configure(INSTALLED_APPS=sys.argv[1:], SECRET_KEY="x", MIDDLEWARE_CLASSES=[],
+    DATABASES={{}}, CHANNEL_LAYERS={{"default": {{"BACKEND": {1!r}}}}})
+import django
+django.setup()
+from {0}.checks import check_channels_4
+print(" ".join(each.id for each in check_channels_4(None) if each.id == "channels.W012"))
+"""
+        require("daphne.apps")  # since Daphne 4
+        if PACKAGE == OTHER_NAME:
+            self.skipTest("this name runs beside Channels 4")
+        for names, found in [
+            ([PACKAGE, "daphne"], ""),
+            (["daphne.apps.DaphneConfig", PACKAGE], "channels.W012"),
+        ]:
+            done = subprocess.run(
+                [sys.executable, "-c", script.format(PACKAGE, MEMORY)] + names,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            self.assertEqual((done.returncode, done.stdout.strip()), (0, found), names)
+
+    def test_a_layer_of_another_release_has_its_page(self):
+        for backend, page in [
+            ("channels_redis.core.RedisChannelLayer", PAGE),
+            ("channels.layers.InMemoryChannelLayer", PAGE),
+            ("asgi_ipc.IPCChannelLayer", "from-channels-1.txt"),
+        ]:
+            with override_settings(CHANNEL_LAYERS={"default": {"BACKEND": backend}}):
+                (problem,) = check_channel_layers(None)
+            self.assertEqual(problem.id, "channels.E002")
+            self.assertIn(page, problem.msg)
 
     def test_no_message_recommends_what_installs_something_else(self):
         folder = os.path.dirname(channels.__file__)
@@ -356,3 +606,39 @@ class BesideTests(SimpleTestCase):
                 self.assertNotRegex(
                     source.read(), r"pip install[^\n]*(channels\[|asgi_redis>)", path
                 )
+
+
+class PageTests(SimpleTestCase):
+    """The pages that messages name."""
+
+    ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+    def test_each_page_has_the_title_by_which_messages_name_it(self):
+        if not os.path.exists(os.path.join(self.ROOT, "docs", "topics", "channels")):
+            self.skipTest("no documentation here")
+        for page, title in TITLES.items():
+            with open(os.path.join(self.ROOT, "docs", page + ".txt"), encoding="utf-8") as stream:
+                self.assertIn("%s\n===" % title, stream.read(), page)
+            self.assertIn('"%s"' % title, see(page))
+            self.assertIn("docs/%s.txt" % page, see(page))
+            self.assertIn("build/docs/%s.html" % page, see(page))
+
+    def test_messages_name_pages_by_this_function_alone(self):
+        folder = os.path.dirname(channels.__file__)
+        for path in glob.glob(os.path.join(folder, "**", "*.py"), recursive=True):
+            with open(path, encoding="utf-8") as source:
+                tree = ast.parse(source.read())
+            if os.path.basename(path) == "pages.py":
+                continue
+            docs = {
+                each.body[0].value
+                for each in ast.walk(tree)
+                if hasattr(each, "body")
+                and isinstance(each.body, list)
+                and each.body
+                and isinstance(each.body[0], ast.Expr)
+            }
+            for each in ast.walk(tree):
+                text = getattr(each, "value", None) or getattr(each, "s", None)
+                if isinstance(text, str) and each not in docs:
+                    self.assertNotIn("docs/", text, path)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
+from ..habits import PAGE
 from ..protocol import is_notice
 from .state import LOG, Action
 
@@ -95,8 +96,5 @@ def nothing_for(path: str, message: Message) -> Action:
         "gets nothing. Its keys: %s. Send {'text': …}."
     )
     if "type" in message:
-        text += (
-            " Its type calls no method of a consumer here, unlike in Channels 2 to 4: see "
-            "docs/topics/channels/from-channels-2.txt."
-        )
+        text += " Its type calls no method of a consumer here, unlike in Channels 2 to 4. " + PAGE
     return (LOG, "warning", text, path, ", ".join(sorted(map(str, message))) or "none")
