@@ -91,6 +91,11 @@ class MemoryChannelLayer(BaseChannelLayer):
         self._woken: set[str] = set()  # consumers that `wake` was called for
         self._expired: Counter[str] = Counter()  # not logged yet
         self._inboxes: dict[str, MemoryInbox] = {}
+        #: A lock of each event loop that waits for answers. A reader without more work releases them.
+        self._watches: list[Any] = []
+        self._rest: list[
+            Sequence[str]
+        ] = []  # channels of which a reader has left messages meanwhile
         self._delay = Delay(self._deliver_delayed)
         self._notices = Notices(0)
         self._clear()
@@ -144,14 +149,20 @@ class MemoryChannelLayer(BaseChannelLayer):
                 self._drop_expired(name, each, now)
 
     def _wake_reader(self, channel: str, key: str) -> None:
+        """Wake one waiting reader of `channel`, if `_take_reader` finds one. The lock is held."""
+        wakeup = self._take_reader(channel, key)
+        if wakeup is not None:
+            wakeup.release()
+
+    def _take_reader(self, channel: str, key: str) -> Any:
         """
-        Wake one waiting reader of `channel`, unless another one is about to look. A reader that takes a
-        message wakes the next if there are more: so an event loop that sends pays for one thread, and short
-        work stays with few threads. The lock is held.
+        Return the lock to release to wake a waiting reader of `channel`. None: there is none, or another one
+        is about to look. A reader that takes a message wakes the next if there are more: so an event loop
+        that sends pays for one thread, and short work stays with few threads. The layer's lock is held.
         """
         for reader in self._waking:
             if key in reader[0] or channel in reader[0]:
-                return
+                return None
         readers = self._readers
         # Whoever began to wait last is woken first: its stack and caches are warm.
         for index in range(len(readers) - 1, -1, -1):
@@ -159,8 +170,22 @@ class MemoryChannelLayer(BaseChannelLayer):
             if key in reader[0] or channel in reader[0]:
                 self._waking.append(reader)
                 del readers[index]
-                reader[1].release()
-                return
+                return reader[1]
+        return None
+
+    def _wake_others(self, channels: Sequence[str]) -> None:
+        """Wake readers for what a reader of `channels` has left. The lock is held."""
+        if self._queues:
+            for channel in channels:
+                key = inbox_of(channel) or channel
+                if key in self._queues:
+                    self._wake_reader(channel, key)
+
+    def _wake_for_rest(self) -> None:
+        """Wake readers for what others have left while a loop waited for answers. The lock is held."""
+        rest, self._rest = self._rest, []
+        for channels in rest:
+            self._wake_others(channels)
 
     def _drop_expired(self, key: str, queue: _Queue, now: float) -> None:
         """Drop the expired messages of a queue; report events to their gateways. The lock is held."""
@@ -220,25 +245,34 @@ class MemoryChannelLayer(BaseChannelLayer):
                 reader = (channels, threading.Lock(), consumer)
                 reader[1].acquire()
                 self._readers.append(reader)
+                watches = self._watches
+                if watches:
+                    self._watches = []
+            now = time.monotonic()
             if deadline is None:
-                deadline = time.monotonic() + self.block_for
+                deadline = now + self.block_for
+            seconds = max(0, deadline - now)
+            for done in watches:
+                done.release()
             try:
                 # When the time is up, look once more: a message may have come just now.
-                block = reader[1].acquire(timeout=max(0, deadline - time.monotonic()))
+                block = reader[1].acquire(timeout=seconds)
             except BaseException:  # Ctrl-C in the thread that waits
                 with self._lock:
                     self._end_wait(reader)
                 raise
 
     def _end_wait(self, reader: _Reader) -> None:
-        """Forget a reader that waited; wake others for what it left. The lock is held."""
+        """
+        Forget a reader that waited; wake others for what it left. While a loop waits for answers, it is the
+        one that wakes them, a moment later: mostly this reader takes the rest. The lock is held.
+        """
         if reader in self._waking:
             self._waking.remove(reader)
-            if self._queues:
-                for channel in reader[0]:
-                    key = inbox_of(channel) or channel
-                    if key in self._queues:
-                        self._wake_reader(channel, key)
+            if self._watches:
+                self._rest.append(reader[0])
+            else:
+                self._wake_others(reader[0])
         elif reader in self._readers:
             self._readers.remove(reader)
 
