@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, Sequence
 
 from . import entry
-from .calls import Calls
+from .calls import BATCH, Calls
 from .contract import Entry, LayerUnavailable, Outgoing, check_channel_name, inbox_of
 from .prefetch import CHANNEL, Consumer, Held, PrefetchMonitor, Reply
 from .scripts import Command, run
@@ -207,6 +207,33 @@ class ConsumerCalls(Calls):
         found = self.consumer(consumer)
         found.end()
         self._leave(found)
+
+    def acknowledge_all(self, consumers: Sequence[str]) -> None:
+        """Make one round trip for up to BATCH of them."""
+        for start in range(0, len(consumers), BATCH):
+            simple = []
+            for name in consumers[start : start + BATCH]:
+                found = self.consumer(name)
+                if found.is_unsure or found.prefetched or found.returned:
+                    self.acknowledge(name)
+                else:
+                    found.end()
+                    simple.append(found)
+            commands = self._reply_commands([reply for each in simple for reply in each.replies])
+            acked = tuple(field for each in simple for field in each.acked)
+            if acked:
+                commands.append(("HDEL", self._held_key) + acked)
+            if commands:
+                self.servers.call_many(commands)
+            for each in simple:
+                each.sent()
+
+    keeps_answers = True
+
+    def split(self, consumer: str, spare: str) -> tuple[str, str]:
+        """What was prefetched stays with `consumer`."""
+        self.consumer(consumer).hand_over(self.consumer(spare))
+        return spare, consumer
 
     def requeue(self, consumer: str) -> None:
         """Besides, requeue what was prefetched, behind it."""

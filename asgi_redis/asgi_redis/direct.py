@@ -24,6 +24,11 @@ from . import scripts
 from .failures import check_version, unavailable
 from .scripts import Command
 
+try:
+    from hiredis import pack_command
+except ImportError:  # not installed, or older than 2.2
+    pack_command = None  # type: ignore[assignment]
+
 #: Seconds by which the reply to a blocking command may be late.
 LATE = 4.0
 
@@ -53,6 +58,14 @@ def _async_pool(make: Callable[[Any, Any], Any]) -> Any:
     from redis.asyncio.retry import Retry
 
     return make(redis.asyncio, Retry)
+
+
+def _packed(connection: Any, commands: Sequence[Command]) -> list[bytes]:
+    """Return the bytes of `commands`. redis-py's own way takes twice as long, and more on an event loop."""
+    if pack_command is None:
+        packed: list[bytes] = connection.pack_commands(commands)
+        return packed
+    return [b"".join(map(pack_command, commands))]
 
 
 def _preparation(greeting: Sequence[Command]) -> list[Command]:
@@ -139,7 +152,7 @@ class Direct:
     def _exchange(
         self, connection: Any, commands: Sequence[Command], timeout: float | None = None
     ) -> list[Any]:
-        connection.send_packed_command(connection.pack_commands(commands))
+        connection.send_packed_command(_packed(connection, commands))
         if timeout is not None and not connection.can_read(timeout=timeout):
             raise redis.exceptions.TimeoutError("no reply for %.0f s" % timeout)
         replies: list[Any] = []
@@ -297,7 +310,7 @@ class DirectLink:
     async def _exchange(
         self, connection: Any, commands: Sequence[Command], timeout: float | None
     ) -> list[Any]:
-        await connection.send_packed_command(connection.pack_commands(commands))
+        await connection.send_packed_command(_packed(connection, commands))
         replies: list[Any] = []
         for index in range(len(commands)):
             limit = timeout if index == len(commands) - 1 else None  # redis-py's socket_timeout

@@ -77,6 +77,12 @@ class Consumer:
                 self.current = None
                 self.quick = self.quick + 1 if time.monotonic() - self.since < QUICK else 0
 
+    def hand_over(self, other: Consumer) -> None:
+        """Have `other` hold the message whose consumer runs on, on an event loop."""
+        with self.lock:
+            other.current, self.current = self.current, None
+            self.quick += 1
+
     def begin(self) -> Held | None:
         """Return the next prefetched message, whose consumer is about to run, if there is one."""
         with self.lock:

@@ -43,6 +43,10 @@ class Continued:
         self.threads = SiteThread(loop.site_threads)
         self._window: Window | None = None
         self.has_ended = False
+        #: Whether its consumer has ended, and so left its place.
+        self.has_left = False
+        #: Set when it is acknowledged.
+        self.ended = handover.ended
 
     @property
     def window(self) -> Window:

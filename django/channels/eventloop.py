@@ -21,12 +21,12 @@ import time
 import uuid
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Awaitable, Callable, NamedTuple
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Coroutine, NamedTuple
 
+from .acknowledging import Acknowledger
 from .consume import CANCELLED, HANDLED, call_afterwards, continue_consumer
 from .continued import CURRENT, Continued
 from .coroutines import call_blocking_with, call_with
-from .exceptions import LayerUnavailable
 from .late import LateEvents
 from .places import ASYNC_CONCURRENCY, Places
 from .signals import release_connections
@@ -105,20 +105,21 @@ class ConsumerLoop:
         self._streams = 0  # that were handed over and have not ended
         self._late = LateEvents(self._calls)
         self._abandoned = 0  # consumers that were cancelled at the end
-        self._spare_ids: deque[str] = deque()
-        self._stopping = False
+        self.spare_ids: deque[str] = deque()
+        self.is_stopping = False
+        self._acknowledger = Acknowledger(self)
 
     # For the worker's threads.
 
     @property
     def is_full(self) -> bool:
         """Whether no stream should be handed over now."""
-        return self._streams >= self.limit or self._stopping
+        return self._streams >= self.limit or self.is_stopping
 
     def new_consumer_id(self) -> str:
         """Return a consumer id for a worker's thread that hands over its own. Ids are used again."""
         try:
-            return self._spare_ids.popleft()
+            return self.spare_ids.popleft()
         except IndexError:
             return make_consumer_id()
 
@@ -153,7 +154,7 @@ class ConsumerLoop:
         """
         self.places.wake()
         with self._lock:
-            self._stopping = True
+            self.is_stopping = True
             if self._thread is not None:
                 self._loop.call_soon_threadsafe(self._cancel_waiting, deadline)
 
@@ -164,7 +165,7 @@ class ConsumerLoop:
         """
         if self._thread is None:
             return True
-        while self._streams or self.places.taken:
+        while self._streams or self.places.used:
             if time.monotonic() > deadline:
                 return False
             time.sleep(STOP_POLL_INTERVAL)
@@ -193,9 +194,9 @@ class ConsumerLoop:
     def _begin(self, handover: Handover) -> None:
         event = Continued(self, handover)
         self._events[event] = None
-        self._start(event, handover.rest, handover.ended)
+        self._start(event, handover.rest)
 
-    def _start(self, event: Continued, rest: Rest, ended: threading.Event) -> None:
+    def _start(self, event: Continued, rest: Rest) -> None:
         """Start the task for one rest of an event, in the context of that rest."""
         CURRENT.set(event)
         event.message = rest.message
@@ -210,16 +211,25 @@ class ConsumerLoop:
             call_blocking_with(self.call_site)
             event.threads.use_for_asgiref()
             self._late.watch(event)
-        event.task = self._loop.create_task(self._run(event, rest, ended))
+        event.task = self.start(self._run(event, rest))
         if event.stops:
             event.cancel()  # the process stops, and the part before this one has ended meanwhile
 
-    async def _run(self, event: Continued, rest: Rest, ended: threading.Event) -> None:
+    def start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Start a task of the loop, in a copy of this context."""
+        task: asyncio.Task[Any] = self._loop.create_task(coroutine)
+        return task
+
+    async def _run(self, event: Continued, rest: Rest) -> None:
         """Run one rest of an event, send what it leaves, and go on with the next one, or acknowledge."""
         following = None
+        is_handled = False
         try:
             result = await continue_consumer(event, rest)
             await self._end_tasks(event)
+            if event.is_consumer and result.rest is None and not event.replies.has_more_frames:
+                self.places.leave()
+                event.has_left = True
             if result.outcome == CANCELLED:
                 self._abandoned += 1
             else:
@@ -229,35 +239,45 @@ class ConsumerLoop:
                     # The consumers of the next frames may block, and the threads for calls must not.
                     call = self.call_site if event.replies.has_more_frames else self.call
                     following = await call(self._settle, event, rest, result)
+                is_handled = following is None
         except BaseException:
             logger.exception("An event could not be ended. It is lost when this process ends:")
         if following is not None:
-            following.context.run(self._start, event, following, ended)
-            return
+            following.context.run(self._start, event, following)
+        elif is_handled:
+            self._acknowledger.add(event)
+        else:
+            self.end(event)
+
+    def end(self, event: Continued) -> None:
+        """Forget an event, and give back what it has used."""
         self._events.pop(event, None)
         event.close()
         if event.is_consumer:
-            self.places.release()
+            self.places.release(event.has_left)
         else:
             with self._lock:
                 self._streams -= 1
-        ended.set()
+        event.ended.set()
 
     def _settles_at_once(self, event: Continued, result: Result) -> bool:
-        """Return whether `_settle` would not block: in memory, what is usual takes no time."""
+        """Return whether `_settle` would not block: what is usual is kept until it is acknowledged."""
         return (
-            not self.layer.crosses_processes
-            and result.outcome == HANDLED
+            result.outcome == HANDLED
             and not result.afterwards
             and result.rest is None
             and len(result.sends) <= FEW_SENDS
             and not event.replies.has_more_frames
+            and (
+                not self.layer.crosses_processes
+                or (self.layer.keeps_answers and event.replies.keeps(result.sends))
+            )
         )
 
     def _settle(self, event: Continued, rest: Rest, result: Result) -> Rest | None:
         """
         Send what one rest has left. Then go on with the next frame, and return what that leaves to be
-        awaited; or acknowledge the event. Runs in a thread for calls.
+        awaited; or None if the event is handled. Runs in a thread for calls, or on the loop.
         """
         replies = event.replies
         try:
@@ -273,12 +293,6 @@ class ConsumerLoop:
                 return replies.take_rest()
             replies.finish()
             call_afterwards(replies.afterwards)
-            self.layer.acknowledge(event.consumer_id)
-            self._spare_ids.append(event.consumer_id)
-        except LayerUnavailable as error:
-            logger.warning(
-                "A message could not be acknowledged. The layer will treat it as lost: %s", error
-            )
         finally:
             release_connections()
         return None
@@ -307,7 +321,7 @@ class ConsumerLoop:
             if not event.stops and (is_late or is_idle):
                 event.stops = True
                 event.cancel()
-        if self._streams or self.places.taken:
+        if self._streams or self.places.used:
             self._loop.call_later(STOP_POLL_INTERVAL, self._cancel_waiting, deadline)
 
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:

@@ -23,19 +23,26 @@ POLL_INTERVAL = 0.5
 
 
 class Places:
-    """`number` places, of which each consumer takes one. Thread-safe."""
+    """
+    `number` places, of which each consumer takes one. Thread-safe.
+
+    A consumer that has ended leaves its place before its answer goes, because the answer may bring the next
+    message. Up to twice as many as there are places have not ended, or are not acknowledged yet.
+    """
 
     def __init__(self, layer: BaseChannelLayer, number: int) -> None:
         self.layer = layer
         self.number = number
         self.taken = 0
+        #: Consumers that have left their place and are not acknowledged yet.
+        self.leaving = 0
         self._changed = threading.Condition()
         self._limit = RateLimit(10.0)
 
     def acquire(self, gives_up: Callable[[], bool]) -> bool:
         """Wait for a place, and take it. Return False if `gives_up()` becomes true meanwhile."""
         with self._changed:
-            while self.taken >= self.number:
+            while self.taken >= self.number or self.used >= 2 * self.number:
                 if gives_up():
                     return False
                 self._note()
@@ -43,10 +50,25 @@ class Places:
             self.taken += 1
         return True
 
-    def release(self) -> None:
-        """Give a place back."""
+    @property
+    def used(self) -> int:
+        """How many consumers have not ended, or are not acknowledged yet."""
+        return self.taken + self.leaving
+
+    def leave(self) -> None:
+        """Give a place back, before `release`."""
         with self._changed:
             self.taken -= 1
+            self.leaving += 1
+            self._changed.notify()
+
+    def release(self, has_left: bool = False) -> None:
+        """Give a place back for good. `has_left`: `leave` was called before."""
+        with self._changed:
+            if has_left:
+                self.leaving -= 1
+            else:
+                self.taken -= 1
             self._changed.notify()
 
     def wake(self) -> None:

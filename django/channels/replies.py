@@ -154,6 +154,16 @@ class Replies:
         """Return whether `send` goes to the client whose event this is."""
         return self.event_id is not None and send.is_for(self.layer, self.reply_channel)
 
+    def keeps(self, sends: list[PendingSend]) -> bool:
+        """Return whether `add` would keep all of `sends` until `finish`, and so send nothing."""
+        length = self._length
+        for send in sends:
+            if not self.is_own(send):
+                return False
+            length += _length_of(send.message)
+        room = MAX_REPLIES - len(self._replies)
+        return self.event_id is not None and len(sends) <= room and length <= MAX_REPLIES_LENGTH
+
     def _add_send(self, send: PendingSend) -> None:
         if self.is_own(send):
             self._add_reply(send.message)
@@ -181,8 +191,7 @@ class Replies:
         return True
 
     def _add_reply(self, reply: dict[str, Any]) -> None:
-        carried = reply.get("text") or reply.get("bytes") or reply.get("content")
-        length = len(carried) if isinstance(carried, (str, bytes)) else 0
+        length = _length_of(reply)
         if len(self._replies) >= MAX_REPLIES or self._length + length > MAX_REPLIES_LENGTH:
             self.flush()
         self._replies.append(reply)
@@ -290,6 +299,11 @@ class Replies:
                     return False
             time.sleep(interval)
             interval = min(interval * 2, MAX_RETRY_INTERVAL)
+
+
+def _length_of(reply: dict[str, Any]) -> int:
+    carried = reply.get("text") or reply.get("bytes") or reply.get("content")
+    return len(carried) if isinstance(carried, (str, bytes)) else 0
 
 
 def tell_running(late: list[Replies]) -> None:

@@ -277,7 +277,10 @@ class Worker:
             replies.requeue(dict(rest.message.content))
             replies.finish()
             return
-        consumer_id, self.consumer_id = self.consumer_id, loop.new_consumer_id()
+        spare = loop.new_consumer_id()
+        consumer_id, self.consumer_id = self.channel_layer.split(self.consumer_id, spare)
+        if replies.consumer_id is not None:
+            replies.consumer_id = consumer_id
         self._handed_over = loop.take_over(consumer_id, replies, rest, consume_all)
 
     def _gives_up(self) -> bool:

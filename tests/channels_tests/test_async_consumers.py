@@ -472,7 +472,7 @@ class StopTests(AsyncCase):
     def test_one_that_ends_in_time_is_answered(self):
         async def consumer(message):
             self.seen.append(1)
-            while not self.group.loop._stopping:
+            while not self.group.loop.is_stopping:
                 await asyncio.sleep(0.01)
             message.reply_channel.send({"text": "in time"})
 

@@ -6,6 +6,7 @@ import threading
 import unittest
 
 from django.channels import Channel, Group, route
+from django.channels.exceptions import LayerUnavailable
 from django.channels.worker import WorkerGroup
 
 from .support.waiting import TIMEOUT, wait_until
@@ -25,11 +26,12 @@ class AsyncLayerTests:
         self.gates = []
         self.seen = []
 
-    def start(self, consumer, **options):
+    def start(self, consumer, start=True, **options):
         layer = self.make_layer()
         layer.routing = [route("websocket.receive", consumer)]
         group = WorkerGroup(layer, **dict({"threads": 2}, **options))
-        group.start()
+        if start:
+            group.start()
         self.addCleanup(group.stop, TIMEOUT)
         return group
 
@@ -101,6 +103,57 @@ class AsyncLayerTests:
         self.assertEqual(self.layer.receive_many(["elsewhere"])[1], {"a": 1})
         self.assertEqual(self.seen, [["gateway.async!99"]])
 
+    def test_an_answer_waits_until_the_layer_can_be_reached(self):
+        async def consumer(message):
+            await self.wait()
+            message.reply_channel.send({"text": "late"})
+
+        layer = self.start(consumer).channel_layer
+        client = self.send(1)
+        wait_until(lambda: self.seen, "the consumer to wait")
+        failures = []
+
+        def failing(call):
+            def fail(*args):
+                if len(failures) == 3:
+                    return call(*args)
+                failures.append(args)
+                raise LayerUnavailable("It does not answer.")
+
+            return fail
+
+        for name in ("acknowledge", "acknowledge_all"):
+            setattr(layer, name, failing(getattr(layer, name)))
+        self.open()
+        self.assertEqual(self.answers(client)[-1]["replies"], [{"text": "late"}])
+        wait_until(lambda: not self.held(), "the claim to end")
+        self.assertEqual(len(failures), 3)
+
+    def test_an_answer_makes_room_for_the_message_that_it_brings(self):
+        async def consumer(message):
+            self.seen.append(message["text"])
+
+        group = self.start(consumer, async_concurrency=1, threads=1)
+        layer = group.channel_layer
+        next_one = []
+
+        def followed(call):
+            def answer(names):
+                call(names)
+                if not next_one:
+                    next_one.append(self.send(2))
+                    wait_until(lambda: self.seen == ["1", "2"], "the next message to be handled")
+
+            return answer
+
+        for name in ("acknowledge", "acknowledge_all"):
+            setattr(layer, name, followed(getattr(layer, name)))
+        self.assertEqual(self.answers(self.send(1))[-1]["ack"], 1)
+        wait_until(lambda: next_one, "the first to be acknowledged")
+        self.assertEqual(self.answers(next_one[0])[-1]["ack"], 2)
+        self.assertFalse(layer.counters.values().get("async_waits"))
+        wait_until(lambda: not group.loop.places.used, "the places to be given back")
+
     def test_a_worker_that_stops_leaves_what_waits_for_a_place_to_others(self):
         async def consumer(message):
             await self.wait()
@@ -116,7 +169,7 @@ class AsyncLayerTests:
         for number, client in ((1, first), (2, second)):
             self.assertEqual(self.answers(client)[-1], {"ack": number})
         stopping.join(TIMEOUT)
-        wait_until(lambda: not other.loop.places.taken, "the place to be given back")
+        wait_until(lambda: not other.loop.places.used, "the place to be given back")
 
 
 class SQLiteTests(AsyncLayerTests, SQLiteCase, unittest.TestCase):

@@ -296,6 +296,21 @@ class BaseChannelLayer(ABC):
     def acknowledge(self, consumer: str) -> None:
         """Acknowledge what `consumer` holds: it has been handled. Without a message, do nothing."""
 
+    def acknowledge_all(self, consumers: Sequence[str]) -> None:
+        """Do as `acknowledge` for each of `consumers`, in one step if the layer can."""
+        for consumer in consumers:
+            self.acknowledge(consumer)
+
+    #: Whether `finish` keeps the reply, and neither waits nor raises LayerUnavailable.
+    keeps_answers = False
+
+    def split(self, consumer: str, spare: str) -> tuple[str, str]:
+        """
+        Go on to claim while what `consumer` holds is still handled. Return two ids: that which holds it now,
+        and that for the next claims. They are the two that are given, in either order; `spare` holds nothing.
+        """
+        return consumer, spare
+
     def finish(self, consumer: str, channel: str, message: Message) -> None:
         """
         `deliver` the last reply to what `consumer` holds.

@@ -220,6 +220,18 @@ class EngineLayer(BaseChannelLayer):
         self._bury_again(consumer)
         self.store.acknowledge(consumer)
 
+    def acknowledge_all(self, consumers: Sequence[str]) -> None:
+        for consumer in consumers:
+            self._bury_again(consumer)
+        self.store.acknowledge_all(consumers)
+
+    @property
+    def keeps_answers(self) -> bool:  # type: ignore[override]
+        return self.store.keeps_answers
+
+    def split(self, consumer: str, spare: str) -> tuple[str, str]:
+        return self.store.split(consumer, spare)
+
     def finish(self, consumer: str, channel: str, message: Message) -> None:
         if not self.store.finish(consumer, channel, self.store.encode(channel, message)):
             raise self.channel_full(channel)

@@ -189,6 +189,18 @@ class Store(ABC):
     def acknowledge(self, consumer: str) -> None:
         """Forget what `consumer` holds, after sending its buffered replies."""
 
+    def acknowledge_all(self, consumers: Sequence[str]) -> None:
+        """Do as `acknowledge` for each of `consumers`. It may happen for some of them only."""
+        for consumer in consumers:
+            self.acknowledge(consumer)
+
+    #: Whether `finish` keeps the reply, and neither waits nor raises LayerUnavailable.
+    keeps_answers = False
+
+    def split(self, consumer: str, spare: str) -> tuple[str, str]:
+        """As `BaseChannelLayer.split`: no entry is acknowledged by it."""
+        return consumer, spare
+
     @abstractmethod
     def requeue(self, consumer: str) -> None:
         """Put what `consumer` holds back at the head of its channel, with a new expiry."""

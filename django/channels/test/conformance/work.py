@@ -45,6 +45,22 @@ class AcknowledgementTests(LayerCase):
         self.assertEqual(self.claim("consumer-b")["number"], 1)
         self.assertEqual(self.claim("consumer-b")["number"], 2)
 
+    def test_a_consumer_claims_on_while_another_id_holds_what_it_had(self) -> None:
+        self.need("acknowledgement")
+        for number in (1, 2, 3):
+            self.layer.send("test.claim", {"number": number})
+        self.claim("consumer-a")
+        holding, claiming = self.layer.split("consumer-a", "consumer-b")
+        self.assertEqual({holding, claiming}, {"consumer-a", "consumer-b"})
+        self.assertEqual(self.claim(claiming)["number"], 2)
+        self.layer.requeue(holding)
+        self.assertEqual(self.claim("consumer-c")["number"], 1)
+        self.assertEqual(self.claim(claiming)["number"], 3)
+        self.layer.acknowledge_all([holding, claiming, "consumer-c"])
+        for consumer in (holding, claiming, "consumer-c"):
+            self.layer.requeue(consumer)
+        self.assertNothing("test.claim")
+
     def claim(self, consumer: str) -> Any:
         return self.until(lambda: self.layer.claim(consumer, ["test.claim"], block=True)[1])
 
