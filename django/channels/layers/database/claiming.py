@@ -180,11 +180,16 @@ class Claiming(Sending):
         self._settle_unsure(consumer)
         if consumer in self._seen:
             self.write("acknowledge", {"consumer": consumer, "turn": self._turns[consumer]})
-            self._seen.pop(consumer, None)
+            self.forget(consumer)
+
+    def forget(self, consumer: str) -> None:
+        super().forget(consumer)
+        self._turns.pop(consumer, None)
 
     def requeue(self, consumer: str) -> None:
         self._settle_unsure(consumer)
-        if self._seen.pop(consumer, None) is not None:
+        if consumer in self._seen:
+            self.forget(consumer)
             self._unsure.add(consumer)  # until the database has confirmed it
             self._settle_unsure(consumer)
 
@@ -193,7 +198,7 @@ class Claiming(Sending):
         if consumer in self._unsure:
             self.transaction(lambda connection: self.settle(connection, consumer))
             self._unsure.discard(consumer)
-            self._seen.pop(consumer, None)
+            self.forget(consumer)
 
     def settle(self, connection: Connection, consumer: str) -> None:
         # The earlier call may be on its way yet. It must find a later turn.

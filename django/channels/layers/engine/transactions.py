@@ -44,9 +44,8 @@ class TransactionStore(RecordStore):
         """Set up what belongs to one process."""
         self.waiters = Waiters()
         self._local = threading.local()
-        self._seen: dict[
-            str, Any
-        ] = {}  # consumer to the id of the entry that its last claim returned
+        #: Consumer to the id of the entry that its last claim returned, until it is acknowledged.
+        self._seen: dict[str, Any] = {}
         self._turn = 0
         self._subscribers: dict[str, Callable[[], None]] = {}
         self._poller: threading.Thread | None = None
@@ -121,7 +120,10 @@ class TransactionStore(RecordStore):
         self._local.version = self.waiters.version
         turned = self._turned(channels)
         entry: Entry | None = self.transaction(work)
-        self._seen[consumer] = entry and entry.id
+        if entry is None:
+            self.forget(consumer)
+        else:
+            self._seen[consumer] = entry.id
         return entry
 
     def _turned(self, channels: Sequence[str]) -> Sequence[str]:
@@ -136,11 +138,16 @@ class TransactionStore(RecordStore):
         if entry is not None and entry.id != self._seen.get(consumer):
             self.put_first(tx, entry)
 
+    def forget(self, consumer: str) -> None:
+        """Forget what `consumer` has claimed here, so that nothing grows with the consumers of the past."""
+        self._seen.pop(consumer, None)
+
     def acknowledge(self, consumer: str) -> None:
         self.transaction(lambda tx: self.settle(tx, consumer))
+        self.forget(consumer)
 
     def requeue(self, consumer: str) -> None:
-        self._seen.pop(consumer, None)  # as if it had never been seen
+        self.forget(consumer)  # as if it had never been seen
         self.transaction(lambda tx: self.settle(tx, consumer))
 
     def dead_letter(self, consumer: str | None, entry: Entry, reason: str) -> int:
@@ -157,7 +164,7 @@ class TransactionStore(RecordStore):
 
         dropped: int = self.transaction(work)
         if consumer is not None:
-            self._seen.pop(consumer, None)
+            self.forget(consumer)
         return dropped
 
     def wait(self, consumer: str | None, channels: Sequence[str], seconds: float) -> bool:
