@@ -1,10 +1,12 @@
 """What the frames of all sockets of a gateway may take: reading pauses, and goes on."""
 
 import asyncio
+import functools
 import unittest
+from unittest import mock
 
 from django.channels import protocol
-from django.channels.gateway.frames import FrameRoom
+from django.channels.gateway.frames import FrameQueue, FrameRoom
 from django.channels.gateway.websocket import MIN_UNREAD_WEIGHT, WebSocket
 from django.channels.layers.memory import MemoryChannelLayer
 
@@ -60,6 +62,29 @@ class RoomTests(unittest.TestCase):
         self.room.call_when_free(lambda: called.append("socket"))
         self.other.give(200)
         self.assertEqual(called, ["socket"])
+
+    def test_who_has_left_is_not_called(self):
+        called = []
+        self.room.take(700)
+        for name in ("left", "waits"):
+            callback = functools.partial(called.append, name)
+            self.room.call_when_free(callback)
+            if name == "left":
+                left = callback
+        self.room.forget(left)
+        self.room.give(700)
+        self.assertEqual(called, ["waits"])
+
+    def test_who_leaves_after_the_call_lets_another_have_the_room(self):
+        called = []
+        first, second = (functools.partial(called.append, name) for name in ("first", "second"))
+        self.room.take(700)
+        for callback in (first, second):
+            self.room.call_when_free(callback)
+        self.room.give(200)
+        self.assertEqual(called, ["first"])
+        self.room.forget(first, is_leaving=True)
+        self.assertEqual(called, ["first", "second"])
 
 
 class SocketTests(unittest.TestCase):
@@ -213,5 +238,41 @@ class GatewayTests(unittest.TestCase):
             for each in visits:
                 each.cancel()
             await asyncio.wait(visits)
+
+        asyncio.run(asyncio.wait_for(main(), TIMEOUT))
+
+    def test_nothing_is_left_of_a_socket_that_ends_while_its_reading_is_paused(self):
+        async def main():
+            visits = [asyncio.ensure_future(self.visit(number)) for number in range(2)]
+            for _ in visits:
+                await self.serve("websocket.connect", {"accept": True})
+            await self.settled()
+            connections = list(self.layer.gateway.connections.values())
+            rooms = {each.state._frames.room for each in connections} | {self.layer.gateway.frames}
+            self.assertTrue(any(each._paused for each in connections))
+            self.assertTrue(any(room._waiters for room in rooms))
+            for each in visits:
+                each.cancel()
+            await asyncio.wait(visits)
+            self.assertEqual([each._paused for each in connections], [None, None])
+            self.assertEqual([room._waiters for room in rooms if room._waiters], [])
+
+        asyncio.run(asyncio.wait_for(main(), TIMEOUT))
+
+    def test_a_socket_that_reads_again_does_not_count_as_paused(self):
+        async def main():
+            visit = asyncio.ensure_future(self.visit(0))
+            await self.serve("websocket.connect", {"accept": True})
+            await self.settled()
+            (connection,) = self.layer.gateway.connections.values()
+            self.assertIsNotNone(connection._paused)
+            before = len(self.read)
+            with mock.patch.object(FrameQueue, "has_room", True):
+                connection._look_again()
+                while len(self.read) == before:
+                    await asyncio.sleep(0)
+                self.assertIsNone(connection._paused)
+                visit.cancel()
+                await asyncio.wait([visit])
 
         asyncio.run(asyncio.wait_for(main(), TIMEOUT))

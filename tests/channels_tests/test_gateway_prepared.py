@@ -275,10 +275,10 @@ class WebSocketsSansIOProtocol:
         type(self.conn.state).OPEN = self.conn.state
         self.close_sent = self.disconnected = False
         self.handshake_complete = True
-        self.sent = []
+        self.queue = []
 
     async def send(self, event):
-        self.sent.append(event)
+        self.queue.append(event)
 
 
 WebSocketsSansIOProtocol.__module__ = "uvicorn.protocols.websockets.websockets_sansio_impl"
@@ -301,6 +301,21 @@ class RecognitionTests(unittest.TestCase):
         self.assertIsNone(direct_writer(WebSocketsSansIOProtocol().send))
         del self.uvicorn.__version__
         self.assertIsNone(direct_writer(WebSocketsSansIOProtocol().send))
+
+    def test_a_send_that_does_something_unknown(self):
+        async def send(self, event):
+            self.bytes_written = len(event["text"])
+
+        async def send_in_a_function(self, event):
+            def count():
+                self.bytes_written = len(event["text"])
+
+            count()
+
+        for each in (send, send_in_a_function):
+            with mock.patch.object(WebSocketsSansIOProtocol, "send", each):
+                self.assertIsNone(direct_writer(WebSocketsSansIOProtocol().send))
+        self.assertIsNotNone(direct_writer(WebSocketsSansIOProtocol().send))
 
     def test_a_known_server(self):
         server = WebSocketsSansIOProtocol()
@@ -418,16 +433,31 @@ class FrameTests(unittest.TestCase):
         self.assertFalse(UvicornWriter(WebSocketsSansIOProtocol()).write(frame))
 
 
+def begin_at_once(loop, coroutine, **options):
+    """Make a task as `asyncio.eager_task_factory` does, which Python has since 3.12."""
+    try:
+        future = coroutine.send(None)
+    except StopIteration as end:
+        done = loop.create_future()
+        done.set_result(end.value)
+        return done
+
+    async def go_on():
+        await sockets.Suspended(coroutine, future)
+
+    return asyncio.Task(go_on(), loop=loop)
+
+
 class WritingTests(unittest.TestCase):
     """A `send` that is stepped where the event comes from, and that may wait."""
 
-    def run_with(self, scenario, send, limits=None):
+    def run_with(self, scenario, send, limits=None, steps=True):
         async def main():
             layer = MemoryChannelLayer(threads=0)
             layer.alias, layer.routing, layer.gateway_options = "test", [], limits or {}
             gateway = Gateway(layer)
             state = WebSocket(gateway.name + "1", "/x")
-            with mock.patch.object(sockets, "takes_at_once", lambda send: True):
+            with mock.patch.object(sockets, "takes_at_once", lambda send: steps):
                 client = SocketConnection(gateway, state, send)
             client.perform(state.connect({}))
             client.perform(state.reply(protocol.ack(0, [{"accept": True}])))
@@ -470,6 +500,29 @@ class WritingTests(unittest.TestCase):
                 self.assertEqual(client.state._unread, [0, 0])
 
             self.run_with(scenario, send)
+
+    def test_an_eager_task_factory_changes_nothing(self):
+        for steps in (True, False):
+            events = []
+
+            async def send(event, events=events):
+                events.append(event.get("text") or event["type"])
+
+            async def scenario(client, events=events):
+                client.gateway.loop.set_task_factory(begin_at_once)
+                for text in ("one", "two"):
+                    client.perform(client.state.reply({"text": text}))
+                    for _ in range(3):
+                        await asyncio.sleep(0)
+                client.perform(client.state.reply({"close": True}))
+                for _ in range(3):
+                    await asyncio.sleep(0)
+                client.gateway.loop.set_task_factory(None)
+                self.assertEqual(events[-3:], ["one", "two", "websocket.close"])
+                self.assertIsNone(client.writer)
+                self.assertEqual(client.state._unread, [0, 0])
+
+            self.run_with(scenario, send, steps=steps)
 
     def test_a_server_that_waits_still_bounds_what_waits(self):
         async def send(event):

@@ -171,11 +171,21 @@ class Connection:
         """Wait until the state wants more from the client. Meanwhile, the server must not read either."""
         if self.state.reading or self._finished:
             return
-        with getattr(self._send, "paused_reading", nullcontext)():
-            while not self.state.reading and not self._finished:
-                self._paused = self.gateway.loop.create_future()
-                self.state.call_when_free(self._look_again)
-                await self._paused
+        state = self.state
+        try:
+            with getattr(self._send, "paused_reading", nullcontext)():
+                while not state.reading and not self._finished:
+                    self._paused = self.gateway.loop.create_future()
+                    state.call_when_free(self._look_again)
+                    await self._paused
+        except BaseException:
+            # Cancelled, or the transport is gone. The room that it was woken for is another's now.
+            state.waits_no_more(self._look_again, is_leaving=True)
+            raise
+        else:
+            state.waits_no_more(self._look_again)
+        finally:
+            self._paused = None
 
     def _look_again(self) -> None:
         """Let the reader look whether it may read. There may be room that others took."""

@@ -91,6 +91,17 @@ class FrameRoom:
                 room._waiters[callback] = None
             room = room.outer
 
+    def forget(self, callback: Callable[[], Any], is_leaving: bool = False) -> None:
+        """
+        Don't call `callback`, which may have been called already. With `is_leaving`, it takes nothing of the
+        room that it was called for, so others are called in its place.
+        """
+        self._waiters.pop(callback, None)
+        if is_leaving and self._waiters:
+            self._call_waiters()
+        if self.outer is not None:
+            self.outer.forget(callback, is_leaving)
+
     def _call_waiters(self) -> None:
         # Not all at once, because each of them may add a frame.
         number = (self.limit - self.used) // MAX_FRAME + 1 if self.used < self.limit else 0

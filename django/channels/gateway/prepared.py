@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import struct
 import sys
+from functools import lru_cache
+from types import CodeType
 from typing import Any
 
 from .daphne import SocketSend
@@ -36,6 +38,22 @@ _PLAIN = ("WebSocketsSansIOProtocol", "WSProtocol")
 
 #: The first part of the versions that are known. Another one may keep other books about what it sends.
 _VERSIONS = {"uvicorn": ("0",), "daphne": ("3", "4")}
+
+#: All names that `send` of those two uses, in uvicorn 0.22 to 0.54. One that uses another name does something
+#: that isn't known here: count what it sends, or write in another way.
+_NAMES = frozenset(
+    """
+    AcceptConnection ClientDisconnected CloseConnection FORBIDDEN HTTPStatus Headers InvalidState
+    LocalProtocolError Message PerMessageDeflate RejectConnection RejectData Response RuntimeError
+    STATUS_PHRASES WebSocketAcceptEvent WebSocketCloseEvent WebSocketResponseBodyEvent
+    WebSocketResponseStartEvent WebSocketSendEvent append call_later cast close close_sent close_timeout
+    close_timer config conn data_to_send decode default_headers disconnected email encode events formatdate
+    get get_client_addr get_path_with_query_string handshake_complete headers info initial_response
+    is_closing join len list logger loop lower put_nowait queue read_paused reject response
+    response_started resume_reading scope send send_binary send_close send_response send_text setdefault
+    start_keepalive str transport typing update utils wait writable write ws_per_message_deflate wsproto
+    """.split()
+)
 
 #: Daphne's classes of a socket and of the server.
 _DAPHNE = [("daphne.ws_protocol", "WebSocketProtocol"), ("daphne.server", "Server")]
@@ -181,6 +199,13 @@ def _is_known(package: str) -> bool:
     return version.partition(".")[0] in _VERSIONS[package]
 
 
+@lru_cache(maxsize=16)
+def _uses_only_known_names(code: CodeType) -> bool:
+    """Return whether a function of this code, and those in it, use no other names than _NAMES."""
+    inner = [each for each in code.co_consts if isinstance(each, CodeType)]
+    return _NAMES.issuperset(code.co_names) and all(map(_uses_only_known_names, inner))
+
+
 def _method_of(send: Any) -> tuple[Any, str]:
     """Return uvicorn's protocol whose `send` this is, and the name of its class. Or (None, "")."""
     protocol = getattr(send, "__self__", None)
@@ -220,6 +245,7 @@ def direct_writer(send: Any) -> UvicornWriter | DaphneWriter | None:
         if (
             name not in _PLAIN
             or not _is_known("uvicorn")
+            or not _uses_only_known_names(send.__func__.__code__)
             or not all(hasattr(protocol, each) for each in _ATTRIBUTES)
         ):
             return None

@@ -260,7 +260,10 @@ class SocketConnection(Connection):
 
     def _continue(self, suspended: Any = None, event: Any = None, note: Any = None) -> None:
         """Have a task write what waits, after an event that the server has not taken yet."""
-        self.writer = self.gateway.loop.create_task(self._write_on(suspended, event, note))
+        # Not by the loop's task factory. An eager one would run it now, and it might end before `writer` is
+        # set, which would then never be None again.
+        rest = self._write_on(suspended, event, note)
+        self.writer = asyncio.Task(rest, loop=self.gateway.loop)
 
     async def _write_on(self, suspended: Any, event: Any, note: Any) -> None:
         try:

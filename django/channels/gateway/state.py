@@ -73,6 +73,9 @@ class ConnectionState:
     def call_when_free(self, callback: Callable[[], Any]) -> None:
         """Call `callback()` when there may be room that other connections take now."""
 
+    def waits_no_more(self, callback: Callable[[], Any], is_leaving: bool = False) -> None:
+        """Forget a callback of `call_when_free`. With `is_leaving`, others may have the room at once."""
+
     def release(self) -> None:
         """Give back what the connection takes of the room that it shares: its gateway forgets it."""
 
