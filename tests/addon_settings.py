@@ -33,6 +33,8 @@ INSTALLED_APPS = [
     "channels_tests",
 ]
 SITE_ID = 1
+# The tests set CHANNEL_LAYERS themselves.
+SILENCED_SYSTEM_CHECKS = ["channels.W013"]
 
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",

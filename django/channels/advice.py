@@ -29,31 +29,32 @@ _unrouted, _unserved = RateLimitByKey(INTERVAL), RateLimitByKey(INTERVAL)
 
 def advise(layer: BaseChannelLayer, name: str, is_channel: bool) -> None:
     """Warn if a message that a site sends to the channel or group `name` would be lost."""
-    if "!" in name or "?" in name or is_test():
+    if "!" in name or "?" in name:
         return
-    if not layer.crosses_processes and not layer.is_served:
-        suppressed = _unserved.allow(name)
-        if suppressed is not None:
-            logger.warning(
-                "A message to %s was sent in a process without a server: the channel layer %s lives in one "
-                "process, so no consumer and no client gets it (and %d before it, since the last line). Use "
-                "a layer that crosses processes, such as the BACKEND %r.",
-                name,
-                layer,
-                suppressed,
-                DATABASE,
-            )
-    elif is_channel and not _is_routed(layer, name):
-        suppressed = _unrouted.allow(name)
-        if suppressed is not None:
-            logger.warning(
-                "A message was sent to the channel %s, which no route takes, so no worker consumes it (and "
-                "%d before it, since the last line). Add route(%r, consumer) to the ROUTING of the layer %s.",
-                name,
-                suppressed,
-                name,
-                layer.alias,
-            )
+    is_lost = not layer.crosses_processes and not layer.is_served
+    if not is_lost and (not is_channel or _is_routed(layer, name)) or is_test():
+        return
+    if is_lost:
+        _unserved.log(
+            name,
+            logger.warning,
+            "A message to %s was sent in a process without a server: the channel layer %s lives in one "
+            "process, so no consumer and no client gets it. Use a layer that crosses processes, such as "
+            "the BACKEND %r.",
+            name,
+            layer,
+            DATABASE,
+        )
+    else:
+        _unrouted.log(
+            name,
+            logger.warning,
+            "A message was sent to the channel %s, which no route takes, so no worker consumes it. Add "
+            "route(%r, consumer) to the ROUTING of the layer %s.",
+            name,
+            name,
+            layer.alias,
+        )
 
 
 def is_test() -> bool:

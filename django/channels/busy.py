@@ -99,17 +99,16 @@ class BusyWatch:
         stack = traceback.format_stack(frame)[-MOST_FRAMES:] if frame is not None else []
         if worker.running is not running:
             return  # it has ended, so the stack is that of something else
-        suppressed = self._slow.allow(name)
-        if suppressed is None:
-            return
         lines = "".join(stack).rstrip().split("\n")
-        logger.warning(
-            "The consumer %s has handled a message on %s for %.1f s, and holds a thread (and %d others, "
-            "since the last line). CHANNEL_SLOW_CONSUMER is %g s. It is here now:\n%s",
+        self._slow.log(
             name,
-            running.channel,
+            logger.warning,
+            "The consumer %s has run for %.1f s on a message of the channel %s, longer than "
+            "CHANNEL_SLOW_CONSUMER (%g s). Its worker thread handles no other message meanwhile. Its stack "
+            "is now:\n%s",
+            name,
             now - running.since,
-            suppressed,
+            running.channel,
             slow_consumer() or 0,
             "\n".join("    " + visible(line) for line in lines),
         )
@@ -117,16 +116,16 @@ class BusyWatch:
     def _log_all_busy(self, busy: list[Running], now: float) -> None:
         from .consume import consumer_name
 
-        if self._all_busy.allow() is None:
-            return
         longest = sorted(busy, key=lambda each: each.since)[:MOST_NAMED]
         layer = self._workers[0].channel_layer
         more = "manage.py runworker --threads"
         if not layer.crosses_processes:
             more = "CONFIG = {'threads': …} of the layer %s" % layer.alias
-        logger.warning(
-            "All %d worker threads of process %d have been busy for %.0f s, and other messages wait. The "
-            "longest run: %s. Get more threads by %s, or make these consumers async def.",
+        self._all_busy.log(
+            logger.warning,
+            "All %d worker threads of process %d have been busy for %.0f s, and other messages wait for one. "
+            "The consumers that run longest: %s. For more threads, use %s. Or write these consumers as "
+            "async def.",
             len(busy),
             os.getpid(),
             now - (self._busy_since or now),

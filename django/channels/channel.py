@@ -174,15 +174,13 @@ class _Target:
 def report_failed_send(target: _Target, error: Exception, number: int = 1) -> None:
     """Log that `number` messages, to `target` among others, were lost by `error`, and count them."""
     target.channel_layer.count("sends_dropped", number)
-    suppressed = _failed_sends.allow()
-    if suppressed is not None:
-        logger.error(
-            "A message to %s was not sent, and is lost: %s: %s (and %d before it, since the last line).",
-            target.name,
-            type(error).__name__,
-            shown(error),
-            suppressed,
-        )
+    _failed_sends.log(
+        logger.error,
+        "A message to %s was not sent, and is lost: %s: %s.",
+        target.name,
+        type(error).__name__,
+        shown(error),
+    )
 
 
 class Channel(_Target):

@@ -281,15 +281,13 @@ def _check_origin(message: Message, consumer: Consumer) -> None:
     """
     if origin_allowed(message, consumer):
         return
-    suppressed = _refused_origins.allow()
-    if suppressed is not None:
-        logger.warning(
-            "WebSocket %s denied: its Origin %s is %s (and %d before it, since the last line).",
-            shown(message.get("path")),
-            shown(origin_text(message)),
-            _why_refused(message, consumer),
-            suppressed,
-        )
+    _refused_origins.log(
+        logger.warning,
+        "WebSocket %s denied: its Origin %s is %s.",
+        shown(message.get("path")),
+        shown(origin_text(message)),
+        _why_refused(message, consumer),
+    )
     raise DenyConnection("Origin refused.")
 
 
@@ -328,12 +326,9 @@ def log_failure(consumer: Consumer, error: BaseException | None) -> None:
             "Error processing message with consumer %s:", consumer_name(consumer), exc_info=error
         )
         return
-    suppressed = _bad_frames.allow()
-    if suppressed is not None:
-        logger.warning(
-            "A client of %s sent a bad frame, and its socket is closed: %s (and %d before it, since the last "
-            "line)",
-            consumer_name(consumer),
-            shown(error),
-            suppressed,
-        )
+    _bad_frames.log(
+        logger.warning,
+        "A client of %s sent a bad frame, and its socket is closed: %s.",
+        consumer_name(consumer),
+        shown(error).rstrip("."),
+    )

@@ -24,10 +24,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, Coroutine, NamedTuple
 
 from .acknowledging import Acknowledger
-from .consume import CANCELLED, HANDLED, call_afterwards, continue_consumer
+from .consume import CANCELLED, HANDLED, call_afterwards, consumer_name, continue_consumer
 from .continued import CURRENT, Continued
 from .coroutines import call_blocking_with, call_with
 from .late import LateEvents
+from .log import RateLimitByKey
+from .pages import see
 from .places import ASYNC_CONCURRENCY, Places
 from .signals import release_connections
 from .site_threads import SITE_THREADS, SiteThreads
@@ -104,6 +106,7 @@ class ConsumerLoop:
         self._events: dict[Continued, None] = {}
         self._streams = 0  # that were handed over and have not ended
         self._late = LateEvents(self._calls)
+        self._cancelled = RateLimitByKey(60.0)
         self._abandoned = 0  # consumers that were cancelled at the end
         self.spare_ids: deque[str] = deque()
         self.is_stopping = False
@@ -226,7 +229,7 @@ class ConsumerLoop:
         is_handled = False
         try:
             result = await continue_consumer(event, rest)
-            await self._end_tasks(event)
+            await self._end_tasks(event, rest)
             if event.is_consumer and result.rest is None and not event.replies.has_more_frames:
                 self.places.leave()
                 event.has_left = True
@@ -297,7 +300,23 @@ class ConsumerLoop:
             release_connections()
         return None
 
-    async def _end_tasks(self, event: Continued) -> None:
+    def _log_cancelled(self, event: Continued, rest: Rest, number: int) -> None:
+        """Log that tasks outlived the consumer that has started them. One of Channels 4 lives on for them."""
+        if not event.is_consumer or event.stops:
+            return
+        name = consumer_name(rest.consumer)
+        self._cancelled.log(
+            name,
+            logger.warning,
+            "The consumer %s has ended and left %d tasks of asyncio.create_task, which are cancelled: a "
+            "consumer handles one message, and its tasks end with it. Await them, or send a message to a "
+            "channel whose consumer does the work. %s",
+            name,
+            number,
+            see("topics/channels/async"),
+        )
+
+    async def _end_tasks(self, event: Continued, rest: Rest) -> None:
         """End the tasks that the event has started: each gets a moment."""
         if len(event.tasks) <= 1:
             return  # there is only the one that runs here
@@ -308,6 +327,7 @@ class ConsumerLoop:
             if not tasks:
                 return
             if cancels:
+                self._log_cancelled(event, rest, len(tasks))
                 for each in tasks:
                     each.cancel()
             await asyncio.wait(tasks, timeout=TASKS_TIMEOUT)

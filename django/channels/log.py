@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 import django
 from django.core.management.color import color_style
@@ -201,6 +201,23 @@ class RateLimit:
             suppressed, self._suppressed = self._suppressed, 0
             return suppressed
 
+    def log(self, write: Callable[..., None], text: str, *values: Any) -> None:
+        """Log `text % values` by `write`, a method of a logger, unless it must not be logged now."""
+        _write(write, self.allow(), text, values)
+
+
+def _write(
+    write: Callable[..., None], suppressed: int | None, text: str, values: Sequence[Any]
+) -> None:
+    """Log a line, and at its end how many others like it were suppressed. Do nothing if that is None."""
+    if suppressed:
+        text, values = (
+            text + " (And %d more like this since the last such line.)",
+            (*values, suppressed),
+        )
+    if suppressed is not None:
+        write(text, *values)
+
 
 #: Keys whose last lines are remembered. Of more than these, the oldest is forgotten.
 MAX_KEYS = 1000
@@ -225,6 +242,10 @@ class RateLimitByKey:
                     del self._limits[next(iter(self._limits))]
                 limit = self._limits[key] = RateLimit(self._seconds, self._clock)
         return 0 if settings.DEBUG else limit.allow()
+
+    def log(self, key: str, write: Callable[..., None], text: str, *values: Any) -> None:
+        """Do as `RateLimit.log` for a line about `key`."""
+        _write(write, self.allow(key), text, values)
 
     def clear(self) -> None:
         """Forget the lines that were logged. For tests."""

@@ -78,11 +78,9 @@ class Places:
 
     def _note(self) -> None:
         self.layer.count("async_waits")
-        suppressed = self._limit.allow()
-        if suppressed is not None:
-            logger.warning(
-                "%d asynchronous consumers run, and a thread waits with another one: start more workers, or "
-                "raise --async-concurrency. Times since the last line: %d",
-                self.number,
-                suppressed,
-            )
+        self._limit.log(
+            logger.warning,
+            "%d asynchronous consumers run, and a thread waits with another one: start more workers, or "
+            "raise --async-concurrency.",
+            self.number,
+        )

@@ -321,14 +321,12 @@ def deliver_or_log(send: PendingSend) -> bool:
         return True
     except (ChannelFull, LayerUnavailable) as error:
         send.layer.count("sends_dropped")
-        suppressed = _not_sent.setdefault(send.layer, RateLimit()).allow()
-        if suppressed is not None:
-            logger.error(
-                "A consumer's message to the %s %s was not sent: %s Send with immediately=True "
-                "to get this error in the consumer.%s",
-                send.kind,
-                shown(send.name),
-                shown(error),
-                " (Since the last such line: %d more.)" % suppressed if suppressed else "",
-            )
+        _not_sent.setdefault(send.layer, RateLimit()).log(
+            logger.error,
+            "A consumer's message to the %s %s was not sent: %s Send with immediately=True "
+            "to get this error in the consumer.",
+            send.kind,
+            shown(send.name),
+            shown(error),
+        )
         return False

@@ -90,14 +90,12 @@ _refused = RateLimit()
 def log_refused(message: Message, reason: str) -> None:
     """Count a stream that is answered with 503. Log a line, at most one a second."""
     message.channel_layer.count("streams_refused")
-    suppressed = _refused.allow()
-    if suppressed is not None:
-        logger.warning(
-            "The stream %s was answered with 503, because %s. Others since the last line: %d",
-            shown(message.get("path")),
-            reason,
-            suppressed,
-        )
+    _refused.log(
+        logger.warning,
+        "The stream %s was answered with 503, because %s.",
+        shown(message.get("path")),
+        reason,
+    )
 
 
 class AsyncStream:

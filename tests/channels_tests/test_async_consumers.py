@@ -102,6 +102,26 @@ class FunctionTests(AsyncCase):
             self.assertEqual(self.next(client)["replies"], [{"text": "done"}])
         wait_until(lambda: len(self.layer._unacknowledged) <= 1, "the claims to end")
 
+    def test_tasks_that_outlive_their_consumer_are_cancelled_with_a_line(self):
+        async def ticks():
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                self.seen.append("cancelled")
+                raise
+
+        async def consumer(message):
+            self.task = asyncio.ensure_future(ticks())
+            message.reply_channel.send({"accept": True})
+
+        self.start(route("websocket.connect", consumer))
+        with self.assertLogs("django.channels.worker", "WARNING") as logged:
+            self.assertEqual(self.next(self.send("websocket.connect"))["ack"], 7)
+        self.assertEqual(self.seen, ["cancelled"])
+        (line,) = logged.output
+        for word in ("consumer has ended", "1 tasks", "create_task", "Await them", "async.txt"):
+            self.assertIn(word, line)
+
     def test_it_ends_as_its_exception_asks(self):
         async def denies(message):
             message.reply_channel.send({"accept": True})

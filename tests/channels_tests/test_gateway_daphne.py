@@ -7,6 +7,7 @@ from unittest import mock
 
 from django.channels.gateway.application import Gateway
 from django.channels.gateway.daphne import correct_scope, with_flow_control
+from django.channels.gateway.handshake import ACCEPT_TIMEOUT
 from django.test import SimpleTestCase, override_settings
 
 
@@ -70,6 +71,24 @@ class Socket:
     def __init__(self, transport, client_scheme=None):
         self.transport = transport
         self.client_scheme = client_scheme
+
+
+class HandshakeTests(SimpleTestCase):
+    def waits(self, seconds):
+        """Return how long Daphne waits for a handshake, after one, if its option says `seconds`."""
+        server = Server()
+        server.websocket_connect_timeout = seconds
+        send = functools.partial(server.handle_reply, Socket(Transport()))
+        correct_scope({"type": "websocket"}, send)
+        return server.websocket_connect_timeout
+
+    def test_daphne_waits_as_long_as_the_gateway(self):
+        for default in (5, 20):  # of its command, and of its Server
+            self.assertGreater(self.waits(default), ACCEPT_TIMEOUT)
+
+    def test_an_option_of_daphne_counts(self):
+        for seconds in (1, 6, 60):
+            self.assertEqual(self.waits(seconds), seconds)
 
 
 class ScopeTests(SimpleTestCase):

@@ -10,7 +10,13 @@ from django.channels.gateway.connection import Connection
 from django.channels.gateway.http import Request
 from django.channels.gateway.state import LOG
 from django.channels.gateway.websocket import WebSocket
-from django.channels.log import ActionLog, LastResort, Reachability, _ServerFormatter
+from django.channels.log import (
+    ActionLog,
+    LastResort,
+    RateLimitByKey,
+    Reachability,
+    _ServerFormatter,
+)
 from django.channels.protocol import ack
 from django.test import SimpleTestCase
 
@@ -142,7 +148,7 @@ class GatewayLineTests(SimpleTestCase):
 
     def lines_of(self, state, actions):
         gateway = mock.Mock()
-        gateway.lines.allow.return_value = 0  # no line was suppressed
+        gateway.lines = RateLimitByKey(0)  # no line is suppressed
         connection = Connection(gateway, state, None)
         with self.assertLogs("django.channels.gateway") as logs:
             connection.perform([action for action in actions if action[0] is LOG])

@@ -117,22 +117,19 @@ class DeliveryTests(WorkerTestCase):
         self.assertTrue(sent[0])
 
     def test_a_line_about_dropped_sends_says_how_many_were_not_logged(self):
-        class RateLimit:
-            answers = [0, None, 5]
-
-            def allow(self):
-                return self.answers.pop(0)
+        def limit():
+            return RateLimit(60, iter([0, 1, 61]).__next__)
 
         layer = MemoryChannelLayer(capacity=1)
         layer.deliver("other", {})
         send = PendingSend(layer, TO_CHANNEL, "other", {})
-        with mock.patch.object(replies, "RateLimit", RateLimit):
+        with mock.patch.object(replies, "RateLimit", limit):
             with self.assertLogs("django.channels.worker", "ERROR") as logs:
                 sent = [replies.deliver_or_log(send) for _ in range(3)]
         self.assertEqual(sent, [False] * 3)
         self.assertEqual(len(logs.output), 2)
         self.assertTrue(logs.output[0].endswith("in the consumer."))
-        self.assertTrue(logs.output[1].endswith("(Since the last such line: 5 more.)"))
+        self.assertTrue(logs.output[1].endswith("(And 1 more like this since the last such line.)"))
 
 
 class OrderTests(WorkerTestCase):

@@ -1,15 +1,19 @@
 """What would be lost in silence is logged: once for each kind, at a limited rate, and at once with DEBUG."""
 
+import glob
 import logging
+import os
+import re
 import threading
 from unittest import mock
 
+from django import channels
 from django.channels import Channel, Group, advice, busy, route
 from django.channels.asgi import channel_layers
 from django.channels.gateway import connection, sockets
 from django.channels.gateway.websocket import WebSocket
 from django.channels.layers.memory import MemoryChannelLayer
-from django.channels.log import RateLimitByKey
+from django.channels.log import RateLimit, RateLimitByKey
 from django.channels.protocol import ack, group_added, lost, session_patch
 from django.channels.worker import WorkerGroup
 from django.test import SimpleTestCase, override_settings
@@ -182,6 +186,21 @@ class SocketTests(SimpleTestCase):
         for word in ("/chat/", "5.1 s", "--websocket_connect_timeout", "30 s"):
             self.assertIn(word, line)
 
+    def test_a_handshake_that_no_worker_has_handled(self):
+        state = WebSocket("gateway.1!a", "/chat/")
+        state.connect({})
+        (line,) = self.lines(state.timeout())
+        for word in ("/chat/", "30 s", "No worker", "manage.py runworker"):
+            self.assertIn(word, line)
+
+    def test_a_connect_consumer_that_neither_accepts_nor_closes(self):
+        state = WebSocket("gateway.1!a", "/chat/")
+        state.connect({})
+        state.reply(ack(state.in_flight, []))
+        (line,) = self.lines(state.timeout())
+        for word in ("/chat/", "30 s", "ended without an answer", '{"accept": True}', "close()"):
+            self.assertIn(word, line)
+
 
 class StuckWorker:
     """What a BusyWatch sees of a worker."""
@@ -211,7 +230,8 @@ class BusyTests(SimpleTestCase):
         (line,) = self.looked(watch, 111, 112)
         for word in ("All 2 worker threads", "test_silence.consumer", "http.request", "for 11.0 s"):
             self.assertIn(word, line)
-        self.assertIn("'threads'", line)
+        for word in ("messages wait for one", "'threads'", "async def"):
+            self.assertIn(word, line)
 
     def test_an_idle_thread_is_enough(self):
         self.assertEqual(self.looked(self.watch(100, None), 111, 200), [])
@@ -243,7 +263,7 @@ class BusyTests(SimpleTestCase):
                     release.set()
                     group.stop()
         (line,) = handler.lines
-        for word in ("waits_for_a_slow_service", "on slow for 0.", "CHANNEL_SLOW_CONSUMER is 0.05"):
+        for word in ("waits_for_a_slow_service", "channel slow", "CHANNEL_SLOW_CONSUMER (0.05 s)"):
             self.assertIn(word, line)
         self.assertIn("release.wait(30)", line)
 
@@ -256,6 +276,28 @@ class BusyTests(SimpleTestCase):
 
 
 class LimitTests(SimpleTestCase):
+    def test_suppressed_lines_are_counted_in_the_same_words_everywhere(self):
+        for kind, key in [(RateLimit, ()), (RateLimitByKey, ("a",))]:
+            limit, logged = kind(60, iter([0, 1, 2, 70]).__next__), []
+
+            def write(text, *values, logged=logged):
+                logged.append(text % values)
+
+            for number in range(4):
+                limit.log(*key, write, "%d happened.", number)
+            self.assertEqual(
+                logged,
+                ["0 happened.", "3 happened. (And 2 more like this since the last such line.)"],
+            )
+
+    def test_no_other_place_words_it(self):
+        folder = os.path.dirname(channels.__file__)
+        for path in glob.glob(os.path.join(folder, "**", "*.py"), recursive=True):
+            with open(path, encoding="utf-8") as stream:
+                words = re.findall(r"[^\n]*%[^\n]*since the last[^\n]*", stream.read())
+            expected = 1 if path.endswith(os.sep + "log.py") else 0
+            self.assertEqual(len(words), expected, "%s: %s" % (path, words))
+
     def test_the_keys_are_bounded(self):
         limit = RateLimitByKey(60)
         for number in range(2000):

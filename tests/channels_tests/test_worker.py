@@ -669,7 +669,7 @@ class SturdinessTests(WorkerTestCase):
                 refuse(1)
         lines = [line for line in logs.output if "denied" in line]
         self.assertEqual(len(lines), 2)
-        self.assertIn("and 4 before it", lines[1])
+        self.assertIn("(And 4 more like this since the last such line.)", lines[1])
 
     @override_settings(ALLOWED_HOSTS=["testserver"])
     def test_a_path_cannot_write_lines_of_its_own_into_the_log(self):

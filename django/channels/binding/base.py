@@ -380,8 +380,7 @@ def no_such_action() -> ValidationError:
 
 def log_refusal(line: str, *values: Any) -> None:
     """Log what a client may not do: at most one line a second, with values of at most 200 characters."""
-    if _refusals.allow() is not None:
-        logger.warning(line, *map(shown, values))
+    _refusals.log(logger.warning, line, *map(shown, values))
 
 
 _refusals = RateLimit()

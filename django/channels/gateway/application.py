@@ -28,6 +28,7 @@ from .backlog import ResponseStore
 from .connection import Connection, ServerSend
 from .daphne import correct_scope, response_lock, with_flow_control
 from .frames import FrameRoom
+from .handshake import ACCEPT_TIMEOUT
 from .http import Request
 from .idle import IdleSockets
 from .limits import check_head, check_request, make_limits
@@ -47,9 +48,6 @@ if TYPE_CHECKING:
     from ..wsgi.in_gateway import WSGIRunner
 
 logger = logging.getLogger("django.channels.gateway")
-
-#: Seconds in which the site has to accept or deny a WebSocket.
-ACCEPT_TIMEOUT = 30.0
 
 #: Seconds that events in flight get when the server shuts down, and between two polls for their end.
 SHUTDOWN_TIMEOUT, SHUTDOWN_POLL_INTERVAL = 10.0, 0.02

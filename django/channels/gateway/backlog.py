@@ -298,13 +298,13 @@ class ResponseStore:
             self._release(piece)
             if error is not None:
                 self._layer.count("responses_not_stored")
-                if self._failed.allow() is not None:
-                    logger.error(
-                        "A response could not be put into a temporary file, and waits in memory: %s. "
-                        "Free space in %s, or name another folder with TMPDIR.",
-                        error,
-                        tempfile.gettempdir(),
-                    )
+                self._failed.log(
+                    logger.error,
+                    "A response could not be put into a temporary file, and waits in memory: %s. "
+                    "Free space in %s, or name another folder with TMPDIR.",
+                    error,
+                    tempfile.gettempdir(),
+                )
             return
         piece.stored, piece.bodies = True, []
         self.memory -= piece.size
@@ -371,15 +371,12 @@ class ResponseStore:
 
     def _cut(self, backlog: Backlog, reason: str) -> None:
         self._backlogs.pop(backlog, None)
-        suppressed = self._too_slow.allow()
-        if suppressed is not None:
-            logger.warning(
-                "The response to %s was cut, because its client is too slow: %s. Others cut since the "
-                "last line: %d",
-                shown(backlog.path),
-                reason,
-                suppressed,
-            )
+        self._too_slow.log(
+            logger.warning,
+            "The response to %s was cut, because its client is too slow: %s.",
+            shown(backlog.path),
+            reason,
+        )
         backlog.cut()
 
     def end(self) -> None:

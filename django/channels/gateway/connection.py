@@ -123,12 +123,8 @@ class Connection:
         elif verb is DISCARD:
             self._outgoing.clear()
         elif verb is LOG:
-            suppressed = self.gateway.lines.allow(action[2])
-            if suppressed is not None:
-                text = action[2] + (
-                    " (And %d before it, since the last line.)" % suppressed if suppressed else ""
-                )
-                getattr(logger, action[1])(text, *map(shown, action[3:]))
+            write = getattr(logger, action[1])
+            self.gateway.lines.log(action[2], write, action[2], *map(shown, action[3:]))
         elif verb is FINISH:
             self._finished = True
         elif verb is ABORT:

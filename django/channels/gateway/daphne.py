@@ -8,6 +8,7 @@ What Daphne does differently from other servers. This module does not import Dap
   `with_flow_control` waits for a client that reads slowly, and cuts a response short, by way of Twisted.
 * A server stops reading while `receive` isn't called. Daphne queues frames without a bound:
   `SocketSend.paused_reading` pauses the transport of one client.
+* Daphne rejects a handshake that isn't answered after 5 seconds, and says nothing: see `_wait_as_long`.
 * Daphne resets a connection at most a second, and often some milliseconds, after its close frame, unless
   the client has answered it. A reset can discard the frame, and with it the code: see `CLOSE_TIMEOUT`.
 """
@@ -23,6 +24,7 @@ from weakref import WeakKeyDictionary
 from django.conf import settings
 
 from ..layers.messages import MAX_WEIGHT
+from .handshake import ACCEPT_TIMEOUT
 from .transport import PausedTransport
 
 ServerSend = Callable[[Dict[str, Any]], Awaitable[None]]
@@ -57,7 +59,21 @@ def correct_scope(scope: MutableMapping[str, Any], send: Any) -> None:
     scope["root_path"] = path if path == own or _may_choose_root_path(path) else own
     if scope["type"] == "websocket":
         _limit_frames(send.args[0])
+        _wait_as_long(server)
         scope.setdefault("scheme", "wss" if _is_secure(send.args[0]) else "ws")
+
+
+#: Daphne's limits for a handshake, in seconds, if none was given: of its command, and of its Server.
+_DEFAULT_LIMITS = (5, 20)
+
+#: Seconds that Daphne waits longer than the gateway, so that the gateway answers, counts and logs.
+_LONGER = 5.0
+
+
+def _wait_as_long(server: Any) -> None:
+    """Have Daphne wait for the answer to a handshake as the gateway does, unless its option says how long."""
+    if getattr(server, "websocket_connect_timeout", None) in _DEFAULT_LIMITS:
+        server.websocket_connect_timeout = ACCEPT_TIMEOUT + _LONGER
 
 
 def _limit_frames(protocol: Any) -> None:

@@ -12,10 +12,25 @@ from .state import LOG, Action
 
 Message = Dict[str, Any]
 
+#: Seconds in which the site has to accept or deny a WebSocket. Behind Daphne, too: see daphne.py.
+ACCEPT_TIMEOUT = 30.0
+
 #: Messages, and their length, that wait. They must not be more than a client that reads slowly may have
 #: unread (`websocket.MAX_UNREAD`), together with the one that answers the handshake.
 MAX_BUFFERED = 999
 MAX_BUFFERED_LENGTH = 4 * 1024 * 1024
+
+
+#: What is logged of a handshake that ends without an answer: its event is in flight, or was handled.
+UNHANDLED = (
+    "WebSocket %s was not accepted in time: denied after %s s. No worker has handled its websocket.connect "
+    "to the end. Look for busy or missing workers (manage.py runworker), and for a consumer that waits."
+)
+UNANSWERED = (
+    "WebSocket %s was not accepted in time: denied after %s s. Its consumer of websocket.connect has ended "
+    'without an answer. Send {"accept": True} or {"close": True} to message.reply_channel, or call accept() '
+    "or close() of a class."
+)
 
 
 class HandshakeBuffer:

@@ -75,14 +75,12 @@ class Refusals:
         """Count and log that the client of `scope` gets `status`."""
         reason, counter = REASONS[status]
         self._layer.count(counter)
-        suppressed = self._rates[status].allow()
-        if suppressed is not None:
-            logger.warning(
-                "Refused %s %s of %s with %d: %s. Others refused since the last line: %d",
-                "request" if scope["type"] == "http" else "WebSocket",
-                shown(scope["path"]),
-                shown((scope.get("client") or ("unknown client",))[0]),
-                status,
-                reason,
-                suppressed,
-            )
+        self._rates[status].log(
+            logger.warning,
+            "Refused %s %s of %s with %d: %s.",
+            "request" if scope["type"] == "http" else "WebSocket",
+            shown(scope["path"]),
+            shown((scope.get("client") or ("unknown client",))[0]),
+            status,
+            reason,
+        )

@@ -194,17 +194,14 @@ class EventSender:
             if lane.waiting.count(address, session) < limit:
                 return False
         self._layer.count("clients_limited")
-        suppressed = self._limited[whose].allow()
-        if suppressed is not None:
-            logger.warning(
-                "%d events of one %s %s wait for a worker: another was refused on %s. Others refused since "
-                "the last line: %d",
-                limit,
-                whose,
-                shown(address),
-                lane.channel,
-                suppressed,
-            )
+        self._limited[whose].log(
+            logger.warning,
+            "%d events of one %s %s wait for a worker: another was refused on %s.",
+            limit,
+            whose,
+            shown(address),
+            lane.channel,
+        )
         return True
 
     def check_turns(self) -> None:

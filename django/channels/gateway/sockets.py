@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Awaitable, Callable, Generator, Iterable,
 from ..log import RateLimit, shown
 from . import codes, connection
 from .connection import Connection, ServerSend
+from .handshake import ACCEPT_TIMEOUT
 from .prepared import Frame, direct_writer, takes_at_once
 from .state import SEND, WRITE, Action
 from .websocket import CONNECTING, OPEN, OTHERS
@@ -23,10 +24,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django.channels.gateway")
 
-#: Seconds after which Daphne ends a handshake that isn't answered, unless its option says otherwise.
-UNANSWERED = 5.0
-
-#: A handshake that ended earlier was ended by its client, and isn't logged. A little less than UNANSWERED.
+#: Seconds for which a handshake that ends has waited at least if a line is logged. A client that leaves
+#: earlier is nothing unusual. Servers wait 5 seconds or more.
 UNANSWERED_FLOOR = 4.5
 
 _unanswered = RateLimit(10.0)
@@ -145,24 +144,19 @@ class SocketConnection(Connection):
         """
         if self.state.phase != CONNECTING or self.deadline is None:
             return
-        from .application import ACCEPT_TIMEOUT
-
         seconds = ACCEPT_TIMEOUT - (self.deadline.when() - self.gateway.loop.time())
         if seconds < UNANSWERED_FLOOR:
             return
-        suppressed = _unanswered.allow()
-        if suppressed is not None:
-            logger.warning(
-                "WebSocket %s ended after %.1f s, because no consumer had answered its handshake (and %d "
-                "before it, since the last line). Daphne waits %g s (--websocket_connect_timeout), the "
-                "gateway %g s. Look for busy or missing workers, or for a consumer of websocket.connect that "
-                "neither accepts nor closes.",
-                shown(self.state.path),
-                seconds,
-                suppressed,
-                UNANSWERED,
-                ACCEPT_TIMEOUT,
-            )
+        _unanswered.log(
+            logger.warning,
+            "WebSocket %s ended after %.1f s, because no consumer had answered its handshake. The server or "
+            "the client gave up first: the gateway waits %g s, and so does Daphne unless its option "
+            "--websocket_connect_timeout says less. Look for busy or missing workers, or for a consumer of "
+            "websocket.connect that neither accepts nor closes.",
+            shown(self.state.path),
+            seconds,
+            ACCEPT_TIMEOUT,
+        )
 
     def _end_reading(self, pauses: int) -> None:
         """

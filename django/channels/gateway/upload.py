@@ -313,9 +313,8 @@ class Upload:
             self._wake()
 
     def _disk_failed(self, error: OSError) -> None:
-        if _disk_errors.allow() is not None:
-            text = "The body of %s cannot be kept in a temporary file: %s"
-            logger.error(text, shown(self._scope["path"]), error)
+        text = "The body of %s cannot be kept in a temporary file: %s."
+        _disk_errors.log(logger.error, text, shown(self._scope["path"]), error)
         self._fail(NO_ROOM)
 
     def _client_waits(self) -> bool:

@@ -29,6 +29,9 @@ from ..subprotocols import choose
 from .codes import FAILED, GOING_AWAY, GONE, NORMAL, OVERLOADED, RESTARTED, SENDABLE, TOO_BIG
 from .frames import MAX_FRAME, SMALL_FRAME, UNLIMITED, FrameQueue, FrameRoom
 from .handshake import (
+    ACCEPT_TIMEOUT,
+    UNANSWERED,
+    UNHANDLED,
     HandshakeBuffer,
     answer_to_handshake,
     length_of,
@@ -376,9 +379,10 @@ class WebSocket(ConnectionState):
         if self.phase != CONNECTING:
             return []
         self.close_code = GONE
+        text = UNHANDLED if self.in_flight is not None else UNANSWERED
         self._move("gone")
         return [
-            (LOG, "warning", "WebSocket %s was not accepted in time: denied.", self.path),
+            (LOG, "warning", text, self.path, "%g" % ACCEPT_TIMEOUT),
             (WRITE, {"type": "websocket.close", "code": NORMAL}, None),
             (FINISH,),
             *self._next(),

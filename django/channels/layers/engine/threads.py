@@ -54,12 +54,6 @@ def _repeat(name: str, work: Callable[[], object], is_over: Callable[[], bool]) 
 
 def _log(name: str, limit: RateLimit) -> None:
     try:
-        suppressed = limit.allow()
-        if suppressed is not None:
-            logger.exception(
-                "The thread %s failed; it continues.%s",
-                name,
-                " (Since the last such line: %d more.)" % suppressed if suppressed else "",
-            )
+        limit.log(logger.exception, "The thread %s failed; it continues.", name)
     except BaseException:  # the site's own log handler failed
         pass
