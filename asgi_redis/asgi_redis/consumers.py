@@ -15,7 +15,7 @@ from .scripts import Command, run
 POLL_INTERVAL = 0.1
 
 #: Seconds between two polls of a plain reader, woken or not: the token that should wake it may have gone
-#: to a process that was killed, or stopped, as it waited. (For workers, each heartbeat looks after that.)
+#: to a process that was killed, or stopped, as it waited. (For workers, each heartbeat checks this.)
 RECHECK_INTERVAL = 2.0
 
 

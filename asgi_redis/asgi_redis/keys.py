@@ -94,7 +94,7 @@ class Keys:
         self.project = self.tag + "project"
         #: By partition, the keys of send.lua before the queues.
         self.sending = [(tag + "expired", tag + "queues") for tag in self.tags]
-        #: Where heartbeat.lua and expire.lua look for what expired.
+        #: Where heartbeat.lua and expire.lua find what expired.
         self.expiring = [self.expired, self.queues]
         self.expiring += [self.queue(channel).queue for channel in sorted(protocol.EVENT_CHANNELS)]
 

@@ -17,7 +17,7 @@ from .groups import GroupCalls
 from .inbox import RedisInbox
 from .scripts import run
 
-#: Delayed messages that are sent before the lease thread looks at the time again.
+#: Delayed messages that are sent before the lease thread checks the time again.
 DUE_BATCH = 100
 
 #: Milliseconds after which another process sends what one has taken and not sent.
@@ -26,7 +26,7 @@ PUT_OFF = 15000
 #: Seconds for which the number is remembered under which a process last added its counters.
 COUNTED_LIFETIME = 86400
 
-#: Seconds between two looks at what is due, although whoever delays a message wakes a process for it.
+#: Seconds between two polls for due messages. A process that delays a message also wakes another one.
 DUE_INTERVAL = 60.0
 
 

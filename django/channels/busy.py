@@ -1,7 +1,7 @@
 """
 Watches the worker threads of a process: logs consumers that run for long, and that no thread is left.
 
-One thread, "channels-watch", calls `BusyWatch.look` each second. Consumers on the event loop hold no thread,
+One thread, "channels-watch", calls `BusyWatch.check` each second. Consumers on the event loop hold no thread,
 so they aren't watched.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django.channels.worker")
 
-#: Seconds between two looks.
+#: Seconds between two checks.
 WATCH_INTERVAL = 1.0
 
 #: Seconds after which a consumer is logged as slow, unless CHANNEL_SLOW_CONSUMER says otherwise.
@@ -68,11 +68,11 @@ class BusyWatch:
         self._slow = RateLimitByKey(SLOW_INTERVAL)
 
     def run(self) -> None:
-        """Look until the workers are told to stop."""
+        """Check until the workers are told to stop."""
         while not self._stop.wait(WATCH_INTERVAL):
-            self.look(time.monotonic())
+            self.check(time.monotonic())
 
-    def look(self, now: float) -> None:
+    def check(self, now: float) -> None:
         """Log what must be logged at the time `now` (monotonic)."""
         running = [worker.running for worker in self._workers]
         slow = slow_consumer()

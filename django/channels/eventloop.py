@@ -55,7 +55,7 @@ FEW_SENDS = 100
 CALL_THREADS = 4
 
 #: When the process stops: seconds for which a stream may have sent nothing, or it is cancelled at once;
-#: seconds before the end of the grace period at which all are cancelled; and between two looks.
+#: seconds before the end of the grace period at which all are cancelled; and between two checks.
 STOP_IDLE, STOP_MARGIN, STOP_POLL_INTERVAL = 2.0, 1.0, 0.05
 
 #: Seconds that tasks which an event has started may run on after its end.
@@ -333,7 +333,7 @@ class ConsumerLoop:
             await asyncio.wait(tasks, timeout=TASKS_TIMEOUT)
 
     def _cancel_waiting(self, deadline: float) -> None:
-        """Cancel streams that wait, or everything near the deadline, and look again soon."""
+        """Cancel streams that wait, or everything near the deadline, and check again soon."""
         now = time.monotonic()
         is_late = now > deadline - STOP_MARGIN
         for event in list(self._events):

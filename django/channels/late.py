@@ -41,9 +41,9 @@ class LateEvents:
             return
         self._events.append((time.monotonic() + RUNNING_AFTER, event))
         if len(self._events) == 1:
-            asyncio.get_event_loop().call_later(RUNNING_AFTER, self._look)
+            asyncio.get_event_loop().call_later(RUNNING_AFTER, self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now, late = time.monotonic(), []
         while self._events and (self._events[0][0] <= now or self._events[0][1].has_ended):
             event = self._events.popleft()[1]
@@ -53,4 +53,4 @@ class LateEvents:
         if late:
             loop.run_in_executor(self._calls, tell_running, late)
         if self._events:
-            loop.call_later(self._events[0][0] - now, self._look)
+            loop.call_later(self._events[0][0] - now, self._check)

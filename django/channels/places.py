@@ -18,7 +18,7 @@ logger = logging.getLogger("django.channels.worker")
 #: Asynchronous consumers that one process runs at a time, by default. Another one waits.
 ASYNC_CONCURRENCY = 100
 
-#: Seconds between two looks of a thread that waits for a place: whether it is to end.
+#: Seconds after which a thread that waits for a place checks whether it must end.
 POLL_INTERVAL = 0.5
 
 
@@ -72,7 +72,7 @@ class Places:
             self._changed.notify()
 
     def wake(self) -> None:
-        """Have those that wait look whether to give up."""
+        """Have the threads that wait check whether to give up."""
         with self._changed:
             self._changed.notify_all()
 

@@ -53,7 +53,7 @@ class site_defaults:
         self._before: _State | None = None
 
     def __enter__(self) -> None:
-        # To look at all of the state costs as much as a small consumer.
+        # Comparing all of the state costs as much as a small consumer.
         if not _is_clean():
             self._before = current_state()
             apply_state(_defaults())

@@ -242,11 +242,11 @@ class LeaseTests:
 
     def test_each_heartbeat_looks_for_expired_events_while_that_is_quick(self):
         store = self.layer.store
-        with mock.patch.object(maintenance, "LONG_LOOK", 3600.0):
+        with mock.patch.object(maintenance, "LONG_POLL", 3600.0):
             with mock.patch.object(store, "many", wraps=store.many) as many:
                 for _ in range(3):
                     store.heartbeat([])
-        self.assertEqual([call[0][0] for call in many.call_args_list], ["look_around"] * 3)
+        self.assertEqual([call[0][0] for call in many.call_args_list], ["poll_events"] * 3)
 
     def test_what_a_failed_claim_took_is_requeued_on_demand(self):
         self.layer.send("orders", {"number": 1})
@@ -375,7 +375,7 @@ class LeaseTests:
         self.wait_for_expiry(layer)
         self.assertEqual(layer.leases.expire(), 120)
         self.assertEqual(layer.channel_statistics("gateway.a!")["messages_pending"], 120)
-        self.assertFalse(layer.store._look_around()[1])
+        self.assertFalse(layer.store._poll_events()[1])
 
     def test_an_event_is_not_taken_unless_its_gateway_is_told(self):
         layer = self.impatient_layer()
@@ -396,7 +396,7 @@ class LeaseTests:
         layer.send("orders", {"number": 1})
         layer.send("orders?abc", {"number": 2})
         self.wait_for_expiry(layer)
-        self.assertFalse(layer.store._look_around()[1])
+        self.assertFalse(layer.store._poll_events()[1])
         with self.assertLogs("django.channels.layers", "WARNING") as logs:
             layer.leases.sweep()
         self.assertIn("Messages on orders (1) expired", logs.output[0])
@@ -407,11 +407,11 @@ class LeaseTests:
         layer = self.impatient_layer()
         layer.send("http.request", REQUEST)
         self.wait_for_expiry(layer)
-        with mock.patch.object(maintenance, "LONG_LOOK", -1.0), mock.patch.object(
-            maintenance, "LOOK_SHARE", 1e-9
+        with mock.patch.object(maintenance, "LONG_POLL", -1.0), mock.patch.object(
+            maintenance, "POLL_SHARE", 1e-9
         ):
-            self.assertTrue(layer.store._look_around()[1])
-            self.assertFalse(layer.store._look_around()[1])
+            self.assertTrue(layer.store._poll_events()[1])
+            self.assertFalse(layer.store._poll_events()[1])
 
     # Counters.
 

@@ -203,7 +203,7 @@ class IdleTests(unittest.TestCase):
             gateway = layer.gateway
             while not all(sent):
                 await asyncio.sleep(0.001)
-            gateway.idle.look()
+            gateway.idle.check()
             for connection in gateway.idle._heard_at:
                 gateway.idle._heard_at[connection] -= 2000
             queues[0].put_nowait({"type": "websocket.receive", "text": "here"})
@@ -212,7 +212,7 @@ class IdleTests(unittest.TestCase):
                 or layer.events.count("websocket.receive") < 1
             ):
                 await asyncio.sleep(0.001)
-            gateway.idle.look()
+            gateway.idle.check()
             while len(sent[1]) < 2:
                 await asyncio.sleep(0.001)
             self.assertEqual(sent[1], ["websocket.accept", "websocket.close"])

@@ -14,7 +14,12 @@ from django.channels import protocol
 from django.channels.gateway import prepared, sockets
 from django.channels.gateway.application import Gateway
 from django.channels.gateway.limits import make_limits
-from django.channels.gateway.prepared import Frame, UvicornWriter, direct_writer, takes_at_once
+from django.channels.gateway.prepared import (
+    Frame,
+    UvicornWriter,
+    accepts_immediately,
+    direct_writer,
+)
 from django.channels.gateway.sockets import SocketConnection
 from django.channels.gateway.websocket import MAX_UNREAD, WebSocket
 from django.channels.layers.memory import MemoryChannelLayer
@@ -319,7 +324,7 @@ class RecognitionTests(unittest.TestCase):
 
     def test_a_known_server(self):
         server = WebSocketsSansIOProtocol()
-        self.assertTrue(takes_at_once(server.send))
+        self.assertTrue(accepts_immediately(server.send))
         self.assertTrue(direct_writer(server.send).write(self.FRAME))
         server.transport.write.assert_called_once_with(b"\x81\x05hello")
 
@@ -362,20 +367,20 @@ class RecognitionTests(unittest.TestCase):
         async def send(event):
             await server.send(event)
 
-        self.assertFalse(takes_at_once(send))
+        self.assertFalse(accepts_immediately(send))
         self.assertIsNone(direct_writer(send))
 
     def test_a_subclass(self):
         class Other(WebSocketsSansIOProtocol):
             pass
 
-        self.assertFalse(takes_at_once(Other().send))
+        self.assertFalse(accepts_immediately(Other().send))
         self.assertIsNone(direct_writer(Other().send))
 
     def test_another_method_of_a_known_class(self):
         server = WebSocketsSansIOProtocol()
         server.send = server.__init__
-        self.assertFalse(takes_at_once(server.send))
+        self.assertFalse(accepts_immediately(server.send))
         self.assertIsNone(direct_writer(server.send))
 
     def test_an_attribute_that_is_missing(self):
@@ -457,7 +462,7 @@ class WritingTests(unittest.TestCase):
             layer.alias, layer.routing, layer.gateway_options = "test", [], limits or {}
             gateway = Gateway(layer)
             state = WebSocket(gateway.name + "1", "/x")
-            with mock.patch.object(sockets, "takes_at_once", lambda send: steps):
+            with mock.patch.object(sockets, "accepts_immediately", lambda send: steps):
                 client = SocketConnection(gateway, state, send)
             client.perform(state.connect({}))
             client.perform(state.reply(protocol.ack(0, [{"accept": True}])))

@@ -221,7 +221,7 @@ class BusyTests(SimpleTestCase):
     def looked(self, watch, *times):
         with Lines("django.channels.worker") as lines:
             for now in times:
-                watch.look(now)
+                watch.check(now)
         return [each for each in lines if each.startswith("All ")]
 
     def test_all_threads_busy_for_ten_seconds(self):
@@ -271,7 +271,7 @@ class BusyTests(SimpleTestCase):
         for value in (None, 0):
             with override_settings(CHANNEL_SLOW_CONSUMER=value):
                 with Lines("django.channels.worker") as lines:
-                    self.watch(1, None).look(100)
+                    self.watch(1, None).check(100)
                 self.assertEqual(lines, [])
 
 

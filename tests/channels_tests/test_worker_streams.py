@@ -394,7 +394,7 @@ class ThreadsTests(SiteCase):
                         make()
                     self.assertIn("CHANNEL_", str(caught.exception))
 
-    def test_files_and_pages_that_a_gateway_takes_at_once_are_not_counted(self):
+    def test_files_and_pages_that_a_gateway_accepts_immediately_are_not_counted(self):
         for view in (http_site.file, http_site.big, http_site.hello, http_site.file_small):
             with self.subTest(view.__name__):
                 self.start(view)

@@ -11,13 +11,13 @@ logger = logging.getLogger("django.channels.gateway")
 
 
 class Advice:
-    """Looks at the server once, and logs what to change. Belongs to the event loop of its gateway."""
+    """Checks the server once, and logs what to change. Belongs to the event loop of its gateway."""
 
     def __init__(self) -> None:
         self._is_due = True
 
     def check(self, receive: Any) -> None:
-        """Look at the server whose `receive` this is, unless that was done."""
+        """Check the server whose `receive` this is, unless that was done."""
         if self._is_due:
             self._is_due = False
             text = advice_about(receive)

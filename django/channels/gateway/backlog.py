@@ -42,7 +42,7 @@ MAX_BODIES = 256
 #: The type of the event that carries a part.
 CONTENT = "http.response.body"
 
-#: Seconds between two looks at how fast clients read.
+#: Seconds between two measurements of how fast clients read.
 RATE_INTERVAL = 10.0
 
 #: Seconds in which a client must take something of a response that its worker has finished.
@@ -125,7 +125,7 @@ class Backlog:
         self.waiting = self.memory = 0
         #: The bytes that the server has taken, and when (monotonic) it last took some.
         self.taken, self.taken_at = 0, 0.0
-        #: `taken` at the last look at the rate, or None if no worker waited then.
+        #: `taken` at the last measurement of the rate, or None if no worker waited then.
         self.mark: int | None = None
         self._store = store
         self._pieces: deque[Any] = deque()  # write actions, and _Piece if it is counted

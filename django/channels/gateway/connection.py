@@ -172,19 +172,19 @@ class Connection:
             with getattr(self._send, "paused_reading", nullcontext)():
                 while not state.reading and not self._finished:
                     self._paused = self.gateway.loop.create_future()
-                    state.call_when_free(self._look_again)
+                    state.call_when_free(self._check_again)
                     await self._paused
         except BaseException:
             # Cancelled, or the transport is gone. The room that it was woken for is another's now.
-            state.waits_no_more(self._look_again, is_leaving=True)
+            state.waits_no_more(self._check_again, is_leaving=True)
             raise
         else:
-            state.waits_no_more(self._look_again)
+            state.waits_no_more(self._check_again)
         finally:
             self._paused = None
 
-    def _look_again(self) -> None:
-        """Let the reader look whether it may read. There may be room that others took."""
+    def _check_again(self) -> None:
+        """Let the reader check whether it may read. Other connections may have taken the room again."""
         if self._paused is not None:
             _wake(self._paused)
             self._pauses += 1

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from .application import Gateway
     from .connection import Connection
 
-#: How often, within the time that a socket may be silent, the gateway looks at all sockets.
-LOOKS = 4
+#: How often, within the time that a socket may be silent, the gateway checks all sockets.
+CHECKS = 4
 
 
 class IdleSockets:
@@ -27,13 +27,13 @@ class IdleSockets:
         self._seconds = gateway.limits.idle_time
         self._loop = asyncio.get_event_loop()
         self._heard_at: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
-        self._timer = self._loop.call_later(self._seconds / LOOKS, self.look)
+        self._timer = self._loop.call_later(self._seconds / CHECKS, self.check)
 
     def heard(self, connection: Connection) -> None:
         """Note that something came from a client."""
         self._heard_at[connection] = self._loop.time()
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Close the sockets that were silent for too long, unless their frames wait for a worker."""
         now = self._loop.time()
         for connection in list(self._gateway.connections.values()):
@@ -42,8 +42,8 @@ class IdleSockets:
             heard_at = self._heard_at.setdefault(connection, now)
             if now - heard_at > self._seconds:
                 connection.perform(connection.state.silent())
-        self._timer = self._loop.call_later(self._seconds / LOOKS, self.look)
+        self._timer = self._loop.call_later(self._seconds / CHECKS, self.check)
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         self._timer.cancel()

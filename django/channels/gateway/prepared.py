@@ -216,7 +216,7 @@ def _method_of(send: Any) -> tuple[Any, str]:
     return protocol, kind.__qualname__
 
 
-def takes_at_once(send: Any) -> bool:
+def accepts_immediately(send: Any) -> bool:
     """
     Return whether `send` may be called outside a new task. Known servers don't ask which task runs,
     and don't change the event.

@@ -56,7 +56,7 @@ RETRY_INTERVAL, MAX_RETRY_INTERVAL = 0.005, 0.1
 #: Seconds without a refusal after which the interval is short again.
 RETRY_RESET_AFTER = 1.0
 
-#: Seconds between two looks for events that have waited too long for their turn.
+#: Seconds between two checks for events that have waited too long for their turn.
 TURN_CHECK_INTERVAL = 0.25
 
 #: Events of one channel that are tried again at a time.
@@ -318,7 +318,7 @@ class EventSender:
             self.log_rejected()
 
     def log_rejected(self) -> None:
-        """Log how many clients were rejected since the last line, and look again after an interval."""
+        """Log how many clients were rejected since the last line, and check again after an interval."""
         count, self._rejected = self._rejected, 0
         is_away = self._layer.reachability.is_away
         interval = OUTAGE_LOG_INTERVAL if is_away else LOG_INTERVAL

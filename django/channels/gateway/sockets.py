@@ -15,7 +15,7 @@ from ..log import RateLimit, shown
 from . import codes, connection
 from .connection import Connection, ServerSend
 from .handshake import ACCEPT_TIMEOUT
-from .prepared import Frame, direct_writer, takes_at_once
+from .prepared import Frame, accepts_immediately, direct_writer
 from .state import SEND, WRITE, Action
 from .websocket import CONNECTING, OPEN, OTHERS
 
@@ -85,7 +85,7 @@ class SocketConnection(Connection):
         #: What `send` raised. Then nothing more is written.
         self.error: BaseException | None = None
         #: Whether the server's `send` may be called outside a new task.
-        self._steps = takes_at_once(send)
+        self._steps = accepts_immediately(send)
         #: What writes frames that are encoded already, or None.
         self._direct = direct_writer(send) if gateway.limits.share_frames else None
         #: Whether code further up, or the task, writes what is added to `_outgoing`.

@@ -20,7 +20,7 @@ from ..protocol import FRAMES
 #: Seconds for which events may wait for a worker, before fewer are sent.
 TARGET = 0.01
 
-#: Seconds over which the shortest wait is looked for. A burst that passes isn't a queue.
+#: Seconds over which the shortest wait is measured. A burst that passes isn't a queue.
 INTERVAL = 0.1
 
 #: Events that may always be in flight on a channel, so that no worker runs out of work.

@@ -250,7 +250,7 @@ class Upload:
             await self._take({"type": "http.disconnect"})
 
     def _take_last(self, event: Mapping[str, Any] | None) -> None:
-        """Take in what follows a complete body: the client's end. None: a task is to look what it is."""
+        """Take in what follows a complete body: the client's end. None: a task must find out what it is."""
         if event is None or event["type"] != "http.disconnect":
             self._reader = None
             self._start()
@@ -289,7 +289,7 @@ class Upload:
             self._disk_failed(error)
 
     def _check_pace(self) -> None:
-        """Refuse a body that comes too slowly; look again when it would."""
+        """Refuse a body that comes too slowly; check again when it would."""
         limits = self._room.limits
         allowed = min(limits.body_grace + self._received / limits.body_rate, limits.body_time)
         remaining = self._started + allowed - self._loop.time()

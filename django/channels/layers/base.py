@@ -50,7 +50,7 @@ _EXPIRIES = dict.fromkeys(EVENT_CHANNELS - {HTTP_REQUEST}, EVENT_EXPIRY)
 
 
 class DeadLetter(NamedTuple):
-    """A message that the layer gave up, and kept for somebody to look at."""
+    """A message that the layer gave up, and keeps for an operator to examine."""
 
     id: str
     channel: str

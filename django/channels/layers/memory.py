@@ -87,7 +87,7 @@ class MemoryChannelLayer(BaseChannelLayer):
         self._turn = 0
         self._sent = 0
         self._readers: list[_Reader] = []
-        self._waking: list[_Reader] = []  # readers that were woken and have not looked yet
+        self._waking: list[_Reader] = []  # readers that were woken and have not polled yet
         self._woken: set[str] = set()  # consumers that `wake` was called for
         self._expired: Counter[str] = Counter()  # not logged yet
         self._inboxes: dict[str, MemoryInbox] = {}
@@ -157,7 +157,7 @@ class MemoryChannelLayer(BaseChannelLayer):
     def _take_reader(self, channel: str, key: str) -> Any:
         """
         Return the lock to release to wake a waiting reader of `channel`. None: there is none, or another one
-        is about to look. A reader that takes a message wakes the next if there are more: so an event loop
+        is about to poll. A reader that takes a message wakes the next if there are more: so an event loop
         that sends pays for one thread, and short work stays with few threads. The layer's lock is held.
         """
         for reader in self._waking:
@@ -255,7 +255,7 @@ class MemoryChannelLayer(BaseChannelLayer):
             for done in watches:
                 done.release()
             try:
-                # When the time is up, look once more: a message may have come just now.
+                # When the time is up, poll once more: a message may have come just now.
                 block = reader[1].acquire(timeout=seconds)
             except BaseException:  # Ctrl-C in the thread that waits
                 with self._lock:
@@ -277,7 +277,7 @@ class MemoryChannelLayer(BaseChannelLayer):
             self._readers.remove(reader)
 
     def _pop(self, channels: Sequence[str]) -> tuple[str, Message] | None:
-        """Return the next message of `channels`, looking at each of them first in turn. The lock is held."""
+        """Return the next message of `channels`, each of them being the first in turn. The lock is held."""
         if not self._queues:
             return None
         count = len(channels)

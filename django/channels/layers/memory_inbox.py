@@ -69,8 +69,8 @@ class MemoryInbox(Inbox):
 
     def put(self, channel: str, message: Message, control: bool = False) -> None:
         """
-        Append a message, and wake the loop once for all that arrive before it looks. A `control` message is
-        taken even if the inbox is full. Raises ChannelFull. The layer's lock is held.
+        Append a message, and wake the loop once for all that arrive before it takes them. A `control`
+        message is taken even if the inbox is full. Raises ChannelFull. The layer's lock is held.
         """
         messages = self._messages
         if not messages:

@@ -17,20 +17,20 @@ from . import rows as values
 from .connections import Connection
 from .sending import Sending
 
-#: Seconds for which a look that found nothing spares other threads theirs, while notifications come through.
+#: Seconds for which other threads rely on a poll that found nothing, while notifications come through.
 EMPTY_LIFETIME = 4.0
 
-#: Kinds of readers whose last look is remembered.
+#: Kinds of readers whose last poll is remembered.
 MAX_KINDS = 1000
 
-#: (queue, the one name wanted of a queue that names share, or "") of each channel, in the order to look.
+#: (queue, the one name wanted of a queue that names share, or "") of each channel, in the order to poll.
 Wanted = List[Tuple[str, str]]
 
 
 class Claiming(Sending):
     """A part of DatabaseStore."""
 
-    #: Whether the last look of `next_row` found a message. A hint alone: threads share it.
+    #: Whether the last call of `next_row` found a message. Only a hint, because threads share it.
     last_found = False
 
     def _begin(self) -> None:
@@ -63,7 +63,7 @@ class Claiming(Sending):
                 self.acknowledge(consumer)
             return None
         try:
-            row = self._look(wanted, consumer, process)
+            row = self._take_row(wanted, consumer, process)
         except LayerUnavailable:
             self._empty.pop(queues, None)
             raise
@@ -97,8 +97,8 @@ class Claiming(Sending):
 
     def _known_empty(self, queues: tuple[str, ...], version: int) -> bool | None:
         """
-        Return whether a recent look found nothing and no notification has come since. False: it was some time
-        ago, so the caller must look, for all; None: nothing is known.
+        Return whether a recent poll found nothing, and no notification has come since. False: that poll was
+        some time ago, so the caller must poll, for all threads that wait. None: nothing is known.
         """
         now = time.monotonic()
         with self._lock:
@@ -114,7 +114,7 @@ class Claiming(Sending):
             self._empty[queues] = (version, now)
             return False
 
-    def _look(self, wanted: Wanted, consumer: str | None, process: str) -> Any:
+    def _take_row(self, wanted: Wanted, consumer: str | None, process: str) -> Any:
         self._turn += 1
         turn = self._turn % len(wanted)
         wanted = wanted[turn:] + wanted[:turn]
@@ -144,8 +144,8 @@ class Claiming(Sending):
 
     def worth_taking(self, wanted: Wanted) -> Wanted:
         """
-        Return those of `wanted` where something waits. Looking locks nothing, and most channels are empty
-        most of the time. A reader of one channel that found something last time takes without a look.
+        Return those of `wanted` where a message waits. This query locks nothing, and most channels are empty
+        most of the time. A reader of one channel that found a message last time does without it.
         """
         if self.last_found and len(wanted) == 1:
             return wanted

@@ -34,7 +34,7 @@ TRIES = 10
 FRESH = 0.02
 
 #: Seconds for which a statement waits for its answer, unless the layer's option `socket_timeout` says another
-#: number; and one that looks at whole tables (`patient`).
+#: number; and one that reads whole tables (`patient`).
 SOCKET_TIMEOUT = 5.0
 PATIENT_TIMEOUT = 60.0
 
@@ -367,7 +367,7 @@ class Connections:
 
 
 def patient(method: Any) -> Any:
-    """Let the statements of a store's method take PATIENT_TIMEOUT seconds: it looks at whole tables."""
+    """Let the statements of a store's method take PATIENT_TIMEOUT seconds, because it reads whole tables."""
 
     @functools.wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -19,7 +19,7 @@ from ..engine.threads import start_thread
 if TYPE_CHECKING:
     from .connections import Connection
 
-#: Seconds between two looks at the deadlines.
+#: Seconds between two checks of the deadlines.
 INTERVAL = 0.25
 
 #: Seconds of silence after which the kernel asks the other side, between two questions, and their number.

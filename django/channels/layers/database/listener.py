@@ -163,13 +163,13 @@ class NotificationListener:
     # Polling.
 
     def poll(self, until: float | None = None) -> None:
-        """Look at intervals, until the time `until` (monotonic) or the end."""
+        """Poll at intervals, until the time `until` (monotonic) or the end."""
         store = self.store
         counter = store.change_counter() if store.sees_changes else None
         last: Any = None
         while not self.stopped and (until is None or time.monotonic() < until):
             if counter is None:
-                self.look()
+                self.poll_once()
             else:
                 value = counter()
                 if value != last:
@@ -177,8 +177,8 @@ class NotificationListener:
                     self.changed(self._found() | {""})
             self.sleep(store.poll_interval)
 
-    def look(self) -> None:
-        """Look once at the queues that somebody waits for, and wake the readers of those with messages."""
+    def poll_once(self) -> None:
+        """Poll once the queues that readers wait for, and wake the readers of those with messages."""
         found = self._found()
         if found:
             self.changed(found)
@@ -218,7 +218,7 @@ class _Session:
         self._meanings: dict[str, set[str] | None] = {}
         self._proven = self._asked = False
         self._deadline = time.monotonic() + PROOF_TIMEOUT
-        self._next_look = 0.0
+        self._poll_at = 0.0
 
     def run(self) -> None:
         connection = self._store.listen()
@@ -261,9 +261,9 @@ class _Session:
         if not self._asked:
             self._asked, self._deadline = True, now + PROOF_TIMEOUT
             self._store.notify([self._proof])
-        if not self._proven and now >= self._next_look:
-            self._listener.look()
-            self._next_look = now + self._store.poll_interval
+        if not self._proven and now >= self._poll_at:
+            self._listener.poll_once()
+            self._poll_at = now + self._store.poll_interval
 
     def _give_up(self, connection: Any, now: float) -> None:
         """Poll for a while: notifications do not come through."""
@@ -342,7 +342,7 @@ class Notifier:
             try:
                 self.store.notify(sorted(waiting))
             except LayerUnavailable:
-                pass  # readers look again when the database is back
+                pass  # readers poll again when the database is back
 
     def _run(self) -> None:
         while True:
@@ -362,4 +362,4 @@ class Notifier:
                 if waiting:
                     self.store.notify(sorted(waiting))
             except LayerUnavailable:
-                pass  # waiting readers have lost the database as well, and look when it is back
+                pass  # waiting readers have lost the database as well, and poll when it is back

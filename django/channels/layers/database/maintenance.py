@@ -14,25 +14,25 @@ from .claiming import Claiming
 from .connections import Connection, patient
 from .rows import LAST_TIME, entry_of, is_text, name, number, text
 
-#: Seconds from which on a look for expired events is not taken with each heartbeat.
-LONG_LOOK = 0.25
+#: Seconds of a poll for expired events from which on not every heartbeat polls.
+LONG_POLL = 0.25
 
 #: Seconds between two of them at most; and their share of the time.
-LOOK_MAX_INTERVAL = 10.0
-LOOK_SHARE = 0.05
+POLL_MAX_INTERVAL = 10.0
+POLL_SHARE = 0.05
 
 #: Seconds for which the number is remembered under which a process last added its counters.
 COUNTED_LIFETIME = 86400.0
 
-#: Seconds between two looks for delayed messages where nothing tells of those of other processes.
+#: Seconds between two polls for delayed messages where nothing tells of those of other processes.
 DUE_INTERVAL = 0.5
 
 
 class Maintenance(Claiming):
     """A part of DatabaseStore."""
 
-    #: When (monotonic) to look for expired events again.
-    _look_again = 0.0
+    #: When (monotonic) to poll for expired events again.
+    _poll_at = 0.0
 
     # Leases.
 
@@ -56,29 +56,29 @@ class Maintenance(Claiming):
         ]
         if missing:
             self.marks.clear()
-        ending, expired = self._look_around()
+        ending, expired = self._poll_events()
         lost = ending is not None and ending < 0
         return Heartbeat(missing, lost, expired, None if lost else ending)
 
-    def _look_around(self) -> tuple[float | None, bool]:
+    def _poll_events(self) -> tuple[float | None, bool]:
         """
-        Return (seconds until the next lease runs out, whether events have expired). Where a look takes long,
+        Return (seconds until the next lease runs out, whether events have expired). If a poll takes long,
         because PostgreSQL cannot clear away what is gone, the next ones leave the second out.
         """
         began = time.monotonic()
-        if began < self._look_again:
+        if began < self._poll_at:
             return self.read("shortest", self.range)[0][0], False
-        statement, parameters = self.many("look_around", "queue_name", self.events)
+        statement, parameters = self.many("poll_events", "queue_name", self.events)
         parameters.update(self.range)
-        # Should it take too long, this look is left out for a while.
-        self._look_again = began + LOOK_MAX_INTERVAL
+        # If the statement is cancelled because it takes too long, no heartbeat polls for a while.
+        self._poll_at = began + POLL_MAX_INTERVAL
         ((ending, expired),) = self.connections.statement(
             lambda each: each.rows(statement, parameters)
         )
-        self._look_again = 0.0
+        self._poll_at = 0.0
         seconds = time.monotonic() - began
-        if seconds > LONG_LOOK:
-            self._look_again = began + seconds + min(LOOK_MAX_INTERVAL, seconds / LOOK_SHARE)
+        if seconds > LONG_POLL:
+            self._poll_at = began + seconds + min(POLL_MAX_INTERVAL, seconds / POLL_SHARE)
         return ending, bool(expired)
 
     def extend_leases(self) -> None:
@@ -139,10 +139,10 @@ class Maintenance(Claiming):
 
     @patient
     def sweep(self) -> dict[str, int]:
-        look, parameters = self.many("stale", "queue_name", self.events)
+        count, parameters = self.many("stale", "queue_name", self.events)
         statement, _ = self.many("sweep", "queue_name", self.events)
         parameters.update(self.range)
-        channels = dict(self.connections.statement(lambda each: each.rows(look, parameters)))
+        channels = dict(self.connections.statement(lambda each: each.rows(count, parameters)))
         if channels and not self.connections.transaction(
             lambda connection: connection.run(statement, parameters), single=True
         ):

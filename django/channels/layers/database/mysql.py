@@ -52,7 +52,7 @@ class MySQLConnections(Connections):
         deadlines.watch(connection)
         raw.autocommit(True)
         self._check_version(connection.rows("SELECT version()")[0][0], raw)
-        # Rows that are only looked at lock nothing: with any other level gaps would be locked, too.
+        # At this level, reading locks nothing. Any other level would also lock the gaps between rows.
         connection.run("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         limits = "SET SESSION innodb_lock_wait_timeout = %d" % max(1, self.timeout)
         if self.returns:

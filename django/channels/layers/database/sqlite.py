@@ -41,7 +41,7 @@ OLDEST = (3, 35, 0)
 #: The version of the tables, which is written into the file. Add one when the tables change.
 SCHEMA = 4
 
-#: Seconds between two looks whether the file was deleted or replaced.
+#: Seconds between two checks whether the file was deleted or replaced.
 FILE_INTERVAL = 0.5
 
 #: Seconds that SQLite itself waits for a lock that somebody else (a backup, a shell) holds.
@@ -79,13 +79,13 @@ class SQLiteConnection(Connection):
 class SQLiteConnections(Connections):
     vendor = "sqlite"
     begin = "BEGIN IMMEDIATE"
-    fresh = 0.0  # looking whether a connection is alive costs next to nothing
+    fresh = 0.0  # checking whether a connection is alive costs next to nothing
 
     def __init__(self, alias: str, file: Any = None) -> None:
         self._file = file
         self._name: str | None = None  # of the site's file, in whose folder _path is
         self._path = ""
-        self._look_at = 0.0  # when (monotonic) to look again whether the file is still there
+        self._check_at = 0.0  # when (monotonic) to check again whether the file is still there
         self._file_id: tuple[int, int] | None = None
         self._told: tuple[int, int] | None = None  # the file of whose end the log has told
         super().__init__(alias)
@@ -166,8 +166,8 @@ class SQLiteConnections(Connections):
         if connection.path != self.path():
             return False
         now = time.monotonic()
-        if now >= self._look_at:
-            self._look_at, self._file_id = now + FILE_INTERVAL, _id_of(connection.path)
+        if now >= self._check_at:
+            self._check_at, self._file_id = now + FILE_INTERVAL, _id_of(connection.path)
         if connection.file_id == self._file_id:
             return True
         if self._told != connection.file_id:

@@ -175,7 +175,7 @@ class Tables(TransactionStore):
         self._inserted(rows, topics, ())
 
     def tell_delay(self) -> None:
-        """Have other processes look for due messages."""
+        """Have other processes poll for due messages."""
         if self.notifies:
             self.notifier.notify({topic(self.prefix, "delay")})
 

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django.channels.layers")
 
-#: Heartbeats between two sweeps of other expired messages. (Events are looked for with each heartbeat.)
+#: Heartbeats between two sweeps of other expired messages. (Each heartbeat checks for expired events.)
 SWEEP_INTERVAL = 4
 
 #: Seconds between two tries to reach the store: at first; at most, the heartbeat.
 RETRY_INTERVAL = 0.1
 
-#: Seconds after the end of a lease at which others look for it.
+#: Seconds after the end of a lease at which other processes check it.
 AFTER_END = 0.02
 
 
@@ -52,9 +52,9 @@ class LeaseManager:
         self._steps = 0
         #: Names of which a call said that their lease has ended. The next step takes them again.
         self._ended: set[str] = set()
-        self._next_due: float | None = 0.0  # when (monotonic) to look for due messages; None: never
+        self._next_due: float | None = 0.0  # when (monotonic) to poll for due messages; None: never
         self._expected: float | None = (
-            None  # the same, of what this process delayed since it looked
+            None  # the same, of what this process delayed since its last poll
         )
         self._looked = 0.0
         #: When (monotonic) the store was last reached, and since when without a long pause.
@@ -176,7 +176,7 @@ class LeaseManager:
             self._take_again(name, names.get(name))
         pause = options.heartbeat
         if beat.next_end is not None:
-            # A lease that ends sooner is looked at as it ends, not up to a heartbeat later.
+            # A lease that ends before the next heartbeat is checked when it ends.
             pause = min(pause, max(0.0, beat.next_end) + AFTER_END)
         if beat.lost:
             # Not before everybody who was cut off as well has had time for a heartbeat.
@@ -256,7 +256,7 @@ class LeaseManager:
     # Delay.
 
     def expect(self, seconds: float) -> None:
-        """Look for delayed messages again in `seconds`: this process has delayed one."""
+        """Poll for delayed messages again in `seconds`: this process has delayed one."""
         when = time.monotonic() + seconds
         with self._lock:
             if self._expected is None or when < self._expected:
@@ -269,7 +269,7 @@ class LeaseManager:
         self.start()
 
     def is_due(self) -> bool:
-        """Return whether to look for delayed messages: one is due, or the last look was long ago."""
+        """Return whether to poll for delayed messages: one is due, or the last poll was long ago."""
         now = time.monotonic()
         if now - self._looked >= self._layer.store.due_interval():
             return True
@@ -287,7 +287,7 @@ class LeaseManager:
             if due.next is None or due.next > 0:
                 break
         with self._lock:
-            # The store may have looked before it got what was delayed meanwhile.
+            # The store may have polled before it got what was delayed meanwhile.
             self._next_due = self._expected
             if due.next is not None:
                 when = time.monotonic() + due.next

@@ -3,7 +3,7 @@ The redelivery policy: what happens to a message whose worker died. Pure: by cha
 
 * "report": its gateway is told, which answers 502 or closes the socket with 1011;
 * "retry": it is requeued, marked `redelivered`; lost for the third time, it becomes a dead letter;
-* "dead-letter": it becomes a dead letter, for somebody to look at.
+* "dead-letter": it becomes a dead letter, for an operator to examine.
 """
 
 from __future__ import annotations

@@ -163,9 +163,9 @@ class Store(ABC):
     @abstractmethod
     def take(self, channels: Sequence[str], block: bool = False) -> Entry | None:
         """
-        Take the next message of `channels` for good. Which channel is looked at first takes turns. A name
+        Take the next message of `channels` for good. Each channel is the first in turn. A name
         that ends in "!" means all channels that begin with it. With `block`, the caller will `wait` if
-        there is nothing, so a store may skip a look that it knows to be useless.
+        there is nothing, so a store may skip a poll that it knows to be useless.
         """
 
     @abstractmethod
@@ -233,7 +233,7 @@ class Store(ABC):
 
     @abstractmethod
     def heartbeat(self, names: Sequence[str]) -> Heartbeat:
-        """Renew leases, and look for those that have run out and for messages that have expired."""
+        """Renew leases, and check for those that have run out and for messages that have expired."""
 
     @abstractmethod
     def extend_leases(self) -> None:
@@ -286,11 +286,11 @@ class Store(ABC):
     def send_due(self) -> Due:
         """Send the delayed messages that are due, each once among all processes, some at a time."""
 
-    #: Seconds that must pass between two looks for due messages that `wake_due` asked for.
+    #: Seconds that must pass between two polls for due messages that `wake_due` asked for.
     due_pause = 0.0
 
     def due_interval(self) -> float:
-        """Return the seconds after which to look for due messages although nothing told of them."""
+        """Return the seconds after which to poll for due messages without a notification."""
         return self.layer.options.heartbeat
 
     def wait_due(self, seconds: float) -> bool:

@@ -33,7 +33,7 @@ class TransactionStore(RecordStore):
     hasn't seen was claimed by a call whose reply got lost, and is requeued.
     """
 
-    #: Seconds between two looks for what other processes have changed.
+    #: Seconds between two polls for what other processes have changed.
     poll_interval = 0.05
 
     def __init__(self) -> None:
@@ -127,7 +127,7 @@ class TransactionStore(RecordStore):
         return entry
 
     def _turned(self, channels: Sequence[str]) -> Sequence[str]:
-        """Return `channels` in the order in which to look at them: each comes first in turn."""
+        """Return `channels` in the order in which to poll them: each comes first in turn."""
         self._turn += 1
         turn = self._turn % len(channels) if channels else 0
         return [*channels[turn:], *channels[:turn]]

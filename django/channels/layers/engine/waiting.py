@@ -31,7 +31,7 @@ class Waiters:
     """The waiting readers of one process. Thread-safe."""
 
     def __init__(self) -> None:
-        #: Changes whenever there may be something new: read it, look, and wait on it.
+        #: Changes whenever there may be something new: read it, poll, and wait on it.
         self.version = 0
         self._lock = threading.Lock()
         self._waiters: list[_Waiter] = []
@@ -67,7 +67,7 @@ class Waiters:
                 if consumer in self._woken:
                     self._woken.discard(consumer)
                     if waiter.result == CHANGED:
-                        self._wake_one(channels)  # this reader will not look, so another one must
+                        self._wake_one(channels)  # this reader will not poll, so another one must
                     return WOKEN
         return waiter.result
 

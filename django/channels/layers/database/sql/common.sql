@@ -127,7 +127,7 @@ UPDATE channels_database_process SET expires = {now} + :lease WHERE name = :name
 -- name: queue_name
 :queue;
 
--- name: look_around
+-- name: poll_events
 -- For how many seconds the lease lasts that ends first; and whether a message expired on one of the queues
 -- that {rows} names.
 SELECT
