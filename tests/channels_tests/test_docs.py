@@ -773,6 +773,25 @@ class NamesTests(SimpleTestCase):
             started, named, "describe the threads in docs/internals/channels/architecture.txt"
         )
 
+    def test_what_decides_is_in_the_file_that_is_named(self):
+        """Each "``name`` (:file:`path`)" of the page for maintainers: the file has the name."""
+        text = text_of("internals/channels/where.txt")
+        text = re.sub(r"\s+", " ", text)
+        path, count = None, 0
+        for found in re.finditer(
+            r"``(\w+)`` \((?::file:`([^`]+)`|the same file)\)|:file:`([^`]+)`", text
+        ):
+            name, path = found.group(1), found.group(2) or found.group(3) or path
+            folder = os.path.dirname(inspect.getfile(django.channels))
+            if path.startswith(("tests/", "asgi_redis/")):
+                folder = os.path.dirname(DOCS)
+                if not os.path.exists(os.path.join(folder, "asgi_redis")):
+                    continue  # in the patched Django
+            with open(os.path.join(folder, path), encoding="utf-8") as source:
+                self.assertRegex(source.read(), r"\b%s\b" % (name or ""), path)
+            count += 1
+        self.assertGreater(count, 40)
+
     def test_settings(self):
         """Every CHANNEL_LAYERS on the pages makes layers, if their packages are installed."""
         count = 0

@@ -2,7 +2,8 @@
 
 The files and services of a server are those of the page, with three differences: absolute paths lie below a
 temporary folder, nginx listens on free ports, and its certificate is self-signed. The browsers take
-`chat.example.com` for this machine. What `systemctl` is told is done with the command lines of the units.
+`chat.example.com` for this machine. Those that the page's own test starts have the flags of the tests.
+Passwords are hashed quickly. What `systemctl` is told is done with the command lines of the units.
 """
 
 import configparser
@@ -14,12 +15,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import unittest
 
 import django
 
 from .support import pages
-from .support.chromium import start_chromium
+from .support.chromium import FLAGS, start_chromium
 from .support.ports import can_connect, free_port
 from .support.processes import Process, python_environment
 from .support.requirements import find_program, require
@@ -58,6 +60,14 @@ http {{
 """
 
 
+#: For each Python of the site: a password is hashed in a moment instead of a second.
+QUICK_PASSWORDS = """
+from django.contrib.auth.hashers import PBKDF2PasswordHasher
+
+PBKDF2PasswordHasher.iterations = 1000
+"""
+
+
 class Machine:
     """What the reader has: a folder for the site, and a server, whose files lie below `root`."""
 
@@ -66,6 +76,10 @@ class Machine:
         self.root = os.path.join(self.folder, "root")
         self.home = self.cwd = os.path.join(self.folder, "chatsite")
         os.makedirs(self.home)
+        self.start_up = os.path.join(self.folder, "start-up")
+        os.makedirs(self.start_up)
+        with open(os.path.join(self.start_up, "sitecustomize.py"), "w") as out:
+            out.write(QUICK_PASSWORDS)
         self.ports = {"80": free_port(), "443": free_port(), "8000": free_port()}
         self.services = {}
         self.run_by = {
@@ -81,9 +95,9 @@ class Machine:
     def environment(self):
         env = python_environment()
         env.pop("DJANGO_SETTINGS_MODULE", None)
-        env["PYTHONPATH"] = os.pathsep.join(
-            path for path in env["PYTHONPATH"].split(os.pathsep) if path != self.home
-        )
+        path = [path for path in env["PYTHONPATH"].split(os.pathsep) if path != self.home]
+        env["PYTHONPATH"] = os.pathsep.join([self.start_up] + path)
+        env["SE_CHROMEDRIVER"] = require("chromedriver")
         return dict(env, PYTHONUNBUFFERED="1", PYTHONDONTWRITEBYTECODE="1")
 
     def on_server(self, text):
@@ -98,6 +112,14 @@ class Machine:
 
     def write(self, path, text):
         """Write a file of the page: a relative path is the site's, on the reader's computer."""
+        flags = "options.binary_location = %r\n" % require("chromium")
+        flags += "".join("options.add_argument(%r)\n" % flag for flag in FLAGS)
+        text = re.sub(
+            r"^( *)options\.add_argument\(.*\n",
+            lambda found: textwrap.indent(flags, found.group(1)),
+            text,
+            flags=re.M,
+        )
         target = self.root + path if path.startswith("/") else os.path.join(self.home, path)
         os.makedirs(os.path.dirname(target), exist_ok=True)
         runserver = self.services.get("runserver")
