@@ -1,8 +1,9 @@
 """
-What a consumer is that must be awaited, and where its blocking calls run. No layer and no worker here.
+Recognise asynchronous consumers, run one to its end, and run blocking calls in a thread.
 
-Asynchronous consumers run on the event loop of a worker, or on a new one (`run_here`): in tests, and
-for a worker without a loop. `in_thread` has what blocks run in a thread that is right for the loop.
+Asynchronous consumers run on the event loop of a worker. In tests, and in a worker without a loop, `run_here`
+runs them on a new loop. `in_thread` runs a blocking call in the thread that suits the loop. This module knows
+no layer and no worker.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from .compat import (
 )
 from .thread_state import IN_CONTEXT_VARIABLES, apply_state, current_state
 
-#: How the consumer that runs has blocking calls run: `await caller(function, *args)`. None outside of one.
+#: The function for blocking calls of the current consumer: `await caller(function, *args)`. None elsewhere.
 _caller: contextvars.ContextVar[Any] = contextvars.ContextVar("channels_caller", default=None)
 
 
 def unfinished(returned: Any) -> Any:
-    """Return what must be awaited before a consumer that `returned` this has ended, or None."""
+    """Return the awaitable that finishes a consumer which `returned` this, or None if it has ended."""
     if inspect.isawaitable(returned):
-        # An instance of a class-based consumer has what its handler returned.
+        # A class-based consumer returns its instance, whose `unfinished` is what its handler returned.
         return getattr(returned, "unfinished", returned)
     if inspect.isasyncgen(returned):
         raise TypeError(
@@ -42,7 +43,7 @@ def unfinished(returned: Any) -> Any:
 
 
 def is_async(function: Any) -> bool:
-    """Return whether calling `function` returns a coroutine, as far as can be known."""
+    """Return whether `function` is known to return a coroutine."""
     while isinstance(function, functools.partial):
         function = function.func
     call = getattr(function, "__call__", None)  # noqa: B004
@@ -50,12 +51,12 @@ def is_async(function: Any) -> bool:
 
 
 def call_blocking_with(caller: Callable[..., Awaitable[Any]]) -> None:
-    """Have `in_thread` use `caller` in the task that runs, and in the tasks that it starts."""
+    """Make `in_thread` use `caller` in the current task, and in the tasks that it starts."""
     _caller.set(caller)
 
 
 async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
-    """Return what `function(*args)` returns, which may block. It runs in a thread, in this context."""
+    """Call `function(*args)`, which may block, in a thread with this context. Return its result."""
     caller = _caller.get()
     if caller is not None:
         return await caller(function, *args)

@@ -1,5 +1,5 @@
 """
-Which asynchronous consumers take long: their gateways are told, so that they send the events of others.
+Tell gateways which asynchronous consumers take long, so that they send the events of other sockets.
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ from .replies import tell_running
 if TYPE_CHECKING:
     from .continued import Continued
 
-#: Seconds of an asynchronous consumer after which the gateway is told that it takes long. Until then, its
-#: event counts as one that waits for a worker.
+#: Seconds after which the gateway is told that an asynchronous consumer takes long. Until then, the gateway
+#: counts the event as one that waits for a worker.
 RUNNING_AFTER = 0.02
 
-#: The channels of which a gateway has a limited number of events wait for workers.
+#: The channels for which a gateway limits the number of events that wait for workers.
 _TURNS = frozenset([WEBSOCKET_CONNECT, WEBSOCKET_RECEIVE])
 
 
 class LateEvents:
     """
-    The events of one loop whose gateways must be told. `calls` is the executor for calls of the layer.
+    The running events of one loop whose gateways are told after RUNNING_AFTER seconds. `calls` is the
+    executor for calls of the layer.
 
     Belongs to the event loop.
     """
 
     def __init__(self, calls: Any) -> None:
         self._calls = calls
-        #: When (monotonic) to tell, and the event.
+        #: The time (monotonic) to tell the gateway, and the event. The earliest comes first.
         self._events: deque[tuple[float, Continued]] = deque()
 
     def watch(self, event: Continued) -> None:

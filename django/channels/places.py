@@ -1,5 +1,5 @@
 """
-The places for asynchronous consumers on the event loop of a worker process.
+Limit how many asynchronous consumers run at a time on the event loop of a worker process.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ POLL_INTERVAL = 0.5
 
 class Places:
     """
-    `number` places, of which each consumer takes one. Thread-safe.
+    A semaphore with `number` places. Each running consumer has one. Thread-safe.
 
-    A consumer that has ended leaves its place before its answer goes, because the answer may bring the next
-    message. Up to twice as many as there are places have not ended, or are not acknowledged yet.
+    A consumer that has ended leaves its place before its answer is sent, because the answer may cause the
+    next message. So up to `2 * number` consumers run or are not yet acknowledged.
     """
 
     def __init__(self, layer: BaseChannelLayer, number: int) -> None:
         self.layer = layer
         self.number = number
         self.taken = 0
-        #: Consumers that have left their place and are not acknowledged yet.
+        #: The number of consumers that have left their place and are not yet acknowledged.
         self.leaving = 0
         self._changed = threading.Condition()
         self._limit = RateLimit(10.0)
 
     def acquire(self, gives_up: Callable[[], bool]) -> bool:
-        """Wait for a place, and take it. Return False if `gives_up()` becomes true meanwhile."""
+        """Wait for a place, take it and return True. Return False once `gives_up()` is true."""
         with self._changed:
             while self.taken >= self.number or self.used >= 2 * self.number:
                 if gives_up():
@@ -52,18 +52,18 @@ class Places:
 
     @property
     def used(self) -> int:
-        """How many consumers have not ended, or are not acknowledged yet."""
+        """The number of consumers that run or are not yet acknowledged."""
         return self.taken + self.leaving
 
     def leave(self) -> None:
-        """Give a place back, before `release`."""
+        """Give a place back when the consumer has ended. `release(True)` must follow."""
         with self._changed:
             self.taken -= 1
             self.leaving += 1
             self._changed.notify()
 
     def release(self, has_left: bool = False) -> None:
-        """Give a place back for good. `has_left`: `leave` was called before."""
+        """Note that a consumer is acknowledged. `has_left`: `leave` has given its place back."""
         with self._changed:
             if has_left:
                 self.leaving -= 1

@@ -1,5 +1,5 @@
 """
-The threads in which the event loop of a worker has blocking code of the site run.
+Run the site's blocking code in threads, for the event loop of a worker.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ try:
 except ImportError:  # with Django 2.2 and older, or an asgiref older than 3.3.2
     SyncToAsync = None
 
-#: Threads of one process. Each has its own database connections.
+#: Threads of one process, by default. Each has its own database connections.
 SITE_THREADS = 16
 
 
 class SiteThreads:
     """
-    Up to `limit` threads, each of which runs one call at a time. They start when they are needed.
+    A pool of up to `limit` threads. Each runs one call at a time, and starts when it is needed.
+
+    Events that run at the same time may share a thread. Its entry is [executor, number of events].
 
     Thread-safe.
     """
@@ -29,7 +31,7 @@ class SiteThreads:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._lock = threading.Lock()
-        #: Each thread, with the number of events that use it.
+        #: The entry of each thread.
         self._used: list[list[Any]] = []
 
     def acquire(self) -> list[Any]:
@@ -45,8 +47,8 @@ class SiteThreads:
 
     def release(self, entry: list[Any]) -> None:
         """
-        Count one event less on a thread. When it has none, it releases its database connections: events that
-        share a thread share these, too.
+        Note that an event no longer uses a thread. A thread without events closes its database connections,
+        because events that share a thread also share its connections.
         """
         with self._lock:
             entry[1] -= 1
@@ -59,12 +61,12 @@ class SiteThreads:
 
     @staticmethod
     def _release_connections(entry: list[Any]) -> None:
-        """Runs in the thread. Another event may have begun to use it meanwhile."""
+        """Release the connections of this thread, if no other event has begun to use it meanwhile."""
         if not entry[1]:
             release_connections()
 
     def end(self) -> None:
-        """End the threads after what they run."""
+        """End each thread when it has run the calls that it has."""
         with self._lock:
             for executor, _ in self._used:
                 executor.shutdown(wait=False)
@@ -72,8 +74,8 @@ class SiteThreads:
 
 class SiteThread(Executor):
     """
-    The thread of one event: the calls of an event run in one thread, one after the other, as Django expects
-    of what asgiref calls "thread sensitive".
+    The thread of one event, as an Executor. All calls of an event run in the same thread, one after the
+    other: Django requires that of calls that asgiref names "thread sensitive".
 
     Belongs to the event loop.
     """
@@ -86,18 +88,18 @@ class SiteThread(Executor):
     def submit(  # type: ignore[override]
         self, function: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Future[Any]:
-        """Have the thread call `function`."""
+        """Call `function` in the thread."""
         if self._entry is None:
             self._entry = self._threads.acquire()
         future: Future[Any] = self._entry[0].submit(function, *args, **kwargs)
         return future
 
     def take_from(self, threads: SiteThreads) -> None:
-        """Take the thread from `threads`, if it wasn't needed before."""
+        """Use a thread of `threads`. Has no effect after the first `submit`."""
         self._threads = threads
 
     def use_for_asgiref(self) -> None:
-        """Have `sync_to_async` use the thread in this context."""
+        """Make `sync_to_async` use the thread in this context."""
         if SyncToAsync is None:
             return
         if self._context is None:

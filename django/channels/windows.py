@@ -1,5 +1,8 @@
 """
-Windows: how the event loop learns how far a client is behind, so that what is sent to it can wait.
+Flow control for consumers on the event loop: a send waits while its client is far behind.
+
+A window counts the messages of one event that its gateway has not yet written. The gateway sends notices
+about what it has written to the channel of the window.
 """
 
 from __future__ import annotations
@@ -26,14 +29,15 @@ RECONNECT_INTERVAL = 1.0
 
 class Window:
     """
-    How far the stream of one event is ahead of its gateway, which sends notices to the channel `name`.
+    The number of messages by which one event is ahead of its client. Its gateway sends notices to the channel
+    `name`.
 
     Belongs to the event loop.
     """
 
     def __init__(self, name: str, event: Continued, forget: Callable[[Window], None]) -> None:
         self.name = name
-        #: Messages that the gateway hasn't written or stored.
+        #: Messages that were sent, and that the gateway has not written or stored.
         self.ahead = 0
         self.is_closed = False
         self._event = event
@@ -41,7 +45,7 @@ class Window:
         self._changed = asyncio.Event()
 
     def notice(self, message: dict[str, Any]) -> None:
-        """Handle what the gateway has sent."""
+        """Handle a notice of the gateway."""
         if message.get(CLOSED):
             self.is_closed = True
             self._event.client_gone()
@@ -50,7 +54,8 @@ class Window:
 
     async def below(self, number: int, seconds: float) -> bool:
         """
-        Wait until it is ahead by less than `number`, or closed. Return False if nothing changes in `seconds`.
+        Wait until fewer than `number` messages are ahead, or the window is closed. Return False if no notice
+        comes for `seconds`.
         """
         while self.ahead >= number and not self.is_closed:
             self._changed.clear()
@@ -61,14 +66,14 @@ class Window:
         return True
 
     def close(self) -> None:
-        """Expect no more notices."""
+        """Ignore later notices."""
         self._forget(self)
 
 
 class Windows:
     """
-    The windows of the event loop of a process. They share the queue of one channel, which the thread
-    "channels-windows" reads from the first window on.
+    All windows of an event loop. Their channels share one queue. The thread "channels-windows" reads it, and
+    starts with the first window.
 
     Belongs to the event loop.
     """
@@ -92,7 +97,7 @@ class Windows:
         return window
 
     def end(self) -> None:
-        """End the thread, when the loop has ended."""
+        """End the thread. Call this when the loop has ended."""
         if self._prefix:
             try:
                 self._layer.deliver(self._prefix, closed())  # it wakes the thread

@@ -5,7 +5,9 @@ import collections
 import shutil
 import tempfile
 import unittest
+from unittest import mock
 
+from django.channels.layers.database import capacity, claiming
 from django.channels.layers.memory import MemoryChannelLayer
 
 from .example_layer import DirectoryChannelLayer
@@ -75,6 +77,23 @@ class GrowthCase:
 
         self.layer.send("growth", {})
         self.assert_constant(step)
+
+    def test_channels_that_were_polled_are_forgotten(self):
+        with mock.patch.object(claiming, "MAX_KINDS", 5), mock.patch.object(
+            capacity, "MAX_QUEUES", 5
+        ):
+            self.assert_constant(lambda number: self.layer.receive_many(["growth-%d" % number]))
+
+    def test_channels_that_were_sent_to_are_forgotten(self):
+        def step(number):
+            name = "growth-%d" % number
+            self.layer.send(name, {"number": number})
+            self.assertEqual(self.layer.receive_many([name]), (name, {"number": number}))
+
+        with mock.patch.object(claiming, "MAX_KINDS", 5), mock.patch.object(
+            capacity, "MAX_QUEUES", 5
+        ):
+            self.assert_constant(step)
 
     def test_members_and_groups_that_left_are_forgotten(self):
         def step(number):

@@ -1,14 +1,15 @@
 """
-Frames that the gateway encodes itself: once for all members of a group, where that is known to be safe.
+Encode the frame of a group message once, and write it to the sockets of all members.
 
-ASGI has a server encode the frame of a group message once for each member. A frame that isn't compressed is
-the same bytes for all of them (RFC 6455), also where compression was negotiated (RFC 7692, section 6). So
-for the servers below, the gateway encodes it once, and writes it to each transport under the server's own
-rules: not while the transport is paused, and not after the handshake of the close has begun. A frame for one
-socket is written in the same way to uvicorn, unless the client negotiated compression.
+Under plain ASGI, the server encodes the frame again for each member. A frame without compression is the same
+bytes for all of them (RFC 6455), even if a client negotiated compression (RFC 7692, section 6). For the
+servers that this module knows, the gateway therefore encodes the frame itself and writes it to each
+transport. It follows the server's own rules: it doesn't write while the transport is paused, or after the
+closing handshake has begun. Uvicorn also gets frames for one socket in this way, unless the client negotiated
+compression.
 
-Anything unfamiliar (another server, a subclass, a wrapped `send`, an attribute that is missing) gets plain
-ASGI. This module imports no server.
+Everything else uses plain ASGI: another server, a subclass, a wrapped `send`, a missing attribute. This
+module imports no server.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from typing import Any
 
 from .daphne import SocketSend
 
-#: The longest payload (bytes) that is shared with a client which negotiated compression. A longer one is
-#: left to the server, because compressing it saves more than it costs.
+#: The longest payload (bytes) that the gateway writes to a client that negotiated compression. The server
+#: sends a longer one, because compressing it saves more than it costs.
 MAX_UNCOMPRESSED = 1024
 
-#: Uvicorn's protocols: the class, and its method that is ASGI's `send`.
+#: Uvicorn's protocol classes, and the name of the method that is ASGI's `send`.
 _UVICORN = "uvicorn.protocols.websockets."
 _SENDS = {
     (_UVICORN + "websockets_sansio_impl", "WebSocketsSansIOProtocol"): "send",
@@ -33,14 +34,14 @@ _SENDS = {
     (_UVICORN + "websockets_impl", "WebSocketProtocol"): "asgi_send",
 }
 
-#: Those whose `send` writes a frame to the transport and does nothing else.
+#: The protocol classes whose `send` writes a frame to the transport and does nothing else.
 _PLAIN = ("WebSocketsSansIOProtocol", "WSProtocol")
 
-#: The first part of the versions that are known. Another one may keep other books about what it sends.
+#: The major versions that this module knows. Another version may count or remember what it sends.
 _VERSIONS = {"uvicorn": ("0",), "daphne": ("3", "4")}
 
-#: All names that `send` of those two uses, in uvicorn 0.22 to 0.54. One that uses another name does something
-#: that isn't known here: count what it sends, or write in another way.
+#: All names that the `send` of these two classes uses, in uvicorn 0.22 to 0.54. A `send` that uses another
+#: name does something that this module doesn't know: it may count what it sends, or write in another way.
 _NAMES = frozenset(
     """
     AcceptConnection ClientDisconnected CloseConnection FORBIDDEN HTTPStatus Headers InvalidState
@@ -58,7 +59,7 @@ _NAMES = frozenset(
 #: Daphne's classes of a socket and of the server.
 _DAPHNE = [("daphne.ws_protocol", "WebSocketProtocol"), ("daphne.server", "Server")]
 
-#: What such a protocol has, and what its transport and its connection have.
+#: The attributes of such a protocol that UvicornWriter reads.
 _ATTRIBUTES = ("writable", "close_sent", "disconnected", "handshake_complete", "transport", "conn")
 
 #: The opcodes of RFC 6455, with the bit of a final fragment.
@@ -66,12 +67,12 @@ _TEXT, _BINARY = 0x81, 0x82
 
 
 class Frame:
-    """A message that is nothing but a frame. All members of a group share one."""
+    """A message that consists of one frame. All members of a group share the instance."""
 
     __slots__ = ("event", "_encoded", "_payload", "_prepared")
 
     def __init__(self, event: dict[str, Any]) -> None:
-        #: The ASGI event. Servers get it as it is, so it goes only to those that don't change it.
+        #: The ASGI event. Members share it, so only servers that don't change it may get it.
         self.event = event
         self._payload: bytes | None = None
         self._encoded: bytes | None = None
@@ -79,7 +80,7 @@ class Frame:
 
     @classmethod
     def of(cls, message: dict[str, Any]) -> Frame | None:
-        """Return the frame that `message` is. None if it is anything else, or more."""
+        """Return `message` as a Frame, or None if it is more than one frame or something else."""
         if message.get("close"):
             return None
         text, data = message.get("text"), message.get("bytes")
@@ -91,7 +92,7 @@ class Frame:
 
     @property
     def payload(self) -> bytes:
-        """The payload as bytes. Empty for a text that isn't valid UTF-8, which servers refuse."""
+        """The payload as bytes. It is empty for text that has no UTF-8 form, which servers refuse."""
         if self._payload is None:
             data = self.event.get("bytes")
             try:
@@ -102,14 +103,14 @@ class Frame:
 
     @property
     def encoded(self) -> bytes:
-        """The frame as bytes, without compression. Only for a payload that isn't empty."""
+        """The frame as bytes, without compression. Don't use it for an empty payload."""
         if self._encoded is None:
             opcode = _TEXT if "text" in self.event else _BINARY
             self._encoded = _head(opcode, len(self.payload)) + self.payload
         return self._encoded
 
     def prepared_by(self, factory: Any) -> Any:
-        """Return the frame as `factory`, autobahn's, prepares it."""
+        """Return the prepared message that `factory`, a factory of autobahn, makes of the frame."""
         if self._prepared is None:
             self._prepared = factory.prepareMessage(self.payload, isBinary="bytes" in self.event)
         return self._prepared
@@ -125,7 +126,7 @@ def _head(opcode: int, length: int) -> bytes:
 
 
 class UvicornWriter:
-    """Writes to the transport of one socket of uvicorn. Belongs to its event loop."""
+    """Write frames to the transport of one socket of uvicorn. Belongs to its event loop."""
 
     __slots__ = ("_open", "_protocol")
 
@@ -135,8 +136,8 @@ class UvicornWriter:
 
     def write(self, frame: Frame, is_shared: bool = True) -> bool:
         """
-        Write `frame`, and return True; or return False, and have written nothing. One that isn't shared is
-        left to a server that compresses.
+        Write `frame` and return True. Return False, without writing, if the server must send it: the socket
+        can't take it now, or the server compresses and the frame is long or for this socket alone.
         """
         protocol = self._protocol
         connection, transport = protocol.conn, protocol.transport
@@ -159,7 +160,7 @@ class UvicornWriter:
 
 
 def _may_compress(protocol: Any) -> bool:
-    """Return whether the server compresses what it sends, or may do so."""
+    """Return whether the server may compress what it sends."""
     extensions = getattr(protocol.conn, "extensions", None)
     if extensions is None:  # wsproto's aren't public
         return bool(protocol.config.ws_per_message_deflate)
@@ -167,18 +168,18 @@ def _may_compress(protocol: Any) -> bool:
 
 
 class DaphneWriter:
-    """Writes prepared messages of autobahn to one socket of Daphne. Belongs to the event loop."""
+    """Write prepared messages of autobahn to one socket of Daphne. Belongs to the event loop."""
 
     __slots__ = ("_details", "_protocol", "_send")
 
     def __init__(self, send: SocketSend, protocol: Any) -> None:
         self._send = send
         self._protocol = protocol
-        #: What Daphne knows of the connection: it notes the client's end here.
+        #: Daphne's dict about the connection. It has "disconnected" when the client has gone.
         self._details = protocol.server.connections[protocol]
 
     def write(self, frame: Frame, is_shared: bool = True) -> bool:
-        """Write a shared `frame`, and return True; or return False, and have written nothing."""
+        """Write a shared `frame` and return True. Return False, without writing, if Daphne must send it."""
         protocol, length = self._protocol, len(frame.payload)
         if (
             not is_shared
@@ -194,20 +195,20 @@ class DaphneWriter:
 
 
 def _is_known(package: str) -> bool:
-    """Return whether this version of a server is known."""
+    """Return whether this module knows the installed version of a server."""
     version = str(getattr(sys.modules.get(package), "__version__", ""))
     return version.partition(".")[0] in _VERSIONS[package]
 
 
 @lru_cache(maxsize=16)
 def _uses_only_known_names(code: CodeType) -> bool:
-    """Return whether a function of this code, and those in it, use no other names than _NAMES."""
+    """Return whether a function with this code, and the functions inside it, use only names of _NAMES."""
     inner = [each for each in code.co_consts if isinstance(each, CodeType)]
     return _NAMES.issuperset(code.co_names) and all(map(_uses_only_known_names, inner))
 
 
 def _method_of(send: Any) -> tuple[Any, str]:
-    """Return uvicorn's protocol whose `send` this is, and the name of its class. Or (None, "")."""
+    """Return the protocol of uvicorn that `send` belongs to, and the name of its class, or (None, "")."""
     protocol = getattr(send, "__self__", None)
     kind = type(protocol)
     name = _SENDS.get((kind.__module__, kind.__qualname__))
@@ -218,14 +219,14 @@ def _method_of(send: Any) -> tuple[Any, str]:
 
 def accepts_immediately(send: Any) -> bool:
     """
-    Return whether `send` may be called outside a new task. Known servers don't ask which task runs,
-    and don't change the event.
+    Return whether `send` may be called in the task that runs, without a new one. The servers that this module
+    knows don't depend on the current task, and don't change the event.
     """
     return type(send) is SocketSend or _method_of(send)[0] is not None
 
 
 def direct_writer(send: Any) -> UvicornWriter | DaphneWriter | None:
-    """Return what writes a Frame to the socket of `send`. None: use plain ASGI."""
+    """Return a writer for the socket of `send`, or None if the caller must use plain ASGI."""
     try:
         if type(send) is SocketSend:
             protocol = send.protocol

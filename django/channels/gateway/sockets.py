@@ -1,8 +1,9 @@
 """
-The connection of a WebSocket: reads in the server's own task, and writes at once where the server allows it.
+Connect the state machine of a WebSocket to its server: read events in the server's task, and write events.
 
-A known server takes most events without waiting. So its `send` is stepped where the event comes from, and a
-task is made only for a `send` that waits: then it does the rest, and what comes meanwhile.
+The servers that prepared.py knows accept most events without waiting. For them, the gateway runs `send` as
+far as it goes, in the code that has the event. It makes a task only if `send` waits. That task finishes
+the `send`, and then sends the events that came meanwhile.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django.channels.gateway")
 
-#: Seconds for which a handshake that ends has waited at least if a line is logged. A client that leaves
-#: earlier is nothing unusual. Servers wait 5 seconds or more.
+#: Seconds that a handshake must have waited before its end is logged. A client that leaves earlier is nothing
+#: unusual. Servers wait for 5 seconds or more.
 UNANSWERED_FLOOR = 4.5
 
 _unanswered = RateLimit(10.0)
@@ -34,7 +35,7 @@ ServerReceive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
 class Suspended:
-    """An awaitable of the rest of a coroutine that has begun, and waits for `future`."""
+    """Await the rest of a coroutine that has begun and now waits for `future`."""
 
     __slots__ = ("_coroutine", "_future")
 
@@ -60,7 +61,7 @@ class Suspended:
 
 class SocketConnection(Connection):
     """
-    Carries out the actions of a WebSocket. `serve` reads until the socket has ended.
+    Carry out the actions of a WebSocket's state machine. `serve` reads until the socket has ended.
 
     Belongs to the event loop of its gateway.
     """
@@ -78,21 +79,21 @@ class SocketConnection(Connection):
 
     def __init__(self, gateway: Gateway, state: Any, send: ServerSend) -> None:
         super().__init__(gateway, state, send)
-        # An empty deque would take 600 bytes. What waits for a client is bounded, and mostly nothing.
+        # A list, because an empty deque takes 600 bytes. Few events wait for a client, and mostly none.
         self._outgoing = []
-        #: Ends a handshake that isn't answered in time.
+        #: The timer that ends a handshake without an answer.
         self.deadline: asyncio.TimerHandle | None = None
-        #: What `send` raised. Then nothing more is written.
+        #: The exception that `send` raised. After it, nothing more is written.
         self.error: BaseException | None = None
         #: Whether the server's `send` may be called outside a new task.
         self._steps = accepts_immediately(send)
-        #: What writes frames that are encoded already, or None.
+        #: The writer for frames that the gateway encodes, or None.
         self._direct = direct_writer(send) if gateway.limits.share_frames else None
-        #: Whether code further up, or the task, writes what is added to `_outgoing`.
+        #: Whether a caller or a task is already writing, and also writes what is added to `_outgoing`.
         self._is_writing = False
         #: Whether nothing more is written; whether `serve` was interrupted.
         self._has_ended = self._is_cut = False
-        #: Ends the reading, if the server doesn't end a connection that this side has closed.
+        #: The timer that ends the reading if the server doesn't end a connection that the gateway closed.
         self._timer: asyncio.TimerHandle | None = None
 
     # Reading.

@@ -1,7 +1,7 @@
 """
-Claiming: how readers take the messages of a database store, and give them back.
+Take messages out of the tables of a database store, acknowledge them, and requeue them.
 
-How the next message is taken differs between databases: postgresql.py, mysql.py, sqlite.py.
+`next_row`, which takes the next message, differs between databases: see postgresql.py, mysql.py, sqlite.py.
 """
 
 from __future__ import annotations
@@ -23,21 +23,26 @@ EMPTY_LIFETIME = 4.0
 #: Kinds of readers whose last poll is remembered.
 MAX_KINDS = 1000
 
-#: (queue, the one name wanted of a queue that names share, or "") of each channel, in the order to poll.
+#: (queue, channel or "") of each channel that a reader reads, in the order to poll. Channels of an inbox
+#: share its queue: the reader gets only the messages of the named channel, or with "" all of the queue.
 Wanted = List[Tuple[str, str]]
 
 
 class Claiming(Sending):
-    """A part of DatabaseStore."""
+    """The part of DatabaseStore that claims. Thread-safe."""
 
     #: Whether the last call of `next_row` found a message. Only a hint, because threads share it.
     last_found = False
 
     def _begin(self) -> None:
         super()._begin()
-        self._unsure: set[str] = set()  # consumers whose last claim failed on the way
-        self._turns: dict[str, int] = {}  # consumer to the turn of the claim that it has seen
+        #: Consumers whose last claim raised LayerUnavailable: the database may have carried it out.
+        self._unsure: set[str] = set()
+        #: Consumer to the turn of its last claim, until that is acknowledged.
+        self._turns: dict[str, int] = {}
+        #: Queues to the version of `waiters` at which a poll found nothing, and when (monotonic).
         self._empty: dict[tuple[str, ...], tuple[int, float]] = {}
+        #: Channels of a reader to what `_add_kind` returned for them.
         self._kinds: dict[tuple[str, ...], tuple[Wanted, tuple[str, ...]]] = {}
 
     def take(self, channels: Sequence[str], block: bool = False) -> Entry | None:
@@ -68,6 +73,8 @@ class Claiming(Sending):
             self._empty.pop(queues, None)
             raise
         if row is None:
+            if len(self._empty) >= MAX_KINDS:
+                self._empty.clear()
             self._empty[queues] = (local.version, time.monotonic())
             return None
         if known is False:
@@ -81,8 +88,7 @@ class Claiming(Sending):
 
     def _add_kind(self, channels: tuple[str, ...]) -> tuple[Wanted, tuple[str, ...]]:
         """
-        Return (queue, the one name wanted of a queue that names share, or "") of each channel; and the queues
-        alone, for which this kind of readers waits. Remember both.
+        Return what a reader of `channels` wants, and the queues for whose changes it waits. Remember both.
         """
         wanted = []
         for channel in channels:
@@ -90,7 +96,7 @@ class Claiming(Sending):
             wanted.append(
                 (self.key(inbox or channel), channel if inbox not in (None, channel) else "")
             )
-        if len(self._kinds) > MAX_KINDS:
+        if len(self._kinds) >= MAX_KINDS:
             self._kinds.clear()
         found = self._kinds[channels] = wanted, tuple(queue for queue, _ in wanted)
         return found
@@ -102,8 +108,6 @@ class Claiming(Sending):
         """
         now = time.monotonic()
         with self._lock:
-            if len(self._empty) > MAX_KINDS:
-                self._empty.clear()
             if not self.listener.listening:
                 return None
             known = self._empty.get(queues)
@@ -115,6 +119,7 @@ class Claiming(Sending):
             return False
 
     def _take_row(self, wanted: Wanted, consumer: str | None, process: str) -> Any:
+        """Return the row of the next message, or None. A `consumer` claims it."""
         self._turn += 1
         turn = self._turn % len(wanted)
         wanted = wanted[turn:] + wanted[:turn]

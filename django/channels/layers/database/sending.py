@@ -1,5 +1,5 @@
 """
-Sending: messages into the tables of a database store, in one statement or one transaction.
+Write messages into the tables of a database store, in one statement or one transaction.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from .capacity import RemainingCapacity
 from .connections import Connection
 from .tables import Row, Tables
 
-#: Seconds for which the id of a message that was sent is remembered. A pending send is tried for 30.
+#: Seconds for which the id of a sent message is remembered. A pending send is tried again for 30 seconds.
 SENT_LIFETIME = 120.0
-
 
 #: (key, turn) of the gateway that sends: see the statement "fence". ("", 0) for other senders.
 Sender = Tuple[str, int]
@@ -23,11 +22,11 @@ NO_GATEWAY: Sender = ("", 0)
 
 
 class Sending(Tables):
-    """A part of DatabaseStore."""
+    """The part of DatabaseStore that sends. Thread-safe."""
 
     remembers_sends = True
 
-    #: Whether searches may start at a low-water mark.
+    #: Whether a search for messages may start at a low-water mark.
     uses_marks = True
 
     def _begin(self) -> None:
@@ -49,7 +48,7 @@ class Sending(Tables):
     def _fitting(
         self, items: Sequence[Outgoing], connection: Connection | None = None
     ) -> tuple[list[int], list[Row]]:
-        """Return the indexes of `items` that find their queue full, and the rows of the others."""
+        """Return the indexes of the `items` whose queue is full, and the rows of the other items."""
         refused, rows = [], []
         pending: dict[str, int] = {}
         for index, item in enumerate(items):
@@ -99,8 +98,8 @@ class Sending(Tables):
 
     def insert(self, rows: list[Row], topics: Sequence[str], sender: Sender) -> None:
         """
-        Put `rows` on their queues, in this order, but for those whose ids are remembered. Notify `topics`,
-        where the database does, as well. Raises LeaseEnded if the sender's lease has ended.
+        Put `rows` on their queues, in this order. Leave out rows whose ids are remembered. Also notify
+        `topics`, if the database has notifications. Raises LeaseEnded if the sender's lease has ended.
         """
         if sender[0] or any(row["sent"] for row in rows):
             self.insert_in_transaction(rows, topics, sender)
@@ -124,7 +123,7 @@ class Sending(Tables):
             connection.rows(self.sql["notify"], {"topics": list(topics)})
 
     def pass_fence(self, connection: Connection, sender: Sender) -> None:
-        """Raise LeaseEnded if the lease of a gateway has ended since its turn. Others that send wait."""
+        """Raise LeaseEnded if a gateway's lease has ended since its turn. Other senders pass always."""
         gateway, turn = sender
         if gateway and not connection.run(
             self.sql["pass_fence"], {"gateway": gateway, "turn": turn}
@@ -136,7 +135,7 @@ class Sending(Tables):
         return LeaseEnded("The lease of the gateway %s has ended." % self.name(gateway))
 
     def insert_on(self, connection: Connection, rows: list[Row]) -> None:
-        """Put `rows` on their queues, but for those whose ids are remembered, in the caller's transaction."""
+        """Put `rows` on their queues in the caller's transaction, but for rows with a remembered id."""
         for part in self.parts(self.unsent(connection, rows)):
             connection.run(*self.many("insert", "insert_row", part))
 
