@@ -1,0 +1,69 @@
+"""Look at every page of the site that `make docs` has built: none is wider than its window."""
+
+import os
+import shutil
+import tempfile
+import unittest
+
+from .support.chromium import start_chromium
+from .support.pages import DOCS
+from .support.requirements import require
+
+SITE = os.path.join(os.path.dirname(DOCS), "build", "docs")
+
+#: Pixels: a window on a desk, and a telephone.
+WIDTHS = (1300, 420)
+
+#: Returns by how many pixels the page is too wide, and what of it stands out to the right. What lies in a
+#: box that scrolls doesn't count.
+MEASURE = """
+const scrolls = e => ["auto", "scroll", "hidden"].includes(getComputedStyle(e).overflowX);
+const inBox = e => e.tagName !== "BODY" && (scrolls(e) || inBox(e.parentElement));
+const outside = [...document.querySelectorAll("article *")].filter(
+  e => e.getBoundingClientRect().right > innerWidth + 1 && !inBox(e.parentElement));
+return [Math.max(0, document.documentElement.scrollWidth - innerWidth),
+        outside.slice(0, 3).map(e => e.tagName + ": " + e.textContent.slice(0, 60))];
+"""
+
+
+def site_pages():
+    """Return the paths of the site's pages."""
+    found = []
+    for folder, _, names in os.walk(SITE):
+        found += [os.path.join(folder, name) for name in names if name.endswith(".html")]
+    return sorted(found)
+
+
+class WidthTests(unittest.TestCase):
+    def setUp(self):
+        if not os.path.exists(os.path.join(SITE, "index.html")):
+            raise unittest.SkipTest("build the site first: make docs")
+        require("selenium")
+        require("chromium", "chromedriver")
+        profile = tempfile.mkdtemp(prefix="chromium-")
+        self.addCleanup(shutil.rmtree, profile, ignore_errors=True)
+        self.driver = start_chromium(profile)
+        self.addCleanup(self.driver.quit)
+
+    def measure(self, width):
+        size = {"width": width, "height": 1600, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        return self.driver.execute_script(MEASURE)
+
+    def test_the_measure_finds_what_is_too_wide(self):
+        self.driver.get("data:text/html,<article><p style='width:2000px'>wide</p></article>")
+        self.assertEqual(self.measure(420)[1], ["P: wide"])
+        self.driver.get(
+            "data:text/html,<article style='overflow-x:auto'><p style='width:2000px'>wide</p></article>"
+        )
+        self.assertEqual(self.measure(420), [0, []])
+
+    def test_no_page_is_wider_than_its_window(self):
+        wide = {}
+        for path in site_pages():
+            self.driver.get("file://" + path)
+            for width in WIDTHS:
+                found = self.measure(width)
+                if found != [0, []]:
+                    wide[os.path.relpath(path, SITE), width] = found
+        self.assertEqual(wide, {})
