@@ -118,10 +118,14 @@ def get_channel_layer(alias: str = DEFAULT_LAYER_ALIAS, http: Any = None) -> Bas
     import django
     from django.apps import apps
 
+    from .serving import log_start
+
     if not apps.ready:
         django.setup(**_setup_options())
     layer = channel_layers[alias]
-    layer.is_served = True
+    if not layer.is_served:
+        layer.is_served = True
+        log_start(layer)
     if http is not None:
         layer.http_application = http
     return layer

@@ -192,6 +192,9 @@ class GraceTests(RunworkerTestCase):
         process = self.start("--layer", "second", "--only-channels", "slow")
         process.wait_for_output("slow began")
         self.assertEqual(self.stop_while_slow_runs(process, signal.SIGHUP), 0, process.output)
+        self.assertRegex(
+            process.output, r"Worker process \d+ got SIGHUP and ends: 1 of \d+ threads run"
+        )
         self.assertIn("slow ended", process.output)
 
 

@@ -21,6 +21,7 @@ from django.conf import settings
 from ..compat import iscoroutinefunction
 from ..log import RateLimitByKey, shown
 from ..protocol import GATEWAY_PREFIX
+from ..serving import log_end, watch_end
 from ..subprotocols import known_subprotocols
 from . import codes
 from .advice import Advice
@@ -100,6 +101,7 @@ class Gateway:
         self._wsgi: WSGIRunner | None = None  # made for the first request of a WSGI application
         self._number = 0
         self._reading = self.loop.create_task(self.reader.run())
+        watch_end(self)
 
     def _start_workers(self) -> Any:
         """Start worker threads on a layer that ends with this process, and return their WorkerGroup."""
@@ -325,6 +327,7 @@ class Gateway:
 
     async def stop(self) -> None:
         """Let events in flight end (up to SHUTDOWN_TIMEOUT seconds), then leave the layer."""
+        log_end()
         deadline = time.monotonic() + SHUTDOWN_TIMEOUT
         while self.connections and time.monotonic() < deadline:
             await asyncio.sleep(SHUTDOWN_POLL_INTERVAL)

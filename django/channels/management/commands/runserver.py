@@ -26,6 +26,7 @@ from ...asgi import DEFAULT_LAYER_ALIAS
 from ...compat import before_reloading, end_with_parent
 from ...log import ActionLog, configure
 from ...places import ASYNC_CONCURRENCY
+from ...serving import log_start
 from ...worker import WorkerGroup
 from .runworker import (
     add_async_concurrency,
@@ -191,6 +192,7 @@ class Command(WSGICommand):
                 # Daphne has Twisted take Python's warnings, and throws them away.
                 warnings.showwarning = showwarning
                 command.announce(layer, port.getHost().port, options)
+                log_start(layer)
 
             def listen_error(self, failure: Any) -> None:
                 command.cannot_listen(failure.value)

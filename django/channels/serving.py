@@ -1,0 +1,57 @@
+"""
+The lines in the log about the start and the end of a server's process. Thread-safe.
+
+Which signal has ended the process is known to the server alone.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+from .advice import is_test
+from .log import process_logger, show_processes
+
+if TYPE_CHECKING:
+    from .gateway.application import Gateway
+    from .layers.base import BaseChannelLayer
+
+#: The gateways of this process, to count their connections at its end.
+_gateways: WeakSet[Gateway] = WeakSet()
+
+#: The processes whose end is logged. A server may fork after it has loaded the application.
+_ended: set[int] = set()
+
+
+def log_start(layer: BaseChannelLayer) -> None:
+    """Log that this process serves `layer`, and have its end logged."""
+    from django.conf import settings
+
+    if is_test():
+        return
+    show_processes(settings)
+    process_logger.info("Server process %d started, on the channel layer %s.", os.getpid(), layer)
+    atexit.register(log_end)
+
+
+def watch_end(gateway: Gateway) -> None:
+    """Have the end of this process logged before the exit handlers that were registered until now."""
+    _gateways.add(gateway)
+    atexit.register(log_end)
+
+
+def log_end() -> None:
+    """Log that this process ends, once, and what its gateways still have."""
+    pid = os.getpid()
+    if pid in _ended or is_test():
+        return
+    _ended.add(pid)
+    found = [each for gateway in list(_gateways) for each in list(gateway.connections.values())]
+    process_logger.info(
+        "Server process %d ends: it has %d connections, of which %d wait for a worker.",
+        pid,
+        len(found),
+        sum(each.state.in_flight is not None for each in found),
+    )
