@@ -2,8 +2,9 @@
 
 A contender is an entry of CONTENDERS: its title, its environment, the commands of its processes, and what
 they need. The first command listens on {port}. In a command and in `env`, these stand for what they name:
-{python} (of the environment), {bin} (its folder of programs), {port}, {redis} (the URL of a Redis server that
-the suite starts), {database} (an entry of DATABASES, as JSON).
+{other_port} (the port of a second gateway, which must be the last command), {python} (of the environment),
+{bin} (its folder of programs), {port}, {redis} (the URL of a Redis server that the suite starts), {database}
+(an entry of DATABASES, as JSON).
 """
 
 import os
@@ -41,6 +42,11 @@ def uvicorn(site, application):
     ]
 
 
+def at_other_port(command):
+    """Return a command with {other_port} in the place of {port}."""
+    return ["{other_port}" if part == "{port}" else part for part in command]
+
+
 def daphne(application):
     return ["{bin}/daphne", "-b", "127.0.0.1", "-p", "{port}", "-v", "0", application]
 
@@ -52,6 +58,22 @@ def gunicorn(*options):
 WORKER = ["{python}", "{common}/manage.py", "runworker", "--threads", "4"]
 REDIS_SITE = {"DJANGO_SETTINGS_MODULE": "redis_settings", "BENCH_REDIS": "{redis}"}
 DATABASE_SITE = {"DJANGO_SETTINGS_MODULE": "database_settings", "BENCH_DATABASE": "{database}"}
+
+
+def _with_groups(title, count, redis=False):
+    """Return this project as a contender, for 100 sockets of which each is in `count` groups of its own."""
+    contender = {
+        "title": title,
+        "environment": OURS,
+        "site": "ours",
+        "commands": [uvicorn(".", "asgi:channel_layer")],
+        "load": ["--socket-path", "/groups/%d/" % count],
+    }
+    if redis:
+        contender["env"], contender["needs"] = REDIS_SITE, "redis"
+        contender["commands"].append(WORKER)
+    return contender
+
 
 CONTENDERS = {
     "bare": {
@@ -147,6 +169,22 @@ CONTENDERS = {
         "commands": [uvicorn(".", "asgi:channel_layer"), WORKER, WORKER],
         "needs": "redis",
     },
+    "ours-redis-2-gateways": {
+        "title": "the same with two gateways",
+        "environment": OURS,
+        "site": "ours",
+        "env": REDIS_SITE,
+        "commands": [
+            uvicorn(".", "asgi:channel_layer"),
+            WORKER,
+            at_other_port(uvicorn(".", "asgi:channel_layer")),
+        ],
+        "needs": "redis",
+    },
+    "ours-100-groups": _with_groups("this project, 100 groups", 1),
+    "ours-10000-groups": _with_groups("this project, 10,000 groups", 100),
+    "ours-redis-100-groups": _with_groups("this project, Redis, 100 groups", 1, redis=True),
+    "ours-redis-10000-groups": _with_groups("this project, Redis, 10,000 groups", 100, redis=True),
     "channels4-redis": {
         "title": "Channels 4, channels_redis, uvicorn",
         "environment": PEERS,

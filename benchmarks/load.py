@@ -123,8 +123,14 @@ def open_tcp(port):
     return sock
 
 
-def open_websockets(port, path, count, socketio=False):
-    """``count`` accepted WebSocket connections, opened a batch at a time."""
+def open_sockets(options, path, count):
+    """Do as ``open_websockets``, as the command line says."""
+    return open_websockets(options.port, path, count, options.socketio, options.other_ports)
+
+
+def open_websockets(port, path, count, socketio=False, other_ports=()):
+    """``count`` accepted WebSocket connections, opened a batch at a time, to each of the ports in turn."""
+    ports = [port, *other_ports]
     if socketio:
         path = "/socket.io/?EIO=4&transport=websocket"
     key = base64.b64encode(os.urandom(16)).decode()
@@ -132,13 +138,14 @@ def open_websockets(port, path, count, socketio=False):
         "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nOrigin: http://127.0.0.1:{port}\r\n"
         "Upgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    ).format(path=path, port=port, key=key)
+    )
     connections = []
     while len(connections) < count:
         batch = []
-        for _ in range(min(CONNECT_BATCH, count - len(connections))):
+        for index in range(min(CONNECT_BATCH, count - len(connections))):
+            port = ports[index % len(ports)]
             sock = open_tcp(port)
-            sock.sendall(request.encode())
+            sock.sendall(request.format(path=path, port=port, key=key).encode())
             batch.append(sock)
         for sock in batch:
             answer = b""
@@ -327,9 +334,7 @@ def closed_loop(connections, options, complete):
 
 def echo(options):
     """Each socket has one message in flight; every answer is compared with what its own socket sent."""
-    connections = open_websockets(
-        options.port, options.socket_path, options.sockets, options.socketio
-    )
+    connections = open_sockets(options, options.socket_path, options.sockets)
     for number, connection in enumerate(connections):
         payload = (
             '{"type": "chat", "room": 7, "from": %5d, "text": "how are you?"}' % number
@@ -350,7 +355,7 @@ def broadcast(options):
     """One socket speaks, all hear it; the next message goes out when the last socket has the previous
     one. ``p50_ms`` and ``p99_ms`` are of the time from the send to the last socket's delivery."""
     clock = time.perf_counter
-    connections = open_websockets(options.port, "/broadcast/", options.sockets, options.socketio)
+    connections = open_sockets(options, "/broadcast/", options.sockets)
     selector = watch(connections)
     select = selector.select
     speaker = connections[0]
@@ -442,12 +447,12 @@ def connect(options):
     clock, times = time.perf_counter, []
     warm = clock() + options.warmup
     while clock() < warm:
-        close(open_websockets(options.port, "/echo/", options.sockets), websocket=True)
+        close(open_sockets(options, "/echo/", options.sockets), websocket=True)
     meter, start = Meter(options.server_pids), clock()
     meter.begin()
     while clock() - start < options.duration or not times:
         begun = clock()
-        close(open_websockets(options.port, "/echo/", options.sockets), websocket=True)
+        close(open_sockets(options, "/echo/", options.sockets), websocket=True)
         times.append(clock() - begun)
     elapsed, count = clock() - start, len(times) * options.sockets
     meter.end()
@@ -466,10 +471,10 @@ def idle(options):
     Quiet sockets: ``kb`` is the memory of one, ``rate`` how many of them one second of processor time would
     serve for a second.
     """
-    connections = open_websockets(options.port, "/echo/", 200, options.socketio)
+    connections = open_sockets(options, "/echo/", 200)
     time.sleep(options.warmup)
     before = memory_of(options.server_pids)
-    connections += open_websockets(options.port, "/echo/", options.sockets, options.socketio)
+    connections += open_sockets(options, "/echo/", options.sockets)
     time.sleep(options.warmup)
     memory = (memory_of(options.server_pids) - before) / options.sockets
     meter = Meter(options.server_pids)
@@ -545,7 +550,7 @@ def paced(options):
     Solid Cable publishes, with 250 users.
     """
     clock = time.perf_counter
-    connections = open_websockets(options.port, "/echo/", options.sockets, options.socketio)
+    connections = open_sockets(options, "/echo/", options.sockets)
     start = clock()
     for number, connection in enumerate(connections):
         payload = wrap(b'{"user": %5d, "text": "how are you?"}' % number, "m", options)
@@ -652,6 +657,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("load", choices=sorted(LOADS))
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument(
+        "--other-port",
+        dest="other_ports",
+        type=int,
+        action="append",
+        default=[],
+        help="of another gateway of the same site: sockets are opened at each in turn",
+    )
     parser.add_argument("--sockets", type=int, default=100, help="connections (default: 100)")
     parser.add_argument("--warmup", type=float, default=0.5, help="seconds that are not counted")
     parser.add_argument("--duration", type=float, default=2.0, help="seconds that are")

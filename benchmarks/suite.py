@@ -93,16 +93,17 @@ class Needs:
 
 @contextlib.contextmanager
 def running(contender, needs, options):
-    """Start the processes of a contender. Gives the port, all process ids, and the log of the first."""
+    """Start the processes of a contender. Gives the ports, all process ids, and the log of the first."""
     environment, need = contender["environment"], contender.get("needs")
     folder = os.path.join(run.HERE, "sites", contender["site"])
     common = os.path.join(run.HERE, "sites", "common")
     python = run.python_of(environment)
-    port = free_port()
+    port, other_port = free_port(), free_port()
     known = {
         "{python}": python,
         "{bin}": os.path.dirname(python),
         "{port}": str(port),
+        "{other_port}": str(other_port),
         "{common}": common,
         "{redis}": needs.values.get("redis", ""),
         "{database}": needs.values.get(need, "") if need in ("sqlite", "postgresql") else "",
@@ -133,9 +134,14 @@ def running(contender, needs, options):
             if first is None:
                 first = log
                 run.wait_until_it_listens(process, port, log)
+        ports = [port]
+        if any("{other_port}" in command for command in contender["commands"]):
+            run.wait_until_it_listens(process, other_port, log)
+            ports.append(other_port)
         if len(pids) > 1:
-            wait_for_a_worker(port, first)
-        yield port, pids + needs.pids.get(need, []), first
+            for each in ports:
+                wait_for_a_worker(each, first)
+        yield ports, pids + needs.pids.get(need, []), first
 
 
 def wait_for_a_worker(port, log):
@@ -158,10 +164,14 @@ def measure(name, workload, settings, needs):
     command += ["--sockets", str(workload["sockets"][quick])]
     command += ["--warmup", str(settings["warmup"]), "--duration", str(settings["seconds"])]
     command += contender.get("load", [])
-    with running(contender, needs, settings["options"]) as (port, pids, log):
-        command += ["--port", str(port), "--server-pid", ",".join(map(str, pids))]
+    with running(contender, needs, settings["options"]) as (ports, pids, log):
+        command += ["--port", str(ports[0]), "--server-pid", ",".join(map(str, pids))]
+        for each in ports[1:]:
+            command += ["--other-port", str(each)]
         try:
-            return json.loads(run.call(command, timeout=run.RUN_SECONDS).splitlines()[-1])
+            return json.loads(
+                run.call(command, timeout=workload.get("timeout", run.RUN_SECONDS)).splitlines()[-1]
+            )
         except BenchmarkError as error:
             raise BenchmarkError("%s\n%s" % (error, run.tail(log))) from None
         except Exception as error:
@@ -182,6 +192,8 @@ def measure_all(settings, needs, missing):
             break
         for name in settings["workloads"]:
             workload = WORKLOADS[name]
+            if rounds >= workload.get("rounds", rounds + 1):
+                continue
             for each in chosen_contenders(workload, settings["quick"]):
                 contender = CONTENDERS[each]
                 why = missing.get(contender["environment"]) or needs.missing.get(
@@ -290,7 +302,7 @@ def measure_and_sum_up(arguments):
         "workloads": names,
         "options": run.server_options(arguments.tuned, contenders.PEERS),
     }
-    run.raise_open_files(2 * 10000 + 1000)
+    run.raise_open_files(20000 + 1000)
     busy, own, begun = run.busy_seconds(), run.children_seconds(), time.monotonic()
     with contextlib.ExitStack() as stack:
         needs = Needs(stack)

@@ -1,7 +1,8 @@
 """What ``suite.py`` measures, and with which contenders."""
 
-#: The workloads, in order: the load of load.py, its sockets (in a quick run), the contenders, and which of
-#: them is the limit. `quick`: whether a quick run has it.
+#: The workloads, in order: the load of load.py, its sockets (in a quick run), and the contenders. `quick`:
+#: those of a quick run, if it has the workload. `rounds`: how many rounds have it, for one that takes long.
+#: `timeout`: the seconds that one load may take, if these are more than usual.
 WORKLOADS = {
     "echo": {
         "title": "Echo: 100 sockets with one message in flight each",
@@ -35,6 +36,24 @@ WORKLOADS = {
         "contenders": "bare ours ours-plain socketio ws",
         "quick": "",
     },
+    "broadcast-20000": {
+        "title": "Broadcast to 20,000 sockets",
+        "unit": "deliveries/s",
+        "load": "broadcast",
+        "sockets": (20000, 20000),
+        "contenders": "bare ours",
+        "quick": "",
+        "rounds": 1,
+        "timeout": 150,
+    },
+    "groups": {
+        "title": "A message to a group of one among many: 100 sockets",
+        "unit": "messages/s",
+        "load": "echo",
+        "sockets": (100, 100),
+        "contenders": "ours-100-groups ours-10000-groups ours-redis-100-groups ours-redis-10000-groups",
+        "quick": "",
+    },
     "http": {
         "title": "HTTP: GET of a synchronous view, 32 connections",
         "unit": "requests/s",
@@ -66,13 +85,15 @@ WORKLOADS = {
         "sockets": (10000, 2000),
         "contenders": "bare ours",
         "quick": "",
+        "rounds": 2,
+        "timeout": 120,
     },
     "redis-echo": {
         "title": "Echo over Redis: 100 sockets",
         "unit": "messages/s",
         "load": "echo",
         "sockets": (100, 100),
-        "contenders": "ours-redis ours-redis-2-workers channels1",
+        "contenders": "ours-redis ours-redis-2-workers ours-redis-2-gateways channels1",
         "quick": "ours-redis",
     },
     "redis-echo-one": {
@@ -88,7 +109,7 @@ WORKLOADS = {
         "unit": "deliveries/s",
         "load": "broadcast",
         "sockets": (1000, 1000),
-        "contenders": "ours-redis channels4-redis socketio-redis",
+        "contenders": "ours-redis ours-redis-2-gateways channels4-redis socketio-redis",
         "quick": "ours-redis",
     },
     "redis-http": {

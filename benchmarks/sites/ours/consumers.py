@@ -1,6 +1,7 @@
 """Echo and broadcast as synchronous consumers; echo as an asynchronous one, at once and after a second."""
 
 import asyncio
+import re
 
 from channels import Group
 
@@ -29,3 +30,18 @@ def broadcast(message):
 
 def leave(message):
     Group("everybody").discard(message.reply_channel)
+
+
+def join_many(message, count):
+    for number in range(int(count)):
+        own_group(message, number).add(message.reply_channel)
+    message.reply_channel.send({"accept": True})
+
+
+def to_own_group(message):
+    own_group(message, 0).send({"text": message["text"]})
+
+
+def own_group(message, number):
+    name = re.sub(r"[^A-Za-z0-9]", "-", message.reply_channel.name)
+    return Group("%s.%d" % (name, number))
