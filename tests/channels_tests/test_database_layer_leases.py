@@ -22,6 +22,15 @@ from .test_database_layer import MariaDBCase, PostgreSQLCase, SQLiteCase
 REQUEST = {"reply_channel": "gateway.a!7", "event_id": 0, "method": "GET", "path": "/"}
 
 
+def end_threads(inbox):
+    """Have the threads of an inbox end, once they have sent what was left. Its lease and its queue stay."""
+    with inbox._lock:
+        inbox._closed = True
+        inbox._lock.notify_all()
+    for thread in inbox._threads:
+        thread.join(TIMEOUT)
+
+
 class LeaseTests:
     """`self.layer` is a living process'; `dead_layer` gives those of processes that have died."""
 
@@ -502,13 +511,21 @@ class LeaseTests:
     # Gateways.
 
     def in_gateway(self, function, layer, name="gateway.b!"):
-        """Run the coroutine function `function(inbox)` in the event loop of a gateway on `layer`."""
+        """
+        Run the coroutine function `function(inbox)` in the event loop of a gateway on `layer`. The gateway's
+        threads then end, as those of a killed process do: they would go on reading its inbox.
+        """
 
         async def run():
-            inbox = layer.open_inbox(name)
-            await asyncio.wait_for(function(inbox), TIMEOUT)
+            inboxes.append(layer.open_inbox(name))
+            await asyncio.wait_for(function(inboxes[0]), TIMEOUT)
 
-        asyncio.run(run())
+        inboxes = []
+        try:
+            asyncio.run(run())
+        finally:
+            for inbox in inboxes:
+                end_threads(inbox)
 
     def test_a_lost_gateway_leaves_its_groups_and_says_farewell(self):
         doomed = self.doomed_layer()
