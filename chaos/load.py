@@ -210,6 +210,7 @@ class Flow:
         self.traffic, self.port = traffic, port
         self.id = "%d-%d" % (number, random.getrandbits(40))
         self.sent = self.echoed = 0
+        self.echoed_at = 0.0  # when the last echo came
         self.disorder = []
         self.open_at = self.closed_at = None
         self.socket = None
@@ -220,7 +221,7 @@ class Flow:
         if answer["n"] != self.echoed + 1:
             self.disorder.append((self.echoed, answer["n"]))
         self.echoed = answer["n"]
-        now = time.monotonic()
+        now = self.echoed_at = time.monotonic()
         began = self._sent_at.pop(answer["n"], None)
         if began is not None:
             self.traffic.latencies.append(now - began)

@@ -13,6 +13,7 @@ from collections import Counter
 from unittest import mock
 
 from django.channels.exceptions import LayerUnavailable
+from django.channels.layers.database import tables
 from django.channels.layers.engine import inbox as engine_inbox
 from django.channels.layers.engine.store import LeaseEnded, Outgoing, Will
 from django.channels.protocol import reset
@@ -129,18 +130,23 @@ class LostReplyTests:
                 continue
         self.fail("it fails each time")
 
-    def for_each_fault(self, scenario, thread="MainThread"):
-        """Run `scenario(fault)` with a fault at each statement that it executes."""
-        for kind in self.kinds:
+    def each_fault(self, kinds, thread="MainThread", **details):
+        """Yield a fault at each statement that `thread` executes while the caller has it."""
+        for kind in kinds:
             number, fault = 0, None
             while fault is None or fault.has_happened:
                 number += 1
                 fault = Fault(kind, number, thread)
-                self.layer.flush()
-                with self.subTest(kind=kind, statement=number):
-                    scenario(fault)
-                    fault.arrive()
-            self.assertGreater(number, 3, "the scenario executes that many statements")
+                with self.subTest(kind=kind, statement=number, **details):
+                    yield fault
+
+    def for_each_fault(self, scenario, thread="MainThread"):
+        """Run `scenario(fault)` with a fault at each statement that it executes."""
+        for fault in self.each_fault(self.kinds, thread):
+            self.layer.flush()
+            scenario(fault)
+            fault.arrive()
+        self.assertGreater(fault.number, 3, "the scenario executes that many statements")
 
     def everything(self):
         """Return a Counter of the numbers that wait, are claimed, or are dead letters."""
@@ -279,6 +285,61 @@ class LostReplyTests:
             self.layer.deliver_group("room", {"number": 1}, send_id="one")
         for name in (names[0], names[250], names[449]):
             self.assertEqual(self.received(name), [1])
+
+    def few_rows(self):
+        """Let one statement take 3 rows, or 300 bytes of bodies."""
+        for name, most in (("MAX_ROWS", 3), ("MAX_STATEMENT", 300)):
+            patch = mock.patch.object(tables, name, most)
+            patch.start()
+            self.addCleanup(patch.stop)
+
+    def test_a_batch_without_ids_leaves_whole_or_not_at_all(self):
+        """Also one that needs several statements, by its number of messages or by their size."""
+        self.few_rows()
+        batches = [[{"number": n} for n in range(size)] for size in (1, 3, 4, 7)]
+        batches.append([{"number": n, "text": "x" * 200} for n in range(3)])
+        for messages in batches:
+            for fault in self.each_fault(self.kinds, size=len(messages)):
+                self.layer.flush()
+                sender = self.lossy_layer(fault)
+                try:
+                    sender.deliver_all([("work.b", message) for message in messages])
+                except LayerUnavailable:
+                    pass
+                fault.arrive()
+                sender.close()
+                self.assertIn(self.count("message"), (0, len(messages)))
+
+    def test_a_message_to_a_large_group_reaches_all_members_or_none(self):
+        self.few_rows()
+        for number in range(7):
+            self.layer.group_add("room", "reader?%d" % number)
+        for fault in self.each_fault((LOST,)):
+            self.layer.store.write("flush_message", self.layer.store.range)
+            sender = self.lossy_layer(fault)
+            try:
+                sender.send_group("room", {"number": 1})
+            except LayerUnavailable:
+                pass
+            sender.close()
+            self.assertIn(self.count("message"), (0, 7))
+
+    def test_a_large_batch_of_a_gateway_that_is_tried_again_is_sent_once(self):
+        self.few_rows()
+        name, store = "gateway.a!", self.layer.store
+        body = store.encode("work", {"number": 1})
+        wills = [Will("gateway.a!%d" % n, "websocket.disconnect", body) for n in range(7)]
+        sends = [Outgoing("work", body, True, id="gateway.a!%d#1" % n) for n in range(7)]
+        for fault in self.each_fault(self.kinds):
+            self.layer.flush()
+            store.register(name)
+            gateway = self.lossy_layer(fault)
+            self.insist(gateway.store.gateway_batch, name, wills, [], [], sends)
+            fault.arrive()
+            self.assertEqual((self.count("message"), self.count("will")), (7, 7))
+            store.leave(name)
+            self.assertEqual((self.count("message"), self.count("will")), (14, 0))
+            gateway.close()
 
     def test_large_messages_that_need_several_statements_arrive_once(self):
         names = ["reader?%d" % number for number in range(6)]

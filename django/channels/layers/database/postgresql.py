@@ -105,21 +105,19 @@ class PostgreSQLStore(DatabaseStore):
     def insert(self, rows: list[Row], topics: Sequence[str], sender: Sender) -> None:
         ids = {row["sent"] for row in rows}
         gateway, turn = sender
-        name = "insert_and_notify" if topics else "insert"
-        if gateway or any(ids):
-            if len(ids) > 1 or not any(ids) or len(list(self.parts(rows))) > 1:
-                self.insert_in_transaction(rows, topics, sender)
-                return
-            name = "insert_once"
-        for part in self.parts(rows):
-            statement, parameters = self.many(name, "insert_row", part)
-            parameters.update(sent=part[0]["sent"], topics=list(topics), seconds=SENT_LIFETIME)
-            parameters.update(gateway=gateway, turn=turn)
-            done = self.connections.statement(
-                partial(Connection.run, statement=statement, parameters=parameters)
-            )
-            if name == "insert_once" and not done:
-                raise self.lease_ended(gateway)
+        has_ids = any(ids)
+        if not self.takes_one_statement(rows) or len(ids) > 1 or (gateway and not has_ids):
+            super().insert(rows, topics, sender)
+            return
+        name = "insert_once" if has_ids else "insert_and_notify" if topics else "insert"
+        statement, parameters = self.many(name, "insert_row", rows)
+        parameters.update(sent=rows[0]["sent"], topics=list(topics), seconds=SENT_LIFETIME)
+        parameters.update(gateway=gateway, turn=turn)
+        done = self.connections.statement(
+            partial(Connection.run, statement=statement, parameters=parameters)
+        )
+        if name == "insert_once" and not done:
+            raise self.lease_ended(gateway)
 
     def notify(self, topics: Sequence[str]) -> None:
         parameters = {"topics": list(topics)}

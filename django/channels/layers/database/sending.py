@@ -101,17 +101,15 @@ class Sending(Tables):
         Put `rows` on their queues, in this order. Leave out rows whose ids are remembered. Also notify
         `topics`, if the database has notifications. Raises LeaseEnded if the sender's lease has ended.
         """
-        if sender[0] or any(row["sent"] for row in rows):
-            self.insert_in_transaction(rows, topics, sender)
-        else:
-            with self.connections.lend() as connection:
-                self.insert_on(connection, rows)
-
-    def insert_in_transaction(self, rows: list[Row], topics: Sequence[str], sender: Sender) -> None:
-        """Do as `insert`, in one transaction."""
+        single = not (sender[0] or topics or any(row["sent"] for row in rows))
         self.connections.transaction(
-            lambda connection: self.insert_from(connection, rows, topics, sender)
+            lambda connection: self.insert_from(connection, rows, topics, sender),
+            single=single and self.takes_one_statement(rows),
         )
+
+    def takes_one_statement(self, rows: list[Row]) -> bool:
+        """Return whether one statement inserts `rows`. Several need a transaction: all rows leave, or none."""
+        return len(list(self.parts(rows))) == 1
 
     def insert_from(
         self, connection: Connection, rows: list[Row], topics: Sequence[str], sender: Sender

@@ -17,14 +17,13 @@ import sqlite3
 import tempfile
 import threading
 import time
-from typing import Any, Callable, Sequence
+from typing import Any, Callable
 
 from django.core.exceptions import ImproperlyConfigured
 
 from ...exceptions import LayerUnavailable
 from .claiming import Wanted
 from .connections import Conflict, Connection, Connections
-from .sending import Sender
 from .statements import statements
 from .store import DatabaseStore
 from .tables import Row
@@ -237,11 +236,8 @@ class SQLiteStore(DatabaseStore):
             lambda connection: connection.run(self.sql[name], parameters), single=True
         )
 
-    def insert(self, rows: list[Row], topics: Sequence[str], sender: Sender) -> None:
-        self.connections.transaction(
-            lambda connection: self.insert_from(connection, rows, topics, sender),
-            single=len(rows) == 1 and not rows[0]["sent"] and not sender[0],
-        )
+    def takes_one_statement(self, rows: list[Row]) -> bool:
+        return len(rows) == 1
 
     def insert_on(self, connection: Connection, rows: list[Row]) -> None:
         # One by one: each number depends on the one before.
