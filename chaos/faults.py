@@ -394,9 +394,8 @@ async def outage(stack, options, fault, may_close=(), loses=False):
     require(set(codes) <= may_close, measured)
     require(set(statuses) <= {200, 502, 503}, measured)
     require(not found["no_disconnect"] or loses, measured)
-    require(
-        not (found["lost"] or found["unanswered"] or found["twice"] or found["disorder"]), measured
-    )
+    require(not found["disorder"], "%s; %s", measured, found["gaps"][:5])
+    require(not (found["lost"] or found["unanswered"] or found["twice"]), measured)
     return measured
 
 

@@ -353,7 +353,8 @@ def audit(traffic, records):
 
     `lost`: sent on a socket that stayed open, and never handled. `unanswered`: handled there, and not
     answered. `twice`: handled twice without the mark "redelivered". `marked`: handled twice with it.
-    `disorder`: handled or answered out of order.
+    `disorder`: handled or answered out of order, and `gaps`: (what happened, socket, frame before, frame,
+    close code) of each.
     """
     handled, connects, disconnects = {}, {}, {}
     for line in records:
@@ -365,7 +366,7 @@ def audit(traffic, records):
             disconnects.setdefault(line["id"], []).append(line["code"])
     found = {
         "frames": 0, "lost": 0, "unanswered": 0, "twice": 0, "marked": 0, "disorder": 0,
-        "no_disconnect": 0, "two_disconnects": 0,
+        "no_disconnect": 0, "two_disconnects": 0, "gaps": [],
     }  # fmt: skip
     for flow in traffic.flows:
         seen, reached = set(), 0
@@ -376,9 +377,11 @@ def audit(traffic, records):
                 continue
             if n != reached + 1:
                 found["disorder"] += 1
+                found["gaps"].append(("handled", flow.id, reached, n, flow.socket.code))
             seen.add(n)
             reached = max(n, reached)
         found["disorder"] += len(flow.disorder)
+        found["gaps"] += [("answered", flow.id, *gap, flow.socket.code) for gap in flow.disorder]
         if flow.socket.ours:
             found["lost"] += flow.sent - len(seen)
             found["unanswered"] += len(seen) - flow.echoed

@@ -108,7 +108,7 @@ class Sending(Tables):
         )
 
     def takes_one_statement(self, rows: list[Row]) -> bool:
-        """Return whether one statement inserts `rows`. Several need a transaction: all rows leave, or none."""
+        """Return whether one statement inserts `rows`. Several need a transaction: all leave, or none."""
         return len(list(self.parts(rows))) == 1
 
     def insert_from(
