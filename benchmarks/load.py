@@ -397,14 +397,7 @@ def broadcast(options):
     selector.close()
     close(connections, websocket=True)
     count = len(times) * len(connections)
-    return dict(
-        meter.report(count, elapsed),
-        rate=count / elapsed,
-        p50_ms=percentile(times, 0.50),
-        p99_ms=percentile(times, 0.99),
-        count=count,
-        seconds=elapsed,
-    )
+    return result_of(meter, count, elapsed, times)
 
 
 def http(options):
@@ -456,14 +449,7 @@ def connect(options):
         times.append(clock() - begun)
     elapsed, count = clock() - start, len(times) * options.sockets
     meter.end()
-    return dict(
-        meter.report(count, elapsed),
-        rate=count / elapsed,
-        p50_ms=percentile(times, 0.50),
-        p99_ms=percentile(times, 0.99),
-        count=count,
-        seconds=elapsed,
-    )
+    return result_of(meter, count, elapsed, times)
 
 
 def idle(options):
@@ -583,14 +569,7 @@ def paced(options):
     meter.end()
     selector.close()
     close(connections, websocket=True)
-    return dict(
-        meter.report(sent, elapsed),
-        rate=sent / elapsed,
-        p50_ms=percentile(latencies, 0.50),
-        p99_ms=percentile(latencies, 0.99),
-        count=len(latencies),
-        seconds=elapsed,
-    )
+    return dict(result_of(meter, sent, elapsed, latencies), count=len(latencies))
 
 
 def http_new(options):
@@ -629,14 +608,7 @@ def http_new(options):
         times += batch()
     elapsed, count = clock() - start, len(times)
     meter.end()
-    return dict(
-        meter.report(count, elapsed),
-        rate=count / elapsed,
-        p50_ms=percentile(times, 0.50),
-        p99_ms=percentile(times, 0.99),
-        count=count,
-        seconds=elapsed,
-    )
+    return result_of(meter, count, elapsed, times)
 
 
 LOADS = {
@@ -651,6 +623,18 @@ def percentile(values, share):
         return None
     ordered = sorted(values)
     return 1000 * ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def result_of(meter, count, elapsed, times):
+    """Return the result of a workload: `count` things in `elapsed` seconds, and the seconds of each."""
+    return dict(
+        meter.report(count, elapsed),
+        rate=count / elapsed,
+        p50_ms=percentile(times, 0.50),
+        p99_ms=percentile(times, 0.99),
+        count=count,
+        seconds=elapsed,
+    )
 
 
 def main():

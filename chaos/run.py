@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -25,17 +24,11 @@ import bounds  # noqa: E402, F401
 import clients  # noqa: E402, F401
 import uploads  # noqa: E402, F401
 import waiting  # noqa: E402, F401
+from channels_tests.support.processes import allow_open_files  # noqa: E402
 from stack import LEASE, MariaDB, Memory, PostgreSQL, Redis, Stack  # noqa: E402
 from table import ROWS  # noqa: E402
 
 BACKENDS = {"redis": Redis, "postgresql": PostgreSQL, "mariadb": MariaDB, "memory": Memory}
-
-
-def raise_descriptor_limit():
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
 
 
 def run_row(row, backend, options):
@@ -98,7 +91,7 @@ def main():
     parser.add_argument("--again", action="store_true", help="try once more what did not hold")
     parser.add_argument("--apart", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    options.descriptors = raise_descriptor_limit()
+    options.descriptors = allow_open_files()
     chosen = [
         (row, backend)
         for backend in ([options.backend] if options.backend else BACKENDS)

@@ -19,6 +19,7 @@ from django.channels.worker import Worker, WorkerGroup
 from django.test import SimpleTestCase, override_settings
 from django.utils import timezone, translation
 
+from .support.layers import next_message, next_reply
 from .support.untimed import leave_out_run_times
 from .support.waiting import TIMEOUT, wait_until
 
@@ -52,11 +53,7 @@ class AsyncCase(SimpleTestCase):
         return name
 
     def next(self, channel):
-        """Return the next message to a client, but for notices of time; wait for it."""
-        message = self.received(channel)
-        while "running" in message:
-            message = self.received(channel)
-        return message
+        return next_reply(self.layer, channel)
 
     def assert_nothing_more(self, channel):
         """Check that no message to a client is there, but for notices of time."""
@@ -66,9 +63,7 @@ class AsyncCase(SimpleTestCase):
             message = self.layer.receive_many([channel])[1]
 
     def received(self, channel):
-        return wait_until(
-            lambda: self.layer.receive_many([channel])[1], "a message to the client", interval=0.002
-        )
+        return next_message(self.layer, channel)
 
 
 class FunctionTests(AsyncCase):

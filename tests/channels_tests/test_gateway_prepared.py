@@ -26,7 +26,7 @@ from django.channels.layers.memory import MemoryChannelLayer
 from django.core.exceptions import ImproperlyConfigured
 
 from .support.requirements import require
-from .support.sites import Project, serve
+from .support.sites import SiteBehindServer
 from .support.waiting import TIMEOUT
 
 ROUTING = """
@@ -140,29 +140,12 @@ class Client:
         self.sock.close()
 
 
-class ServerTests:
-    program, args = "uvicorn", ()
+class ServerTests(SiteBehindServer):
+    program = "uvicorn"
+    files = {"mysite/routing.py": ROUTING}
 
     #: Whether the server's frames are shared, and whether it agrees to compression.
     shares, compresses = True, True
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.project = Project({"mysite/routing.py": ROUTING})
-        try:
-            cls.server = serve(cls.project, cls.program, args=cls.args)
-        except BaseException:
-            cls.project.close()
-            raise
-
-    @classmethod
-    def tearDownClass(cls):
-        try:
-            cls.server.kill()
-        finally:
-            cls.project.close()
-        super().tearDownClass()
 
     def connect(self, extensions=""):
         client = Client(self.server, extensions)
@@ -249,7 +232,7 @@ class UvicornTests(ServerTests, unittest.TestCase):
 
 
 class WsprotoTests(ServerTests, unittest.TestCase):
-    args = ("--ws", "wsproto")
+    arguments = ("--ws", "wsproto")
 
     @classmethod
     def setUpClass(cls):

@@ -13,7 +13,7 @@ from socket import SHUT_WR
 import django
 
 from .support.requirements import require, require_servers
-from .support.sites import Project, serve
+from .support.sites import SiteBehindServer, serve
 from .support.waiting import TIMEOUT, wait_until
 
 SETTINGS = """
@@ -276,8 +276,9 @@ channel_routing = [
 """
 
 
-class ServerTests:
-    program = None
+class ServerTests(SiteBehindServer):
+    files = {"mysite/views.py": VIEWS, "mysite/urls.py": URLS, "mysite/routing.py": ROUTING}
+    settings = SETTINGS
 
     #: Whether the server, told to stop, ends sockets that are open.
     ends_with_open_sockets = True
@@ -289,28 +290,6 @@ class ServerTests:
     def setUpClass(cls):
         require("websocket")
         super().setUpClass()
-        cls.project = Project(
-            {
-                "mysite/views.py": VIEWS,
-                "mysite/urls.py": URLS,
-                "mysite/routing.py": ROUTING,
-            },
-            settings=SETTINGS,
-        )
-        try:
-            cls.server = serve(cls.project, cls.program)
-        except BaseException:
-            cls.project.close()
-            raise
-
-    @classmethod
-    def tearDownClass(cls):
-        try:
-            cls.server.stop()
-        finally:
-            cls.server.kill()
-            cls.project.close()
-        super().tearDownClass()
 
     def connect(self, path, **options):
         import websocket

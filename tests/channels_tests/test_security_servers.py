@@ -11,7 +11,7 @@ import unittest
 
 from .support.ports import free_port
 from .support.requirements import require
-from .support.sites import Project, serve
+from .support.sites import SiteBehindServer
 from .support.waiting import TIMEOUT
 
 SETTINGS = """
@@ -158,28 +158,16 @@ class Recorded:
         self.makefile = lambda mode: io.BytesIO(answer)
 
 
-class ServerAttacks:
+class ServerAttacks(SiteBehindServer):
     """Attacks that every server withstands, or the gateway behind it."""
 
-    program = None
+    files = {"mysite/views.py": VIEWS, "mysite/urls.py": URLS, "mysite/routing.py": ROUTING}
+    settings = SETTINGS
 
     @classmethod
     def setUpClass(cls):
         require(cls.program, "websocket", "openssl")
         super().setUpClass()
-        files = {"mysite/views.py": VIEWS, "mysite/urls.py": URLS, "mysite/routing.py": ROUTING}
-        cls.project = Project(files, settings=SETTINGS)
-        try:
-            cls.server = serve(cls.project, cls.program)
-        except BaseException:
-            cls.project.close()
-            raise
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.server.kill()
-        cls.project.close()
-        super().tearDownClass()
 
     def talk(self, data, last=None):
         """

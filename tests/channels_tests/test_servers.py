@@ -15,9 +15,9 @@ import sys
 import threading
 import unittest
 
-from .support.processes import Process
+from .support.processes import Process, allow_open_files
 from .support.requirements import missing, require_servers
-from .support.sites import Project, serve
+from .support.sites import SiteBehindServer, serve
 from .support.waiting import TIMEOUT, wait_until
 
 SETTINGS = """
@@ -137,11 +137,11 @@ class Answer:
         return [value for each, value in self.headers if each == name]
 
 
-class EveryServer:
+class EveryServer(SiteBehindServer):
     """Tests of one server, for a subclass of TestCase that names it."""
 
-    program = None
-    arguments = ()
+    files = {"mysite/views.py": VIEWS, "mysite/urls.py": URLS, "mysite/routing.py": ROUTING}
+    settings = SETTINGS
 
     #: Arguments that put the site below /base, and that bind a Unix socket; None if it can't.
     below_a_path = None
@@ -157,24 +157,6 @@ class EveryServer:
     def setUpClass(cls):
         require_servers("websocket", "websockets")
         super().setUpClass()
-        cls.project = Project(
-            {"mysite/views.py": VIEWS, "mysite/urls.py": URLS, "mysite/routing.py": ROUTING},
-            settings=SETTINGS,
-        )
-        try:
-            cls.server = serve(cls.project, cls.program, args=cls.arguments)
-        except BaseException:
-            cls.project.close()
-            raise
-
-    @classmethod
-    def tearDownClass(cls):
-        try:
-            cls.server.stop()
-        finally:
-            cls.server.kill()
-            cls.project.close()
-        super().tearDownClass()
 
     def exchange(self, text, address=None):
         """Send the bytes of `text` on a new connection; return all that comes until it ends."""
@@ -439,11 +421,9 @@ class files_for:
         import resource
 
         self.limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        soft, hard = self.limits
-        if hard != resource.RLIM_INFINITY and hard < self.number:
-            missing("a process may open only %d files here" % hard)
-        if soft != resource.RLIM_INFINITY and soft < self.number:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (self.number, hard))
+        allowed = allow_open_files(self.number)
+        if allowed < self.number:
+            missing("a process may open only %d files here" % allowed)
 
     def __exit__(self, *exc_info):
         import resource

@@ -15,7 +15,7 @@ import unittest
 from .support.chromium import start_chromium
 from .support.ports import free_port
 from .support.requirements import require_servers
-from .support.sites import PACKAGE, Project, serve
+from .support.sites import PACKAGE, Project, SiteBehindServer, serve
 from .support.waiting import TIMEOUT, wait_until
 
 SETTINGS = """
@@ -198,31 +198,21 @@ def certificate(directory):
     return key, path
 
 
-class HTTP2:
+class HTTP2(SiteBehindServer):
     """A page over HTTP/2 and a WebSocket, for a subclass that names the server."""
 
-    program = None
+    files, settings = FILES, "ALLOWED_HOSTS = ['*']"
 
     @classmethod
     def setUpClass(cls):
         require_servers("openssl", "h2", "httpx")
         super().setUpClass()
-        cls.project = Project(FILES, settings="ALLOWED_HOSTS = ['*']")
-        try:
-            cls.key, cls.certificate = certificate(cls.project.directory)
-            cls.server, cls.port = cls.start()
-        except BaseException:
-            cls.project.close()
-            raise
 
     @classmethod
-    def tearDownClass(cls):
-        try:
-            cls.server.stop()
-        finally:
-            cls.server.kill()
-            cls.project.close()
-        super().tearDownClass()
+    def start_server(cls):
+        cls.key, cls.certificate = certificate(cls.project.directory)
+        server, cls.port = cls.start()
+        return server
 
     def test_a_real_client_gets_many_pages_on_one_connection(self):
         import httpx

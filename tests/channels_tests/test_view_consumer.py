@@ -19,7 +19,7 @@ from django.test import SimpleTestCase
 from . import http_site
 from .http_messages import Received, Sent
 from .support.contexts import enter
-from .support.layers import waiting_on
+from .support.layers import next_message, waiting_on
 from .support.untimed import leave_out_run_times
 from .support.waiting import TIMEOUT, wait_until
 
@@ -82,12 +82,8 @@ class ViewConsumerCase(SimpleTestCase):
         return waiting_on(self.layer, REPLY)
 
     def next(self, key="content"):
-        """The next message to the client, which has `key`; waits for it."""
-
-        def receive():
-            return self.layer.receive_many([REPLY])[1]
-
-        message = wait_until(receive, "a message to the client with %r" % key, interval=0.002)
+        """Return the next message to the client. Check that it has `key`."""
+        message = next_message(self.layer, REPLY)
         self.assertIn(key, message)
         return message
 

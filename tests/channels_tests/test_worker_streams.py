@@ -21,6 +21,7 @@ from django.utils import timezone
 from . import http_site
 from .http_messages import Received, Sent
 from .support.contexts import enter
+from .support.layers import next_reply
 from .support.waiting import TIMEOUT, wait_until
 
 
@@ -51,15 +52,7 @@ class SiteCase(SimpleTestCase):
         return channel
 
     def next(self, channel):
-        """Return the next message to a client, but for notices of time; wait for it."""
-        message = {"running": None}
-        while "running" in message:
-            message = wait_until(
-                lambda: self.layer.receive_many([channel])[1],
-                "a message to the client",
-                interval=0.002,
-            )
-        return message
+        return next_reply(self.layer, channel)
 
     def answers(self, channel):
         """Return all messages to a client, up to the acknowledgement."""

@@ -1,11 +1,27 @@
 """What several test modules do with layers: empty a channel, break a promise, run a model over one."""
 
 from .requirements import require
+from .waiting import wait_until
 
 
 def waiting_on(layer, channel):
     """Take the messages that wait on `channel`; return them, the oldest first."""
     return [message for _, message in iter(lambda: layer.receive_many([channel]), (None, None))]
+
+
+def next_message(layer, channel):
+    """Wait for the next message of `channel`, and return it."""
+    return wait_until(
+        lambda: layer.receive_many([channel])[1], "a message on %s" % channel, interval=0.002
+    )
+
+
+def next_reply(layer, channel):
+    """Return the next message to a client that isn't a notice of a consumer that takes long."""
+    message = next_message(layer, channel)
+    while "running" in message:
+        message = next_message(layer, channel)
+    return message
 
 
 def lie_to(lies, *tests):

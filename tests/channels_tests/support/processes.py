@@ -15,6 +15,22 @@ def python_environment():
     return dict(os.environ, PYTHONPATH=os.pathsep.join(path for path in sys.path if path))
 
 
+def allow_open_files(number=None):
+    """
+    Let this process open `number` files, or as many as it may. Return how many it may open now. The limit of
+    the system stays.
+    """
+    import resource  # not on Windows
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = float("inf") if hard == resource.RLIM_INFINITY else hard
+    wanted = most if number is None else min(number, most)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = hard if wanted == float("inf") else wanted
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return most if number is None else wanted
+
+
 class Process:
     """A child process in a separate process group, whose output (both streams) is kept.
 

@@ -222,3 +222,38 @@ def serve(project, program="daphne", application="mysite.asgi:channel_layer", ar
         server.kill()
         raise
     return server
+
+
+class SiteBehindServer:
+    """
+    Makes a project for the tests of a class, and starts its server. A subclass that needs packages checks
+    them in `setUpClass`, before it calls this one.
+    """
+
+    #: The server program, its arguments, and the content of the project: see `serve` and `Project`.
+    program, arguments = "daphne", ()
+    files, settings = {}, ""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.project = Project(cls.files, settings=cls.settings)
+        try:
+            cls.server = cls.start_server()
+        except BaseException:
+            cls.project.close()
+            raise
+
+    @classmethod
+    def start_server(cls):
+        """Return the process of the server."""
+        return serve(cls.project, cls.program, args=cls.arguments)
+
+    @classmethod
+    def tearDownClass(cls):
+        try:
+            cls.server.stop()
+        finally:
+            cls.server.kill()
+            cls.project.close()
+        super().tearDownClass()
