@@ -229,7 +229,7 @@ def _parse(url: str) -> dict[str, Any]:
             "characters of user and password, and give the number of the database."
         )
     if parts.scheme == "unix" and not parts.path:
-        raise ImproperlyConfigured("A unix:// URL in hosts has no path: write unix:///PATH.")
+        raise ImproperlyConfigured("A unix:// URL in hosts lacks its path: write unix:///PATH.")
     kind = options.pop("connection_class", None)
     if kind is redis.SSLConnection:
         options["ssl"] = True

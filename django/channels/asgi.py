@@ -47,7 +47,7 @@ class ChannelLayerManager:
         config = self._entry(alias).get("TEST_CONFIG")
         if config is None:
             raise InvalidChannelLayerError(
-                "CHANNEL_LAYERS[%r] has no TEST_CONFIG: add one, so that tests cannot touch the "
+                "CHANNEL_LAYERS[%r] lacks TEST_CONFIG: add it, so that tests cannot touch the "
                 "layer of the site." % alias
             )
         made: BaseChannelLayer = self._make(alias, config)

@@ -60,7 +60,7 @@ def import_backend(alias: str, entry: dict[str, Any]) -> type[BaseChannelLayer]:
     backend = entry.get("BACKEND") if isinstance(entry, dict) else None
     if not isinstance(backend, str):
         raise InvalidChannelLayerError(
-            "CHANNEL_LAYERS[%r] has no BACKEND: write the dotted path of a layer class, such as %r."
+            "CHANNEL_LAYERS[%r] lacks BACKEND: write the dotted path of a layer class, such as %r."
             % (alias, MEMORY)
         )
     backend = _SAME.get(backend, backend)

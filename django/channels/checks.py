@@ -156,7 +156,7 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[Any]:
     if name not in given and not problems:
         problems.append(
             Warning(
-                "The settings have no %s. The layer is then in memory and has no routes, so that views are "
+                "The setting %s is missing. The layer is then in memory and has no routes, so that views are "
                 "served, and each WebSocket is refused." % name,
                 hint='Write %s = {"default": {"BACKEND": %r, "ROUTING": "mysite.routing.channel_routing"}}. '
                 "%s" % (name, MEMORY, see("ref/channels/settings")),

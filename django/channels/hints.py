@@ -17,7 +17,7 @@ _ARGUMENTS = {
     'send({"text": …}) of a Channel or a Group',
     "bytes_data": 'send(bytes=…) of a WebsocketConsumer, or send({"bytes": …}) of a Channel or a Group',
     "code": "close(4000), the code by position, or close(status=4000)",
-    "reason": "close(4000): a close code has no reason",
+    "reason": "close(4000): a close is sent without a reason",
     "headers": "accept(subprotocol), without headers",
 }
 

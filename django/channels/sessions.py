@@ -148,7 +148,7 @@ def channel_session(func: ConsumerT) -> ConsumerT:
     def around(message: Message) -> Iterator[None]:
         if message.reply_channel is None and message.channel_session is None:
             raise ValueError(
-                "The message on %s has no reply_channel, so it belongs to no connection and "
+                "The message on %s lacks a reply_channel, so it belongs to no connection and "
                 "cannot have a channel_session: forward the reply_channel with it."
                 % message.channel.name
             )

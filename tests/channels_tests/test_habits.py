@@ -372,7 +372,7 @@ class CallTests(SimpleTestCase):
             (lambda self: self.send(text_data="x"), ["'text_data'", "text=…", PAGE]),
             (lambda self: self.send(bytes_data=b"x"), ["'bytes_data'", "bytes=…"]),
             (lambda self: self.close(code=4000), ["'code'", "close(4000)"]),
-            (lambda self: self.close(reason="x"), ["'reason'", "no reason"]),
+            (lambda self: self.close(reason="x"), ["'reason'", "without a reason"]),
             (lambda self: reply(self).send(text_data="x"), ["'text_data'", '{"text": …}']),
             (lambda self: reply(self).send(bytes_data=b"x"), ["'bytes_data'", '{"bytes": …}']),
             (lambda self: Group("a").send(text_data="x"), ["'text_data'", '{"text": …}']),
@@ -517,7 +517,7 @@ class SettingTests(SimpleTestCase):
             self.assertIn(word, " ".join("%s %s" % (each.msg, each.hint) for each in problems))
 
     def test_no_layers_at_all(self):
-        self.assert_found(["W013"], "no " + SETTING, '"ROUTING"', MEMORY, "settings.txt")
+        self.assert_found(["W013"], SETTING + " is missing", '"ROUTING"', MEMORY, "settings.txt")
 
     def test_a_misspelt_setting(self):
         for name in (SETTING[:-1], SETTING.replace("CHANNEL_", "CHANNELS_")):

@@ -137,7 +137,7 @@ class SocketTests(SimpleTestCase):
 
     def test_a_message_to_a_group_without_anything_for_its_client(self):
         (line,) = self.lines(self.opened().group({"message": "hi", "room": 1}))
-        for word in ("/chat/", "no text, bytes or close", "message, room", "{'text': …}"):
+        for word in ("/chat/", "lacks text, bytes and close", "message, room", "{'text': …}"):
             self.assertIn(word, line)
 
     def test_a_type_is_of_channels_4(self):

@@ -107,7 +107,7 @@ def says_nothing(message: Message) -> bool:
 def nothing_for(path: str, message: Message) -> Action:
     """Return the action that logs a message which says nothing to the socket of `path`."""
     text = (
-        "A message to WebSocket %s, or to a group that it is in, has no text, bytes or close, so its client "
+        "A message to WebSocket %s, or to a group that it is in, lacks text, bytes and close, so its client "
         "gets nothing. Its keys: %s. Send {'text': …}."
     )
     if "type" in message:

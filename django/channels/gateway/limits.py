@@ -85,7 +85,7 @@ def make_limits(options: Mapping[str, Any] | None) -> Limits:
         if name not in values:
             near = difflib.get_close_matches(str(name), list(values), 1)
             raise ImproperlyConfigured(
-                "GATEWAY has no option %r%s. The options are: %s."
+                "GATEWAY doesn't know the option %r%s. The options are: %s."
                 % (name, ": do you mean %r?" % near[0] if near else "", ", ".join(sorted(values)))
             )
         if name == STREAM_PATHS:

@@ -58,7 +58,7 @@ def _copy(value: Any, where: str, depth: int = 0) -> tuple[Any, int]:
             return value, len(value.encode()) + 2
         except UnicodeEncodeError:
             raise InvalidMessage(
-                "%s is text with a lone surrogate, which has no UTF-8 form." % _name(where)
+                "%s is text with a lone surrogate, which UTF-8 cannot encode." % _name(where)
             ) from None
     if kind is bytes:
         return value, len(value) + 2

@@ -389,7 +389,7 @@ def readable(descriptor: int, timeout: float = 0.0) -> bool:
 def not_migrated(alias: str, error: object) -> Exception:
     """Return the exception to raise if the tables are missing."""
     refusal: Exception = ImproperlyConfigured(
-        "The database %r has no tables of the channel layer (%s): add %r to INSTALLED_APPS and run "
+        "The database %r lacks the tables of the channel layer (%s): add %r to INSTALLED_APPS and run "
         "manage.py migrate --database=%s."
         % (alias, str(error).strip().split("\n")[0], __package__, alias)
     )

@@ -156,7 +156,7 @@ def fold(options: dict[str, Any], known: Iterable[str]) -> dict[str, Any]:
         if folded not in known:
             near = difflib.get_close_matches(folded, known, 1)
             raise ImproperlyConfigured(
-                "The channel layer has no option %r.%s Its options are: %s."
+                "The channel layer doesn't know the option %r.%s Its options are: %s."
                 % (name, " Did you mean %r?" % near[0] if near else "", ", ".join(known))
             )
         if folded in found:
