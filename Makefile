@@ -107,7 +107,8 @@ mutants: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
 	$(BIN)/python scripts/mutants.py $(if $(NUMBER),--number $(NUMBER)) $(if $(SEED),--seed $(SEED)) $(MODULES)
 
 fuzz: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
-	CHANNELS_FUZZ_SECONDS=$(or $(SECONDS),60) $(BIN)/python tests/runtests_addon.py channels_tests.test_fuzz
+	CHANNELS_FUZZ_SECONDS=$(or $(SECONDS),60) CHANNELS_TEST_TIMEOUT_SCALE=$$((2 + $(or $(SECONDS),60) / 60)) \
+		$(BIN)/python tests/runtests_addon.py channels_tests.test_fuzz
 
 test-big: $(VENV)/.installed-test
 	CHANNELS_TEST_BIG_BODIES=1024 CHANNELS_TEST_TIMEOUT_SCALE=10 $(BIN)/python tests/runtests_addon.py channels_tests.test_wsgi_servers

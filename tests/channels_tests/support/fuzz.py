@@ -45,15 +45,17 @@ class FuzzMixin:
             )
 
             def run(arguments):
-                function(*arguments)
+                if time.monotonic() < deadline:
+                    function(*arguments)
 
             settings(hypothesis.given(st.tuples(*strategies))(run))()
 
+        deadline = time.monotonic() + SECONDS if SECONDS else float("inf")
         if not SECONDS:
             return once(examples, True)
-        deadline = time.monotonic() + SECONDS
+        # Few at a time: making examples may take longer than trying them, and cannot be broken off.
         while time.monotonic() < deadline:
-            once(10 * examples, False)
+            once(examples, False)
 
 
 #: Names that code looks for.
