@@ -24,7 +24,8 @@
 #   make test-patch  Django's own suite on both trees, then ours, then a site, then the add-on with it
 #   make test-1x     packages of 2016 to 2018 that require Channels 1.x, and three projects written as in 2016
 #                 with a browser, with this tree in its place (ROWS=api, ROWS=projects)
-#   make test-names  some of the tests under the second import name, django_channels
+#   make test-names  some of the tests under the second import name, django_channels, and a server with both it
+#                 and Channels 4
 #   make dist        the add-on's wheel and sdist, in dist/; in dist/alias, the name `channels` for the patched Django
 #   make matrix      the wheel on every Django from 1.8 to 6.1: the tests, and a site (FULL=1: all tests in each row)
 #
@@ -135,6 +136,7 @@ test-names: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
 	$(BIN)/python scripts/second_name.py build/second-name
 	CHANNELS_TEST_PACKAGE=django_channels PYTHONPATH=build/second-name $(BIN)/python tests/runtests_addon.py \
 		$(addprefix channels_tests.,test_routing test_generic test_worker test_memory_layer test_second_name test_habits)
+	CHANNELS_TEST_TIMEOUT_SCALE=$${CHANNELS_TEST_TIMEOUT_SCALE:-2} $(PYTHON) scripts/test_channels_4.py build/second-name
 
 dist:
 	$(PYTHON) scripts/make_dist.py
