@@ -66,8 +66,7 @@ class SecondNameTests(unittest.TestCase):
                 [sys.executable, "-c", SITE],
                 env=environ,
                 cwd=folder,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,  # it has the lines about a server's process
+                capture_output=True,  # the errors have the lines about a server's process
                 text=True,
             )
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
