@@ -219,6 +219,7 @@ def _check_entry(alias: str, entry: dict[str, Any]) -> Iterator[Any]:
         )
     else:
         yield from _check_filters(alias, router)
+        yield from _check_reachable(alias, router)
         yield from _check_arguments(alias, router.root.routes, [])
 
 
@@ -268,6 +269,30 @@ def _check_filters(alias: str, router: Router) -> Iterator[Any]:
             hint=_suggest(name, keys),
             id="channels.W004",
         )
+
+
+def _check_reachable(alias: str, router: Router) -> Iterator[Any]:
+    """Check for channels.W015: a misspelt channel of gateways, or a filter that no path can match."""
+    for name in sorted(router.channels - EVENT_CHANNELS):
+        near = difflib.get_close_matches(name, sorted(EVENT_CHANNELS), 1, _NEAR)
+        if near:
+            yield Warning(
+                "CHANNEL_LAYERS[%r] has a route for the channel %r, to which no gateway sends."
+                % (alias, name),
+                hint="Did you mean %r? See %s" % (near[0], see("ref/channels/messages")[4:]),
+                id="channels.W015",
+            )
+    for each in router.root.routes:
+        if isinstance(each, Route) and each.channels.isdisjoint(EVENT_CHANNELS):
+            continue
+        for name, pattern in getattr(each, "filters", ()):
+            if name == "path" and re.match(r"\^?\w", pattern.pattern):
+                yield Warning(
+                    "CHANNEL_LAYERS[%r]: %s filters by path=%r, but each path begins with a slash, so it "
+                    "takes no message." % (alias, shown(each), pattern.pattern),
+                    hint="Write path=r'^/%s'." % pattern.pattern.lstrip("^"),
+                    id="channels.W015",
+                )
 
 
 def _check_arguments(alias: str, routes: Iterable[Any], outer: list[str]) -> Iterator[Any]:

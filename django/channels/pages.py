@@ -9,6 +9,7 @@ from __future__ import annotations
 
 #: The titles of the pages, by their path below docs/.
 TITLES = {
+    "ref/channels/messages": "Messages",
     "ref/channels/settings": "Channels settings",
     "topics/channels/async": "Asynchronous consumers",
     "topics/channels/from-channels-1": "Coming from Channels 1.x",

@@ -114,6 +114,12 @@ class Route:
         **filters: str | bytes | Pattern[str],
     ) -> None:
         self.channels: set[str] = {channels} if isinstance(channels, str) else set(channels)
+        for name in self.channels:
+            if isinstance(name, str) and ("/" in name or name.startswith("^")):
+                raise InvalidRoute(
+                    "%r is a path, not the name of a channel. Write route('websocket.receive', consumer, "
+                    "path=%r)." % (name, name)
+                )
         self.consumer: Consumer = _consumer(consumer)
         self.filters: Filters = _compile(filters)
         problem = problem_of(self.consumer, groups_of(self.filters))
