@@ -347,12 +347,17 @@ def excluding(message: Message, channel: str) -> Message:
 def for_members(message: Message, channels: Iterable[str]) -> tuple[Message, list[str]]:
     """
     Return what members of a group get that no gateway holds, and those of `channels`, such members, that get
-    it.
+    it. If one of them is an event channel or a reply channel, what only workers send there is left out.
     """
-    if EXCLUDE not in message:
-        return message, list(channels)
-    inner = {key: value for key, value in message.items() if key != EXCLUDE}
-    return inner, [each for each in channels if each != message[EXCLUDE]]
+    names = list(channels)
+    if EXCLUDE in message:
+        names = [each for each in names if each != message[EXCLUDE]]
+        message = {key: value for key, value in message.items() if key != EXCLUDE}
+    if not _ALL_KEYS.isdisjoint(message):
+        message = dict(message)
+        for each in names:
+            drop_control_keys(message, each)
+    return message, names
 
 
 def group_added(group: str) -> Message:

@@ -24,6 +24,18 @@ class GroupTests(LayerCase):
         self.assertEqual(self.receive("test.two")[1], {"value": "orange"})
         self.assertNothing("test.one", "test.two")
 
+    def test_a_group_passes_no_control_key_to_event_and_reply_channels(self) -> None:
+        """A site may pass on what a client sent. A worker would acknowledge it to another gateway."""
+        self.need("groups")
+        members = ["websocket.receive", "gateway.none!1"]
+        for name in members:
+            self.layer.group_add("test-group", name)
+        message = {"text": "hi", "event_id": 1, "ack": 1, "lost": 1, "replies": [], "reset": True}
+        self.layer.send_group("test-group", message)
+        self.assertNotIn("event_id", self.receive(members[0])[1])
+        found = self.receive(members[1])[1]
+        self.assertEqual({"ack", "lost", "replies", "reset"}.intersection(found), set())
+
     def test_a_channel_that_left_a_group_gets_nothing(self) -> None:
         self.need("groups")
         self.layer.group_add("test-group", "test.one")
