@@ -26,7 +26,8 @@
 #                 with a browser, with this tree in its place (ROWS=api, ROWS=projects)
 #   make test-names  some of the tests under the second import name, django_channels, and a server with both it
 #                 and Channels 4
-#   make dist        the add-on's wheel and sdist, in dist/; in dist/alias, the name `channels` for the patched Django
+#   make dist        wheels of the add-on and of asgi_redis, and the add-on's sdist, in dist/; in dist/alias,
+#                 the name `channels` for the patched Django
 #   make matrix      the wheel on every Django from 1.8 to 6.1: the tests, and a site (FULL=1: all tests in each row)
 #
 # These four keep in .cache what is slow to make: downloads, environments, Django's own result.

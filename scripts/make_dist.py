@@ -1,9 +1,10 @@
-"""Build the add-on's sdist and, from it, its wheel into dist/: so the sdist is whole."""
+"""Build the add-on's sdist and, from it, its wheel into dist/. Then the other wheels."""
 
 import fcntl
 import glob
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -77,6 +78,21 @@ def make_second():
     return wheel
 
 
+def make_redis():
+    """Build the wheel of the Redis layer; return its path."""
+    for path in glob.glob(os.path.join(DIST, "asgi_redis-*")):
+        os.remove(path)
+    venv = environment("build", own_version(), sys.executable, ["build", "setuptools>=64", "wheel"])
+    with tempfile.TemporaryDirectory(prefix="redis-", dir=BUILD) as folder:
+        tree = os.path.join(folder, "tree")
+        ignore = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
+        shutil.copytree(os.path.join(ROOT, "asgi_redis"), tree, ignore=ignore)
+        command = [python_of(venv), "-m", "build", "--no-isolation", "--wheel", "--outdir", DIST]
+        run([*command, tree], timeout=600)
+    (wheel,) = glob.glob(os.path.join(DIST, "asgi_redis-*.whl"))
+    return wheel
+
+
 def missing_from(wheel):
     """Return the files of the tree (paths) that should be in the wheel and are not."""
     with zipfile.ZipFile(wheel) as archive:
@@ -98,9 +114,13 @@ def main():
     try:
         wheel = make()
         make_second()
+        make_redis()
     except (CommandFailed, subprocess.SubprocessError) as error:
         sys.exit(f"make_dist: {error}")
-    for path in sorted(glob.glob(os.path.join(DIST, "*channels-*"))):
+    built = glob.glob(os.path.join(DIST, "*channels-*")) + glob.glob(
+        os.path.join(DIST, "asgi_redis-*")
+    )
+    for path in sorted(built):
         print(f"{os.path.relpath(path, ROOT)}  {os.path.getsize(path)} bytes")
     return wheel
 
