@@ -44,14 +44,17 @@ def parse(output):
     }
 
 
-def run_suite(python, tree, labels=(), processes=1, log=None, timeout=SUITE_TIMEOUT, paths=()):
+def run_suite(
+    python, tree, labels=(), processes=1, log=None, timeout=SUITE_TIMEOUT, paths=(), environ=None
+):
     """Run runtests.py of the Django source ``tree`` and return its result.
 
     ``labels`` are test labels (none means all), ``log`` is the path of a file that is given all of
-    the output, ``timeout`` is in seconds, ``paths`` are further folders to
-    import from. Raises `SuiteCrashed`.
+    the output, ``timeout`` is in seconds, ``paths`` are further folders to import from, ``environ``
+    holds further environment variables. Raises `SuiteCrashed`.
     """
-    environ = dict(os.environ, PYTHONPATH=os.pathsep.join([tree, *paths]))
+    environ = dict(os.environ, **(environ or {}))
+    environ["PYTHONPATH"] = os.pathsep.join([tree, *paths])
     environ["PYTHONDONTWRITEBYTECODE"] = "1"
     environ.pop("DJANGO_SETTINGS_MODULE", None)
     command = [python, "-W", "ignore", "runtests.py", "--noinput", f"--parallel={processes}"]

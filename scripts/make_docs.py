@@ -34,7 +34,7 @@ def in_names_of_addon(text):
     """Return a page as the add-on's users need it."""
     text = HINT.sub("", text)
     text = DIAGRAM.sub(IMAGE, text)
-    text = re.sub(r"^ *\.\. versionadded:: 1\.10\n\n?", "", text, flags=re.M)
+    text = re.sub(r"^ *\.\. versionadded:: 1\.11\n\n?", "", text, flags=re.M)
     # In the first column of a table, a shorter name is followed by more spaces.
     text = re.sub(r"``django\.(channels[\w.]*``)(?=  )", r"``\1       ", text)
     # An included file is found from the top of the pages, because the copy lies deeper than docs/.

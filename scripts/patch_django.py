@@ -8,7 +8,6 @@ dist/django-1.10.8-channels.patch. The patch file is tried with ``git apply`` an
 """
 
 import argparse
-import filecmp
 import hashlib
 import os
 import re
@@ -18,6 +17,7 @@ import sys
 import tarfile
 import tempfile
 
+import django_form
 from interpreters import BUILD, CACHE, DIST, ROOT, CommandFailed, run
 
 VERSION = "1.10.8"
@@ -120,25 +120,48 @@ def added_files():
                 name for name in folders if name != "__pycache__" and not name.startswith(".")
             )
             for name in sorted(names):
+                path = os.path.relpath(os.path.join(folder, name), ROOT)
                 if not name.startswith(".") and not name.endswith((".pyc", ".pyo", ".orig")):
-                    yield os.path.relpath(os.path.join(folder, name), ROOT)
+                    if not django_form.is_left_out(path):
+                        yield path
+    for path in django_form.replacements():
+        if not os.path.exists(os.path.join(ROOT, path)):
+            yield path
 
 
 def lay_over(tree):
     """Copy this repository's files into ``tree``; refuse to overwrite a different one."""
     clashes = []
     for path in added_files():
-        source, target = os.path.join(ROOT, path), os.path.join(tree, path)
+        target, content = os.path.join(tree, path), django_form.content(path)
         if os.path.exists(target):
-            if not filecmp.cmp(source, target, shallow=False):
-                clashes.append(path)
+            with open(target, "rb") as stream:
+                if stream.read() != content:
+                    clashes.append(path)
             continue
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        shutil.copyfile(source, target)
+        with open(target, "wb") as stream:
+            stream.write(content)
     if clashes:
         raise CannotPatch(
             "These files are Django's own; what we add to them belongs in a diff in "
             f"patches/django-1.10: {', '.join(clashes)}"
+        )
+
+
+def check_words():
+    """Raise `CannotPatch` if code or a page names the add-on or another version of Django."""
+    found = []
+    for path in added_files():
+        if path.startswith(("django" + os.sep, "docs" + os.sep)):
+            text = django_form.content(path).decode("utf-8", "replace")
+            for number, line in enumerate(text.splitlines(), 1):
+                if django_form.FORBIDDEN.search(line):
+                    found.append(f"{path}:{number}: {line.strip()}")
+    if found:
+        raise CannotPatch(
+            "Inside Django, these lines speak of the add-on or of another Django. Reword them, or "
+            "mark them (see scripts/django_form.py):\n  " + "\n  ".join(found)
         )
 
 
@@ -244,6 +267,7 @@ def make(source=None):
         pristine, patched = os.path.join(folder, "pristine"), os.path.join(folder, "patched")
         unpack(source, pristine)
         shutil.copytree(pristine, patched, symlinks=True)
+        check_words()
         lay_over(patched)
         diffs = apply_diffs(patched)
         patch = os.path.join(folder, "channels.patch")

@@ -12,6 +12,7 @@
 6. Django's documentation, built with ours in it: no warning about a page of ours.
 7. Python 2.7 and 3.6, where channels can't run: Django's tests and a new project are as before.
 8. The projects of tests/channels1_projects on the wheels of steps 4 and 5, with a browser.
+9. A selection of Django's tests together with ours in one shuffled run, with and without Daphne.
 """
 
 import argparse
@@ -29,6 +30,7 @@ import time
 
 import make_alias
 import make_dist
+import mixed_suite
 import patch_django
 import selection
 import test_1x
@@ -383,6 +385,7 @@ STEPS = {
     "6": "Django's documentation, with ours in it",
     "7": "The patched Django on Python 2.7 and 3.6",
     "8": "Three projects of 2016, with a browser",
+    "9": "Django's tests and ours in one run",
 }
 
 
@@ -398,6 +401,8 @@ def take(number, python, options):
         check_names_beside_it()
     elif number == "8":
         check_projects()
+    elif number == "9":
+        mixed_suite.check(python, options.seed, LOGS, tell)
     else:
         with tempfile.TemporaryDirectory(prefix="test-patch-") as folder:
             if number == "3":
@@ -420,6 +425,7 @@ def main():
         default=min(2, os.cpu_count() or 1),
         help="processes for Django's suite",
     )
+    parser.add_argument("--seed", type=int, default=1, help="the order of step 9")
     parser.add_argument("labels", nargs="*", help="labels for step 2 (default: selection.labels())")
     options = parser.parse_args()
     if not set(options.steps) <= set(STEPS):
@@ -441,6 +447,7 @@ def main():
                 take(number, python, options)
             except (
                 PatchFailed,
+                mixed_suite.LeftBehind,
                 OldPythonFailed,
                 SuiteCrashed,
                 SmokeFailed,

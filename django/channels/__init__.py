@@ -1,7 +1,7 @@
 """
 Channels: WebSockets, long-polling and background messages for Django, on plain synchronous code.
 
-`django.channels` inside the patched Django, `channels` as the add-on: one source.
+One source for each name that it has: `__package__` says which one this is.
 """
 
 import django

@@ -1,4 +1,4 @@
-"""The app of channels, under the label "channels" in the patched Django and as the add-on."""
+"""The app of channels, with the label "channels" under each name of the package."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ WATCH_INTERVAL = 0.5
 
 class AsyncViews:
     """
-    Answers requests whose view is asynchronous, for a `handler_class` like AsgiHandler. Needs Django 4.2.
+    Answers requests whose view is asynchronous, for a `handler_class` like AsgiHandler.
 
     Whether a view is asynchronous is known only when the middleware has run: it may choose the URLconf, the
     language of the URL or another path. Where it must run, on the event loop or in a thread, has to be

@@ -94,7 +94,7 @@ def check_channels_4(app_configs: Any, **kwargs: Any) -> list[Any]:
         return []  # under this name, it runs next to Channels 4
     found = {name: installed_version(name) for name in _OF_CHANNELS_4}
     version = installed_version("channels")
-    # In a patched Django, and after an installation over another one, it may be there, too.
+    # Where it is part of Django, and after an installation over another one, it may be there, too.
     if version is not None and version.split(".")[0] in ("2", "3", "4"):
         found["channels"] = version
     problems = [

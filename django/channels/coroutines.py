@@ -80,7 +80,7 @@ def check_may_block(what: str, instead: str) -> None:
 class Stepped:
     """
     An awaitable that runs `awaitable` with its own language, time zone and URLs, where Django keeps them for
-    each thread (until Django 3.0): they are exchanged whenever it begins to wait, and when it goes on.
+    each thread and not for each context: they are exchanged whenever it begins to wait, and when it goes on.
     """
 
     def __init__(self, awaitable: Awaitable[Any], state: Any) -> None:

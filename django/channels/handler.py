@@ -38,8 +38,10 @@ if TYPE_CHECKING:
     from .layers.base import BaseChannelLayer
     from .message import Message
 
+# add-on: begin
 # The add-on brings the handler as a separate module, because Django 3.0 and later use that name for
 # another one.
+# add-on: end
 if __package__ == "django.channels":
     from django.core.handlers.asgi import CHUNK_SIZE, ASGIHandler, ASGIRequest, may_have_body
 else:

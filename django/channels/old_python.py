@@ -1,5 +1,5 @@
 """
-The app of the patched Django on a Python older than 3.7: it does nothing, and a system check says why.
+The app of channels inside Django, on a Python older than 3.7: it does nothing, and a system check says why.
 
 Django 1.10 runs on Python 2.7, 3.4 and 3.5, and its new projects list django.channels. This file,
 __init__.py and installation.py are written for all of these versions. The rest of the package is not.

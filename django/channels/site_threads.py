@@ -12,7 +12,7 @@ from .signals import release_connections
 
 try:
     from asgiref.sync import SyncToAsync, ThreadSensitiveContext
-except ImportError:  # with Django 2.2 and older, or an asgiref older than 3.3.2
+except ImportError:  # without asgiref, or with one older than 3.3.2
     SyncToAsync = None
 
 #: Threads of one process, by default. Each has its own database connections.

@@ -50,7 +50,7 @@ class StaticFilesHandler(AsgiHandler):
         base = urlparse(self.get_base_url())
         if base.netloc:
             return None
-        # Django 3.1 and later put the script prefix in front of a relative STATIC_URL.
+        # The script prefix may stand in front of STATIC_URL.
         paths: tuple[str, str] = (request.path, request.path_info)
         for path in paths:
             if path.startswith(base.path):

@@ -42,7 +42,9 @@ def identity(model: type[Model]) -> frozenset[str]:
     links = [link for link in meta.parents.values() if link is not None]
     fields = [field for field in meta.concrete_fields if field.primary_key] + links
     fields += [target for link in links for target in link.foreign_related_fields]
+    # add-on: begin
     fields += getattr(meta, "pk_fields", [])  # of a composite key: since Django 5.2
+    # add-on: end
     return frozenset(["pk"]).union(*[(field.name, field.attname) for field in fields])
 
 
@@ -139,8 +141,10 @@ def assign(
     relations: dict[str, list[Any]] = {}
     cleaned = set()
     for field in plain_fields(type(instance), names):
+        # add-on: begin
         if getattr(field, "generated", False):  # since Django 5.0
             continue
+        # add-on: end
         if field.name in data:
             cleaned.add(field.name)
             try:
@@ -176,7 +180,7 @@ def update_options(model: type[Model]) -> dict[str, Any]:
 
 
 def _columns(model: type[Model]) -> list[Any]:
-    """Return the columns that a row's owner may write: without GeneratedField, of Django 5.0."""
+    """Return the columns that a row's owner may write: without those that the database computes."""
     return [f for f in model._meta.concrete_fields if not getattr(f, "generated", False)]
 
 
@@ -192,7 +196,7 @@ def messages_of(error: ValidationError) -> dict[str, list[str]]:
 
 
 def _has_database_default(field: Any) -> bool:
-    """Return whether the database gives a new row's value: `db_default`, since Django 5.0."""
+    """Return whether the database gives a new row's value: `db_default`, where Django has it."""
     return bool(getattr(field, "has_db_default", lambda: False)())
 
 

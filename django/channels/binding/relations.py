@@ -129,7 +129,7 @@ def _waiting(key: tuple[Any, ...], using: str) -> Iterator[PendingChange]:
     """Yield the commit hooks that tell of the row and would be rolled back with the current change."""
     connection = connections[using]
     savepoints = set(connection.savepoint_ids) - {None}  # None: atomic(savepoint=False)
-    hooks = getattr(connection, "run_on_commit", [])  # Django 1.8 lacks these hooks
+    hooks = getattr(connection, "run_on_commit", [])
     for hook in reversed(hooks[-_MAX_HOOKS_SEARCHED:]):
         pending = hook[1]
         if not isinstance(pending, PendingChange) or pending.key != key:

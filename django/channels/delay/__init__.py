@@ -9,7 +9,7 @@ import sys
 
 import django
 
-if sys.version_info < (3, 7):  # noqa: UP036  (only in the patched Django)
+if sys.version_info < (3, 7):  # noqa: UP036  (inside Django)
     default_app_config = "django.channels.old_python.InertDelayConfig"
 elif django.VERSION < (3, 2):  # later versions find the AppConfig by themselves
     default_app_config = __name__ + ".apps.DelayConfig"

@@ -168,7 +168,7 @@ def _trusts(entry: str, origin: Origin, own: Origin | None) -> bool:
     """Return whether an entry of CSRF_TRUSTED_ORIGINS, read as Django's CSRF check does, has this origin."""
     has_scheme = "://" in entry
     if not has_scheme and (not TRUSTED_HOSTS_LACK_SCHEME or origin.scheme not in ("http", "https")):
-        return False  # a host without a scheme is the form that Django before 4.0 has
+        return False  # a host without a scheme is an older form, see compat.py
     try:
         text = entry if has_scheme else "%s://%s" % (origin.scheme, entry)
         wanted = Origin(text, is_pattern=True)

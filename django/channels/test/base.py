@@ -74,7 +74,7 @@ def run_commit_hooks() -> None:
         connection = connections[alias]
         if not connection.in_atomic_block or len(connection.savepoint_ids) > own:
             continue
-        waiting = getattr(connection, "run_on_commit", [])  # Django 1.8 lacks these hooks
+        waiting = getattr(connection, "run_on_commit", [])
         due = [hook for hook in waiting if _is_ours(hook[1])]
         if due:
             connection.run_on_commit = [hook for hook in waiting if not _is_ours(hook[1])]

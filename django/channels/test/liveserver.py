@@ -162,7 +162,7 @@ def _is_old(connection: Any) -> bool:
 
 def _share(connection: Any, shared: bool) -> None:
     """Let other threads use `connection`, or no longer."""
-    if _is_old(connection):  # until Django 2.1 goes
+    if _is_old(connection):
         connection.allow_thread_sharing = shared
     elif shared:
         connection.inc_thread_sharing()

@@ -40,6 +40,7 @@ __all__ = [
     "convert_exception_to_response",
 ]
 
+# add-on: begin
 try:
     from django.urls import get_resolver, set_script_prefix
 except ImportError:  # Django 1.8 and 1.9. (Not from compat.py: see the first lines of this file.)
@@ -78,6 +79,7 @@ except ImportError:  # Django 1.8 and 1.9
         return inner
 
 
+# add-on: end
 logger = logging.getLogger("django.request")
 
 
@@ -183,8 +185,10 @@ class ASGIHandler(BaseHandler):
         """
         atomic: Callable[..., Any] = super().make_view_atomic(view)
         # Without a transaction, the exception may leave the view: see `process_exception_by_middleware`.
-        # Django before 1.10 doesn't call that.
-        if self.answered_later and (atomic is not view or django.VERSION < (1, 10)):
+        catches = atomic is not view
+        if django.VERSION < (1, 10):
+            catches = True  # that method isn't called
+        if self.answered_later and catches:
             atomic = super().make_view_atomic(self._catch_later(view))
         return atomic
 

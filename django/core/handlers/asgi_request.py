@@ -20,12 +20,12 @@ from .asgi_body import BodyStream
 
 try:
     from django.core.exceptions import RequestDataTooBig
-except ImportError:  # Django 1.8 and 1.9 lack this limit
+except ImportError:  # a Django without this limit
     RequestDataTooBig = SuspiciousOperation
 
 try:
     from django.utils.http import parse_header_parameters
-except ImportError:  # Django before 4.2
+except ImportError:
     from cgi import parse_header as parse_header_parameters
 
 #: How many header names are cached with their META key, and the most bytes in one that is. Clients choose
@@ -191,7 +191,7 @@ class ASGIRequest(HttpRequest):
     @encoding.setter
     def encoding(self, encoding: str | None) -> None:
         HttpRequest.encoding.fset(self, encoding)
-        # Django before 1.11 keeps what it has parsed.
+        # HttpRequest keeps what it has parsed.
         self.__dict__.pop("GET", None)
 
     @cached_property

@@ -7,8 +7,10 @@ from typing import Any
 import django
 from django.db import connections
 
-#: Since Django 4.1, a connection that this thread never used need not be made to be looked at.
-_all_options: dict[str, Any] = {"initialized_only": True} if django.VERSION >= (4, 1) else {}
+#: A connection that this thread never used need not be made to be looked at, where Django allows it.
+_all_options: dict[str, Any] = {}
+if django.VERSION >= (4, 1):
+    _all_options = {"initialized_only": True}
 
 
 def _keep_open() -> None:

@@ -9,4 +9,4 @@ from .layer import DatabaseChannelLayer
 
 __all__ = ["DatabaseChannelLayer"]
 
-default_app_config = __package__ + ".apps.DatabaseLayerConfig"  # until Django 3.1 goes
+default_app_config = __package__ + ".apps.DatabaseLayerConfig"  # where Django does not find it

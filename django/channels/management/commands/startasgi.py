@@ -1,4 +1,4 @@
-"""`manage.py startasgi`: writes the asgi.py that `startproject` of the patched Django writes.
+"""`manage.py startasgi`: writes the asgi.py that `startproject` also writes.
 
 Both use one template, django/conf/project_template/project_name/asgi.py-tpl.
 """
@@ -18,7 +18,7 @@ TEMPLATE = os.path.join("conf", "project_template", "project_name", "asgi.py-tpl
 
 
 def template_path() -> str:
-    """Return the path of asgi.py-tpl: inside the package of an installed add-on, else next to the package."""
+    """Return the path of asgi.py-tpl: inside the package, if it is there, else next to it."""
     package_dir = os.path.dirname(os.path.abspath(PACKAGE.__file__ or ""))
     inside = os.path.join(package_dir, TEMPLATE)
     return (
@@ -32,7 +32,7 @@ def render(project_name: str, settings_module: str) -> str:
         text = template.read()
     text = text.replace("{{ project_name }}.settings", settings_module)
     text = text.replace("{{ project_name }}", project_name)
-    # The template is written for the patched Django; the add-on has another name.
+    # The template has one name of this package, which may have another.
     return text.replace("from django.channels.", "from %s." % PACKAGE.__name__)
 
 
@@ -49,7 +49,7 @@ class Command(BaseCommand):
             "--force",
             action="store_true",
             default=False,
-            help="Replaces an asgi.py that exists, such as Django 3.0 and later write.",
+            help="Replaces an asgi.py that exists, such as startproject may write.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
