@@ -40,20 +40,17 @@ __all__ = [
     "convert_exception_to_response",
 ]
 
-# add-on: begin
-try:
-    from django.urls import get_resolver, set_script_prefix
-except ImportError:  # Django 1.8 and 1.9. (Not from compat.py: see the first lines of this file.)
-    from django.core.urlresolvers import get_resolver, set_script_prefix
-
 try:  # it knows a callable that is marked as asynchronous
     from asgiref.sync import iscoroutinefunction
-except ImportError:  # until Django 4.1 goes
+except ImportError:
     from inspect import iscoroutinefunction
 
-try:
+if django.VERSION >= (1, 10):
     from django.core.handlers.exception import convert_exception_to_response
-except ImportError:  # Django 1.8 and 1.9
+    from django.urls import set_script_prefix
+else:  # not from compat.py: see the first lines of this file
+    from django.core.urlresolvers import get_resolver, set_script_prefix
+
     _ERROR_STATUSES = ((Http404, 404), (PermissionDenied, 403), (SuspiciousOperation, 400))
 
     def convert_exception_to_response(
@@ -79,7 +76,6 @@ except ImportError:  # Django 1.8 and 1.9
         return inner
 
 
-# add-on: end
 logger = logging.getLogger("django.request")
 
 
