@@ -18,6 +18,7 @@ DJANGO_LABELS = [
     "check_framework",
     "contenttypes_tests",
     "csrf_tests",
+    "delete",
     "delete_regress",
     "dispatch",
     "file_uploads",
@@ -33,7 +34,6 @@ DJANGO_LABELS = [
     "sessions_tests",
     "settings_tests",
     "signals",
-    "signals_regress",
     "staticfiles_tests",
     "test_client",
     "test_client_regress",
@@ -116,8 +116,11 @@ def without(python, package, folder):
     return new
 
 
-def check(python, seed, logs, tell):
-    """Run both. Raises `LeftBehind` if a test fails. `tell(name, result)` is called for each."""
+def check(python, seed, known, logs, tell):
+    """
+    Run both. Raises `LeftBehind` if a test fails that is not in `known`, the names of those that fail on the
+    pristine tree. `tell(name, result)` is called for each run.
+    """
     failing = []
     with tempfile.TemporaryDirectory(prefix="without-daphne-", dir=BUILD) as folder:
         runs = [("daphne", python, WITH_DAPHNE)]
@@ -132,7 +135,7 @@ def check(python, seed, logs, tell):
                 environ=environ,
             )
             tell(name, result)
-            failing += [f"{name}: {each}" for each in result["failing"]]
+            failing += [f"{name}: {each}" for each in result["failing"] if each not in known]
     if failing:
         raise LeftBehind(
             f"Django's tests and ours in one run, seed {seed} (logs in {logs}):\n  "

@@ -402,7 +402,8 @@ def take(number, python, options):
     elif number == "8":
         check_projects()
     elif number == "9":
-        mixed_suite.check(python, options.seed, LOGS, tell)
+        known = set(pristine_result(python, options.processes)[0]["failing"])
+        mixed_suite.check(python, options.seed, known, LOGS, tell)
     else:
         with tempfile.TemporaryDirectory(prefix="test-patch-") as folder:
             if number == "3":
