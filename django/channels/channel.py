@@ -61,9 +61,9 @@ class _Target:
 
         The message leaves when the consumer that runs in this thread ends. It leaves at once if no
         consumer runs, or with `immediately`. With `on_commit`, inside `transaction.atomic()` of the default
-        database, it leaves when that commits, and never if it rolls back 
-        None means the layer's default (`sends_on_commit`). The keys that gateways and workers use among themselves
-        are dropped, so that a site may pass on what a client sent.
+        database, it leaves when that commits, and never if it rolls back. None means
+        the layer's default (`sends_on_commit`). The keys that gateways and workers use among themselves are
+        dropped, so that a site may pass on what a client sent.
 
         With `fail_silently`, a layer that is unavailable or full raises nothing when the message leaves: the
         loss is logged and counted ("sends_dropped"). Use it for a notification of what is already committed.
