@@ -22,6 +22,7 @@ REPLACEMENTS = os.path.join(ROOT, "patches", "django-1.10", "files")
 #: Paths, or their beginnings: the add-on's own.
 LEFT_OUT = (
     "django/channels/alias.py",
+    "django/channels/binding/deferred.py",
     "docs/addon/",
     "tests/channels_tests/test_alias.py",
     "tests/channels_tests/test_supported_versions.py",

@@ -2,9 +2,7 @@
 
 import datetime
 import json
-import unittest
 
-import django
 from django.channels import Group, route
 from django.channels.binding import Binding
 from django.channels.binding.base import CREATE, DELETE, UPDATE, BindingMetaclass
@@ -308,7 +306,6 @@ class InboundTests(WithBinding, ChannelTestCase):
         )
         self.assertEqual(self.permission, [("ada", "update", value.pk)])
 
-    @unittest.skipIf(django.VERSION < (1, 10), "the receivers for deferred instances prevent it")
     def test_other_models_are_still_deleted_in_one_query(self):
         self.assertTrue(Collector("default").can_fast_delete(Session.objects.all()))
 

@@ -87,6 +87,18 @@ class BindingOf:
         return [(action,) + tuple(data[name] for name in names) for action, data in self.told()]
 
 
+class DeferredBeforeTests(BindingOf, ChannelTestCase):
+    def setUp(self):
+        Place.objects.create(name="x", rating=3)
+        self.place = Place.objects.only("rating", "group").get()
+        super().setUp()
+
+    def test_instances_deferred_before_the_model_is_bound_send_their_changes(self):
+        self.place.rating = 4
+        self.place.save()
+        self.assertEqual(self.told_of("name", "rating"), [("update", "x", 4)])
+
+
 class PrimaryKeyTests(BindingOf, ChannelTestCase):
     def setUp(self):
         super().setUp()

@@ -4,7 +4,6 @@ Data binding without a protocol: which groups learn of a change, and which chang
 A subclass for a model says which groups see an instance (`group_names`) and which users may change it
 (`has_permission`). A subclass for a protocol says what messages look like (`serialize`, `deserialize`). The
 actions are "create", "update" and "delete", from the point of view of the group that receives the message.
-The file is a little over 400 lines because `Binding` is one class, whose methods subclasses override.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from django.db.models.signals import post_delete, post_save, pre_delete, pre_sav
 
 from ..apps import ChannelsConfig
 from ..auth import channel_session_user
-from ..compat import model_of_deferred, on_commit
+from ..compat import on_commit
 from ..log import RateLimit, shown
 from ..sessions import channel_session
 from . import outbound
@@ -29,6 +28,9 @@ from .fields import clean_pk, find_row, identity, messages_of, no_such_row
 from .outbound import CREATE, DELETE, UPDATE
 from .receivers import Receivers
 from .relations import connect_relations, relation_changed
+
+if django.VERSION < (1, 10):
+    from .deferred import connect_deferred
 
 if TYPE_CHECKING:
     from ..message import Message
@@ -153,6 +155,8 @@ class Binding(Receivers, metaclass=BindingMetaclass):
                 (post_delete, cls.post_delete_receiver),
             ):
                 signal.connect(receiver, sender=model, weak=False, dispatch_uid=name)
+            if django.VERSION < (1, 10):
+                connect_deferred(BindingMetaclass.binding_classes, model)
         connect_relations(cls._model(), _relation_changed)
 
     @classmethod
@@ -388,25 +392,3 @@ _refusals = RateLimit()
 
 def _relation_changed(sender: Any, **kwargs: Any) -> None:
     relation_changed(BindingMetaclass.binding_classes, sender, **kwargs)
-
-
-def _receive_deferred(receiver: str) -> Any:
-    """Return the receiver of a signal whose sender is the class of a deferred instance."""
-
-    def receive(sender: Any, **kwargs: Any) -> None:
-        model = model_of_deferred(sender)
-        for binding in list(BindingMetaclass.binding_classes) if model is not None else ():
-            if binding._is_registered_for(model):
-                getattr(binding, receiver)(sender=model, **kwargs)
-
-    return receive
-
-
-if django.VERSION < (1, 10):  # later versions send the signals for the model itself
-    for _signal, _receiver in (
-        (pre_save, "pre_save_receiver"),
-        (post_save, "post_save_receiver"),
-        (pre_delete, "pre_delete_receiver"),
-        (post_delete, "post_delete_receiver"),
-    ):
-        _signal.connect(_receive_deferred(_receiver), weak=False, dispatch_uid="channels.deferred")
