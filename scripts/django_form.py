@@ -4,16 +4,19 @@ What serves other versions of Django, or the add-on, is not in the patch:
 
 * `LEFT_OUT` stays here. A file in patches/django-1.10/files replaces the one at the same path.
 * In Python, an ``if`` on `__package__` or on `django.VERSION` becomes the branch that Django 1.10
-  takes. So do lines between the comments ``add-on: begin`` and ``add-on: end``: they go.
+  takes. Tests that skip themselves there go, and lines between the comments ``add-on: begin`` and
+  ``add-on: end``. So do imports that nothing uses then. The style is that of Django 1.10's setup.cfg.
 * In pages, what is between the comments ``.. add-on: begin`` and ``.. add-on: end`` goes. So does
   ``.. only:: addon`` with its block, ``.. only:: not addon`` leaves
   its block.
 """
 
 import ast
+import functools
 import os
 import re
 
+from django_style import styled, without_unused_imports
 from interpreters import ROOT
 from make_docs import HINT
 
@@ -24,6 +27,7 @@ LEFT_OUT = (
     "django/channels/alias.py",
     "django/channels/binding/deferred.py",
     "docs/addon/",
+    "tests/channels_tests/async_site.py",
     "tests/channels_tests/test_alias.py",
     "tests/channels_tests/test_supported_versions.py",
     "tests/channels_tests/test_types.py",
@@ -53,6 +57,7 @@ def is_left_out(path):
     return path.replace(os.sep, "/").startswith(LEFT_OUT)
 
 
+@functools.lru_cache(maxsize=None)
 def content(path):
     """Return the bytes that the file at `path`, relative to the repository, has inside Django."""
     replacement = os.path.join(REPLACEMENTS, path)
@@ -93,10 +98,17 @@ def _resolved(match):
 
 def code(path, text):
     """Return the text of a Python module as Django 1.10 needs it."""
-    text = _MARKED.sub("", text)
+    original, text = text, _MARKED.sub("", text)
     if path.startswith(os.path.join("tests", "channels_tests", "directory_layer")):
         text = re.sub(r"^from channels\b", "from django.channels", text, flags=re.MULTILINE)
     package = os.path.dirname(path).replace(os.sep, ".")
+    folded = text
+    if "django.VERSION" in text or "__package__" in text:
+        folded = _folded(_unskipped(text), package)
+    return styled(text if folded == original else without_unused_imports(folded))
+
+
+def _folded(text, package):
     while True:
         found = [
             (node, outcome)
@@ -108,6 +120,43 @@ def code(path, text):
         if not found:
             return text
         text = _without(text, *found[0])
+
+
+def _unskipped(text):
+    """Return `text` without the tests that skip themselves in Django 1.10, and without what decides it."""
+    while True:
+        found = [
+            (node, decorator, skipped)
+            for node in ast.walk(ast.parse(text))
+            for decorator in getattr(node, "decorator_list", ())
+            for skipped in [_is_skipped(decorator)]
+            if skipped is not None
+        ]
+        if not found:
+            return text
+        node, decorator, skipped = found[0]
+        lines = text.splitlines(True)
+        if skipped:
+            first = min(each.lineno for each in node.decorator_list)
+            text = _cut(lines, first - 1, node.end_lineno)
+        else:
+            text = "".join(lines[: decorator.lineno - 1] + lines[decorator.end_lineno :])
+
+
+def _cut(lines, first, last):
+    """Return the text of `lines` without those from `first` to `last` and the blank ones above them."""
+    while first and not lines[first - 1].strip():
+        first -= 1
+    return "".join(lines[:first] + lines[last:])
+
+
+def _is_skipped(decorator):
+    """Return whether `decorator` skips a test in Django 1.10, or None if the text does not say it."""
+    if not isinstance(decorator, ast.Call) or not decorator.args:
+        return None
+    name = getattr(decorator.func, "attr", getattr(decorator.func, "id", ""))
+    outcome = _outcome(decorator.args[0], "") if name in ("skipIf", "skipUnless") else None
+    return None if outcome is None else outcome == (name == "skipIf")
 
 
 def _outcome(test, package):
@@ -142,7 +191,9 @@ def _without(text, node, outcome):
             kept = lines[node.body[0].lineno - 1 : node.body[-1].end_lineno]
             return "".join(lines[:first] + [head] + kept + lines[last:])
         return "".join(lines[:first] + lines[last:])
-    kept = lines[branch[0].lineno - 1 : branch[-1].end_lineno] if branch else []
-    depth = branch[0].col_offset - node.col_offset if branch else 0
+    if not branch:
+        return _cut(lines, first, last)
+    kept = lines[branch[0].lineno - 1 : branch[-1].end_lineno]
+    depth = branch[0].col_offset - node.col_offset
     kept = [line[depth:] if line.strip() else line for line in kept]
     return "".join(lines[:first] + kept + lines[last:])

@@ -18,6 +18,7 @@ import tarfile
 import tempfile
 
 import django_form
+import django_style
 from interpreters import BUILD, CACHE, DIST, ROOT, CommandFailed, run
 
 VERSION = "1.10.8"
@@ -127,6 +128,13 @@ def added_files():
     for path in django_form.replacements():
         if not os.path.exists(os.path.join(ROOT, path)):
             yield path
+
+
+def changed_files():
+    """Return the paths, relative to Django's tree, of the files that the patch adds or changes."""
+    pristine = _contents(PRISTINE_TREE)
+    patched = _contents(PATCHED_TREE)
+    return sorted(path for path in patched if patched[path] != pristine.get(path))
 
 
 def lay_over(tree):
@@ -269,6 +277,8 @@ def make(source=None):
         shutil.copytree(pristine, patched, symlinks=True)
         check_words()
         lay_over(patched)
+        modules = [path for path in added_files() if path.endswith(".py")]
+        django_style.sort_imports(patched, modules)
         diffs = apply_diffs(patched)
         patch = os.path.join(folder, "channels.patch")
         with open(patch, "wb") as stream:

@@ -13,6 +13,7 @@
 7. Python 2.7 and 3.6, where channels can't run: Django's tests and a new project are as before.
 8. The projects of tests/channels1_projects on the wheels of steps 4 and 5, with a browser.
 9. A selection of Django's tests together with ours in one shuffled run, with and without Daphne.
+0. isort and flake8 with Django's own setup.cfg, on each module that the patch adds or changes: silent.
 """
 
 import argparse
@@ -28,6 +29,7 @@ import sys
 import tempfile
 import time
 
+import check_style
 import make_alias
 import make_dist
 import mixed_suite
@@ -386,6 +388,7 @@ STEPS = {
     "7": "The patched Django on Python 2.7 and 3.6",
     "8": "Three projects of 2016, with a browser",
     "9": "Django's tests and ours in one run",
+    "0": "isort and flake8 with Django's setup.cfg",
 }
 
 
@@ -401,6 +404,8 @@ def take(number, python, options):
         check_names_beside_it()
     elif number == "8":
         check_projects()
+    elif number == "0":
+        check_style.check(find_python(PYTHON), PYTHON)
     elif number == "9":
         known = set(pristine_result(python, options.processes)[0]["failing"])
         mixed_suite.check(python, options.seed, known, LOGS, tell)
@@ -449,6 +454,7 @@ def main():
             except (
                 PatchFailed,
                 mixed_suite.LeftBehind,
+                check_style.NotInStyle,
                 OldPythonFailed,
                 SuiteCrashed,
                 SmokeFailed,

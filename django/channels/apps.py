@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 
 from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
 
 
 class ChannelsConfig(AppConfig):
     name = __package__
     label = "channels"
-    verbose_name = "Channels"
+    verbose_name = _("Channels")
 
     #: Whether `ready` has run.
     is_ready = False
@@ -26,10 +27,7 @@ class ChannelsConfig(AppConfig):
         bindings = sys.modules.get(self.name + ".binding.base")
         if bindings is not None:
             bindings.BindingMetaclass.register_all()
-        from . import (
-            checks,  # noqa: F401  (registers the system checks)
-            signals,  # noqa: F401  (connects the release of database connections)
-        )
+        from . import checks, signals  # noqa: F401  (the system checks; the release of connections)
         from .security import checks as security_checks  # noqa: F401  (registers more)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ItemsView, Iterator, KeysView, ValuesView
 
 from .channel import Channel
 from .habits import missing_attribute
-from .outbox import pending_message_store  # noqa: F401  (where Channels 1.1 has it)
+from .outbox import pending_message_store  # noqa: F401  (as in 1.1)
 from .protocol import REPLY_CHANNEL, SessionPatch
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import sys
 from django.apps import AppConfig
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.translation import gettext_lazy as _
 
 NEEDS = "Channels needs Python 3.7 or newer, and this is Python %d.%d" % sys.version_info[:2]
 
@@ -20,7 +21,7 @@ class InertConfig(AppConfig):
 
     name = "django.channels"
     label = "channels"
-    verbose_name = "Channels"
+    verbose_name = _("Channels")
     # A folder that doesn't exist. In the package's own folder, Django would find commands.
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "old_python")
 
@@ -33,7 +34,7 @@ class InertDelayConfig(InertConfig):
 
     name = "django.channels.delay"
     label = "channels_delay"
-    verbose_name = "Channels: delayed messages"
+    verbose_name = _("Channels: delayed messages")
 
     def import_models(self, all_models):
         self.models = all_models  # without the module, which this Python cannot read

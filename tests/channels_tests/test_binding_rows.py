@@ -4,9 +4,10 @@ import json
 import os
 import tempfile
 import uuid
-from unittest import skipUnless
+from unittest import mock, skipUnless
 
 from django.channels import channel_layers
+from django.channels.binding import fields
 from django.channels.binding.websockets import WebsocketBinding
 from django.channels.exceptions import InvalidChannelName, LayerUnavailable, MessageTooLarge
 from django.channels.test import (
@@ -117,6 +118,10 @@ class PrimaryKeyTests(BindingOf, ChannelTestCase):
                 )
                 self.assertIsNone(errors)
                 self.assertEqual(self.names(), [(self.mine.pk, "new"), (self.other.pk, "other")])
+
+    def test_a_refusal_is_in_the_language_of_the_site(self):
+        with mock.patch.object(fields, "_", {"This row does not exist.": "Fehlt."}.get):
+            self.assertEqual(self.ask("update", pk=99999, data={}), {"pk": ["Fehlt."]})
 
     def test_a_create_replaces_no_row(self):
         self.ask("create", data={"id": self.other.pk, "pk": self.other.pk, "name": "third"})

@@ -710,8 +710,8 @@ class WorkerGroupTests(unittest.TestCase):
         layer, told = MemoryChannelLayer(), []
         for each in (worker_ready, worker_process_ready):
 
-            def receiver(sender, signal, **kwargs):
-                told.append((signal, sender))
+            def receiver(sender, **kwargs):
+                told.append((kwargs["signal"], sender))
 
             each.connect(receiver, weak=False, dispatch_uid="test")
             self.addCleanup(each.disconnect, dispatch_uid="test")

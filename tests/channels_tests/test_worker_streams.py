@@ -63,10 +63,10 @@ class SiteCase(SimpleTestCase):
         return found
 
     def response(self, answers):
-        replies = []
+        found = []
         for answer in answers:
-            replies += answer.get("replies", [answer] if "content" in answer else [])
-        return Received.from_replies(replies)
+            found += answer.get("replies", [answer] if "content" in answer else [])
+        return Received.from_replies(found)
 
     def close(self, first):
         """The client has gone, whose first message this is."""

@@ -17,6 +17,7 @@ from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import DEFAULT_DB_ALIAS, DataError, IntegrityError, router, transaction
 from django.db.models import Model
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
+from django.utils.translation import gettext as _
 
 from ..apps import ChannelsConfig
 from ..auth import channel_session_user
@@ -211,7 +212,8 @@ class Binding(Receivers, metaclass=BindingMetaclass):
     @classmethod
     def overrides_send_messages(cls) -> bool:
         """Return whether the class has its own `send_messages`."""
-        return getattr(cls.send_messages, "__func__", None) is not Binding.send_messages.__func__  # type: ignore[attr-defined]
+        own, inherited = cls.send_messages, Binding.send_messages
+        return getattr(own, "__func__", None) is not getattr(inherited, "__func__", None)
 
     @classmethod
     def prepare(
@@ -303,7 +305,7 @@ class Binding(Receivers, metaclass=BindingMetaclass):
             raise no_such_row() from None
         except (IntegrityError, DataError, OverflowError) as error:
             log_refusal("The database refused a change by %s: %s", type(self).__name__, error)
-            raise ValidationError("The database does not accept this change.") from None
+            raise ValidationError(_("The database does not accept this change.")) from None
 
     def refuse(self, errors: dict[str, list[str]]) -> None:
         """
@@ -379,7 +381,7 @@ def anonymous_user() -> Any:
 
 def no_such_action() -> ValidationError:
     """Return the exception for an action that the binding doesn't have."""
-    return ValidationError({"action": ["Use create, update or delete."]})
+    return ValidationError({"action": [_("Use create, update or delete.")]})
 
 
 def log_refusal(line: str, *values: Any) -> None:

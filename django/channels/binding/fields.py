@@ -17,6 +17,7 @@ from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db.models import CharField, Model, TextField
 from django.utils import timezone
 from django.utils.encoding import is_protected_type
+from django.utils.translation import gettext as _
 
 from ..compat import relation_of
 
@@ -90,7 +91,7 @@ def clean_pk(model: type[Model], value: Any) -> Any:
     if len(fields) == 1:
         return clean_key(fields[0], value)
     if not isinstance(value, (list, tuple)) or len(value) != len(fields):
-        raise ValidationError("This is not a primary key.", code="invalid")
+        raise ValidationError(_("This is not a primary key."), code="invalid")
     return tuple(clean_key(field, each) for field, each in zip(fields, value))
 
 
@@ -98,7 +99,7 @@ def clean_key(field: Any, value: Any) -> Any:
     """Return `value` as the column that `field` is, or finally refers to, has it."""
     while hasattr(field, "foreign_related_fields"):
         field = field.foreign_related_fields[0]
-    error = ValidationError("This is not a primary key.", code="invalid")
+    error = ValidationError(_("This is not a primary key."), code="invalid")
     if value is None or isinstance(value, (bool, list, dict, tuple, set)):
         raise error
     if isinstance(value, (str, bytes)) and len(value) > max(field.max_length or 0, _MAX_KEY_LENGTH):
@@ -125,7 +126,7 @@ def find_row(model: type[Model], pk: Any) -> Any:
 
 
 def no_such_row() -> ValidationError:
-    return ValidationError({"pk": ["This row does not exist."]})
+    return ValidationError({"pk": [_("This row does not exist.")]})
 
 
 def assign(
@@ -263,7 +264,7 @@ def _in_time_zone(value: datetime.datetime) -> Any:
 
 def _clean_relation(field: Any, values: Any) -> list[Any]:
     if not isinstance(values, list):
-        raise ValidationError("Send a list of primary keys.", code="list")
+        raise ValidationError(_("Send a list of primary keys."), code="list")
     if not values and not field.blank:
         raise ValidationError(field.error_messages["blank"], code="blank")
     target = field.related_model
@@ -275,7 +276,7 @@ def _clean_relation(field: Any, values: Any) -> list[Any]:
         for key in rows.filter(pk__in=some).values_list("pk", flat=True)
     }
     if found != set(keys):
-        raise ValidationError("This row does not exist.", code="invalid_choice")
+        raise ValidationError(_("This row does not exist."), code="invalid_choice")
     return keys
 
 
@@ -287,4 +288,4 @@ def chunks(keys: Iterable[Any]) -> Iterator[list[Any]]:
 
 
 def _invalid() -> ValidationError:
-    return ValidationError("This value is not valid.", code="invalid")
+    return ValidationError(_("This value is not valid."), code="invalid")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Iterable, cast
 from django.core.exceptions import ValidationError
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DatabaseError
+from django.utils.translation import gettext as _
 
 from ..compat import set_related
 from ..generic.json_text import decode_json
@@ -92,12 +93,12 @@ class WebsocketBinding(Binding):
         try:
             content = decode_json(message["text"])
         except (KeyError, TypeError, ValueError):
-            raise ValidationError("Send JSON as text.") from None
+            raise ValidationError(_("Send JSON as text.")) from None
         if not isinstance(content, dict) or "action" not in content:
-            raise ValidationError("Send {action: …, pk: …, data: {…}}.")
+            raise ValidationError(_("Send {action: …, pk: …, data: {…}}."))
         data = content.get("data")
         if data is not None and not isinstance(data, dict):
-            raise ValidationError({"data": ["Send data as an object: {field: value}."]})
+            raise ValidationError({"data": [_("Send data as an object: {field: value}.")]})
         return content["action"], content.get("pk"), data or {}
 
     def refuse(self, errors: dict[str, list[str]]) -> None:
@@ -124,7 +125,7 @@ class WebsocketBinding(Binding):
         relations = assign(instance, self.bound_fields(), data, creating=True)
         instance.save(force_insert=True)
         if instance.pk is None or instance.pk == "":
-            raise ValidationError({"pk": ["The primary key of a new row cannot be set here."]})
+            raise ValidationError({"pk": [_("The primary key of a new row cannot be set here.")]})
         self._save_relations(instance, relations)
 
     def update(self, pk: Any, data: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from django.db import models
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from ..channel import Channel
 
@@ -27,15 +28,17 @@ class DelayedMessageQuerySet(models.QuerySet):
 class DelayedMessage(models.Model):
     """A message for `channel_name`, to be sent at `due_date`."""
 
-    due_date = models.DateTimeField(db_index=True, default=timezone.now)
-    channel_name = models.CharField(max_length=512)
-    content = models.TextField()
+    due_date = models.DateTimeField(_("due date"), db_index=True, default=timezone.now)
+    channel_name = models.CharField(_("channel name"), max_length=512)
+    content = models.TextField(_("content"))
 
     objects = DelayedMessageQuerySet.as_manager()
 
     class Meta:
         # The table of Channels 1.1, where the app's label was "channels.delay". See the migration.
         db_table = "channels.delay_delayedmessage"
+        verbose_name = _("delayed message")
+        verbose_name_plural = _("delayed messages")
 
     @property
     def delay(self) -> int:

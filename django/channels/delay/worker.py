@@ -59,15 +59,15 @@ class Worker:
 
     def run(self) -> None:
         """Repeat `run_once` until stopped. With `signal_handlers`, SIGTERM and SIGINT stop it too."""
-        former: dict[int, Any] = {}
+        previous: dict[int, Any] = {}
         if self.signal_handlers:
             for number in (signal.SIGTERM, signal.SIGINT):
-                former[number] = signal.signal(number, self.stop)
+                previous[number] = signal.signal(number, self.stop)
         logger.info("Listening on %s", DELAY_CHANNEL)
         try:
             self._repeat()
         finally:
-            for each, handler in former.items():
+            for each, handler in previous.items():
                 signal.signal(each, handler)
 
     def _repeat(self) -> None:

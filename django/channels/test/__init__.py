@@ -23,7 +23,7 @@ __all__ = [
 
 
 if TYPE_CHECKING:
-    from .conformance import LayerConformance as LayerConformance
+    from .conformance import LayerConformance as LayerConformance  # noqa: F401
     from .liveserver import ChannelLiveServerTestCase
 else:
 

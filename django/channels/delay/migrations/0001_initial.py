@@ -21,10 +21,19 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("due_date", models.DateTimeField(db_index=True, default=timezone.now)),
-                ("channel_name", models.CharField(max_length=512)),
-                ("content", models.TextField()),
+                (
+                    "due_date",
+                    models.DateTimeField(
+                        db_index=True, default=timezone.now, verbose_name="due date"
+                    ),
+                ),
+                ("channel_name", models.CharField(max_length=512, verbose_name="channel name")),
+                ("content", models.TextField(verbose_name="content")),
             ],
-            options={"db_table": "channels.delay_delayedmessage"},
+            options={
+                "db_table": "channels.delay_delayedmessage",
+                "verbose_name": "delayed message",
+                "verbose_name_plural": "delayed messages",
+            },
         ),
     ]

@@ -6,12 +6,13 @@ runs the SQL in sql/.
 from __future__ import annotations
 
 from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
 
 
 class DatabaseLayerConfig(AppConfig):
     name = __package__
     label = "channels_database"
-    verbose_name = "Channels: the database layer"
+    verbose_name = _("Channels: the database layer")
 
     def ready(self) -> None:
         from .connections import remember_names
