@@ -157,22 +157,6 @@ def lay_over(tree):
         )
 
 
-def check_words():
-    """Raise `CannotPatch` if code or a page names the add-on or another version of Django."""
-    found = []
-    for path in added_files():
-        if path.startswith(("django" + os.sep, "docs" + os.sep)):
-            text = django_form.content(path).decode("utf-8", "replace")
-            for number, line in enumerate(text.splitlines(), 1):
-                if django_form.FORBIDDEN.search(line):
-                    found.append(f"{path}:{number}: {line.strip()}")
-    if found:
-        raise CannotPatch(
-            "Inside Django, these lines speak of the add-on or of another Django. Reword them, or "
-            "mark them (see scripts/django_form.py):\n  " + "\n  ".join(found)
-        )
-
-
 def _git(arguments, folder, accept=(0,)):
     """Run git in ``folder`` as if it were in no repository, and return what it printed."""
     environ = dict(os.environ, GIT_CONFIG_NOSYSTEM="1", LC_ALL="C")
@@ -275,7 +259,6 @@ def make(source=None):
         pristine, patched = os.path.join(folder, "pristine"), os.path.join(folder, "patched")
         unpack(source, pristine)
         shutil.copytree(pristine, patched, symlinks=True)
-        check_words()
         lay_over(patched)
         modules = [path for path in added_files() if path.endswith(".py")]
         django_style.sort_imports(patched, modules)
