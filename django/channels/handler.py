@@ -140,7 +140,7 @@ class AsgiHandler(ASGIHandler):
     request_class = AsgiRequest
     answered_later = (ResponseLater,)
 
-    #: Called with the message and the view of each request, when its middleware has run. Views may be async then.
+    #: Called with the message and the view of each request, when its middleware has run. Views may be async.
     view_found: Callable[[Message, Any], None] | None = None
 
     def resolve_request(self, request: Any) -> Any:
