@@ -142,7 +142,7 @@ def request(consumer, *headers, body=b"", **options):
 
 
 class StepTests(unittest.TestCase):
-    @says("Use Python 3.7 or newer and Django 1.8 or newer")
+    @says("Use Python 3.7 or newer")
     def test_python(self):
         self.assertGreaterEqual(sys.version_info, (3, 7))
         self.assertTrue(apps.is_installed(PACKAGE))
