@@ -268,7 +268,7 @@ class GatewayTests(unittest.TestCase):
             self.assertIsNotNone(connection._paused)
             before = len(self.read)
             with mock.patch.object(FrameQueue, "has_room", True):
-                connection._look_again()
+                connection._check_again()
                 while len(self.read) == before:
                     await asyncio.sleep(0)
                 self.assertIsNone(connection._paused)
