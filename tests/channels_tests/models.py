@@ -1,5 +1,7 @@
 """Models for tests, without migrations: the test runner makes their tables."""
 
+import json
+import os
 import uuid
 
 from django.db import models
@@ -82,6 +84,47 @@ class Ticket(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     title = models.CharField(max_length=10)
+
+    class Meta:
+        app_label = "channels_tests"
+
+
+class OptionsField(models.TextField):
+    """Any JSON value. Like Django's own JSONField, its `to_python` leaves the value as it is."""
+
+    def to_python(self, value):
+        return value
+
+    def get_prep_value(self, value):
+        return json.dumps(value)
+
+    def from_db_value(self, value, *args):
+        return json.loads(value)
+
+
+class RawField(models.Field):
+    """A field that passes every value on to the database."""
+
+    def db_type(self, connection):
+        return "varchar(100)"
+
+
+def has_colour(value):
+    """A validator that expects an object with this key."""
+    value["colour"].strip()
+
+
+class Attachment(models.Model):
+    """Fields whose own cleaning lets values of any type through."""
+
+    title = models.CharField(max_length=10, default="", blank=True)
+    file = models.FileField(upload_to="attachments", blank=True)
+    path = models.FilePathField(
+        path=os.path.dirname(os.path.abspath(__file__)), match=r"\.py$", blank=True
+    )
+    content = models.BinaryField(default=b"", blank=True)
+    options = OptionsField(default=dict, blank=True, validators=[has_colour])
+    raw = RawField(default="", blank=True)
 
     class Meta:
         app_label = "channels_tests"

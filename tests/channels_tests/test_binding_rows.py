@@ -24,7 +24,7 @@ from django.db.models.signals import post_save, pre_save
 from django.test.utils import override_settings
 
 from .applications import INSTALLED
-from .models import Document, Place, Restaurant, Tag, Ticket
+from .models import Attachment, Document, Place, Restaurant, Tag, Ticket
 from .test_binding import defined_for_a_test
 
 HAS_COMMIT_HOOKS = hasattr(transaction, "on_commit")
@@ -343,6 +343,69 @@ class ValueTests(BindingOf, ChannelTestCase):
         pre_save.connect(delete, sender=Restaurant)
         self.addCleanup(pre_save.disconnect, delete, sender=Restaurant)
         self.assertEqual(list(self.ask("update", pk=row.pk, data={"meals": 1})), ["pk"])
+
+
+class UncleanedValueTests(BindingOf, ChannelTestCase):
+    """Values of fields whose `to_python` lets any type through."""
+
+    model = Attachment
+
+    def setUp(self):
+        super().setUp()
+        self.row = Attachment.objects.create(title="x", file="attachments/mine.txt")
+        Attachment.objects.create(title="y", file="attachments/secret.txt")
+
+    def change(self, **data):
+        errors = self.ask("update", pk=self.row.pk, data=dict(data, title="new"))
+        self.row = Attachment.objects.get(pk=self.row.pk)
+        self.assertEqual(self.row.title, "new" if errors is None else "x")
+        return errors
+
+    def test_a_client_does_not_choose_the_file_of_a_row(self):
+        names = ["attachments/secret.txt", "../settings.py", "/etc/passwd", {"a": 1}, [1], 5, True]
+        for name in names:
+            with self.subTest(name=name):
+                self.assertEqual(list(self.change(file=name)), ["file"])
+                self.assertEqual(self.row.file.name, "attachments/mine.txt")
+        self.assertEqual(
+            list(self.ask("create", data={"file": "attachments/secret.txt"})), ["file"]
+        )
+        self.assertEqual(Attachment.objects.count(), 2)
+
+    def test_a_client_may_send_the_file_back_or_clear_it(self):
+        self.assertIsNone(self.change(file="attachments/mine.txt"))
+        self.assertEqual(self.row.file.name, "attachments/mine.txt")
+        self.assertIsNone(self.change(file=""))
+        self.assertEqual(self.row.file.name, "")
+
+    def test_a_path_is_one_of_the_directory_of_the_field(self):
+        here = os.path.dirname(os.path.abspath(__file__))
+        self.assertIsNone(self.change(path=os.path.join(here, "models.py")))
+        self.row.title = "x"
+        self.row.save()
+        for path in ("/etc/passwd", os.path.join(here, "..", "models.py"), {"a": 1}, [1], 5):
+            with self.subTest(path=path):
+                self.assertEqual(list(self.change(path=path)), ["path"])
+
+    def test_a_value_that_the_database_cannot_take_is_told_by_field(self):
+        for name, value in (
+            ("content", 5),
+            ("content", [1]),
+            ("content", {"a": 1}),
+            ("raw", [1]),
+            ("raw", {"a": 1}),
+        ):
+            with self.subTest(name=name, value=value):
+                self.assertEqual(list(self.change(**{name: value})), [name])
+        self.assertIsNone(self.change(content="YWJj", raw="text"))
+        self.assertEqual(bytes(self.row.content), b"abc")
+
+    def test_a_validator_that_expects_another_type_refuses(self):
+        for value in ([1], "text", 5, {"a": 1}, {"colour": 5}):
+            with self.subTest(value=value):
+                self.assertEqual(list(self.change(options=value)), ["options"])
+        self.assertIsNone(self.change(options={"colour": "red"}))
+        self.assertEqual(self.row.options, {"colour": "red"})
 
 
 class RelationTests(BindingOf, ChannelTestCase):

@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import logging
 import math
 from typing import Any, Iterable, Iterator
 
 from django.conf import settings
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
-from django.db.models import CharField, Model, TextField
+from django.db import connections, router
+from django.db.models import CharField, FileField, FilePathField, Model, TextField
 from django.utils import timezone
 from django.utils.encoding import is_protected_type
 from django.utils.translation import gettext as _
 
 from ..compat import relation_of
+from ..log import RateLimit, shown
+
+logger = logging.getLogger("django.channels.binding")
 
 #: Databases keep integers of 64 bits.
 _INTEGERS = range(-(2**63), 2**63)
@@ -32,6 +37,8 @@ _CHUNK = 500
 
 #: What a field's `to_python` may raise, besides ValidationError, for a value of an unexpected type.
 _CONVERSION_ERRORS = (TypeError, ValueError, ArithmeticError, AttributeError, LookupError)
+
+_failed_validators = RateLimit()
 
 
 def identity(model: type[Model]) -> frozenset[str]:
@@ -149,7 +156,8 @@ def assign(
         if field.name in data:
             cleaned.add(field.name)
             try:
-                setattr(instance, field.attname, _clean_column(field, data[field.name]))
+                value = _clean_column(field, data[field.name], instance)
+                setattr(instance, field.attname, value)
             except ValidationError as error:
                 errors[field.name] = error.messages
         elif creating and not field.has_default() and not _has_database_default(field):
@@ -166,6 +174,8 @@ def assign(
     except ValidationError as error:
         for name, messages in messages_of(error).items():
             errors.setdefault(name, []).extend(messages)
+    if not errors:
+        errors = _unfit_columns(instance, names, data)
     if errors:
         raise ValidationError(errors)
     return relations
@@ -201,18 +211,83 @@ def _has_database_default(field: Any) -> bool:
     return bool(getattr(field, "has_db_default", lambda: False)())
 
 
-def _clean_column(field: Any, value: Any) -> Any:
+def _clean_column(field: Any, value: Any, instance: Any) -> Any:
     if value is None:
         if field.null:
             return None
         raise ValidationError(field.error_messages["null"], code="null")
+    if isinstance(field, FileField):
+        return _clean_file(field, value, instance)
     if hasattr(field, "foreign_related_fields"):
         return None if value == "" and field.null else clean_key(field, value)
     if type(field).to_python in (CharField.to_python, TextField.to_python) and isinstance(
         value, (list, dict)
     ):
         raise _invalid()  # str() would take it
-    return _convert(field, value)
+    if isinstance(field, FilePathField):
+        return _clean_path(field, value)
+    converted = _convert(field, value)
+    _try_validators(field, converted, instance)
+    return converted
+
+
+def _clean_file(field: Any, value: Any, instance: Any) -> Any:
+    """
+    Return `value` if it is the name that the row has, or "" to clear the field. A client must not choose
+    another name: it would get the file of another row, or one that the site keeps for itself.
+    """
+    if isinstance(value, str) and value in ("", getattr(instance, field.attname).name):
+        return value
+    raise ValidationError(_("A file cannot be set here."), code="invalid")
+
+
+def _clean_path(field: Any, value: Any) -> Any:
+    """Return `value` if it names a file in the directory of the field, as the field's form asks for."""
+    try:
+        if isinstance(value, str):
+            return field.formfield().clean(value)
+    except OSError:  # there is no such directory
+        pass
+    raise _invalid()
+
+
+def _try_validators(field: Any, value: Any, instance: Any) -> None:
+    """
+    Raise ValidationError if the validators of the field fail for an unexpected type, instead of refusing it.
+    What they refuse, `full_clean` finds.
+    """
+    if field.blank and value in list(field.empty_values):
+        return
+    try:
+        field.clean(value, instance)
+    except ValidationError:
+        pass
+    except _CONVERSION_ERRORS as error:
+        name = "%s.%s" % (type(instance).__name__, field.name)
+        line = "A validator of %s failed for a value of a client: %s"
+        _failed_validators.log(logger.warning, line, name, shown(repr(error)))
+        raise _invalid() from None
+
+
+def _unfit_columns(
+    instance: Any, names: Iterable[str], data: dict[str, Any]
+) -> dict[str, list[str]]:
+    """Return errors for values that no validator refuses, but that the database can't take, by field."""
+    errors = {}
+    connection = connections[router.db_for_write(type(instance), instance=instance)]
+    for field in plain_fields(type(instance), names):
+        if field.name not in data or getattr(field, "generated", False):
+            continue
+        value = getattr(instance, field.attname)
+        try:
+            prepared = field.get_db_prep_save(value, connection)
+            # The field has passed on what the client sent: it expects something else.
+            unfit = prepared is data[field.name] and isinstance(prepared, (list, dict))
+        except _CONVERSION_ERRORS:
+            unfit = True
+        if unfit:
+            errors[field.name] = _invalid().messages
+    return errors
 
 
 def _convert(field: Any, value: Any) -> Any:
