@@ -6,8 +6,9 @@ import unittest
 from unittest import mock
 
 from django.channels import protocol
-from django.channels.gateway.frames import FrameQueue, FrameRoom
-from django.channels.gateway.websocket import MIN_UNREAD_WEIGHT, WebSocket
+from django.channels.gateway.frames import UNLIMITED, FrameQueue, FrameRoom, SharedRoom
+from django.channels.gateway.state import COUNT, LOG, WRITE
+from django.channels.gateway.websocket import MIN_UNREAD_WEIGHT, OTHERS, WebSocket
 from django.channels.layers.memory import MemoryChannelLayer
 
 from .support.waiting import TIMEOUT
@@ -172,6 +173,83 @@ class SocketTests(unittest.TestCase):
         self.assertIsNotNone(quick.in_flight)
         slow.written(event, note)
         self.assertIsNotNone(slow.in_flight)
+
+
+class OthersTests(unittest.TestCase):
+    """What groups and other code send to sockets whose clients read nothing."""
+
+    def setUp(self):
+        self.room = SharedRoom(300 * KB)
+
+    def socket(self):
+        socket = WebSocket("gateway.test!1", "/")
+        socket.use_rooms(UNLIMITED, UNLIMITED, self.room)
+        socket.connect({"path": "/", "root_path": ""})
+        socket.reply(protocol.ack(0, [{"accept": True}]))
+        return socket
+
+    def closes(self, actions):
+        return [each[1]["code"] for each in actions if each[0] == WRITE and "code" in each[1]]
+
+    def test_what_is_different_for_each_socket_is_bounded_for_all(self):
+        slow = [self.socket() for _ in range(20)]
+        codes = []
+        for number in range(20):
+            for socket in slow:
+                codes += self.closes(socket.group({"text": "%010d" % number * (2 * KB)}))
+        self.assertEqual(codes, [1013] * len(codes))
+        self.assertGreater(len(codes), 0)
+        # Each may have as much as a client always may, whatever others have.
+        self.assertLessEqual(self.room.used, 300 * KB + 20 * MIN_UNREAD_WEIGHT)
+
+    def test_the_closing_is_counted_and_says_which_option_bounds_it(self):
+        self.room.take("x" * (300 * KB))
+        actions = self.socket_with(60 * KB).group({"bytes": b"x" * (5 * KB)})
+        self.assertIn((COUNT, "slow_clients"), actions)
+        logged = [each for each in actions if each[0] == LOG]
+        self.assertEqual(len(logged), 1)
+        self.assertIn("unread_memory", logged[0][2])
+
+    def socket_with(self, size):
+        socket = self.socket()
+        self.assertEqual(self.closes(socket.group({"bytes": b"x" * size})), [])
+        return socket
+
+    def test_a_client_with_little_unread_is_never_closed_for_others(self):
+        self.room.take("x" * (300 * KB))
+        self.assertEqual(self.closes(self.socket_with(30 * KB).group({"text": "x" * KB})), [])
+        self.socket_with(900 * KB)
+
+    def test_a_message_to_many_sockets_counts_once(self):
+        message = {"text": "x" * (100 * KB)}
+        sockets = [self.socket() for _ in range(50)]
+        for socket in sockets:
+            self.assertEqual(self.closes(socket.group(message)), [])
+        self.assertEqual(self.room.used, 100 * KB)
+        for socket in sockets[1:]:
+            socket.written(dict(message, type="websocket.send"), OTHERS)
+        self.assertEqual(self.room.used, 100 * KB)
+        sockets[0].written(dict(message, type="websocket.send"), OTHERS)
+        self.assertEqual(self.room.used, 0)
+
+    def test_nothing_counts_after_the_end(self):
+        ends = {
+            "gone": lambda socket: socket.gone(),
+            "closed": lambda socket: (socket.group({"close": True}), socket.release()),
+            "behind": lambda socket: [socket.group({"text": "x" * 1000 * KB}) for _ in range(5)],
+            "in the writer": lambda socket: (
+                socket.wait_for_client({"type": "websocket.send", "text": "x" * KB}),
+                socket.release(),
+            ),
+        }
+        for name, end in ends.items():
+            with self.subTest(name):
+                socket = self.socket()
+                message = {"text": "x" * KB}
+                socket.group(message)
+                end(socket)
+                self.assertEqual((self.room.used, self.room._numbers), (0, {}))
+                socket.written(dict(message, type="websocket.send"), OTHERS)
 
 
 class GatewayTests(unittest.TestCase):

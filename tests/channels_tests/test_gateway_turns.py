@@ -1,6 +1,8 @@
 """Clients take turns while workers are behind: without a server, without a clock."""
 
+import gc
 import unittest
+import weakref
 
 from django.channels import protocol
 from django.channels.exceptions import ChannelFull
@@ -191,6 +193,38 @@ class TurnTests(unittest.TestCase):
         self.assertEqual(len(self.inbox.sent), before + 2)
         other = [each for each in greedy[2:] if each.flight is not None]
         self.assertEqual(len(other), 7)
+
+    def test_a_request_that_was_sent_or_refused_is_not_kept_while_others_wait(self):
+        class Message(dict):
+            """A dict that may have a weak reference."""
+
+        for number in range(40):
+            self.send(number, channel="http.request")
+        message = Message(event(7))
+        sent = weakref.ref(message)
+        other = Connection("gateway.test!100")
+        other.client = ("192.0.2.2", 100)
+        self.sender.send(other, "http.request", message)
+        del message
+        lane = self.sender._lanes["http.request"]
+        for _ in range(2):
+            self.sender._send_next(lane)
+        del self.inbox.sent[:], self.inbox.tried[:]
+        gc.collect()
+        self.assertGreater(len(lane.waiting), 0)
+        self.assertIsNone(sent())
+
+        message = Message(event(7))
+        refused = weakref.ref(message)
+        last = Connection("gateway.test!101")
+        last.client = ("192.0.2.1", 101)
+        self.sender.send(last, "http.request", message)
+        del message
+        self.loop.now += 1000
+        self.sender.check_turns()
+        gc.collect()
+        self.assertEqual(last.performed, [("refused", "http.request")])
+        self.assertIsNone(refused())
 
     def test_frames_wait_however_long_and_are_never_refused(self):
         connections = [self.send(number) for number in range(500)]

@@ -28,7 +28,7 @@ from .advice import Advice
 from .backlog import ResponseStore
 from .connection import Connection, ServerSend
 from .daphne import correct_scope, response_lock, with_flow_control
-from .frames import FrameRoom
+from .frames import FrameRoom, SharedRoom
 from .handshake import ACCEPT_TIMEOUT
 from .http import Request
 from .idle import IdleSockets
@@ -97,6 +97,7 @@ class Gateway:
         #: rooms for the frames of each address.
         self.frames = FrameRoom(self.limits.frames_memory)
         self.unread = FrameRoom(self.limits.unread_memory)
+        self.unread_of_others = SharedRoom(self.limits.unread_memory)
         self._rooms: dict[str, FrameRoom] = {}
         self._wsgi: WSGIRunner | None = None  # made for the first request of a WSGI application
         self._number = 0
@@ -243,7 +244,7 @@ class Gateway:
         connection: SocketConnection = self._open(WebSocket, message, send, SocketConnection)
         state = connection.state
         state.known_subprotocols = known_subprotocols()
-        state.use_rooms(self._enter_room(connection), self.unread)
+        state.use_rooms(self._enter_room(connection), self.unread, self.unread_of_others)
         connection.deadline = self.loop.call_later(ACCEPT_TIMEOUT, connection.give_up_handshake)
         connection.perform([state.last_will()])
         connection.perform(state.connect(message))

@@ -110,6 +110,42 @@ class FrameRoom:
             callback()
 
 
+class SharedRoom:
+    """
+    What the messages of groups take that clients have not read: `used` of `limit` characters or bytes. A text
+    that waits for several clients is in memory once, and counts once.
+
+    Belongs to the event loop of its gateway.
+    """
+
+    __slots__ = ("limit", "used", "_numbers")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        #: By the id of each value that waits: for how many clients.
+        self._numbers: dict[int, int] = {}
+
+    @property
+    def is_full(self) -> bool:
+        return self.used >= self.limit
+
+    def take(self, value: Any) -> None:
+        """Count `value` (text or bytes). Keep a reference to it until `give`."""
+        number = self._numbers.get(id(value), 0)
+        self._numbers[id(value)] = number + 1
+        if not number:
+            self.used += len(value)
+
+    def give(self, value: Any) -> None:
+        """Count that one client less waits for `value`."""
+        number = self._numbers.pop(id(value)) - 1
+        if number:
+            self._numbers[id(value)] = number
+        else:
+            self.used -= len(value)
+
+
 #: For sockets that no gateway has.
 UNLIMITED = FrameRoom(sys.maxsize)
 

@@ -151,18 +151,18 @@ class EventSender:
         """Send the event whose turn it is, but none that was refused or isn't due any more."""
         while lane.waiting.size:
             entry: Waiting = lane.waiting.pop()[1]
-            connection, entry.connection = entry.connection, None
-            if connection is None or not _is_due(connection, lane.channel, entry.message):
+            connection, message = entry.take()
+            if connection is None or not _is_due(connection, lane.channel, message):
                 continue
             now = self._loop.time()
-            connection.flight = (lane, entry.message[EVENT_ID], now, not lane.in_flight)
+            connection.flight = (lane, message[EVENT_ID], now, not lane.in_flight)
             lane.in_flight += 1
             deadline = now + SEND_TIMEOUT
             refused = self._refused.get(lane.channel)
             if refused:
-                refused.append((deadline, connection, entry.message))
+                refused.append((deadline, connection, message))
             else:
-                self._send(connection, lane.channel, entry.message, deadline)
+                self._send(connection, lane.channel, message, deadline)
             return
 
     def _wait(
@@ -213,9 +213,8 @@ class EventSender:
         for lane in self._lanes.values():
             for entries in lane.deadlines.values():
                 while entries and (entries[0].connection is None or entries[0].deadline < now):
-                    entry = entries.popleft()
-                    connection, entry.connection = entry.connection, None
-                    if connection is not None and _is_due(connection, lane.channel, entry.message):
+                    connection, message = entries.popleft().take()
+                    if connection is not None and _is_due(connection, lane.channel, message):
                         connection.perform(connection.state.refused(lane.channel))
                 remain = remain or bool(entries)
             if lane.waiting.size and now - lane.landed_at > STALL_TIMEOUT:

@@ -213,6 +213,12 @@ class Waiting:
         self.message = message
         self.deadline = deadline
 
+    def take(self) -> tuple[Any, dict[str, Any]]:
+        """Return the connection and the message, and forget both: the entry itself may wait for longer."""
+        connection, message = self.connection, self.message
+        self.connection, self.message = None, {}
+        return connection, message
+
 
 def cost_of(message: Mapping[str, Any]) -> int:
     """Return what an event costs: the number of its frames."""

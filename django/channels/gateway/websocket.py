@@ -7,6 +7,7 @@ The file is a little over 400 lines because all transitions of the state are in 
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any, Callable, Sequence
 
 from ..layers.messages import weigh
@@ -27,7 +28,7 @@ from ..protocol import (
 )
 from ..subprotocols import choose
 from .codes import FAILED, GOING_AWAY, GONE, NORMAL, OVERLOADED, RESTARTED, SENDABLE, TOO_BIG
-from .frames import MAX_FRAME, SMALL_FRAME, UNLIMITED, FrameQueue, FrameRoom
+from .frames import MAX_FRAME, SMALL_FRAME, UNLIMITED, FrameQueue, FrameRoom, SharedRoom
 from .handshake import (
     ACCEPT_TIMEOUT,
     UNANSWERED,
@@ -61,8 +62,15 @@ TRANSITIONS = {
 MAX_UNREAD = 1000
 MAX_UNREAD_WEIGHT = 4 * 1024 * 1024
 
-#: The length of answers that each client may have unread, whatever others have.
+#: The length of answers that each client may have unread, whatever others have; and as much of messages of
+#: other code.
 MIN_UNREAD_WEIGHT = 64 * 1024
+
+#: What is logged when a socket is closed because all clients together leave too much unread.
+CROWDED = (
+    "WebSocket %s was closed with 1013: its client reads too slowly what groups and other code send, and the "
+    "clients of this gateway have not read more than the option unread_memory allows."
+)
 
 # The sender of a message. Too many unread messages of others close the socket. Too many of the socket's own
 # consumers stop its frames from being handled.
@@ -87,6 +95,8 @@ class WebSocket(ConnectionState):
         self._order = 0
         self._frames = FrameQueue(UNLIMITED)
         self._all_unread = UNLIMITED
+        self._all_of_others: SharedRoom | None = None
+        self._of_others: Any = ()  # what waits of others, and counts there; a deque once there is any
         self._buffered = HandshakeBuffer()
         self._unread, self._unread_weight = [0, 0], [0, 0]  # by sender: OTHERS, OWN
         self._window = SocketWindow()
@@ -122,6 +132,7 @@ class WebSocket(ConnectionState):
             return [(FINISH,)]
         self.close_code = code
         self._move("gone")
+        self._forget_others()
         return [(DISCARD,), (FINISH,), *self._window.end(), *self._next()]
 
     @property
@@ -135,9 +146,14 @@ class WebSocket(ConnectionState):
         frames = self._frames
         return (not frames.waiting and not frames.all.full_rooms) or frames.has_room
 
-    def use_rooms(self, frames: FrameRoom, unread: FrameRoom) -> None:
-        """Count frames of the client in `frames`, and answers that it has not read in `unread`."""
-        self._frames, self._all_unread = FrameQueue(frames), unread
+    def use_rooms(
+        self, frames: FrameRoom, unread: FrameRoom, of_others: SharedRoom | None = None
+    ) -> None:
+        """
+        Count frames of the client in `frames`. Count what it has not read in `unread`, or in `of_others` if
+        other code sent it.
+        """
+        self._frames, self._all_unread, self._all_of_others = FrameQueue(frames), unread, of_others
 
     def call_when_free(self, callback: Callable[[], Any]) -> None:
         """Call `callback()` when there may be room for frames that other sockets take now."""
@@ -153,6 +169,7 @@ class WebSocket(ConnectionState):
         self._frames.landed()
         self._all_unread.used -= self._unread_weight[OWN]
         self._unread_weight[OWN] = 0
+        self._forget_others()
 
     # What the workers and the rest of the site send.
 
@@ -295,12 +312,16 @@ class WebSocket(ConnectionState):
             text = "A reply's %s to %s is of type %s; it must be %s. It was not sent."
             values = (key, self.path, type(value).__name__, kind.__name__)
             return [(LOG, "error", text, *values)]
-        if not sender and self._is_behind(OTHERS):
-            return [(COUNT, "slow_clients"), (DISCARD,), *self._close(OVERLOADED)]
+        if not sender and (self._is_behind(OTHERS) or self._is_crowded(len(value))):
+            crowded = [] if self._is_behind(OTHERS) else [(LOG, "warning", CROWDED, self.path)]
+            self._forget_others()
+            return [*crowded, (COUNT, "slow_clients"), (DISCARD,), *self._close(OVERLOADED)]
         self._unread[sender] += 1
         self._unread_weight[sender] += len(value)
         if sender:
             self._all_unread.used += len(value)
+        else:
+            self._hold(value)
         return [(WRITE, {"type": "websocket.send", key: value}, sender)]
 
     def written(self, event: dict[str, Any], sender: Any) -> list[Action]:
@@ -317,6 +338,8 @@ class WebSocket(ConnectionState):
         self._unread_weight[sender] -= length
         if sender:
             self._all_unread.used -= length
+        elif self._of_others:
+            self._all_of_others.give(self._of_others.popleft())  # type: ignore[union-attr]
         if self.in_flight is None and sender and self._frames.waiting:
             return self._next()
         return []
@@ -325,6 +348,27 @@ class WebSocket(ConnectionState):
         """Handle that the server has not yet taken a frame of others, which was written at once."""
         self._unread[OTHERS] += 1
         self._unread_weight[OTHERS] += length_of(event)
+        self._hold(event.get("text") or event.get("bytes") or "")
+
+    def _hold(self, value: str | bytes) -> None:
+        """Count a message of others, in order, until it was written or is forgotten."""
+        if self._all_of_others is not None:
+            self._of_others = self._of_others or deque()
+            self._of_others.append(value)
+            self._all_of_others.take(value)
+
+    def _forget_others(self) -> None:
+        """Count no message of others any more. None waits, or those that do are discarded."""
+        values, self._of_others = self._of_others, ()
+        for each in values:
+            self._all_of_others.give(each)  # type: ignore[union-attr]
+
+    def _is_crowded(self, length: int) -> bool:
+        """Return whether all clients leave too much of others unread, and this one would leave much."""
+        room, unread = self._all_of_others, self._unread_weight[OTHERS]
+        if room is None or not room.is_full or not unread:
+            return False
+        return unread + length > MIN_UNREAD_WEIGHT
 
     def _is_behind(self, sender: bool) -> bool:
         """Return whether the client has too much of this sender unread."""
