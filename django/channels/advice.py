@@ -1,8 +1,8 @@
 """
-Warnings about what would otherwise be lost in silence: a message that no route takes, and a message on a
-layer that ends with this process, while the process serves nothing.
+Warnings about what would otherwise be lost in silence: a message that no route takes, a message on a layer
+that ends with this process, while the process serves nothing, and a message to clients whose text is a dict.
 
-Both are about code of the site, so nothing is warned of in the processes of tests.
+The first two are about how processes are started, so the processes of tests are not warned of them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .backends import DATABASE
 from .log import RateLimitByKey
+from .pages import see
+from .protocol import GATEWAY_PREFIX
 
 if TYPE_CHECKING:
     from .layers.base import BaseChannelLayer
@@ -25,6 +27,7 @@ logger = logging.getLogger("django.channels")
 INTERVAL = 60.0
 
 _unrouted, _unserved = RateLimitByKey(INTERVAL), RateLimitByKey(INTERVAL)
+_not_text = RateLimitByKey(INTERVAL)
 
 
 def advise(layer: BaseChannelLayer, name: str, is_channel: bool) -> None:
@@ -55,6 +58,20 @@ def advise(layer: BaseChannelLayer, name: str, is_channel: bool) -> None:
             name,
             layer.alias,
         )
+
+
+def advise_text(name: str, is_channel: bool) -> None:
+    """Warn that the "text" of a message to the channel or group `name` is a dict or list."""
+    if is_channel and not name.startswith(GATEWAY_PREFIX):
+        return  # of the site, which may send what it likes
+    _not_text.log(
+        "gateway" if is_channel else name,
+        logger.warning,
+        "The 'text' of a message to %s is a dict or list, so no WebSocket gets it. Send JSON by "
+        "send_json(content), or json.dumps it. %s",
+        name,
+        see("ref/channels/messages"),
+    )
 
 
 def is_test() -> bool:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Callable, ClassVar
 
 from django.db import connection
 
-from .advice import advise
+from .advice import advise, advise_text
 from .compat import on_commit as on_commit_of
 from .coroutines import check_may_block
+from .habits import missing_method
+from .hints import hinted, hinted_async
 from .layers.names import check_channel_name, check_group_name
 from .log import RateLimit, shown
 from .outbox import TO_CHANNEL, TO_GROUP, PendingSend, outbox
@@ -49,6 +51,12 @@ class _Target:
             channel_layer = channel_layers[alias]
         self.channel_layer: BaseChannelLayer = channel_layer
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise missing_method(self, name)
+
+    @hinted
     def send(
         self,
         content: dict[str, Any],
@@ -84,6 +92,7 @@ class _Target:
         else:
             self._leave_or_report(message, immediately, fail_silently)
 
+    @hinted_async
     async def asend(self, content: dict[str, Any]) -> None:
         """
         Send `content` (dict) now, and before it what this consumer has sent without `await`.
@@ -100,6 +109,7 @@ class _Target:
         send = PendingSend(self.channel_layer, self._kind, self.name, message)
         await send_now(send, functools.partial(self._deliver, self.name, message))
 
+    @hinted
     def send_json(self, content: Any, close: Close = False, **options: Any) -> None:
         """
         Send `content` to clients as a text frame of JSON, by Django's encoder. Then close the socket if
@@ -129,6 +139,8 @@ class _Target:
         """
         message = self.channel_layer.check_message(content)
         drop_control_keys(message, self.name)
+        if isinstance(message.get("text"), (dict, list)):
+            advise_text(self.name, self._kind == TO_CHANNEL)
         if "!" not in self.name:
             advise(self.channel_layer, self.name, self._kind == TO_CHANNEL)
         return message
@@ -199,6 +211,7 @@ class Group(_Target):
     _kind = TO_GROUP
     _check = staticmethod(check_group_name)
 
+    @hinted
     def send(
         self,
         content: dict[str, Any],
@@ -214,6 +227,7 @@ class Group(_Target):
         message = _excluding(self.checked(content), exclude)
         self._send(message, immediately, on_commit, fail_silently)
 
+    @hinted_async
     async def asend(self, content: dict[str, Any], exclude: Channel | str | None = None) -> None:
         """Do as `send`, as `Channel.asend` does."""
         await self._asend(_excluding(self.checked(content), exclude))

@@ -118,6 +118,13 @@ _ATTRIBUTES = {
     "websocket_receive": "receive(self, text=None, bytes=None, **kwargs)",
 }
 
+#: Methods of Channels 4's layer, which newcomers look for on a Group, a Channel or a layer.
+_TARGET_ATTRIBUTES = {
+    "group_add": "Group(name).add(channel)",
+    "group_discard": "Group(name).discard(channel)",
+    "group_send": "Group(name).send({…})",
+}
+
 #: Attributes that decorators set on a message.
 _MESSAGE_ATTRIBUTES = {
     "user": _USER,
@@ -160,6 +167,15 @@ def _imports_name(frame: Any) -> bool:
     return bool(frame.f_code.co_code[frame.f_lasti] == opmap["IMPORT_FROM"])
 
 
+def missing_method(owner: object, name: str) -> AttributeError:
+    """Return the exception for an attribute that `owner`, a Channel, a Group or a layer, doesn't have."""
+    kind = type(owner).__name__
+    text = "%r object has no attribute %r" % (kind, name)
+    if name in _TARGET_ATTRIBUTES:
+        text += ". Write %s. %s" % (_TARGET_ATTRIBUTES[name], PAGE)
+    return AttributeError(text)
+
+
 def missing_attribute(owner: object, name: str) -> AttributeError:
     """Return the exception for an attribute that `owner`, a consumer or a message, doesn't have."""
     kind = type(owner).__name__
@@ -200,6 +216,40 @@ def problem_of_path(pattern: str) -> str:
         'The filter path=%r is a pattern of path(), but filters are regular expressions. Write r"^/%s$". %s'
         % (pattern, regex.lstrip("^/").rstrip("$"), PAGE)
     )
+
+
+#: The first argument of the calls that make routes.
+_FIRST = {"route": "name of a channel", "route_class": "consumer", "include": "routing"}
+
+
+def problem_of_call(call: str, first: Any, misplaced: tuple[Any, ...] = ()) -> str:
+    """
+    Return what to write instead of a `call`, such as "route(channel, consumer", whose first argument is
+    `first`, or "". `misplaced` is what it was given by position instead of by name.
+    """
+    if isinstance(first, str) and ("/" in first or first.startswith("^")):
+        function = call.partition("(")[0]
+        names = [each.__name__ for each in misplaced if isinstance(each, type)]
+        if names:
+            call = "%s(%s" % (function, names[0])
+        call = call.replace("(channel", "('websocket.receive'")
+        return "%r is a path, not the %s of %s(). Write %s, path=%r). %s" % (
+            first,
+            _FIRST[function],
+            function,
+            call,
+            first,
+            PAGE,
+        )
+    if call.startswith("route(") and callable(first):
+        return "The name of the channel comes first: write route('websocket.receive', %s). %s" % (
+            getattr(first, "__name__", "consumer"),
+            PAGE,
+        )
+    if misplaced:
+        path = misplaced[0] if isinstance(misplaced[0], str) else "^/…$"
+        return "The path is given by name: write %s, path=%r). %s" % (call, path, PAGE)
+    return ""
 
 
 class FormerModules:

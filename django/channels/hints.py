@@ -1,12 +1,15 @@
 """
 What to write where Python's own exception doesn't say it: arguments of Channels 4, and `await` of a call that
 isn't asynchronous. `run_consumer` adds the hint to the text of the exception, for the log and for tests.
+`hinted` does so for the sends of Channel and Group, which views call too.
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from typing import Any
+import sys
+from typing import Any, Callable, TypeVar, cast
 
 from .habits import PAGE
 from .pages import see
@@ -22,6 +25,9 @@ _ARGUMENTS = {
 }
 
 _UNEXPECTED = re.compile(r"(\w+)\(\) got an unexpected keyword argument '(\w+)'")
+
+#: Keywords that stand for the keys of a message, or for the message.
+_MESSAGE = ("text", "bytes", "message", "data", "json", "type", "accept", "close")
 
 #: The calls that have such arguments, here or there.
 _CALLS = ("send", "asend", "close", "accept", "group_send", "send_json")
@@ -50,10 +56,80 @@ def hint_for(error: BaseException) -> str:
     return ""
 
 
-def add_hint(error: BaseException) -> None:
+def _hint_for_send(error: TypeError) -> str:
+    """Return what to write instead of a call of Channel.send or Group.send with other arguments, or ""."""
+    found = _UNEXPECTED.search(str(error))
+    if found is None or found.group(2) not in _MESSAGE:
+        return hint_for(error)
+    return 'A message is one dict. Write %s({"text": …}), or send_json(…) for JSON. %s' % (
+        found.group(1),
+        see("ref/channels/messages"),
+    )
+
+
+#: The methods of asgiref's AsyncToSync that call what they were given, by version.
+_ASGIREF = ("main_wrap", "__call__")
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def hinted(function: _Function) -> _Function:
+    """
+    Return `function`, a synchronous send of Channel or Group. If it is called with other arguments, or by
+    asgiref's async_to_sync, the TypeError says what to write. Nothing has been sent then.
+    """
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        caller = sys._getframe(1)
+        if caller.f_code.co_name in _ASGIREF:
+            _refuse_async_to_sync(function, caller)
+        try:
+            return function(*args, **kwargs)
+        except TypeError as error:
+            _add_hint_to_call(error)
+            raise
+
+    return cast("_Function", call)
+
+
+def hinted_async(function: _Function) -> _Function:
+    """Do as `hinted`, for an asynchronous send."""
+
+    @functools.wraps(function)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await function(*args, **kwargs)
+        except TypeError as error:
+            _add_hint_to_call(error)
+            raise
+
+    return cast("_Function", call)
+
+
+def _add_hint_to_call(error: TypeError) -> None:
+    # Without a frame below the call, the call itself has failed, and not what it runs.
+    if error.__traceback__ is not None and error.__traceback__.tb_next is None:
+        add_hint(error, _hint_for_send)
+
+
+def _refuse_async_to_sync(function: Callable[..., Any], caller: Any) -> None:
+    """Raise TypeError if `caller` is the frame that awaits what async_to_sync was given."""
+    if (
+        caller.f_globals.get("__name__") == "asgiref.sync"
+        and type(caller.f_locals.get("self")).__name__ == "AsyncToSync"
+    ):
+        name = function.__qualname__.replace("_Target", "Channel")
+        raise TypeError(
+            "%s is synchronous: call it without async_to_sync. In async def, await a%s(…). %s"
+            % (name, function.__name__, see("topics/channels/async"))
+        )
+
+
+def add_hint(error: BaseException, hint_of: Callable[[Any], str] = hint_for) -> None:
     """Add the hint for `error` to its text, once."""
     args: Any = error.args
     if len(args) == 1 and isinstance(args[0], str) and PAGE not in args[0]:
-        hint = hint_for(error)
+        hint = hint_of(error)
         if hint and hint not in args[0]:
             error.args = ("%s. %s" % (args[0].rstrip("."), hint),)

@@ -15,6 +15,7 @@ from typing import (
     Iterable,
     List,
     Mapping,
+    NoReturn,
     Optional,
     Pattern,
     Tuple,
@@ -25,7 +26,7 @@ from typing import (
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from .habits import PAGE, problem_of_path
+from .habits import PAGE, problem_of_call, problem_of_path
 from .runnable import problem_of
 from .types import Consumer
 
@@ -111,20 +112,16 @@ class Route:
         self,
         channels: str | Iterable[str],
         consumer: str | Consumer,
+        *misplaced: NoReturn,
         **filters: str | bytes | Pattern[str],
     ) -> None:
+        _refuse(problem_of_call("route(channel, consumer", channels, misplaced))
         self.channels: set[str] = {channels} if isinstance(channels, str) else set(channels)
         for name in self.channels:
-            if isinstance(name, str) and ("/" in name or name.startswith("^")):
-                raise InvalidRoute(
-                    "%r is a path, not the name of a channel. Write route('websocket.receive', consumer, "
-                    "path=%r)." % (name, name)
-                )
+            _refuse(problem_of_call("route(channel, consumer", name))
         self.consumer: Consumer = _consumer(consumer)
         self.filters: Filters = _compile(filters)
-        problem = problem_of(self.consumer, groups_of(self.filters))
-        if problem:
-            raise InvalidRoute(problem)
+        _refuse(problem_of(self.consumer, groups_of(self.filters)))
         for name, pattern in self.filters:
             if pattern.groups > len(pattern.groupindex):
                 raise InvalidRoute(
@@ -162,8 +159,12 @@ class RouteClass(Route):
     """A class-based consumer, on each of the channels that its `channel_names()` returns."""
 
     def __init__(
-        self, consumer: str | ConsumerClass, **filters: str | bytes | Pattern[str]
+        self,
+        consumer: str | ConsumerClass,
+        *misplaced: NoReturn,
+        **filters: str | bytes | Pattern[str],
     ) -> None:
+        _refuse(problem_of_call("route_class(consumer", consumer, misplaced))
         found = _consumer(consumer)
         if not hasattr(found, "channel_names"):
             raise InvalidRoute(
@@ -179,7 +180,10 @@ class Include:
     included routes see the value, as a URLconf's prefix is.
     """
 
-    def __init__(self, routing: Routing, **filters: str | bytes | Pattern[str]) -> None:
+    def __init__(
+        self, routing: Routing, *misplaced: NoReturn, **filters: str | bytes | Pattern[str]
+    ) -> None:
+        _refuse(problem_of_call("include(routing", routing, misplaced))
         self.routes: list[Routable] = _resolve(routing)
         self.filters: Filters = _compile(filters)
         self._found: list[Routable] = []
@@ -241,6 +245,11 @@ class _KnownSocket:
                 if _find(each)("websocket.receive", content, message) is not None:
                     return connect_consumer, {}
         return None
+
+
+def _refuse(problem: str) -> None:
+    if problem:
+        raise InvalidRoute(problem)
 
 
 def _find(each: Routable) -> Find:
@@ -355,14 +364,10 @@ def _compile(filters: Mapping[str, str | bytes | Pattern[str]]) -> Filters:
         ) from error
     for name, pattern in compiled:
         if name == "path":
-            problem = problem_of_path(_text(pattern.pattern))
-            if problem:
-                raise InvalidRoute(problem)
+            _refuse(problem_of_path(_text(pattern.pattern)))
         if isinstance(pattern.pattern, bytes):
-            raise InvalidRoute(
-                "The filter %s=%r is a compiled pattern of bytes, but filters see text: compile a text."
-                % (name, pattern.pattern)
-            )
+            text = "The filter %s=%r is a compiled pattern of bytes, but filters see text: compile a text."
+            raise InvalidRoute(text % (name, pattern.pattern))
     return compiled
 
 

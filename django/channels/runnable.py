@@ -65,7 +65,8 @@ def problem_of(consumer: Any, groups: Iterable[str] = ()) -> str:
 
 def _problem_of_class(consumer: type, groups: Iterable[str]) -> str:
     name = _name(consumer)
-    if callable(getattr(consumer, "as_view", None)):
+    as_view = getattr(consumer, "as_view", None)
+    if callable(as_view) and not is_own(as_view):
         return "%s is a view, not a consumer: put %s.as_view() into urls.py." % (
             name,
             consumer.__name__,

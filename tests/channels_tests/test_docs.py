@@ -635,7 +635,8 @@ class NamesTests(SimpleTestCase):
                 where,
             )
             # Arguments that the page omits are for other parts of the package, and have defaults.
-            for name in set(known) - set(wanted):
+            # `misplaced` refuses what it is given.
+            for name in set(known) - set(wanted) - {"misplaced"}:
                 self.assertIsNot(known[name].default, inspect.Parameter.empty, where)
         self.assertGreater(count, 100)
 

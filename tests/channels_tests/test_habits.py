@@ -3,6 +3,8 @@ Mistakes of newcomers and of people who know Channels 2 to 4: each ends in an er
 """
 
 import ast
+import asyncio
+import copy
 import glob
 import importlib
 import importlib.util
@@ -11,10 +13,11 @@ import operator
 import os
 import subprocess
 import sys
+import warnings
 from unittest import mock
 
 from django import channels
-from django.channels import Channel, Group, checks, include, route, route_class
+from django.channels import Channel, Group, advice, checks, include, route, route_class
 from django.channels.checks import check_channel_layers
 from django.channels.consume import run_consumer
 from django.channels.generic.async_websockets import AsyncWebsocketConsumer
@@ -414,6 +417,97 @@ class CallTests(SimpleTestCase):
         )
 
 
+class SendTests(SimpleTestCase):
+    """Calls of Channel, Group and layer in a view, a command or a shell: no consumer runs."""
+
+    def test_keys_of_a_message_as_keywords(self):
+        for call, words in [
+            (lambda: Channel("x").send(text_data="a"), ["'text_data'", '{"text": …}', PAGE]),
+            (lambda: Group("g").send(text="a"), ["'text'", 'send({"text": …})', "messages.txt"]),
+            (lambda: Group("g").send(bytes=b"a"), ["'bytes'", 'send({"text": …})']),
+            (lambda: Channel("x").send(type="chat.message", text="a"), ['send({"text": …})']),
+            (lambda: Channel("x").send(message={}), ["'message'", 'send({"text": …})']),
+            (lambda: Group("g").send(close=True), ["'close'", 'send({"text": …})']),
+            (lambda: run(Group("g").asend(text="a")), ["'text'", 'asend({"text": …})']),
+            (lambda: run(Channel("x").asend(message={})), ["'message'", 'asend({"text": …})']),
+        ]:
+            with self.subTest(words=words), self.assertRaises(TypeError) as raised:
+                call()
+            for word in words + ["documentation: docs/"]:
+                self.assertIn(word, str(raised.exception))
+
+    def test_other_errors_of_a_send_have_no_hint(self):
+        for call in (lambda: Group("g").send(), lambda: Group("g").send({}, nonsense=1)):
+            with self.assertRaises(TypeError) as raised:
+                call()
+            self.assertNotIn("documentation", str(raised.exception))
+
+    def test_sends_stay_what_they_were_for_introspection(self):
+        self.assertTrue(inspect.iscoroutinefunction(Group.asend))
+        self.assertTrue(inspect.iscoroutinefunction(Channel("x").asend))
+        self.assertFalse(inspect.iscoroutinefunction(Group.send))
+        self.assertIn("exclude", inspect.signature(Group.send).parameters)
+
+    def test_async_to_sync_of_a_synchronous_send_sends_nothing(self):
+        require("asgiref.sync")
+        from asgiref.sync import async_to_sync
+
+        for send in (Group("g").send, Channel("x").send):
+            with mock.patch.object(type(send.__self__), "_deliver") as deliver:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # asgiref warns of it, too
+                    with self.assertRaises(TypeError) as raised:
+                        async_to_sync(send)({"text": "a"})
+                deliver.assert_not_called()
+            for word in ("without async_to_sync", "await asend(…)", "async.txt"):
+                self.assertIn(word, str(raised.exception))
+        with mock.patch.object(Group, "_deliver") as deliver:
+            async_to_sync(Group("g").asend)({"text": "a"})
+            deliver.assert_called_once()
+
+    def test_methods_of_a_layer_of_channels_4(self):
+        for owner in (Group("g"), Channel("x"), MemoryChannelLayer()):
+            for name, word in [
+                ("group_add", "Group(name).add(channel)"),
+                ("group_discard", "Group(name).discard(channel)"),
+                ("group_send", "Group(name).send({…})"),
+            ]:
+                if callable(getattr(type(owner), name, None)):
+                    continue  # a layer has them
+                self.assertFalse(hasattr(owner, name))
+                with self.assertRaises(AttributeError) as raised:
+                    getattr(owner, name)
+                for each in (name, word, PAGE):
+                    self.assertIn(each, str(raised.exception))
+            with self.assertRaisesRegex(AttributeError, "has no attribute 'nothing'$"):
+                owner.nothing  # noqa: B018
+        self.assertEqual(copy.copy(Group("g")), Group("g"))
+
+    def test_text_that_is_a_dict_is_warned_of(self):
+        client = Channel("gateway.a!b")
+        for number, send in enumerate((Group("dicts").send, client.send)):
+            for text in ({"a": 1}, [1]):
+                with self.subTest(number=number, text=text):
+                    advice._not_text = advice.RateLimitByKey(advice.INTERVAL)
+                    with self.assertLogs("django.channels", "WARNING") as logged:
+                        send({"text": text})
+                    self.assertIn("send_json(content)", logged.output[0])
+                    self.assertIn("messages.txt", logged.output[0])
+        with mock.patch.object(advice, "_not_text") as line:
+            Channel("site").send({"text": {"a": 1}})
+            Group("dicts").send({"text": "a", "data": {"a": 1}})
+            Group("dicts").send_json({"a": 1})
+        line.log.assert_not_called()
+
+
+def run(awaitable):
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(awaitable)
+    finally:
+        loop.close()
+
+
 def awaits(call):
     """Return an asynchronous function that awaits what `call` returns."""
 
@@ -472,6 +566,36 @@ class RoutingTests(SimpleTestCase):
     def test_a_path_in_place_of_a_channel(self):
         with self.assertRaisesRegex(ImproperlyConfigured, r"is a path.*route\('websocket.receive'"):
             route("^/chat/$", lambda message: None)
+
+    def test_arguments_of_routes_in_another_order(self):
+        room = made(WebsocketConsumer)
+
+        def receive(message):
+            pass
+
+        for call, words in [
+            (lambda: room.as_route("^/chat/$"), "Room.as_route(path='^/chat/$')"),
+            (lambda: route_class("^/x$", room), "route_class(Room, path='^/x$')"),
+            (lambda: route_class(room, "^/x$"), "route_class(consumer, path='^/x$')"),
+            (lambda: route_class("/x/"), "route_class(consumer, path='/x/')"),
+            (lambda: route("^/x$", receive), "route('websocket.receive', consumer, path='^/x$')"),
+            (lambda: route("/x", receive), "route('websocket.receive', consumer, path='/x')"),
+            (lambda: route("websocket.receive", receive, "^/x$"), "consumer, path='^/x$')"),
+            (lambda: route(receive, "websocket.receive"), "route('websocket.receive', receive)"),
+            (lambda: route(room, "^/x$"), "route('websocket.receive', Room)"),
+            (lambda: include("^/x", []), "include(routing, path='^/x')"),
+            (lambda: include([], "^/x"), "include(routing, path='^/x')"),
+        ]:
+            with self.subTest(words), self.assertRaises(ImproperlyConfigured) as raised:
+                call()
+            for word in (words, PAGE):
+                self.assertIn(word, str(raised.exception))
+
+    def test_a_consumer_among_the_views(self):
+        with self.assertRaises(ImproperlyConfigured) as raised:
+            made(WebsocketConsumer).as_view()
+        for word in ("Room.as_route(path=", "ROUTING", "urls.py", PAGE):
+            self.assertIn(word, str(raised.exception))
 
     def test_check_names_a_misspelt_channel_and_a_path_without_a_slash(self):
         def consumer(message):

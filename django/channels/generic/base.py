@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Generator, Mapping, NoReturn
 
 from ..auth import channel_session_user
 from ..coroutines import unfinished
-from ..habits import instead, missing_attribute
+from ..habits import PAGE, instead, missing_attribute
 from ..runnable import Call
 from ..sessions import channel_session
 
@@ -66,6 +66,16 @@ class BaseConsumer:
             instead("%s.as_asgi()" % cls.__name__, "%s.as_route(path=r'^/…$')" % cls.__name__)
         )
 
+    @classmethod
+    def as_view(cls, **initkwargs: Any) -> NoReturn:
+        """Raise InvalidRoute: a consumer has a route, in the routing and not in urls.py."""
+        from ..routing import InvalidRoute
+
+        raise InvalidRoute(
+            "%s is a consumer, not a view. Put %s.as_route(path=r'^/…$') into the ROUTING, and not into "
+            "urls.py. %s" % (cls.__name__, cls.__name__, PAGE)
+        )
+
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
@@ -78,8 +88,13 @@ class BaseConsumer:
 
         `attrs` (dict) are attributes of a subclass that is made for this route alone.
         """
-        from ..routing import route_class
+        from ..routing import InvalidRoute, route_class
 
+        if attrs is not None and not isinstance(attrs, Mapping):
+            raise InvalidRoute(
+                "The path is given by name: write %s.as_route(path=%r). %s"
+                % (cls.__name__, attrs, PAGE)
+            )
         consumer: type[BaseConsumer] = cls
         if attrs:
             # The module of the class, so that tracebacks and errors lead there.

@@ -19,6 +19,7 @@ from asyncio import get_event_loop
 from typing import TYPE_CHECKING, Any, Callable, Dict, NamedTuple, Optional, Tuple
 
 from .. import exceptions
+from ..habits import missing_method
 from ..log import Reachability
 from ..protocol import EVENT_CHANNELS, HTTP_REQUEST
 from .engine.counters import Counters
@@ -464,6 +465,11 @@ class BaseChannelLayer(ABC):
     @router.setter
     def router(self, router: Router) -> None:
         self._router = router
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise missing_method(self, name)
 
     def _unsupported(self, extension: str) -> NotImplementedError:
         return NotImplementedError(
