@@ -125,6 +125,7 @@ class Attachment(models.Model):
     content = models.BinaryField(default=b"", blank=True)
     options = OptionsField(default=dict, blank=True, validators=[has_colour])
     raw = RawField(default="", blank=True)
+    price = models.DecimalField(max_digits=6, decimal_places=2, default=0)
 
     class Meta:
         app_label = "channels_tests"

@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 import uuid
+from decimal import Decimal
 from unittest import mock, skipUnless
 
 from django.channels import channel_layers
@@ -20,7 +21,7 @@ from django.channels.test import (
 from django.core.management import call_command
 from django.db import IntegrityError, transaction
 from django.db.models import F
-from django.db.models.signals import post_save, pre_save
+from django.db.models.signals import post_save, pre_delete, pre_save
 from django.test.utils import override_settings
 
 from .applications import INSTALLED
@@ -408,6 +409,15 @@ class UncleanedValueTests(BindingOf, ChannelTestCase):
         self.assertEqual(self.row.options, {"colour": "red"})
 
 
+    def test_a_decimal_is_told_as_the_database_has_rounded_it(self):
+        for price in ("1.5", "1.555", "2"):
+            self.told()
+            self.row.price = Decimal(price)
+            self.row.save()
+            self.row = Attachment.objects.get(pk=self.row.pk)
+            self.assertEqual(self.told_of("price"), [("update", str(self.row.price))])
+
+
 class RelationTests(BindingOf, ChannelTestCase):
     def setUp(self):
         super().setUp()
@@ -518,10 +528,59 @@ class OrderTests(BindingOf, TransactionChannelTestCase):
         self.each_order(
             post_save,
             save,
-            lambda first: (
-                [("create", 7), ("update", 0)] if first else [("create", 0), ("update", 7)]
-            ),
+            lambda first: [("create", 7 if first else 0), ("update", 7)],
         )
+
+    def each_deletion(self, action, expected):
+        """Run `action` on the row inside `pre_delete`, before and after the binding's own receiver."""
+        self.watcher.join_group("elsewhere")
+        for before_binding in (True, False):
+            with self.subTest(before_binding=before_binding):
+                busy = []
+
+                def receiver(sender, instance, busy=busy, **kwargs):
+                    if not busy:
+                        busy.append(True)
+                        action(instance)
+
+                place = Place.objects.create(name="x")
+                self.told()
+                self.receive_with(pre_delete, receiver, before_binding)
+                place.delete()
+                pre_delete.disconnect(receiver, sender=Place)
+                self.assertEqual(self.told_of("group"), expected)
+                self.assertEqual(Place.objects.count(), 0)
+
+    def test_a_save_inside_pre_delete(self):
+        moved = [("delete", "places"), ("create", "elsewhere"), ("delete", "elsewhere")]
+
+        def move(instance):
+            instance.group = "elsewhere"
+            instance.save()
+
+        self.each_deletion(move, moved)
+        self.each_deletion(lambda instance: move(Place.objects.get(pk=instance.pk)), moved)
+
+    def test_a_deletion_inside_pre_delete(self):
+        self.each_deletion(
+            lambda instance: Place.objects.get(pk=instance.pk).delete(), [("delete", "places")]
+        )
+
+    def test_a_deletion_that_failed_and_is_repeated(self):
+        place = Place.objects.create(name="x")
+
+        def refuse(sender, instance, **kwargs):
+            raise KeyError("refused")
+
+        self.receive_with(pre_delete, refuse, False)
+        with self.assertRaises(KeyError):
+            place.delete()
+        pre_delete.disconnect(refuse, sender=Place)
+        self.told()
+        place.group = "elsewhere"
+        place.save()
+        place.delete()
+        self.assertEqual(self.told_of("group"), [("delete", "places")])
 
     def test_a_save_inside_pre_save(self):
         self.each_order(

@@ -2,9 +2,9 @@
 From the signals of a bound model to messages: which groups saw a row before a change, and which after it.
 
 Django sends the signals in many orders. A receiver may save the instance again inside `post_save`, delete it,
-or save another instance of the same row. So each thread keeps a list of the saves that have begun and not
-ended. A change inside another one starts from what the groups have been told, and tells the outer change
-what they know now.
+or save another instance of the same row. So each thread keeps a list of the saves and deletions that have begun
+and not ended. A change inside another one starts from what the groups have been told, and tells the outer
+change what they know now.
 
 What is sent is what the database holds: if the instance may differ from its row, the row is read again.
 Messages leave when the transaction commits. Names and sizes are checked before, so that nothing raises after
@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 import weakref
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Iterable, Iterator
 
 from django.core.signals import request_finished
@@ -33,8 +34,8 @@ CREATE = "create"
 UPDATE = "update"
 DELETE = "delete"
 
-#: Attributes of an instance: inside a deletion, and from a fixture.
-_DELETION, RAW = "_binding_deletion", "_binding_raw"
+#: Attribute of an instance from a fixture.
+RAW = "_binding_raw"
 
 #: Characters in an instance above which its message may be too large.
 _LARGE = 100000
@@ -72,18 +73,19 @@ class PendingChange:
                 report_failed_send(group, error)
 
 
-class _Save:
-    """A save that has begun: `before` is what the groups know of the row."""
+class _Change:
+    """A change of a row that has begun: `before` is what the groups know of the row."""
 
     def __init__(self, binding: type[Binding], instance: Any, using: str) -> None:
         self.binding, self.using = binding, using
         self.instance = weakref.ref(instance)
         self.before: set[str] = set()
         self.former: Any = None
-        self.deleted = False
+        #: Whether another change of the row has ended meanwhile, and whether that was its deletion.
+        self.overtaken = self.deleted = False
 
     def is_of(self, binding: type[Binding], instance: Any, using: str) -> bool:
-        """Return whether it saves the row of `instance`."""
+        """Return whether it changes the row of `instance`."""
         if self.binding is not binding or self.using != using:
             return False
         own = self.instance()
@@ -91,35 +93,63 @@ class _Save:
             return own is instance
         return model_of(own) is model_of(instance) and _has_key(own) and own.pk == instance.pk
 
+    def go_on_from(self, groups: set[str], row: Any) -> None:
+        """Learn that another change inside this one has told `groups` of `row`. None: of its deletion."""
+        self.before, self.overtaken, self.deleted = groups, True, row is None
 
-class _Saves(threading.local):
-    """The saves of this thread that have begun. One that failed stays until its instance is gone."""
+
+class _Save(_Change):
+    """A save that has begun."""
+
+
+class _Deletion(_Change):
+    """A deletion that has begun: `pending` tells the groups of the row when it is gone, or is None."""
+
+    pending: PendingChange | None = None
+
+    def prepare(self, instance: Any) -> None:
+        """Make the message now, because afterwards the relations of the row are gone."""
+        self.pending = None
+        if self.before and not self.binding.overrides_send_messages():
+            subject = instance if self.former is None else self.former
+            self.pending = self.binding.prepare(subject, self.before, DELETE, self.using)
+
+    def go_on_from(self, groups: set[str], row: Any) -> None:
+        super().go_on_from(groups, row)
+        self.former = row
+        self.prepare(row)
+
+
+class _Changes(threading.local):
+    """The changes of this thread that have begun. One that failed stays until its instance is gone."""
 
     def __init__(self) -> None:
-        self.begun: list[_Save] = []
+        self.begun: list[_Change] = []
 
-    def around(self, binding: type[Binding], instance: Any, using: str) -> list[_Save]:
-        self.begun[:] = [save for save in self.begun if save.instance() is not None]
-        return [save for save in self.begun if save.is_of(binding, instance, using)]
+    def around(self, binding: type[Binding], instance: Any, using: str) -> list[_Change]:
+        self.begun[:] = [change for change in self.begun if change.instance() is not None]
+        return [change for change in self.begun if change.is_of(binding, instance, using)]
 
-    def end(self, binding: type[Binding], instance: Any, using: str) -> _Save | None:
+    def end(self, kind: type[Any], binding: type[Binding], instance: Any, using: str) -> Any:
+        """Return the last change of this kind that has begun with `instance`, and has ended now."""
         for position in reversed(range(len(self.begun))):
-            save = self.begun[position]
-            if save.binding is binding and save.using == using and save.instance() is instance:
-                return self.begun.pop(position)
-        return None
+            change = self.begun[position]
+            if type(change) is kind and change.binding is binding and change.using == using:
+                if change.instance() is instance:
+                    return self.begun.pop(position)
+        return kind(binding, instance, using)
 
 
-_saves = _Saves()
+_changes = _Changes()
 
 
-def _forget_failed_saves(**kwargs: Any) -> None:
-    """Between two requests or consumers of a thread, every save that has begun has failed."""
-    _saves.begun.clear()
+def _forget_failed_changes(**kwargs: Any) -> None:
+    """Between two requests or consumers of a thread, every change that has begun has failed."""
+    _changes.begun.clear()
 
 
-request_finished.connect(_forget_failed_saves, dispatch_uid="channels.binding")
-consumer_finished.connect(_forget_failed_saves, dispatch_uid="channels.binding")
+request_finished.connect(_forget_failed_changes, dispatch_uid="channels.binding")
+consumer_finished.connect(_forget_failed_changes, dispatch_uid="channels.binding")
 
 
 # The receivers of the signals. What a signal says reaches them although an override doesn't pass it on.
@@ -164,7 +194,7 @@ def after_change(binding: type[Binding], instance: Any, action: str) -> None:
     """Tell the groups, in the receiver of a signal that comes after a change."""
     kwargs, begun = _signals.received[-1]
     if isinstance(begun, _Deletion):
-        after_delete(binding, begun, kwargs["using"])
+        after_delete(binding, instance, begun, kwargs["using"])
     else:
         after_save(binding, instance, begun, action, kwargs)
 
@@ -186,7 +216,7 @@ def before_save(
         return
     instance.__dict__.pop(RAW, None)
     save = _Save(binding, instance, using)
-    outer = _saves.around(binding, instance, using)
+    outer = _changes.around(binding, instance, using)
     save.former = _row(binding, instance, using) if _has_key(instance) and not is_new else None
     if is_new:
         save.before = set()
@@ -196,7 +226,7 @@ def before_save(
         save.before = set(binding.group_names(save.former))
     if not connections[using].in_atomic_block:
         _check_in_advance(binding, instance)
-    _saves.begun.append(save)
+    _changes.begun.append(save)
 
 
 def _check_in_advance(binding: type[Binding], instance: Any) -> None:
@@ -222,7 +252,8 @@ def _check_in_advance(binding: type[Binding], instance: Any) -> None:
 
 def end_save(binding: type[Binding], instance: Any, using: str) -> _Save:
     """Return the save of `instance` that has ended in the database."""
-    return _saves.end(binding, instance, using) or _Save(binding, instance, using)
+    save: _Save = _changes.end(_Save, binding, instance, using)
+    return save
 
 
 def after_save(
@@ -233,7 +264,7 @@ def after_save(
         return
     using = kwargs["using"]
     current: Any = instance
-    if save.deleted or kwargs.get("update_fields") is not None or _may_differ(instance):
+    if save.overtaken or kwargs.get("update_fields") is not None or _may_differ(instance):
         current = _row(binding, instance, using) if _has_key(instance) else None
         if current is None:
             if save.deleted:
@@ -242,8 +273,8 @@ def after_save(
         else:
             _keep_other_attributes(instance, current)
     after = set() if action == DELETE else set(binding.group_names(current))
-    for outer in _saves.around(binding, instance, using):
-        outer.before, outer.deleted = after, False
+    for outer in _changes.around(binding, instance, using):
+        outer.go_on_from(after, current)
     try:
         send_changes(binding, save.former or current, current, save.before, after, using)
     except (InvalidChannelName, InvalidMessage, MessageTooLarge) as error:
@@ -257,12 +288,12 @@ def send_changes(
 ) -> None:
     """
     Send to the groups that saw a row before a change, or see it after it. A group that no longer sees it
-    gets the row as it was.
+    gets the row as it was. It comes first, so that a client in several groups ends with the row.
     """
     kwargs = dict(signal_kwargs() or {}, using=using)
-    binding.of(current).send_messages(current, after - before, CREATE, **kwargs)
-    binding.of(current).send_messages(current, before & after, UPDATE, **kwargs)
     binding.of(former).send_messages(former, before - after, DELETE, **kwargs)
+    binding.of(current).send_messages(current, before & after, UPDATE, **kwargs)
+    binding.of(current).send_messages(current, after - before, CREATE, **kwargs)
 
 
 def _has_key(instance: Any) -> bool:
@@ -290,6 +321,8 @@ def _may_differ(instance: Any) -> bool:
             return True
         if type(read) is not type(value):
             return True
+        if isinstance(value, Decimal) and value.as_tuple().exponent != -field.decimal_places:
+            return True  # the database rounds it
     return False
 
 
@@ -304,44 +337,33 @@ def _keep_other_attributes(instance: Any, row: Any) -> None:
 # Deleting.
 
 
-class _Deletion:
-    """A row that is being deleted: `pending` tells the groups of it when it is gone, or is None."""
-
-    def __init__(self, instance: Any, subject: Any, before: set[str]) -> None:
-        self.instance, self.subject, self.before = instance, subject, before
-        self.pending: PendingChange | None = None
-
-
 def before_delete(binding: type[Binding], instance: Any, using: str) -> None:
     """Prepare the message that tells who sees the row that it is deleted."""
-    former = _row(binding, instance, using) if _has_key(instance) else None
-    outer = _saves.around(binding, instance, using)
+    _changes.end(_Deletion, binding, instance, using)  # one that has failed
+    deletion = _Deletion(binding, instance, using)
+    deletion.former = _row(binding, instance, using) if _has_key(instance) else None
+    outer = _changes.around(binding, instance, using)
     if outer:
-        before = outer[-1].before
-    else:
-        before = set() if former is None else set(binding.group_names(former))
-    deletion = _Deletion(instance, instance if former is None else former, before)
-    if before and not binding.overrides_send_messages():
-        # Now, because afterwards its relations are gone.
-        deletion.pending = binding.prepare(deletion.subject, before, DELETE, using)
-    instance.__dict__.setdefault(_DELETION, {})[binding] = deletion
+        deletion.before = outer[-1].before
+    elif deletion.former is not None:
+        deletion.before = set(binding.group_names(deletion.former))
+    deletion.prepare(instance)
+    _changes.begun.append(deletion)
 
 
-def end_deletion(binding: type[Binding], instance: Any) -> _Deletion:
+def end_deletion(binding: type[Binding], instance: Any, using: str) -> _Deletion:
     """Return the deletion of `instance` that has ended in the database."""
-    found = instance.__dict__.get(_DELETION, {}).pop(binding, None)
-    if not instance.__dict__.get(_DELETION, True):
-        del instance.__dict__[_DELETION]
-    return found or _Deletion(instance, instance, set())
+    deletion: _Deletion = _changes.end(_Deletion, binding, instance, using)
+    return deletion
 
 
-def after_delete(binding: type[Binding], deletion: _Deletion, using: str) -> None:
+def after_delete(binding: type[Binding], instance: Any, deletion: _Deletion, using: str) -> None:
     """Send what `before_delete` prepared, when the transaction commits."""
-    for outer in _saves.around(binding, deletion.instance, using):
-        outer.before, outer.deleted = set(), True
+    for outer in _changes.around(binding, instance, using):
+        outer.go_on_from(set(), None)
     if deletion.pending is not None:
         on_commit(deletion.pending, using)
     elif deletion.before:
         kwargs = dict(signal_kwargs() or {}, using=using)
-        sender = binding.of(deletion.subject)
-        sender.send_messages(deletion.subject, deletion.before, DELETE, **kwargs)
+        subject = instance if deletion.former is None else deletion.former
+        binding.of(subject).send_messages(subject, deletion.before, DELETE, **kwargs)

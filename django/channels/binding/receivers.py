@@ -41,7 +41,9 @@ class Receivers:
     @classmethod
     def post_delete_receiver(cls, instance: Any, **kwargs: Any) -> None:
         """Receive `post_delete`: call `post_change_receiver`."""
-        with outbound.signal(kwargs, outbound.end_deletion(cast("type[Binding]", cls), instance)):
+        with outbound.signal(
+            kwargs, outbound.end_deletion(cast("type[Binding]", cls), instance, kwargs["using"])
+        ):
             cls.post_change_receiver(instance, DELETE, **kwargs)
 
     @classmethod
