@@ -408,7 +408,6 @@ class UncleanedValueTests(BindingOf, ChannelTestCase):
         self.assertIsNone(self.change(options={"colour": "red"}))
         self.assertEqual(self.row.options, {"colour": "red"})
 
-
     def test_a_decimal_is_told_as_the_database_has_rounded_it(self):
         for price in ("1.5", "1.555", "2"):
             self.told()

@@ -2,9 +2,9 @@
 From the signals of a bound model to messages: which groups saw a row before a change, and which after it.
 
 Django sends the signals in many orders. A receiver may save the instance again inside `post_save`, delete it,
-or save another instance of the same row. So each thread keeps a list of the saves and deletions that have begun
-and not ended. A change inside another one starts from what the groups have been told, and tells the outer
-change what they know now.
+or save another instance of the same row. So each thread keeps a list of the saves and deletions that have
+begun and not ended. A change inside another one starts from what the groups have been told, and tells the
+outer change what they know now.
 
 What is sent is what the database holds: if the instance may differ from its row, the row is read again.
 Messages leave when the transaction commits. Names and sizes are checked before, so that nothing raises after
