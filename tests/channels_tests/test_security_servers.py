@@ -319,6 +319,37 @@ class DaphneTests(ServerAttacks, unittest.TestCase):
 class UvicornTests(ServerAttacks, unittest.TestCase):
     program = "uvicorn"
 
+    def test_a_connection_with_many_waiting_requests_is_closed(self):
+        try:
+            import httptools  # noqa: F401
+        except ImportError:
+            self.skipTest("uvicorn reads pipelined requests one by one without httptools")
+        answer = self.talk(self.get(b"/many/", close=False) * 2000)
+        self.assertEqual(answer.split(b" ")[1], b"429", answer)
+        self.assertEqual(answer.count(b"HTTP/1.1"), 1)
+        self.assertNotIn("/many/", self.seen())
+
+    def test_a_connection_whose_requests_come_while_others_wait_is_closed(self):
+        """Each answer lets uvicorn read on, although requests wait."""
+        with socket.create_connection(("127.0.0.1", self.server.port), TIMEOUT) as client:
+            answer, few = b"", self.get(b"/few/", close=False) * 20
+            client.sendall(few)
+            try:
+                while b" 429 " not in answer and answer.count(b"view of /few/") < 200:
+                    part = client.recv(65536)
+                    if not part:
+                        break
+                    for _ in range(part.count(b"HTTP/1.1 200")):
+                        client.sendall(few)
+                    answer += part
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # closed, with requests unread
+        self.assertLess(answer.count(b"view of /few/"), 100)
+
+    def test_a_few_requests_may_wait(self):
+        requests = self.get(b"/a/", close=False) * 30 + self.get(b"/last/")
+        self.assertEqual(self.talk(requests).count(b"view of /"), 31)
+
 
 class HypercornTests(ServerAttacks, unittest.TestCase):
     program = "hypercorn"

@@ -32,7 +32,8 @@ from .frames import FrameRoom, SharedRoom
 from .handshake import ACCEPT_TIMEOUT
 from .http import Request
 from .idle import IdleSockets
-from .limits import check_head, check_request, make_limits
+from .limits import TOO_MANY_REQUESTS, check_head, check_request, make_limits
+from .pipelines import has_too_many
 from .reader import InboxReader
 from .refusal import Refusals
 from .response import ResponseConnection
@@ -159,6 +160,9 @@ class Gateway:
 
     async def _http(self, scope: Scope, receive: ServerReceive, send: ServerSend) -> None:
         http = self.layer.http_application
+        if has_too_many(receive):
+            await self.refusals.refuse(scope, send, TOO_MANY_REQUESTS)
+            return
         if http is not None and _is_asgi(http):
             correct_scope(scope, send)
             await http(scope, receive, send)

@@ -22,6 +22,9 @@ HEADER_OVERHEAD = 32
 BAD_REQUEST = 400
 URI_TOO_LONG, HEADERS_TOO_LARGE, BODY_TOO_LARGE = 414, 431, 413
 
+#: The status of a request behind which too many others of its connection wait.
+TOO_MANY_REQUESTS = 429
+
 #: The largest body_in_message. The rest of a message of a megabyte is left for the head of the request.
 MAX_BODY_IN_MESSAGE = 768 * KB
 

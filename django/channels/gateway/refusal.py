@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Mapping
 
 from ..log import RateLimit, shown
 from .daphne import close_after_response
+from .pipelines import MAX_PIPELINED
 
 if TYPE_CHECKING:
     from ..layers.base import BaseChannelLayer
@@ -32,6 +33,10 @@ REASONS = {
     ),
     413: ("its body is larger than the option body_size allows", "bodies_too_large"),
     414: ("its path and query are longer than the option target_size allows", "requests_too_large"),
+    429: (
+        "more than %d other requests wait behind it on its connection" % MAX_PIPELINED,
+        "pipelines_refused",
+    ),
     431: ("its headers are larger than the option headers_size allows", "requests_too_large"),
     503: (
         "there is no room for its body (options bodies_memory and bodies_disk, or the disk is full)",
@@ -63,9 +68,9 @@ class Refusals:
         headers.append((b"content-length", b"%d" % len(body)))
         if status == 503:
             headers.append((b"retry-after", b"1"))
-        if status in (400, 408) and scope.get("http_version", "1.1")[0] == "1":
-            # The rest of the body is not waited for. What is behind a body whose end is in doubt must not
-            # become a request.
+        if status in (400, 408, 429) and scope.get("http_version", "1.1")[0] == "1":
+            # The rest of the body, and requests behind this one, are not waited for. What is behind a body
+            # whose end is in doubt must not become a request.
             headers.append((b"connection", b"close"))
             close_after_response(send)
         await send({"type": prefix + ".start", "status": status, "headers": headers})
