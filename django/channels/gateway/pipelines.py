@@ -23,7 +23,7 @@ def has_too_many(receive: Any) -> bool:
     if type(cycle).__module__ != "uvicorn.protocols.http.httptools_impl":
         return False
     connection = getattr(getattr(cycle, "on_response", None), "__self__", None)
-    waiting = getattr(connection, "pipeline", ())
+    waiting: Any = getattr(connection, "pipeline", ())
     if len(waiting) <= MAX_PIPELINED:
         return False
     waiting.clear()
