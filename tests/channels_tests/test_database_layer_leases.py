@@ -227,19 +227,21 @@ class LeaseTests:
         other.close()
 
     def test_a_killed_process(self):
-        self.layer.send("orders", {"number": 1})
         reader, writer = os.pipe()
+        # Before a message starts the notifier: if a thread connects to PostgreSQL at that moment, libpq's
+        # locks stay locked in the child.
         child = os.fork()
         if child == 0:
             try:
                 layer = self.make_layer(heartbeat=0.05, lease=0.5)
-                layer.claim("consumer", ["orders"], block=True)
+                self.claim(layer, "orders")
                 os.write(writer, b".")
                 signal.pause()
             finally:
                 os._exit(1)
         try:
-            os.read(reader, 1)
+            self.layer.send("orders", {"number": 1})
+            self.assertEqual(os.read(reader, 1), b".")
             self.assertNothing("orders")
         finally:
             os.kill(child, signal.SIGKILL)
