@@ -81,7 +81,7 @@ def may_hold_a_thread(response: Any, size: int) -> bool:
         return len(response.content) > size
     length = response.get("Content-Length", "")
     is_file = getattr(response, "file_to_stream", None) is not None
-    return not (is_file and length.isdigit() and int(length) <= size)
+    return not (is_file and length.isdecimal() and int(length) <= size)
 
 
 _refused = RateLimit()

@@ -11,6 +11,11 @@ from .recorder import Recorder
 OK = {"status": 200, "headers": [[b"X-Test", b"yes"]], "content": b"hello", "more_content": False}
 
 
+def with_lengths(*values):
+    """Return the first message of a response with these headers Content-Length."""
+    return {"status": 200, "headers": [[b"Content-Length", each] for each in values]}
+
+
 class Client(Recorder):
     """A Request whose actions are kept."""
 
@@ -139,6 +144,13 @@ class ResponseTests(unittest.TestCase):
             ({"status": 200, "headers": [("text", "text")]}, "isn't a [name, value] of bytes"),
             ({"status": 200, "headers": [[b"lonely"]]}, "isn't a [name, value] of bytes"),
             ({"status": 101}, "has the status 101"),
+            (with_lengths(b"abc"), "has the Content-Length 'abc'"),
+            (with_lengths(b"-1"), "has the Content-Length '-1'"),
+            (with_lengths(b"+5"), "has the Content-Length '+5'"),
+            (with_lengths(b"\xb2"), "has the Content-Length '\xb2'"),
+            (with_lengths(b""), "has the Content-Length ''"),
+            (with_lengths(b"1", b"2"), "has the Content-Length '1, 2'"),
+            (with_lengths(b"9" * 19), "isn't one number"),
             ({"status": 200, "headers": 5}, "they must be a list"),
         ):
             with self.subTest(reply=reply):

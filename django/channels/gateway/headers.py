@@ -47,8 +47,11 @@ def has_one_end(headers: Iterable[Any]) -> bool:
     lengths = [value.strip() for name, value in headers if name.lower() == b"content-length"]
     if codings:
         return codings == [b"chunked"] and not lengths
-    if not lengths:
-        return True
+    return not lengths or is_one_number(lengths)
+
+
+def is_one_number(lengths: list[bytes]) -> bool:
+    """Return whether these values of the headers Content-Length are a single one, and a number."""
     return len(lengths) == 1 and lengths[0].isdigit() and len(lengths[0]) <= _LENGTH_DIGITS
 
 

@@ -22,7 +22,7 @@ from ..protocol import (
     SESSION,
     WINDOW_CHANNEL,
 )
-from .headers import content_length, is_token, is_value
+from .headers import content_length, is_one_number, is_token, is_value
 from .state import (
     ABORT,
     COUNT,
@@ -355,6 +355,12 @@ def _head_problem(message: dict[str, Any]) -> str | None:
         # Not every server checks. A line break would turn one header into two, or into a whole response.
         if not is_token(name) or not is_value(value):
             return "has the header %r, with a character that no header may have" % (header,)
+    # A server raises at what isn't a number, and a proxy may take another of two numbers.
+    lengths = [value.strip() for name, value in headers if name.lower() == b"content-length"]
+    if lengths and not is_one_number(lengths):
+        return "has the Content-Length %r, which isn't one number" % b", ".join(lengths).decode(
+            "latin-1"
+        )
     return None
 
 
