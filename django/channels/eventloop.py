@@ -110,6 +110,8 @@ class ConsumerLoop:
         self._abandoned = 0  # consumers that were cancelled at the end
         self.spare_ids: deque[str] = deque()
         self.is_stopping = False
+        #: Set before the loop is stopped for good. Site code that runs on it may stop it, too.
+        self._has_ended = False
         self._acknowledger = Acknowledger(self)
 
     # For the worker's threads.
@@ -172,6 +174,7 @@ class ConsumerLoop:
             if time.monotonic() > deadline:
                 return False
             time.sleep(STOP_POLL_INTERVAL)
+        self._has_ended = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         thread, self._thread = self._thread, None
         thread.join(max(STOP_MARGIN, deadline - time.monotonic()))
@@ -185,7 +188,9 @@ class ConsumerLoop:
         while True:
             try:
                 loop.run_forever()
-                break
+                if self._has_ended:
+                    break
+                logger.error("Site code stopped the event loop of the workers. The loop runs on.")
             except BaseException:  # a SystemExit of a task that site code has started, for example
                 logger.exception("A task of the event loop ended by this error. The loop runs on:")
         self._calls.shutdown(wait=False)

@@ -152,6 +152,37 @@ class FunctionTests(AsyncCase):
             self.assertIn("Error processing message with consumer", logs.output[0])
             self.assertIn("fails", logs.output[0])
 
+    def test_no_call_of_site_code_ends_the_loop(self):
+        def leave():
+            raise SystemExit("a callback")
+
+        async def leaves():
+            raise SystemExit("a task")
+
+        async def consumer(message):
+            loop = asyncio.get_event_loop()
+            if message["text"] == "stop":
+                loop.stop()
+            elif message["text"] == "callback":
+                loop.call_soon(leave)
+            elif message["text"] == "task":
+                loop.create_task(leaves())
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            message.reply_channel.send({"text": "done"})
+
+        self.start(route("websocket.receive", consumer))
+        done = {"ack": 7, "replies": [{"text": "done"}]}
+        for text, words in [
+            ("stop", "Site code stopped the event loop"),
+            ("callback", "ended by this error"),
+            ("task", "ended by this error"),
+        ]:
+            with self.assertLogs("django.channels.worker", "ERROR") as logs:
+                self.assertEqual(self.next(self.send(text=text)), done)
+                self.assertEqual(self.next(self.send(text="next")), done)
+            self.assertIn(words, logs.output[0])
+
     def test_consume_later_requeues_it_and_drops_what_it_sent(self):
         async def consumer(message):
             self.seen.append(message.get("__retries__", 0))
