@@ -9,8 +9,10 @@ line is logged, and `LastResort` writes lines that would reach no other handler.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
+import traceback
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 import django
@@ -18,6 +20,57 @@ from django.core.management.color import color_style
 
 logger = logging.getLogger("django.server")
 layer_logger = logging.getLogger("django.channels.layers")
+
+
+class SafeLogger(logging.Logger):
+    """
+    A logger that raises nothing if a handler or a filter of the site does: whoever logs has a client to
+    answer. As Python does for handlers that write to a stream, the error goes to stderr.
+    """
+
+    def handle(self, record: logging.LogRecord) -> None:
+        try:
+            super().handle(record)
+        except BaseException as error:
+            # In the main thread, these two are how a process is told to end.
+            if isinstance(error, (KeyboardInterrupt, SystemExit)) and (
+                threading.current_thread() is threading.main_thread()
+            ):
+                raise
+            _show_lost_line(record)
+
+
+def _show_lost_line(record: logging.LogRecord) -> None:
+    """Write the error of a log handler to stderr, and the line that it has lost."""
+    if not logging.raiseExceptions or sys.stderr is None:
+        return
+    try:
+        sys.stderr.write("--- Logging error ---\n%s" % traceback.format_exc())
+        sys.stderr.write("Message: %s\n" % visible(record.getMessage()))
+        if record.exc_info and record.exc_info[0] is not None:
+            sys.stderr.write("About: %s\n" % record.exc_info[0].__name__)
+    except BaseException:  # also from `str` of the site's own objects
+        pass
+
+
+#: The loggers that this package logs to.
+LOGGERS = ("django.channels",) + tuple(
+    "django.channels." + name
+    for name in (
+        "binding",
+        "consume",
+        "delay",
+        "gateway",
+        "layers",
+        "management",
+        "worker",
+    )
+)
+
+for _logger in map(logging.getLogger, LOGGERS):
+    if type(_logger) is logging.Logger:  # not of another class that the site has chosen
+        _logger.__class__ = SafeLogger
+
 
 #: What the line of a WebSocket event says, and the status that colours it.
 _WEBSOCKET_EVENTS: dict[str, tuple[str, int | None]] = {

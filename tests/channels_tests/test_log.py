@@ -1,11 +1,15 @@
 """The log lines of runserver, without a server."""
 
+import io
 import logging
+import os
+import re
 import sys
 import threading
 import time
 from unittest import mock
 
+from django.channels import log
 from django.channels.gateway.connection import Connection
 from django.channels.gateway.http import Request
 from django.channels.gateway.state import LOG
@@ -139,6 +143,46 @@ class LastResortTests(SimpleTestCase):
         self.assertIn("ValueError: x", "".join(others))
         for line in others:
             self.assertTrue(line.startswith("    ") and line.isprintable(), repr(line))
+
+
+class SafeLoggerTests(SimpleTestCase):
+    def test_every_logger_of_the_package_is_one(self):
+        package = os.path.dirname(log.__file__)
+        names = set()
+        for folder, _, files in os.walk(package):
+            for name in files:
+                if name.endswith(".py"):
+                    with open(os.path.join(folder, name), encoding="utf-8") as source:
+                        names.update(
+                            re.findall(r'getLogger\("(django\.channels[^"]*)"', source.read())
+                        )
+        self.assertEqual(names, set(log.LOGGERS))
+        for name in names:
+            self.assertIsInstance(logging.getLogger(name), log.SafeLogger)
+
+    def test_a_handler_that_raises_is_shown_on_stderr_with_the_line(self):
+        logger = logging.getLogger("django.channels.worker")
+        handler = logging.Handler()
+        handler.emit = mock.Mock(side_effect=OSError("disk full"))
+        logger.addHandler(handler)
+        try:
+            with mock.patch("sys.stderr", io.StringIO()) as stderr:
+                logger.error("A client of %s\nwaits.", "x")
+        finally:
+            logger.removeHandler(handler)
+        self.assertIn("OSError: disk full", stderr.getvalue())
+        self.assertIn("Message: A client of x\\nwaits.", stderr.getvalue())
+
+    def test_an_interrupt_of_the_main_thread_is_not_kept(self):
+        logger = logging.getLogger("django.channels.worker")
+        handler = logging.Handler()
+        handler.emit = mock.Mock(side_effect=KeyboardInterrupt)
+        logger.addHandler(handler)
+        try:
+            with self.assertRaises(KeyboardInterrupt):
+                logger.error("x")
+        finally:
+            logger.removeHandler(handler)
 
 
 class GatewayLineTests(SimpleTestCase):

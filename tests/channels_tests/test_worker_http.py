@@ -44,6 +44,9 @@ LOGGERS = ("django", "django.request", "django.channels.worker")
 SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
 
 
+SOCKET = {"reply_channel": REPLY, "path": "/", "text": "x", "headers": []}
+
+
 class OddError(BaseException):
     """An error that isn't an Exception or an exit."""
 
@@ -464,6 +467,34 @@ class ErrorTests(Site, SimpleTestCase):
                 finally:
                     signal.disconnect(receiver)
                 self.assertEqual(answers[-1]["ack"], 0)
+
+    def test_handlers_and_filters_of_the_log(self):
+        for error in (KeyError, OddError, GeneratorExit):
+            fail = self.raising(error)
+            handler = logging.Handler()
+            handler.emit = fail
+            for name in ("django.channels", "django.channels.worker", "django.request"):
+                logger = logging.getLogger(name)
+                for add, remove, what in (
+                    (logger.addHandler, logger.removeHandler, handler),
+                    (logger.addFilter, logger.removeFilter, fail),
+                ):
+                    if django.VERSION < (1, 9) and what is handler and name == "django.channels":
+                        continue  # Django 1.8 cuts the tree of loggers
+                    add(what)
+                    try:
+                        with mock.patch("sys.stderr"):
+                            for consumer in (self.raising(KeyError), ViewConsumer()):
+                                self.route("http.request", consumer)
+                                self.serve(self.raising(KeyError))
+                                answers = self.request()
+                                self.assertEqual(answers[-1]["ack"], 0)
+                            self.route("websocket.receive", self.raising(KeyError))
+                            self.layer.send("websocket.receive", dict(SOCKET, event_id=3))
+                            self.assertTrue(self.worker.run_once())
+                            self.assertEqual(self.sent(), [{"ack": 3, "error": True}])
+                    finally:
+                        remove(what)
 
     def test_the_callback_of_a_worker(self):
         for error in ERRORS:
