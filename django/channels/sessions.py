@@ -319,6 +319,9 @@ def _save_after(session: Callable[[], Any]) -> Iterator[None]:
         raise
     except SessionEnded:  # the consumer called `save`
         logger.info("A consumer ended early, because its HTTP session was deleted meanwhile.")
+        ended = session()
+        if ended is not None:
+            ended._session_key = None  # so that the connection forgets it
         return
     _save(session())
 

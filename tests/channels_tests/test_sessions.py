@@ -308,10 +308,18 @@ class HttpSessionTests(ChannelTestCase):
         def flush(message):
             message.http_session.flush()
 
+        def save_an_ended_one(message):
+            message.http_session["colour"] = "red"
+            type(self.store)(self.store.session_key).delete()
+            message.http_session.save()
+
+        # Before 1.10, `save` begins the session again.
+        bodies = (flush, save_an_ended_one) if django.VERSION >= (1, 10) else (flush,)
         for decorator in (sessions.channel_and_http_session, sessions.remembered_http_session):
-            self.store.save(must_create=not self.store.exists(self.store.session_key))
-            _, message = self.run_with(decorator, {}, flush, data=data)
-            self.assertEqual(message.session_patch(), {"set": {}, "removed": list(data)})
+            for body in bodies:
+                self.store.save(must_create=not self.store.exists(self.store.session_key))
+                _, message = self.run_with(decorator, {}, body, data=data)
+                self.assertEqual(message.session_patch(), {"set": {}, "removed": list(data)})
 
     def test_a_key_that_the_consumer_forgot_is_not_remembered_again(self):
         _, connect = self.run_with(sessions.channel_and_http_session, {"headers": self.cookie()})
