@@ -243,6 +243,26 @@ class ServerAttacks(SiteBehindServer):
                     found = self.content(answer)
                     self.assertEqual(set(found), plain)
 
+    def test_a_trailer_is_no_header(self):
+        head = self.get(b"/meta/", b"Transfer-Encoding: chunked").replace(b"GET", b"POST", 1)
+        body, trailers = b"1\r\na\r\n0\r\n", b"X-Forwarded-For: evil\r\nX-Evil: 1\r\n\r\n"
+        # Together, and after the head was handled.
+        for parts in ((head + body + trailers,), (head, body, trailers)):
+            with socket.create_connection(("127.0.0.1", self.server.port), TIMEOUT) as client:
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for part in parts:
+                    client.sendall(part)
+                answer = b""
+                while True:
+                    part = client.recv(65536)
+                    if not part:
+                        break
+                    answer += part
+            if answer.split(b" ")[1] != b"400":
+                found = self.content(answer)
+                self.assertNotIn("HTTP_X_EVIL", found)
+                self.assertNotIn("evil", found.get("HTTP_X_FORWARDED_FOR", ""))
+
     def test_a_client_does_not_choose_the_prefix_of_urls(self):
         for value in (b"/evil", b"//evil.example", b"javascript:alert(1)//"):
             header = b"Daphne-Root-Path: " + value
@@ -345,6 +365,37 @@ class UvicornTests(ServerAttacks, unittest.TestCase):
             except (BrokenPipeError, ConnectionResetError):
                 pass  # closed, with requests unread
         self.assertLess(answer.count(b"view of /few/"), 100)
+
+    def endless(self, start, more):
+        """Return how many bytes the server takes, at most 100 MB, until it ends the connection."""
+        sent = 0
+        with socket.create_connection(("127.0.0.1", self.server.port), TIMEOUT) as client:
+            client.sendall(start)
+            try:
+                while sent < 100 * 1024 * 1024:
+                    sent += client.send(more)
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+        return sent
+
+    def test_a_head_without_an_end_ends_its_connection(self):
+        chunked = self.get(b"/", b"Transfer-Encoding: chunked")
+        heads = {
+            "value": (b"GET / HTTP/1.1\r\nHost: example.com\r\nX: ", b"x" * 65536),
+            "name": (b"GET / HTTP/1.1\r\nHost: example.com\r\nX", b"x" * 65536),
+            "target": (b"GET /", b"x" * 65536),
+            "fields": (b"GET / HTTP/1.1\r\n", b"X: x\r\n" * 10000),
+            "trailers": (chunked + b"1\r\na\r\n0\r\n", b"X: x\r\n" * 10000),
+            "trailer": (chunked + b"1\r\na\r\n0\r\nX: ", b"x" * 65536),
+        }
+        for name, parts in heads.items():
+            with self.subTest(name):
+                # Besides what the server takes, the buffers of the system have room for some.
+                self.assertLess(self.endless(*parts), 50 * 1024 * 1024)
+
+    def test_a_large_head_that_ends_gets_its_status(self):
+        header = b"X: " + b"x" * 100000
+        self.assertEqual(self.talk(self.get(b"/", header)).split(b" ")[1], b"431")
 
     def test_a_few_requests_may_wait(self):
         requests = self.get(b"/a/", close=False) * 30 + self.get(b"/last/")

@@ -30,6 +30,7 @@ from .connection import Connection, ServerSend
 from .daphne import correct_scope, response_lock, with_flow_control
 from .frames import FrameRoom, SharedRoom
 from .handshake import ACCEPT_TIMEOUT
+from .heads import Heads, bound_heads
 from .http import Request
 from .idle import IdleSockets
 from .limits import TOO_MANY_REQUESTS, check_head, check_request, make_limits
@@ -77,6 +78,7 @@ class Gateway:
         self.limits = make_limits(layer.gateway_options)
         self.room = SpoolRoom(self.limits)
         self.refusals = Refusals(layer)
+        bound_heads(Heads.of(self.limits, self.refusals.note_head))
         #: The lines that connections log: each kind once a second.
         self.lines = RateLimitByKey(1.0)
         self.loop = asyncio.get_event_loop()

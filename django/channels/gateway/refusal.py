@@ -51,6 +51,7 @@ class Refusals:
     def __init__(self, layer: BaseChannelLayer) -> None:
         self._layer = layer
         self._rates = {status: RateLimit() for status in REASONS}
+        self._heads = RateLimit()
 
     async def refuse(self, scope: Mapping[str, Any], send: ServerSend, status: int) -> None:
         """Answer the client of `scope` with `status`. A server without DENIAL_RESPONSE sends a 403."""
@@ -88,4 +89,14 @@ class Refusals:
             shown((scope.get("client") or ("unknown client",))[0]),
             status,
             reason,
+        )
+
+    def note_head(self, address: str) -> None:
+        """Count and log a client whose connection has ended because its head has no end: see heads.py."""
+        self._layer.count("requests_too_large")
+        self._heads.log(
+            logger.warning,
+            "Closed a connection of %s: the head of its request, or what follows its body, is larger than "
+            "the options headers_size and target_size allow.",
+            shown(address),
         )
