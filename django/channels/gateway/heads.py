@@ -96,7 +96,7 @@ def _progress(original: Any, in_head: bool) -> Any:
     return callback
 
 
-_WRAPPERS = {
+_WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "__init__": _beginning,
     "data_received": _counting,
     "on_header": _without_trailers,
