@@ -42,6 +42,19 @@ def unfinished(returned: Any) -> Any:
     return None
 
 
+def answer_of(answer: Any, method: str) -> Any:
+    """
+    Return `answer`, which a method of the site gave that isn't awaited. Raises TypeError for a coroutine: it
+    would count as true, and allow what the method refuses.
+    """
+    if inspect.isawaitable(answer):
+        close = getattr(answer, "close", None)
+        if close is not None:
+            close()
+        raise TypeError("%s must not be asynchronous: write def, not async def." % method)
+    return answer
+
+
 def is_async(function: Any) -> bool:
     """Return whether `function` is known to return a coroutine."""
     while isinstance(function, functools.partial):

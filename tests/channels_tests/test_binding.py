@@ -371,6 +371,45 @@ class DefinitionTests(ChannelTestCase):
         with self.assertRaisesRegex(ImproperlyConfigured, "model class"):
             defined_for_a_test(self, "X", (Binding,), model="app.Model", fields=[])
 
+    def test_an_asynchronous_method_is_refused(self):
+        async def method(self, *args):
+            return False
+
+        async def group_names(cls, instance):
+            return []
+
+        for name, value in (
+            ("has_permission", method),
+            ("create", method),
+            ("run_action", method),
+            ("group_names", classmethod(group_names)),
+        ):
+            with self.subTest(name=name), self.assertRaisesRegex(ImproperlyConfigured, name):
+                defined_for_a_test(
+                    self, "X", (WebsocketBinding,), model=IntegerValue, fields=[], **{name: value}
+                )
+
+    def test_a_coroutine_is_no_permission(self):
+        async def no():
+            return False
+
+        binding = defined_for_a_test(
+            self,
+            "X",
+            (WebsocketBinding,),
+            model=IntegerValue,
+            fields=["name"],
+            stream="x",
+            channel_session_user=False,
+            has_permission=lambda self, user, action, pk: no(),
+            group_names=classmethod(lambda cls, row: []),
+        )
+        with apply_routes(route("websocket.receive", binding.consumer)):
+            text = json.dumps({"action": CREATE, "data": {"name": "x"}})
+            with self.assertRaisesRegex(TypeError, "must not be asynchronous"):
+                WSClient().send_and_consume("websocket.receive", text=text, path="/")
+        self.assertFalse(IntegerValue.objects.exists())
+
     def test_own_protocol(self):
         def deserialize(self, message):
             return message["action"], message.get("pk"), {}

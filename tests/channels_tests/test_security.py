@@ -476,6 +476,20 @@ class ValidatorTests(ChannelTestCase):
         with self.assertRaisesRegex(TypeError, "has the origin validator"):
             own(Decorated)
 
+    def test_an_asynchronous_validator_allows_nothing(self):
+        async def method(self, *args):
+            return True
+
+        for name in ("validate_origin", "get_origin", "allows"):
+            validator = type("Own", (BaseOriginValidator,), {name: method})
+            decorated = validator(type("Decorated", (WebsocketConsumer,), {}))
+            for check in (
+                lambda message, validator=validator: validator(consumer)(message),
+                lambda message, decorated=decorated: origin_allowed(message, decorated),
+            ):
+                with self.assertRaisesRegex(TypeError, "%s must not be asynchronous" % name):
+                    check(handshake(b"https://example.com"))
+
     def test_validator_without_validate_origin(self):
         with self.assertRaises(NotImplementedError):
             BaseOriginValidator(consumer)(handshake(b"https://example.com"))

@@ -22,6 +22,7 @@ from django.utils.translation import gettext as _
 from ..apps import ChannelsConfig
 from ..auth import channel_session_user
 from ..compat import on_commit
+from ..coroutines import answer_of
 from ..log import RateLimit, shown
 from ..sessions import channel_session
 from . import outbound
@@ -29,6 +30,7 @@ from .fields import clean_pk, find_row, identity, messages_of, no_such_row
 from .outbound import CREATE, DELETE, UPDATE
 from .receivers import Receivers
 from .relations import connect_relations, relation_changed
+from .synchronous import check_synchronous
 
 if django.VERSION < (1, 10):
     from .deferred import connect_deferred
@@ -53,6 +55,7 @@ class BindingMetaclass(type):
 
     def __new__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> BindingMetaclass:
         binding = cast("type[Binding]", super().__new__(cls, name, bases, body))
+        check_synchronous(binding)
         if binding.model is not None:
             if is_ready():
                 binding.register()
@@ -295,9 +298,7 @@ class Binding(Receivers, metaclass=BindingMetaclass):
         self.data = data
         if not own:
             forbidden = identity(model)
-            self.data = {
-                name: value for name, value in (data or {}).items() if name not in forbidden
-            }
+            self.data = {key: each for key, each in (data or {}).items() if key not in forbidden}
         try:
             with transaction.atomic(using=router.db_for_write(model)):
                 self.run_action(action, pk, self.data)
@@ -334,7 +335,7 @@ class Binding(Receivers, metaclass=BindingMetaclass):
         """
         if action not in ACTIONS:
             raise no_such_action()
-        if not self.has_permission(self.user, action, pk):
+        if not answer_of(self.has_permission(self.user, action, pk), "has_permission"):
             log_refusal(
                 "%s refused %s of %s %s to user %s.",
                 type(self).__name__,

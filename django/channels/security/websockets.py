@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Callable, cast
 
+from ..coroutines import answer_of
 from ..exceptions import DenyConnection
 from ..types import AnyConsumer
 from .origins import Origin, host_is_allowed, is_trusted, matches, read_origin
@@ -33,7 +34,8 @@ def origin_allowed(message: Message, consumer: Consumer | None = None) -> bool:
     """
     validator = getattr(consumer, "origin_validator", None)
     if validator is not None:  # first: a class must not inherit `any_origin` past its validator
-        return cast(bool, validator(_no_consumer).allows(message))
+        name = "%s.allows" % getattr(validator, "__name__", validator)
+        return cast(bool, answer_of(validator(_no_consumer).allows(message), name))
     if getattr(consumer, "any_origin", False) or getattr(consumer, "validates_origin", False):
         return True
     try:
@@ -130,15 +132,20 @@ class BaseOriginValidator:
         self.func = func
 
     def __call__(self, message: Message, *args: Any, **kwargs: Any) -> Any:
-        if not self.allows(message):
-            raise DenyConnection("Origin refused by %s." % type(self).__name__)
+        name = type(self).__name__
+        if not answer_of(self.allows(message), "%s.allows" % name):
+            raise DenyConnection("Origin refused by %s." % name)
         return self.func(message, *args, **kwargs)
 
     def allows(self, message: Message) -> bool:
         """Return whether the consumer may handle this handshake. A ValueError of a method refuses it."""
+        name = type(self).__name__
         try:
-            origin = self.get_origin(message)
-            return origin is not None and bool(self.validate_origin(message, origin))
+            origin = answer_of(self.get_origin(message), "%s.get_origin" % name)
+            if origin is None:
+                return False
+            answer = self.validate_origin(message, origin)
+            return bool(answer_of(answer, "%s.validate_origin" % name))
         except ValueError:
             return False
 
