@@ -58,7 +58,10 @@ async def _send_to_client(event: Continued, send: PendingSend) -> None:
     window, is_request = event.window, event.message.channel_name == HTTP_REQUEST
     size = RESPONSE_WINDOW if is_request else SOCKET_WINDOW
     units = 1 if is_request else window_units(send.message)
-    in_time = await window.below(size, CLIENT_TIMEOUT)
+    in_time = True
+    if window.ahead >= size and not window.is_closed:
+        with event.waits_for_client():
+            in_time = await window.below(size, CLIENT_TIMEOUT)
     if window.is_closed or not in_time:
         raise ClientDisconnected(
             "The client of this consumer has gone."

@@ -7,7 +7,8 @@ from __future__ import annotations
 import contextvars
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, ContextManager
 
 from .site_threads import SiteThread
 
@@ -54,6 +55,10 @@ class Continued:
         if self._window is None:
             self._window = self.loop.windows.open(self)
         return self._window
+
+    def waits_for_client(self) -> ContextManager[None]:
+        """Return a context manager to wait in for a slow client. A consumer has no place meanwhile."""
+        return self.loop.places.waiting_for_client() if self.is_consumer else nullcontext()
 
     def cancel(self) -> None:
         """Cancel the coroutine. It may still clear up."""

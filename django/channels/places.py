@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING, Callable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Callable, Iterator
 
 from .log import RateLimit
 
@@ -17,6 +18,9 @@ logger = logging.getLogger("django.channels.worker")
 
 #: Asynchronous consumers that one process runs at a time, by default. Another one waits.
 ASYNC_CONCURRENCY = 100
+
+#: Asynchronous consumers of one process that wait for slow clients without a place, for each place.
+PAUSED_PER_PLACE = 10
 
 #: Seconds after which a thread that waits for a place checks whether it must end.
 POLL_INTERVAL = 0.5
@@ -36,13 +40,15 @@ class Places:
         self.taken = 0
         #: The number of consumers that have left their place and are not yet acknowledged.
         self.leaving = 0
+        #: The number of consumers that wait for a slow client, and have no place meanwhile.
+        self.paused = 0
         self._changed = threading.Condition()
         self._limit = RateLimit(10.0)
 
     def acquire(self, gives_up: Callable[[], bool]) -> bool:
         """Wait for a place, take it and return True. Return False once `gives_up()` is true."""
         with self._changed:
-            while self.taken >= self.number or self.used >= 2 * self.number:
+            while self.taken >= self.number or self.taken + self.leaving >= 2 * self.number:
                 if gives_up():
                     return False
                 self._note()
@@ -52,8 +58,32 @@ class Places:
 
     @property
     def used(self) -> int:
-        """The number of consumers that run or are not yet acknowledged."""
-        return self.taken + self.leaving
+        """The number of consumers that run, wait for a client, or are not yet acknowledged."""
+        return self.taken + self.leaving + self.paused
+
+    @contextmanager
+    def waiting_for_client(self) -> Iterator[None]:
+        """
+        Leave the place of a consumer to others while it waits for a slow client, unless too many wait already.
+        So clients that read nothing keep no other consumer from running. Afterwards, the consumer goes on at
+        once, although others may have taken all places.
+        """
+        with self._changed:
+            is_paused = self.paused < PAUSED_PER_PLACE * self.number
+            if is_paused:
+                self._move(-1)
+        try:
+            yield
+        finally:
+            if is_paused:
+                with self._changed:
+                    self._move(1)
+
+    def _move(self, number: int) -> None:
+        """Count `number` consumers more as running, that many less as paused."""
+        self.taken += number
+        self.paused -= number
+        self._changed.notify()
 
     def leave(self) -> None:
         """Give a place back when the consumer has ended. `release(True)` must follow."""

@@ -14,6 +14,7 @@ from django.channels.exceptions import (
     WebsocketCloseException,
 )
 from django.channels.layers.memory import MemoryChannelLayer
+from django.channels.places import PAUSED_PER_PLACE, Places
 from django.channels.signals import consumer_finished, consumer_started
 from django.channels.worker import Worker, WorkerGroup
 from django.test import SimpleTestCase, override_settings
@@ -425,6 +426,51 @@ class SendTests(AsyncCase):
         sent += [self.next(client) for _ in range(100 - len(sent))]
         self.assertEqual([each["replies"][0]["text"] for each in sent], list(map(str, range(100))))
         self.assertEqual(self.next(client), {"ack": 7})
+
+    def test_clients_that_read_nothing_keep_no_other_consumer_from_running(self):
+        async def talkative(message):
+            for _ in range(100):
+                await message.reply_channel.asend({"text": "x"})
+
+        async def asynchronous(message):
+            self.seen.append("asynchronous")
+
+        def synchronous(message):
+            self.seen.append("synchronous")
+
+        self.start(
+            route("websocket.receive", talkative),
+            route("one", asynchronous),
+            route("other", synchronous),
+            async_concurrency=2,
+        )
+        clients = [self.send(text="x") for _ in range(6)]
+        sent = [self.next(client) for client in clients for _ in range(awaited.SOCKET_WINDOW)]
+        self.send("one")
+        self.send("other")
+        wait_until(lambda: len(self.seen) == 2, "the other consumers")
+        # One of them goes on when its client has read.
+        self.layer.send(sent[0]["window_channel"], {"written": 1000})
+        for _ in range(awaited.SOCKET_WINDOW):
+            self.next(clients[0])
+        for message in sent[:: awaited.SOCKET_WINDOW]:
+            self.layer.send(message["window_channel"], {"closed": True})
+        places = self.group.loop.places
+        wait_until(lambda: not places.used, "the places to be given back")
+        self.assertEqual((places.taken, places.paused, places.leaving), (0, 0, 0))
+
+    def test_no_more_wait_for_their_clients_without_a_place_than_the_bound(self):
+        places = Places(self.layer, 1)
+        waits = []
+        for _ in range(PAUSED_PER_PLACE + 1):
+            self.assertTrue(places.acquire(lambda: True))
+            waits.append(places.waiting_for_client())
+            waits[-1].__enter__()
+        self.assertEqual((places.taken, places.paused), (1, PAUSED_PER_PLACE))
+        self.assertFalse(places.acquire(lambda: True))
+        for each in waits:
+            each.__exit__(None, None, None)
+        self.assertEqual((places.taken, places.paused), (PAUSED_PER_PLACE + 1, 0))
 
     def test_it_learns_that_its_client_has_gone(self):
         async def consumer(message):
