@@ -64,7 +64,7 @@ class Places:
     @contextmanager
     def waiting_for_client(self) -> Iterator[None]:
         """
-        Leave the place of a consumer to others while it waits for a slow client, unless too many wait already.
+        Leave the place of a consumer to others while it waits for a slow client, unless too many wait.
         So clients that read nothing keep no other consumer from running. Afterwards, the consumer goes on at
         once, although others may have taken all places.
         """
