@@ -193,6 +193,9 @@ class AsyncStream:
     async def _send_parts(self, iterator: Any) -> None:
         cut = Cut(self.response)
         async for chunk in iterator:
+            if not chunk:
+                await asyncio.sleep(0)  # so that it can be cancelled, and that others run
+                self._check_client()
             for part, _ in split(chunk) if chunk else ():
                 content, is_last = cut.next(part)
                 if is_last:
@@ -228,6 +231,7 @@ class AsyncStream:
                 return
             if not await self._window.below(self.window_size, self.timeout):
                 raise RequestAborted("The client took nothing for %g seconds." % self.timeout)
+            self._check_client()
             reply = {"content": content, "more_content": True}
             if self._head is not None:
                 reply.update(self._head)
@@ -235,6 +239,14 @@ class AsyncStream:
             self._head = None
             self._window.ahead += 1
             self._event.active_at = time.monotonic()
+
+    def _check_client(self) -> None:
+        """
+        Raise RequestAborted if the client has gone. The cancellation may be lost: an iterator may swallow it,
+        and so does asyncio.wait_for until Python 3.11.
+        """
+        if self._window.is_closed:
+            raise RequestAborted("The client went away while its response was sent.")
 
     async def _deliver(self, sends: list[PendingSend], reply: dict[str, Any]) -> None:
         """Send. While the gateway's inbox is full, try again. Raises ChannelFull after the timeout."""

@@ -214,6 +214,25 @@ class StreamTests(ViewConsumerCase):
             self.join()
         self.assertTrue(closed.is_set())
 
+    def test_stream_of_empty_parts_notices_that_the_client_goes_away(self):
+        for first in (b"first", b""):
+            closed = threading.Event()
+
+            def parts(first=first, closed=closed):
+                try:
+                    yield first
+                    while True:
+                        yield b""
+                finally:
+                    closed.set()
+
+            with self.subTest(first=first):
+                self.start(lambda request, parts=parts: http.StreamingHttpResponse(parts()))
+                self.layer.send(self.next()["window_channel"], {"closed": True})
+                self.join()
+                self.assertTrue(closed.is_set())
+                self.sent()
+
     def test_client_that_takes_nothing_is_given_up(self):
         self.layer.block_for = 0.01
         with mock.patch.object(handler, "STREAM_TIMEOUT", 0.05):

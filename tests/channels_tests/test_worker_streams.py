@@ -145,6 +145,33 @@ class AsyncTests(SiteCase):
         self.assertEqual(self.log, ["waits", "closed"])
         self.assertLess(time.monotonic() - began, 5 * TIMEOUT)
 
+    def test_an_iterator_that_never_waits_ends_when_its_client_has_gone(self):
+        async def swallows():
+            try:
+                yield b"first"
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                pass
+            while True:
+                yield b"x"
+
+        async def swallows_and_gives_nothing():
+            async for each in swallows():
+                yield each if each != b"x" else b""
+
+        async def gives_nothing():
+            yield b"first"
+            while True:
+                yield b""
+
+        makers = {"/a": swallows, "/b": swallows_and_gives_nothing, "/c": gives_nothing}
+        self.start(lambda request: http.StreamingHttpResponse(makers[request.path]()))
+        for path in makers:
+            with self.subTest(path):
+                channel = self.ask(path)
+                self.close(self.next(channel))
+                self.assertEqual(self.answers(channel)[-1]["ack"], 0)
+
     def test_what_it_sends_leaves_with_each_part(self):
         seen = []
 

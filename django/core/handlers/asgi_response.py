@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import Any, AsyncIterator, Iterable, Iterator, Tuple
 
 from django.http import HttpResponse
@@ -106,8 +107,8 @@ def _parts_of(response: HttpResponse) -> Iterator[Part]:
     """
     Yield the parts of a streaming response as soon as it gives them.
 
-    Only the last one may be empty, except of an asynchronous stream: while it waits, empty parts come, so
-    that the head can leave, and that the caller can close it.
+    Only the last one may be empty, except of a stream that waits, or gives empty chunks: an empty part comes
+    after each HEAD_INTERVAL, so that the head can leave, and that the caller can close the stream.
     """
     chunks: Iterator[bytes | None]
     file = getattr(response, "file_to_stream", None)
@@ -118,9 +119,11 @@ def _parts_of(response: HttpResponse) -> Iterator[Part]:
     else:
         chunks = iter(response)
     cut = Cut(response)
+    empty_at = time.monotonic()
     try:
         for chunk in chunks:
-            if chunk is None:
+            if chunk is None or (not chunk and time.monotonic() > empty_at + HEAD_INTERVAL):
+                empty_at = time.monotonic()
                 yield b"", False
             for part, _ in split(chunk) if chunk else ():
                 part, is_last = cut.next(part)
