@@ -24,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, Coroutine, NamedTuple
 
 from .acknowledging import Acknowledger
-from .consume import CANCELLED, HANDLED, call_afterwards, consumer_name, continue_consumer
+from .consume import CANCELLED, HANDLED, Result, call_afterwards, consumer_name, continue_consumer
 from .continued import CURRENT, Continued
 from .coroutines import call_blocking_with, call_with
 from .late import LateEvents
@@ -38,7 +38,6 @@ from .thread_state import current_state
 from .windows import Windows
 
 if TYPE_CHECKING:
-    from .consume import Result
     from .layers.base import BaseChannelLayer
     from .outbox import Rest
     from .replies import Replies
@@ -233,7 +232,13 @@ class ConsumerLoop:
         following = None
         is_handled = False
         try:
-            result = await continue_consumer(event, rest)
+            try:
+                result = await continue_consumer(event, rest)
+            except BaseException as raised:
+                # A GeneratorExit of what is awaited, for example of a call in a thread, closes the coroutines
+                # around it. Only this one, the task's own, may still await.
+                event.task, result = None, Result()
+                result.failed(raised)
             await self._end_tasks(event, rest)
             if event.is_consumer and result.rest is None and not event.replies.has_more_frames:
                 self.places.leave()

@@ -98,6 +98,19 @@ class FunctionTests(AsyncCase):
             self.assertEqual(self.next(client)["replies"], [{"text": "done"}])
         wait_until(lambda: len(self.layer._unacknowledged) <= 1, "the claims to end")
 
+    def test_what_a_call_in_a_thread_raises_is_answered(self):
+        def fail(error):
+            raise error("in a thread")
+
+        async def consumer(message):
+            await in_thread(fail, self.error)
+
+        self.start(route("websocket.receive", consumer))
+        for error in (KeyError, GeneratorExit, SystemExit, asyncio.CancelledError):
+            self.error = error
+            with self.assertLogs("django.channels.worker", "ERROR"):
+                self.assertEqual(self.next(self.send(text="x")), {"ack": 7, "error": True})
+
     def test_tasks_that_outlive_their_consumer_are_cancelled_with_a_line(self):
         async def ticks():
             try:
