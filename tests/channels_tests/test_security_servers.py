@@ -283,7 +283,29 @@ class ServerAttacks(SiteBehindServer):
             self.assertNotIn(b"\r\nlocation:", answer.lower())
 
 
-class DaphneTests(ServerAttacks, unittest.TestCase):
+class PingTests:
+    """A part of the tests of the servers that answer pings without waiting for the client."""
+
+    def test_pings_of_a_client_that_reads_nothing_end_its_socket(self):
+        import websocket
+
+        client = websocket.create_connection(
+            self.server.websocket_url("/"),
+            timeout=TIMEOUT,
+            host="example.com",
+            suppress_origin=True,
+        )
+        self.addCleanup(client.shutdown)
+        sent, pings = 0, (b"\x89\xfd" + b"\0" * 4 + b"x" * 125) * 100
+        try:
+            while sent < 100 * 1024 * 1024:
+                sent += client.sock.send(pings)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        self.assertLess(sent, 60 * 1024 * 1024)
+
+
+class DaphneTests(PingTests, ServerAttacks, unittest.TestCase):
     program = "daphne"
 
     def test_the_size_of_a_frame_is_limited(self):
@@ -336,7 +358,7 @@ class DaphneTests(ServerAttacks, unittest.TestCase):
             open_socket(site.replace("https:", "http:"))
 
 
-class UvicornTests(ServerAttacks, unittest.TestCase):
+class UvicornTests(PingTests, ServerAttacks, unittest.TestCase):
     program = "uvicorn"
 
     def test_a_connection_with_many_waiting_requests_is_closed(self):

@@ -26,6 +26,7 @@ from ..subprotocols import known_subprotocols
 from . import codes
 from .advice import Advice
 from .backlog import ResponseStore
+from .buffers import WriteBuffers
 from .connection import Connection, ServerSend
 from .daphne import correct_scope, response_lock, with_flow_control
 from .frames import FrameRoom, SharedRoom
@@ -96,6 +97,7 @@ class Gateway:
         self._advice = Advice()
         #: Ends sockets from which nothing comes, if the site wants that.
         self.idle = IdleSockets(self) if self.limits.idle_time else None
+        self.buffers = WriteBuffers(self)
         #: What the frames of all sockets take, and the answers that their clients have not read; and the
         #: rooms for the frames of each address.
         self.frames = FrameRoom(self.limits.frames_memory)
@@ -252,6 +254,7 @@ class Gateway:
         state.known_subprotocols = known_subprotocols()
         state.use_rooms(self._enter_room(connection), self.unread, self.unread_of_others)
         connection.deadline = self.loop.call_later(ACCEPT_TIMEOUT, connection.give_up_handshake)
+        self.buffers.start()
         connection.perform([state.last_will()])
         connection.perform(state.connect(message))
         return connection
@@ -345,6 +348,7 @@ class Gateway:
         self.events.close()
         if self.idle is not None:
             self.idle.close()
+        self.buffers.close()
         self.responses.end()
         self.room.close()
         if self._wsgi is not None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Awaitable, Callable, Generator, Iterable,
 
 from ..log import RateLimit, shown
 from . import codes, connection
+from .buffers import transport_of
 from .connection import Connection, ServerSend
 from .handshake import ACCEPT_TIMEOUT
 from .prepared import Frame, accepts_immediately, direct_writer
@@ -69,6 +70,7 @@ class SocketConnection(Connection):
     __slots__ = (
         "deadline",
         "error",
+        "transport",
         "_direct",
         "_has_ended",
         "_is_cut",
@@ -87,6 +89,8 @@ class SocketConnection(Connection):
         self.error: BaseException | None = None
         #: Whether the server's `send` may be called outside a new task.
         self._steps = accepts_immediately(send)
+        #: The transport, for `WriteBuffers`.
+        self.transport = transport_of(send)
         #: The writer for frames that the gateway encodes, or None.
         self._direct = direct_writer(send) if gateway.limits.share_frames else None
         #: Whether a caller or a task is already writing, and also writes what is added to `_outgoing`.
