@@ -8,9 +8,10 @@ from decimal import Decimal
 from unittest import mock, skipUnless
 
 from django.channels import channel_layers
-from django.channels.binding import fields
+from django.channels.binding import fields, outbound
 from django.channels.binding.websockets import WebsocketBinding
 from django.channels.exceptions import InvalidChannelName, LayerUnavailable, MessageTooLarge
+from django.channels.log import RateLimit
 from django.channels.test import (
     ChannelTestCase,
     HttpClient,
@@ -720,3 +721,32 @@ class FailedSendTests(BindingOf, TransactionChannelTestCase):
         Place.objects.create(name="x")
         self.assertEqual(Place.objects.count(), 1)
         self.assertEqual(self.layer.statistics()["sends_dropped"], before + 1)
+
+    def test_what_the_binding_raises_after_the_commit_is_logged_and_counted(self):
+        def raises(*args):
+            raise KeyError("a mistake of the site")
+
+        for name in ("group_names", "serialize"):
+            with self.subTest(name=name), mock.patch.object(self.binding, name, raises):
+                before = self.layer.statistics()["sends_dropped"]
+                with mock.patch.object(outbound, "_failures", RateLimit()):
+                    with self.assertLogs("django.channels.binding", "ERROR") as logs:
+                        Place.objects.create(name=name)
+                self.assertIn("a mistake of the site", logs.output[0])
+                self.assertEqual(self.layer.statistics()["sends_dropped"], before + 1)
+                with self.assertRaises(KeyError), transaction.atomic():
+                    Place.objects.create(name="in a transaction")
+        self.assertEqual(
+            sorted(Place.objects.values_list("name", flat=True)), ["group_names", "serialize"]
+        )
+
+    def test_one_name_in_place_of_a_list_is_refused_before_the_save(self):
+        self.groups_of = lambda row: "places"
+        for in_transaction in (True, False):
+            with self.assertRaisesRegex(TypeError, r"write \['places'\]"):
+                if in_transaction:
+                    with transaction.atomic():
+                        Place.objects.create(name="x")
+                else:
+                    Place.objects.create(name="x")
+        self.assertFalse(Place.objects.exists())

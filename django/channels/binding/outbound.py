@@ -13,11 +13,12 @@ the commit.
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
 from contextlib import contextmanager
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Iterable, Iterator, cast
 
 from django.core.signals import request_finished
 from django.db import connections
@@ -25,10 +26,14 @@ from django.db import connections
 from ..channel import Group, report_failed_send
 from ..compat import on_commit
 from ..exceptions import InvalidChannelName, InvalidMessage, LayerUnavailable, MessageTooLarge
+from ..log import RateLimit
 from ..signals import consumer_finished
 
 if TYPE_CHECKING:
     from .base import Binding
+
+logger = logging.getLogger("django.channels.binding")
+_failures = RateLimit()
 
 CREATE = "create"
 UPDATE = "update"
@@ -223,7 +228,7 @@ def before_save(
     elif outer:
         save.before = outer[-1].before
     elif save.former is not None:
-        save.before = set(binding.group_names(save.former))
+        save.before = groups_of(binding, save.former)
     if not connections[using].in_atomic_block:
         _check_in_advance(binding, instance)
     _changes.begun.append(save)
@@ -237,13 +242,14 @@ def _check_in_advance(binding: type[Binding], instance: Any) -> None:
     depends on the primary key, is logged then.
     """
     try:
-        names = list(binding.group_names(instance))
+        names: Any = binding.group_names(instance)
+        names = names if isinstance(names, (str, bytes)) else list(names)
         texts = [value for value in instance.__dict__.values() if isinstance(value, (str, bytes))]
         large = sum(map(len, texts)) > _LARGE
         content = binding.content(instance, UPDATE) if large else None
     except Exception:  # the instance isn't complete before it is saved
         return
-    for name in names:
+    for name in _checked(binding, names):
         group = Group(name)
         if content is not None:
             group.channel_layer.check_message(content)
@@ -252,16 +258,31 @@ def _check_in_advance(binding: type[Binding], instance: Any) -> None:
 
 def end_save(binding: type[Binding], instance: Any, using: str) -> _Save:
     """Return the save of `instance` that has ended in the database."""
-    save: _Save = _changes.end(_Save, binding, instance, using)
-    return save
+    return cast("_Save", _changes.end(_Save, binding, instance, using))
 
 
 def after_save(
     binding: type[Binding], instance: Any, save: _Save, action: str, kwargs: dict[str, Any]
 ) -> None:
-    """Send what a save has changed. Raises for a bad name or size, if the transaction can be rolled back."""
+    """
+    Send what a save has changed. Raises what the binding raises, such as for a bad name or size, if the
+    transaction can be rolled back. Otherwise the save is committed already: log and count it.
+    """
     if kwargs.get("raw"):
         return
+    try:
+        _tell_saved(binding, instance, save, action, kwargs)
+    except Exception as error:
+        if connections[kwargs["using"]].in_atomic_block:
+            raise
+        report_failed_send(Group("binding"), error)
+        if not isinstance(error, (InvalidChannelName, InvalidMessage, MessageTooLarge)):
+            _failures.log(logger.exception, "%s told no group of a saved row:", binding.__name__)
+
+
+def _tell_saved(
+    binding: type[Binding], instance: Any, save: _Save, action: str, kwargs: dict[str, Any]
+) -> None:
     using = kwargs["using"]
     current: Any = instance
     if save.overtaken or kwargs.get("update_fields") is not None or _may_differ(instance):
@@ -272,15 +293,25 @@ def after_save(
             current = instance
         else:
             _keep_other_attributes(instance, current)
-    after = set() if action == DELETE else set(binding.group_names(current))
+    after = set() if action == DELETE else groups_of(binding, current)
     for outer in _changes.around(binding, instance, using):
         outer.go_on_from(after, current)
-    try:
-        send_changes(binding, save.former or current, current, save.before, after, using)
-    except (InvalidChannelName, InvalidMessage, MessageTooLarge) as error:
-        if connections[using].in_atomic_block:
-            raise
-        report_failed_send(Group("binding"), error)
+    send_changes(binding, save.former or current, current, save.before, after, using)
+
+
+def groups_of(binding: type[Binding], row: Any) -> set[str]:
+    """Return the names of the groups that see `row`. Raises TypeError if the binding returns text."""
+    return set(_checked(binding, binding.group_names(row)))
+
+
+def _checked(binding: type[Binding], names: Any) -> Iterable[str]:
+    """Return `names`. Text would be taken for the names of its letters."""
+    if isinstance(names, (str, bytes)):
+        raise TypeError(
+            "%s.group_names must return a list of names, not text: write [%r]."
+            % (binding.__name__, names)
+        )
+    return cast("Iterable[str]", names)
 
 
 def send_changes(
@@ -346,15 +377,14 @@ def before_delete(binding: type[Binding], instance: Any, using: str) -> None:
     if outer:
         deletion.before = outer[-1].before
     elif deletion.former is not None:
-        deletion.before = set(binding.group_names(deletion.former))
+        deletion.before = groups_of(binding, deletion.former)
     deletion.prepare(instance)
     _changes.begun.append(deletion)
 
 
 def end_deletion(binding: type[Binding], instance: Any, using: str) -> _Deletion:
     """Return the deletion of `instance` that has ended in the database."""
-    deletion: _Deletion = _changes.end(_Deletion, binding, instance, using)
-    return deletion
+    return cast("_Deletion", _changes.end(_Deletion, binding, instance, using))
 
 
 def after_delete(binding: type[Binding], instance: Any, deletion: _Deletion, using: str) -> None:

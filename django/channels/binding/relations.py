@@ -10,7 +10,7 @@ from django.db.models.signals import m2m_changed
 
 from ..compat import relation_of
 from .fields import chunks
-from .outbound import DELETE, RAW, PendingChange, model_of, send_changes
+from .outbound import DELETE, RAW, PendingChange, groups_of, model_of, send_changes
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -42,9 +42,7 @@ def relation_changed(
         remembered = instance.__dict__.setdefault(_RELATION, {})
         if action.startswith("pre_"):
             keys = _changed_keys(field, instance, reverse, pk_set, using)
-            before = {
-                row.pk: set(binding.group_names(row)) for row in _rows(binding, field, keys, using)
-            }
+            before = {row.pk: groups_of(binding, row) for row in _rows(binding, field, keys, using)}
             remembered[binding, field.name] = keys, before
         else:
             keys, before = remembered.pop((binding, field.name), (set(), {}))
@@ -117,7 +115,7 @@ def _send_relation(binding: type[Binding], row: Any, before: set[str], using: st
     """
     Tell the groups of `row` its new set. A message about the row that waits for the same commit takes it up.
     """
-    after = set(binding.group_names(row))
+    after = groups_of(binding, row)
     told: set[str] = set()
     for pending in _waiting((binding, using, model_of(row), row.pk), using):
         pending.replace(binding.content(row, pending.action))
