@@ -50,7 +50,7 @@ REFUSED = {
     "unix_socket_path": "write the host as 'unix:///path/to/redis.sock'",
 }
 
-_one_host = re.compile(r"[^\s,;/@]+\Z").match
+_one_host = re.compile(r"[^\s\0,;/@]+\Z").match
 
 #: What the values of some options must be, and how to tell whether one is.
 VALUES: dict[str, tuple[str, Any]] = {
@@ -65,7 +65,14 @@ VALUES: dict[str, tuple[str, Any]] = {
     "password": ("text", lambda each: each is None or isinstance(each, (str, bytes))),
     "client_name": ("text", lambda each: each is None or isinstance(each, str)),
     "socket_keepalive": ("True or False", lambda each: each is None or isinstance(each, bool)),
-    "health_check_interval": ("seconds", lambda each: is_count(each) or isinstance(each, float)),
+    "health_check_interval": (
+        "seconds",
+        lambda each: is_count(each) or (isinstance(each, float) and each >= 0),
+    ),
+    "ssl_cert_reqs": (
+        "'none', 'optional' or 'required'",
+        lambda each: each in (None, "none", "optional", "required", 0, 1, 2),
+    ),
 }
 
 #: Options that a URL's query cannot give: parts of the URL, and what isn't text.
@@ -111,7 +118,7 @@ def make_servers(
         "socket_timeout": socket_timeout,
         "socket_connect_timeout": socket_connect_timeout,
     }
-    common.update(connection_kwargs or {})
+    common.update(_options("connection_kwargs", connection_kwargs))
     if isinstance(hosts, (str, dict)) or _is_address(hosts):
         hosts = [hosts]
     if hosts is not None and not isinstance(hosts, (list, tuple)):
@@ -135,6 +142,8 @@ def make_servers(
         )
     if sentinel_kwargs or service:
         raise ImproperlyConfigured("service and sentinel_kwargs need sentinels.")
+    if {"host", "port", "path"} & set(common):
+        raise _refusal("host", "hosts tells where the server is: give host, port and path there")
     found = [_host(each, common) for each in hosts or ["redis://localhost:6379/0"]]
     if cluster:
         return _clustered(found, greeting)
@@ -149,6 +158,12 @@ def make_servers(
 
 
 # The forms of a host.
+
+
+def _options(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, (dict, type(None))):
+        raise ImproperlyConfigured("%s is a dict of options of redis-py." % name)
+    return value or {}
 
 
 def _is_address(value: Any) -> bool:
@@ -254,7 +269,7 @@ def _checked(options: dict[str, Any]) -> Host:
     options["protocol"] = 2
     for name in TIMEOUTS:
         value = options.get(name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e6:
             raise _refusal(name, "give it seconds, more than 0: no call may wait for ever")
     for name in set(options) & set(VALUES):
         if name in ("port", "db") and str(options[name]).isdigit() and options[name] is not True:
@@ -328,14 +343,20 @@ def _pool(host: Host) -> Pool:
 def _sentinel_pool(
     sentinels: Any, service: str, sentinel_kwargs: dict[str, Any] | None, common: dict[str, Any]
 ) -> Pool:
-    if not isinstance(sentinels, (tuple, list)) or not all(map(_is_address, sentinels)):
-        raise ImproperlyConfigured("sentinels is a list of (host, port).")
+    if (
+        not isinstance(sentinels, (tuple, list))
+        or not sentinels
+        or not all(map(_is_address, sentinels))
+    ):
+        raise ImproperlyConfigured("sentinels is a list of (host, port), one at least.")
     addresses = [(each[0], int(each[1])) for each in sentinels]
+    for host, port in addresses:
+        _checked(dict(common, host=host, port=port))
     if {"host", "port", "path"} & set(common):
         raise _refusal("host", "Sentinel tells where the primary is: leave out host, port and path")
     of_primary = _checked(common).options
     of_sentinel = {name: common[name] for name in TIMEOUTS}
-    of_sentinel.update(sentinel_kwargs or {})
+    of_sentinel.update(_options("sentinel_kwargs", sentinel_kwargs))
     of_sentinel = _checked(of_sentinel).options
     for options in (of_primary, of_sentinel):
         del options["host"], options["port"]

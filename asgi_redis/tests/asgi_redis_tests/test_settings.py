@@ -137,6 +137,9 @@ class RefusedTests(unittest.TestCase):
             ("timeout=5", "socket_timeout"),
             ("retry_on_timeout=yes", "retry_on_timeout"),
             ("socket_timeout=0", "socket_timeout"),
+            ("socket_timeout=nan", "socket_timeout"),
+            ("socket_connect_timeout=inf", "socket_connect_timeout"),
+            ("socket_timeout=1e300", "socket_timeout"),
             ("socket_timeout=soon", "cannot be read"),
             ("ssl_cert_reqs=none", "rediss"),
             ("unknown=1", "unknown"),
@@ -156,11 +159,18 @@ class RefusedTests(unittest.TestCase):
             ({"ssl_ca_certs": "x.pem"}, "rediss"),
             ({"ssl": "yes"}, "ssl"),
             ({"unknown": SECRET}, "unknown"),
+            ({"health_check_interval": float("nan")}, "health_check_interval"),
+            ({"ssl": True, "ssl_cert_reqs": "wrong"}, "ssl_cert_reqs"),
         ):
             with self.subTest(options=options):
                 self.assertRefused(pattern, [dict(options, address=url)])
                 self.assertRefused(pattern, [url], connection_kwargs=options)
         self.assertRefused("socket_timeout", [url], socket_timeout=None)
+        for hosts in ([url], [("h", 1)], None):
+            for options in ({"host": "other"}, {"port": 2}, {"path": "/x.sock"}):
+                self.assertRefused("there", hosts, connection_kwargs=options)
+        for kwargs in ("x", [], 5, [("db", 1)]):
+            self.assertRefused("connection_kwargs", [url], connection_kwargs=kwargs)
 
     def test_what_is_said_twice_or_has_no_meaning_is_refused_and_not_dropped(self):
         for hosts in (
@@ -174,6 +184,7 @@ class RefusedTests(unittest.TestCase):
             ["redis://h?credential_provider=x"],
             ["redis://h?socket_type=1"],
             ["redis://h1,h2"],
+            ["redis://\x00h"],
             [{"address": "redis://h:1/2", "db": 3}],
             [{"address": ("h", 1), "host": "other"}],
             [("h", 0)],
@@ -219,6 +230,9 @@ class RefusedTests(unittest.TestCase):
         self.assertRefused("service", sentinels=[("localhost", 1)])
         self.assertRefused("sentinels", service="mymaster")
         self.assertRefused("list of", sentinels=["localhost:1"], service="mymaster")
+        self.assertRefused("list of", sentinels=[], service="mymaster")
+        self.assertRefused("port", sentinels=[("localhost", 0)], service="mymaster")
+        self.assertRefused("kwargs", sentinels=[("a", 1)], service="m", sentinel_kwargs="x")
         self.assertRefused("not both", ["redis://localhost"], sentinels=[("a", 1)], service="m")
         for name in ("connection_kwargs", "sentinel_kwargs"):
             config = {name: {"decode_responses": True}}
@@ -226,6 +240,8 @@ class RefusedTests(unittest.TestCase):
             config = {name: {"unknown": 1}}
             self.assertRefused("unknown", sentinels=[("a", 1)], service="m", **config)
         # As channels_redis writes it.
+        host = {"sentinels": [("a", 1)], "master_name": "m", "sentinel_kwargs": "x"}
+        self.assertRefused("sentinel_kwargs", [host])
         host = {"sentinels": [("localhost", 1)], "master_name": "mymaster", "password": SECRET}
         self.assertIn("Sentinel", make([host]).store.servers.where)
 
