@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import TYPE_CHECKING, Any, Callable, ClassVar
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, Iterable
 
 from django.db import connection
 
@@ -193,6 +193,13 @@ def report_failed_send(target: _Target, error: Exception, number: int = 1) -> No
         type(error).__name__,
         shown(error),
     )
+
+
+def group_names_of(names: Iterable[str], source: str) -> Iterable[str]:
+    """Return `names`. Raises TypeError for text, because its letters would be taken for names."""
+    if isinstance(names, (str, bytes)):
+        raise TypeError("%s must be a list of names, not text: write [%r]." % (source, names))
+    return names
 
 
 class Channel(_Target):

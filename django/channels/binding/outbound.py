@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Iterable, Iterator, cast
 from django.core.signals import request_finished
 from django.db import connections
 
-from ..channel import Group, report_failed_send
+from ..channel import Group, group_names_of, report_failed_send
 from ..compat import on_commit
 from ..exceptions import InvalidChannelName, InvalidMessage, LayerUnavailable, MessageTooLarge
 from ..log import RateLimit
@@ -249,7 +249,7 @@ def _check_in_advance(binding: type[Binding], instance: Any) -> None:
         content = binding.content(instance, UPDATE) if large else None
     except Exception:  # the instance isn't complete before it is saved
         return
-    for name in _checked(binding, names):
+    for name in group_names_of(names, binding.__name__ + ".group_names()"):
         group = Group(name)
         if content is not None:
             group.channel_layer.check_message(content)
@@ -301,17 +301,7 @@ def _tell_saved(
 
 def groups_of(binding: type[Binding], row: Any) -> set[str]:
     """Return the names of the groups that see `row`. Raises TypeError if the binding returns text."""
-    return set(_checked(binding, binding.group_names(row)))
-
-
-def _checked(binding: type[Binding], names: Any) -> Iterable[str]:
-    """Return `names`. Text would be taken for the names of its letters."""
-    if isinstance(names, (str, bytes)):
-        raise TypeError(
-            "%s.group_names must return a list of names, not text: write [%r]."
-            % (binding.__name__, names)
-        )
-    return cast("Iterable[str]", names)
+    return set(group_names_of(binding.group_names(row), binding.__name__ + ".group_names()"))
 
 
 def send_changes(

@@ -11,7 +11,7 @@ import functools
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, cast
 
 from ..auth import channel_session_user, channel_session_user_from_http, login_required
-from ..channel import Group
+from ..channel import Group, group_names_of
 from ..coroutines import in_thread, unfinished
 from ..exceptions import BadFrame, DenyConnection, SendNotAvailableOnDemultiplexer
 from ..runnable import Call, is_own
@@ -88,7 +88,8 @@ class WebsocketConsumer(BaseConsumer):
 
     def raw_connect(self, message: Message, **kwargs: Any) -> Any:
         """Join the groups, then call `connect`."""
-        for name in self.connection_groups(**kwargs):
+        groups = self.connection_groups(**kwargs)
+        for name in group_names_of(groups, "connection_groups() of %s" % type(self).__name__):
             Group(name, channel_layer=message.channel_layer).add(message.reply_channel)
         return self.connect(message, **kwargs)
 
@@ -102,7 +103,8 @@ class WebsocketConsumer(BaseConsumer):
 
     def raw_disconnect(self, message: Message, **kwargs: Any) -> Any:
         """Leave the groups, then call `disconnect`."""
-        for name in self.connection_groups(**kwargs):
+        groups = self.connection_groups(**kwargs)
+        for name in group_names_of(groups, "connection_groups() of %s" % type(self).__name__):
             Group(name, channel_layer=message.channel_layer).discard(message.reply_channel)
         return self.disconnect(message, **kwargs)
 
