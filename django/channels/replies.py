@@ -19,7 +19,15 @@ from .consume import FAILED, LATER, WAITS, Result, log_failure
 from .exceptions import ChannelFull, LayerUnavailable
 from .log import RateLimit, shown
 from .outbox import TO_CHANNEL, PendingSend
-from .protocol import EVENT_CHANNELS, EVENT_ID, FRAMES, REPLY_CHANNEL, RETRIES, SESSION
+from .protocol import (
+    EVENT_CHANNELS,
+    EVENT_ID,
+    FRAMES,
+    REDELIVERED,
+    REPLY_CHANNEL,
+    RETRIES,
+    SESSION,
+)
 
 if TYPE_CHECKING:
     from .layers.base import BaseChannelLayer
@@ -77,6 +85,8 @@ class Replies:
         #: The data of the connection's session, as the next consumer is to see it.
         self.session = content.pop(SESSION, None)
         self.reply_channel: Any = content.get(REPLY_CHANNEL)  # text, in what gateways send
+        self._retries: int = content.get(RETRIES, 0)
+        self._redelivered = content.get(REDELIVERED)
         self._begun = 0  # frames whose consumer has begun
         #: Whether the frames after this one are not to be handled, or not now.
         self.ends_batch = False
@@ -121,8 +131,13 @@ class Replies:
 
     def _consume_later(self, message: Message) -> None:
         """Requeue the message. Its event stays in flight, so that no later one overtakes it."""
-        content = dict(message.content)
-        retries = content.pop(RETRIES, 0) + 1
+        content, retries = dict(message.content), self._retries + 1
+        if self.frames is not None:
+            retries = self.frames[self._begun - 1].get(RETRIES, 0) + 1
+        # The consumer may have put what a client sent into its message.
+        protocol.drop_control_keys(content, self.channel)
+        if self._redelivered is not None:
+            content[REDELIVERED] = self._redelivered
         if retries > self.message_retries:
             logger.error(
                 "ConsumeLater was raised %d times on %s: the message is given up.",

@@ -541,6 +541,29 @@ class SturdinessTests(WorkerTestCase):
         self.assertEqual(self.seen, [1, 2, 3])
         self.assertEqual(self.received(REPLY), [{"ack": 1}])
 
+    def test_control_keys_that_a_consumer_takes_from_a_client_are_not_requeued(self):
+        forged = {
+            protocol.SESSION: {"admin": True},
+            protocol.RETRIES: "many",
+            protocol.REDELIVERED: True,
+            protocol.EVENT_ID: 9,
+            protocol.FRAMES: [{"text": "forged"}],
+        }
+
+        def consumer(message):
+            self.seen.append((message["text"], message.channel_session.get("admin")))
+            if len(self.seen) == 1:
+                message.content.update(forged)
+                raise ConsumeLater()
+
+        for content in ({"text": "x"}, {protocol.FRAMES: [{"text": "x", "order": 1}]}):
+            with self.subTest(content=content):
+                del self.seen[:]
+                self.assertEqual(self.work(consumer, "websocket.receive", **content), [])
+                self.assertTrue(Worker(self.layer).run_once())
+                self.assertEqual(self.received(REPLY), [{"ack": 1}])
+                self.assertEqual(self.seen, [("x", None)] * 2)
+
     def test_what_the_batch_changed_in_the_session_before_consume_later_is_kept(self):
         def consumer(message):
             if message["order"] == 2:
