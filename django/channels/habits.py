@@ -125,6 +125,9 @@ _TARGET_ATTRIBUTES = {
     "group_send": "Group(name).send({…})",
 }
 
+#: Keys of events, which newcomers look for as attributes.
+_MESSAGE_KEYS = ("text", "bytes", "path", "headers", "query_string", "method", "code", "body")
+
 #: Attributes that decorators set on a message.
 _MESSAGE_ATTRIBUTES = {
     "user": _USER,
@@ -186,6 +189,10 @@ def missing_attribute(owner: object, name: str) -> AttributeError:
     if name in _ATTRIBUTES:
         return AttributeError(instead("%s.%s" % (kind, name), _ATTRIBUTES[name]))
     text = "%r object has no attribute %r" % (kind, name)
+    if kind == "Message" and name in _MESSAGE_KEYS:
+        text += ". Write message[%r]. %s" % (name, see("ref/channels/messages"))
+    if kind == "Message" and name in ("send", "reply", "close", "accept"):
+        text += ". Write message.reply_channel.send({…}). " + see("ref/channels/messages")
     if kind != "Message" and not name.startswith("__"):
         text += (
             ". Each message gets an instance of its own, which handles it inside BaseConsumer.__init__: what "

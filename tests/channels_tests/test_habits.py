@@ -342,6 +342,22 @@ class ClassTests(SimpleTestCase):
             message.http_session  # noqa: B018
         self.assertFalse(hasattr(message, "scope"))
 
+    def test_what_a_message_has_elsewhere(self):
+        message = Message({"text": "x"}, "websocket.receive", MemoryChannelLayer())
+        for name, word in [
+            ("text", "message['text']"),
+            ("path", "message['path']"),
+            ("send", "message.reply_channel.send({…})"),
+            ("close", "message.reply_channel.send({…})"),
+        ]:
+            self.assertFalse(hasattr(message, name))
+            with self.assertRaises(AttributeError) as raised:
+                getattr(message, name)
+            self.assertIn(word, str(raised.exception))
+            self.assertIn("messages.txt", str(raised.exception))
+        with self.assertRaisesRegex(AttributeError, "has no attribute 'nothing'$"):
+            message.nothing  # noqa: B018
+
 
 def handled(consumer, channel, **content):
     """Have `consumer` handle a message, as a worker does. Raises what it raises."""
