@@ -224,8 +224,7 @@ class ConsumerLoop:
 
     def start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Start a task of the loop, in a copy of this context."""
-        task: asyncio.Task[Any] = self._loop.create_task(coroutine)
-        return task
+        return _make_task(self._loop, coroutine)  # site code may have set another task factory
 
     async def _run(self, event: Continued, rest: Rest) -> None:
         """Run one rest of an event, send what it leaves, and go on with the next one, or acknowledge."""

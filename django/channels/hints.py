@@ -127,9 +127,12 @@ def _refuse_async_to_sync(function: Callable[..., Any], caller: Any) -> None:
 
 
 def add_hint(error: BaseException, hint_of: Callable[[Any], str] = hint_for) -> None:
-    """Add the hint for `error` to its text, once."""
-    args: Any = error.args
-    if len(args) == 1 and isinstance(args[0], str) and PAGE not in args[0]:
-        hint = hint_of(error)
-        if hint and hint not in args[0]:
-            error.args = ("%s. %s" % (args[0].rstrip("."), hint),)
+    """Add the hint for `error` to its text, once. Raises nothing."""
+    try:
+        args: Any = error.args
+        if len(args) == 1 and isinstance(args[0], str) and PAGE not in args[0]:
+            hint = hint_of(error)
+            if hint and hint not in args[0]:
+                error.args = ("%s. %s" % (args[0].rstrip("."), hint),)
+    except BaseException:
+        pass  # from a class of the site, for example from its __str__: it stays as it is

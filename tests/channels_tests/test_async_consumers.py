@@ -166,6 +166,28 @@ class FunctionTests(AsyncCase):
             self.assertIn("Error processing message with consumer", logs.output[0])
             self.assertIn("fails", logs.output[0])
 
+    def test_an_exception_whose_text_raises_is_answered(self):
+        class Unprintable(TypeError):
+            def __str__(self):
+                raise Unprintable("again")
+
+        async def consumer(message):
+            raise Unprintable("x")
+
+        self.start(route("websocket.receive", consumer))
+        with self.assertLogs("django.channels.worker", "ERROR"):
+            self.assertEqual(self.next(self.send(text="x")), {"ack": 7, "error": True})
+
+    def test_a_task_factory_of_the_site_harms_no_other_consumer(self):
+        async def consumer(message):
+            asyncio.get_event_loop().set_task_factory(None)
+            if message["text"] == "fail":
+                asyncio.get_event_loop().set_task_factory(lambda *args, **kwargs: 1 / 0)
+
+        self.start(route("websocket.receive", consumer))
+        for text in ("fail", "next"):
+            self.assertEqual(self.next(self.send(text=text)), {"ack": 7})
+
     def test_no_call_of_site_code_ends_the_loop(self):
         def leave():
             raise SystemExit("a callback")

@@ -251,6 +251,21 @@ class ExceptionTests(WorkerTestCase):
             answers = self.work(self.raising(SystemExit(3)), "websocket.receive")
         self.assertTrue(answers[0]["error"])
 
+    def test_an_exception_whose_text_raises_ends_its_event_as_any_other(self):
+        for base in (Exception, TypeError):
+
+            class Unprintable(base):
+                def __str__(self):
+                    raise Unprintable("again")
+
+            consumer = self.raising(Unprintable("x"))
+            with self.assertLogs("django.channels.worker", "ERROR") as logs:
+                answers = self.work(consumer, "websocket.receive")
+            self.assertIn("Error processing message with consumer", logs.output[0])
+            self.assertEqual(answers, [{"ack": 1, "replies": [{"text": "before"}], "error": True}])
+            # Otherwise, what this thread sends between two consumers would never leave.
+            self.assertIsNone(outbox.pending)
+
     def test_a_request_whose_consumer_raises_gets_djangos_500(self):
         def consumer(message):
             raise RuntimeError("secret detail")
