@@ -248,8 +248,10 @@ class ConsumerLoop:
                 if self._settles_at_once(event, result):
                     following = self._settle(event, rest, result)
                 else:
-                    # The consumers of the next frames may block, and the threads for calls must not.
-                    call = self.call_site if event.replies.has_more_frames else self.call
+                    # The consumers of the next frames may block, and so may what closes a response.
+                    # The threads for calls must not.
+                    is_site_code = event.replies.has_more_frames or result.afterwards
+                    call = self.call_site if is_site_code else self.call
                     following = await call(self._settle, event, rest, result)
                 is_handled = following is None
         except BaseException:

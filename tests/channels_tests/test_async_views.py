@@ -6,10 +6,13 @@ from unittest import skipIf
 
 import django
 from django import http
+from django.channels.eventloop import CALL_THREADS
 from django.channels.handler import ViewConsumer
 from django.channels.routing import route
+from django.core.signals import request_finished
 from django.test import override_settings
 
+from .support.waiting import TIMEOUT, wait_until
 from .test_async_consumers import AsyncCase
 
 try:
@@ -115,6 +118,26 @@ class AsyncViewTests(AsyncCase):
         self.assertEqual(self.ask("/other/"), "synchronous in a thread")
         self.assertIn("synchronous", self.ask("/view/"))
         self.assertEqual(self.ask("/sync/", x_site="other"), "synchronous in a thread")
+
+    def test_responses_that_close_slowly_keep_no_awaited_send_waiting(self):
+        gate = threading.Event()
+
+        def receiver(**kwargs):
+            self.seen.append(threading.current_thread().name)
+            gate.wait(10 * TIMEOUT)
+
+        async def consumer(message):
+            await message.reply_channel.asend({"text": "now"})
+
+        request_finished.connect(receiver)
+        self.addCleanup(request_finished.disconnect, receiver)
+        self.start(route("http.request", ViewConsumer()), route("websocket.receive", consumer))
+        self.addCleanup(gate.set)
+        self.serve(ASYNC_SITE)
+        for number in range(1, 3 * CALL_THREADS):
+            self.assertEqual(self.ask("/view/"), "asynchronous on the loop")
+            wait_until(lambda number=number: len(self.seen) == number, "the response to be closed")
+        self.assertEqual(self.next(self.send(text="x"))["replies"], [{"text": "now"}])
 
     def test_a_path_that_middleware_rewrites_counts_after_the_first_requests(self):
         self.serve(ASYNC_SITE, "RewritePath")
