@@ -1,6 +1,7 @@
 """Attacks on the head and the framing of requests, on real servers. See SECURITY.md."""
 
 import http.client
+import importlib
 import io
 import json
 import os
@@ -11,7 +12,7 @@ import unittest
 
 from .support.ports import free_port
 from .support.requirements import require
-from .support.sites import SiteBehindServer
+from .support.sites import SiteBehindServer, serve
 from .support.waiting import TIMEOUT
 
 SETTINGS = """
@@ -283,29 +284,47 @@ class ServerAttacks(SiteBehindServer):
             self.assertNotIn(b"\r\nlocation:", answer.lower())
 
 
-class PingTests:
-    """A part of the tests of the servers that answer pings without waiting for the client."""
+#: Frames that are no message, as a client sends them again and again after the first one.
+FLOODS = {
+    "fragments of a byte": (b"\x01\x81\0\0\0\0x", b"\x00\x81\0\0\0\0x"),
+    "empty fragments": (b"\x02\x80\0\0\0\0", b"\x00\x80\0\0\0\0"),
+    "messages of few fragments": (b"", b"\x01\x81\0\0\0\0x" + b"\x80\x81\0\0\0\0x"),
+    "pings": (b"", b"\x89\xfd" + b"\0" * 4 + b"x" * 125),
+    "empty pings": (b"", b"\x89\x80\0\0\0\0"),
+    "pongs": (b"", b"\x8a\x80\0\0\0\0"),
+}
 
-    def test_pings_of_a_client_that_reads_nothing_end_its_socket(self):
+
+class FloodTests:
+    """A part of the tests of the servers whose frames the gateway can count: fragments.py."""
+
+    def flood(self, port, first, more):
+        """Open a socket that reads nothing, and return how many bytes it can send, at most 100 MB."""
         import websocket
 
         client = websocket.create_connection(
-            self.server.websocket_url("/"),
-            timeout=TIMEOUT,
-            host="example.com",
-            suppress_origin=True,
+            "ws://127.0.0.1:%d/" % port, timeout=TIMEOUT, host="example.com", suppress_origin=True
         )
         self.addCleanup(client.shutdown)
-        sent, pings = 0, (b"\x89\xfd" + b"\0" * 4 + b"x" * 125) * 100
+        self.assertEqual(client.recv(), "ws")
+        sent, more = 0, more * (65536 // len(more))
         try:
+            client.sock.sendall(first)
             while sent < 100 * 1024 * 1024:
-                sent += client.sock.send(pings)
+                sent += client.sock.send(more)
         except (BrokenPipeError, ConnectionResetError):
             pass
-        self.assertLess(sent, 60 * 1024 * 1024)
+        return sent
+
+    def test_a_flood_of_frames_that_are_no_message_ends_its_socket(self):
+        for name, parts in FLOODS.items():
+            with self.subTest(name):
+                # Besides what the server takes, the buffers of the system have room for some.
+                self.assertLess(self.flood(self.server.port, *parts), 20 * 1024 * 1024)
+        self.assertEqual(self.talk(self.get(b"/meta/")).split(b" ")[1], b"200")
 
 
-class DaphneTests(PingTests, ServerAttacks, unittest.TestCase):
+class DaphneTests(FloodTests, ServerAttacks, unittest.TestCase):
     program = "daphne"
 
     def test_the_size_of_a_frame_is_limited(self):
@@ -358,8 +377,19 @@ class DaphneTests(PingTests, ServerAttacks, unittest.TestCase):
             open_socket(site.replace("https:", "http:"))
 
 
-class UvicornTests(PingTests, ServerAttacks, unittest.TestCase):
+class UvicornTests(FloodTests, ServerAttacks, unittest.TestCase):
     program = "uvicorn"
+
+    def test_a_flood_ends_its_socket_with_each_library_for_websockets(self):
+        for name, package in (("websockets", "websockets"), ("wsproto", "wsproto")):
+            try:
+                importlib.import_module(package)
+            except ImportError:
+                continue
+            with serve(self.project, "uvicorn", args=("--ws", name)) as server:
+                for kind, parts in FLOODS.items():
+                    with self.subTest(kind, library=name):
+                        self.assertLess(self.flood(server.port, *parts), 20 * 1024 * 1024)
 
     def test_a_connection_with_many_waiting_requests_is_closed(self):
         try:

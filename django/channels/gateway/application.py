@@ -28,7 +28,8 @@ from .advice import Advice
 from .backlog import ResponseStore
 from .buffers import WriteBuffers
 from .connection import Connection, ServerSend
-from .daphne import correct_scope, response_lock, with_flow_control
+from .daphne import bound_frames, correct_scope, response_lock, with_flow_control
+from .fragments import bound_uvicorn
 from .frames import FrameRoom, SharedRoom
 from .handshake import ACCEPT_TIMEOUT
 from .heads import Heads, bound_heads
@@ -80,6 +81,7 @@ class Gateway:
         self.room = SpoolRoom(self.limits)
         self.refusals = Refusals(layer)
         bound_heads(Heads.of(self.limits, self.refusals.note_head))
+        bound_uvicorn(self.refusals.note_frames)
         #: The lines that connections log: each kind once a second.
         self.lines = RateLimitByKey(1.0)
         self.loop = asyncio.get_event_loop()
@@ -241,6 +243,7 @@ class Gateway:
             await self.refusals.refuse(scope, send, status)
             return
         self._advice.check(receive)
+        bound_frames(scope, send, self.refusals.note_frames)
         connection = self._open_websocket(scope, send)
         try:
             await connection.serve(receive)

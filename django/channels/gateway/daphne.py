@@ -18,12 +18,13 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import contextmanager
-from typing import Any, Awaitable, Callable, Dict, Iterator, MutableMapping
+from typing import Any, Awaitable, Callable, Dict, Iterator, Mapping, MutableMapping
 from weakref import WeakKeyDictionary
 
 from django.conf import settings
 
 from ..layers.messages import MAX_WEIGHT
+from .fragments import Note, bound_twisted
 from .handshake import ACCEPT_TIMEOUT
 from .transport import PausedTransport
 
@@ -81,6 +82,12 @@ def _limit_frames(protocol: Any) -> None:
     for name in ("maxFramePayloadSize", "maxMessagePayloadSize"):
         if getattr(protocol, name, None) == 0:  # autobahn: no limit
             setattr(protocol, name, MAX_WEIGHT)
+
+
+def bound_frames(scope: Mapping[str, Any], send: Any, note: Note) -> None:
+    """Bound the frames of a WebSocket behind Daphne that are no message: see fragments.py."""
+    if _server_of(send) is not None:
+        bound_twisted(send.args[0], (scope.get("client") or ("unknown client",))[0], note)
 
 
 def _may_choose_root_path(path: str) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Mapping
 
 from ..log import RateLimit, shown
 from .daphne import close_after_response
+from .fragments import FRAMES_PER_SECOND, MAX_FRAGMENTS
 from .pipelines import MAX_PIPELINED
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Refusals:
     def __init__(self, layer: BaseChannelLayer) -> None:
         self._layer = layer
         self._rates = {status: RateLimit() for status in REASONS}
-        self._heads = RateLimit()
+        self._heads, self._frames = RateLimit(), RateLimit()
 
     async def refuse(self, scope: Mapping[str, Any], send: ServerSend, status: int) -> None:
         """Answer the client of `scope` with `status`. A server without DENIAL_RESPONSE sends a 403."""
@@ -99,4 +100,17 @@ class Refusals:
             "Closed a connection of %s: the head of its request, or what follows its body, is larger than "
             "the options headers_size and target_size allow.",
             shown(address),
+        )
+
+    def note_frames(self, address: str) -> None:
+        """Count and log a client whose connection has ended because of its fragments: see fragments.py."""
+        self._layer.count("frames_too_many")
+        self._frames.log(
+            logger.warning,
+            "Ended a WebSocket of %s: it sent too many fragments or control frames (or, behind Daphne, "
+            "frames before the handshake was answered). A message may have %d fragments, and a client may "
+            "send %d such frames a second.",
+            shown(address),
+            MAX_FRAGMENTS,
+            FRAMES_PER_SECOND,
         )

@@ -1,0 +1,140 @@
+"""
+Bound the frames of a WebSocket that are no message: fragments of one, and control frames such as pings.
+
+A server handles each of them before the gateway hears of anything, and so reads on. A fragment takes 6 bytes,
+and some microseconds of the process, behind Daphne more if many come at once: four clients that sent nothing
+else stopped a site. Here the frames are counted before the server parses them. No module of a server is
+imported.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from typing import Any, Callable
+
+#: Fragments of one message. The library websockets allows as many.
+MAX_FRAGMENTS = 4096
+
+#: Fragments and control frames that one client may send at once, and then each second.
+MAX_BURST, FRAMES_PER_SECOND = 4096, 256
+
+#: The first bytes of frames that are a whole message: text and binary, also compressed.
+MESSAGES = (0x81, 0x82, 0xC1, 0xC2)
+
+#: The protocols of uvicorn, by their modules.
+UVICORN = {
+    "uvicorn.protocols.websockets.websockets_impl": "WebSocketProtocol",
+    "uvicorn.protocols.websockets.websockets_sansio_impl": "WebSocketsSansIOProtocol",
+    "uvicorn.protocols.websockets.wsproto_impl": "WSProtocol",
+}
+
+#: Called with the address of a client whose connection ends.
+Note = Callable[[str], None]
+
+
+class FrameCounter:
+    """Counts the frames of one client that are no message (RFC 6455, section 5.2). Pure: no I/O, no clock."""
+
+    __slots__ = ("_fragments", "_head", "_level", "_skip", "_time")
+
+    def __init__(self) -> None:
+        self._head = b""  # the beginning of a frame's head
+        self._skip = 0  # bytes that remain of a frame's payload
+        self._fragments = 0  # of the message that has not ended
+        self._level = self._time = 0.0
+
+    def allows(self, data: bytes, now: float) -> bool:
+        """Return whether the server may have `data`, the next bytes from the client. `now` is in seconds."""
+        if self._head:
+            data, self._head = self._head + data, b""
+        position, size, extra = self._skip, len(data), 0
+        while position < size:
+            length = data[position + 1] if position + 1 < size else 0
+            is_masked, length = length & 128, length & 127
+            end = position + (2 if length < 126 else 4 if length == 126 else 10)  # of the length
+            start = end + (4 if is_masked else 0)
+            if start > size:
+                self._head, position = data[position:], size
+                break
+            if length > 125:
+                length = int.from_bytes(data[position + 2 : end], "big")
+            if data[position] not in MESSAGES:
+                extra += 1
+                if not data[position] & 0x08:  # no control frame, which may come between fragments
+                    self._fragments = 0 if data[position] & 0x80 else self._fragments + 1
+                if extra > MAX_BURST or self._fragments > MAX_FRAGMENTS:
+                    return False
+            position = start + length
+        self._skip = position - size
+        if not extra:
+            return True
+        elapsed, self._time = now - self._time, now
+        self._level = max(0.0, self._level - elapsed * FRAMES_PER_SECOND) + extra
+        return self._level <= MAX_BURST
+
+
+def bound_uvicorn(note: Note) -> None:
+    """Bound the frames on the connections that uvicorn accepts from now on. Do nothing without uvicorn."""
+    for module, name in UVICORN.items():
+        protocol: Any = getattr(sys.modules.get(module), name, None)
+        if protocol is None:
+            continue
+        if getattr(protocol, "channels_note_frames", None) is None:
+            protocol.connection_made = _beginning(protocol.connection_made)
+            protocol.data_received = _counting(protocol.data_received)
+        protocol.channels_note_frames = staticmethod(note)
+
+
+def _beginning(original: Any) -> Any:
+    @functools.wraps(original)
+    def connection_made(self: Any, transport: Any) -> None:
+        self.channels_frames = None
+        original(self, transport)
+
+    return connection_made
+
+
+def _counting(original: Any) -> Any:
+    @functools.wraps(original)
+    def data_received(self: Any, data: bytes) -> None:
+        # Without the attribute, the connection is older than the gateway, and what came is not known.
+        counter = getattr(self, "channels_frames", self)
+        if counter is None:
+            self.channels_frames = FrameCounter()  # uvicorn passes on the head of the handshake
+        elif counter is not self and not counter.allows(data, time.monotonic()):
+            if not self.transport.is_closing():
+                self.channels_note_frames((self.client or ("unknown client",))[0])
+                self.transport.abort()
+            return
+        original(self, data)
+
+    return data_received
+
+
+def bound_twisted(protocol: Any, address: str, note: Note) -> None:
+    """
+    Bound the frames that come to `protocol`, a WebSocket of Daphne whose handshake is not answered.
+
+    A client must wait for that answer (RFC 6455, section 4.1). What comes earlier ends the connection,
+    because autobahn could take it for another handshake, so that it would not be clear where a frame begins.
+    """
+    counter, original = FrameCounter(), protocol.dataReceived
+
+    def dataReceived(data: bytes) -> None:
+        is_early = protocol.state == protocol.STATE_CONNECTING
+        if not is_early and counter.allows(data, time.monotonic()):
+            original(data)
+            return
+        protocol.dataReceived = _ignore
+        note(address)
+        protocol.transport.abortConnection()
+
+    protocol.dataReceived = dataReceived
+    if protocol.data:
+        dataReceived(b"")
+
+
+def _ignore(data: bytes) -> None:
+    """Take what comes before the connection has ended."""

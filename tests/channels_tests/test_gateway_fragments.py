@@ -1,0 +1,243 @@
+"""Frames of a WebSocket that are no message: they are counted before the server parses them."""
+
+import functools
+import random
+import unittest
+from unittest import mock
+
+from django.channels.gateway import fragments
+from django.channels.gateway.buffers import MAX_WRITE_BUFFER, WriteBuffers
+from django.channels.gateway.daphne import bound_frames
+from django.channels.gateway.fragments import (
+    FRAMES_PER_SECOND,
+    MAX_BURST,
+    MAX_FRAGMENTS,
+    FrameCounter,
+    bound_uvicorn,
+)
+
+from .test_gateway_daphne import Server
+
+TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+
+
+def frame(opcode, length=0, fin=True, masked=True, compressed=False):
+    """A frame as a client sends it."""
+    first = opcode | (0x80 if fin else 0) | (0x40 if compressed else 0)
+    mask = 0x80 if masked else 0
+    if length < 126:
+        head = bytes([first, mask | length])
+    elif length < 65536:
+        head = bytes([first, mask | 126]) + length.to_bytes(2, "big")
+    else:
+        head = bytes([first, mask | 127]) + length.to_bytes(8, "big")
+    return head + (b"\xff" * 4 if masked else b"") + b"\x01" * length
+
+
+def message(fragments, length=1):
+    """A message of so many fragments."""
+    middle = frame(0, length, fin=False) * (fragments - 2)
+    return frame(TEXT, length, fin=False) + middle + frame(0, length)
+
+
+class FrameCounterTests(unittest.TestCase):
+    def setUp(self):
+        self.counter = FrameCounter()
+
+    def allows(self, data, now=1000.0, size=None):
+        """Whether all of `data` is allowed, which comes in parts of `size`."""
+        size = size or len(data)
+        return all(
+            self.counter.allows(data[start : start + size], now)
+            for start in range(0, len(data), size)
+        )
+
+    def test_any_number_of_messages_is_allowed(self):
+        for length in (0, 1, 125, 126, 65535, 65536):
+            for opcode in (TEXT, BINARY):
+                for compressed in (False, True):
+                    data = frame(opcode, length, compressed=compressed)
+                    for _ in range(1 + 100000 // (length + 1)):
+                        self.assertTrue(self.allows(data))
+
+    def test_a_client_may_send_a_burst_of_pings_and_then_some_each_second(self):
+        for opcode in (PING, PONG, CLOSE):
+            self.counter, now = FrameCounter(), 1000.0
+            self.assertTrue(self.allows(frame(opcode, 5) * MAX_BURST, now))
+            for _ in range(20):
+                now += 1
+                self.assertTrue(self.allows(frame(opcode, 5) * FRAMES_PER_SECOND, now))
+            self.assertFalse(self.allows(frame(opcode), now))
+
+    def test_a_message_may_have_so_many_fragments(self):
+        now = 1000.0
+        for _ in range(5):
+            self.assertTrue(self.allows(message(MAX_FRAGMENTS), now))
+            now += MAX_BURST / FRAMES_PER_SECOND
+        self.assertFalse(self.allows(message(MAX_FRAGMENTS + 2), now))
+
+    def test_fragments_of_one_message_are_bounded_however_slowly_they_come(self):
+        now = 1000.0
+        for opcode in (TEXT,) + (0,) * (MAX_FRAGMENTS - 1):
+            now += 1
+            self.assertTrue(self.allows(frame(opcode, fin=False), now))
+            self.assertTrue(self.allows(frame(PING), now))
+        self.assertFalse(self.allows(frame(0, fin=False), now))
+
+    def test_fragments_of_many_messages_are_bounded(self):
+        self.assertTrue(self.allows(message(16) * (MAX_BURST // 16)))
+        self.assertFalse(self.allows(message(2)))
+
+    def test_frames_are_found_however_the_bytes_are_divided(self):
+        lengths = (0, 1, 125, 126, 127, 128, 65535, 65536, 70000)
+        generator = random.Random(1)
+        for _ in range(40):
+            self.counter, extra, data = FrameCounter(), 0, b""
+            for _ in range(20):
+                opcode = generator.choice((TEXT, BINARY, PING, PONG))
+                length = generator.choice(lengths) if opcode < CLOSE else generator.randrange(126)
+                data += frame(opcode, length, masked=generator.random() < 0.9)
+                extra += opcode >= CLOSE
+            size = generator.choice((1, 2, 3, 7, 100, 4096, len(data)))
+            self.assertTrue(self.allows(data, size=size if len(data) < 10**5 else 1000 + size))
+            self.assertTrue(self.allows(frame(PING) * (MAX_BURST - extra)))
+            self.assertFalse(self.allows(frame(PING)))
+
+    def test_the_announced_length_of_a_frame_hides_no_other(self):
+        self.assertTrue(self.allows(frame(TEXT, 1000)[:-1]))
+        self.assertTrue(self.allows(b"\x01" + frame(PING) * MAX_BURST))
+        self.assertFalse(self.allows(frame(PING)))
+
+
+class UvicornProtocol:
+    """uvicorn's protocol of a WebSocket. It also is its own transport."""
+
+    client = ("10.0.0.1", 1)
+    closing = False
+
+    def connection_made(self, transport):
+        self.transport, self.received = self, []
+
+    def data_received(self, data):
+        self.received.append(data)
+
+    def is_closing(self):
+        return self.closing
+
+    def abort(self):
+        self.closing = True
+
+
+class UvicornTests(unittest.TestCase):
+    def setUp(self):
+        class Protocol(UvicornProtocol):
+            pass
+
+        self.protocol, self.noted = Protocol, []
+        module = mock.Mock(spec=[], WSProtocol=Protocol)
+        name = "uvicorn.protocols.websockets.wsproto_impl"
+        patched = mock.patch.dict(fragments.sys.modules, {name: module})
+        patched.start()
+        self.addCleanup(patched.stop)
+
+    def connected(self):
+        connection = self.protocol()
+        connection.connection_made(None)
+        return connection
+
+    def test_a_flood_ends_its_connection_before_the_server_has_it(self):
+        bound_uvicorn(self.noted.append)
+        connection = self.connected()
+        head, flood = b"GET / HTTP/1.1\r\n\r\n", frame(PING) * (MAX_BURST + 1)
+        for data in (head, frame(TEXT, 5), flood, flood):
+            connection.data_received(data)
+        self.assertEqual(connection.received, [head, frame(TEXT, 5)])
+        self.assertTrue(connection.closing)
+        self.assertEqual(self.noted, ["10.0.0.1"])
+
+    def test_a_connection_older_than_the_gateway_is_left_alone(self):
+        connection = self.connected()
+        bound_uvicorn(self.noted.append)
+        flood = frame(PING) * (MAX_BURST + 1)
+        connection.data_received(flood)
+        self.assertEqual(connection.received, [flood])
+
+    def test_the_newest_gateway_is_told_once(self):
+        others = []
+        bound_uvicorn(others.append)
+        bound_uvicorn(self.noted.append)
+        connection = self.connected()
+        connection.data_received(b"head")
+        connection.data_received(frame(PING) * (MAX_BURST + 1))
+        self.assertEqual((others, self.noted), ([], ["10.0.0.1"]))
+
+
+class TwistedProtocol:
+    """Daphne's protocol of a WebSocket. It also is its own transport."""
+
+    STATE_CONNECTING, STATE_OPEN = 1, 3
+
+    def __init__(self, data=b""):
+        self.transport, self.received, self.aborted = self, [], 0
+        self.state, self.data = self.STATE_CONNECTING, data
+
+    def dataReceived(self, data):
+        self.received.append(data)
+
+    def abortConnection(self):
+        self.aborted += 1
+
+
+class DaphneTests(unittest.TestCase):
+    def bounded(self, protocol):
+        self.noted = []
+        send = functools.partial(Server().handle_reply, protocol)
+        bound_frames({"client": ["10.0.0.1", 1]}, send, self.noted.append)
+        return protocol
+
+    def test_a_flood_ends_its_connection_before_the_server_has_it(self):
+        protocol = self.bounded(TwistedProtocol())
+        protocol.state = protocol.STATE_OPEN
+        flood = frame(PING) * (MAX_BURST + 1)
+        for data in (frame(TEXT, 5), flood, flood):
+            protocol.dataReceived(data)
+        self.assertEqual(protocol.received, [frame(TEXT, 5)])
+        self.assertEqual((protocol.aborted, self.noted), (1, ["10.0.0.1"]))
+
+    def test_frames_before_the_answer_to_the_handshake_end_the_connection(self):
+        protocol = self.bounded(TwistedProtocol())
+        protocol.dataReceived(frame(TEXT, 5))
+        self.assertEqual((protocol.aborted, protocol.received), (1, []))
+        self.assertEqual(self.bounded(TwistedProtocol(b"early")).aborted, 1)
+
+    def test_another_server_is_left_alone(self):
+        async def send(event):
+            pass
+
+        bound_frames({}, send, None)
+
+
+class Transport:
+    def __init__(self, size):
+        self.size, self.aborted = size, False
+
+    def get_write_buffer_size(self):
+        return self.size
+
+    def abort(self):
+        self.aborted = True
+
+
+class WriteBufferTests(unittest.TestCase):
+    def test_a_socket_whose_transport_holds_too_much_is_ended(self):
+        few, many = Transport(MAX_WRITE_BUFFER), Transport(MAX_WRITE_BUFFER + 1)
+        gateway = mock.Mock()
+        gateway.connections = {
+            name: mock.Mock(transport=transport)
+            for name, transport in (("few", few), ("many", many))
+        }
+        for connection in gateway.connections.values():
+            connection.state.path = "/"
+        WriteBuffers(gateway).check()
+        self.assertEqual((few.aborted, many.aborted), (False, True))
+        gateway.layer.count.assert_called_once_with("slow_clients")
