@@ -52,26 +52,27 @@ class AsyncViews:
         self._handler_class = handler_class
         self._site = _Site(None)
 
-    def request_for(self, message: Message) -> Any:
+    def request_for(self, message: Message) -> tuple[Any, bool]:
         """
-        Return the HttpRequest of `message`, if its view seems to be asynchronous and its body is all in the
-        message. None otherwise.
+        Return the HttpRequest of `message`, and whether its view seems to be asynchronous and its body is all
+        in the message. The request is None if the guess needed none.
         """
-        if django.VERSION < (4, 2) or message.get(BODY_CHANNEL):
-            return None
+        request = None
+        if django.VERSION < (4, 2) or message.content.get(BODY_CHANNEL):
+            return None, False
         try:
             site = self._current_site()
             if not site.has_async_views:
-                return None
+                return None, False
             request = self._handler_class.request_class(message)
             view = _guess_view(site.resolver, request.path_info)
         except Exception:
             # Of the site's URLconf, or for a path that isn't text. In a thread, the handler answers it.
-            return None
+            return None, False
         if iscoroutinefunction(view) or view in site.misleading:
-            return request
+            return request, True
         message.guessed_view = view
-        return None
+        return request, False
 
     def learn(self, message: Message, view: Any) -> None:
         """Take note of the view that a request reached in a thread."""

@@ -123,7 +123,8 @@ class AsgiRequest(ASGIRequest):
     def __init__(self, message: Any, body: Any = None) -> None:
         if body is None and message.get(BODY_CHANNEL):
             body = read_body(message)
-        super().__init__(message, body)
+        # The dict itself, because each look into a Message costs a call.
+        super().__init__(getattr(message, "content", message), body)
         self.message = message
         self.reply_channel: Channel | None = getattr(message, "reply_channel", None)
 
@@ -183,11 +184,12 @@ class ViewConsumer:
         return handler
 
     def __call__(self, message: Message, **kwargs: Any) -> Any:
+        request = None
         if self._loop_of(message) is not None:
-            request = self._async_views.request_for(message)
-            if request is not None:
+            request, is_async = self._async_views.request_for(message)
+            if is_async:
                 return self._answer_on_loop(message, request)
-        self._answer(message, lambda: self.handler.respond(message))
+        self._answer(message, lambda: self.handler.respond(message, request=request))
         return None
 
     async def _answer_on_loop(self, message: Message, request: Any) -> None:

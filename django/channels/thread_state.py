@@ -61,22 +61,18 @@ class site_defaults:
             set_script_prefix(self._prefix)
 
     def __exit__(self, *exc_info: Any) -> None:
-        if self._before is None:
-            if _is_clean():
-                return
+        before = self._before
+        if before is not None:
+            apply_state(before)
+            _thread.clean = contextvars.copy_context() if before == _defaults() else None
+        elif not _is_clean():
             changed = contextvars.copy_context()
             # As after each request, which sets no more than these two.
             set_script_prefix("/")
             set_urlconf(None)
-            if _is_clean():
-                return
-            only_urls = _only_urls_changed(changed)
-        else:
-            only_urls = False
-        before, defaults = self._before or _defaults(), _defaults()
-        if not only_urls:
-            apply_state(before)
-        _thread.clean = contextvars.copy_context() if before == defaults else None
+            if not _only_urls_changed(changed):
+                apply_state(_defaults())
+            _thread.clean = contextvars.copy_context()
 
 
 def _is_clean() -> bool:

@@ -112,16 +112,20 @@ class ASGIHandler(BaseHandler):
             yield from self.encode_response(*answer)
 
     def respond(
-        self, message: Mapping[str, Any], body: Iterable[bytes] | None = None
+        self,
+        message: Mapping[str, Any],
+        body: Iterable[bytes] | None = None,
+        request: Any = None,
     ) -> tuple[Any, bool] | None:
         """
         Return the site's response and whether it answers a HEAD, or None if other code will answer. The
-        caller passes both to `encode_response`, which closes the response.
+        caller passes both to `encode_response`, which closes the response. `request` is the HttpRequest, if
+        the caller has made it already.
         """
-        request: Any
         response: Any
         try:
-            request = self.request_class(message, body)
+            if request is None:
+                request = self.request_class(message, body)
         except UnicodeError as error:
             # As under WSGI: the path isn't text, so middleware and views cannot run.
             logger.warning(
