@@ -115,8 +115,8 @@ fuzz: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
 test-big: $(VENV)/.installed-test
 	CHANNELS_TEST_BIG_BODIES=1024 CHANNELS_TEST_TIMEOUT_SCALE=10 $(BIN)/python tests/runtests_addon.py channels_tests.test_wsgi_servers
 
-# It makes a virtual environment for each contender, in .bench.
-bench: $(BIN)/python
+# It makes a virtual environment for each contender, in .bench. The tests' helpers start PostgreSQL.
+bench: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/suite.py $(if $(QUICK),--quick) $(if $(README),--readme) $(WORKLOADS)
 
 bench-gate: $(BIN)/python

@@ -416,6 +416,7 @@ def http(options):
     endings = (  # of an answer with a Content-Length, and of a chunked one
         b"\r\n\r\n" + body,
         b"\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body),
+        b"\r\n\r\n%X\r\n%s\r\n0\r\n\r\n" % (len(body), body),
     )
 
     def complete(connection, data):

@@ -554,11 +554,16 @@ def parse_arguments():
 
 
 def raise_open_files(number=OPEN_FILES):
-    """Allow more open files than many shells do at first, for a thousand sockets."""
+    """Allow more open files than many shells do, for many sockets. Root may exceed the hard limit."""
     try:
-        allow_open_files(number)
-    except ImportError:
-        pass
+        import resource
+    except ImportError:  # on Windows
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < number:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (number, number))
+    allow_open_files(number)
 
 
 def children_seconds():
