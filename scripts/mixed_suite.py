@@ -60,6 +60,7 @@ OUR_LABELS = [
     "test_generic",
     "test_habits",
     "test_log",
+    "test_mistakes",
     "test_old_names",
     "test_on_commit",
     "test_routing",

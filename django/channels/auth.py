@@ -142,6 +142,10 @@ def login_required(func: Any = None, code: int | None = None) -> Any:
     a browser sees. At a later event, when the user has logged out meanwhile, the socket is closed with
     `code`. Write `@login_required`, or `@login_required(code=4401)`.
     """
+    if func is not None and not callable(func):
+        raise TypeError("Give the close code by name: @login_required(code=%r)." % (func,))
+    if code is not None:
+        DenyConnection(code=code)  # raises ValueError for a code that can't be sent
     if func is None:
         return functools.partial(login_required, code=code)
 

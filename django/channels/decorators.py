@@ -29,7 +29,14 @@ def decorate(
     `func` may be a method: its message is then the second argument, or the attribute `message` of a
     class-based consumer. It may be asynchronous, too. Then what blocks runs in a thread, and `load(message)`
     is called there before `func`, because the consumer must not read from the database itself.
+
+    Raises TypeError if `func` isn't callable.
     """
+    if not callable(func):
+        raise TypeError(
+            "A decorator of consumers is written above a function or method, not given %r."
+            % (func,)
+        )
     manager = contextmanager(around)
 
     @functools.wraps(func)

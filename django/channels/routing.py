@@ -5,7 +5,6 @@ Routing: which consumer handles a message, by its channel and by regular express
 from __future__ import annotations
 
 import importlib
-import inspect
 import re
 from typing import (
     TYPE_CHECKING,
@@ -26,7 +25,9 @@ from typing import (
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
+from .exceptions import InvalidChannelName
 from .habits import PAGE, problem_of_call, problem_of_path
+from .layers.names import check_channel_name
 from .runnable import problem_of
 from .types import Consumer
 
@@ -116,9 +117,7 @@ class Route:
         **filters: str | bytes | Pattern[str],
     ) -> None:
         _refuse(problem_of_call("route(channel, consumer", channels, misplaced))
-        self.channels: set[str] = {channels} if isinstance(channels, str) else set(channels)
-        for name in self.channels:
-            _refuse(problem_of_call("route(channel, consumer", name))
+        self.channels: set[str] = _names(channels)
         self.consumer: Consumer = _consumer(consumer)
         self.filters: Filters = _compile(filters)
         _refuse(problem_of(self.consumer, groups_of(self.filters)))
@@ -247,6 +246,26 @@ class _KnownSocket:
         return None
 
 
+def _names(channels: str | Iterable[str]) -> set[str]:
+    """Return the names of a route's channels. Raises InvalidRoute for one that no channel can have."""
+    try:
+        names = {channels} if isinstance(channels, str) else set(channels)
+    except TypeError:
+        raise InvalidRoute(
+            "A route has the name of a channel, or a list of names, not %r." % (channels,)
+        ) from None
+    for name in names:
+        _refuse(problem_of_call("route(channel, consumer", name))
+        try:
+            check_channel_name(name)
+        except InvalidChannelName as error:
+            raise InvalidRoute(
+                "No route can take it: %s For several channels, write a list of their names."
+                % error
+            ) from None
+    return names
+
+
 def _refuse(problem: str) -> None:
     if problem:
         raise InvalidRoute(problem)
@@ -323,32 +342,22 @@ def groups_of(filters: Filters) -> list[str]:
 
 def _consumer(consumer: str | Consumer | ConsumerClass) -> Any:
     """Return a consumer, imported if it is a dotted path. Raises InvalidRoute."""
-    if not isinstance(consumer, str):
-        if not callable(consumer):
+    found: Any = consumer
+    if isinstance(consumer, str):
+        module_name, _, name = consumer.rpartition(".")
+        try:
+            found = getattr(importlib.import_module(module_name), name)
+        except (ImportError, AttributeError, ValueError) as error:
             raise InvalidRoute(
-                "The consumer %r isn't callable: write a function, a class, or its dotted path."
-                % (consumer,)
-            )
-        return _checked(consumer)
-    module_name, _, name = consumer.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as error:
+                "The consumer %r cannot be imported: %s. Write its dotted path, such as "
+                "'mysite.consumers.ws_connect'." % (consumer, error)
+            ) from error
+    if not callable(found):
         raise InvalidRoute(
-            "The consumer %r cannot be imported: %s. Write its dotted path, such as "
-            "'mysite.consumers.ws_connect'." % (consumer, error)
-        ) from error
-    return _checked(found)
-
-
-def _checked(consumer: Any) -> Any:
-    """Return a consumer. Raises InvalidRoute for one that would run to its first `yield` only."""
-    if inspect.isasyncgenfunction(consumer):
-        raise InvalidRoute(
-            "The consumer %r is an asynchronous generator, which would do nothing: use "
-            "`await message.reply_channel.asend(…)` in place of `yield`." % (consumer,)
+            "The consumer %r isn't callable: write a function, a class, or its dotted path."
+            % (found,)
         )
-    return consumer
+    return found
 
 
 def _compile(filters: Mapping[str, str | bytes | Pattern[str]]) -> Filters:

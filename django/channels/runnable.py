@@ -8,6 +8,7 @@ which does.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from typing import Any, Iterable, Iterator, NamedTuple
 
@@ -50,10 +51,9 @@ def problem_of(consumer: Any, groups: Iterable[str] = ()) -> str:
     if isinstance(consumer, type):
         return _problem_of_class(consumer, groups)
     name = _name(consumer)
-    if inspect.isgeneratorfunction(_unwrapped(consumer)) or inspect.isasyncgenfunction(
-        _unwrapped(consumer)
-    ):
-        return "%s is a generator function, so calling it runs nothing: leave `yield` out." % name
+    problem = _problem_of_generator(consumer)
+    if problem:
+        return "%s %s" % (name, problem)
     parameters = _parameters(consumer)
     if parameters is None:
         return ""
@@ -89,10 +89,30 @@ def _problem_of_class(consumer: type, groups: Iterable[str]) -> str:
         function = getattr(consumer, method, None)
         if function is None:
             return "%s.method_mapping names %r, a method that the class lacks." % (name, method)
+        problem = _problem_of_generator(function)
+        if problem:
+            return "%s.%s %s" % (name, method, problem)
         parameters = _parameters(function, is_method=True)
         problem = "" if parameters is None else _mismatch(parameters, call, groups, True)
         if problem:
             return "%s.%s cannot be run: %s." % (name, method, problem)
+    return ""
+
+
+def _problem_of_generator(function: Any) -> str:
+    """Return why a call of `function` would run nothing, and what to write, or ""."""
+    inner = _unwrapped(function)
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    if not inspect.isroutine(inner):
+        inner = type(inner).__call__
+    if inspect.isasyncgenfunction(inner):
+        return (
+            "is an asynchronous generator, which would do nothing: use "
+            "`await message.reply_channel.asend(…)` in place of `yield`."
+        )
+    if inspect.isgeneratorfunction(inner):
+        return "is a generator function, so calling it runs nothing: leave `yield` out."
     return ""
 
 

@@ -91,9 +91,10 @@ class BaseConsumer:
         from ..routing import InvalidRoute, route_class
 
         if attrs is not None and not isinstance(attrs, Mapping):
+            path = attrs if isinstance(attrs, str) else "^/…$"
             raise InvalidRoute(
-                "The path is given by name: write %s.as_route(path=%r). %s"
-                % (cls.__name__, attrs, PAGE)
+                "The path is given by name: write %s.as_route(path=%r). `attrs` is a dict. %s"
+                % (cls.__name__, path, PAGE)
             )
         consumer: type[BaseConsumer] = cls
         if attrs:
