@@ -13,6 +13,7 @@ from django.channels.gateway import upload
 from django.channels.handler import read_body
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.protocol import BODY_CHANNEL
+from django.channels.shares import Shares
 
 from .support.waiting import TIMEOUT, wait_until
 
@@ -44,8 +45,9 @@ class Events:
 class Server:
     """The server's side of one request: `send` and `receive` as an application calls them."""
 
-    def __init__(self, *headers, method="POST", path="/"):
+    def __init__(self, *headers, method="POST", path="/", client=None):
         self.scope = {"type": "http", "method": method, "path": path, "headers": list(headers)}
+        self.scope["client"] = client and [client, 1000]
         self.events = Events()
         self.receive = self.events.get
         self.sent = []
@@ -134,6 +136,34 @@ class UnreadBodyTests(BodyCase):
         self.serve(send)
 
 
+class SharesTests(unittest.TestCase):
+    def fill(self, address, limit=120, least=1):
+        """Let an address take as much as it may, one by one. Return how much that is."""
+        while self.shares.allows(address, 1, limit, least):
+            self.shares.take(address, 1)
+        return self.shares.of(address)
+
+    def setUp(self):
+        self.shares = Shares()
+
+    def test_each_address_leaves_as_much_as_it_takes(self):
+        self.assertEqual(self.fill("first"), 60)
+        self.assertEqual(self.fill("second"), 30)
+        self.assertEqual(self.fill("third"), 15)
+        self.assertEqual(self.fill("first"), 60)
+
+    def test_an_address_may_take_what_one_client_needs(self):
+        self.assertEqual(self.fill("first", least=100), 100)
+        self.assertEqual(self.fill("second", least=100), 20)
+        self.assertEqual(self.shares.used, 120)
+
+    def test_an_address_that_takes_nothing_is_forgotten(self):
+        self.fill("first")
+        self.shares.take("first", -60)
+        self.shares.take("second", 0)
+        self.assertEqual((self.shares.used, self.shares._by_address), (0, {}))
+
+
 class UploadCase(BodyCase):
     """A site that reads bodies, with a gateway that streams those of /stream."""
 
@@ -154,7 +184,7 @@ class UploadCase(BodyCase):
             else:
                 await asyncio.gather(server.run(self.layer), server.wait())
             room = self.layer.gateway.room
-            self.assertEqual((room.memory, room.disk), (0, 0))
+            self.assertEqual((room.memory.used, room.disk.used), (0, 0))
             return server
 
         return self.serve(run)
@@ -327,11 +357,11 @@ class GatheredBodyTests(UploadCase):
             room = self.layer.gateway.room
             server = Server().body(b"x" * 5000, b"x" * 500, more=True)
             running = asyncio.ensure_future(self.layer(server.scope, server.receive, server.send))
-            while not room.disk:
+            while not room.disk.used:
                 await asyncio.sleep(0)
             running.cancel()
             await asyncio.wait({running})
-            self.assertEqual((room.memory, room.disk), (0, 0))
+            self.assertEqual((room.memory.used, room.disk.used), (0, 0))
 
         self.serve(run)
         self.assertEqual(self.messages, [])
@@ -342,14 +372,49 @@ class GatheredBodyTests(UploadCase):
             room = self.layer.gateway.room
             servers = [Server().body(*[b"x" * 1000] * 50, more=True) for _ in range(10)]
             uploads = [asyncio.ensure_future(server.run(self.layer)) for server in servers]
-            while room.memory + room.disk < 500000:
-                self.assertLess(room.memory, 100000 + 10 * 5000)
+            while room.memory.used + room.disk.used < 500000:
+                self.assertLess(room.memory.used, 100000 + 10 * 5000)
                 await asyncio.sleep(0)
             for each in servers:
                 each.body(b"y")
             await asyncio.wait_for(asyncio.gather(*uploads), TIMEOUT)
             self.assertEqual(self.content, b"x" * 50000 + b"y")
-            self.assertEqual((room.memory, room.disk), (0, 0))
+            self.assertEqual((room.memory.used, room.disk.used), (0, 0))
+
+        self.serve(run)
+
+    def test_one_address_does_not_take_the_room_of_others_in_files(self):
+        async def run():
+            self.limit(bodies_memory=1000, bodies_disk=100000, body_size=10000)
+            room = self.layer.gateway.room
+            servers = [Server(client="10.0.0.1").body(b"x" * 9000, more=True) for _ in range(12)]
+            with self.assertLogs("django.channels.gateway", "WARNING"):
+                uploads = [asyncio.ensure_future(each.run(self.layer)) for each in servers]
+                await self.until(lambda: any(each.status == 503 for each in servers))
+            self.assertLessEqual(room.disk.used, 60000)
+            other = await Server(client="10.0.0.2").body(b"x" * 9000).run(self.layer)
+            self.assertEqual(other.status, 200)
+            for each in servers:
+                each.leave()
+            await asyncio.wait_for(asyncio.gather(*uploads), TIMEOUT)
+            self.assertEqual((room.memory.used, room.disk.used), (0, 0))
+
+        self.serve(run)
+
+    def test_one_address_does_not_take_the_room_of_others_in_memory(self):
+        async def run():
+            self.limit(bodies_memory=100000, body_memory=10000)
+            room = self.layer.gateway.room
+            servers = [Server(client="10.0.0.1").body(b"x" * 9000, more=True) for _ in range(12)]
+            uploads = [asyncio.ensure_future(each.run(self.layer)) for each in servers]
+            await self.until(lambda: room.memory.used + room.disk.used == 12 * 9000)
+            self.assertLessEqual(room.memory.used, 60000)
+            other = Server(client="10.0.0.2").body(b"x" * 9000, more=True)
+            uploads.append(asyncio.ensure_future(other.run(self.layer)))
+            await self.until(lambda: room.memory.of("10.0.0.2") == 9000)
+            for each in (*servers, other):
+                each.leave()
+            await asyncio.wait_for(asyncio.gather(*uploads), TIMEOUT)
 
         self.serve(run)
 
@@ -379,7 +444,28 @@ class WaitingRequestTests(UploadCase):
             await asyncio.wait_for(asyncio.gather(*uploads), TIMEOUT)
             taken = await Server().body(b"x" * 10000).run(self.layer)
             self.assertEqual([each.status for each in (*servers, taken)], [200] * 3)
-            self.assertEqual(room.waiting, 0)
+            self.assertEqual(room.waiting.used, 0)
+
+        self.serve(run)
+
+    def test_one_address_does_not_take_the_room_of_others(self):
+        self.go_on = threading.Event()
+
+        async def run():
+            self.limit(bodies_memory=100000, body_in_message=10000)
+            servers = [Server(client="10.0.0.1").body(b"x" * 10000) for _ in range(10)]
+            with self.assertLogs("django.channels.gateway", "WARNING"):
+                uploads = [asyncio.ensure_future(each.run(self.layer)) for each in servers]
+                await self.until(lambda: any(each.status == 503 for each in servers))
+            other = Server(client="10.0.0.2").body(b"x" * 10000)
+            uploads.append(asyncio.ensure_future(other.run(self.layer)))
+            await self.until(lambda: self.layer.gateway.room.waiting.of("10.0.0.2") == 10000)
+            self.go_on.set()
+            await asyncio.wait_for(asyncio.gather(*uploads), TIMEOUT)
+            statuses = [each.status for each in servers]
+            self.assertEqual((statuses.count(200), statuses.count(503)), (5, 5))
+            self.assertEqual(other.status, 200)
+            self.assertEqual(self.layer.gateway.room.waiting.used, 0)
 
         self.serve(run)
 

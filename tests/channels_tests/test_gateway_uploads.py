@@ -65,7 +65,13 @@ def state(request):
     open_requests = sum(each.phase != "finished" for each in states) - 1
     room = gateways[0].room
     return HttpResponse(
-        "%s %d %d %d" % (routing.waiting.is_set(), open_requests, len(routing.gone), room.memory + room.disk)
+        "%s %d %d %d"
+        % (
+            routing.waiting.is_set(),
+            open_requests,
+            len(routing.gone),
+            room.memory.used + room.disk.used,
+        )
     )
 
 

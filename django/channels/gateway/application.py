@@ -201,7 +201,7 @@ class Gateway:
         """Send a request to the workers, with what follows of its body, and write the response."""
         connection = self._open(Request, message, send, ResponseConnection, upload)
         state = connection.state
-        if self.room.admit(state, len(message["body"])):
+        if self.room.admit(state, connection.client[0], len(message["body"])):
             connection.perform(state.request(message, upload.unfinished, self._new_body_channel))
             upload.follow(connection)
         else:

@@ -40,7 +40,8 @@ REASONS = {
     ),
     431: ("its headers are larger than the option headers_size allows", "requests_too_large"),
     503: (
-        "there is no room for its body (options bodies_memory and bodies_disk, or the disk is full)",
+        "there is no room for its body (options bodies_memory and bodies_disk, of which one address has a "
+        "share, or the disk is full)",
         "bodies_refused",
     ),
 }

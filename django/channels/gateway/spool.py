@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from django.conf import settings
 
+from ..shares import Shares
+
 if TYPE_CHECKING:
     from .http import Request
     from .limits import Limits
@@ -31,7 +33,7 @@ class SpoolFull(Exception):
 class SpoolRoom:
     """
     What all bodies of one gateway take, in bytes of memory and of disk: those that are gathered (`memory`,
-    `disk`), and those whose requests wait for a worker (`waiting`).
+    `disk`), and those whose requests wait for a worker (`waiting`). One address has a share of each.
 
     Belongs to the event loop of its gateway.
     """
@@ -39,26 +41,35 @@ class SpoolRoom:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.loop = asyncio.get_event_loop()
-        self.memory = self.disk = self.waiting = 0
-        self._sent: dict[Request, int] = {}  # to the size of what went with it
+        self.memory, self.disk, self.waiting = Shares(), Shares(), Shares()
+        #: The address, and the size of what went with it.
+        self._sent: dict[Request, tuple[str, int]] = {}
         self._thread: ThreadPoolExecutor | None = None
 
-    def admit(self, request: Request, size: int) -> bool:
-        """Return whether `request` may wait for a worker with `size` bytes of its body; alone, it may."""
+    def admit(self, request: Request, address: str, size: int) -> bool:
+        """
+        Return whether `request` of `address` may wait for a worker with `size` bytes of its body; alone, it
+        may.
+        """
         if size <= MIN_WRITE_SIZE:
             return True
-        if self.waiting + size > self.limits.bodies_memory:
+        if not self._has_room(address, size):
             for each in [each for each in self._sent if not each.waits]:
                 self.release(each)
-            if self._sent and self.waiting + size > self.limits.bodies_memory:
+            if self._sent and not self._has_room(address, size):
                 return False
-        self._sent[request] = size
-        self.waiting += size
+        self._sent[request] = address, size
+        self.waiting.take(address, size)
         return True
+
+    def _has_room(self, address: str, size: int) -> bool:
+        limits = self.limits
+        return self.waiting.allows(address, size, limits.bodies_memory, limits.body_in_message)
 
     def release(self, request: Request) -> None:
         """Forget a request that doesn't wait any more."""
-        self.waiting -= self._sent.pop(request, 0)
+        address, size = self._sent.pop(request, ("", 0))
+        self.waiting.take(address, -size)
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Return a future of `function(*args)`, which the thread calls after what it was given before."""
@@ -81,6 +92,7 @@ class Spool:
     """
 
     __slots__ = (
+        "_address",
         "_closed",
         "_file",
         "_has_file",
@@ -91,8 +103,9 @@ class Spool:
         "_written_to",
     )
 
-    def __init__(self, room: SpoolRoom) -> None:
+    def __init__(self, room: SpoolRoom, address: str) -> None:
         self._room = room
+        self._address = address  # of its client
         self._newest = bytearray()  # what has come after the bytes in the file
         self._has_file = False
         self._file: Any = None
@@ -107,9 +120,9 @@ class Spool:
         """Add `data`. Raises SpoolFull, and OSError if the file cannot be written."""
         limits, room = self._room.limits, self._room
         self._newest += data
-        room.memory += len(data)
+        room.memory.take(self._address, len(data))
         allowed = min(limits.body_memory, WRITE_SIZE) if self._has_file else limits.body_memory
-        if room.memory > limits.bodies_memory:
+        if not room.memory.allows(self._address, 0, limits.bodies_memory, limits.body_memory):
             allowed = min(allowed, MIN_WRITE_SIZE)
         if len(self._newest) > allowed:
             await self._move_to_file()
@@ -130,15 +143,15 @@ class Spool:
                 raise OSError("A temporary file of a request's body is shorter than it was.")
             self._read_to += len(data)
             if self._read_to == self._written_to:
-                self._room.disk -= self._written_to
+                self._room.disk.take(self._address, -self._written_to)
                 self._read_to = self._written_to = 0
             return data
 
     def close(self) -> None:
         """Forget everything, and remove the file."""
         room, self._closed = self._room, True
-        room.memory -= len(self._newest)
-        room.disk -= self._written_to
+        room.memory.take(self._address, -len(self._newest))
+        room.disk.take(self._address, -self._written_to)
         self._newest = bytearray()
         self._read_to = self._written_to = 0
         if self._has_file:
@@ -152,21 +165,21 @@ class Spool:
     def _take_newest(self, size: int) -> bytes:
         data = bytes(self._newest[:size])
         del self._newest[:size]
-        self._room.memory -= len(data)
+        self._room.memory.take(self._address, -len(data))
         return data
 
     async def _move_to_file(self) -> None:
-        room = self._room
+        room, limits = self._room, self._room.limits
         if self._lock is None:
             self._lock = asyncio.Lock()
         async with self._lock:
             size = len(self._newest)
-            if room.disk + size > room.limits.bodies_disk:
+            if not room.disk.allows(self._address, size, limits.bodies_disk, limits.body_size):
                 raise SpoolFull()
             position, data = self._written_to, self._take_newest(size)
             self._has_file = True
             self._written_to += size
-            room.disk += size
+            room.disk.take(self._address, size)
             await asyncio.wrap_future(room.run(self._file_write, position, data))
 
     # In the thread.

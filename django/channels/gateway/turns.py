@@ -225,17 +225,24 @@ def cost_of(message: Mapping[str, Any]) -> int:
     return len(message.get(FRAMES) or ()) or 1
 
 
+def client_address(scope: Mapping[str, Any]) -> str:
+    """
+    Return the address for which a scope, or the message that was made of it, counts.
+
+    It is the one that the server gives, so behind a proxy it is the client's only if the server trusts the
+    proxy's header. An IPv6 client counts by its network of 64 bits, because it has all of it.
+    """
+    address = str((scope.get("client") or ("",))[0])[:64]
+    return _network(address) if ":" in address else address
+
+
 def client_key(scope: Mapping[str, Any], cookie: bytes, socket: Any) -> ClientKey:
     """
     Return whom the events of a connection count for: its address, and there its session, or `socket` (the
     connection itself) without one. `cookie` is the name of the session cookie.
 
-    The address is the one that the server gives, so behind a proxy it is the client's only if the server
-    trusts the proxy's header. An IPv6 client counts by its network of 64 bits, because it has all of it.
     """
-    address = str((scope.get("client") or ("",))[0])[:64]
-    if ":" in address:
-        address = _network(address)
+    address = client_address(scope)
     for name, value in scope["headers"]:
         if name == b"cookie":
             start = value.find(cookie + b"=")

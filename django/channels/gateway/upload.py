@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Awaitable, Callable, Mapping, MutableMapp
 from ..log import RateLimit, shown
 from .limits import BODY_TOO_LARGE
 from .spool import Spool, SpoolFull, SpoolRoom
+from .turns import client_address
 from .watch import Watch, receives_in_any_task
 
 if TYPE_CHECKING:
@@ -280,7 +281,7 @@ class Upload:
             self._fail(BODY_TOO_LARGE)
             return
         if self._spool is None:
-            self._spool = Spool(self._room)
+            self._spool = Spool(self._room, client_address(self._scope))
         try:
             await self._spool.put(data)
         except SpoolFull:
