@@ -61,7 +61,7 @@ DATABASE_SITE = {"DJANGO_SETTINGS_MODULE": "database_settings", "BENCH_DATABASE"
 
 
 def _with_groups(title, count, redis=False):
-    """Return this project as a contender, for 100 sockets of which each is in `count` groups of its own."""
+    """Return this project as a contender, for 100 sockets, each alone in `count` groups."""
     contender = {
         "title": title,
         "environment": OURS,

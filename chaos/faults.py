@@ -352,7 +352,7 @@ async def outage(stack, options, fault, may_close=(), loses=False):
     back = time.monotonic()
     first = await until(lambda: traffic.last_echo > back, 5, "traffic to resume")
 
-    # Every socket that is open, or came back, echoes again. Whether frames wait beside it says nothing: a
+    # Every socket that is open, or came back, echoes again. Whether other frames wait says nothing: a
     # machine that is slower than the load always has some waiting.
     def silent():
         return [flow for flow in traffic.open_flows() if flow.echoed_at < back]

@@ -14,7 +14,7 @@ from interpreters import CommandFailed, environment, python_of, run
 #: flake8 of Django 1.10's time. isort is the last of that series.
 TOOLS = [django_style.ISORT[0], "flake8==3.5.0", "mccabe==0.6.1"]
 
-#: Installed beside them, without regard to what flake8 3.5 asks for. A newer pycodestyle has checks that
+#: Installed with them, without regard to what flake8 3.5 asks for. A newer pycodestyle has checks that
 #: Django's setup.cfg didn't know of. An older pyflakes takes names in annotations for unused.
 CHECKERS = ["pycodestyle==2.3.1", "pyflakes==2.5.0"]
 

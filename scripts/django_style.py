@@ -1,7 +1,7 @@
 """Give a Python module the style that Django 1.10's setup.cfg asks of isort and flake8.
 
 The formatter of this repository puts operators at the beginning of a line, and each name of a long import
-on a line of its own. Django 1.10 puts them at the end, and as many names on a line as fit.
+on its own line. Django 1.10 puts them at the end, and as many names on a line as fit.
 
 `styled` and `without_unused_imports` take the text of a module. `sort_imports` works on files in Django's
 tree, whose setup.cfg isort reads.
@@ -135,7 +135,7 @@ def _operators(text):
 
 
 def _is_unary(before, token):
-    """Return whether the operator `token` after the token `before` has no left operand."""
+    """Return whether the operator `token` after the token `before` lacks a left operand."""
     if before.type == tokenize.NAME:
         return keyword.iskeyword(before.string) and before.string not in ("True", "False", "None")
     return before.type == tokenize.OP and before.string not in (")", "]", "}")

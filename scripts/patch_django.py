@@ -71,7 +71,7 @@ def version_of(tree):
         match = None
     if match is None:
         raise CannotPatch(
-            f"{tree} is not a Django source tree: it has no django/__init__.py with a VERSION."
+            f"{tree} is not a Django source tree: it lacks a django/__init__.py with a VERSION."
         )
     parts = [part.strip().strip("'\"") for part in match.group(1).split(",")]
     text = ".".join(part for part in parts[:3])
@@ -182,7 +182,7 @@ def apply_diffs(tree):
     """Apply patches/django-1.10/*.diff to ``tree``; return their names."""
     names = sorted(name for name in os.listdir(PATCHES) if name.endswith(".diff"))
     if not names:
-        raise CannotPatch(f"There is no diff in {PATCHES}.")
+        raise CannotPatch(f"{PATCHES} lacks a diff.")
     for name in names:
         path = os.path.join(PATCHES, name)
         # Line numbers are exact, and the source is known by its digest: no fuzz, no context.

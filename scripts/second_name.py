@@ -55,7 +55,7 @@ def rename_label(text):
     """Return apps.py with another label: an app of Channels 4 has `channels`."""
     changed = text.replace('label = "channels"', 'label = "%s"' % NAME)
     if changed == text:
-        raise NotReplaced('apps.py has no label = "channels".')
+        raise NotReplaced('apps.py lacks label = "channels".')
     return changed
 
 
@@ -65,7 +65,7 @@ def rename_project(text):
     tables, rest = rest.split("[tool.setuptools.package-dir]", 1)
     data = rest[rest.index("[tool.setuptools.package-data]") : rest.index("[tool.ruff]")]
     if 'name = "channels"' not in head:
-        raise NotReplaced('pyproject.toml has no name = "channels".')
+        raise NotReplaced('pyproject.toml lacks name = "channels".')
     head = head.replace('name = "channels"', 'name = "%s"' % NAME)
     tables = tables.replace('"channels', '"' + NAME)
     data = data.replace('"channels', '"' + NAME).replace(NAME + "/js", "channels/js")

@@ -284,7 +284,7 @@ def run_smoke(python, folder, package, report=lambda step: None):
         _command([python, "manage.py", "startasgi", "--force"], project)
         report("startasgi")
     if "channel_layer" not in _read(os.path.join(inner, "asgi.py")):
-        raise SmokeFailed("mysite/asgi.py has no channel_layer")
+        raise SmokeFailed("mysite/asgi.py lacks a channel_layer")
     _command([python, "manage.py", "check"], project)
     report("check")
 

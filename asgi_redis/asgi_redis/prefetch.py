@@ -66,7 +66,7 @@ class Consumer:
         self.prefetched: deque[Held] = deque()  # claimed and not begun
         self.returned: list[Held] = []  # to requeue, until the server has said that it has them
         self.quick = 0
-        self.since = 0.0  # when its consumer began
+        self.since = 0.0  # when its consumer began (monotonic)
         self.sent_at = 0.0  # when the server last took replies
 
     def end(self) -> None:

@@ -57,7 +57,7 @@ class Continued:
         return self._window
 
     def waits_for_client(self) -> ContextManager[None]:
-        """Return a context manager to wait in for a slow client. A consumer has no place meanwhile."""
+        """Return a context manager to wait in for a slow client. A consumer gives up its place meanwhile."""
         return self.loop.places.waiting_for_client() if self.is_consumer else nullcontext()
 
     def cancel(self) -> None:

@@ -40,7 +40,7 @@ class Places:
         self.taken = 0
         #: The number of consumers that have left their place and are not yet acknowledged.
         self.leaving = 0
-        #: The number of consumers that wait for a slow client, and have no place meanwhile.
+        #: The number of consumers that wait for a slow client, without a place.
         self.paused = 0
         self._changed = threading.Condition()
         self._limit = RateLimit(10.0)

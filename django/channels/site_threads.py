@@ -95,7 +95,7 @@ class SiteThread(Executor):
         return future
 
     def take_from(self, threads: SiteThreads) -> None:
-        """Use a thread of `threads`. Has no effect after the first `submit`."""
+        """Use a thread of `threads`. Does nothing after the first `submit`."""
         self._threads = threads
 
     def use_for_asgiref(self) -> None:

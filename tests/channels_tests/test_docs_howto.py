@@ -37,7 +37,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
 DATABASES["default"]["TEST"] = {"NAME": os.path.join(BASE_DIR, "test.sqlite3")}
 """
 
-#: More windows of more users at once than a person opens, each in a thread of its own.
+#: More windows of more users at once than a person opens, each in its own thread.
 PRESENCE_THREADS = """
 import json
 import threading

@@ -1,4 +1,4 @@
-"""Look at every page of the site that `make docs` has built: none is wider than its window."""
+"""Look at every page of the site that `make docs` has built: each fits into its window."""
 
 import os
 import shutil

@@ -90,7 +90,7 @@ class SupportedVersionsTests(SimpleTestCase):
         extra = [each for each in make_dist.extra("test") if ">= '3.10'" not in each]
         needed = {re.match(r"[\w.-]+", each).group().lower() for each in extra}
         self.assertGreater(len(needed), 3)
-        # Django names Selenium itself, and knows psycopg2 alone. Python 3.7 has no newer h11 or Twisted than
+        # Django names Selenium itself, and knows psycopg2 alone. Python 3.7 gets no newer h11 or Twisted than
         # come with uvicorn and Daphne.
         self.assertEqual(needed - there, {"h11", "psycopg", "selenium", "twisted"})
 

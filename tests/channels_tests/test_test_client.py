@@ -165,7 +165,7 @@ class RowsOfTheClassTests(ChannelTestCase):
 
     def test_a_change_in_a_transaction_of_the_test_waits_for_its_end(self):
         if not hasattr(transaction, "on_commit"):
-            self.skipTest("Django 1.8 has no hook for commits")
+            self.skipTest("Django 1.8 lacks a hook for commits")
         with transaction.atomic():
             User.objects.create(username="second")
             Group("users").add("late")

@@ -1,7 +1,7 @@
 """
 The signals of instances from `only()` and `defer()`, until Django 1.9 goes.
 
-There, such an instance has a class of its own, made when the query runs, and signals have that class as their
+There, such an instance has its own class, made when the query runs, and signals have that class as their
 sender. Later versions send them for the model itself.
 """
 

@@ -246,7 +246,7 @@ def _clean_path(field: Any, value: Any) -> Any:
     try:
         if isinstance(value, str):
             return field.formfield().clean(value)
-    except OSError:  # there is no such directory
+    except OSError:  # the directory does not exist
         pass
     raise _invalid()
 

@@ -72,7 +72,7 @@ def _size(transport: Any) -> int:
     size = getattr(transport, "get_write_buffer_size", None)
     if size is not None:
         return int(size())
-    # Twisted has no public name for it.
+    # Twisted lacks a public name for it.
     return len(getattr(transport, "dataBuffer", b"")) + int(getattr(transport, "_tempDataLen", 0))
 
 

@@ -77,7 +77,7 @@ class FrameRoom:
 
     def allows(self, has_frames: bool) -> bool:
         """
-        Return whether a socket may be read. One that has no frames may exceed the limit, so that it doesn't
+        Return whether a socket may be read. One without frames may exceed the limit, so that it doesn't
         wait for others, but not HARD_LIMIT times the limit.
         """
         limit = self.limit if has_frames else self.limit * HARD_LIMIT

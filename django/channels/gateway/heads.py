@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable
 if TYPE_CHECKING:
     from .limits import Limits
 
-#: The module of uvicorn that has no bound.
+#: The module of uvicorn without a bound.
 HTTPTOOLS = "uvicorn.protocols.http.httptools_impl"
 
 #: Bytes of a head, or of trailers, above `headers_size` and `target_size`, that end the connection.

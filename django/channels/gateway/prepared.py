@@ -92,7 +92,7 @@ class Frame:
 
     @property
     def payload(self) -> bytes:
-        """The payload as bytes. It is empty for text that has no UTF-8 form, which servers refuse."""
+        """The payload as bytes. It is empty for text without a UTF-8 form, which servers refuse."""
         if self._payload is None:
             data = self.event.get("bytes")
             try:

@@ -94,7 +94,7 @@ class Refusals:
         )
 
     def note_head(self, address: str) -> None:
-        """Count and log a client whose connection has ended because its head has no end: see heads.py."""
+        """Count and log a client whose connection has ended because of an endless head: see heads.py."""
         self._layer.count("requests_too_large")
         self._heads.log(
             logger.warning,

@@ -7,7 +7,7 @@ class Migration(migrations.Migration):
 
     dependencies = ()
 
-    # Channels 1.1 made the same table, with an app label that is no identifier. If its migration
+    # Channels 1.1 made the same table, with an app label that isn't an identifier. If its migration
     # was applied, this one counts as applied. Migrations that depend on it depend on this one.
     replaces = [("channels.delay", "0001_initial")]
 
