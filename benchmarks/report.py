@@ -149,7 +149,8 @@ def into_readme(data, path):
         text = file.read()
     if BEGIN not in text or END not in text:
         raise SystemExit(
-            "%s lacks the lines %s and %s: add them where the table must stand." % (path, BEGIN, END)
+            "%s lacks the lines %s and %s: add them where the table must stand."
+            % (path, BEGIN, END)
         )
     before, rest = text.split(BEGIN, 1)
     after = rest.split(END, 1)[1]

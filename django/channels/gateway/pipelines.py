@@ -2,7 +2,7 @@
 Bound the requests that wait behind another one of their connection (pipelined requests).
 
 uvicorn with httptools makes an object of some kilobytes of each, reads on whenever it has answered one, and
-sets no bound: 11 MB of requests cost 1.2 GB. Other servers parse a request when the one before it is answered.
+sets no bound: 11 MB of requests cost 1.2 GB. Other servers parse a request when the one before is answered.
 A proxy passes on one at a time. No module of a server is imported.
 """
 
