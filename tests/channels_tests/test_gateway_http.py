@@ -19,9 +19,10 @@ def with_lengths(*values):
 class Client(Recorder):
     """A Request whose actions are kept."""
 
-    def __init__(self, more_body=False):
+    def __init__(self, more_body=False, method="GET"):
         super().__init__(Request("gateway.test!1", "/path"))
-        self.do(self.state.request({"path": "/path", "body": b""}, more_body, lambda: "body?x"))
+        message = {"method": method, "path": "/path", "body": b""}
+        self.do(self.state.request(message, more_body, lambda: "body?x"))
 
     def write(self, event, note):
         self.written.append((event, note))
@@ -122,7 +123,8 @@ class ResponseTests(unittest.TestCase):
         window = {"window_channel": "window?x", "more_content": True}
         client.reply(content=b"ab", **head, **window)
         self.assertEqual(client.state.size, 4)
-        client.reply(content=b"cde", more_content=True)
+        client = Client()
+        client.reply(status=200, content=b"ab", **window).reply(content=b"cde", more_content=True)
         self.assertEqual(client.state.size, 5)
 
     def test_a_client_that_is_too_slow_is_cut_off(self):
@@ -176,6 +178,50 @@ class ResponseTests(unittest.TestCase):
                 self.assertIn("a character that no header may have", client.logged[0])
         client = Client().done({"status": 200, "headers": [[b"X-\x60'9", "caf\xe9\t".encode()]]})
         self.assertEqual(client.status, 200)
+
+    def test_content_that_is_not_bytes_is_answered_with_500(self):
+        for content in ("text", None, 5, [b"x"]):
+            client = Client().done({"status": 200, "content": content})
+            self.assertEqual(client.status, 500)
+            self.assertIn("must be bytes", client.logged[0])
+
+    def test_no_more_leaves_than_the_content_length(self):
+        head = {"status": 200, "headers": [[b"content-length", b" 3 "]]}
+        whole = [dict(head, content=b"abcdef")]
+        parts = [dict(head, content=b"ab", more_content=True), {"content": b"cdef"}]
+        endless = parts[:1] + [{"content": b"cdef", "more_content": True}, {"content": b"g"}]
+        for replies in (whole, parts, endless):
+            client = Client(more_body=True)
+            for each in replies:
+                client.reply(**each)
+            self.assertEqual(client.body, b"abc")
+            self.assertTrue(client.finished)
+            self.assertEqual(len(client.logged), 1)
+            self.assertIn("longer than its Content-Length", client.logged[0])
+            self.assertIn(("body?x", protocol.closed()), client.sent)
+
+    def test_less_than_the_content_length_is_an_error(self):
+        head = {"status": 200, "headers": [[b"content-length", b"9"]]}
+        client = Client().done(dict(head, content=b"abc"))
+        self.assertEqual(client.status, 500)
+        self.assertIn("shorter than its Content-Length", client.logged[0])
+        client = Client().reply(content=b"abc", more_content=True, **head).reply(content=b"def")
+        self.assertTrue(client.aborted and client.finished)
+        self.assertEqual(client.body, b"abc")
+        self.assertIn("shorter than its Content-Length", client.logged[0])
+
+    def test_no_content_leaves_where_none_may_follow(self):
+        length = [[b"content-length", b"9"]]
+        for method, status, left in (("HEAD", 200, 1), ("GET", 304, 0), ("GET", 204, 0)):
+            for content in (b"", b"x"):
+                client = Client(method=method)
+                client.done({"status": status, "headers": length, "content": content})
+                self.assertEqual((client.status, client.body, client.logged), (status, b"", []))
+                self.assertEqual(len(client.written[0][0]["headers"]), left)
+
+    def test_the_server_alone_says_how_a_body_is_framed(self):
+        client = Client().done(dict(OK, headers=[[b"Transfer-Encoding", b"chunked"]]))
+        self.assertEqual(client.written[0][0]["headers"], [])
 
     def test_content_that_is_not_bytes_cuts_the_response(self):
         client = Client().reply(status=200, content=b"a", more_content=True)

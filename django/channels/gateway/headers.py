@@ -55,11 +55,11 @@ def is_one_number(lengths: list[bytes]) -> bool:
     return len(lengths) == 1 and lengths[0].isdigit() and len(lengths[0]) <= _LENGTH_DIGITS
 
 
-def content_length(headers: Iterable[Any]) -> int:
-    """Return the Content-Length, or 0 without one that is a number."""
+def content_length(headers: Iterable[Any]) -> int | None:
+    """Return the Content-Length, or None without one that is a number."""
     for name, value in headers:
         if name.lower() == b"content-length":
             digits = value.strip()
             # Python refuses to read a number of thousands of digits.
-            return int(digits) if digits.isdigit() and len(digits) <= _LENGTH_DIGITS else 0
-    return 0
+            return int(digits) if digits.isdigit() and len(digits) <= _LENGTH_DIGITS else None
+    return None

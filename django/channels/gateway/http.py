@@ -23,6 +23,7 @@ from ..protocol import (
     WINDOW_CHANNEL,
 )
 from .headers import content_length, is_one_number, is_token, is_value
+from .length import BODILESS, TOO_SHORT, Length
 from .state import (
     ABORT,
     COUNT,
@@ -62,6 +63,8 @@ MAX_UNREAD = 1000
 #: wait, and a short response costs no message.
 CREDIT_BATCH = 4
 
+_FRAMING = (b"transfer-encoding", b"content-length")
+
 _PAGES = {
     408: b"<!doctype html><title>Request Timeout (408)</title><h1>Request Timeout (408)</h1>",
     413: b"<!doctype html><title>Content Too Large (413)</title><h1>Content Too Large (413)</h1>",
@@ -94,6 +97,8 @@ class Request(ConnectionState):
         #: Bytes that the response has at least.
         self.size = self._came = 0
         self._disconnect_due = False
+        self._method: Any = None
+        self._length: Any = None
 
     # What the client does.
 
@@ -105,6 +110,7 @@ class Request(ConnectionState):
         with the body. `new_body_channel()` returns a channel for the rest, if there is more of it.
         """
         actions = [self.event(HTTP_REQUEST, _REQUEST, message)]
+        self._method = message.get("method")
         self._body_is_due = more_body
         if more_body:
             self.body_channel = message[BODY_CHANNEL] = new_body_channel()
@@ -203,22 +209,24 @@ class Request(ConnectionState):
         """Write one message of the response."""
         if self.phase == FINISHED:
             return []
+        refused = self._refuse(message)
+        if refused is not None:
+            return refused
         actions: list[Action] = []
+        headers = message.get("headers") or ()
         if self.phase == WAITING:
-            problem = _head_problem(message)
-            if problem:
-                text = "The reply to %s %s: a 500 was sent instead."
-                return [(LOG, "error", text, self.path, problem), *self._fail(500)]
+            self._length = Length(self._method, message["status"], headers)
+        asked = bool(message.get("more_content"))
+        content, more, problem = self._length.fit(message.get("content", b""), asked)
+        if problem:
+            actions.append((LOG, "error", problem, self.path))
+        if problem is TOO_SHORT:
+            return actions + self._fail(500)
+        if self.phase == WAITING:
             self._move("head")
             if self._window_channel is not None:
-                self.size = content_length(message.get("headers") or ())
-            actions.append((WRITE, _start(message["status"], message.get("headers") or ()), None))
-        elif "status" in message:
-            return self._abort()  # an error page, in the middle of the response that it is about
-        content, more = message.get("content", b""), bool(message.get("more_content"))
-        if not isinstance(content, bytes):
-            text = "The content of a reply to %s is of type %s; it must be bytes. The response was cut."
-            return [(LOG, "error", text, self.path, type(content).__name__), *self._abort()]
+                self.size = content_length(headers) or 0
+            actions.append((WRITE, _start(message["status"], headers), None))
         if self._window_channel is None:
             self._unread += 1
             if self._unread > MAX_UNREAD:
@@ -231,10 +239,28 @@ class Request(ConnectionState):
         if not more:
             self._move("last")
             actions.append((FINISH,))
-            if self._body_is_due:
+            if asked:
+                actions += self._tell_closed()  # it was cut
+            elif self._body_is_due:
                 # A consumer that reads on must not wait for it.
                 actions.append((SEND, self.body_channel, protocol.closed()))
         return actions
+
+    def _refuse(self, message: dict[str, Any]) -> list[Action] | None:
+        """Return what to do instead of writing a message of the response, if the message is wrong."""
+        if self.phase == WAITING:
+            problem = _head_problem(message)
+            if not problem:
+                return None
+            text = "The reply to %s %s: a 500 was sent instead."
+            return [(LOG, "error", text, self.path, problem), *self._fail(500)]
+        if "status" in message:
+            return self._abort()  # an error page, in the middle of the response that it is about
+        content = message.get("content", b"")
+        if isinstance(content, bytes):
+            return None
+        text = "The content of a reply to %s is of type %s; it must be bytes. The response was cut."
+        return [(LOG, "error", text, self.path, type(content).__name__), *self._abort()]
 
     def written(self, event: dict[str, Any], note: str | None) -> list[Action]:
         """Handle that the server has taken a part of the response: the client reads."""
@@ -338,6 +364,9 @@ def _head_problem(message: dict[str, Any]) -> str | None:
     status = message.get("status")
     if status is None:
         return "has no 'status'"
+    content = message.get("content", b"")
+    if not isinstance(content, bytes):
+        return "has content of type %s; it must be bytes" % type(content).__name__
     # A 1xx is not a final answer: the client would wait for another, and a proxy mistake the next one for it.
     if not isinstance(status, int) or not 200 <= status <= 999:
         return "has the status %r" % (status,)
@@ -368,7 +397,12 @@ def _start(status: int, headers: Iterable[Any]) -> dict[str, Any]:
     return {
         "type": "http.response.start",
         "status": status,
-        "headers": [(name.lower(), value) for name, value in headers],
+        "headers": [
+            (name.lower(), value)
+            for name, value in headers
+            # The server says how it frames the body. Some raise for a length that no body follows.
+            if name.lower() not in (_FRAMING if status in BODILESS else _FRAMING[:1])
+        ],
     }
 
 

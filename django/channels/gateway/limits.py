@@ -128,7 +128,7 @@ def _patterns(value: Any) -> tuple[Pattern[str], ...]:
 def check_request(limits: Limits, scope: Mapping[str, Any]) -> int | None:
     """Return the status that refuses a request whose head or body is too large, or None."""
     status = check_head(limits, scope)
-    if status is None and content_length(scope["headers"]) > limits.body_size:
+    if status is None and (content_length(scope["headers"]) or 0) > limits.body_size:
         return BODY_TOO_LARGE
     return status
 

@@ -50,7 +50,7 @@ def contents_of(response: HttpResponse) -> Iterable[Part]:
 
 def _length_of(response: HttpResponse) -> int | None:
     """Return the Content-Length of a response, or None without one."""
-    declared = response.get("Content-Length", "")
+    declared = response.get("Content-Length", "").strip()
     return int(declared) if declared.isdecimal() else None
 
 
