@@ -32,6 +32,8 @@ class Continued:
         self.message: Any = None
         #: Whether an asynchronous consumer runs, and not a stream.
         self.is_consumer = False
+        #: The address for which a stream counts.
+        self.address = ""
         #: Whether the consumer is cancelled when its client goes. A stream always is.
         self.ends_with_client = False
         #: When (monotonic) it last sent something.

@@ -31,6 +31,7 @@ from .late import LateEvents
 from .log import RateLimitByKey
 from .pages import see
 from .places import ASYNC_CONCURRENCY, Places
+from .shares import Shares, client_address
 from .signals import release_connections
 from .site_threads import SITE_THREADS, SiteThreads
 from .streams import count_setting
@@ -83,8 +84,8 @@ class ConsumerLoop:
     The event loop of the workers of one process and layer. Its thread starts with the first event. Up to
     `concurrency` asynchronous consumers run on it at a time, and besides them streams.
 
-    `take_over`, `is_full`, `places`, `new_consumer_id`, `end_by` and `join` are thread-safe. Everything else
-    belongs to the event loop, in the thread "channels-loop".
+    `take_over`, `may_stream`, `places`, `new_consumer_id`, `end_by` and `join` are thread-safe. Everything
+    else belongs to the event loop, in the thread "channels-loop".
     """
 
     def __init__(self, layer: BaseChannelLayer, concurrency: int = ASYNC_CONCURRENCY) -> None:
@@ -103,7 +104,7 @@ class ConsumerLoop:
         self._loop: Any = None
         self._calls = ThreadPoolExecutor(CALL_THREADS, thread_name_prefix="channels-loop-call")
         self._events: dict[Continued, None] = {}
-        self._streams = 0  # that were handed over and have not ended
+        self._streams = Shares()  # that were handed over and have not ended
         self._late = LateEvents(self._calls)
         self._cancelled = RateLimitByKey(60.0)
         self._abandoned = 0  # consumers that were cancelled at the end
@@ -115,10 +116,10 @@ class ConsumerLoop:
 
     # For the worker's threads.
 
-    @property
-    def is_full(self) -> bool:
-        """Whether no stream should be handed over now."""
-        return self._streams >= self.limit or self.is_stopping
+    def may_stream(self, message: Any) -> bool:
+        """Return whether a stream for the client of `message` may be handed over now."""
+        address = client_address(message)
+        return not self.is_stopping and self._streams.allows(address, 1, self.limit)
 
     def new_consumer_id(self) -> str:
         """Return a consumer id for a worker's thread that hands over its own. Ids are used again."""
@@ -138,7 +139,7 @@ class ConsumerLoop:
         """
         with self._lock:
             if rest.held is None:
-                self._streams += 1
+                self._streams.take(client_address(rest.message), 1)
             if self._thread is None:
                 self._loop = asyncio.new_event_loop()
                 self._loop.set_task_factory(_make_task)
@@ -169,7 +170,7 @@ class ConsumerLoop:
         """
         if self._thread is None:
             return True
-        while self._streams or self.places.used:
+        while self._streams.used or self.places.used:
             if time.monotonic() > deadline:
                 return False
             time.sleep(STOP_POLL_INTERVAL)
@@ -208,11 +209,12 @@ class ConsumerLoop:
         CURRENT.set(event)
         event.message = rest.message
         was_consumer, event.is_consumer = event.is_consumer, rest.held is not None
+        event.address = event.address or client_address(rest.message)
         if was_consumer and not event.is_consumer:
             # It has left a stream, which has another place, and no thread.
             event.threads.close()
             with self._lock:
-                self._streams += 1
+                self._streams.take(client_address(rest.message), 1)
             self.places.release()
         if event.is_consumer:
             call_blocking_with(self.call_site)
@@ -271,7 +273,7 @@ class ConsumerLoop:
             self.places.release(event.has_left)
         else:
             with self._lock:
-                self._streams -= 1
+                self._streams.take(event.address, -1)
         event.ended.set()
 
     def _settles_at_once(self, event: Continued, result: Result) -> bool:
@@ -352,7 +354,7 @@ class ConsumerLoop:
             if not event.stops and (is_late or is_idle):
                 event.stops = True
                 event.cancel()
-        if self._streams or self.places.used:
+        if self._streams.used or self.places.used:
             self._loop.call_later(STOP_POLL_INTERVAL, self._cancel_waiting, deadline)
 
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:

@@ -261,8 +261,9 @@ class ViewConsumer:
 
     def _stream_on(self, loop: ConsumerLoop, message: Message, response: Any) -> None:
         """Have the event loop send an asynchronous stream, so that this thread need not wait for it."""
-        if loop.is_full:
-            log_refused(message, "the process has %d asynchronous streams" % loop.limit)
+        if not loop.may_stream(message):
+            reason = "its process may have %d asynchronous streams, and its address has its share"
+            log_refused(message, reason % loop.limit)
             self.handler_class.close_response(response)
             for reply in self.handler_class.encode_response(unavailable()):
                 message.reply_channel.send(reply)

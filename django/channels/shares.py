@@ -1,10 +1,11 @@
 """
-The share that one address may have of what all clients together are allowed.
+The share that one address may have of what all clients together are allowed. Pure: no I/O, no clock.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from ipaddress import IPv6Address
+from typing import Any, Mapping
 
 
 class Shares:
@@ -40,3 +41,24 @@ class Shares:
         own = self._by_address[address] = self.of(address) + size
         if not own:
             del self._by_address[address]
+
+
+def client_address(scope: Mapping[str, Any]) -> str:
+    """
+    Return the address for which a scope, or the message that was made of it, counts.
+
+    It is the one that the server gives, so behind a proxy it is the client's only if the server trusts the
+    proxy's header. An IPv6 client counts by its network of 64 bits, because it has all of it.
+    """
+    address = str((scope.get("client") or ("",))[0])[:64]
+    return _network(address) if ":" in address else address
+
+
+def _network(address: str) -> str:
+    try:
+        parsed = IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return parsed.exploded[:19]

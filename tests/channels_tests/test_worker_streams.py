@@ -129,7 +129,7 @@ class AsyncTests(SiteCase):
             channel = self.ask("/stream")
             self.close(self.next(channel))
             self.answers(channel)
-            wait_until(lambda: not self.group.loop._streams, "the end of the event")
+            wait_until(lambda: not self.group.loop._streams.used, "the end of the event")
             ids.add(self.group.workers[0].consumer_id)
         self.assertLessEqual(len(ids), 2)
 
@@ -325,15 +325,25 @@ class AsyncTests(SiteCase):
         self.answers(self.ask())
         self.assertEqual(self.log, ["started", "cancelled"])
 
-    def test_their_number_is_bounded(self):
-        enter(self, override_settings(CHANNEL_ASYNC_STREAMS=2))
+    def test_their_number_is_bounded_and_one_address_leaves_as_many_as_it_has(self):
+        enter(self, override_settings(CHANNEL_ASYNC_STREAMS=3))
         self.start(self.view())
-        for _ in range(2):
-            self.next(self.ask("/stream"))
-        (answer,) = self.answers(self.ask("/stream"))
+        clients = {name: ["10.0.0.%s" % name, 1] for name in "123"}
+        firsts = [self.next(self.ask("/stream", client=clients["1"])) for _ in range(2)]
+        self.refuses(clients["1"])
+        self.next(self.ask("/stream", client=clients["2"]))
+        self.refuses(clients["3"])
+        self.assertEqual(self.layer.statistics()["streams_refused"], 2)
+        for first in firsts:
+            self.close(first)
+        wait_until(lambda: self.log.count("closed") == 2, "the streams to end")
+        wait_until(lambda: self.group.loop._streams.used == 1, "the streams to be forgotten")
+        self.next(self.ask("/stream", client=clients["3"]))
+
+    def refuses(self, client):
+        (answer,) = self.answers(self.ask("/stream", client=client))
         self.assertEqual(answer["replies"][0]["status"], 503)
         self.assertIn([b"retry-after", b"1"], answer["replies"][0]["headers"])
-        self.assertEqual(self.layer.statistics()["streams_refused"], 1)
 
     def test_a_worker_that_stops_cancels_what_waits(self):
         self.start(self.view(1))
@@ -363,7 +373,7 @@ class AsyncTests(SiteCase):
         answers = [self.next(channel)]
         stopping = threading.Thread(target=self.group.stop, args=(TIMEOUT,))
         stopping.start()
-        wait_until(lambda: self.group.loop.is_full, "the group to stop")
+        wait_until(lambda: self.group.loop.is_stopping, "the group to stop")
         go_on.set()
         answers += self.answers(channel)
         stopping.join(TIMEOUT)

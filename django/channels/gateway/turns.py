@@ -12,10 +12,10 @@ from __future__ import annotations
 import sys
 from collections import deque
 from heapq import heappop, heappush
-from ipaddress import IPv6Address
 from typing import Any, Mapping, Tuple
 
 from ..protocol import FRAMES
+from ..shares import client_address
 
 #: Seconds for which events may wait for a worker, before fewer are sent.
 TARGET = 0.01
@@ -225,17 +225,6 @@ def cost_of(message: Mapping[str, Any]) -> int:
     return len(message.get(FRAMES) or ()) or 1
 
 
-def client_address(scope: Mapping[str, Any]) -> str:
-    """
-    Return the address for which a scope, or the message that was made of it, counts.
-
-    It is the one that the server gives, so behind a proxy it is the client's only if the server trusts the
-    proxy's header. An IPv6 client counts by its network of 64 bits, because it has all of it.
-    """
-    address = str((scope.get("client") or ("",))[0])[:64]
-    return _network(address) if ":" in address else address
-
-
 def client_key(scope: Mapping[str, Any], cookie: bytes, socket: Any) -> ClientKey:
     """
     Return whom the events of a connection count for: its address, and there its session, or `socket` (the
@@ -249,13 +238,3 @@ def client_key(scope: Mapping[str, Any], cookie: bytes, socket: Any) -> ClientKe
             if start >= 0:
                 return address, hash(value[start:].partition(b";")[0])
     return address, socket
-
-
-def _network(address: str) -> str:
-    try:
-        parsed = IPv6Address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return parsed.exploded[:19]

@@ -14,9 +14,9 @@ import logging
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, Mapping, MutableMapping
 
 from ..log import RateLimit, shown
+from ..shares import client_address
 from .limits import BODY_TOO_LARGE
 from .spool import Spool, SpoolFull, SpoolRoom
-from .turns import client_address
 from .watch import Watch, receives_in_any_task
 
 if TYPE_CHECKING:
