@@ -33,7 +33,7 @@ from django.channels.test import (
 )
 from django.contrib.auth import get_user_model
 from django.db import transaction
-from django.test import override_settings
+from django.test import TestCase, override_settings
 
 from .applications import INSTALLED
 from .test_binding import defined_for_a_test
@@ -162,6 +162,22 @@ class RowsOfTheClassTests(ChannelTestCase):
         Group("users").send({"text": "after"})
         self.assertIn("second", self.get_next_message("member")["text"])
         self.assertEqual(self.get_next_message("member")["text"], "after")
+
+    def test_a_change_arrives_once_although_the_test_runs_the_hooks_of_the_commit(self):
+        if not hasattr(TestCase, "captureOnCommitCallbacks"):
+            self.skipTest("This Django lacks captureOnCommitCallbacks")
+        others = []
+        User.objects.create(username="second")
+        with self.captureOnCommitCallbacks(execute=True) as callbacks:
+            User.objects.create(username="third")
+            transaction.on_commit(lambda: others.append("the site's own"))
+        self.assertEqual((len(callbacks), others), (2, ["the site's own"]))
+        self.assertEqual(self.names(), ["second", "third"])
+        with self.captureOnCommitCallbacks() as callbacks:
+            User.objects.create(username="fourth")
+            self.assertEqual(self.names(), ["fourth"])
+            transaction.on_commit(lambda: None)
+        self.assertEqual(len(callbacks), 1)
 
     def test_a_change_in_a_transaction_of_the_test_waits_for_its_end(self):
         if not hasattr(transaction, "on_commit"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import weakref
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Sequence
 
 from django.db import connections
 from django.test import TestCase, TransactionTestCase, override_settings
@@ -82,15 +82,19 @@ def run_commit_hooks() -> None:
                 hook[1]()
 
 
-def drop_commit_hooks() -> None:
+def drop_commit_hooks(hooks: Sequence[Any] | None = None) -> None:
     """
-    Forget the messages that wait for a commit. Before a test, these are the messages about the rows that
-    `setUpTestData` and fixtures made in the transaction of the class.
+    Forget the messages that wait for a commit: all, or those of these hooks. Before a test, they are the
+    messages about the rows that `setUpTestData` and fixtures made in the transaction of the class.
     """
     for connection in connections.all():
         waiting = getattr(connection, "run_on_commit", [])
         if waiting:
-            connection.run_on_commit = [hook for hook in waiting if not _is_ours(hook[1])]
+            connection.run_on_commit = [
+                hook
+                for hook in waiting
+                if not _is_ours(hook[1]) or (hooks is not None and hook[1] not in hooks)
+            ]
 
 
 def _commit_first(layer: Any) -> None:
@@ -200,6 +204,21 @@ class ChannelTestMixin(_TestCase):
 
 class ChannelTestCase(ChannelTestMixin, TestCase):
     """A django.test.TestCase with in-memory test layers: each test runs in a transaction."""
+
+    @classmethod
+    @contextmanager
+    def captureOnCommitCallbacks(cls, **options: Any) -> Iterator[Any]:  # noqa: N802
+        """Do as in Django. A message that `execute=True` has sent is not sent once more."""
+        run_commit_hooks()  # none is to be removed from before those that Django counts from here on
+        own, parent = dict(_own_transactions), super()  # type: Any, Any
+        try:
+            with parent.captureOnCommitCallbacks(**options) as callbacks:
+                yield callbacks
+                _own_transactions.clear()  # a hook that Django runs now must not run itself once more
+        finally:
+            _own_transactions.update(own)
+        if options.get("execute"):
+            drop_commit_hooks(callbacks)
 
 
 class TransactionChannelTestCase(ChannelTestMixin, TransactionTestCase):
