@@ -79,7 +79,7 @@ def _is_clean() -> bool:
     """Return whether this thread is known to have the defaults. False may also mean that it isn't known."""
     try:
         return IN_CONTEXT_VARIABLES and _thread.clean == contextvars.copy_context()
-    except Exception:  # from comparing values of the site's own variables
+    except BaseException:  # from comparing values of the site's own variables
         return False
 
 

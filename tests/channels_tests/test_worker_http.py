@@ -1,5 +1,6 @@
 """Requests on a worker: transactions, when a response leaves, ResponseLater, lengths, state of threads."""
 
+import contextvars
 import datetime
 import logging
 import tempfile
@@ -427,6 +428,14 @@ class ErrorTests(Site, SimpleTestCase):
             self.route("http.request", self.raising(error))
             self.assert_answered()
 
+    def test_a_client_does_not_choose_the_length_of_the_line(self):
+        self.route("http.request", self.raising(OddError))
+        with self.logs() as logs:
+            self.request(path="/\nERROR " + "p" * 5000)
+        (record,) = logs.records
+        self.assertTrue(record.getMessage().isprintable())
+        self.assertLess(len(record.getMessage()), 300)
+
     def test_the_render_of_a_template_response(self):
         for error in ERRORS:
 
@@ -783,6 +792,26 @@ class StateTests(Site, SimpleTestCase):
         zone = timezone.get_default_timezone_name()
         self.assertEqual(set(self.events), {("fr", zone, "/")})
         self.assertEqual(len(self.events), 10)
+
+    def test_a_context_variable_whose_value_cannot_be_compared_harms_no_consumer(self):
+        class Value:
+            def __eq__(self, other):
+                raise OddError("x")
+
+            __hash__ = None
+
+        def consume(message):
+            variable.set(Value())
+            self.events.append(outbox.pending)
+
+        variable = contextvars.ContextVar("variable")
+        # In a separate context, because the variable stays in that of the thread.
+        for _ in range(2):
+            context = contextvars.copy_context()
+            for _ in range(3):
+                context.run(self.work, consume)
+        self.assertEqual(self.events, [[]] * 6)
+        self.assertIsNone(outbox.pending)
 
     def test_what_a_test_has_set_is_there_again(self):
         with translation.override("de"):

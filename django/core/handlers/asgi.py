@@ -78,6 +78,9 @@ else:  # not from compat.py: see the first lines of this file
 
 logger = logging.getLogger("django.request")
 
+#: The most characters of a path, which a client chose, in a log line.
+MAX_SHOWN = 200
+
 
 def may_have_body(response: Any) -> bool:
     """Return whether the status of a response allows a body."""
@@ -258,7 +261,8 @@ class ASGIHandler(BaseHandler):
         except BaseException as raised:
             # The site's own error page failed, or it wants exceptions propagated, or Django catches none
             # of this class.
-            logger.error("Internal Server Error: %s", message.get("path"), exc_info=raised)
+            path = str(message.get("path"))[:MAX_SHOWN].encode("unicode_escape").decode("ascii")
+            logger.error("Internal Server Error: %s", path, exc_info=raised)
             head = message.get("method") == "HEAD"
             response = HttpResponseServerError("<h1>Server Error (500)</h1>")
         response._handler_class = cls
