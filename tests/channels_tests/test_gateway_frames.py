@@ -6,9 +6,15 @@ import unittest
 from unittest import mock
 
 from django.channels import protocol
-from django.channels.gateway.frames import UNLIMITED, FrameQueue, FrameRoom, SharedRoom
+from django.channels.gateway.frames import (
+    MIN_UNREAD_WEIGHT,
+    UNLIMITED,
+    FrameQueue,
+    FrameRoom,
+    SharedRoom,
+)
 from django.channels.gateway.state import COUNT, LOG, WRITE
-from django.channels.gateway.websocket import MIN_UNREAD_WEIGHT, OTHERS, WebSocket
+from django.channels.gateway.websocket import OTHERS, WebSocket
 from django.channels.layers.memory import MemoryChannelLayer
 
 from .support.waiting import TIMEOUT
@@ -231,6 +237,60 @@ class OthersTests(unittest.TestCase):
         self.assertEqual(self.room.used, 100 * KB)
         sockets[0].written(dict(message, type="websocket.send"), OTHERS)
         self.assertEqual(self.room.used, 0)
+
+    def connecting(self):
+        """A socket whose handshake waits for its consumer."""
+        socket = WebSocket("gateway.test!1", "/")
+        socket.use_rooms(UNLIMITED, UNLIMITED, self.room)
+        socket.connect({"path": "/"})
+        return socket
+
+    def test_what_waits_for_handshakes_is_bounded_for_all(self):
+        slow, dropped = [self.connecting() for _ in range(20)], []
+        for number in range(20):
+            for socket in slow:
+                actions = socket.reply({"text": "%010d" % number * (2 * KB)})
+                actions += socket.group({"bytes": b"%010d" % number * (2 * KB)})
+                dropped += [each[1] for each in actions]
+        self.assertEqual(set(dropped), {"handshake_full", "group_full"})
+        self.assertLessEqual(self.room.used, 300 * KB + 20 * MIN_UNREAD_WEIGHT)
+        # Each may have as much as a client always may.
+        self.assertEqual(self.connecting().reply({"text": "x" * MIN_UNREAD_WEIGHT}), [])
+
+    def test_a_message_to_many_handshakes_counts_once_until_it_is_sent(self):
+        message = {"text": "x" * (100 * KB)}
+        sockets = [self.connecting() for _ in range(5)]
+        for socket in sockets:
+            self.assertEqual(socket.group(message), [])
+        self.assertEqual(self.room.used, 100 * KB)
+        for socket in sockets[1:]:
+            socket.reply(dict(protocol.ack(0), replies=[{"close": True}]))
+        self.assertEqual(self.room.used, 100 * KB)
+        actions = sockets[0].reply(dict(protocol.ack(0), replies=[{"accept": True}]))
+        for each in actions:
+            if each[0] == WRITE:
+                self.assertEqual(self.room.used, 100 * KB)
+                sockets[0].written(*each[1:])
+        self.assertEqual((self.room.used, self.room._numbers), (0, {}))
+
+    def test_nothing_of_a_handshake_counts_after_its_end(self):
+        ends = {
+            "gone": lambda socket: socket.gone(),
+            "denied": lambda socket: socket.reply(protocol.during(0, {"accept": False})),
+            "timed out": lambda socket: socket.timeout(),
+            "decided": lambda socket: (
+                socket.reply({"close": True, "text": None}),
+                socket.reply(protocol.ack(0)),
+            ),
+        }
+        for name, end in ends.items():
+            with self.subTest(name):
+                socket = self.connecting()
+                socket.reply({"text": "x" * KB})
+                socket.group({"bytes": b"x" * KB})
+                self.assertEqual(self.room.used, 2 * KB)
+                end(socket)
+                self.assertEqual((self.room.used, self.room._numbers), (0, {}))
 
     def test_nothing_counts_after_the_end(self):
         ends = {

@@ -29,6 +29,10 @@ MAX_BATCH_TIME = 25
 #: The weight up to which a frame that is sent at once isn't counted.
 SMALL_FRAME = 4096
 
+#: The length of answers that each client may have unread, whatever others have; and as much of messages of
+#: other code.
+MIN_UNREAD_WEIGHT = 64 * 1024
+
 #: How often the limit of a room may be exceeded by the first frames of sockets that have none.
 HARD_LIMIT = 2
 

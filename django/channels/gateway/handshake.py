@@ -8,6 +8,7 @@ from typing import Any, Dict
 
 from ..habits import PAGE
 from ..protocol import is_notice
+from .frames import MIN_UNREAD_WEIGHT, SharedRoom
 from .state import LOG, Action
 
 Message = Dict[str, Any]
@@ -37,14 +38,15 @@ class HandshakeBuffer:
     """
     The messages of others that wait for the answer to a handshake, in order.
 
-    `decision` is the first of them that answers the handshake, or None. Belongs to the event loop of its
-    gateway.
+    `decision` is the first of them that answers the handshake, or None. The others count in `room`, with what
+    other code has sent to open sockets. Belongs to the event loop of its gateway.
     """
 
-    __slots__ = ("decision", "_length", "_messages")
+    __slots__ = ("decision", "room", "_length", "_messages")
 
     def __init__(self) -> None:
         self.decision: Message | None = None
+        self.room: SharedRoom | None = None
         self._messages: list[Message] = []
         self._length = 0
 
@@ -58,6 +60,10 @@ class HandshakeBuffer:
         length = self._length + length_of(message)
         if len(self._messages) >= MAX_BUFFERED or length >= MAX_BUFFERED_LENGTH:
             return False
+        if self.room is not None:
+            if self.room.is_full and length > MIN_UNREAD_WEIGHT:
+                return False
+            self.room.take(carried_by(message))
         self._messages.append(message)
         self._length = length
         return True
@@ -74,14 +80,23 @@ class HandshakeBuffer:
     def take(self) -> list[Message]:
         """Return the messages, and forget them."""
         messages = self._messages
+        if self.room is not None:
+            for each in messages:
+                if each is not self.decision:
+                    self.room.give(carried_by(each))
         self.decision, self._messages, self._length = None, [], 0
         return messages
 
 
 def length_of(message: Message) -> int:
-    """Return the length of the text or bytes in a message. 0 for another type, which is never written."""
+    """Return the length of the text or bytes in a message."""
+    return len(carried_by(message))
+
+
+def carried_by(message: Message) -> str | bytes:
+    """Return the text or bytes in a message. Nothing for another type, which is never written."""
     carried = message.get("text") or message.get("bytes")
-    return len(carried) if isinstance(carried, (str, bytes)) else 0
+    return carried if isinstance(carried, (str, bytes)) else ""
 
 
 def has_data(message: Message) -> bool:

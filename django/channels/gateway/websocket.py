@@ -28,7 +28,15 @@ from ..protocol import (
 )
 from ..subprotocols import choose
 from .codes import FAILED, GOING_AWAY, GONE, NORMAL, OVERLOADED, RESTARTED, SENDABLE, TOO_BIG
-from .frames import MAX_FRAME, SMALL_FRAME, UNLIMITED, FrameQueue, FrameRoom, SharedRoom
+from .frames import (
+    MAX_FRAME,
+    MIN_UNREAD_WEIGHT,
+    SMALL_FRAME,
+    UNLIMITED,
+    FrameQueue,
+    FrameRoom,
+    SharedRoom,
+)
 from .handshake import (
     ACCEPT_TIMEOUT,
     UNANSWERED,
@@ -61,10 +69,6 @@ TRANSITIONS = {
 #: Messages, and their length, that wait for a client that reads slowly.
 MAX_UNREAD = 1000
 MAX_UNREAD_WEIGHT = 4 * 1024 * 1024
-
-#: The length of answers that each client may have unread, whatever others have; and as much of messages of
-#: other code.
-MIN_UNREAD_WEIGHT = 64 * 1024
 
 #: What is logged when a socket is closed because all clients together leave too much unread.
 CROWDED = (
@@ -154,6 +158,7 @@ class WebSocket(ConnectionState):
         other code sent it.
         """
         self._frames, self._all_unread, self._all_of_others = FrameQueue(frames), unread, of_others
+        self._buffered.room = of_others
 
     def call_when_free(self, callback: Callable[[], Any]) -> None:
         """Call `callback()` when there may be room for frames that other sockets take now."""
