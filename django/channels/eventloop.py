@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("django.channels.worker")
 
 #: Streams that one process continues at a time. Another one is refused.
-MAX_EVENTS = 1000
+MAX_EVENTS = 2000
 
 #: What a consumer sends in memory is sent on the loop itself, if it isn't more.
 FEW_SENDS = 100
