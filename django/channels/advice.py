@@ -8,10 +8,11 @@ The first two are about how processes are started, so the processes of tests are
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generator
 
 from django.core import mail
 from django.core.exceptions import ImproperlyConfigured
+from django.http.response import HttpResponseBase
 
 from .backends import DATABASE
 from .log import RateLimitByKey
@@ -26,8 +27,14 @@ logger = logging.getLogger("django.channels")
 #: Seconds between two lines about the same channel or group. With DEBUG, each message gets one.
 INTERVAL = 60.0
 
+#: What consumes delayed messages on a layer that rundelay can't reach.
+DELAY_CONSUMER = "%r" % (__package__ + ".delay.consumers.delay_message")
+
 _unrouted, _unserved = RateLimitByKey(INTERVAL), RateLimitByKey(INTERVAL)
-_not_text = RateLimitByKey(INTERVAL)
+_not_text, _returned = RateLimitByKey(INTERVAL), RateLimitByKey(INTERVAL)
+
+#: What a reply to a client has, of which one is enough.
+_REPLY_KEYS = {"accept", "text", "bytes", "close", "status", "content"}
 
 
 def advise(layer: BaseChannelLayer, name: str, is_channel: bool) -> None:
@@ -53,9 +60,10 @@ def advise(layer: BaseChannelLayer, name: str, is_channel: bool) -> None:
             name,
             logger.warning,
             "A message was sent to the channel %s, which no route takes, so no worker consumes it. Add "
-            "route(%r, consumer) to the ROUTING of the layer %s.",
+            "route(%r, %s) to the ROUTING of the layer %s.",
             name,
             name,
+            DELAY_CONSUMER if name == "asgi.delay" else "consumer",
             layer.alias,
         )
 
@@ -74,6 +82,20 @@ def advise_text(name: str, is_channel: bool) -> None:
     )
 
 
+def advise_returned(consumer: str, returned: Any) -> None:
+    """Warn that a consumer returned what it must send: only the test client hands it on."""
+    is_reply = isinstance(returned, dict) and not _REPLY_KEYS.isdisjoint(returned)
+    if is_reply or isinstance(returned, (HttpResponseBase, Generator)):
+        _returned.log(
+            consumer,
+            logger.warning,
+            "The consumer %s returned a %s, which is ignored. Send it: message.reply_channel.send({…}). "
+            "Send each message of AsgiHandler.encode_response(response) for a response of Django.",
+            consumer,
+            type(returned).__name__,
+        )
+
+
 def is_test() -> bool:
     """Return whether a test runner has set this process up."""
     return hasattr(mail, "outbox")
@@ -81,9 +103,11 @@ def is_test() -> bool:
 
 def _is_routed(layer: BaseChannelLayer, name: str) -> bool:
     """
-    Return whether a worker consumes `name`. The names that begin with "asgi." have their own consumers.
+    Return whether a worker consumes `name`. The names that begin with "asgi." have their own consumers, on a
+    layer that these can reach.
     """
     try:
-        return name.startswith("asgi.") or name in layer.router.channels
+        has_consumers = name.startswith("asgi.") and layer.crosses_processes
+        return has_consumers or name in layer.router.channels
     except ImproperlyConfigured:  # workers and `check` report it
         return True

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import logging
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, Optional, Sequence
 
+from .advice import advise_returned
 from .coroutines import in_thread, run_here, unfinished, with_state
 from .exceptions import BadFrame, ChannelSocketException, ConsumeLater, DenyConnection
-from .hints import add_hint
+from .hints import add_hint, hint_for
 from .log import RateLimit, shown
 from .message import Message
 from .outbox import Handshake, Held, PendingSend, Rest, outbox
@@ -80,12 +82,12 @@ class Result:
         self.afterwards: Sequence[Callable[[], Any]] = ()
         self.rest: Rest | None = None
 
-    def failed(self, raised: BaseException) -> None:
-        """Take note of what the consumer raised."""
+    def failed(self, raised: BaseException, message: Message) -> None:
+        """Take note of what the consumer of `message` raised."""
         if isinstance(raised, ConsumeLater):
             self.outcome = LATER
         else:
-            add_hint(raised)
+            add_hint(raised, functools.partial(hint_for, message=message))
             self.outcome, self.error = FAILED, raised
 
     def take(self, held: Held, answer_error: AnswerError) -> Result:
@@ -134,10 +136,11 @@ def run_consumer(
                     awaited = run_here(_await_here(message, waiting, outbox.held))
                     if waiting is result.returned:
                         result.returned = awaited
+                advise_returned(consumer_name(consumer), result.returned)
             if result.outcome == HANDLED:
                 result.session_patch = message.session_patch()
         except BaseException as raised:  # an exit that a consumer asks for does not end the worker
-            result.failed(raised)
+            result.failed(raised, message)
             if result.error is not None:
                 result.error_logged = _answer_error(answer_error, message, raised)
         if result.outcome != WAITS:
@@ -204,10 +207,11 @@ async def continue_consumer(event: Continued, rest: Rest) -> Result:
         apply_state(rest.state)
     try:
         result.returned = await rest.run(event)
+        advise_returned(consumer_name(rest.consumer), result.returned)
         if rest.held is not None:
             result.session_patch = rest.message.session_patch()
     except BaseException as raised:
-        result.failed(raised)
+        result.failed(raised, rest.message)
         if event.stops and isinstance(raised, asyncio.CancelledError):
             result.outcome = CANCELLED
     event.task = None  # what follows is not cancelled

@@ -239,7 +239,7 @@ class ConsumerLoop:
                 # A GeneratorExit of what is awaited, for example of a call in a thread, closes the coroutines
                 # around it. Only this one, the task's own, may still await.
                 event.task, result = None, Result()
-                result.failed(raised)
+                result.failed(raised, rest.message)
             await self._end_tasks(event, rest)
             if event.is_consumer and result.rest is None and not event.replies.has_more_frames:
                 self.places.leave()

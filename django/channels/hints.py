@@ -9,10 +9,13 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from typing import Any, Callable, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Callable, TypeVar, cast
 
 from .habits import PAGE
 from .pages import see
+
+if TYPE_CHECKING:
+    from .message import Message
 
 #: Arguments of Channels 4's calls, and what to write here.
 _ARGUMENTS = {
@@ -23,6 +26,12 @@ _ARGUMENTS = {
     "reason": "close(4000): a close is sent without a reason",
     "headers": "accept(subprotocol), without headers",
 }
+
+#: What Python says of None in the place of a Channel or a session.
+_OF_NONE = re.compile(
+    r"'NoneType' object (has no attribute '(name|send|asend|send_json|get|setdefault|pop|update)'"
+    r"|is not subscriptable|does not support item assignment)"
+)
 
 _UNEXPECTED = re.compile(r"(\w+)\(\) got an unexpected keyword argument '(\w+)'")
 
@@ -39,9 +48,15 @@ _AWAITED = (
 )
 
 
-def hint_for(error: BaseException) -> str:
-    """Return what to write instead of what raised `error`, or ""."""
+def hint_for(error: BaseException, message: Message | None = None) -> str:
+    """Return what to write instead of what raised `error` in the consumer of `message`, or ""."""
     text = str(error)
+    if message is not None and message.reply_channel is None and _OF_NONE.match(text):
+        return (
+            "A message on %s that was sent without a reply channel has neither message.reply_channel nor "
+            'message.channel_session. Send it with {"reply_channel": message.reply_channel.name}.'
+            % message.channel_name
+        )
     if not isinstance(error, TypeError):
         return ""
     if text.startswith(_AWAITED):

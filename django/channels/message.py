@@ -9,11 +9,40 @@ from typing import TYPE_CHECKING, Any, ItemsView, Iterator, KeysView, ValuesView
 from .channel import Channel
 from .habits import missing_attribute
 from .outbox import pending_message_store  # noqa: F401  (as in 1.1)
-from .protocol import REPLY_CHANNEL, SessionPatch
+from .protocol import (
+    REPLY_CHANNEL,
+    WEBSOCKET_CONNECT,
+    WEBSOCKET_RECEIVE,
+    SessionPatch,
+    event_keys,
+)
 
 if TYPE_CHECKING:
     from .layers.base import BaseChannelLayer
     from .sessions import ChannelSession
+
+
+class MissingKey(KeyError):
+    """A consumer asked a message for a key that it lacks. The text says which keys it has."""
+
+    def __init__(self, key: str, message: Message) -> None:
+        super().__init__(key)
+        self._text = (
+            "%r: a message on %s has the keys %s. If this one may lack it, use message.get(%r)."
+            % (
+                key,
+                message.channel_name,
+                ", ".join(sorted(map(str, message.content))),
+                key,
+            )
+        )
+        if message.channel_name == WEBSOCKET_RECEIVE and key in event_keys(WEBSOCKET_CONNECT):
+            self._text += (
+                " Only websocket.connect has it: keep it in message.channel_session there."
+            )
+
+    def __str__(self) -> str:
+        return self._text
 
 
 class Message:
@@ -106,7 +135,10 @@ class Message:
         return patch() if patch is not None else None
 
     def __getitem__(self, key: str) -> Any:
-        return self.content[key]
+        try:
+            return self.content[key]
+        except KeyError:
+            raise MissingKey(key, self) from None
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.content[key] = value

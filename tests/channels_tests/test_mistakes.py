@@ -4,13 +4,21 @@ log, that says what to write.
 """
 
 import functools
+from unittest import mock
 
-from django.channels import include, route, route_class
+from django.channels import Channel, advice, include, route, route_class
 from django.channels.auth import channel_session_user, login_required
 from django.channels.generic.websockets import WebsocketConsumer
 from django.channels.handler import AsgiHandler
+from django.channels.log import RateLimitByKey
+from django.channels.message import Message
 from django.channels.routing import InvalidRoute, Router
+from django.channels.test import ChannelTestCase, Client, apply_routes
+from django.http import HttpResponse
 from django.test import SimpleTestCase
+
+from .test_gateway_websocket import Socket
+from .test_silence import Lines
 
 
 def consumer(message):
@@ -81,3 +89,135 @@ class RouteTests(SimpleTestCase):
 
     def test_include_of_what_is_no_list(self):
         self.assert_refused(lambda: include(route("own", consumer)), "list of routes")
+
+
+class SocketTests(SimpleTestCase):
+    def assert_line(self, socket, *words):
+        (line,) = socket.logged
+        for word in ("/path",) + words:
+            self.assertIn(word, line)
+
+    def test_a_reply_to_the_handshake_that_answers_nothing(self):
+        self.assert_line(Socket().done({"acept": True}), "acept", "{'accept': True}")
+        self.assert_line(Socket().done({"type": "websocket.accept"}), "type", "{'accept': True}")
+        self.assert_line(Socket().done({"accept": None}), "{'accept': True}")
+        self.assertEqual(Socket().done().logged, [])  # other code may answer
+        self.assertEqual(Socket().done({"text": "hi"}).logged, [])
+
+    def test_a_client_that_leaves_an_unanswered_handshake(self):
+        left = Socket().done()
+        left.do(left.state.gone())
+        self.assert_line(left, "has left before", '{"accept": True}', "accept()")
+        for socket in (Socket(), Socket().opened()):  # its consumer runs, or it was answered
+            self.assertEqual(socket.do(socket.state.gone()).logged, [])
+
+    def test_text_and_bytes_in_one_message(self):
+        for send in ("reply", "group"):
+            socket = Socket().opened()
+            socket.do(getattr(socket.state, send)({"text": "a", "bytes": b"b"}))
+            self.assert_line(socket, "text and bytes", "two messages")
+            self.assertEqual(len(socket.written), 1)
+
+    def test_a_frame_after_the_close_of_the_same_event(self):
+        for first in ({"close": True}, {"close": "4000"}):
+            socket = Socket().opened()
+            socket.frame("hi").done(first, {"text": "late"})
+            self.assertIn("{'text': …, 'close': True}", socket.logged[-1])
+        self.assert_line(Socket().done({"accept": False}, {"text": "late"}), "after its own close")
+        socket = Socket().opened()
+        socket.frame("hi").done({"text": "bye", "close": True}, {"close": True})
+        self.assertEqual(socket.logged, [])
+
+    def test_a_frame_for_a_client_that_has_gone_meanwhile_is_no_mistake(self):
+        socket = Socket().opened().frame("hi")
+        socket.do(socket.state.gone()).done({"text": "an answer"}, {"close": True})
+        self.assertEqual(socket.logged, [])
+
+    def test_a_frame_of_the_consumer_of_the_disconnect(self):
+        socket = Socket().opened()
+        socket.do(socket.state.gone())
+        self.assertEqual(socket.channels, ["websocket.disconnect"])
+        self.assert_line(socket.done({"text": "bye"}), "which has gone", "group")
+
+    def test_a_refusal_after_the_acceptance(self):
+        socket = Socket().opened()
+        self.assert_line(socket.reply(accept=False), "Its keys: accept", "{'close': True}")
+
+    def test_a_close_code_that_is_none_names_those_that_are(self):
+        socket = Socket().opened()
+        self.assert_line(socket.reply(close="4000"), "'4000'", "3000 to 4999")
+
+
+class MessageTests(SimpleTestCase):
+    def test_a_key_that_the_message_lacks(self):
+        message = Message({"path": "/", "bytes": b"x"}, "websocket.receive", None)
+        for key, words in (
+            ("text", ["bytes, path", "message.get('text')"]),
+            ("query_string", ["bytes, path", "Only websocket.connect", "message.channel_session"]),
+        ):
+            with self.assertRaises(KeyError) as raised:
+                message[key]
+            self.assertEqual(raised.exception.args, (key,))
+            for word in words:
+                self.assertIn(word, str(raised.exception))
+        with self.assertRaises(KeyError) as raised:
+            Message({"a": 1}, "own", None)["text"]
+        self.assertNotIn("websocket", str(raised.exception))
+
+
+class ConsumerTests(ChannelTestCase):
+    def run_consumer(self, consumer, content):
+        with apply_routes([route("own", consumer)]):
+            return Client().send_and_consume("own", content)
+
+    def test_a_message_without_a_reply_channel(self):
+        def answer(message):
+            message.reply_channel.send({"text": "x"})
+
+        def remember(message):
+            message.channel_session["x"] = 1
+
+        def recall(message):
+            return message.channel_session["x"]
+
+        def other(message):
+            None.send()
+
+        for each in (answer, remember, recall):
+            Channel("own").send({"a": 1})
+            with self.assertRaises((AttributeError, TypeError)) as raised:
+                self.consume_without_client(each)
+            for word in ("own", "message.channel_session", "message.reply_channel.name"):
+                self.assertIn(word, str(raised.exception))
+        with self.assertRaises(AttributeError) as raised:
+            self.run_consumer(other, {})
+        self.assertNotIn("reply_channel", str(raised.exception))
+
+    def consume_without_client(self, consumer):
+        with apply_routes([route("own", consumer)]):
+            Client().consume("own")
+
+    def returned(self, value):
+        with mock.patch.object(advice, "_returned", RateLimitByKey(60)):
+            with Lines("django.channels") as lines:
+                self.assertIs(self.run_consumer(lambda message: value, {}), value)
+
+                async def later(message):
+                    return value
+
+                self.run_consumer(later, {})
+        return lines
+
+    def test_what_a_consumer_returns_in_place_of_a_send(self):
+        for value in (HttpResponse("x"), {"text": "x"}, {"accept": True}, (x for x in "ab")):
+            lines = self.returned(value)
+            self.assertEqual(len(lines), 2, value)
+            for word in (
+                "test_mistakes",
+                type(value).__name__,
+                "reply_channel.send",
+                "encode_response",
+            ):
+                self.assertIn(word, lines[0])
+        for value in (None, True, "text", {"rows": 2}, 5, [1]):
+            self.assertEqual(self.returned(value), [])

@@ -78,13 +78,19 @@ class SendTests(SimpleTestCase):
         self.assertEqual(
             self.sent(
                 self.channel("mail.send"),
-                self.channel("asgi.delay"),
                 self.channel("gateway.1!abc"),
                 self.channel("http.request.body?abc"),
                 Group("chat", channel_layer=self.layer),
             ),
             [],
         )
+
+    def test_a_delayed_message_that_rundelay_cannot_see_needs_a_route(self):
+        self.layer.is_served = True
+        (line,) = self.sent(self.channel("asgi.delay"))
+        self.assertIn("channels.delay.consumers.delay_message'", line)
+        self.layer.crosses_processes = True
+        self.assertEqual(self.sent(self.channel("asgi.delay")), [])
 
     def test_one_line_for_each_channel_in_a_minute(self):
         self.layer.is_served = True

@@ -34,6 +34,13 @@ UNANSWERED = (
 )
 
 
+LEFT = (
+    "The client of WebSocket %s has left before its handshake was answered. The consumer of "
+    'websocket.connect had ended without an answer. Send {"accept": True} or {"close": True} to '
+    "message.reply_channel, or call accept() or close() of a class."
+)
+
+
 class HandshakeBuffer:
     """
     The messages of others that wait for the answer to a handshake, in order.
@@ -116,6 +123,8 @@ def answer_to_handshake(message: Message) -> bool | None:
 
 def says_nothing(message: Message) -> bool:
     """Return whether a message to an open socket without a frame and without "close" is a mistake."""
+    if message.get("accept") is False:
+        return True
     return not ("accept" in message or "close" in message or is_notice(message))
 
 
@@ -125,6 +134,17 @@ def nothing_for(path: str, message: Message) -> Action:
         "A message to WebSocket %s, or to a group that it is in, lacks text, bytes and close, so its client "
         "gets nothing. Its keys: %s. Send {'text': …}."
     )
+    if "accept" in message:
+        text += " To end a socket that was accepted, send {'close': True}."
     if "type" in message:
         text += " Its type calls no method of a consumer here, unlike in Channels 2 to 4. " + PAGE
+    return (LOG, "warning", text, path, ", ".join(sorted(map(str, message))) or "none")
+
+
+def no_answer_for(path: str, message: Message) -> Action:
+    """Return the action that logs a reply to the handshake of `path` which doesn't answer it."""
+    text = (
+        "A reply to the handshake of WebSocket %s lacks accept, close, text and bytes, so it answers "
+        "nothing. Its keys: %s. Send {'accept': True}."
+    )
     return (LOG, "warning", text, path, ", ".join(sorted(map(str, message))) or "none")

@@ -25,6 +25,7 @@ from ..protocol import (
     WEBSOCKET_DISCONNECT,
     WEBSOCKET_RECEIVE,
     WINDOW_CHANNEL,
+    is_notice,
 )
 from ..subprotocols import choose
 from .codes import FAILED, GOING_AWAY, GONE, NORMAL, OVERLOADED, RESTARTED, SENDABLE, TOO_BIG
@@ -39,11 +40,14 @@ from .frames import (
 )
 from .handshake import (
     ACCEPT_TIMEOUT,
+    LEFT,
     UNANSWERED,
     UNHANDLED,
     HandshakeBuffer,
     answer_to_handshake,
+    has_data,
     length_of,
+    no_answer_for,
     nothing_for,
     says_nothing,
 )
@@ -74,6 +78,20 @@ MAX_UNREAD_WEIGHT = 4 * 1024 * 1024
 CROWDED = (
     "WebSocket %s was closed with 1013: its client reads too slowly what groups and other code send, and the "
     "clients of this gateway have not read more than the option unread_memory allows."
+)
+
+#: What is logged of frames that were sent, and that no client gets.
+BOTH = (
+    "A message to WebSocket %s has both text and bytes, and a frame is one of them: its bytes were not sent. "
+    "Send two messages."
+)
+AFTER_CLOSE = (
+    "A consumer of WebSocket %s sent a frame after its own close, so its client doesn't get it. Send the "
+    "frame first, or both in one: {'text': …, 'close': True}."
+)
+AFTER_THE_END = (
+    "The consumer of websocket.disconnect for WebSocket %s sent a frame to its own client, which has gone. "
+    "To tell other clients, send to a group."
 )
 
 # The sender of a message. Too many unread messages of others close the socket. Too many of the socket's own
@@ -135,9 +153,11 @@ class WebSocket(ConnectionState):
         if self.phase == CLOSING:
             return [(FINISH,)]
         self.close_code = code
+        unanswered = self.phase == CONNECTING and self.in_flight is None
         self._move("gone")
         self._forget_others()
-        return [(DISCARD,), (FINISH,), *self._window.end(), *self._next()]
+        actions: list[Action] = [(LOG, "warning", LEFT, self.path)] if unanswered else []
+        return [*actions, (DISCARD,), (FINISH,), *self._window.end(), *self._next()]
 
     @property
     def over(self) -> bool:
@@ -193,7 +213,11 @@ class WebSocket(ConnectionState):
             return actions
         if WINDOW_CHANNEL in message:
             return self._apply_windowed(message)
+        before = self.phase
         for each in message.get(REPLIES) or ():
+            if self.phase in (CLOSING, CLOSED) and before != CLOSING and has_data(each):
+                text = AFTER_THE_END if before == CLOSED else AFTER_CLOSE
+                actions.append((LOG, "warning", text, self.path))
             actions += self._apply(each, sender=OWN)
         actions += self._merge_session(message.get(SESSION))
         if message.get(ERROR):
@@ -274,12 +298,14 @@ class WebSocket(ConnectionState):
         if self.phase == CONNECTING:
             accepted = answer_to_handshake(message)
             if accepted is None:
-                return []
+                return [] if is_notice(message) else [no_answer_for(self.path, message)]
             if not accepted:
                 return self._deny()
             actions += self._accept(message)
         if text is not None:
             actions += self._write("text", text, str, sender)
+            if data is not None:
+                actions.append((LOG, "error", BOTH, self.path))
         elif data is not None:
             actions += self._write("bytes", data, bytes, sender)
         if close:
@@ -306,7 +332,10 @@ class WebSocket(ConnectionState):
         if code is True:
             code = NORMAL
         elif not isinstance(code, int) or not (code in SENDABLE or 3000 <= code <= 4999):
-            text = "A reply closes %s with %s, which isn't a close code: 1011 was sent instead."
+            text = (
+                "A reply closes %s with %s, which isn't a close code: 1011 was sent instead. Send "
+                "True, 1000, or a number from 3000 to 4999."
+            )
             return [(LOG, "error", text, self.path, repr(code)), *self._close(FAILED)]
         return self._close(code)
 
