@@ -66,6 +66,12 @@ class CountsNoLosses(DirectoryStore):
         super().put_first(state, entry._replace(losses=0))
 
 
+@noticed_by("a_waiting_claim_gets_what_another_process_sends")
+class WakesNoReaderOfAnotherProcess(DirectoryStore):
+    def version(self):
+        return None
+
+
 @noticed_by("messages_of_a_living_worker_stay_its_own")
 class RenewsNoLease(DirectoryStore):
     def heartbeat(self, names):

@@ -68,6 +68,7 @@ class StatisticsTests(LayerCase):
 
     def test_the_age_of_the_oldest_message_grows(self) -> None:
         self.need("statistics")
+        self.assertEqual(self.layer.global_statistics()["messages_max_age"], 0)
         self.layer.send("test.age", {})
         for read in (
             self.layer.global_statistics,

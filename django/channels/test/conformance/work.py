@@ -90,6 +90,37 @@ class AcknowledgementTests(LayerCase):
         thread.join(self.timeout)
         self.assertTrue(woken)
 
+    def test_a_waiting_claim_gets_what_another_process_sends(self) -> None:
+        self.need("acknowledgement", "leases")
+        # Nothing but the message itself ends a wait: neither its time nor a heartbeat.
+        options = {"heartbeat": 4 * self.timeout, "lease": 16 * self.timeout}
+        here, there = self.make_layer(**options), self.make_layer(**options)
+        here.block_for = there.block_for = 4 * self.timeout
+        answers: list[Any] = []
+
+        def echo() -> None:
+            for _ in range(5):
+                message = there.claim("consumer-b", ["test.there"], block=True)[1]
+                if message is None:
+                    return  # woken, because the test has failed
+                there.send("test.here", message)
+
+        def ask() -> None:
+            while len(answers) < 5 and None not in answers:
+                here.send("test.there", {"number": len(answers)})
+                answers.append(here.claim("consumer-a", ["test.here"], block=True)[1])
+
+        threads = [threading.Thread(target=each, daemon=True) for each in (echo, ask)]
+        for thread in threads:
+            thread.start()
+        threads[1].join(self.timeout)
+        if threads[1].is_alive():
+            here.wake("consumer-a")
+            there.wake("consumer-b")
+        for thread in threads:
+            thread.join(self.timeout)
+        self.assertEqual(answers, [{"number": number} for number in range(5)])
+
     def test_the_last_reply_leaves_with_the_acknowledgement(self) -> None:
         self.need("acknowledgement")
         self.layer.send("test.claim", {"number": 1})
