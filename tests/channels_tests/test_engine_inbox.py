@@ -7,8 +7,9 @@ import time
 import unittest
 from unittest import mock
 
-from django.channels.exceptions import ChannelFull, LayerUnavailable
+from django.channels.exceptions import ChannelFull, LayerUnavailable, MessageTooLarge
 from django.channels.layers.engine import inbox as engine_inbox
+from django.channels.layers.engine import pending
 from django.channels.layers.engine.pending import PendingWork, Send
 from django.channels.layers.engine.store import Entry, Outgoing, Will
 
@@ -45,6 +46,15 @@ class PendingWorkTests(unittest.TestCase):
         for _ in range(4):
             self.work.send(send(0, b"x" * 60))
         self.assertEqual([len(self.work.take(10, 100).sends) for _ in range(3)], [2, 2, 0])
+
+    def test_a_body_of_the_greatest_size_is_encoded_and_a_longer_one_refused(self):
+        store = FakeLayer().store
+        frame = len(store.encode("work", {"text": ""}))
+        message = {"text": "x" * (pending.MAX_BODY - frame)}
+        self.assertEqual(len(pending.encode(store, "work", message)), pending.MAX_BODY)
+        message["text"] += "x"
+        with self.assertRaises(MessageTooLarge):
+            pending.encode(store, "work", message)
 
     def test_only_the_last_will_of_a_connection_counts(self):
         self.work.set_will("a", 1)

@@ -52,6 +52,23 @@ class HeartbeatTests(StepCase):
         self.step(["gateway.b!"])
         self.assertEqual(told, ["gateway.b!"])
 
+    def test_a_lease_that_a_call_found_ended_is_taken_again_though_the_heartbeat_finds_it(self):
+        told = []
+        for name in ("gateway.a!", "gateway.b!"):
+            self.leases.acquire(name, lambda name=name: told.append(name))
+        self.leases.has_ended("gateway.b!")
+        self.step()  # another lease of this name is there, so it is not missing
+        self.step()
+        self.assertEqual(told, ["gateway.b!"])
+        self.assertEqual(self.store.named("register")[2:], [("gateway.b!",)])
+
+    def test_a_released_lease_that_a_call_found_ended_is_not_taken_again(self):
+        self.leases.acquire("gateway.a!")
+        self.leases.has_ended("gateway.a!")
+        self.leases.release("gateway.a!")
+        self.step()
+        self.assertEqual(self.store.named("register"), [("gateway.a!",)])
+
     def test_a_lost_lease_of_a_name_released_meanwhile_is_not_taken_again(self):
         told = []
         self.leases.acquire("gateway.a!", lambda: told.append(1))
