@@ -469,6 +469,24 @@ class WaitingRequestTests(UploadCase):
 
         self.serve(run)
 
+    def test_nothing_counts_of_a_request_that_ends_after_its_client_has_left(self):
+        self.go_on = threading.Event()
+
+        async def run():
+            room = self.layer.gateway.room
+            for _ in range(4):  # of which two wait for a thread
+                server = Server().body(b"x" * 10000)
+                running = asyncio.ensure_future(server.run(self.layer))
+                await self.until(server.events.empty)
+                server.leave()
+                await asyncio.wait_for(running, TIMEOUT)
+            self.assertGreaterEqual(room.waiting.used, 20000)
+            self.go_on.set()
+            await self.until(lambda: not self.layer.gateway.connections)
+            self.assertEqual((room.waiting.used, room._sent), (0, {}))
+
+        self.serve(run)
+
     def test_requests_whose_clients_have_left_count_until_a_worker_has_taken_them(self):
         self.go_on = threading.Event()
 

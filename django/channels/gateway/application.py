@@ -329,6 +329,7 @@ class Gateway:
                 connection.state.in_flight = None  # an event that still waits is not sent
                 connection.state.release()
                 self._leave_room(connection)
+                self.room.release(connection.state)
                 for name in connection.wills:
                     self.inbox.clear_will(name)
                 for channel in connection.state.channels:
