@@ -71,10 +71,7 @@ class GroupCalls(Calls):
             found += [name.decode("utf-8", "replace") for name in members]
         return found
 
-    def send_group(self, group: str, message: Message) -> int:
-        return self.send_group_once(group, message, "")
-
-    def send_group_once(self, group: str, message: Message, id: str) -> int:
+    def send_group(self, group: str, message: Message, id: str = "") -> int:
         partition, routes, others = self.keys.group(group)
         record = self.encode("", protocol.group_message(group, message))
         skipped, elsewhere, plain = self.servers.call(

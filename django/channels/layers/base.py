@@ -148,8 +148,8 @@ class BaseChannelLayer(ABC):
     `expiry` is in seconds, `capacity` in messages for each channel; `channel_expiry` and `channel_capacity`
     map name patterns (globs or compiled regular expressions) to numbers that replace them. Events of open
     connections wait for EVENT_EXPIRY seconds unless `channel_expiry` names them. `group_expiry` is accepted
-    for settings written for Channels 1.x; a membership ends with its connection. Raises ImproperlyConfigured
-    for an option that is out of range.
+    for settings written for Channels 1.x; a membership ends with its connection. (Redis applies it to members
+    that no gateway holds.) Raises ImproperlyConfigured for an option that is out of range.
 
     Thread-safe: every call may come from any thread, unless its docstring says otherwise.
     """

@@ -255,10 +255,7 @@ class EngineLayer(BaseChannelLayer):
         return self.store.group_channels(check_group_name(group))
 
     def deliver_group(self, group: str, message: Message, send_id: str = "") -> None:
-        if send_id:
-            skipped = self.store.send_group_once(group, message, send_id)
-        else:
-            skipped = self.store.send_group(group, message)
+        skipped = self.store.send_group(group, message, send_id)
         if skipped:
             self.count("group_full", skipped)
         self.count("sent")

@@ -121,7 +121,7 @@ class Pending(NamedTuple):
 class Store(ABC):
     """The storage of one layer. Made by `EngineLayer.make_store`, which connects to nothing yet."""
 
-    #: Whether the store remembers the id of an Outgoing and of `send_group_once`, for a minute or longer.
+    #: Whether the store remembers the id of an Outgoing and of `send_group`, for a minute or longer.
     remembers_sends = False
 
     def __init__(self) -> None:
@@ -325,15 +325,12 @@ class Store(ABC):
         """Return the members of a group."""
 
     @abstractmethod
-    def send_group(self, group: str, message: Message) -> int:
+    def send_group(self, group: str, message: Message, id: str = "") -> int:
         """
         Send to a group: one `protocol.group_message` for each gateway with members, however many, and the
-        message for each other member. Return how many members were skipped because they were full.
+        message for each other member. If `remembers_sends`, each member gets a message of one `id` only
+        once. Return how many members were skipped because they were full.
         """
-
-    def send_group_once(self, group: str, message: Message, id: str) -> int:
-        """As `send_group`; if `remembers_sends`, each member gets a message of one `id` only once."""
-        return self.send_group(group, message)
 
     # Dead letters.
 

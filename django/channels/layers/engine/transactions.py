@@ -284,10 +284,7 @@ class TransactionStore(RecordStore):
         """Send a notice to a gateway."""
         self.put(tx, [Outgoing(channel, self.encode(channel, notice), True, expiry)])
 
-    def send_group(self, group: str, message: Message) -> int:
-        return self.send_group_once(group, message, "")
-
-    def send_group_once(self, group: str, message: Message, id: str) -> int:
+    def send_group(self, group: str, message: Message, id: str = "") -> int:
         gateways, others = self.group_routes(group)
         items = []
         if gateways:
