@@ -24,6 +24,7 @@ from .pages import see
 from .protocol import EVENT_CHANNELS, event_keys
 from .routing import Include, Route, Router, groups_of
 from .runnable import missing_arguments, problem_of
+from .streams import count_setting
 
 TAG = "channels"
 
@@ -80,6 +81,36 @@ def check_subprotocols(app_configs: Any, **kwargs: Any) -> list[Any]:
             hint='Write, for example, CHANNELS_WS_PROTOCOLS = ["graphql-ws"].',
             id="channels.E005",
         )
+    ]
+
+
+#: Settings that are numbers, and settings that are True or False.
+_COUNTS = ("CHANNEL_ASYNC_STREAMS", "CHANNEL_ASYNC_THREADS", "CHANNEL_STREAM_THREADS")
+_FLAGS = ("CHANNEL_DAPHNE_ROOT_PATH", "CHANNEL_SESSION_KEY_IN_QUERY")
+
+
+@register(TAG)
+def check_values(app_configs: Any, **kwargs: Any) -> list[Any]:
+    """Check for channels.E008: a setting of the wrong type, such as the text "False", which is true."""
+    wrong = []
+    for name in _COUNTS:
+        try:
+            count_setting(name, 1)
+        except ImproperlyConfigured as error:
+            wrong.append(str(error))
+    for name in _FLAGS:
+        value = getattr(settings, name, False)
+        if not isinstance(value, bool):
+            wrong.append("The setting %s is True or False, not %s." % (name, shown(repr(value))))
+    slow = getattr(settings, "CHANNEL_SLOW_CONSUMER", None) or 0
+    if isinstance(slow, bool) or not isinstance(slow, (int, float)) or not slow >= 0:
+        wrong.append(
+            "The setting CHANNEL_SLOW_CONSUMER is a number of seconds, or None, not %s."
+            % shown(repr(slow))
+        )
+    return [
+        Error(text, hint="Correct it. %s" % see("ref/channels/settings"), id="channels.E008")
+        for text in wrong
     ]
 
 
@@ -153,11 +184,11 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[Any]:
                     id="channels.W013",
                 )
             )
-    if name not in given and not problems:
+    if not getattr(settings, name, None) and not problems:
         problems.append(
             Warning(
-                "The setting %s is missing. The layer is then in memory and has no routes, so that views are "
-                "served, and each WebSocket is refused." % name,
+                "The setting %s is missing or empty. The layer is then in memory and has no routes, so "
+                "that views are served, and each WebSocket is refused." % name,
                 hint='Write %s = {"default": {"BACKEND": %r, "ROUTING": "mysite.routing.channel_routing"}}. '
                 "%s" % (name, MEMORY, see("ref/channels/settings")),
                 id="channels.W013",

@@ -678,7 +678,10 @@ class SettingTests(SimpleTestCase):
             self.assertIn(word, " ".join("%s %s" % (each.msg, each.hint) for each in problems))
 
     def test_no_layers_at_all(self):
-        self.assert_found(["W013"], SETTING + " is missing", '"ROUTING"', MEMORY, "settings.txt")
+        words = (SETTING + " is missing", '"ROUTING"', MEMORY, "settings.txt")
+        self.assert_found(["W013"], *words)
+        for empty in ({}, [], None):
+            self.assert_found(["W013"], *words, **{SETTING: empty})
 
     def test_a_misspelt_setting(self):
         for name in (SETTING[:-1], SETTING.replace("CHANNEL_", "CHANNELS_")):

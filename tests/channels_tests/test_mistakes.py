@@ -6,7 +6,7 @@ log, that says what to write.
 import functools
 from unittest import mock
 
-from django.channels import Channel, advice, include, route, route_class
+from django.channels import Channel, advice, checks, include, route, route_class
 from django.channels.auth import channel_session_user, login_required
 from django.channels.generic.websockets import WebsocketConsumer
 from django.channels.handler import AsgiHandler
@@ -15,7 +15,7 @@ from django.channels.message import Message
 from django.channels.routing import InvalidRoute, Router
 from django.channels.test import ChannelTestCase, Client, apply_routes
 from django.http import HttpResponse
-from django.test import SimpleTestCase
+from django.test import SimpleTestCase, override_settings
 
 from .test_gateway_websocket import Socket
 from .test_silence import Lines
@@ -89,6 +89,41 @@ class RouteTests(SimpleTestCase):
 
     def test_include_of_what_is_no_list(self):
         self.assert_refused(lambda: include(route("own", consumer)), "list of routes")
+
+
+class SettingTests(SimpleTestCase):
+    def check(self, **given):
+        with override_settings(**given):
+            problems = checks.check_values(None)
+        self.assertLessEqual({each.id for each in problems}, {"channels.E008"})
+        return "".join(each.msg for each in problems)
+
+    def test_a_setting_of_the_wrong_type(self):
+        for name, values in (
+            ("CHANNEL_STREAM_THREADS", ("4", 0, 2.5, True)),
+            ("CHANNEL_ASYNC_THREADS", (0, "16")),
+            ("CHANNEL_ASYNC_STREAMS", (-1, [])),
+            ("CHANNEL_SLOW_CONSUMER", ("5", -1, float("nan"), True)),
+            ("CHANNEL_SESSION_KEY_IN_QUERY", ("False", 1, None)),
+            ("CHANNEL_DAPHNE_ROOT_PATH", ("/shop",)),
+        ):
+            for value in values:
+                text = self.check(**{name: value})
+                self.assertIn("%s is" % name, text)
+                self.assertIn("not %r" % value, text)
+
+    def test_values_that_are_right(self):
+        self.assertEqual(self.check(), "")
+        self.assertEqual(
+            self.check(
+                CHANNEL_STREAM_THREADS=None,
+                CHANNEL_ASYNC_STREAMS=5,
+                CHANNEL_SLOW_CONSUMER=0.5,
+                CHANNEL_SESSION_KEY_IN_QUERY=True,
+            ),
+            "",
+        )
+        self.assertEqual(self.check(CHANNEL_SLOW_CONSUMER=None), "")
 
 
 class SocketTests(SimpleTestCase):
