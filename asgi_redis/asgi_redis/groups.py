@@ -42,7 +42,7 @@ class GroupCalls(Calls):
             record = self.encode(channel, protocol.group_discarded(group))
             number = self.servers.call(self.discard_command(group, channel, record))
             if number > 0 and self.keys.partition(inbox) != partition:
-                self.servers.call(run("remove_route", [routes], [inbox, number]))
+                self.servers.call(self.remove_route_command(group, inbox, number))
             if number >= 0:
                 return
         self.servers.call(("ZREM", others, channel))
