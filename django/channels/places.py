@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Callable, Iterator
+from typing import TYPE_CHECKING, Callable, Iterator, Sequence
 
 from .log import RateLimit
 
@@ -24,6 +24,9 @@ PAUSED_PER_PLACE = 10
 
 #: Seconds after which a thread that waits for a place checks whether it must end.
 POLL_INTERVAL = 0.5
+
+#: Seconds between two polls of the last thread for messages that need no place.
+LAST_THREAD_INTERVAL = 0.05
 
 
 class Places:
@@ -42,13 +45,48 @@ class Places:
         self.leaving = 0
         #: The number of consumers that wait for a slow client, without a place.
         self.paused = 0
+        #: The channels on which consumers of this process were asynchronous, and not.
+        self.async_channels: set[str] = set()
+        self.sync_channels: set[str] = set()
+        #: How many threads may claim what waits for a place, while all are taken. 0: all of them.
+        self.max_waiting = 0
+        self._may_wait = 0  # threads that claim, or have claimed, what may need a place
         self._changed = threading.Condition()
         self._limit = RateLimit(10.0)
+
+    def saw(self, channel: str, is_async: bool) -> None:
+        """Take note of the kind of a consumer that a message on `channel` had."""
+        (self.async_channels if is_async else self.sync_channels).add(channel)
+
+    def needs_place(self, channel: str) -> bool:
+        """Return whether all consumers that messages on `channel` had so far were asynchronous."""
+        return channel in self.async_channels and channel not in self.sync_channels
+
+    def enter(self, channels: Sequence[str] = ()) -> Sequence[str]:
+        """
+        Return () to a thread that may claim from all `channels`, and count it until `exit`. Otherwise return
+        those whose messages need no place: while all places are taken, the last thread takes only these.
+        """
+        with self._changed:
+            if self._is_full() and 0 < self.max_waiting <= self._may_wait:
+                others = [each for each in channels if not self.needs_place(each)]
+                if others:
+                    return others
+            self._may_wait += 1
+        return ()
+
+    def exit(self) -> None:
+        """End what `enter` began: the thread will not wait for a place."""
+        with self._changed:
+            self._may_wait -= 1
+
+    def _is_full(self) -> bool:
+        return self.taken >= self.number or self.taken + self.leaving >= 2 * self.number
 
     def acquire(self, gives_up: Callable[[], bool]) -> bool:
         """Wait for a place, take it and return True. Return False once `gives_up()` is true."""
         with self._changed:
-            while self.taken >= self.number or self.taken + self.leaving >= 2 * self.number:
+            while self._is_full():
                 if gives_up():
                     return False
                 self._note()

@@ -17,19 +17,19 @@ import signal
 import threading
 import time
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Sequence
 
 from django.db import connections
 
 from .busy import BusyWatch, Running
-from .consume import Result, call_afterwards, close_waiting, run_consumer
+from .consume import WAITS, Result, call_afterwards, close_waiting, run_consumer
 from .eventloop import ConsumerLoop, make_consumer_id
 from .exceptions import LayerUnavailable
 from .layers.engine.threads import start_thread
 from .log import shown
 from .message import Message
 from .outbox import TO_CHANNEL, PendingSend
-from .places import ASYNC_CONCURRENCY
+from .places import ASYNC_CONCURRENCY, LAST_THREAD_INTERVAL
 from .protocol import HTTP_REQUEST, WEBSOCKET_CONNECT, lost_a_worker
 from .replies import MESSAGE_RETRIES, Replies
 from .signals import release_connections, worker_process_ready, worker_ready
@@ -115,6 +115,9 @@ class Worker:
         channel_layer.is_served = True
         #: Set when the event has ended that this thread has handed over last.
         self._handed_over: threading.Event | None = None
+        self._places = None if loop is None else loop.places
+        #: Whether the places count this thread as one that may wait for one.
+        self._is_counted = False
 
     @property
     def channels(self) -> list[str]:
@@ -176,14 +179,42 @@ class Worker:
         With `block`, wait for a message up to the layer's `block_for` seconds. Raises LayerUnavailable.
         """
         self.running = None
-        channel, content = self.channel_layer.claim(self.consumer_id, self.channels, block)
-        if channel is None or content is None:
-            return False
-        if lost_a_worker(content):
-            self._handle_redelivered(channel, content)
-        else:
-            self.handle(channel, content)
-        return True
+        places, others = self._places, self._count_in()
+        try:
+            channel, content = self.channel_layer.claim(
+                self.consumer_id, others or self.channels, block and not others
+            )
+            if channel is None or content is None:
+                if others and block:
+                    time.sleep(LAST_THREAD_INTERVAL)
+                return False
+            if others and channel not in others:
+                # The layer had prefetched it for this thread.
+                self.channel_layer.requeue(self.consumer_id)
+                return False
+            if places is not None and not places.needs_place(channel):
+                self._count_out()
+            if lost_a_worker(content):
+                self._handle_redelivered(channel, content)
+            else:
+                self.handle(channel, content)
+            return True
+        finally:
+            self._count_out()
+
+    def _count_in(self) -> Sequence[str]:
+        """Return () to claim from all channels, or the channels for the last thread of a full process."""
+        places = self._places
+        if places is None or not places.max_waiting or self.stopping:
+            return ()
+        others = places.enter(self.channels)
+        self._is_counted = not others
+        return others
+
+    def _count_out(self) -> None:
+        if self._is_counted and self._places is not None:
+            self._is_counted = False
+            self._places.exit()
 
     def _handle_redelivered(self, channel: str, content: dict[str, Any]) -> None:
         """
@@ -272,6 +303,9 @@ class Worker:
         replies.flush()
         rest = replies.take_rest()
         assert rest is not None
+        if rest.held is not None and not self._is_counted:
+            loop.places.enter()
+            self._is_counted = True
         if rest.held is not None and not loop.places.acquire(self._gives_up):
             close_waiting(rest)
             replies.requeue(dict(rest.message.content))
@@ -312,6 +346,8 @@ class Worker:
         if threading.get_ident() == self.thread_id:
             self.running = Running(consumer, channel, time.monotonic())
         result = run_consumer(message, consumer, kwargs, self.__class__, _send_error_page, may_wait)
+        if self._places is not None:
+            self._places.saw(channel, result.outcome == WAITS)
         replies.conclude(message, consumer, result)
 
     def _refuse_unrouted(self, message: Message, replies: Replies) -> None:
@@ -377,6 +413,7 @@ class WorkerGroup:
         self.channel_layer = channel_layer
         self.signal_handlers = signal_handlers
         self.loop = ConsumerLoop(channel_layer, async_concurrency)
+        self.loop.places.max_waiting = (n_threads or threads) - 1
         self.stream_threads = StreamThreads(n_threads or threads)
         self.workers = [
             Worker(channel_layer, signal_handlers=False, loop=self.loop, **options)

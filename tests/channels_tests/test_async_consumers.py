@@ -387,6 +387,36 @@ class FunctionTests(AsyncCase):
         for client in clients:
             self.assertEqual(self.next(client), {"ack": 7})
 
+    def test_those_without_a_place_leave_a_thread_to_synchronous_consumers(self):
+        gate = {}
+
+        async def waits(message):
+            self.seen.append(message["text"])
+            await gate.setdefault("event", asyncio.Event()).wait()
+
+        def answers(message):
+            message.reply_channel.send({"text": "now"})
+
+        for threads in (2, 4):
+            del self.seen[:]
+            gate.clear()
+            self.start(
+                route("websocket.receive", waits),
+                route("websocket.connect", answers),
+                threads=threads,
+                async_concurrency=2,
+            )
+            clients = [self.send(text="x") for _ in range(12)]
+            wait_until(lambda: len(self.seen) == 2, "the places to be taken")
+            for _ in range(5):
+                client = self.send("websocket.connect")
+                self.assertEqual(self.next(client)["replies"], [{"text": "now"}])
+            self.assertEqual(len(self.seen), 2)
+            self.group.loop._loop.call_soon_threadsafe(gate["event"].set)
+            for client in clients:
+                self.assertEqual(self.next(client), {"ack": 7})
+            self.group.stop(TIMEOUT)
+
     def test_the_gateway_is_told_of_one_that_takes_long(self):
         """Then other events take its turn."""
         gate = {}

@@ -35,19 +35,17 @@ class AsyncLayerTests:
         self.addCleanup(group.stop, TIMEOUT)
         return group
 
-    def send(self, number):
+    def send(self, number, channel="websocket.receive"):
         client = "gateway.async!%d" % number
         event = {"path": "/", "event_id": number, "reply_channel": client, "text": str(number)}
-        self.layer.send("websocket.receive", event)
+        self.layer.send(channel, event)
         return client
 
     def answers(self, client):
         """Return what comes for a client, up to the acknowledgement, but for notices of time."""
         found = [{}]
         while "ack" not in found[-1]:
-            found.append(
-                wait_until(lambda: self.layer.receive_many([client], block=True)[1], "an answer")
-            )
+            found.append(wait_until(lambda: self.layer.receive_many([client])[1], "an answer"))
         found[-1].pop("ran", None)
         return [each for each in found[1:] if "running" not in each]
 
@@ -82,6 +80,29 @@ class AsyncLayerTests:
             self.assertEqual(answer["replies"], [{"text": "done %d" % number}])
             self.assertEqual(answer["channel_session"]["set"], {"seen": str(number)})
         wait_until(lambda: not self.held(), "the claims to end")
+
+    def test_those_without_a_place_leave_a_thread_to_synchronous_consumers(self):
+        async def waits(message):
+            if not is_open:
+                await self.wait()
+
+        def answers(message):
+            message.reply_channel.send({"text": "now"})
+
+        is_open = []
+        group = self.start(waits, start=False, threads=3, async_concurrency=2)
+        group.channel_layer.routing += [route("websocket.connect", answers)]
+        group.start()
+        clients = [self.send(number) for number in range(20)]
+        wait_until(lambda: len(self.seen) == 2, "the places to be taken")
+        for number in range(20, 24):
+            (answer,) = self.answers(self.send(number, "websocket.connect"))
+            self.assertEqual(answer["replies"], [{"text": "now"}])
+        self.assertEqual(len(self.seen), 2)
+        is_open.append(True)
+        self.open()
+        for number, client in enumerate(clients):
+            self.assertEqual(self.answers(client), [{"ack": number}])
 
     def test_awaited_sends_arrive_in_order_and_before_the_acknowledgement(self):
         async def consumer(message):
