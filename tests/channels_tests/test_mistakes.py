@@ -4,12 +4,17 @@ log, that says what to write.
 """
 
 import functools
+from datetime import date
+from decimal import Decimal
 from unittest import mock
+from uuid import UUID
 
 from django.channels import Channel, advice, checks, include, route, route_class
 from django.channels.auth import channel_session_user, login_required
+from django.channels.exceptions import InvalidMessage
 from django.channels.generic.websockets import WebsocketConsumer
 from django.channels.handler import AsgiHandler
+from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.log import RateLimitByKey
 from django.channels.message import Message
 from django.channels.routing import InvalidRoute, Router
@@ -184,6 +189,13 @@ class SocketTests(SimpleTestCase):
 
 
 class MessageTests(SimpleTestCase):
+    def test_a_value_that_no_layer_carries_says_how_to_convert_it(self):
+        for value in (Decimal("1.5"), date(2020, 1, 1), UUID(int=1), {1}, Channel("a")):
+            with self.assertRaises(InvalidMessage) as raised:
+                MemoryChannelLayer().check_message({"n": value})
+            for word in ("'n'", type(value).__name__, "str()", "pk of a model"):
+                self.assertIn(word, str(raised.exception))
+
     def test_a_key_that_the_message_lacks(self):
         message = Message({"path": "/", "bytes": b"x"}, "websocket.receive", None)
         for key, words in (

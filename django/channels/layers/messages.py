@@ -17,7 +17,10 @@ MAX_WEIGHT = 1024 * 1024
 #: Levels of lists and dicts in a message. Code that walks through more of them may reach Python's limit.
 MAX_NESTING = 200
 
-_REMEDY = "; a message holds text, bytes, 64-bit integers, floats, booleans, None, lists and dicts."
+_REMEDY = (
+    "; a message holds text, bytes, 64-bit integers, floats, booleans, None, lists and dicts. "
+)
+_REMEDY += "Convert it: send str() of a date, a Decimal or a UUID, the pk of a model, the name of a channel."
 
 
 def clean(message: Any, limit: int = MAX_WEIGHT) -> dict[str, Any]:
