@@ -50,7 +50,8 @@ class Places:
         self.sync_channels: set[str] = set()
         #: How many threads may claim what waits for a place, while all are taken. 0: all of them.
         self.max_waiting = 0
-        self._may_wait = 0  # threads that claim, or have claimed, what may need a place
+        #: The threads that claim, or have claimed, what may need a place.
+        self._may_wait: set[object] = set()
         self._changed = threading.Condition()
         self._limit = RateLimit(10.0)
 
@@ -62,23 +63,25 @@ class Places:
         """Return whether all consumers that messages on `channel` had so far were asynchronous."""
         return channel in self.async_channels and channel not in self.sync_channels
 
-    def enter(self, channels: Sequence[str] = ()) -> Sequence[str]:
+    def enter(self, thread: object, channels: Sequence[str] = ()) -> Sequence[str]:
         """
         Return () to a thread that may claim from all `channels`, and count it until `exit`. Otherwise return
         those whose messages need no place: while all places are taken, the last thread takes only these.
         """
-        with self._changed:
-            if self._is_full() and 0 < self.max_waiting <= self._may_wait:
-                others = [each for each in channels if not self.needs_place(each)]
-                if others:
-                    return others
-            self._may_wait += 1
+        if self.max_waiting and self._is_full():
+            with self._changed:
+                if len(self._may_wait) >= self.max_waiting:
+                    others = [each for each in channels if not self.needs_place(each)]
+                    if others:
+                        return others
+                self._may_wait.add(thread)
+        else:
+            self._may_wait.add(thread)  # without the lock, because this happens for each message
         return ()
 
-    def exit(self) -> None:
+    def exit(self, thread: object) -> None:
         """End what `enter` began: the thread will not wait for a place."""
-        with self._changed:
-            self._may_wait -= 1
+        self._may_wait.discard(thread)
 
     def _is_full(self) -> bool:
         return self.taken >= self.number or self.taken + self.leaving >= 2 * self.number

@@ -116,8 +116,6 @@ class Worker:
         #: Set when the event has ended that this thread has handed over last.
         self._handed_over: threading.Event | None = None
         self._places = None if loop is None else loop.places
-        #: Whether the places count this thread as one that may wait for one.
-        self._is_counted = False
 
     @property
     def channels(self) -> list[str]:
@@ -179,7 +177,10 @@ class Worker:
         With `block`, wait for a message up to the layer's `block_for` seconds. Raises LayerUnavailable.
         """
         self.running = None
-        places, others = self._places, self._count_in()
+        places = self._places
+        others: Sequence[str] = ()
+        if places is not None and not self.stopping:
+            others = places.enter(self, self.channels)
         try:
             channel, content = self.channel_layer.claim(
                 self.consumer_id, others or self.channels, block and not others
@@ -193,28 +194,15 @@ class Worker:
                 self.channel_layer.requeue(self.consumer_id)
                 return False
             if places is not None and not places.needs_place(channel):
-                self._count_out()
+                places.exit(self)
             if lost_a_worker(content):
                 self._handle_redelivered(channel, content)
             else:
                 self.handle(channel, content)
             return True
         finally:
-            self._count_out()
-
-    def _count_in(self) -> Sequence[str]:
-        """Return () to claim from all channels, or the channels for the last thread of a full process."""
-        places = self._places
-        if places is None or not places.max_waiting or self.stopping:
-            return ()
-        others = places.enter(self.channels)
-        self._is_counted = not others
-        return others
-
-    def _count_out(self) -> None:
-        if self._is_counted and self._places is not None:
-            self._is_counted = False
-            self._places.exit()
+            if places is not None:
+                places.exit(self)
 
     def _handle_redelivered(self, channel: str, content: dict[str, Any]) -> None:
         """
@@ -303,9 +291,8 @@ class Worker:
         replies.flush()
         rest = replies.take_rest()
         assert rest is not None
-        if rest.held is not None and not self._is_counted:
-            loop.places.enter()
-            self._is_counted = True
+        if rest.held is not None:
+            loop.places.enter(self)
         if rest.held is not None and not loop.places.acquire(self._gives_up):
             close_waiting(rest)
             replies.requeue(dict(rest.message.content))
