@@ -82,8 +82,10 @@ class Needs:
     def _postgresql(self):
         from channels_tests.support.databases import PostgreSQL
 
-        server = PostgreSQL().start()
+        server = PostgreSQL()
         self._stack.callback(server.remove)
+        server.prepare()
+        server.start()
         self.values["postgresql"] = json.dumps(server.settings())
         self.pids["postgresql"] = [server.process.pid]
 
@@ -302,7 +304,7 @@ def measure_and_sum_up(arguments):
         "workloads": names,
         "options": run.server_options(arguments.tuned, contenders.PEERS),
     }
-    run.raise_open_files(20000 + 1000)
+    run.raise_open_files(20000)
     busy, own, begun = run.busy_seconds(), run.children_seconds(), time.monotonic()
     with contextlib.ExitStack() as stack:
         needs = Needs(stack)

@@ -12,14 +12,23 @@ from .support.waiting import TIMEOUT, wait_until
 
 class SiteThreadsTests(unittest.TestCase):
     def setUp(self):
-        self.released = []
+        self._released = []
         patch = mock.patch.object(
-            site_threads, "release_connections", lambda: self.released.append(self.thread())
+            site_threads,
+            "release_connections",
+            lambda: self._released.append(threading.current_thread()),
         )
         patch.start()
         self.addCleanup(patch.stop)
         self.threads = SiteThreads(2)
         self.addCleanup(self.threads.end)
+
+    @property
+    def released(self):
+        """The names of the threads of this pool that have released their connections."""
+        # Loops of other tests may end meanwhile.
+        own = set().union(*(executor._threads for executor, _ in self.threads._used))
+        return [thread.name for thread in self._released if thread in own]
 
     @staticmethod
     def thread():

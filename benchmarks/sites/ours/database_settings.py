@@ -5,6 +5,7 @@ import os
 
 from settings import *  # noqa: F403
 
+INSTALLED_APPS = [*INSTALLED_APPS, "channels.layers.database"]  # noqa: F405
 DATABASES = {"default": json.loads(os.environ["BENCH_DATABASE"])}
 CHANNEL_LAYERS = {
     "default": {
