@@ -11,7 +11,7 @@ from typing import Any, List, Sequence, Tuple
 
 from ...exceptions import LayerUnavailable
 from ..engine.store import Entry, Outgoing
-from ..engine.waiting import CHANGED
+from ..engine.waiting import CHANGED, TIMEOUT
 from ..names import inbox_of
 from . import rows as values
 from .connections import Connection
@@ -175,9 +175,13 @@ class Claiming(Sending):
         self.listener.start()
         queues = tuple(self.queue(channel) for channel in channels)
         version = getattr(self._local, "version", self.waiters.version)
-        result = self.waiters.wait(queues, version, seconds, consumer)
-        self._local.woken = result == CHANGED
-        return result == CHANGED
+        # Only the gateway of an inbox listens for what comes to it. Another reader polls.
+        polls = self.notifies and any(queue.endswith("!") for queue in queues)
+        pause = min(seconds, self.poll_interval) if polls else seconds
+        result = self.waiters.wait(queues, version, pause, consumer)
+        woken: bool = result == CHANGED or (result == TIMEOUT and pause < seconds)
+        self._local.woken = woken
+        return woken
 
     # Acknowledging.
 

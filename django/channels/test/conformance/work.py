@@ -121,6 +121,23 @@ class AcknowledgementTests(LayerCase):
             thread.join(self.timeout)
         self.assertEqual(answers, [{"number": number} for number in range(5)])
 
+    def test_a_waiting_reader_gets_what_another_process_sends(self) -> None:
+        self.need("leases")
+        here, there = self.make_layer(), self.make_layer()
+        here.block_for = 4 * self.timeout  # so that only the message ends the wait in time
+        for name in ("test.shared", "test.local!1", here.new_channel("test.random?")):
+            found: list[Any] = []
+
+            def read(name: str = name, found: list[Any] = found) -> None:
+                found.append(here.receive_many([name], block=True))
+
+            thread = threading.Thread(target=read, daemon=True)
+            thread.start()
+            thread.join(0.1)
+            there.send(name, {"a": 1})
+            thread.join(self.timeout)
+            self.assertEqual(found, [(name, {"a": 1})])
+
     def test_the_last_reply_leaves_with_the_acknowledgement(self) -> None:
         self.need("acknowledgement")
         self.layer.send("test.claim", {"number": 1})
