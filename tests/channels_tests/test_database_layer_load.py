@@ -117,6 +117,24 @@ class ExactlyOnceTests:
 
 
 class SQLiteLoadTests(ExactlyOnceTests, SQLiteCase, unittest.TestCase):
+    def test_a_reader_is_woken_by_a_send_of_its_own_process(self):
+        layer = self.make_layer()
+        layer.flush()
+        layer.block_for = 4 * TIMEOUT
+        layer.store.poll_interval = 10 * TIMEOUT  # a poll would come too late
+        for number in range(3):
+            arrived = []
+
+            def read(arrived=arrived):
+                arrived.append(layer.receive_many(["wake"], block=True)[1])
+
+            thread = threading.Thread(target=read, daemon=True)
+            thread.start()
+            wait_until(lambda: layer.store.waiters._waiters, "the reader")
+            layer.send("wake", {"number": number})
+            thread.join(TIMEOUT)
+            self.assertEqual(arrived, [{"number": number}])
+
     def test_the_layer_keeps_a_file_of_its_own(self):
         layer = self.make_layer()
         layer.send("work", {})
