@@ -66,7 +66,7 @@ class CountsNoLosses(DirectoryStore):
         super().put_first(state, entry._replace(losses=0))
 
 
-@noticed_by("a_waiting_claim_gets_what_another_process_sends")
+@noticed_by("a_waiting_reader_gets_what_another_process_sends")
 class WakesNoReaderOfAnotherProcess(DirectoryStore):
     def version(self):
         return None

@@ -45,6 +45,7 @@ class Site(Gateway):
         self.reader = InboxReader(self.name, self.inbox, self.connections, log.Reachability("test"))
         self.events = EventSender(self.layer, self.inbox, self.loop, Limits())
         self.send_event = self.events.send
+        self.room = mock.Mock()
         for lane in self.events._lanes.values():
             lane.limit = lane.window.limit = lane.window.most = 4
 

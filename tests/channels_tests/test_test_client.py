@@ -84,6 +84,7 @@ class SomeCaptiveLayersTests(ChannelTestCase):
 
     def test_only_those_named(self):
         self.assertIs(type(channel_layers["small"]), MemoryChannelLayer)
+        self.addCleanup(channel_layers.set, "default", channel_layers.set("default", None))
         self.assertIs(type(channel_layers["default"]), CrossingLayer)
 
 
