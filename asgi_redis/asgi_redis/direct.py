@@ -27,7 +27,7 @@ from .scripts import Command
 try:
     from hiredis import pack_command
 except ImportError:  # not installed, or older than 2.2
-    pack_command = None  # type: ignore[assignment]
+    pack_command = None
 
 #: Seconds by which the reply to a blocking command may be late.
 LATE = 4.0
