@@ -311,7 +311,9 @@ def show(layer):
     while True:
         message = layer.receive_many(["test.reply?a"], block=True)[1]
         if message is not None:
-            print("reply", message.get("status"), message.get("content"), flush=True)
+            # In one piece: the log writes to the same file.
+            line = "reply %s %r\\n" % (message.get("status"), message.get("content"))
+            print(line, end="", flush=True)
 
 worker_process_ready.connect(begin, weak=False)
 
