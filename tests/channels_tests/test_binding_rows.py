@@ -495,16 +495,22 @@ class OrderTests(BindingOf, TransactionChannelTestCase):
             signal.receivers.insert(0, signal.receivers.pop())
             signal.sender_receivers_cache.clear()
 
+    @staticmethod
+    def once(action):
+        """Return a receiver that calls `action(instance)` for the first signal only."""
+        busy = []
+
+        def receiver(sender, instance, **kwargs):
+            if not busy:
+                busy.append(True)
+                action(instance)
+
+        return receiver
+
     def each_order(self, signal, action, expected):
         for before_binding in (True, False):
             with self.subTest(before_binding=before_binding):
-                busy = []
-
-                def receiver(sender, instance, busy=busy, **kwargs):
-                    if not busy:
-                        busy.append(True)
-                        action(instance)
-
+                receiver = self.once(action)
                 self.receive_with(signal, receiver, before_binding)
                 Place(name="x").save()
                 signal.disconnect(receiver, sender=Place)
@@ -536,13 +542,7 @@ class OrderTests(BindingOf, TransactionChannelTestCase):
         self.watcher.join_group("elsewhere")
         for before_binding in (True, False):
             with self.subTest(before_binding=before_binding):
-                busy = []
-
-                def receiver(sender, instance, busy=busy, **kwargs):
-                    if not busy:
-                        busy.append(True)
-                        action(instance)
-
+                receiver = self.once(action)
                 place = Place.objects.create(name="x")
                 self.told()
                 self.receive_with(pre_delete, receiver, before_binding)
