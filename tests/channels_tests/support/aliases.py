@@ -53,13 +53,25 @@ def make_tables(server):
         connection.close()
 
 
+def empty_tables(server):
+    """Delete what earlier tests left in the tables, such as the lease of a gateway that was cut off."""
+    connection = server.connect()
+    try:
+        cursor = connection.cursor()
+        for table in statements.TABLES:
+            cursor.execute("DELETE FROM " + table)
+        connection.commit()
+    finally:
+        connection.close()
+
+
 def postgresql_alias():
-    """Return the alias "channels_postgresql", with the layer's tables."""
+    """Return the alias "channels_postgresql", with the layer's tables, which are empty."""
     return _shared_alias(PostgreSQL, "channels_postgresql")
 
 
 def mariadb_alias():
-    """Return the alias "channels_mariadb", with the layer's tables."""
+    """Return the alias "channels_mariadb", with the layer's tables, which are empty."""
     return _shared_alias(MariaDB, "channels_mariadb")
 
 
@@ -74,4 +86,5 @@ def _shared_alias(server_class, alias):
     if alias not in connections.databases:
         make_tables(server)
         add_alias(alias, server.settings())
+    empty_tables(server)
     return alias
