@@ -74,8 +74,9 @@ $(VENV)/.installed-%: pyproject.toml | $(BIN)/python
 demo: $(VENV)/.installed-daphne $(if $(CHANNEL_REDIS_URL),$(VENV)/.installed-asgi-redis)
 	$(BIN)/python examples/chat/demo.py
 
-# With TESTS, only what it names; asgi_redis_tests.… are those of the Redis layer. Without it, CI runs the
-# two halves at the same time (make -j2 -Otarget test): they wait for servers more than they compute.
+# With TESTS, only what it names; asgi_redis_tests.… are those of the Redis layer. Without it, the add-on's
+# run in two processes, and CI runs those of the Redis layer at the same time (make -j2 -Otarget test): they
+# wait for servers more than they compute.
 TEST_RUNNER = $(BIN)/python $(1) $(if $(SHUFFLE),--shuffle $(SHUFFLE)) $(TESTS)
 
 ifeq ($(TESTS),)
@@ -85,7 +86,7 @@ test: $(if $(filter asgi_redis_tests%,$(TESTS)),test-redis,test-addon)
 endif
 
 test-addon: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
-	$(call TEST_RUNNER,tests/runtests_addon.py)
+	$(call TEST_RUNNER,tests/runtests_addon.py) $(if $(TESTS),,--processes 2)
 
 test-redis: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
 	$(call TEST_RUNNER,asgi_redis/tests/run.py)

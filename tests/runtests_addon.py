@@ -22,6 +22,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 import unittest
@@ -224,6 +225,52 @@ def without(suite, names):
     return type(suite)(kept)
 
 
+def part_of(suite, part):
+    """Return a suite of the tests of every n-th module, from the i-th on: `part` is "i/n", i from 1."""
+    number, parts = map(int, part.split("/"))
+    modules = sorted({type(test).__module__ for test in flat(suite)})[number - 1 :: parts]
+    return type(suite)(test for test in flat(suite) if type(test).__module__ in modules)
+
+
+def run_in_parts(number):
+    """Run each of `number` parts in a process of its own, at the same time, and exit with the sum.
+
+    The output of the first part is seen as it comes, that of the others after it.
+    """
+    signal.signal(signal.SIGTERM, lambda *args: sys.exit(1))
+    outputs = [tempfile.TemporaryFile() for _ in range(number)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *sys.argv, "--part", "%d/%d" % (index, number)],
+            stdout=output if index > 1 else subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        for index, output in enumerate(outputs, 1)
+    ]
+    try:
+        for chunk in iter(lambda: processes[0].stdout.read1(4096), b""):
+            outputs[0].write(chunk)
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.flush()
+        statuses = [process.wait() for process in processes]
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.terminate()
+    sums = [0, 0, 0]
+    for output in outputs:
+        output.seek(0)
+        content = output.read()
+        if output is not outputs[0]:
+            sys.stdout.buffer.write(content)
+        counts = re.findall(rb"^(\d+) passed, (\d+) failed, (\d+) skipped$", content, re.M)[-1:]
+        sums = [old + int(new) for old, new in zip(sums, *counts)] if counts else sums
+    print("\nAll %d parts:" % number)
+    print("{} passed, {} failed, {} skipped".format(*sums))
+    sys.stdout.flush()
+    sys.exit(1 if any(statuses) else 0)
+
+
 def print_slowest(timed):
     """Print the slowest tests of `timed`, pairs of seconds and a test's name, and the slowest modules."""
     modules = {}
@@ -273,7 +320,8 @@ def check_addon():
         sys.exit("The installed package `channels` is another one (Channels 2 to 4). " + remedy)
 
 
-def main():
+def parsed_options():
+    """Return the options of the command line; a random order has got its seed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("labels", nargs="*", default=["channels_tests"], help="tests to run; all")
     parser.add_argument(
@@ -282,6 +330,14 @@ def main():
         metavar="NAMES",
         help="comma-separated modules or classes to leave out: test_replies,test_chat.ChatTests",
     )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="run the modules in N parts at the same time, each in a process of its own",
+    )
+    parser.add_argument("--part", metavar="I/N", help="run the I-th of N such parts alone")
     parser.add_argument("-v", "--verbosity", type=int, choices=[0, 1, 2, 3], default=1)
     parser.add_argument("--failfast", action="store_true", help="stop at the first failure")
     parser.add_argument(
@@ -308,7 +364,13 @@ def main():
     options = parser.parse_args()
     if options.shuffle == "":
         options.shuffle = str(random.SystemRandom().randrange(10**6))
+    return options
 
+
+def main():
+    options = parsed_options()
+    if options.processes > 1 and not options.part:
+        run_in_parts(options.processes)
     faulthandler.enable()
     faulthandler.dump_traceback_later(options.timeout, exit=True)
     warnings.simplefilter("default", ResourceWarning)
@@ -349,6 +411,8 @@ def main():
             suite = super().build_suite(*args, **kwargs)
             if options.leave_out:
                 suite = without(suite, options.leave_out.split(","))
+            if options.part:
+                suite = part_of(suite, options.part)
             return shuffled(suite, options.shuffle) if options.shuffle else suite
 
         def suite_result(self, suite, result, **kwargs):
@@ -370,7 +434,8 @@ def main():
         recovered = retry(sorted(results[0].outcomes["failed"]))
         passed, failed = passed + recovered, failed - recovered
     if options.shuffle:
-        print("shuffled: --shuffle %s gives the same order" % options.shuffle)
+        part = " --part " + options.part if options.part else ""
+        print("shuffled: --shuffle %s%s gives the same order" % (options.shuffle, part))
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
     sys.stdout.flush()
     sys.exit(1 if failed or not passed else 0)
