@@ -218,6 +218,7 @@ class PostgreSQLLoadTests(ExactlyOnceTests, PostgreSQLCase, unittest.TestCase):
         self.use_seldom_looks(0.3)
         layer, claims, queries = self.counting_layer()
         began = time.monotonic()
+        del queries[:]  # those before it, if this thread had to wait
         wait_until(lambda: len(claims) > 60, "claims of four threads")
         looks = len(queries)
         self.assertLessEqual(looks, (time.monotonic() - began) / 0.3 + 1)
