@@ -5,9 +5,11 @@ The layers that the settings name: `get_channel_layer()` for asgi.py, `channel_l
 from __future__ import annotations
 
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, Dict, Iterator
 
 from django.conf import settings
+from django.core.signals import setting_changed
 from django.views.decorators.debug import sensitive_variables
 
 from .backends import MEMORY, import_backend
@@ -30,6 +32,8 @@ class ChannelLayerManager:
 
     def __init__(self) -> None:
         self._layers: dict[str, BaseChannelLayer] = {}
+        #: The layers that were made from the settings. A test has set the others.
+        self._made: weakref.WeakSet[BaseChannelLayer] = weakref.WeakSet()
         self._lock = threading.RLock()
 
     @property
@@ -89,6 +93,19 @@ class ChannelLayerManager:
                 self._layers[alias] = layer
             return former
 
+    def forget(self) -> None:
+        """
+        Close the layers that were made from the settings, except one that this process serves. The next
+        access to each alias makes a new one. What a test has set stays.
+        """
+        with self._lock:
+            made = {alias: each for alias, each in self._layers.items() if each in self._made}
+            for alias in made:
+                del self._layers[alias]
+        for layer in made.values():
+            if not layer.is_served:
+                layer.close()
+
     def __getitem__(self, alias: str) -> BaseChannelLayer:
         layer = self._layers.get(alias)
         if layer is None:
@@ -96,6 +113,7 @@ class ChannelLayerManager:
                 layer = self._layers.get(alias)
                 if layer is None:
                     layer = self._layers[alias] = self.make_backend(alias)
+                    self._made.add(layer)
         return layer
 
     def __contains__(self, alias: object) -> bool:
@@ -106,6 +124,15 @@ class ChannelLayerManager:
 
 
 channel_layers: ChannelLayerManager = ChannelLayerManager()
+
+
+def _setting_changed(setting: str, **kwargs: Any) -> None:
+    """Follow `override_settings` in a test."""
+    if setting == "CHANNEL_LAYERS":
+        channel_layers.forget()
+
+
+setting_changed.connect(_setting_changed, dispatch_uid=__name__)
 
 
 def get_channel_layer(alias: str = DEFAULT_LAYER_ALIAS, http: Any = None) -> BaseChannelLayer:

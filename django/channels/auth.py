@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Iterator
 from django.utils.functional import SimpleLazyObject
 
 from .compat import CallableBool
-from .decorators import decorate, message_of
+from .decorators import decorate, decorator, message_of, named
 from .exceptions import DenyConnection, WebsocketCloseException
 from .protocol import WEBSOCKET_CONNECT, WEBSOCKET_DISCONNECT
 from .sessions import (
@@ -83,6 +83,7 @@ def _http_user(session: Any) -> Any:
     return session_user(copy)
 
 
+@decorator
 def channel_session_user(func: AnyConsumer) -> AnyConsumer:
     """Give the consumer `message.user`, from the channel session, and `message.channel_session`."""
 
@@ -93,6 +94,7 @@ def channel_session_user(func: AnyConsumer) -> AnyConsumer:
     return channel_session(decorate(func, around, load_user))
 
 
+@decorator
 def http_session_user(func: AnyConsumer) -> AnyConsumer:
     """
     Give the consumer `message.user`, from the HTTP session, and `message.http_session`.
@@ -107,6 +109,7 @@ def http_session_user(func: AnyConsumer) -> AnyConsumer:
     return http_session(decorate(func, around, load_user))
 
 
+@decorator
 def channel_session_user_from_http(func: AnyConsumer) -> AnyConsumer:
     """
     Copy the user from the HTTP session to the channel session, and give `message.user`.
@@ -124,6 +127,7 @@ def channel_session_user_from_http(func: AnyConsumer) -> AnyConsumer:
     return http_session(channel_session(decorate(func, around, load_user)))
 
 
+@decorator
 def channel_and_http_session_user_from_http(func: AnyConsumer) -> AnyConsumer:
     """
     Do what `channel_session_user_from_http` does, and give `message.http_session` at every later event.
@@ -157,7 +161,7 @@ def login_required(func: Any = None, code: int | None = None) -> Any:
                 raise WebsocketCloseException(code)
         yield
 
-    return _with_user(decorate(func, around, load_user))
+    return named(_with_user(decorate(func, around, load_user)), "login_required")
 
 
 def _with_user(func: Any) -> Any:

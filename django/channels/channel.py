@@ -56,28 +56,6 @@ class _Target:
         def __getattr__(self, name: str) -> Any:
             raise missing_method(self, name)
 
-    @hinted
-    def send(
-        self,
-        content: dict[str, Any],
-        immediately: bool = False,
-        on_commit: bool | None = None,
-        fail_silently: bool = False,
-    ) -> None:
-        """
-        Send `content` (dict). A bad message raises here: see `BaseChannelLayer.send` for the errors.
-
-        The message leaves when the consumer that runs in this thread ends. It leaves at once if no
-        consumer runs, or with `immediately`. With `on_commit`, inside `transaction.atomic()` of the default
-        database, it leaves when that commits, and never if it rolls back. None means
-        the layer's default (`sends_on_commit`). The keys that gateways and workers use among themselves are
-        dropped, so that a site may pass on what a client sent.
-
-        With `fail_silently`, a layer that is unavailable or full raises nothing when the message leaves: the
-        loss is logged and counted ("sends_dropped"). Use it for a notification of what is already committed.
-        """
-        self._send(self.checked(content), immediately, on_commit, fail_silently)
-
     def _send(
         self,
         message: dict[str, Any],
@@ -92,34 +70,11 @@ class _Target:
         else:
             self._leave_or_report(message, immediately, fail_silently)
 
-    @hinted_async
-    async def asend(self, content: dict[str, Any]) -> None:
-        """
-        Send `content` (dict) now, and before it what this consumer has sent without `await`.
-
-        For asynchronous code: nothing blocks its event loop. Raises as `BaseChannelLayer.send` does. A
-        consumer that sends to its own client waits here while the client is slow, and gets
-        ClientDisconnected if the client has gone.
-        """
-        await self._asend(self.checked(content))
-
     async def _asend(self, message: dict[str, Any]) -> None:
         from .awaited import send_now
 
         send = PendingSend(self.channel_layer, self._kind, self.name, message)
         await send_now(send, functools.partial(self._deliver, self.name, message))
-
-    @hinted
-    def send_json(self, content: Any, close: Close = False, **options: Any) -> None:
-        """
-        Send `content` to clients as a text frame of JSON, by Django's encoder. Then close the socket if
-        `close` is True or a close code. `options` are those of `send`.
-        """
-        self.send(self.encode_json(content, close), **options)
-
-    async def asend_json(self, content: Any, close: Close = False, **options: Any) -> None:
-        """Do as `send_json`, as `asend` does."""
-        await self.asend(self.encode_json(content, close), **options)
 
     @staticmethod
     def encode_json(content: Any, close: Close = False) -> dict[str, Any]:
@@ -208,6 +163,51 @@ class Channel(_Target):
     _kind = TO_CHANNEL
     _check = staticmethod(check_channel_name)
 
+    @hinted
+    def send(
+        self,
+        content: dict[str, Any],
+        immediately: bool = False,
+        on_commit: bool | None = None,
+        fail_silently: bool = False,
+    ) -> None:
+        """
+        Send `content` (dict). A bad message raises here: see `BaseChannelLayer.send` for the errors.
+
+        The message leaves when the consumer that runs in this thread ends. It leaves at once if no
+        consumer runs, or with `immediately`. With `on_commit`, inside `transaction.atomic()` of the default
+        database, it leaves when that commits, and never if it rolls back. None means
+        the layer's default (`sends_on_commit`). The keys that gateways and workers use among themselves are
+        dropped, so that a site may pass on what a client sent.
+
+        With `fail_silently`, a layer that is unavailable or full raises nothing when the message leaves: the
+        loss is logged and counted ("sends_dropped"). Use it for a notification of what is already committed.
+        """
+        self._send(self.checked(content), immediately, on_commit, fail_silently)
+
+    @hinted
+    def send_json(self, content: Any, close: Close = False, **options: Any) -> None:
+        """
+        Send `content` to clients as a text frame of JSON, by Django's encoder. Then close the socket if
+        `close` is True or a close code. `options` are those of `send`.
+        """
+        self.send(self.encode_json(content, close), **options)
+
+    @hinted_async
+    async def asend(self, content: dict[str, Any]) -> None:
+        """
+        Send `content` (dict) now, and before it what this consumer has sent without `await`.
+
+        For asynchronous code: nothing blocks its event loop. Raises as `BaseChannelLayer.send` does. A
+        consumer that sends to its own client waits here while the client is slow, and gets
+        ClientDisconnected if the client has gone.
+        """
+        await self._asend(self.checked(content))
+
+    async def asend_json(self, content: Any, close: Close = False) -> None:
+        """Do as `send_json`, as `asend` does."""
+        await self.asend(self.encode_json(content, close))
+
     def _deliver(self, name: str, message: dict[str, Any]) -> None:
         self.channel_layer.deliver(name, outbox.sign(self.channel_layer, name, message))
 
@@ -234,10 +234,21 @@ class Group(_Target):
         message = _excluding(self.checked(content), exclude)
         self._send(message, immediately, on_commit, fail_silently)
 
+    @hinted
+    def send_json(self, content: Any, close: Close = False, **options: Any) -> None:
+        """Do as `Channel.send_json`. `options` are those of `send`."""
+        self.send(self.encode_json(content, close), **options)
+
     @hinted_async
     async def asend(self, content: dict[str, Any], exclude: Channel | str | None = None) -> None:
         """Do as `send`, as `Channel.asend` does."""
         await self._asend(_excluding(self.checked(content), exclude))
+
+    async def asend_json(
+        self, content: Any, close: Close = False, exclude: Channel | str | None = None
+    ) -> None:
+        """Do as `send_json`, as `asend` does."""
+        await self.asend(self.encode_json(content, close), exclude=exclude)
 
     def add(self, channel: Channel | str) -> None:
         """Add `channel` (a Channel or its name), at once."""

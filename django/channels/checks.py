@@ -6,6 +6,7 @@ import difflib
 import re
 from typing import Any, Callable, Iterable, Iterator, Tuple
 
+from django.apps import apps
 from django.conf import settings
 from django.core.checks import Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
@@ -16,6 +17,7 @@ from .asgi import channel_layers
 from .backends import MEMORY, import_backend
 from .compat import installed_version
 from .consume import consumer_name
+from .consumer_checks import check_consumers
 from .gateway.limits import make_limits
 from .habits import OTHER_NAME, PACKAGE, PAGE
 from .layers.engine.layer import EngineLayer
@@ -252,6 +254,7 @@ def _check_entry(alias: str, entry: dict[str, Any]) -> Iterator[Any]:
         yield from _check_filters(alias, router)
         yield from _check_reachable(alias, router)
         yield from _check_arguments(alias, router.root.routes, [])
+        yield from check_consumers(alias, router.root.routes)
 
 
 def _check_options(alias: str, entry: dict[str, Any]) -> Iterator[Any]:
@@ -270,6 +273,14 @@ def _check_options(alias: str, entry: dict[str, Any]) -> Iterator[Any]:
                 hint="See the options of the layer in the documentation of its BACKEND.",
                 id="channels.E004",
             )
+        elif key == "CONFIG":
+            app = make(alias).required_app()
+            if app and not apps.is_installed(app):
+                yield Error(
+                    "CHANNEL_LAYERS[%r] has a layer whose app isn't in INSTALLED_APPS." % alias,
+                    hint="Add %r to INSTALLED_APPS, and run manage.py migrate." % app,
+                    id="channels.E009",
+                )
 
 
 @sensitive_variables()  # a password, maybe

@@ -19,6 +19,41 @@ Around = Callable[[Any], Iterator[None]]
 Load = Callable[[Any], object]
 
 
+#: The attribute of a decorated consumer with the names of its decorators, for `check`.
+_NAMES = "channel_decorators"
+
+
+def decorator(func: ConsumerT) -> ConsumerT:
+    """
+    Return `func`, a decorator of consumers that is written without parentheses. It raises TypeError if it is
+    called with anything else than a function, method or class, and gives what it returns its name.
+    """
+    name = func.__name__
+
+    @functools.wraps(func)
+    def apply(*args: Any, **kwargs: Any) -> Any:
+        given = args + tuple(kwargs.values())
+        if len(given) != 1 or not callable(given[0]):
+            raise TypeError(
+                "@%s is written above a function or method, without parentheses, not given %s."
+                % (name, ", ".join(map(repr, given)) or "nothing")
+            )
+        return named(func(*args, **kwargs), name)
+
+    return cast(ConsumerT, apply)
+
+
+def named(consumer: Any, name: str) -> Any:
+    """Add `name` to the names of the decorators of `consumer`, and return it."""
+    setattr(consumer, _NAMES, decorators_of(consumer) | {name})
+    return consumer
+
+
+def decorators_of(consumer: Any) -> frozenset[str]:
+    """Return the names of the decorators of this package around `consumer`."""
+    return getattr(consumer, _NAMES, None) or frozenset()
+
+
 def decorate(
     func: ConsumerT, around: Around, load: Load | None = None, closes: bool = False
 ) -> ConsumerT:
@@ -29,14 +64,7 @@ def decorate(
     `func` may be a method: its message is then the second argument, or the attribute `message` of a
     class-based consumer. It may be asynchronous, too. Then what blocks runs in a thread, and `load(message)`
     is called there before `func`, because the consumer must not read from the database itself.
-
-    Raises TypeError if `func` isn't callable.
     """
-    if not callable(func):
-        raise TypeError(
-            "A decorator of consumers is written above a function or method, not given %r."
-            % (func,)
-        )
     manager = contextmanager(around)
 
     @functools.wraps(func)

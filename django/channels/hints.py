@@ -134,7 +134,7 @@ def _refuse_async_to_sync(function: Callable[..., Any], caller: Any) -> None:
         caller.f_globals.get("__name__") == "asgiref.sync"
         and type(caller.f_locals.get("self")).__name__ == "AsyncToSync"
     ):
-        name = function.__qualname__.replace("_Target", "Channel")
+        name = function.__qualname__
         raise TypeError(
             "%s is synchronous: call it without async_to_sync. In async def, await a%s(…). %s"
             % (name, function.__name__, see("topics/channels/async"))

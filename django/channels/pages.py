@@ -14,6 +14,7 @@ TITLES = {
     "topics/channels/async": "Asynchronous consumers",
     "topics/channels/from-channels-1": "Coming from Channels 1.x",
     "topics/channels/from-channels-2": "Coming from Channels 2, 3, 4",
+    "topics/channels/sessions": "Sessions, users and origins",
 }
 
 

@@ -26,6 +26,9 @@ _FOREIGN = {
     "event": "message",
 }
 
+#: The keyword argument of the consumers of a demultiplexer's streams.
+MULTIPLEXER = "multiplexer"
+
 #: Methods that Channels 4 calls, the method that is called here, and how.
 _UNCALLED = {
     "receive_json": ("receive", "JsonWebsocketConsumer calls receive(self, content, **kwargs)"),
@@ -72,6 +75,8 @@ def _problem_of_class(consumer: type, groups: Iterable[str]) -> str:
             consumer.__name__,
         )
     calls = getattr(consumer, "method_calls", None)
+    if callable(getattr(consumer, "trigger_inbound", None)):
+        return "%s is a binding, not a consumer: write %s.consumer." % (name, consumer.__name__)
     if calls is None:
         if callable(getattr(consumer, "as_asgi", None)):
             return "%s is an ASGI application, and a consumer takes a message. %s" % (name, PAGE)
@@ -85,6 +90,9 @@ def _problem_of_class(consumer: type, groups: Iterable[str]) -> str:
         # A method of the site may call it.
         if hasattr(consumer, method) and is_own(getattr(consumer, real, None)):
             return "%s.%s would never be called: %s. %s" % (name, method, called, PAGE)
+    problem = consumer.problem_of_attributes(groups)  # type: ignore[attr-defined]
+    if problem:
+        return "%s.%s" % (name, problem)
     for method, call in calls().items():
         function = getattr(consumer, method, None)
         if function is None:
@@ -207,7 +215,10 @@ def _mismatch(
         return "it takes neither %s: %s" % (" nor ".join(call.keywords), remedy)
     for each in groups:
         if each not in names:
-            return "it doesn't take %r, a group of the route's filters: add it, or **kwargs" % each
+            source = "a group of the route's filters"
+            if each == MULTIPLEXER:
+                source = "which a demultiplexer gives"
+            return "it doesn't take %r, %s: add it, or **kwargs" % (each, source)
     return ""
 
 

@@ -21,7 +21,7 @@ from django.http import QueryDict, parse_cookie
 from django.utils.functional import SimpleLazyObject
 
 from .compat import SessionEnded, save_existing_session
-from .decorators import ConsumerT, decorate
+from .decorators import ConsumerT, decorate, decorator
 from .exceptions import ChannelSocketException
 from .layers.messages import clean
 from .protocol import SESSION, SessionPatch, make_patch
@@ -136,6 +136,7 @@ def session_for_reply_channel(reply_channel: str) -> ChannelSession:
     return ChannelSession({}, reply_channel)
 
 
+@decorator
 def channel_session(func: ConsumerT) -> ConsumerT:
     """
     Give the consumer `message.channel_session`, which persists as long as the connection does.
@@ -169,6 +170,7 @@ def enforce_ordering(func: Any = None, slight: bool = False) -> Any:
     return func
 
 
+@decorator
 def http_session(func: ConsumerT) -> ConsumerT:
     """
     Give the consumer `message.http_session`, the visitor's own session (`request.session` in a view).
@@ -192,6 +194,7 @@ def http_session(func: ConsumerT) -> ConsumerT:
     return decorate(func, around, closes=True)
 
 
+@decorator
 def channel_and_http_session(func: ConsumerT) -> ConsumerT:
     """
     Give the consumer both `message.channel_session` and `message.http_session`.
@@ -218,6 +221,7 @@ def channel_and_http_session(func: ConsumerT) -> ConsumerT:
     return channel_session(decorate(func, around, closes=True))
 
 
+@decorator
 def remembered_http_session(func: ConsumerT) -> ConsumerT:
     """
     Give the consumer what `channel_and_http_session` does, but read the HTTP session only when

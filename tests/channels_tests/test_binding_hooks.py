@@ -8,7 +8,7 @@ from django.channels.binding.base import CREATE, DELETE, UPDATE, Binding, Bindin
 from django.channels.binding.websockets import WebsocketBinding
 from django.channels.test import ChannelTestCase, WSClient, apply_routes
 from django.contrib.auth.models import AnonymousUser
-from django.core.exceptions import ValidationError
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 
 from .models import Document, IntegerValue, Tag
@@ -227,6 +227,18 @@ class ModelsTests(HooksTests):
         self.assertIs(self.define(Document, model="channels_tests.Document").model, Document)
         Document.objects.create(slug="a")
         self.assertEqual(self.actions(), [CREATE])
+
+    def test_a_name_that_is_not_a_field_is_refused(self):
+        for body, words in [
+            ({"fields": ["value", "nmae"]}, ["Values.fields", "'nmae'", "IntegerValue", "value"]),
+            ({"fields": ["pk"]}, ["'pk'", "always sent"]),
+            ({"fields": ["__str__"]}, ["'__str__'", "send_members"]),
+            ({"exclude": ["secrets"]}, ["Values.exclude", "'secrets'", "secret, tags, value"]),
+        ]:
+            with self.subTest(body), self.assertRaises(ImproperlyConfigured) as raised:
+                type("Values", (Binding,), dict(body, model=IntegerValue))
+            for word in words:
+                self.assertIn(word, str(raised.exception))
 
     def test_a_binding_that_is_defined_before_the_app_is_ready_is_connected_then(self):
         ChannelsConfig.is_ready = False

@@ -5,12 +5,13 @@ import types
 from unittest import mock
 
 from django.channels import include, route, route_class
-from django.channels.asgi import ChannelLayerManager
+from django.channels.asgi import ChannelLayerManager, channel_layers
 from django.channels.checks import check_channel_layers
+from django.channels.layers.database import DatabaseChannelLayer
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.protocol import EVENT_CHANNELS, event_keys
 from django.core.exceptions import ImproperlyConfigured
-from django.test import SimpleTestCase, override_settings
+from django.test import SimpleTestCase, modify_settings, override_settings
 
 MEMORY = MemoryChannelLayer.__module__ + ".MemoryChannelLayer"
 DATABASE = "django.channels.layers.database.DatabaseChannelLayer"
@@ -90,6 +91,20 @@ class OptionTests(SimpleTestCase):
                 self.assertEqual([each.id for each in found], ["channels.E006"])
                 self.assertIn("CHANNEL_LAYERS['default']: ", found[0].msg)
         self.assertEqual(check(GATEWAY={"headers_size": 1000}), [])
+
+    def test_the_app_of_the_tables_is_missing(self):
+        app = DATABASE_HERE[: -len(".DatabaseChannelLayer")]
+        self.assertEqual(check(DATABASE), [])  # SQLite: the layer makes its tables itself
+        where = DatabaseChannelLayer.__module__ + ".aliases"
+        server = {"default": mock.Mock(vendor="postgresql")}
+        with mock.patch(where, server), mock.patch.object(DatabaseChannelLayer, "make_store"):
+            (problem,) = check(DATABASE, alias="chat")
+            with modify_settings(INSTALLED_APPS={"append": app}):
+                self.assertEqual(check(DATABASE), [])
+        self.assertEqual(problem.id, "channels.E009")
+        self.assertIn("CHANNEL_LAYERS['chat']", problem.msg)
+        for word in (repr(app), "INSTALLED_APPS", "migrate"):
+            self.assertIn(word, problem.hint)
 
     def test_an_option_that_is_read_with_the_store_is_checked_too(self):
         problems = check(DATABASE, CONFIG={"database": "no_such_alias"})
@@ -248,3 +263,34 @@ class FilterTests(SimpleTestCase):
                 return None
 
         self.assertEqual(filters(Own()), [])
+
+
+class SettingChangedTests(SimpleTestCase):
+    def test_a_layer_that_was_made_follows_the_setting(self):
+        self.addCleanup(channel_layers.set, "default", channel_layers.set("default", None))
+        before = channel_layers["default"]
+        layers = {"default": {"BACKEND": MEMORY, "CONFIG": {"capacity": 7}}}
+        with override_settings(CHANNEL_LAYERS=layers):
+            inside = channel_layers["default"]
+            self.assertEqual(inside.capacity, 7)
+            with mock.patch.object(inside, "close") as close, override_settings(CHANNEL_LAYERS={}):
+                self.assertEqual(channel_layers["default"].capacity, before.capacity)
+            close.assert_called_once_with()
+        after = channel_layers["default"]
+        self.assertEqual(after.capacity, before.capacity)
+        with override_settings(SECRET_KEY="another"):
+            self.assertIs(channel_layers["default"], after)
+
+    def test_a_layer_that_a_test_has_set_stays(self):
+        layer = MemoryChannelLayer()
+        self.addCleanup(channel_layers.set, "default", channel_layers.set("default", layer))
+        with override_settings(CHANNEL_LAYERS={"default": {"BACKEND": MEMORY}}):
+            self.assertIs(channel_layers["default"], layer)
+
+    def test_a_layer_that_this_process_serves_is_not_closed(self):
+        self.addCleanup(channel_layers.set, "default", channel_layers.set("default", None))
+        layer = channel_layers["default"]
+        layer.is_served = True
+        with mock.patch.object(layer, "close") as close, override_settings(CHANNEL_LAYERS={}):
+            self.assertIsNot(channel_layers["default"], layer)
+        close.assert_not_called()

@@ -812,7 +812,7 @@ class NamesTests(SimpleTestCase):
     def test_checks(self):
         """The page lists the ids of the system checks in the code."""
         known = set()
-        for module in (".checks", ".old_python", ".security.checks"):
+        for module in (".checks", ".consumer_checks", ".old_python", ".security.checks"):
             with open(inspect.getfile(importlib.import_module(PACKAGE + module))) as source:
                 known.update(re.findall(r"id=\"(channels\.\w\d+)\"", source.read()))
         named = set(re.findall(r"\*\*(channels\.\w\d+)\*\*", text_of("ref/channels/settings.txt")))

@@ -156,20 +156,16 @@ class WebsocketConsumerTests(ChannelTestCase):
         )
 
     def test_one_name_in_place_of_a_list_of_groups_is_refused(self):
-        class Attribute(WebsocketConsumer):
-            groups = "chat"
-
         class Method(WebsocketConsumer):
             def connection_groups(self, **kwargs):
                 return "chat"
 
-        for consumer in (Attribute, Method):
-            with apply_routes([route_class(consumer)]):
-                client = WSClient()
-                with self.assertRaisesRegex(TypeError, r"write \['chat'\]"):
-                    client.send_and_consume("websocket.connect")
-                Group("c").send({"text": "{}"})
-                self.assertIsNone(client.receive())
+        with apply_routes([route_class(Method)]):
+            client = WSClient()
+            with self.assertRaisesRegex(TypeError, r"write \['chat'\]"):
+                client.send_and_consume("websocket.connect")
+            Group("c").send({"text": "{}"})
+            self.assertIsNone(client.receive())
 
     def test_groups_and_group_send(self):
         class MyConsumer(WebsocketConsumer):

@@ -224,7 +224,8 @@ class EndOfTestTests(unittest.TestCase):
             type("Case", (LiveServerBase,), {"runTest": lambda case: None})
         )
         result = unittest.TestResult()
-        before = channel_layers["default"]
+        before = MemoryChannelLayer()  # one that the change of the setting leaves alone
+        self.addCleanup(channel_layers.set, "default", channel_layers.set("default", before))
         unittest.TestSuite([case_class()]).run(result)
         self.assertEqual((result.testsRun, len(result.errors)), (0, 1))
         self.assertIn("TEST_CONFIG", result.errors[0][1])
@@ -233,7 +234,8 @@ class EndOfTestTests(unittest.TestCase):
     def test_layer_whose_server_is_away(self):
         require("daphne", "websocket")
 
-        before = channel_layers["default"]
+        before = MemoryChannelLayer()  # one that the change of the setting leaves alone
+        self.addCleanup(channel_layers.set, "default", channel_layers.set("default", before))
         layers = {"default": {"BACKEND": __name__ + ".AwayLayer", "TEST_CONFIG": {}}}
         case_class = override_settings(CHANNEL_LAYERS=layers)(
             type("Case", (LiveServerBase,), {"runTest": lambda case: None})

@@ -4,20 +4,35 @@ log, that says what to write.
 """
 
 import functools
+import gc
+import warnings
 from datetime import date
 from decimal import Decimal
 from unittest import mock
 from uuid import UUID
 
-from django.channels import Channel, advice, checks, include, route, route_class
-from django.channels.auth import channel_session_user, login_required
+from django.channels import Channel, Group, advice, checks, include, route, route_class
+from django.channels.auth import (
+    channel_and_http_session_user_from_http,
+    channel_session_user,
+    channel_session_user_from_http,
+    http_session_user,
+    login_required,
+)
+from django.channels.binding.websockets import WebsocketBinding
 from django.channels.exceptions import InvalidMessage
-from django.channels.generic.websockets import WebsocketConsumer
+from django.channels.generic.websockets import (
+    JsonWebsocketConsumer,
+    WebsocketConsumer,
+    WebsocketDemultiplexer,
+)
 from django.channels.handler import AsgiHandler
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.log import RateLimitByKey
 from django.channels.message import Message
 from django.channels.routing import InvalidRoute, Router
+from django.channels.security.websockets import allowed_hosts_only, allowed_origins, any_origin
+from django.channels.sessions import channel_and_http_session, channel_session, http_session
 from django.channels.test import ChannelTestCase, Client, apply_routes
 from django.http import HttpResponse
 from django.test import SimpleTestCase, override_settings
@@ -80,10 +95,70 @@ class RouteTests(SimpleTestCase):
                 functools.partial(route_class, each), ".receive ", "generator", "yield"
             )
 
+    def test_the_consumers_of_a_demultiplexer(self):
+        class Stream(JsonWebsocketConsumer):
+            def receive(self, content):
+                pass
+
+        class Items(WebsocketBinding):
+            pass
+
+        class Right(JsonWebsocketConsumer):
+            def connect(self, message, multiplexer, **kwargs):
+                pass
+
+        for consumers, words in [
+            (["items"], ["dict of stream to consumer", "a list"]),
+            (Stream, ["dict of stream", "a type"]),
+            ({"items": "mysite.Items"}, ["consumers['items']", "'mysite.Items'"]),
+            (
+                {"items": Stream},
+                ["consumers['items']", "'multiplexer'", "demultiplexer gives", "**kwargs"],
+            ),
+            ({"items": Items}, ["consumers['items']", "write Items.consumer"]),
+        ]:
+            several = type("Several", (WebsocketDemultiplexer,), {"consumers": consumers})
+            with self.subTest(consumers=consumers):
+                self.assert_refused(several.as_route, "Several.consumers", *words)
+        right = {"right": Right, "echo": Echo, "function": lambda message, **kwargs: None}
+        type("Several", (WebsocketDemultiplexer,), {"consumers": right}).as_route()
+        later = property(lambda self: right)
+        type("Several", (WebsocketDemultiplexer,), {"consumers": later}).as_route()
+
+    def test_names_that_are_one_text(self):
+        for name in ("groups", "subprotocols"):
+            text = type("Room", (WebsocketConsumer,), {name: "chat"})
+            self.assert_refused(text.as_route, "Room." + name, "write ['chat']")
+
+    def test_a_binding_is_no_consumer(self):
+        self.assert_refused(
+            lambda: route("own", WebsocketBinding), "write WebsocketBinding.consumer"
+        )
+
     def test_attrs_that_are_no_dict(self):
         self.assert_refused(lambda: Echo.as_route(["groups"]), "path='^/…$'", "is a dict")
 
     def test_a_decorator_that_is_given_something_else_than_a_consumer(self):
+        for decorator in (
+            allowed_hosts_only,
+            any_origin,
+            channel_and_http_session,
+            channel_and_http_session_user_from_http,
+            channel_session,
+            channel_session_user,
+            channel_session_user_from_http,
+            http_session,
+            http_session_user,
+        ):
+            for given in ((), (None,), ("chat",), (consumer, 5)):
+                self.assert_refused(
+                    functools.partial(decorator, *given),
+                    "@" + decorator.__name__,
+                    "without parentheses",
+                    error=TypeError,
+                )
+            if decorator is not allowed_hosts_only:
+                self.assertTrue(callable(decorator(consumer)))
         self.assert_refused(lambda: channel_session_user(None), "None", error=TypeError)
         self.assert_refused(lambda: login_required(4401), "code=4401", error=TypeError)
 
@@ -91,6 +166,10 @@ class RouteTests(SimpleTestCase):
         for code in (401, "4401", 1006):
             call = functools.partial(login_required, code=code)
             self.assert_refused(call, repr(code), "3000 to 4999", error=ValueError)
+
+    def test_a_decorator_that_needs_arguments(self):
+        call = functools.partial(allowed_origins, consumer)
+        self.assert_refused(call, '@allowed_origins("https://', error=ValueError)
 
     def test_include_of_what_is_no_list(self):
         self.assert_refused(lambda: include(route("own", consumer)), "list of routes")
@@ -210,6 +289,19 @@ class MessageTests(SimpleTestCase):
         with self.assertRaises(KeyError) as raised:
             Message({"a": 1}, "own", None)["text"]
         self.assertNotIn("websocket", str(raised.exception))
+
+
+class AwaitTests(SimpleTestCase):
+    def test_a_call_that_was_not_awaited_is_named_as_it_was_written(self):
+        layer = MemoryChannelLayer()
+        for target in (Channel("own", channel_layer=layer), Group("own", channel_layer=layer)):
+            for name in ("asend", "asend_json"):
+                written = "%s.%s" % (type(target).__name__, name)
+                with warnings.catch_warnings(record=True) as found:
+                    warnings.simplefilter("always")
+                    getattr(target, name)({})
+                    gc.collect()
+                self.assertIn("coroutine '%s' was never awaited" % written, str(found[0].message))
 
 
 class ConsumerTests(ChannelTestCase):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generator, Mapping, NoReturn
+from typing import TYPE_CHECKING, Any, Generator, Iterable, Mapping, NoReturn
 
 from ..auth import channel_session_user
 from ..coroutines import unfinished
@@ -56,6 +56,14 @@ class BaseConsumer:
     def method_calls(cls) -> dict[str, Call]:
         """Return how the methods are called, by name. `route_class` refuses a class whose methods differ."""
         return {name: Call(("message",)) for name in cls.method_mapping.values()}
+
+    @classmethod
+    def problem_of_attributes(cls, groups: Iterable[str]) -> str:
+        """
+        Return the name of an attribute that can't work, and why, or "". `groups` are the names of the groups
+        of the route's filters. `route_class` refuses such a class.
+        """
+        return ""
 
     @classmethod
     def as_asgi(cls, **initkwargs: Any) -> NoReturn:

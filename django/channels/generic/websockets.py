@@ -14,7 +14,7 @@ from ..auth import channel_session_user, channel_session_user_from_http, login_r
 from ..channel import Group, group_names_of
 from ..coroutines import in_thread, unfinished
 from ..exceptions import BadFrame, DenyConnection, SendNotAvailableOnDemultiplexer
-from ..runnable import Call, is_own
+from ..runnable import MULTIPLEXER, Call, is_own, problem_of
 from ..sessions import channel_and_http_session, remembered_http_session
 from ..subprotocols import first_offered
 from .base import BaseConsumer
@@ -79,6 +79,14 @@ class WebsocketConsumer(BaseConsumer):
         if is_own(cls.raw_receive):
             calls["receive"] = Call((), ("text", "bytes"))
         return calls
+
+    @classmethod
+    def problem_of_attributes(cls, groups: Iterable[str]) -> str:
+        for name in ("groups", "subprotocols"):
+            value = getattr(cls, name)
+            if isinstance(value, (str, bytes)):
+                return "%s must be a list of names, not text: write [%r]." % (name, value)
+        return ""
 
     # Connecting and disconnecting.
 
@@ -315,6 +323,23 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
 
     consumers: Mapping[str, Consumer] = {}
     multiplexer_class: type[WebsocketMultiplexer] = WebsocketMultiplexer
+
+    @classmethod
+    def problem_of_attributes(cls, groups: Iterable[str]) -> str:
+        if isinstance(cls.consumers, property):
+            return super().problem_of_attributes(groups)
+        if not isinstance(cls.consumers, Mapping):
+            return (
+                "consumers must be a dict of stream to consumer, not a %s: write {'stream': Consumer}."
+                % type(cls.consumers).__name__
+            )
+        for stream, consumer in cls.consumers.items():
+            if not callable(consumer):
+                return "consumers[%r] isn't a consumer: %r." % (stream, consumer)
+            problem = problem_of(consumer, list(groups) + [MULTIPLEXER])
+            if problem:
+                return "consumers[%r]: %s" % (stream, problem)
+        return super().problem_of_attributes(groups)
 
     def connect(self, message: Message, **kwargs: Any) -> Any:
         """Pass the handshake to every stream's consumer, then accept (unless one has refused)."""

@@ -428,6 +428,10 @@ class BaseChannelLayer(ABC):
         """
         raise self._unsupported("inbox")
 
+    def required_app(self) -> str:
+        """Return the app whose migrations make the layer's tables, or ""."""
+        return ""
+
     def close(self) -> None:
         """End the layer's threads and connections in this process. A later call opens them again."""
 

@@ -17,6 +17,7 @@ import functools
 from typing import TYPE_CHECKING, Any, Callable, cast
 
 from ..coroutines import answer_of
+from ..decorators import decorator
 from ..exceptions import DenyConnection
 from ..types import AnyConsumer
 from .origins import Origin, host_is_allowed, is_trusted, matches, read_origin
@@ -57,6 +58,7 @@ def check_origin(message: Message, consumer: Consumer | None = None) -> None:
         )
 
 
+@decorator
 def any_origin(consumer: AnyConsumer) -> AnyConsumer:
     """
     Let pages of any site open this socket (a decorator).
@@ -116,7 +118,12 @@ class BaseOriginValidator:
 
     func: Consumer
 
-    def __new__(cls, func: Any) -> Any:
+    def __new__(cls, func: Any = None, *others: Any) -> Any:
+        if not callable(func) or others:
+            raise TypeError(
+                "@%s is written above a function, method or class, without parentheses."
+                % cls.__name__
+            )
         if isinstance(func, type):
             if "origin_validator" in func.__dict__:
                 raise TypeError(

@@ -60,6 +60,10 @@ class DatabaseChannelLayer(EngineLayer):
         if self._store is None or not self._store.connections.has_moved():
             super().leave()
 
+    def required_app(self) -> str:
+        # On SQLite the layer makes its tables itself.
+        return "" if aliases[self.database].vendor == "sqlite" else __package__
+
     def make_store(self) -> DatabaseStore:
         vendor = aliases[self.database].vendor
         if vendor == "sqlite" and self.socket_timeout is not None:

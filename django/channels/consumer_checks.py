@@ -1,0 +1,133 @@
+"""
+System checks of the consumers that routes lead to, and of bindings: what would do nothing, in silence. What
+would raise an error is E007, in checks.py.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Iterable, Iterator, Tuple
+
+from django.core.checks import Warning, register
+
+from .consume import consumer_name
+from .decorators import decorators_of
+from .misspelt import mentions, misspelt
+from .pages import see
+from .protocol import WEBSOCKET_CONNECT, WEBSOCKET_DISCONNECT, WEBSOCKET_RECEIVE
+from .routing import Include, Route
+
+#: The channels of a route, and its consumer.
+_Use = Tuple[Iterable[str], Any]
+
+#: Channels whose messages have no cookies.
+_LATER = {WEBSOCKET_RECEIVE, WEBSOCKET_DISCONNECT}
+
+#: The methods of a class, and their channels.
+_METHODS = {
+    "connect": WEBSOCKET_CONNECT,
+    "receive": WEBSOCKET_RECEIVE,
+    "disconnect": WEBSOCKET_DISCONNECT,
+}
+
+#: Decorators of later events that need one of others at websocket.connect.
+_USER = {"channel_session_user", "login_required"}
+_GIVES_USER = {"channel_session_user_from_http", "login_required"}
+
+#: Attributes of a class that give its sockets a user.
+_FLAGS = ("http_user", "http_user_and_session", "login_required")
+
+#: What other code that logs a user in mentions.
+_OWN_LOGIN = {"transfer_user", "channel_session", "login", "HASH_SESSION_KEY"}
+
+
+def check_consumers(alias: str, routes: Iterable[Any]) -> Iterator[Any]:
+    """Check the consumers of a layer for channels.W016, W017 and W018."""
+    uses = list(_uses(routes))
+    classes = {each for _, each in uses if isinstance(each, type)}
+    for each in list(classes):
+        streams = getattr(each, "consumers", None)
+        if isinstance(streams, dict):
+            classes.update(one for one in streams.values() if isinstance(one, type))
+    for each in sorted(classes, key=consumer_name):
+        if hasattr(each, "method_calls"):
+            yield from _check_names("CHANNEL_LAYERS[%r]: " % alias, each)
+    yield from _check_http_session(alias, uses)
+    yield from _check_user(alias, uses)
+
+
+@register("channels")  # type: ignore[untyped-decorator]
+def check_bindings(app_configs: Any, **kwargs: Any) -> list[Any]:
+    """Check for channels.W016: a misspelt name in a binding."""
+    base = sys.modules.get(__package__ + ".binding.base")
+    bindings = [] if base is None else base.BindingMetaclass.binding_classes
+    return [problem for each in bindings for problem in _check_names("", each)]
+
+
+def _check_names(where: str, owner: type) -> Iterator[Any]:
+    for name, meant in misspelt(owner):
+        yield Warning(
+            "%s%s.%s has %r, which nothing uses, and no %r."
+            % (where, owner.__module__, owner.__qualname__, name, meant),
+            hint="Did you mean %r? If other code uses it, give it another name." % meant,
+            id="channels.W016",
+        )
+
+
+def _uses(routes: Iterable[Any]) -> Iterator[_Use]:
+    """Return the channels and the consumer of each route, and of each method of a class."""
+    for each in routes:
+        if isinstance(each, Include):
+            yield from _uses(each.routes)
+        elif isinstance(each, Route):
+            yield each.channels, each.consumer
+            if hasattr(each.consumer, "method_calls"):
+                for name, channel in _METHODS.items():
+                    if hasattr(each.consumer, name):
+                        yield [channel], getattr(each.consumer, name)
+
+
+def _check_http_session(alias: str, uses: list[_Use]) -> Iterator[Any]:
+    """Check for channels.W017: `http_session` where no message has a cookie."""
+    for channels, consumer in uses:
+        later = _LATER.intersection(channels)
+        names = decorators_of(consumer)
+        if later and "http_session" in names and not names.intersection(_GIVES_USER):
+            if "channel_and_http_session" not in names:
+                yield Warning(
+                    "CHANNEL_LAYERS[%r]: %s has the decorator http_session, but messages on %s have no "
+                    "cookies, so message.http_session is None there."
+                    % (alias, consumer_name(consumer), " and ".join(sorted(later))),
+                    hint="Use channel_and_http_session there and at websocket.connect, or "
+                    "http_user_and_session = True on a class. %s" % see("topics/channels/sessions"),
+                    id="channels.W017",
+                )
+
+
+def _check_user(alias: str, uses: list[_Use]) -> Iterator[Any]:
+    """Check for channels.W018: `channel_session_user`, and nothing at websocket.connect gives a user."""
+    readers = []
+    for channels, consumer in uses:
+        names = set(decorators_of(consumer))
+        if isinstance(consumer, type):
+            if any(getattr(consumer, each, False) for each in _FLAGS):
+                return
+            if getattr(consumer, "channel_session_user", False) is True:
+                names.add("channel_session_user")
+        if WEBSOCKET_CONNECT in channels:
+            if names.intersection(_GIVES_USER) or _OWN_LOGIN.intersection(mentions(consumer)):
+                return
+        if "transfer_user" in mentions(consumer):
+            return
+        if names.intersection(_USER) and not {WEBSOCKET_CONNECT}.union(_LATER).isdisjoint(channels):
+            readers.append(consumer)
+    for consumer in readers:
+        yield Warning(
+            "CHANNEL_LAYERS[%r]: %s reads message.user from the channel session, where no consumer of "
+            "websocket.connect puts it, so it is always anonymous."
+            % (alias, consumer_name(consumer)),
+            hint="Decorate the consumer of websocket.connect with channel_session_user_from_http (add it, if "
+            "there is none), or use http_user = True on a class. %s"
+            % see("topics/channels/sessions"),
+            id="channels.W018",
+        )

@@ -1,0 +1,216 @@
+"""What manage.py check says about consumers and bindings that would do nothing, in silence."""
+
+from unittest import mock
+
+from django.channels import route, route_class
+from django.channels.auth import (
+    channel_and_http_session_user_from_http,
+    channel_session_user,
+    channel_session_user_from_http,
+    http_session_user,
+    login_required,
+    transfer_user,
+)
+from django.channels.binding.base import Binding, BindingMetaclass
+from django.channels.binding.websockets import WebsocketBinding, WebsocketBindingWithMembers
+from django.channels.checks import check_channel_layers
+from django.channels.consumer_checks import check_bindings
+from django.channels.generic.async_websockets import AsyncWebsocketConsumer
+from django.channels.generic.websockets import (
+    JsonWebsocketConsumer,
+    WebsocketConsumer,
+    WebsocketDemultiplexer,
+)
+from django.channels.layers.memory import MemoryChannelLayer
+from django.channels.misspelt import CALLED, misspelt
+from django.channels.sessions import channel_and_http_session, channel_session, http_session
+from django.test import SimpleTestCase, override_settings
+
+MEMORY = MemoryChannelLayer.__module__ + ".MemoryChannelLayer"
+
+
+def check(*routes):
+    """Return the problems of a layer with this routing."""
+    layers = {"default": {"BACKEND": MEMORY, "ROUTING": list(routes)}}
+    with override_settings(CHANNEL_LAYERS=layers):
+        return check_channel_layers(None)
+
+
+def made(base, **body):
+    return type("Room", (base,), body)
+
+
+def method(self, *args, **kwargs):
+    pass
+
+
+def consumer(message):
+    pass
+
+
+class MisspeltTests(SimpleTestCase):
+    def test_each_name_that_is_known_exists(self):
+        bases = (WebsocketDemultiplexer, WebsocketBindingWithMembers)
+        for name in CALLED:
+            if name not in ("any_origin", "allowed_origins"):  # marks of decorators
+                self.assertTrue(any(hasattr(each, name) for each in bases), name)
+
+    def test_a_method_that_is_misspelt(self):
+        for name, meant in [
+            ("recieve", "receive"),
+            ("recive", "receive"),
+            ("receve", "receive"),
+            ("conect", "connect"),
+            ("conenct", "connect"),
+            ("disconect", "disconnect"),
+            ("connection_group", "connection_groups"),
+            ("on_message", "receive"),
+            ("on_connect", "connect"),
+            ("on_close", "disconnect"),
+        ]:
+            for base in (WebsocketConsumer, JsonWebsocketConsumer, AsyncWebsocketConsumer):
+                with self.subTest(name=name, base=base.__name__):
+                    (problem,) = check(route_class(made(base, **{name: method})))
+                    self.assertEqual(problem.id, "channels.W016")
+                    for word in ("CHANNEL_LAYERS['default']", "Room", repr(name), repr(meant)):
+                        self.assertIn(word, problem.msg)
+                    self.assertIn("Did you mean %r?" % meant, problem.hint)
+
+    def test_an_attribute_that_is_misspelt(self):
+        for name, value, meant in [
+            ("http_usr", True, "http_user"),
+            ("login_requird", True, "login_required"),
+            ("channel_sesion_user", True, "channel_session_user"),
+            ("group", ["chat"], "groups"),
+            ("subprotocol", ["v1"], "subprotocols"),
+        ]:
+            with self.subTest(name=name):
+                found = list(misspelt(made(WebsocketConsumer, **{name: value})))
+                self.assertEqual(found, [(name, meant)])
+        found = list(misspelt(made(WebsocketDemultiplexer, consumer={"a": consumer})))
+        self.assertEqual(found, [("consumer", "consumers")])
+
+    def test_a_mixin_and_the_consumer_of_a_stream(self):
+        class Mixin:
+            def recieve(self, content, **kwargs):
+                pass
+
+        stream = type("Stream", (Mixin, JsonWebsocketConsumer), {})
+        (problem,) = check(route_class(made(WebsocketDemultiplexer, consumers={"a": stream})))
+        self.assertIn("Stream has 'recieve'", problem.msg)
+
+    def test_helpers_are_left_alone(self):
+        class Helpers(WebsocketConsumer):
+            group = "chat"
+            timeout = [5]
+
+            def receive(self, text=None, bytes=None, **kwargs):
+                self.reconnect()
+
+            def received(self):  # near `receive`, which is defined
+                pass
+
+            def reconnect(self):  # near `connect`, and called
+                for name in ("connected",):
+                    getattr(self, name)()
+
+            def connected(self):
+                pass
+
+            def greet(self):
+                pass
+
+            def join_group(self, name):
+                pass
+
+            def on_chat_message(self, content):
+                pass
+
+        class Dispatches(WebsocketConsumer):
+            method_mapping = dict(WebsocketConsumer.method_mapping, own="on_message")
+
+            def on_message(self, message, **kwargs):
+                pass
+
+        for each in (Helpers, Dispatches, WebsocketConsumer, made(WebsocketConsumer)):
+            self.assertEqual(list(misspelt(each)), [], each)
+            self.assertEqual(check(route_class(each)), [])
+
+    def test_a_binding(self):
+        bindings = [
+            made(WebsocketBinding, has_permissions=method, __module__=__name__),
+            made(Binding, group_name=method, created=method, __module__=__name__),
+        ]
+        with mock.patch.object(BindingMetaclass, "binding_classes", bindings):
+            problems = check_bindings(None)
+        self.assertEqual([each.id for each in problems], ["channels.W016"] * 2)
+        self.assertIn("'has_permission'", problems[0].hint)
+        self.assertIn("'group_names'", problems[1].hint)
+
+
+class HttpSessionTests(SimpleTestCase):
+    def test_http_session_on_a_frame(self):
+        for decorator in (http_session, http_session_user):
+            for channel in ("websocket.receive", "websocket.disconnect"):
+                (problem,) = check(route(channel, decorator(consumer)))
+                self.assertEqual(problem.id, "channels.W017")
+                self.assertIn("consumer has the decorator http_session", problem.msg)
+                self.assertIn(channel, problem.msg)
+                self.assertIn("channel_and_http_session", problem.hint)
+
+    def test_http_session_on_a_method(self):
+        room = made(WebsocketConsumer, receive=http_session(lambda self, text=None, **kwargs: None))
+        (problem,) = check(route_class(room))
+        self.assertEqual(problem.id, "channels.W017")
+
+    def test_where_the_session_is_known(self):
+        for channel, decorated in [
+            ("websocket.connect", http_session(consumer)),
+            ("http.request", http_session_user(consumer)),
+            ("own", http_session(consumer)),
+            ("websocket.receive", channel_and_http_session(consumer)),
+            ("websocket.receive", channel_session_user_from_http(consumer)),
+            ("websocket.receive", channel_and_http_session_user_from_http(consumer)),
+        ]:
+            self.assertEqual(check(route(channel, decorated)), [])
+
+
+class UserTests(SimpleTestCase):
+    def assert_anonymous(self, *routes):
+        problems = check(*routes)
+        self.assertEqual({each.id for each in problems}, {"channels.W018"}, problems)
+        self.assertIn("always anonymous", problems[0].msg)
+        self.assertIn("channel_session_user_from_http", problems[0].hint)
+
+    def test_a_user_that_no_handshake_gives(self):
+        reads = route("websocket.receive", channel_session_user(consumer))
+        self.assert_anonymous(reads)
+        self.assert_anonymous(route("websocket.connect", consumer), reads)
+        self.assert_anonymous(route("websocket.connect", channel_session_user(consumer)))
+        self.assert_anonymous(route("websocket.receive", login_required(consumer)))
+        room = made(WebsocketConsumer, channel_session_user=True)
+        self.assert_anonymous(route_class(room))
+
+    def test_a_user_that_a_handshake_gives(self):
+        def own_login(message):
+            transfer_user({}, message.channel_session)
+
+        reads = route("websocket.receive", channel_session_user(consumer))
+        for gives in (
+            channel_session_user_from_http(consumer),
+            channel_session(channel_session_user_from_http(consumer)),
+            channel_and_http_session_user_from_http(consumer),
+            login_required(consumer),
+            own_login,
+        ):
+            self.assertEqual(check(route("websocket.connect", gives), reads), [])
+        self.assertEqual(check(route("websocket.receive", channel_session_user(own_login))), [])
+        for flag in ("http_user", "http_user_and_session", "login_required"):
+            room = made(WebsocketConsumer, channel_session_user=True, **{flag: True})
+            self.assertEqual(check(route_class(room)), [])
+        decorated = channel_session_user_from_http(lambda self, message, **kwargs: None)
+        room = made(WebsocketConsumer, channel_session_user=True, connect=decorated)
+        self.assertEqual(check(route_class(room)), [])
+
+    def test_messages_of_the_site_may_have_a_user(self):
+        self.assertEqual(check(route("own", channel_session_user(consumer))), [])
