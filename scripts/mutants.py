@@ -16,12 +16,14 @@ the mistakes in this code base would. mutmut copies only what lies in its own la
 
 import argparse
 import concurrent.futures
+import contextlib
 import fnmatch
 import os
 import queue
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,7 +40,7 @@ from channels_tests.support.leftovers import kill_marked  # noqa: E402
 
 EQUIVALENT = os.path.join(ROOT, "scripts", "mutants-equivalent.txt")
 LEAST = 0.95  # the share that has to be killed
-MARK = "CHANNELS_MUTANT"  # in the environment of a mutant's tests: see support/leftovers.py
+MARK = "CHANNELS_MUTANT"  # in the environment of a copy's tests: see support/leftovers.py
 
 
 #: `paths` are what is mutated; `tests` are the modules that are to notice, the quickest first. Both
@@ -174,7 +176,7 @@ class Copy:
     """A copy of the tree in which one mutant at a time is tried. One thread uses it."""
 
     def __init__(self, folder, files):
-        self.root = folder
+        self.root, self.mark = folder, uuid.uuid4().hex
         for path in files:
             target = os.path.join(folder, path)
             os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -204,9 +206,8 @@ class Copy:
 
     def run_tests(self, group, timeout):
         """Run the group's tests until the first failure; return (passed, seconds, output)."""
-        mark = uuid.uuid4().hex
         environ = dict(os.environ, PYTHONPATH=self.library, PYTHONDONTWRITEBYTECODE="1")
-        environ[MARK] = mark
+        environ[MARK] = self.mark
         environ.pop("DJANGO_SETTINGS_MODULE", None)
         command = [sys.executable, os.path.join(self.root, group.runner), "--failfast"]
         command += ["--timeout", str(int(timeout) + 60)] + self.labels(group)
@@ -227,10 +228,14 @@ class Copy:
                 process.kill()
                 process.wait()
             finally:
-                kill_marked(mark, MARK)
+                self.kill_tests()
             log.seek(0)
             output = log.read().decode("utf-8", "replace")
         return status == 0, time.monotonic() - started, output
+
+    def kill_tests(self):
+        """Kill the tests that run, and every process that they started. Any thread may call it."""
+        kill_marked(self.mark, MARK)
 
     def try_mutant(self, mutant, timeout):
         """Return what noticed (the failing test, or the exit), or "" if nothing did; and the seconds."""
@@ -285,8 +290,8 @@ def run(chosen, jobs, scratch, verbose):
     copies = queue.Queue()
     for number in range(jobs):
         copies.put(Copy(os.path.join(scratch, "copy-%d" % number), files))
-    first = copies.queue[0]
-    limits = check_unchanged(first, list(dict.fromkeys(group_of(m.path) for m in chosen)))
+    every = list(copies.queue)
+    limits = check_unchanged(every[0], list(dict.fromkeys(group_of(m.path) for m in chosen)))
     chosen = [mutant for mutant in chosen if group_of(mutant.path) in limits]
     survivors, tried, begun = [], Counter(), time.monotonic()
 
@@ -297,8 +302,9 @@ def run(chosen, jobs, scratch, verbose):
         finally:
             copies.put(copy)
 
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool, contextlib.ExitStack() as stack:
         running = {pool.submit(judge, mutant): mutant for mutant in chosen}
+        stack.enter_context(ending(running, every))
         for job in concurrent.futures.as_completed(running):
             mutant, (killer, seconds) = running[job], job.result()
             tried[mutant.path] += 1
@@ -315,7 +321,29 @@ def run(chosen, jobs, scratch, verbose):
     return sorted(survivors), tried
 
 
+@contextlib.contextmanager
+def ending(jobs, copies):
+    """If the block ends before the `jobs` have, end them and the processes of their `copies`."""
+    try:
+        yield
+    finally:
+        for job in jobs:
+            job.cancel()
+        while concurrent.futures.wait(jobs, timeout=0.1).not_done:
+            for copy in copies:
+                copy.kill_tests()
+
+
+def stop(number, frame):
+    """End the run for a signal. Its children run in the background, and would go on."""
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+    sys.exit("mutants: stopped by signal %d" % number)
+
+
 def main():
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, stop)
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "modules", nargs="*", metavar="MODULE", help="only these files or folders (patterns)"

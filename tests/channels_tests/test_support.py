@@ -1,8 +1,10 @@
 """The helpers in support/: a missing server, a process and its output, what a run leaves behind."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import unittest
 import uuid
 from unittest import mock
@@ -13,10 +15,31 @@ from .support.leftovers import RUN, kill_marked, marked_processes
 from .support.ports import can_connect, free_port
 from .support.processes import Process
 from .support.requirements import find, require
-from .support.waiting import TIMEOUT, wait_until
+from .support.waiting import START_TIMEOUT, TIMEOUT, wait_until
 
 MISSING = "no-such-program-anywhere"
 SLEEP = "import time; print('ready', flush=True); time.sleep(600)"
+SCRIPTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "scripts")
+
+#: Try two of three mutants at once, with "tests" that start a process and never end.
+MUTANTS = """
+import os, sys
+scripts, folder = sys.argv[1:]
+sys.path.insert(0, scripts)
+import mutants
+group = mutants.Group("endless", ["*"], os.path.join(folder, "endless.py"), [])
+mutants.GROUPS[:] = [group]
+mutants.check_unchanged = lambda copy, groups: {group: 600}
+mutants.Copy.labels = lambda copy, group: []
+mutants.work = lambda options: mutants.run(mutants.find_mutants(["log.py"])[:3], 2, folder, False)
+sys.argv[1:] = []
+mutants.main()
+"""
+ENDLESS = """
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+time.sleep(600)
+"""
 
 
 class RequireTests(SimpleTestCase):
@@ -94,3 +117,25 @@ class LeftoverTests(SimpleTestCase):
         self.assertEqual(list(kill_marked(mark)), [child.pid])
         self.assertEqual(child.wait(TIMEOUT), -9)
         self.assertEqual(marked_processes(mark, children=False), {})
+
+    @unittest.skipIf(sys.version_info < (3, 8), "make mutants needs Python 3.8")
+    def test_mutants_that_are_stopped_leave_no_process(self):
+        require("git")
+        if not os.path.exists(os.path.join(SCRIPTS, "..", ".git")):
+            self.skipTest("not a checkout")
+        folder = tempfile.mkdtemp(prefix="channels-test-")
+        self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
+        with open(os.path.join(folder, "endless.py"), "w") as file:
+            file.write(ENDLESS)
+        mark, variable = uuid.uuid4().hex, "CHANNELS_TEST_STOPPED"
+        environ = dict(os.environ, **{variable: mark})
+        process = Process([sys.executable, "-c", MUTANTS, SCRIPTS, folder], env=environ)
+        self.addCleanup(process.kill)
+        self.addCleanup(kill_marked, mark, variable)
+
+        def children():
+            return [line for line in marked_processes(mark, variable).values() if "sleep(" in line]
+
+        wait_until(lambda: len(children()) == 2, "two mutants to be tried", timeout=START_TIMEOUT)
+        self.assertEqual(process.stop(), 1)
+        self.assertEqual(marked_processes(mark, variable, children=False), {})
