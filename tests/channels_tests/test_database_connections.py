@@ -3,9 +3,13 @@
 import unittest
 from unittest import mock
 
-from django.channels.layers.database.connections import Connection, Connections
+from django.channels.exceptions import LayerUnavailable
+from django.channels.layers.database.connections import Conflict, Connection, Connections
 from django.channels.layers.database.layer import DatabaseChannelLayer
+from django.channels.layers.database.mysql import MySQLConnections
+from django.channels.layers.database.postgresql import PostgreSQLConnections
 from django.channels.layers.engine.layer import EngineLayer
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections as aliases
 
 
@@ -56,3 +60,67 @@ class TemporaryDatabaseTests(unittest.TestCase):
             self.lend()
             layer.leave()
             leave.assert_called_once_with()
+
+
+class PostgreSQLErrorTests(unittest.TestCase):
+    """What becomes of the errors of both drivers: psycopg 3 names the state `sqlstate`, psycopg2 `pgcode`."""
+
+    def explain(self, **attributes):
+        error = type("DataError", (Exception,), attributes)("an error")
+        return error, PostgreSQLConnections("default").explain(error)
+
+    def check(self, states, expected):
+        for attribute in ("sqlstate", "pgcode"):
+            for state in states:
+                with self.subTest(state, attribute=attribute):
+                    _, explained = self.explain(**{attribute: state})
+                    self.assertIs(type(explained), expected)
+                    self.assertIn("an error", str(explained))
+
+    def test_a_deadlock_and_a_serialization_failure_make_the_transaction_run_again(self):
+        self.check(["40P01", "40001"], Conflict)
+
+    def test_a_missing_table_or_function_tells_to_migrate(self):
+        self.check(["42P01", "42883"], ImproperlyConfigured)
+
+    def test_a_server_that_cannot_be_reached_or_refuses_makes_the_layer_unavailable(self):
+        self.check(["08006", "57P01", "53300", "25P03", "3D000", "28P01", None], LayerUnavailable)
+
+    def test_an_operational_error_makes_the_layer_unavailable_whatever_its_state(self):
+        for name in ("OperationalError", "InterfaceError"):
+            error = type(name, (Exception,), {"sqlstate": "XX000"})("")
+            explained = PostgreSQLConnections("default").explain(error)
+            self.assertIs(type(explained), LayerUnavailable)
+            self.assertIn(name, str(explained))  # the error has no text
+
+    def test_a_mistake_of_the_layer_itself_is_raised_as_it_is(self):
+        for state in ("22P02", "23505", "42601"):
+            error, explained = self.explain(sqlstate=state)
+            self.assertIs(explained, error)
+
+
+class MySQLErrorTests(unittest.TestCase):
+    def explain(self, name, *args):
+        error = type(name, (Exception,), {})(*args)
+        return error, MySQLConnections("default").explain(error)
+
+    def test_a_deadlock_and_a_lock_that_was_not_got_make_the_transaction_run_again(self):
+        for number in (1020, 1205, 1213):
+            _, explained = self.explain("OperationalError", number, "an error")
+            self.assertIs(type(explained), Conflict)
+
+    def test_a_missing_table_tells_to_migrate(self):
+        _, explained = self.explain("ProgrammingError", 1146, "an error")
+        self.assertIs(type(explained), ImproperlyConfigured)
+
+    def test_a_server_that_cannot_be_reached_or_refuses_makes_the_layer_unavailable(self):
+        for name in ("OperationalError", "InterfaceError", "InternalError"):
+            for args in ((2006, "an error"), ("an error",)):
+                _, explained = self.explain(name, *args)
+                self.assertIs(type(explained), LayerUnavailable)
+                self.assertIn("an error", str(explained))
+        self.assertIs(type(self.explain("InterfaceError")[1]), LayerUnavailable)
+
+    def test_a_mistake_of_the_layer_itself_is_raised_as_it_is(self):
+        error, explained = self.explain("IntegrityError", 1062, "an error")
+        self.assertIs(explained, error)

@@ -336,8 +336,10 @@ class Notifier:
         """Notify what still waits, now, and end the thread. A later send starts another."""
         with self._lock:
             waiting, self._waiting = self._waiting, set()
-            self._thread = None
+            thread, self._thread = self._thread, None
             self._lock.notify()
+        if thread is not None:
+            thread.join(5)  # it may be using a connection, which the caller will then close
         if waiting:
             try:
                 self.store.notify(sorted(waiting))
