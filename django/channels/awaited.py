@@ -12,7 +12,7 @@ from typing import Any, Callable
 from .continued import Continued, current_event
 from .coroutines import in_thread
 from .exceptions import ChannelFull, ClientDisconnected
-from .outbox import PendingSend, outbox
+from .outbox import PendingSend, Slot, outbox
 from .protocol import HTTP_REQUEST, window_units
 
 #: How far a consumer may be ahead of its client: units of a socket, parts of a response.
@@ -39,21 +39,40 @@ async def send_now(send: PendingSend, deliver: Callable[[], Any]) -> None:
     if slot is None or slot.held is None:
         await call_layer(deliver)
         return
-    if slot.lock is None:
-        slot.lock = asyncio.Lock()
-    async with slot.lock:
-        event = current_event()
-        if event is None:
-            for each in outbox.take():
-                await in_thread(each.deliver)
-            await in_thread(deliver)
-        elif event.replies.is_own(send):
-            await _send_to_client(event, send)
+    event = slot.event
+    if event is None:
+        # A synchronous consumer, by async_to_sync or asyncio.run, or one that runs without an event loop.
+        async with slot.lock_of(asyncio.get_event_loop()):
+            await call_layer(_send_ahead, slot, send, deliver)
+    elif event.loop.is_running_here():
+        await _send_on_loop(slot, event, send)
+    else:
+        # From a loop in another thread, which a thread of this consumer has started.
+        await event.loop.call_on_loop(_send_on_loop(slot, event, send))
+
+
+def _send_ahead(slot: Slot, send: PendingSend, deliver: Callable[[], Any]) -> None:
+    """Send what the consumer of `slot` has sent before, and then `send`, in this thread."""
+    with slot.sending:
+        if slot.held is None:  # the consumer has ended meanwhile
+            deliver()
+        elif slot.send_ahead is None:
+            for each in slot.take():
+                each.deliver()
+            deliver()
+        elif not slot.send_ahead(slot.take(), send):
+            raise ChannelFull("The inbox of the gateway of %s is full." % send.name)
+
+
+async def _send_on_loop(slot: Slot, event: Continued, send: PendingSend) -> None:
+    async with slot.lock_of(asyncio.get_event_loop()):
+        if event.replies.is_own(send):
+            await _send_to_client(slot, event, send)
         else:
-            await event.loop.call(event.replies.send_ahead, outbox.take(), send)
+            await event.loop.call(event.replies.send_ahead, slot.take(), send)
 
 
-async def _send_to_client(event: Continued, send: PendingSend) -> None:
+async def _send_to_client(slot: Slot, event: Continued, send: PendingSend) -> None:
     """Send to the client of `event`. Wait while it is slow."""
     window, is_request = event.window, event.message.channel_name == HTTP_REQUEST
     size = RESPONSE_WINDOW if is_request else SOCKET_WINDOW
@@ -69,6 +88,6 @@ async def _send_to_client(event: Continued, send: PendingSend) -> None:
             else "The client of this consumer took nothing for %g seconds." % CLIENT_TIMEOUT
         )
     window.ahead += units  # before the notice that they were written can come
-    if not await event.loop.call(event.replies.send_ahead, outbox.take(), send, window.name):
+    if not await event.loop.call(event.replies.send_ahead, slot.take(), send, window.name):
         window.ahead -= units
         raise ChannelFull("The inbox of the gateway of %s is full." % send.name)

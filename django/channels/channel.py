@@ -111,12 +111,9 @@ class _Target:
             report_failed_send(self, error)
 
     def _leave(self, message: dict[str, Any], immediately: bool) -> None:
-        pending = outbox.pending
-        if pending is None or immediately:
+        if immediately or not outbox.hold(self.channel_layer, self._kind, self.name, message):
             self._check_may_block("send", "asend")
             self._deliver(self.name, message)
-        else:
-            pending.append(PendingSend(self.channel_layer, self._kind, self.name, message))
 
     def _deliver(self, name: str, message: dict[str, Any]) -> None:
         raise NotImplementedError

@@ -20,7 +20,7 @@ from .exceptions import BadFrame, ChannelSocketException, ConsumeLater, DenyConn
 from .hints import add_hint, hint_for
 from .log import RateLimit, shown
 from .message import Message
-from .outbox import Handshake, Held, PendingSend, Rest, outbox
+from .outbox import Handshake, Held, PendingSend, Rest, SendAhead, outbox
 from .protocol import REPLY_CHANNEL, WEBSOCKET_CONNECT, SessionPatch
 from .security.origins import explain, origin_text
 from .security.websockets import origin_allowed
@@ -84,20 +84,20 @@ class Result:
 
     def failed(self, raised: BaseException, message: Message) -> None:
         """Take note of what the consumer of `message` raised."""
-        if isinstance(raised, ConsumeLater):
+        # Not isinstance: that would ask the class of the site's exception, which may raise.
+        if issubclass(type(raised), ConsumeLater):
             self.outcome = LATER
         else:
             add_hint(raised, functools.partial(hint_for, message=message))
             self.outcome, self.error = FAILED, raised
 
     def take(self, held: Held, answer_error: AnswerError) -> Result:
-        """Take over what the outbox held for the consumer. Return this result."""
-        if self.outcome != WAITS:
-            self.afterwards = held.afterwards
-            if self.outcome in (HANDLED, FAILED):
-                self.sends = held.sends
-            if held.rests and self.outcome == HANDLED:
-                self.rest = held.rests[0]._replace(answer_error=answer_error)
+        """Take over what the outbox held for the consumer, which has ended. Return this result."""
+        self.afterwards = held.afterwards
+        if self.outcome in (HANDLED, FAILED):
+            self.sends = held.sends
+        if held.rests and self.outcome == HANDLED:
+            self.rest = held.rests[0]._replace(answer_error=answer_error)
         return self
 
 
@@ -108,6 +108,7 @@ def run_consumer(
     sender: Any,
     answer_error: AnswerError = None,
     may_wait: bool = False,
+    send_ahead: SendAhead = None,
 ) -> Result:
     """
     Call `consumer(message, **kwargs)` in this thread, and return a Result. Raises nothing that the consumer
@@ -116,39 +117,60 @@ def run_consumer(
     The caller sends `Result.sends`, and then calls `call_afterwards(result.afterwards)` in this thread.
     `sender` is the sender of the signals `consumer_started` and `consumer_finished`.
     `answer_error(message, error)`, called when the consumer failed, may send an error page. It returns
-    whether it has logged the error.
+    whether it has logged the error. `send_ahead(sends, last)` sends in order what the consumer doesn't leave
+    to its end, and returns whether there was room. None: they leave one by one.
 
     An asynchronous consumer runs on a new event loop, to its end. With `may_wait`, it doesn't run
     here: the outcome is WAITS, and the caller has `Result.rest` run by `continue_consumer`.
     """
     result = Result()
-    outer = outbox.open(_handshake_of(message))
     with site_defaults(message.get("root_path")):
+        # Inside: what this sets would count as a change of what is the site's default.
+        outbox.open(_handshake_of(message), send_ahead)
         try:
-            consumer_started.send(sender=sender, environ={})
-            result.returned = _call(message, consumer, kwargs)
-            if result.returned is not None:
-                waiting = unfinished(result.returned)
-                if waiting is not None and may_wait:
-                    result.outcome = WAITS
-                    result.rest = _rest_of(message, consumer, waiting, sender, answer_error)
-                elif waiting is not None:
-                    awaited = run_here(_await_here(message, waiting, outbox.held))
-                    if waiting is result.returned:
-                        result.returned = awaited
-                advise_returned(consumer_name(consumer), result.returned)
-            if result.outcome == HANDLED:
-                result.session_patch = message.session_patch()
-        except BaseException as raised:  # an exit that a consumer asks for does not end the worker
-            result.failed(raised, message)
-            if result.error is not None:
-                result.error_logged = _answer_error(answer_error, message, raised)
-        if result.outcome != WAITS:
-            _send_finished(sender, consumer)
+            _run(result, message, consumer, kwargs, sender, answer_error, may_wait)
+        finally:
+            held = None if result.outcome == WAITS else outbox.close()
+            if held is None:
+                outbox.leave()
     try:
-        return result.take(outbox.close(outer), answer_error)
+        return result if held is None else result.take(held, answer_error)
     finally:
         del result  # its error's traceback holds this frame, which would hold it in turn
+
+
+def _run(
+    result: Result,
+    message: Message,
+    consumer: Consumer,
+    kwargs: dict[str, Any],
+    sender: Any,
+    answer_error: AnswerError,
+    may_wait: bool,
+) -> None:
+    """Call the consumer, between the two signals. Write into `result` what became of it."""
+    try:
+        consumer_started.send(sender=sender, environ={})
+        result.returned = _call(message, consumer, kwargs)
+        if result.returned is not None:
+            waiting = unfinished(result.returned)
+            if waiting is not None and may_wait:
+                result.outcome = WAITS
+                result.rest = _rest_of(message, consumer, waiting, sender, answer_error)
+            elif waiting is not None:
+                awaited = run_here(_awaited(message, waiting))
+                if waiting is result.returned:
+                    result.returned = awaited
+            advise_returned(consumer_name(consumer), result.returned)
+        if result.outcome == HANDLED:
+            result.session_patch = message.session_patch()
+    except BaseException as raised:  # an exit that a consumer asks for does not end the worker
+        result.failed(raised, message)
+        if result.error is not None:
+            result.error_logged = _answer_error(answer_error, message, raised)
+    if result.outcome != WAITS:
+        _send_finished(sender, consumer)
+    del result  # its error's traceback holds this frame
 
 
 def _rest_of(
@@ -172,14 +194,6 @@ def close_waiting(rest: Rest) -> None:
     _send_finished(rest.sender, rest.consumer)
 
 
-async def _await_here(message: Message, waiting: Awaitable[Any], held: Any) -> Any:
-    before = outbox.separate(held)  # that of the thread which waits
-    try:
-        return await _awaited(message, waiting)
-    finally:
-        outbox.join(before)
-
-
 async def _awaited(message: Message, waiting: Awaitable[Any]) -> Any:
     """Await an asynchronous consumer, and answer for the exceptions by which it ends its event in order."""
     try:
@@ -201,10 +215,10 @@ async def continue_consumer(event: Continued, rest: Rest) -> Result:
     Run the rest of an event on the event loop, and return a Result, as `run_consumer` does. Raises nothing.
     """
     result = Result()
-    outbox.separate(rest.held)
     if rest.held is None:
         outbox.open()
         apply_state(rest.state)
+    outbox.continue_by(event)
     try:
         result.returned = await rest.run(event)
         advise_returned(consumer_name(rest.consumer), result.returned)
@@ -212,7 +226,7 @@ async def continue_consumer(event: Continued, rest: Rest) -> Result:
             result.session_patch = rest.message.session_patch()
     except BaseException as raised:
         result.failed(raised, rest.message)
-        if event.stops and isinstance(raised, asyncio.CancelledError):
+        if event.stops and issubclass(type(raised), asyncio.CancelledError):
             result.outcome = CANCELLED
     event.task = None  # what follows is not cancelled
     if result.outcome == FAILED:
@@ -325,7 +339,7 @@ _bad_frames = RateLimit()
 
 def log_failure(consumer: Consumer, error: BaseException | None) -> None:
     """Log what made a consumer fail. A bad frame of a client gets one short line a second."""
-    if not isinstance(error, BadFrame):
+    if not issubclass(type(error), BadFrame):
         logger.error(
             "Error processing message with consumer %s:", consumer_name(consumer), exc_info=error
         )

@@ -357,6 +357,14 @@ class ConsumerLoop:
         if self._streams.used or self.places.used:
             self._loop.call_later(STOP_POLL_INTERVAL, self._cancel_waiting, deadline)
 
+    def is_running_here(self) -> bool:
+        """Return whether this thread runs the event loop."""
+        return asyncio.get_event_loop() is self._loop
+
+    async def call_on_loop(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Return what `coroutine` does, run on this loop. For a loop in another thread, in its context."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
+
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """
         Return what `function(*args)` returns, which may wait for the layer. It runs in a thread, in the

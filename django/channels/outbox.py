@@ -4,12 +4,13 @@ The outbox: holds what a consumer sends, and what it leaves to be done, until th
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import threading
 import time
 import uuid
 import weakref
-from typing import TYPE_CHECKING, Any, Awaitable, Callable, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, NamedTuple, Optional, Sequence
 
 from .exceptions import LayerUnavailable
 from .protocol import during
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 # The kinds of a PendingSend.
 TO_CHANNEL = "channel"
 TO_GROUP = "group"
+
+#: Sends a list of PendingSend and one more, before the consumer ends. Returns False if room was missing.
+SendAhead = Optional[Callable[["list[PendingSend]", "PendingSend"], bool]]
 
 #: Seconds for which a pending send is tried again while the layer is unavailable.
 SEND_TIMEOUT = 30.0
@@ -126,127 +130,158 @@ class Held(NamedTuple):
     rests: Sequence[Rest] = ()
 
 
-class _Slot:
-    """The outbox of one task, and of the threads that it calls."""
-
-    def __init__(self, held: Held | None = None) -> None:
-        self.held = held
-        #: Awaited sends leave in the order in which they are asked for.
-        self.lock: Any = None
-
-
-#: The slot of the task that runs, or None in a thread without one.
-_slot: contextvars.ContextVar[_Slot | None] = contextvars.ContextVar(
-    "channels_outbox", default=None
-)
-
-
-class Outbox(threading.local):
+class Slot:
     """
-    What the consumer that runs in this thread or task has sent, in order.
+    The outbox of one consumer. Every thread and task that runs in the consumer's context shares it.
 
-    `held` is None while no consumer runs; sends then leave at once. Each thread has its own outbox, and
-    so has each task that called `separate`.
+    `lock` guards `held`, and is never held while something is sent. `sending` is held by the thread that
+    sends ahead of the consumer's end.
     """
 
-    _held: Held | None = None
+    __slots__ = ("event", "held", "lock", "locks", "outer", "send_ahead", "sending")
+
+    def __init__(self, held: Held, outer: Slot | None, send_ahead: SendAhead) -> None:
+        #: None: the consumer has ended, and sends leave at once.
+        self.held: Held | None = held
+        #: The outbox of the consumer around this one.
+        self.outer = outer
+        #: See `consume.run_consumer`.
+        self.send_ahead = send_ahead
+        #: The event (a Continued), once the event loop of a worker continues it.
+        self.event: Any = None
+        self.lock = threading.Lock()
+        self.sending = threading.Lock()
+        #: For each event loop: awaited sends leave in the order in which they are asked for.
+        self.locks: Any = None
+
+    def take(self) -> list[PendingSend]:
+        """Return the pending sends, and forget them. The consumer runs on."""
+        with self.lock:
+            if self.held is None:
+                return []
+            sends = self.held.sends[:]
+            del self.held.sends[:]
+            return sends
+
+    def lock_of(self, loop: Any) -> Any:
+        """Return the asyncio.Lock of the awaited sends on `loop`, which runs."""
+        with self.lock:
+            if self.locks is None:
+                self.locks = weakref.WeakKeyDictionary()
+            if loop not in self.locks:
+                self.locks[loop] = asyncio.Lock()
+            return self.locks[loop]
+
+
+#: The outbox of the consumer that runs here. A copy of the context brings it to another thread or task.
+_slot: contextvars.ContextVar[Slot | None] = contextvars.ContextVar("channels_outbox", default=None)
+
+
+class Outbox:
+    """
+    What the consumer that runs in this context has sent, in order.
+
+    `held` is None while no consumer runs; sends then leave at once. Thread-safe: a consumer may send from
+    several threads, if they run in copies of its context, as those of asgiref do.
+    """
+
+    @property
+    def slot(self) -> Slot | None:
+        """The outbox of the consumer that runs here, or has run here, or None."""
+        return _slot.get()
 
     @property
     def held(self) -> Held | None:
         """What is held for the consumer that runs."""
         slot = _slot.get()
-        return self._held if slot is None else slot.held
-
-    @held.setter
-    def held(self, held: Held | None) -> None:
-        slot = _slot.get()
-        if slot is None:
-            self._held = held
-        else:
-            slot.held = held
-
-    def separate(self, held: Held | None = None) -> Any:
-        """
-        Give the task that runs, and what it calls in its context, its own outbox, which holds `held`. Return
-        what `join` takes.
-        """
-        before = _slot.get()
-        _slot.set(_Slot(held))
-        return before
-
-    def join(self, before: Any) -> None:
-        """Go back to the outbox that was there before `separate`."""
-        _slot.set(before)
+        return None if slot is None else slot.held
 
     @property
-    def slot(self) -> Any:
-        """The outbox of the task that runs, with its lock, or None in a thread without one."""
-        return _slot.get()
+    def pending(self) -> list[PendingSend] | None:
+        """The sends that wait, or None while no consumer runs."""
+        held = self.held
+        return None if held is None else held.sends
+
+    def open(self, handshake: Handshake | None = None, send_ahead: SendAhead = None) -> Slot | None:
+        """Begin to hold sends. Return the outbox of a consumer around this one, or None."""
+        outer = _slot.get()
+        _slot.set(Slot(Held([], [], handshake), outer, send_ahead))
+        return outer
+
+    def close(self) -> Held:
+        """
+        Stop holding sends. Return what was held. Waits for another thread that sends ahead.
+        """
+        slot = _slot.get()
+        if slot is None:
+            return Held([], [])
+        _slot.set(slot.outer)
+        with slot.sending, slot.lock:
+            held, slot.held = slot.held, None
+        return held or Held([], [])
+
+    def leave(self) -> None:
+        """Go back to the outbox around this one, which holds on: the event loop continues its consumer."""
+        slot = _slot.get()
+        if slot is not None:
+            _slot.set(slot.outer)
+
+    def hold(self, layer: BaseChannelLayer, kind: str, name: str, message: Message) -> bool:
+        """Keep a send until the consumer ends. Return False if none runs: the send must leave now."""
+        slot = _slot.get()
+        if slot is None:
+            return False
+        with slot.lock:
+            if slot.held is None:
+                return False
+            slot.held.sends.append(PendingSend(layer, kind, name, message))
+            return True
 
     def continue_with(self, message: Any, run: Callable[[Any], Awaitable[None]]) -> None:
         """
         Have the event loop of the worker run the rest of this consumer's event, in the context variables that
         there are now: `await run(event)`. Only in a consumer whose worker has an event loop.
         """
-        if self.held is None:
-            raise RuntimeError("No consumer runs, whose event could be continued.")
-        self.held = self.held._replace(
-            rests=[Rest(message, run, contextvars.copy_context(), current_state())]
-        )
-
-    @property
-    def pending(self) -> list[PendingSend] | None:
-        """The sends that wait, or None while no consumer runs."""
         slot = _slot.get()
-        held = self._held if slot is None else slot.held
-        return None if held is None else held.sends
+        if slot is None or slot.held is None:
+            raise RuntimeError("No consumer runs, whose event could be continued.")
+        rest = Rest(message, run, contextvars.copy_context(), current_state())
+        slot.held = slot.held._replace(rests=[rest])
 
-    def open(self, handshake: Handshake | None = None) -> Held | None:
-        """Begin to hold sends. Return what a consumer around this one holds, for `close`."""
-        slot, held = _slot.get(), Held([], [], handshake)
-        # Not through `held`: this happens for every event.
-        if slot is None:
-            outer, self._held = self._held, held
-        else:
-            outer, slot.held = slot.held, held
-        return outer
+    def continue_by(self, event: Any) -> None:
+        """Have what leaves ahead of the consumer's end leave by `event` (a Continued), on its event loop."""
+        slot = _slot.get()
+        if slot is not None:
+            slot.event = event
 
     def sign(self, layer: BaseChannelLayer, channel: str, message: Message) -> Message:
         """Return `message` as it leaves at once. The gateway must know the consumer that may accept."""
-        handshake = None if self.held is None else self.held.handshake
+        held = self.held
+        handshake = None if held is None else held.handshake
         if handshake is None or handshake.layer is not layer or handshake.reply_channel != channel:
             return message
         return during(handshake.event_id, message)
 
-    def close(self, outer: Held | None = None) -> Held:
-        """Stop holding sends. Return what was held."""
-        slot = _slot.get()
-        if slot is None:
-            held, self._held = self._held, outer
-        else:
-            held, slot.held = slot.held, outer
-        return held or Held([], [])
-
     def take(self) -> list[PendingSend]:
         """Return the pending sends, and forget them. The consumer runs on."""
-        if self.held is None:
-            return []
-        sends = self.held.sends[:]
-        del self.held.sends[:]
-        return sends
+        slot = _slot.get()
+        return [] if slot is None else slot.take()
 
     def call_afterwards(self, call: Callable[[], Any]) -> None:
         """Call `call()` after the sends of this consumer have left; now, if no consumer runs."""
-        if self.held is None:
+        held = self.held
+        if held is None:
             call()
         else:
-            self.held.afterwards.append(call)
+            held.afterwards.append(call)
 
     def withdraw(self, layer: BaseChannelLayer, channel: str) -> None:
         """Forget the pending sends to one channel."""
-        if self.held is not None:
-            sends = self.held.sends
-            sends[:] = [send for send in sends if not send.is_for(layer, channel)]
+        slot = _slot.get()
+        if slot is not None and slot.held is not None:
+            with slot.lock:
+                sends = slot.held.sends
+                sends[:] = [send for send in sends if not send.is_for(layer, channel)]
 
 
 outbox = Outbox()

@@ -332,7 +332,15 @@ class Worker:
         # The event loop may call this in another thread, for the rest of a batch.
         if threading.get_ident() == self.thread_id:
             self.running = Running(consumer, channel, time.monotonic())
-        result = run_consumer(message, consumer, kwargs, self.__class__, _send_error_page, may_wait)
+        result = run_consumer(
+            message,
+            consumer,
+            kwargs,
+            self.__class__,
+            _send_error_page,
+            may_wait,
+            replies.send_ahead,
+        )
         if self._places is not None:
             self._places.saw(channel, result.outcome == WAITS)
         replies.conclude(message, consumer, result)

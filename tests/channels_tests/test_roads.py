@@ -70,9 +70,9 @@ class RoadTests(ChannelTestCase):
 
     def test_a_pending_send(self):
         def road(name, content):
-            outer = outbox.open()
+            outbox.open()
             Channel(name).send(content)
-            for send in outbox.close(outer).sends:
+            for send in outbox.close().sends:
                 send.deliver_once()
 
         self.check(road)

@@ -712,7 +712,7 @@ class UnavailableTests(Site, SimpleTestCase):
     def consume(self, view, **changes):
         """Run the view while the layer is unreachable. Return the replies that are sent when it is back."""
         self.serve(view)
-        outer = outbox.open()
+        outbox.open()
         content = Sent("POST").message(**changes)
         with self.assertLogs("django.channels.worker", "WARNING") as logs:
             logging.getLogger("django.request").addFilter(never)
@@ -721,7 +721,7 @@ class UnavailableTests(Site, SimpleTestCase):
             finally:
                 logging.getLogger("django.request").removeFilter(never)
         self.assertIn("the disk is full", logs.output[0])
-        return [each.message for each in outbox.close(outer).sends]
+        return [each.message for each in outbox.close().sends]
 
     def test_a_view_that_reads_a_body_ends_in_503(self):
         self.away("receive_many", 1)
