@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         Send,
         encode,
     )
-    from channels.layers.engine.recovery import BURY, DROP, REQUEUE, WILL_EXPIRY, Action
+    from channels.layers.engine.recovery import DEAD_LETTER, DROP, REQUEUE, WILL_EXPIRY, Action
     from channels.layers.engine.store import (
         Due,
         Entry,

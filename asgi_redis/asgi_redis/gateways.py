@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple, Sequence
 from .calls import BATCH
 from .consumers import ConsumerCalls, to_entry
 from .contract import (
-    BURY,
+    DEAD_LETTER,
     DROP,
     REQUEUE,
     Action,
@@ -56,7 +56,7 @@ def _decide(decide: Callable[[Entry], Action], entry: Entry) -> Action:
         return decide(entry)
     except Exception:
         logger.exception("A message on %s could not be recovered.", entry.channel)
-        return Action(BURY, reason="unreadable")
+        return Action(DEAD_LETTER, reason="unreadable")
 
 
 class GatewayCalls(ConsumerCalls):
@@ -221,14 +221,14 @@ class GatewayCalls(ConsumerCalls):
             replies = self.servers.call_many([self._action_command(*each) for each in actions])
             for (entry, action), reply in zip(actions, replies):
                 decisions.append((entry.channel, action.kind))
-                if action.kind == BURY:
+                if action.kind == DEAD_LETTER:
                     dropped += reply
         return decisions, dropped
 
     def _action_command(self, entry: Entry, action: Action) -> Command:
         if action.kind == REQUEUE:
             return self.requeue_command(self._taken_key, entry.channel, 1, entry.id)
-        if action.kind == BURY:
+        if action.kind == DEAD_LETTER:
             return self.dead_letter_command(self._taken_key, entry.id, action.reason)
         return ("HDEL", self._taken_key, entry.id)
 

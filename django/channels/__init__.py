@@ -6,13 +6,13 @@ One source for each name that it has: `__package__` says which one this is.
 
 import django
 
-from .installation import settle
+from .installation import prepare
 
 __version__ = "1.2.0"
 
 __all__ = ["Channel", "Group", "channel_layers", "include", "route", "route_class"]
 
-if not settle(__name__):
+if not prepare(__name__):
     from .old_python import unavailable
 
     globals().update((name, unavailable) for name in __all__)

@@ -17,7 +17,7 @@ DJANGO_FLOOR = (1, 8)
 DJANGO_CEILING = (6, 1)
 
 
-def settle(package):
+def prepare(package):
     """Check the versions. If `package` is the add-on next to the patched Django, make it an alias.
 
     Returns whether channels can run. Raises ImproperlyConfigured on a Python or a Django that is too old,

@@ -139,7 +139,7 @@ class DirectoryStore(TransactionStore):
                 waiting[:] = [message for message in waiting if message[5] > now]
         return found
 
-    def look_in(self, state, inbox, limit):
+    def peek_inbox(self, state, inbox, limit):
         now = time.time()
         waiting = [each for each in state["queues"].get(inbox, []) if each[5] > now]
         return [Entry(*message[:4]) for message in waiting[:limit]]

@@ -256,6 +256,6 @@ class BoundsAcknowledgements(DirectoryStore):
 
 @noticed_by("an_open_inbox_is_told_of_a_flush")
 class TellsNoInboxOfAFlush(DirectoryStore):
-    def _tell(self, state, channel, message):
+    def _send_notice(self, state, channel, message):
         if protocol.RESET not in message:
-            super()._tell(state, channel, message)
+            super()._send_notice(state, channel, message)

@@ -69,7 +69,7 @@ class DamageTests:
             layer.deliver("once", {"n": number}, send_id="id-%d" % number)
             layer.count("counted.%d" % number)
             layer.send("bad", {"n": number})
-            layer.bury(None, store.take(["bad"]), ValueError("a test"))
+            layer.dead_letter(None, store.take(["bad"]), ValueError("a test"))
         layer.share_counters()
 
     def end_the_dead(self):
@@ -101,7 +101,7 @@ class DamageTests:
                 inbox.add(store.decode(entry.channel, entry.body)["n"])
                 acked.append(entry.id)
             except Exception as error:
-                layer.bury("gateway.a!", entry, error)
+                layer.dead_letter("gateway.a!", entry, error)
         self.assertEqual(list(store.receive_inbox("gateway.a!", acked, 100)), [])
         letters = layer.dead_letters()
         layer.send_group("room", {"n": 0})

@@ -87,7 +87,7 @@ class SilenceTests:
             return False
 
     def test_a_look_at_whole_tables_may_take_longer(self):
-        with self.layer.store.connections.patience():
+        with self.layer.store.connections.long_timeout():
             self.sleep(1.5)
         with self.assertRaises(LayerUnavailable):
             self.sleep(1.5)

@@ -128,28 +128,32 @@ class RecoveryTests(unittest.TestCase):
         self.assertEqual(action.notice.expiry, 7200)
 
     def test_the_loss_that_is_being_decided_counts(self):
-        for losses, kind in ((0, recovery.REQUEUE), (1, recovery.REQUEUE), (2, recovery.BURY)):
+        for losses, kind in (
+            (0, recovery.REQUEUE),
+            (1, recovery.REQUEUE),
+            (2, recovery.DEAD_LETTER),
+        ):
             action = self.recovery.decide_lost(Entry(1, "websocket.disconnect", EVENT, losses))
             self.assertEqual(action.kind, kind, losses)
 
     def test_a_message_without_a_gateway_is_buried_when_lost_and_dropped_when_expired(self):
         entry = Entry(1, "http.request", "{}")
-        bury = recovery.Action(recovery.BURY, reason="lost")
-        self.assertEqual(self.recovery.decide_lost(entry), bury)
+        dead_letter = recovery.Action(recovery.DEAD_LETTER, reason="lost")
+        self.assertEqual(self.recovery.decide_lost(entry), dead_letter)
         self.assertEqual(self.recovery.decide_expired(entry), recovery.Action(recovery.DROP))
 
     def test_an_unreadable_message_is_buried(self):
         entry = Entry(1, "http.request", "{damaged")
-        bury = recovery.Action(recovery.BURY, reason="unreadable")
-        self.assertEqual(self.recovery.decide_lost(entry), bury)
-        self.assertEqual(self.recovery.decide_expired(entry), bury)
+        dead_letter = recovery.Action(recovery.DEAD_LETTER, reason="unreadable")
+        self.assertEqual(self.recovery.decide_lost(entry), dead_letter)
+        self.assertEqual(self.recovery.decide_expired(entry), dead_letter)
 
     def test_a_reply_channel_that_is_not_a_name_stops_nothing(self):
         for reply_channel in ("5", '"no name"', "null", "[]"):
             body = '{"event_id": 3, "reply_channel": %s}' % reply_channel
             entry = Entry(1, "http.request", body)
             with self.assertLogs("django.channels.layers", "ERROR"):
-                self.assertEqual(self.recovery.decide_lost(entry).kind, recovery.BURY)
+                self.assertEqual(self.recovery.decide_lost(entry).kind, recovery.DEAD_LETTER)
             with self.assertLogs("django.channels.layers", "ERROR"):
                 self.assertEqual(self.recovery.decide_expired(entry).kind, recovery.DROP)
 
@@ -163,8 +167,8 @@ class RecoveryTests(unittest.TestCase):
         decisions = [
             ("http.request", recovery.NOTIFY),
             ("websocket.disconnect", recovery.REQUEUE),
-            ("thumbnails", recovery.BURY),
-            ("thumbnails", recovery.BURY),
+            ("thumbnails", recovery.DEAD_LETTER),
+            ("thumbnails", recovery.DEAD_LETTER),
         ]
         with self.assertLogs("django.channels.layers", "WARNING") as logs:
             self.recovery.lost(Recovered(["abc.7", "gateway.b!"], decisions, 2))

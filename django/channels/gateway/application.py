@@ -45,7 +45,7 @@ from .sender import EventSender
 from .sockets import ServerReceive, SocketConnection
 from .spool import SpoolRoom
 from .turns import client_key
-from .upload import NO_ROOM, PatientSend, Upload
+from .upload import NO_ROOM, SendAfterUpload, Upload
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class Gateway:
                 part = await upload.first_part()
                 status = upload.problem
             if status is not None:
-                await self.refusals.refuse(scope, PatientSend(send, upload), status)
+                await self.refusals.refuse(scope, SendAfterUpload(send, upload), status)
                 return
             if http is not None:
                 await self._run_wsgi(http, scope, upload, part, send)
@@ -227,7 +227,7 @@ class Gateway:
 
             self._wsgi = WSGIRunner(application)
         send = with_flow_control(send)
-        await self._wsgi(scope, upload, first, PatientSend(send, upload))
+        await self._wsgi(scope, upload, first, SendAfterUpload(send, upload))
 
     def _new_body_channel(self) -> str:
         return self.layer.new_channel("http.request.body?")
@@ -291,7 +291,7 @@ class Gateway:
         ]  # the last will, which is set before the event, has it
         send = with_flow_control(send)
         if upload is not None and not upload.complete:
-            send = PatientSend(send, upload)
+            send = SendAfterUpload(send, upload)
         connection = connection_class(self, state, send)
         connection.client = client_key(message, self._session_cookie, channel)
         self.connections[channel] = connection

@@ -354,7 +354,7 @@ class Upload:
             self._changed.set_result(None)
 
 
-class PatientSend:
+class SendAfterUpload:
     """A `send` that gives the last part of a response to the server when the body was read or dropped."""
 
     def __init__(self, send: Any, upload: Upload) -> None:

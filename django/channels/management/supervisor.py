@@ -27,7 +27,7 @@ logger = logging.getLogger("django.channels.worker")
 VARIABLE = "DJANGO_CHANNELS_SUPERVISOR"
 
 #: Seconds that a new child may take until it works, before SIGHUP gives up on the new code.
-START_PATIENCE = 60.0
+START_TIMEOUT = 60.0
 
 #: Seconds before a child that died early is started again: doubled with each early death, up to the last.
 PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -39,15 +39,15 @@ EARLY = 10.0
 LATE = 5.0
 
 
-class Tie:
+class ParentPipe:
     """A child's end of the pair of sockets."""
 
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
 
     @classmethod
-    def of_this_process(cls) -> Tie | None:
-        """Return the Tie, if a supervisor started this process; else None."""
+    def of_this_process(cls) -> ParentPipe | None:
+        """Return the pipe to the supervisor that started this process; None if no supervisor did."""
         parent, _, descriptor = os.environ.pop(VARIABLE, "").partition(":")
         # A process that inherited the environment from a child is not a child of the supervisor.
         if not parent or int(parent) != os.getppid():
@@ -113,7 +113,7 @@ class Supervisor:
         self._children: list[_Child] = []
         self._ending = False
         self._renewals: list[_Child] = []  # children to be replaced
-        self._newcomer: _Child | None = None  # who is to replace the first of them
+        self._replacement: _Child | None = None  # is to replace the first of `_renewals`
         self._early_deaths = 0
         self._next_start = 0.0
         self._clean = True
@@ -147,8 +147,8 @@ class Supervisor:
         """Return the seconds until something is due by itself."""
         now = time.monotonic()
         due = [child.leaving for child in self._children if child.leaving is not None]
-        if self._newcomer is not None:
-            due.append(self._newcomer.begun + START_PATIENCE)
+        if self._replacement is not None:
+            due.append(self._replacement.begun + START_TIMEOUT)
         if not self._ending and len(self._wanted()) < self.processes:
             due.append(self._next_start)
         return max(0.01, min(due) - now) if due else 60.0
@@ -157,7 +157,7 @@ class Supervisor:
         return [
             child
             for child in self._children
-            if child.leaving is None and child is not self._newcomer
+            if child.leaving is None and child is not self._replacement
         ]
 
     def step(self) -> None:
@@ -175,11 +175,11 @@ class Supervisor:
                 self._say(
                     "%d got SIGHUP and renews its %d processes", os.getpid(), len(self._wanted())
                 )
-                self._give_up_newcomer()
+                self._give_up_replacement()
                 self._renewals = self._wanted()
         for child in list(self._children):
             if child.process.poll() is not None:
-                self._bury(child)
+                self._note_end(child)
         now = time.monotonic()
         for child in self._children:
             if self._ending:
@@ -200,28 +200,28 @@ class Supervisor:
                 return
 
     def _renew(self, now: float) -> None:
-        newcomer = self._newcomer
-        if newcomer is not None:
-            if newcomer.ready:
-                self._newcomer = None
+        replacement = self._replacement
+        if replacement is not None:
+            if replacement.ready:
+                self._replacement = None
                 if self._renewals:
                     self._renewals.pop(0).ask_to_leave(self.grace)
-            elif now > newcomer.begun + START_PATIENCE:
+            elif now > replacement.begun + START_TIMEOUT:
                 self._say(
                     "got no new process to work in %g s: the old ones stay",
-                    START_PATIENCE,
+                    START_TIMEOUT,
                     level=logging.ERROR,
                 )
-                self._give_up_newcomer()
-        if self._renewals and self._newcomer is None:
-            self._newcomer = _Child()
-            self._children.append(self._newcomer)
+                self._give_up_replacement()
+        if self._renewals and self._replacement is None:
+            self._replacement = _Child()
+            self._children.append(self._replacement)
 
-    def _give_up_newcomer(self) -> None:
-        newcomer, self._newcomer = self._newcomer, None
+    def _give_up_replacement(self) -> None:
+        replacement, self._replacement = self._replacement, None
         self._renewals = []
-        if newcomer is not None:
-            newcomer.ask_to_leave(self.grace)
+        if replacement is not None:
+            replacement.ask_to_leave(self.grace)
 
     def _hear(self, child: _Child) -> None:
         try:
@@ -229,7 +229,7 @@ class Supervisor:
         except (OSError, subprocess.TimeoutExpired):
             pass
 
-    def _bury(self, child: _Child) -> None:
+    def _note_end(self, child: _Child) -> None:
         self._children.remove(child)
         child.socket.close()
         status = child.process.returncode
@@ -240,8 +240,8 @@ class Supervisor:
             self._clean = self._clean and status in (0, -signal.SIGTERM)
             return
         how = "by signal %d" % -status if status < 0 else "with status %d" % status
-        if child is self._newcomer:
-            self._newcomer, self._renewals = None, []
+        if child is self._replacement:
+            self._replacement, self._renewals = None, []
             self._say(
                 "saw the first process on the new code end %s: the old ones stay",
                 how,

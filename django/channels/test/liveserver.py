@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..layers.base import BaseChannelLayer
 
 #: Seconds that the server gets to listen, and a test's connections get to end.
-PATIENCE = 30.0
+TIMEOUT = 30.0
 
 
 class ChannelLiveServerTestCase(TransactionTestCase):
@@ -126,7 +126,7 @@ def _site(case: ChannelLiveServerTestCase) -> Iterator[None]:
         threads = 1 if shared else case.threads
         if layer.crosses_processes:
             workers = WorkerGroup(layer, threads=threads)
-            stack.callback(workers.stop, PATIENCE)
+            stack.callback(workers.stop, TIMEOUT)
             workers.start()
         else:
             layer.threads = threads  # the gateway starts them
@@ -195,7 +195,7 @@ class _Server:
                 target=self._run, args=(Server, address), name="channels-live-server", daemon=True
             )
             thread.start()
-            self.listening.wait(PATIENCE)
+            self.listening.wait(TIMEOUT)
             self.address = None if self.port is None else address
         if self.port is None:
             raise self.error or RuntimeError("Daphne did not start to listen.")
@@ -250,7 +250,7 @@ class _Server:
         """Close what the test has left open, and wait until its consumers have ended."""
         layer, self.layer = self.layer, None
         if self.loop is not None and layer is not None and self.loop in layer._gateways:
-            asyncio.run_coroutine_threadsafe(self._end(layer), self.loop).result(PATIENCE)
+            asyncio.run_coroutine_threadsafe(self._end(layer), self.loop).result(TIMEOUT)
 
     async def _end(self, layer: BaseChannelLayer) -> None:
         for send in list(self.sends):

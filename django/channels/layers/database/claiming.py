@@ -51,7 +51,7 @@ class Claiming(Sending):
     def claim(
         self, consumer: str, process: str, channels: Sequence[str], block: bool = False
     ) -> Entry | None:
-        self._settle_unsure(consumer)
+        self._requeue_unsure(consumer)
         return self._next(channels, consumer, self.key(process), block)
 
     def _next(
@@ -186,7 +186,7 @@ class Claiming(Sending):
     # Acknowledging.
 
     def acknowledge(self, consumer: str) -> None:
-        self._settle_unsure(consumer)
+        self._requeue_unsure(consumer)
         if consumer in self._seen:
             self.write("acknowledge", {"consumer": consumer, "turn": self._turns[consumer]})
             self.forget(consumer)
@@ -196,24 +196,24 @@ class Claiming(Sending):
         self._turns.pop(consumer, None)
 
     def requeue(self, consumer: str) -> None:
-        self._settle_unsure(consumer)
+        self._requeue_unsure(consumer)
         if consumer in self._seen:
             self.forget(consumer)
             self._unsure.add(consumer)  # until the database has confirmed it
-            self._settle_unsure(consumer)
+            self._requeue_unsure(consumer)
 
-    def _settle_unsure(self, consumer: str) -> None:
+    def _requeue_unsure(self, consumer: str) -> None:
         """After a claim whose reply was lost: requeue what it took, if it took anything."""
         if consumer in self._unsure:
-            self.transaction(lambda connection: self.settle(connection, consumer))
+            self.transaction(lambda connection: self.release_claim(connection, consumer))
             self._unsure.discard(consumer)
             self.forget(consumer)
 
-    def settle(self, connection: Connection, consumer: str) -> None:
+    def release_claim(self, connection: Connection, consumer: str) -> None:
         # The earlier call may be on its way yet. It must find a later turn.
         fence = {"consumer": consumer, "process": "", "queue": self.range["low"]}
         connection.run(self.sql["fence"], dict(fence, turn=self.next_turn()))
-        super().settle(connection, consumer)
+        super().release_claim(connection, consumer)
 
     def put_first(self, connection: Connection, entry: Entry) -> None:
         """Put an entry back at the head of its queue, under the number that it had."""

@@ -34,9 +34,9 @@ TRIES = 10
 FRESH = 0.02
 
 #: Seconds for which a statement waits for its answer, unless the layer's option `socket_timeout` says another
-#: number; and one that reads whole tables (`patient`).
+#: number; and one that reads whole tables.
 SOCKET_TIMEOUT = 5.0
-PATIENT_TIMEOUT = 60.0
+LONG_TIMEOUT = 60.0
 
 #: Seconds for which connecting may take, unless OPTIONS of the alias says another number.
 CONNECT_TIMEOUT = 5
@@ -156,7 +156,7 @@ class Connections:
     def __init__(self, alias: str, timeout: float = SOCKET_TIMEOUT) -> None:
         self.alias = alias
         self.timeout = timeout
-        self._patience = threading.local()
+        self._timeouts = threading.local()
         self.errors: tuple[type[BaseException], ...] = ()  # the driver's, once it has been loaded
         self._settings: dict[str, Any] | None = None
         self._opened: str | None = None  # the NAME when a connection was last opened
@@ -298,13 +298,13 @@ class Connections:
         raise error
 
     @contextmanager
-    def patience(self, seconds: float = PATIENT_TIMEOUT) -> Iterator[None]:
+    def long_timeout(self, seconds: float = LONG_TIMEOUT) -> Iterator[None]:
         """Let the statements of this thread take so many seconds, in the block."""
-        self._patience.seconds = seconds
+        self._timeouts.seconds = seconds
         try:
             yield
         finally:
-            del self._patience.seconds
+            del self._timeouts.seconds
 
     def _get(self) -> Connection:
         while True:
@@ -315,7 +315,7 @@ class Connections:
             elif time.monotonic() - connection.used >= self.fresh and not self.is_alive(connection):
                 connection.close()
                 continue
-            connection.timeout = getattr(self._patience, "seconds", self.timeout)
+            connection.timeout = getattr(self._timeouts, "seconds", self.timeout)
             return connection
 
     def _put(self, connection: Connection) -> None:
@@ -366,12 +366,12 @@ class Connections:
         return load_backend(settings["ENGINE"]).DatabaseWrapper(settings, self.alias)
 
 
-def patient(method: Any) -> Any:
-    """Let the statements of a store's method take PATIENT_TIMEOUT seconds, because it reads whole tables."""
+def with_long_timeout(method: Any) -> Any:
+    """Let the statements of a store's method take LONG_TIMEOUT seconds, because it reads whole tables."""
 
     @functools.wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with self.connections.patience():
+        with self.connections.long_timeout():
             return method(self, *args, **kwargs)
 
     return call

@@ -11,7 +11,7 @@ from typing import Any, Iterable, Sequence
 
 from ..engine.store import Entry, Heartbeat, Outgoing, Pending, Will
 from .claiming import Claiming
-from .connections import Connection, patient
+from .connections import Connection, with_long_timeout
 from .rows import LAST_TIME, entry_of, is_text, name, number, text
 
 #: Seconds of a poll for expired events from which on not every heartbeat polls.
@@ -125,7 +125,7 @@ class Maintenance(Claiming):
             if is_text(queue) and queue.startswith(self.key("")):
                 found.append(Will(self.name(text(channel)), self.name(queue), body))
             else:
-                self._bury_damaged(connection, Entry(None, queue, body))
+                self._dead_letter_damaged(connection, Entry(None, queue, body))
         return found
 
     # Expiry.
@@ -137,7 +137,7 @@ class Maintenance(Claiming):
             connection.run(self.sql["drop"], {"queue": queue, "id": id})
         return [entry_of(id, channel, body) for id, _, channel, body in rows]
 
-    @patient
+    @with_long_timeout
     def sweep(self) -> dict[str, int]:
         count, parameters = self.many("stale", "queue_name", self.events)
         statement, _ = self.many("sweep", "queue_name", self.events)
@@ -149,7 +149,7 @@ class Maintenance(Claiming):
             channels = {}  # another process swept them
         for statement in ("sweep_groups", "sweep_sent", "sweep_claims"):
             self.write(statement, self.range)
-        self.write("adopt_claims", dict(self.range, lease=self.layer.options.lease))
+        self.write("add_missing_leases", dict(self.range, lease=self.layer.options.lease))
         return {text(channel): count for channel, count in channels.items()}
 
     # Delay.
@@ -157,7 +157,7 @@ class Maintenance(Claiming):
     def delay(self, channel: str, body: Any, seconds: float) -> None:
         row = {"queue": self.queue(channel), "channel": channel, "body": body, "delay": seconds}
         self.write("delay", row)
-        self.tell_delay()
+        self.notify_delay()
 
     def next_due(self) -> float | None:
         seconds: float | None = self.read("next_due", self.range)[0][0]
@@ -171,7 +171,7 @@ class Maintenance(Claiming):
             if is_text(channel) and channel and is_text(body) and number(due) and due < LAST_TIME:
                 items.append(Outgoing(channel, body))
             else:
-                self._bury_damaged(connection, Entry(None, channel, body))
+                self._dead_letter_damaged(connection, Entry(None, channel, body))
         return items
 
     def due_interval(self) -> float:
@@ -182,7 +182,7 @@ class Maintenance(Claiming):
 
     # Dead letters.
 
-    def _bury_damaged(self, connection: Connection, entry: Entry) -> None:
+    def _dead_letter_damaged(self, connection: Connection, entry: Entry) -> None:
         """Make a dead letter of what no worker holds, and log it."""
         dropped = self.add_dead(connection, entry, "unreadable")
         self.layer.recovery.unreadable(entry, "its row is damaged", dropped)
@@ -205,14 +205,14 @@ class Maintenance(Claiming):
             return Outgoing(channel, body)
         return None
 
-    @patient
+    @with_long_timeout
     def dead_letters(self) -> Iterable[tuple[str, str, Any, str, float]]:
         return [
             (str(id), name(channel), body, text(reason), number(died))
             for id, channel, body, reason, died in self.read("dead", self.range)
         ]
 
-    @patient
+    @with_long_timeout
     def count_dead_letters(self) -> int:
         return int(self.read("count_dead", self.range)[0][0])
 
@@ -243,7 +243,7 @@ class Maintenance(Claiming):
             if is_text(key)
         }
 
-    @patient
+    @with_long_timeout
     def pending(self, channel: str | None = None) -> list[Pending]:
         found = []
         for queue, count, seconds in self.read("pending", self.range):
@@ -256,7 +256,7 @@ class Maintenance(Claiming):
     def count_unacknowledged(self) -> int:
         return int(self.read("count_claims", self.range)[0][0])
 
-    @patient
+    @with_long_timeout
     def flush(self) -> None:
         super().flush()
         self.room.clear()

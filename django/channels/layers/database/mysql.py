@@ -13,7 +13,7 @@ from .claiming import Wanted
 from .connections import (
     CONNECT_TIMEOUT,
     IDLE_TRANSACTION_TIMEOUT,
-    PATIENT_TIMEOUT,
+    LONG_TIMEOUT,
     Conflict,
     Connection,
     Connections,
@@ -41,12 +41,12 @@ class MySQLConnections(Connections):
         parameters.setdefault("connect_timeout", CONNECT_TIMEOUT)
         # PyMySQL's time to connect doesn't include the handshake.
         is_pymysql = wrapper.Database.__name__ == "pymysql"
-        limit = parameters["connect_timeout"] if is_pymysql else int(PATIENT_TIMEOUT)
+        limit = parameters["connect_timeout"] if is_pymysql else int(LONG_TIMEOUT)
         for name in ("read_timeout", "write_timeout"):
             parameters.setdefault(name, limit)
         raw = wrapper.get_new_connection(parameters)
         if is_pymysql:
-            raw._read_timeout = raw._write_timeout = PATIENT_TIMEOUT
+            raw._read_timeout = raw._write_timeout = LONG_TIMEOUT
         descriptor = raw._sock.fileno() if is_pymysql else raw.fileno()
         connection = Connection(raw, raw.cursor(), descriptor=descriptor)
         deadlines.watch(connection)

@@ -174,7 +174,7 @@ class Tables(TransactionStore):
                 topics.add(topic(self.prefix, "back"))
         self._inserted(rows, topics, ())
 
-    def tell_delay(self) -> None:
+    def notify_delay(self) -> None:
         """Have other processes poll for due messages."""
         if self.notifies:
             self.notifier.notify({topic(self.prefix, "delay")})

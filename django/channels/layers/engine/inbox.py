@@ -185,7 +185,7 @@ class ThreadedInbox(Inbox):
                 yield entry.channel, self._store.decode(entry.channel, entry.body)
             except Exception as error:  # Unreadable, or a bug
                 try:
-                    self._layer.bury(self.name, entry, error)
+                    self._layer.dead_letter(self.name, entry, error)
                 except Exception:  # the good messages of this batch must arrive all the same
                     logger.exception("An unreadable message on %s stays there.", entry.channel)
                     continue

@@ -173,7 +173,7 @@ class EngineLayer(BaseChannelLayer):
         deadline = time.monotonic() + self.block_for if block else 0.0
         if block:
             self.leases.start()  # its thread sends what is due, and reports what expires
-        self._bury_again(consumer)
+        self._dead_letter_again(consumer)
         while True:
             if consumer is None:
                 entry = store.take(channels, block) if channels else None
@@ -193,7 +193,7 @@ class EngineLayer(BaseChannelLayer):
         try:
             message = self.store.decode(entry.channel, entry.body)
         except Exception as error:  # Unreadable, or a bug: nothing else is lost with it
-            self.bury(consumer, entry, error)
+            self.dead_letter(consumer, entry, error)
             return None
         if entry.losses:
             message[REDELIVERED] = True
@@ -201,7 +201,7 @@ class EngineLayer(BaseChannelLayer):
             message[REDELIVERED] = MAYBE
         return message
 
-    def bury(self, consumer: str | None, entry: Entry, error: Exception) -> None:
+    def dead_letter(self, consumer: str | None, entry: Entry, error: Exception) -> None:
         """Make a dead letter of an entry that cannot be read."""
         if consumer is not None:
             self._unreadable[consumer] = (entry, error)
@@ -209,20 +209,20 @@ class EngineLayer(BaseChannelLayer):
         self._unreadable.pop(consumer, None)
         self.recovery.unreadable(entry, error, dropped)
 
-    def _bury_again(self, consumer: str | None) -> None:
+    def _dead_letter_again(self, consumer: str | None) -> None:
         """Repeat a `dead_letter` call that failed, before `consumer` acknowledges the entry."""
         if consumer in self._unreadable:
-            self.bury(consumer, *self._unreadable[consumer])
+            self.dead_letter(consumer, *self._unreadable[consumer])
 
     # Acknowledgement.
 
     def acknowledge(self, consumer: str) -> None:
-        self._bury_again(consumer)
+        self._dead_letter_again(consumer)
         self.store.acknowledge(consumer)
 
     def acknowledge_all(self, consumers: Sequence[str]) -> None:
         for consumer in consumers:
-            self._bury_again(consumer)
+            self._dead_letter_again(consumer)
         self.store.acknowledge_all(consumers)
 
     @property

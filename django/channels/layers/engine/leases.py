@@ -1,9 +1,9 @@
 """
-Leases: each process that claims messages or has a gateway says regularly that it lives, and clears up after
-those that have stopped saying so.
+Leases: each process that claims messages or has a gateway renews its leases regularly, and recovers what
+processes held whose leases have ended.
 
-One thread a process, "channels-lease", does this and sends what is due. `step` and `send_due` are its steps,
-separate from the thread that repeats them.
+In each process one thread, "channels-lease", does this and sends delayed messages that are due. `step` and
+`send_due` are what it repeats; a test can call them without the thread.
 """
 
 from __future__ import annotations
@@ -52,12 +52,13 @@ class LeaseManager:
         self._steps = 0
         #: Names of which a call said that their lease has ended. The next step takes them again.
         self._ended: set[str] = set()
-        self._next_due: float | None = 0.0  # when (monotonic) to poll for due messages; None: never
-        self._expected: float | None = (
-            None  # the same, of what this process delayed since its last poll
-        )
-        self._looked = 0.0
-        #: When (monotonic) the store was last reached, and since when without a long pause.
+        #: When (monotonic) to poll for delayed messages that are due; None: not before the next heartbeat.
+        self._next_due: float | None = 0.0
+        #: When the first message is due that this process has delayed since its last poll.
+        self._expected: float | None = None
+        #: When this process last polled for due messages.
+        self._polled_at = 0.0
+        #: When (monotonic) the store was last reached, and when it was first reached after a long pause.
         self._reached: float | None = None
         self._reachable_since: float | None = None
 
@@ -92,7 +93,7 @@ class LeaseManager:
         self.start()
 
     def release(self, name: str) -> None:
-        """Renew `name` no longer. The lease itself ends with `Store.leave`, or runs out."""
+        """Stop renewing `name`. The lease itself ends with `Store.leave`, or runs out."""
         with self._lock:
             self._names.pop(name, None)
 
@@ -154,7 +155,7 @@ class LeaseManager:
         """Wait until the next heartbeat, or until a message is due."""
         until = following if self._next_due is None else min(following, self._next_due)
         if self._layer.store.wait_due(max(0.0, until - time.monotonic())):
-            self._next_due = max(time.monotonic(), self._looked + self._layer.store.due_pause)
+            self._next_due = max(time.monotonic(), self._polled_at + self._layer.store.due_pause)
 
     # Heartbeats.
 
@@ -169,17 +170,17 @@ class LeaseManager:
             names = dict(self._names)
             ended, self._ended = self._ended, set()
         self._untold.update(ended & set(names))
-        beat = layer.store.heartbeat(list(names))
+        heartbeat = layer.store.heartbeat(list(names))
         self._reached = time.monotonic()
-        self._untold.update(beat.missing)
+        self._untold.update(heartbeat.missing)
         for name in sorted(self._untold):
             self._take_again(name, names.get(name))
         pause = options.heartbeat
-        if beat.next_end is not None:
+        if heartbeat.next_end is not None:
             # A lease that ends before the next heartbeat is checked when it ends.
-            pause = min(pause, max(0.0, beat.next_end) + AFTER_END)
-        if beat.lost:
-            # Not before everybody who was cut off as well has had time for a heartbeat.
+            pause = min(pause, max(0.0, heartbeat.next_end) + AFTER_END)
+        if heartbeat.lost:
+            # Processes that were cut off from the store together with this one need time for a heartbeat.
             wait = self._reachable_since + options.heartbeat - self._reached  # type: ignore[operator]
             if wait > 0:
                 pause = min(options.heartbeat, wait + AFTER_END)
@@ -187,7 +188,7 @@ class LeaseManager:
                 done = self.recover()
                 # The next heartbeat tells which lease ends next. Others may be recovering the dead.
                 pause = AFTER_END if done else min(options.heartbeat, RETRY_INTERVAL)
-        if beat.expired:
+        if heartbeat.expired:
             self.expire()
         self._steps += 1
         if self._steps % SWEEP_INTERVAL == 0:
@@ -218,8 +219,8 @@ class LeaseManager:
 
     def _take_again(self, name: str, asked: Callable[[], None] | None) -> None:
         """
-        Take a lease that had run out, unless it was released meanwhile, and tell its owner. `asked` is whom
-        the heartbeat was for. A later owner of the same name has lost nothing.
+        Take a lease that had run out, unless it was released meanwhile, and tell its owner. `asked` is the
+        owner that the heartbeat was sent for: a later owner of the same name has lost nothing.
         """
         with self._lock:
             wanted, lost = name in self._names, self._names.get(name)
@@ -271,14 +272,14 @@ class LeaseManager:
     def is_due(self) -> bool:
         """Return whether to poll for delayed messages: one is due, or the last poll was long ago."""
         now = time.monotonic()
-        if now - self._looked >= self._layer.store.due_interval():
+        if now - self._polled_at >= self._layer.store.due_interval():
             return True
         return self._next_due is not None and now >= self._next_due
 
     def send_due(self) -> None:
         """Send the delayed messages that are due. Raises LayerUnavailable; the next call continues."""
         with self._lock:
-            self._looked = time.monotonic()
+            self._polled_at = time.monotonic()
             self._next_due, self._expected = 0.0, None  # stays so if the store fails
         while True:
             due = self._layer.store.send_due()

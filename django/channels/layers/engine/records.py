@@ -120,7 +120,7 @@ class RecordStore(Store):
     def take_dead(self, tx: Any, id: str) -> Outgoing | None:
         """Remove a dead letter, and return its message."""
 
-    def look_in(self, tx: Any, inbox: str, limit: int) -> Sequence[Entry]:
+    def peek_inbox(self, tx: Any, inbox: str, limit: int) -> Sequence[Entry]:
         """Return the first `limit` messages of an inbox that have not expired. They stay there."""
         raise NotImplementedError
 

@@ -31,7 +31,7 @@ WILL_EXPIRY = 3600
 # What an Action asks for.
 REQUEUE = "requeue"  # at the head of its channel, with one loss more
 NOTIFY = "notify"  # send `notice` to its gateway, and forget it
-BURY = "dead-letter"  # with `reason`, and one loss more
+DEAD_LETTER = "dead-letter"  # with `reason`, and one loss more
 DROP = "drop"  # forget it
 
 
@@ -54,19 +54,19 @@ class Recovery:
         try:
             message = self._layer.store.decode(entry.channel, entry.body)
         except Exception:  # Unreadable, or a bug: what is decided with it must not wait for ever
-            return Action(BURY, reason="unreadable")
+            return Action(DEAD_LETTER, reason="unreadable")
         policy = self._layer.policy.decide(entry.channel, message, entry.losses + 1)
         if policy == RETRY:
             return Action(REQUEUE)
         action = self._notify(message) if policy == REPORT else None
-        return action or Action(BURY, reason="lost")
+        return action or Action(DEAD_LETTER, reason="lost")
 
     def decide_expired(self, entry: Entry) -> Action:
         """Return what happens to an event that expired: its gateway is told, if one waits for it."""
         try:
             message = self._layer.store.decode(entry.channel, entry.body)
         except Exception:  # Unreadable, or a bug: what is decided with it must not wait for ever
-            return Action(BURY, reason="unreadable")
+            return Action(DEAD_LETTER, reason="unreadable")
         return self._notify(message) or Action(DROP)
 
     def _notify(self, message: protocol.Message) -> Action | None:
@@ -102,7 +102,7 @@ class Recovery:
             elif kind == REQUEUE:
                 count("lost_retried")
                 logger.warning("A worker died with a message of %s. It is requeued.", channel)
-            elif kind == BURY:
+            elif kind == DEAD_LETTER:
                 count("lost_dead")
                 logger.error(
                     "A worker died with a message of %s. It is a dead letter now: manage.py deadletters.",
@@ -112,11 +112,11 @@ class Recovery:
 
     def expired(self, done: Recovered) -> None:
         """Count and log what `Store.expire` has done."""
-        expired = Counter(channel for channel, kind in done.decisions if kind != BURY)
+        expired = Counter(channel for channel, kind in done.decisions if kind != DEAD_LETTER)
         if expired:
             self.swept(expired)
         for channel, kind in done.decisions:
-            if kind == BURY:
+            if kind == DEAD_LETTER:
                 self.unreadable(Entry(None, channel, None), "it is damaged", 0)
         self.dropped(done.dropped)
 

@@ -15,7 +15,7 @@ from ... import protocol
 from ..names import inbox_of
 from . import codec
 from .records import RecordStore
-from .recovery import BURY, NOTIFY, REQUEUE, WILL_EXPIRY
+from .recovery import DEAD_LETTER, NOTIFY, REQUEUE, WILL_EXPIRY
 from .store import Due, Entry, LeaseEnded, Outgoing, Recovered, Unreadable, Will
 from .threads import start_thread
 from .waiting import CHANGED, Waiters
@@ -111,7 +111,7 @@ class TransactionStore(RecordStore):
         self, consumer: str, process: str, channels: Sequence[str], block: bool = False
     ) -> Entry | None:
         def work(tx: Any) -> Entry | None:
-            self.settle(tx, consumer)
+            self.release_claim(tx, consumer)
             entry = self.take_next(tx, turned)
             if entry is not None:
                 self.set_claim(tx, consumer, process, entry)
@@ -132,7 +132,7 @@ class TransactionStore(RecordStore):
         turn = self._turn % len(channels) if channels else 0
         return [*channels[turn:], *channels[:turn]]
 
-    def settle(self, tx: Any, consumer: str) -> None:
+    def release_claim(self, tx: Any, consumer: str) -> None:
         """Forget what `consumer` holds, if this process has seen it; else requeue it."""
         entry = self.take_claim(tx, consumer)
         if entry is not None and entry.id != self._seen.get(consumer):
@@ -143,12 +143,12 @@ class TransactionStore(RecordStore):
         self._seen.pop(consumer, None)
 
     def acknowledge(self, consumer: str) -> None:
-        self.transaction(lambda tx: self.settle(tx, consumer))
+        self.transaction(lambda tx: self.release_claim(tx, consumer))
         self.forget(consumer)
 
     def requeue(self, consumer: str) -> None:
         self.forget(consumer)  # as if it had never been seen
-        self.transaction(lambda tx: self.settle(tx, consumer))
+        self.transaction(lambda tx: self.release_claim(tx, consumer))
 
     def dead_letter(self, consumer: str | None, entry: Entry, reason: str) -> int:
         def work(tx: Any) -> int:
@@ -187,7 +187,7 @@ class TransactionStore(RecordStore):
                 done = self._carry_out(tx, [entry for _, entry in claims], decide, done)
                 ended = self._end(tx, name)
                 if ended:
-                    self._tell(tx, name, protocol.reset(ended), WILL_EXPIRY)
+                    self._send_notice(tx, name, protocol.reset(ended), WILL_EXPIRY)
             return done
 
         return self.transaction(work)
@@ -217,7 +217,7 @@ class TransactionStore(RecordStore):
                 self.put_first(tx, again)
             elif action.kind == NOTIFY and action.notice is not None:
                 self.put(tx, [action.notice])
-            elif action.kind == BURY:
+            elif action.kind == DEAD_LETTER:
                 dropped += self.add_dead(tx, again, action.reason)
             done.decisions.append((entry.channel, action.kind))
         return done._replace(dropped=done.dropped + dropped)
@@ -269,18 +269,20 @@ class TransactionStore(RecordStore):
             if gateway and not self.has_lease(tx, gateway):
                 gateway = ""  # no gateway is there: an ordinary channel's membership
             if self.add_member(tx, group, channel, gateway) and gateway:
-                self._tell(tx, channel, protocol.group_added(group))
+                self._send_notice(tx, channel, protocol.group_added(group))
 
         self.transaction(work)
 
     def group_discard(self, group: str, channel: str) -> None:
         def work(tx: Any) -> None:
             if self.remove_member(tx, group, channel):
-                self._tell(tx, channel, protocol.group_discarded(group))
+                self._send_notice(tx, channel, protocol.group_discarded(group))
 
         self.transaction(work)
 
-    def _tell(self, tx: Any, channel: str, notice: Message, expiry: float | None = None) -> None:
+    def _send_notice(
+        self, tx: Any, channel: str, notice: Message, expiry: float | None = None
+    ) -> None:
         """Send a notice to a gateway."""
         self.put(tx, [Outgoing(channel, self.encode(channel, notice), True, expiry)])
 
@@ -319,7 +321,7 @@ class TransactionStore(RecordStore):
     def flush(self) -> None:
         def work(tx: Any) -> None:
             for gateway in self.clear(tx):
-                self._tell(tx, gateway, protocol.reset())
+                self._send_notice(tx, gateway, protocol.reset())
 
         self.transaction(work)
 
@@ -328,7 +330,7 @@ class TransactionStore(RecordStore):
     def receive_inbox(self, name: str, acked: Sequence[Any], limit: int) -> Sequence[Entry]:
         def work(tx: Any) -> Sequence[Entry]:
             self.drop_from(tx, name, acked)
-            return self.look_in(tx, name, limit)
+            return self.peek_inbox(tx, name, limit)
 
         return self.transaction(work)
 

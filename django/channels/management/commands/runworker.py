@@ -22,7 +22,7 @@ from ...layers.engine.options import MAX_SECONDS, is_number
 from ...log import consumers_logger, process_logger, show_consumers, show_processes, shown
 from ...places import ASYNC_CONCURRENCY
 from ...worker import WorkerGroup
-from ..supervisor import Supervisor, Tie
+from ..supervisor import ParentPipe, Supervisor
 
 if TYPE_CHECKING:
     from ...layers.base import BaseChannelLayer
@@ -96,7 +96,7 @@ class Command(BaseCommand):
             show_processes(settings)
         if settings.DEBUG and apps.is_installed("django.contrib.staticfiles"):
             import_module(PACKAGE + ".staticfiles").serve_static_files(layer)
-        tie = Tie.of_this_process()
+        parent_pipe = ParentPipe.of_this_process()
         workers = WorkerGroup(
             layer,
             options["threads"],
@@ -112,12 +112,12 @@ class Command(BaseCommand):
                 "--exclude-channels leave no channel to consume."
                 % (", ".join(sorted(layer.router.channels)) or "none")
             )
-        if options["verbosity"] > 0 and tie is None:
+        if options["verbosity"] > 0 and parent_pipe is None:
             self.announce(layer, channels, options)
-        if options["processes"] and tie is None:
+        if options["processes"] and parent_pipe is None:
             supervise(options)
         else:
-            self.work(workers, tie, options["grace"])
+            self.work(workers, parent_pipe, options["grace"])
 
     def check_options(self, options: dict[str, Any]) -> None:
         """Raise CommandError for a number out of range, and for names of channels without an option."""
@@ -152,7 +152,7 @@ class Command(BaseCommand):
         )
         self.stdout.flush()
 
-    def work(self, workers: WorkerGroup, tie: Tie | None, grace: float) -> None:
+    def work(self, workers: WorkerGroup, parent_pipe: ParentPipe | None, grace: float) -> None:
         """Work until a signal, or until the supervisor has gone. Raises SystemExit after `grace` seconds."""
         # A pipe, because an Event doesn't work here: the thread that the handler interrupts may hold its
         # lock, and the handler may run just before the wait begins.
@@ -181,9 +181,9 @@ class Command(BaseCommand):
             len(workers.workers[0].channels),
             workers.channel_layer,
         )
-        if tie is not None:
-            tie.ready()
-            tie.on_loss(stop)
+        if parent_pipe is not None:
+            parent_pipe.ready()
+            parent_pipe.on_loss(stop)
         os.read(reading, 1)
         process_logger.info(
             "Worker process %d got %s and ends: %d of %d threads run a consumer, which gets %g s.",

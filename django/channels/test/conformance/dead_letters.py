@@ -10,7 +10,7 @@ from .leases import DeathCase
 class DeadLetterTests(DeathCase):
     """Dead letters can be listed, sent again and deleted; the newest are kept."""
 
-    def bury(self, *numbers: int) -> None:
+    def add_dead_letters(self, *numbers: int) -> None:
         """Make dead letters of messages with these numbers, in this order."""
         self.need("dead_letters")
         for number in numbers:
@@ -22,7 +22,7 @@ class DeadLetterTests(DeathCase):
 
     def test_a_message_of_a_killed_worker_becomes_a_dead_letter(self) -> None:
         self.survive()
-        self.bury(1)
+        self.add_dead_letters(1)
         letters = self.until_recovered(self.layer.dead_letters)
         self.assertEqual(len(letters), 1)
         letter = letters[0]
@@ -35,7 +35,7 @@ class DeadLetterTests(DeathCase):
 
     def test_dead_letters_are_sent_again_or_deleted_by_id(self) -> None:
         self.survive(capacity=4)
-        self.bury(1, 2, 3, 4)
+        self.add_dead_letters(1, 2, 3, 4)
         self.assertTrue(self.until_recovered(lambda: self.numbers() == [1, 2, 3, 4]))
         ids = {letter.message["number"]: letter.id for letter in self.layer.dead_letters()}  # type: ignore[index]
         self.assertEqual(self.layer.requeue_dead_letters([ids[2]]), 1)
@@ -52,7 +52,7 @@ class DeadLetterTests(DeathCase):
 
     def test_dead_letters_are_sent_again_to_the_end_whatever_the_capacity(self) -> None:
         self.survive(capacity=1)
-        self.bury(1)
+        self.add_dead_letters(1)
         self.until_recovered(self.layer.dead_letters)
         self.layer.send("test.dead", {"number": 2})
         self.assertEqual(self.layer.requeue_dead_letters(), 1)
@@ -61,7 +61,7 @@ class DeadLetterTests(DeathCase):
 
     def test_all_dead_letters_are_deleted_at_once(self) -> None:
         self.survive()
-        self.bury(1, 2)
+        self.add_dead_letters(1, 2)
         self.assertTrue(self.until_recovered(lambda: self.numbers() == [1, 2]))
         self.assertEqual(self.layer.drop_dead_letters(), 2)
         self.assertEqual(self.layer.dead_letters(), [])
@@ -69,13 +69,13 @@ class DeadLetterTests(DeathCase):
 
     def test_the_newest_dead_letters_are_kept_and_the_rest_is_counted(self) -> None:
         self.survive(dead_letters=2)
-        self.bury(1)
+        self.add_dead_letters(1)
         self.until_recovered(self.layer.dead_letters)
-        self.bury(2)
+        self.add_dead_letters(2)
         self.assertTrue(self.until_recovered(lambda: self.numbers() == [1, 2]))
         listed = [letter.message for letter in self.layer.dead_letters()]
         self.assertEqual(listed, [{"number": 1}, {"number": 2}])  # the oldest first
-        self.bury(3)
+        self.add_dead_letters(3)
         self.assertTrue(self.until_recovered(lambda: self.numbers() == [2, 3]))
         dropped = self.until(lambda: self.layer.statistics().get("dead_letters_dropped"))
         self.assertEqual(dropped, 1)

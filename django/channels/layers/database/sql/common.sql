@@ -93,7 +93,7 @@ DELETE FROM channels_database_claim WHERE process = :process;
 DELETE FROM channels_database_claim WHERE id = 0 AND queue >= :low AND queue < :high
 AND process NOT IN (SELECT name FROM channels_database_process);
 
--- name: adopt_claims
+-- name: add_missing_leases
 -- Give a lease to processes that claimed something and have none: their claim arrived late.
 INSERT INTO channels_database_process (name, expires)
 SELECT DISTINCT process, {now} + :lease FROM channels_database_claim

@@ -100,7 +100,7 @@ VALUES (:consumer, :process, :id, :queue, :channel, :body, :losses, :turn);
 INSERT INTO channels_database_claim (consumer, process, id, queue, channel, body, losses, turn)
 VALUES (:consumer, :process, 0, :queue, '', '', 0, :turn) ON DUPLICATE KEY UPDATE turn = VALUES(turn);
 
--- name: adopt_claims
+-- name: add_missing_leases
 INSERT IGNORE INTO channels_database_process (name, expires)
 SELECT DISTINCT process, {now} + :lease FROM channels_database_claim
 WHERE id <> 0 AND queue >= :low AND queue < :high

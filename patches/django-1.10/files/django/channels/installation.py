@@ -9,6 +9,6 @@ import sys
 PYTHON_FLOOR = (3, 7)
 
 
-def settle(package):
+def prepare(package):
     """Return whether channels can run on this Python."""
     return sys.version_info[:2] >= PYTHON_FLOOR
