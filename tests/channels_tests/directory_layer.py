@@ -1,8 +1,6 @@
 """
-A channel layer over a directory that all processes of a site share: the example of the guide "Write a layer".
-
-Everything is in one file, `state.json`, which is replaced as a whole. A process changes it while it holds the
-lock of the file `lock`, so each transaction is atomic. It is slow, and meant to be read.
+A channel layer over a directory that all processes of a site share: slow, and meant to be
+read. All is in `state.json`. A process replaces it while it holds the lock of `lock`.
 """
 
 import fcntl
@@ -21,7 +19,7 @@ from channels.layers.names import queue_of
 
 
 class DirectoryChannelLayer(EngineLayer):
-    """The layer of CHANNEL_LAYERS. `directory` is a path; the other options are those of every layer."""
+    """The layer. `directory` is a path; the other options are those of every layer."""
 
     def __init__(self, **config):
         own, shared, common = options.split(config, {"directory": None})
@@ -88,7 +86,7 @@ class DirectoryStore(TransactionStore):
                             file.write(after)
                         os.replace(self.path + ".new", self.path)
                 finally:
-                    # Closing the file isn't enough: a process that was forked meanwhile has it open, too.
+                    # A process that was forked meanwhile has it open, too, so unlock it.
                     fcntl.flock(lock, fcntl.LOCK_UN)
         except OSError as error:
             raise LayerUnavailable("%s: %s" % (self.path, error)) from error
@@ -117,8 +115,8 @@ class DirectoryStore(TransactionStore):
 
     def put_first(self, state, entry):
         _, channel, body, losses = entry[:4]
-        now = time.time()
-        message = [new_id(), channel, body, losses, now, now + self.layer.expiries[channel]]
+        now, expiry = time.time(), self.layer.expiries[channel]
+        message = [new_id(), channel, body, losses, now, now + expiry]
         state["queues"].setdefault(queue_of(channel), []).insert(0, message)
 
     def take_next(self, state, channels):
@@ -186,7 +184,9 @@ class DirectoryStore(TransactionStore):
 
     def extend_leases(self):
         end = time.time() + self.layer.options.lease
-        self.transaction(lambda state: state["leases"].update(dict.fromkeys(state["leases"], end)))
+        self.transaction(
+            lambda state: state["leases"].update((name, end) for name in state["leases"])
+        )
 
     def has_lease(self, state, name):
         return name in state["leases"]

@@ -178,5 +178,8 @@ class DeploymentPageTests(unittest.TestCase):
         (procfile,) = [text for path, text in files(PAAS, "text").items() if path == "Procfile"]
         lines = dict(line.split(": ", 1) for line in procfile.split("\n")[1:] if line)
         self.assertEqual(sorted(lines), ["release", "web", "worker"])
-        self.check_uvicorn(shlex.split(lines["web"]))
+        (script,) = [text for path, text in files(PAAS, "sh").items() if path == lines["web"][3:]]
+        words = shlex.split(script.replace("\\\n", " "), comments=True)
+        self.assertEqual(words[0], "exec")  # so that uvicorn gets the platform's SIGTERM
+        self.check_uvicorn(words)
         self.check_runworker(shlex.split(lines["worker"]))

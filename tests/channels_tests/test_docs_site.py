@@ -25,6 +25,13 @@ return [Math.max(0, document.documentElement.scrollWidth - innerWidth),
         outside.slice(0, 3).map(e => e.tagName + ": " + e.textContent.slice(0, 60))];
 """
 
+#: Returns the longest line of each code box and table that scrolls.
+SCROLLING = """
+return [...document.querySelectorAll("article pre, article .table-wrapper")].filter(
+  e => e.scrollWidth > e.clientWidth + 1).map(
+  e => e.textContent.split("\\n").reduce((one, other) => other.length > one.length ? other : one));
+"""
+
 
 def site_pages():
     """Return the paths of the site's pages."""
@@ -67,3 +74,15 @@ class WidthTests(unittest.TestCase):
                 if found != [0, []]:
                     wide[os.path.relpath(path, SITE), width] = found
         self.assertEqual(wide, {})
+
+    def test_no_line_of_code_is_longer_than_its_box_on_a_desk(self):
+        self.driver.get("data:text/html,<article><pre style='overflow:auto'>%s</pre>" % ("x" * 400))
+        self.measure(WIDTHS[0])
+        self.assertEqual(self.driver.execute_script(SCROLLING), ["x" * 400])
+        found = {}
+        for page in site_pages():
+            self.driver.get("file://" + page)
+            lines = self.driver.execute_script(SCROLLING)
+            if lines:
+                found[os.path.relpath(page, SITE)] = lines
+        self.assertEqual(found, {})
