@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 
@@ -79,7 +80,7 @@ class GroupCalls(Calls):
                 "send_group",
                 (routes, others),
                 (record, self.keys.tags[partition], partition, self.layer.options.inbox_capacity)
-                + (group, int(self.layer.group_expiry), self.keys.sent(partition, id)),
+                + (group, math.ceil(self.layer.group_expiry), self.keys.sent(partition, id)),
             )
         )
         if elsewhere:

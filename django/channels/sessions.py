@@ -51,7 +51,7 @@ class ChannelSession(SessionBase):
         super().__init__(_key_of(reply_channel))
         self._received = {} if data is None else data
 
-    # The calls that other sessions pass on to a store.
+    # What Django's other sessions ask a store to do.
 
     def load(self) -> dict[str, Any]:
         return copy.deepcopy(self._received)
@@ -225,7 +225,8 @@ def channel_and_http_session(func: ConsumerT) -> ConsumerT:
 def remembered_http_session(func: ConsumerT) -> ConsumerT:
     """
     Give the consumer what `channel_and_http_session` does, but read the HTTP session only when
-    `message.http_session` is first used. If the key of a session is known, the attribute is never None.
+    `message.http_session` is first used. If the key of a session is known, the attribute isn't None, but
+    false if the session no longer exists.
     """
 
     def around(message: Any) -> Iterator[None]:
@@ -249,7 +250,7 @@ def remembered_http_session(func: ConsumerT) -> ConsumerT:
 
     def load(message: Any) -> None:
         if message.http_session is not None:
-            message.http_session.session_key  # noqa: B018  (this reads it)
+            message.http_session.session_key  # noqa: B018  (this loads the session)
 
     return channel_session(decorate(func, around, load, closes=True))
 

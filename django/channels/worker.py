@@ -113,7 +113,7 @@ class Worker:
         self.running: Running | None = None
         self.thread_id: int | None = None
         channel_layer.is_served = True
-        #: Set when the event has ended that this thread has handed over last.
+        #: Set when the event ends that this thread handed over last to the event loop.
         self._handed_over: threading.Event | None = None
         self._places = None if loop is None else loop.places
 
@@ -180,6 +180,8 @@ class Worker:
         places = self._places
         others: Sequence[str] = ()
         if places is not None and not self.stopping:
+            # Not empty if all places are taken and only this thread doesn't wait for one: it may claim only
+            # what needs no place.
             others = places.enter(self, self.channels)
         try:
             channel, content = self.channel_layer.claim(
@@ -190,7 +192,7 @@ class Worker:
                     time.sleep(LAST_THREAD_INTERVAL)
                 return False
             if others and channel not in others:
-                # The layer had prefetched it for this thread.
+                # The layer prefetched it when this thread could still claim from all channels.
                 self.channel_layer.requeue(self.consumer_id)
                 return False
             if places is not None and not places.needs_place(channel):
@@ -254,7 +256,7 @@ class Worker:
 
     def handle(self, channel: str, content: dict[str, Any]) -> None:
         """Run the consumer of a message, or of each frame of a batch, and send what it left."""
-        # The layer may hold the ack back until the next claim. `run` alone claims again at once.
+        # With a consumer id, the layer may send the ack with the next claim, which only `run` makes at once.
         consumer_id = self.consumer_id if self.is_running else None
         replies = Replies(self.channel_layer, channel, content, consumer_id, self.message_retries)
         self._consume_all(channel, content, replies)

@@ -32,8 +32,8 @@ for n = 1, #routes, 2 do
 end
 local others = {}
 if redis.call("EXISTS", KEYS[2]) == 1 then
-  local old = redis.call("TIME")[1] - tonumber(ARGV[6])
-  for _, channel in ipairs(redis.call("ZRANGEBYSCORE", KEYS[2], "-inf", old)) do
+  local oldest = redis.call("TIME")[1] - tonumber(ARGV[6])
+  for _, channel in ipairs(redis.call("ZRANGEBYSCORE", KEYS[2], "-inf", "(" .. oldest)) do
     if string.find(channel, "[!?]") then
       redis.call("ZREM", KEYS[2], channel)
     end

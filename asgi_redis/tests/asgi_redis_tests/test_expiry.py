@@ -1,5 +1,6 @@
 """Messages that expire: each client is told once, they are counted, and idle workers are woken."""
 
+import asyncio
 import re
 import threading
 import time
@@ -200,6 +201,28 @@ class ExpiredApplicationMessageTests(ExpiryCase):
     def lines(self, logs):
         lines = [record.getMessage() for record in logs.records]
         return [line for line in lines if " expired " in line]
+
+
+class GroupExpiryTests(RecoveryCase):
+    def test_only_channels_that_one_process_reads_leave_their_groups(self):
+        layer, other = self.make_layer(), self.make_layer(group_expiry=0.5)
+        members = ["a.channel", "gateway.x!socket", "local!x", "reader?x"]
+
+        def after_a_send(layer):
+            layer.send_group("test", {})
+            return sorted(layer.group_channels("test"))
+
+        async def check():
+            inbox = layer.open_inbox("gateway.x!")
+            try:
+                for channel in members:
+                    layer.group_add("test", channel)
+                self.assertEqual(after_a_send(layer), members)
+                wait_until(lambda: after_a_send(other) == members[:2], "the others to leave")
+            finally:
+                await inbox.close()
+
+        asyncio.run(check())
 
 
 class StolenTokenTests(RecoveryCase):

@@ -288,8 +288,8 @@ class Binding(Receivers, metaclass=BindingMetaclass):
         """
         Make the change that the message asks for, if its user may. Return the binding that did.
 
-        `has_permission` gets the primary key as the model's field has it. What the client must change is
-        handed to `refuse`.
+        `has_permission` gets the primary key converted by the model's field. Errors that the client can
+        correct go to `refuse`.
         """
         binding = cls()
         binding.message = message
@@ -306,8 +306,8 @@ class Binding(Receivers, metaclass=BindingMetaclass):
         model = self._model()
         if not isinstance(action, str):
             raise no_such_action()
-        own = action not in ACTIONS
-        if own and type(self).run_action is Binding.run_action:
+        is_custom = action not in ACTIONS
+        if is_custom and type(self).run_action is Binding.run_action:
             raise no_such_action()
         self.action = action
         if action == CREATE:
@@ -316,11 +316,11 @@ class Binding(Receivers, metaclass=BindingMetaclass):
             try:
                 pk = clean_pk(model, pk)
             except ValidationError as error:
-                if not own:
+                if not is_custom:
                     raise ValidationError({"pk": error.messages}) from None
         self.pk = pk
         self.data = data
-        if not own:
+        if not is_custom:
             forbidden = identity(model)
             self.data = {key: each for key, each in (data or {}).items() if key not in forbidden}
         try:

@@ -1,5 +1,5 @@
 """
-The signals of instances from `only()` and `defer()`, until Django 1.9 goes.
+The signals of instances from `only()` and `defer()`, for Django before 1.10.
 
 There, such an instance has its own class, made when the query runs, and signals have that class as their
 sender. Later versions send them for the model itself.

@@ -93,7 +93,7 @@ def related_keys(field: Any, instance: Any) -> list[Any]:
 
 
 def clean_pk(model: type[Model], value: Any) -> Any:
-    """Return `value` as the model's primary key has it. For a composite key, `value` is a list."""
+    """Return `value` converted by the model's primary key. For a composite key, `value` is a list."""
     fields = getattr(model._meta, "pk_fields", None) or [model._meta.pk]
     if len(fields) == 1:
         return clean_key(fields[0], value)
@@ -103,7 +103,7 @@ def clean_pk(model: type[Model], value: Any) -> Any:
 
 
 def clean_key(field: Any, value: Any) -> Any:
-    """Return `value` as the column that `field` is, or finally refers to, has it."""
+    """Return `value` converted by `field`, or by the column that a foreign key finally refers to."""
     while hasattr(field, "foreign_related_fields"):
         field = field.foreign_related_fields[0]
     error = ValidationError(_("This is not a primary key."), code="invalid")
@@ -223,7 +223,7 @@ def _clean_column(field: Any, value: Any, instance: Any) -> Any:
     if type(field).to_python in (CharField.to_python, TextField.to_python) and isinstance(
         value, (list, dict)
     ):
-        raise _invalid()  # str() would take it
+        raise _invalid()  # `to_python` would accept it, by str()
     if isinstance(field, FilePathField):
         return _clean_path(field, value)
     converted = _convert(field, value)
@@ -253,8 +253,8 @@ def _clean_path(field: Any, value: Any) -> Any:
 
 def _try_validators(field: Any, value: Any, instance: Any) -> None:
     """
-    Raise ValidationError if the validators of the field fail for an unexpected type, instead of refusing it.
-    What they refuse, `full_clean` finds.
+    Raise ValidationError if a validator of the field fails with another exception, because the value has an
+    unexpected type. What a validator refuses is left to `full_clean`.
     """
     if field.blank and value in list(field.empty_values):
         return

@@ -79,7 +79,7 @@ class PendingChange:
 
 
 class _Change:
-    """A change of a row that has begun: `before` is what the groups know of the row."""
+    """A change of a row that has begun: `before` is the names of the groups that have seen the row."""
 
     def __init__(self, binding: type[Binding], instance: Any, using: str) -> None:
         self.binding, self.using = binding, using
@@ -89,8 +89,8 @@ class _Change:
         #: Whether another change of the row has ended meanwhile, and whether that was its deletion.
         self.overtaken = self.deleted = False
 
-    def is_of(self, binding: type[Binding], instance: Any, using: str) -> bool:
-        """Return whether it changes the row of `instance`."""
+    def concerns(self, binding: type[Binding], instance: Any, using: str) -> bool:
+        """Return whether this change is one of the row of `instance`."""
         if self.binding is not binding or self.using != using:
             return False
         own = self.instance()
@@ -98,8 +98,8 @@ class _Change:
             return own is instance
         return model_of(own) is model_of(instance) and _has_key(own) and own.pk == instance.pk
 
-    def go_on_from(self, groups: set[str], row: Any) -> None:
-        """Learn that another change inside this one has told `groups` of `row`. None: of its deletion."""
+    def inner_change_ended(self, groups: set[str], row: Any) -> None:
+        """Note what a change inside this one has sent: now `groups` see `row`. None: it was deleted."""
         self.before, self.overtaken, self.deleted = groups, True, row is None
 
 
@@ -108,7 +108,7 @@ class _Save(_Change):
 
 
 class _Deletion(_Change):
-    """A deletion that has begun: `pending` tells the groups of the row when it is gone, or is None."""
+    """A deletion that has begun: `pending` is the message to the groups of the row, or None."""
 
     pending: PendingChange | None = None
 
@@ -119,8 +119,8 @@ class _Deletion(_Change):
             subject = instance if self.former is None else self.former
             self.pending = self.binding.prepare(subject, self.before, DELETE, self.using)
 
-    def go_on_from(self, groups: set[str], row: Any) -> None:
-        super().go_on_from(groups, row)
+    def inner_change_ended(self, groups: set[str], row: Any) -> None:
+        super().inner_change_ended(groups, row)
         self.former = row
         self.prepare(row)
 
@@ -133,7 +133,7 @@ class _Changes(threading.local):
 
     def around(self, binding: type[Binding], instance: Any, using: str) -> list[_Change]:
         self.begun[:] = [change for change in self.begun if change.instance() is not None]
-        return [change for change in self.begun if change.is_of(binding, instance, using)]
+        return [change for change in self.begun if change.concerns(binding, instance, using)]
 
     def end(self, kind: type[Any], binding: type[Binding], instance: Any, using: str) -> Any:
         """Return the last change of this kind that has begun with `instance`, and has ended now."""
@@ -149,7 +149,7 @@ _changes = _Changes()
 
 
 def _forget_failed_changes(**kwargs: Any) -> None:
-    """Between two requests or consumers of a thread, every change that has begun has failed."""
+    """Forget all changes: between two requests or consumers of a thread, each that has begun has failed."""
     _changes.begun.clear()
 
 
@@ -157,7 +157,8 @@ request_finished.connect(_forget_failed_changes, dispatch_uid="channels.binding"
 consumer_finished.connect(_forget_failed_changes, dispatch_uid="channels.binding")
 
 
-# The receivers of the signals. What a signal says reaches them although an override doesn't pass it on.
+# The receivers of the signals. Their arguments are kept here, because an override in a binding may call
+# `super()` without them.
 
 
 class _Signals(threading.local):
@@ -186,7 +187,7 @@ def signal_kwargs() -> dict[str, Any] | None:
 
 
 def before_change(binding: type[Binding], instance: Any, action: str) -> None:
-    """Remember what the groups know, in the receiver of a signal that comes before a change."""
+    """Remember which groups see the row, in the receiver of a signal that comes before a change."""
     kwargs = _signals.received[-1][0]
     if action == DELETE:
         before_delete(binding, instance, kwargs["using"])
@@ -271,7 +272,7 @@ def after_save(
     if kwargs.get("raw"):
         return
     try:
-        _tell_saved(binding, instance, save, action, kwargs)
+        _send_saved(binding, instance, save, action, kwargs)
     except Exception as error:
         if connections[kwargs["using"]].in_atomic_block:
             raise
@@ -280,7 +281,7 @@ def after_save(
             _failures.log(logger.exception, "%s told no group of a saved row:", binding.__name__)
 
 
-def _tell_saved(
+def _send_saved(
     binding: type[Binding], instance: Any, save: _Save, action: str, kwargs: dict[str, Any]
 ) -> None:
     using = kwargs["using"]
@@ -295,7 +296,7 @@ def _tell_saved(
             _keep_other_attributes(instance, current)
     after = set() if action == DELETE else groups_of(binding, current)
     for outer in _changes.around(binding, instance, using):
-        outer.go_on_from(after, current)
+        outer.inner_change_ended(after, current)
     send_changes(binding, save.former or current, current, save.before, after, using)
 
 
@@ -359,7 +360,7 @@ def _keep_other_attributes(instance: Any, row: Any) -> None:
 
 
 def before_delete(binding: type[Binding], instance: Any, using: str) -> None:
-    """Prepare the message that tells who sees the row that it is deleted."""
+    """Prepare the message about the deletion, for the groups that see the row."""
     _changes.end(_Deletion, binding, instance, using)  # one that has failed
     deletion = _Deletion(binding, instance, using)
     deletion.former = _row(binding, instance, using) if _has_key(instance) else None
@@ -380,7 +381,7 @@ def end_deletion(binding: type[Binding], instance: Any, using: str) -> _Deletion
 def after_delete(binding: type[Binding], instance: Any, deletion: _Deletion, using: str) -> None:
     """Send what `before_delete` prepared, when the transaction commits."""
     for outer in _changes.around(binding, instance, using):
-        outer.go_on_from(set(), None)
+        outer.inner_change_ended(set(), None)
     if deletion.pending is not None:
         on_commit(deletion.pending, using)
     elif deletion.before:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: Attribute of an instance inside a change of a many-to-many field.
 _RELATION = "_binding_relation"
 
-#: A transaction with more hooks than these sends another message instead of looking for an earlier one.
+#: How many of a transaction's commit hooks, from the last, are searched for an earlier message about a row.
 _MAX_HOOKS_SEARCHED = 200
 
 
@@ -84,7 +84,7 @@ def _bound_to(bindings: Iterable[type[Binding]], through: Any) -> Iterator[Any]:
 def _changed_keys(
     field: Any, instance: Any, reverse: bool, pk_set: set[Any] | None, using: str
 ) -> set[Any]:
-    """Return the primary keys of the rows, of the model that has the field, whose sets change."""
+    """Return the primary keys of the rows whose sets change: rows of the model that defines the field."""
     owner = field.model
     if pk_set is not None and not pk_set:
         return set()
@@ -113,7 +113,8 @@ def _rows(binding: type[Binding], field: Any, keys: set[Any], using: str) -> Ite
 
 def _send_relation(binding: type[Binding], row: Any, before: set[str], using: str) -> None:
     """
-    Tell the groups of `row` its new set. A message about the row that waits for the same commit takes it up.
+    Send the new set of `row` to its groups. If a message about the row already waits for the same commit,
+    change that message instead.
     """
     after = groups_of(binding, row)
     told: set[str] = set()

@@ -119,7 +119,7 @@ class WebsocketBinding(Binding):
         """
         Insert a row with what `data` has for the fields of this binding. Raises ValidationError.
 
-        The primary key is the model's to give: by its field, a default or its `save`.
+        The model sets the primary key, by its field, a default or in `save`. A client can't choose it.
         """
         instance = self._model()()
         relations = assign(instance, self.bound_fields(), data, creating=True)

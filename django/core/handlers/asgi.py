@@ -40,7 +40,7 @@ __all__ = [
     "convert_exception_to_response",
 ]
 
-try:  # it knows a callable that is marked as asynchronous
+try:  # this one also recognizes callables that are marked as asynchronous
     from asgiref.sync import iscoroutinefunction
 except ImportError:
     from inspect import iscoroutinefunction

@@ -70,7 +70,7 @@ _charsets = set(aliases).union(each[1] for each in pkgutil.iter_modules(encoding
 def _known_charset(charset: str) -> str | None:
     """
     Return the name under which Python may look up the `charset` that a client named, or None if it has no
-    such codec. Python keeps each name that it was asked for, found or not, for good.
+    such codec. Python remembers every name that was looked up, found or not, for ever.
     """
     if len(charset) > _MAX_CHARSET_LENGTH or not charset.isascii():
         return None

@@ -16,7 +16,7 @@ logger = logging.getLogger("django.request")
 #: The largest content of one reply, in bytes.
 CHUNK_SIZE = 256 * 1024
 
-#: Seconds without a chunk of an asynchronous stream after which an empty part comes: the first, and others.
+#: Seconds without a chunk of an asynchronous stream until an empty part: until the first, and between others.
 HEAD_INTERVAL, IDLE_INTERVAL = 0.1, 1.0
 
 #: Seconds that tasks which a view started next to an asynchronous stream may run on after its end.
@@ -107,8 +107,8 @@ def _parts_of(response: HttpResponse) -> Iterator[Part]:
     """
     Yield the parts of a streaming response as soon as it gives them.
 
-    Only the last one may be empty, except of a stream that waits, or gives empty chunks: an empty part comes
-    after each HEAD_INTERVAL, so that the head can leave, and that the caller can close the stream.
+    Only the last part may be empty, with one exception: a stream that waits or gives empty chunks has empty
+    parts from time to time, so that the head can leave and the caller can close the stream.
     """
     chunks: Iterator[bytes | None]
     file = getattr(response, "file_to_stream", None)

@@ -7,7 +7,7 @@ from typing import Any
 import django
 from django.db import connections
 
-#: A connection that this thread never used need not be made to be looked at, where Django allows it.
+#: Where Django can, list only the connections that this thread has used, instead of making all.
 _all_options: dict[str, Any] = {}
 if django.VERSION >= (4, 1):
     _all_options = {"initialized_only": True}
