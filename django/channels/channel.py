@@ -16,6 +16,7 @@ from django.db import connection
 from .advice import advise, advise_text
 from .compat import on_commit as on_commit_of
 from .coroutines import check_may_block
+from .exceptions import InvalidChannelName
 from .habits import missing_method
 from .hints import hinted, hinted_async
 from .layers.names import check_channel_name, check_group_name
@@ -51,6 +52,9 @@ class _Target:
             channel_layer = channel_layers[alias]
         self.channel_layer: BaseChannelLayer = channel_layer
 
+    # What Python calls it in an error about its arguments.
+    __init__.__qualname__ = "Channel or Group"
+
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
@@ -63,6 +67,11 @@ class _Target:
         on_commit: bool | None,
         fail_silently: bool,
     ) -> None:
+        if not isinstance(immediately, bool):
+            raise TypeError(
+                "immediately is True or False, not %s. A message is one dict: write send({…}, "
+                "immediately=True)." % shown(repr(immediately))
+            )
         if on_commit is None:
             on_commit = self.channel_layer.sends_on_commit
         if on_commit and connection.in_atomic_block:
@@ -151,6 +160,8 @@ def group_names_of(names: Iterable[str], source: str) -> Iterable[str]:
     """Return `names`. Raises TypeError for text, because its letters would be taken for names."""
     if isinstance(names, (str, bytes)):
         raise TypeError("%s must be a list of names, not text: write [%r]." % (source, names))
+    if not isinstance(names, Iterable):
+        raise TypeError("%s must be a list of names, not %r." % (source, names))
     return names
 
 
@@ -286,7 +297,14 @@ class Group(_Target):
 
 
 def _name_of(channel: Channel | str) -> str:
-    return channel.name if isinstance(channel, Channel) else channel
+    if isinstance(channel, Channel):
+        return channel.name
+    if not isinstance(channel, str):
+        raise InvalidChannelName(
+            "A member of a group is a Channel or the name of one, such as message.reply_channel, not %s."
+            % shown(repr(channel))
+        )
+    return channel
 
 
 def _excluding(message: dict[str, Any], channel: Channel | str | None) -> dict[str, Any]:

@@ -221,7 +221,7 @@ def _check_entry(alias: str, entry: dict[str, Any]) -> Iterator[Any]:
     for key in sorted(set(entry).difference(_ENTRY_KEYS), key=str):
         yield Warning(
             "CHANNEL_LAYERS[%r] has an unknown key %r." % (alias, key),
-            hint=_suggest(key, _ENTRY_KEYS),
+            hint=_suggest(key, _ENTRY_KEYS) + " The options of the layer stand in CONFIG.",
             id="channels.W002",
         )
     try:
@@ -268,9 +268,14 @@ def _check_options(alias: str, entry: dict[str, Any]) -> Iterator[Any]:
             continue
         problem = _problem(make, alias).replace("CHANNEL_LAYERS[%r]: " % alias, "", 1)
         if problem:
+            hint = "See the options of the layer in the documentation of its BACKEND."
+            config = entry[key] if isinstance(entry.get(key), dict) else {}
+            misplaced = sorted(set(config).intersection(_ENTRY_KEYS))
+            if misplaced:
+                hint = "Move %s out of %s, next to BACKEND." % (" and ".join(misplaced), key)
             yield Error(
                 "CHANNEL_LAYERS[%r] has a %s that its layer refuses: %s" % (alias, key, problem),
-                hint="See the options of the layer in the documentation of its BACKEND.",
+                hint=hint,
                 id="channels.E004",
             )
         elif key == "CONFIG":

@@ -42,18 +42,33 @@ _OWN_LOGIN = {"transfer_user", "channel_session", "login", "HASH_SESSION_KEY"}
 
 
 def check_consumers(alias: str, routes: Iterable[Any]) -> Iterator[Any]:
-    """Check the consumers of a layer for channels.W016, W017 and W018."""
+    """Check the consumers of a layer for channels.W016 to W019."""
     uses = list(_uses(routes))
     classes = {each for _, each in uses if isinstance(each, type)}
     for each in list(classes):
         streams = getattr(each, "consumers", None)
         if isinstance(streams, dict):
             classes.update(one for one in streams.values() if isinstance(one, type))
+            yield from _check_streams(alias, each, streams)
     for each in sorted(classes, key=consumer_name):
         if hasattr(each, "method_calls"):
             yield from _check_names("CHANNEL_LAYERS[%r]: " % alias, each)
     yield from _check_http_session(alias, uses)
     yield from _check_user(alias, uses)
+
+
+def _check_streams(alias: str, owner: type, streams: dict[str, Any]) -> Iterator[Any]:
+    """Check for channels.W019: a binding under another name than that of its stream."""
+    for name, consumer in streams.items():
+        binding: Any = getattr(consumer, "binding", None)
+        stream = getattr(binding, "stream", name)
+        if stream != name:
+            yield Warning(
+                "CHANNEL_LAYERS[%r]: %s.consumers has the binding %s as %r, but its stream is %r, on which "
+                "it sends." % (alias, owner.__qualname__, binding.__name__, name, stream),
+                hint="Use one name: consumers = {%r: %s.consumer}." % (stream, binding.__name__),
+                id="channels.W019",
+            )
 
 
 @register("channels")  # type: ignore[untyped-decorator]

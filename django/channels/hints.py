@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 #: Arguments of Channels 4's calls, and what to write here.
 _ARGUMENTS = {
+    "text": "send(content) of a JsonWebsocketConsumer, which encodes it",
     "text_data": "send(text=…) of a WebsocketConsumer, send(content) of a JsonWebsocketConsumer, or "
     'send({"text": …}) of a Channel or a Group',
     "bytes_data": 'send(bytes=…) of a WebsocketConsumer, or send({"bytes": …}) of a Channel or a Group',
@@ -31,6 +32,16 @@ _ARGUMENTS = {
 _OF_NONE = re.compile(
     r"'NoneType' object (has no attribute '(name|send|asend|send_json|get|setdefault|pop|update)'"
     r"|is not subscriptable|does not support item assignment)"
+)
+
+#: What Python says of message["text"]["key"].
+_OF_TEXT = re.compile(
+    r"string indices must be integers|'str' object has no attribute '(get|items)'"
+)
+
+#: What Python says of super().connect() and the like.
+_OF_SUPER = re.compile(
+    r".*\b(connect|disconnect)\(\) missing 1 required positional argument: 'message'"
 )
 
 _UNEXPECTED = re.compile(r"(\w+)\(\) got an unexpected keyword argument '(\w+)'")
@@ -57,8 +68,17 @@ def hint_for(error: BaseException, message: Message | None = None) -> str:
             'message.channel_session. Send it with {"reply_channel": message.reply_channel.name}.'
             % message.channel_name
         )
+    if message is not None and message.get("text") is not None and _OF_TEXT.match(text):
+        return (
+            "If this reads message['text']: it is text. Decode it with json.loads, or use the class "
+            "JsonWebsocketConsumer, whose receive(self, content, **kwargs) gets it decoded. "
+            + see("ref/channels/messages")
+        )
     if not isinstance(error, TypeError):
         return ""
+    found = _OF_SUPER.match(text)
+    if found is not None:
+        return "Write super().%s(message, **kwargs). %s" % (found.group(1), PAGE)
     if text.startswith(_AWAITED):
         return (
             "If this awaits a call of channels: send, accept, close and group_send are synchronous in a "
@@ -96,6 +116,9 @@ def hinted(function: _Function) -> _Function:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
+        if args and isinstance(args[0], (str, dict)):
+            name = function.__qualname__.replace(".", "(name).")
+            raise TypeError("Write %s({…}), with the name of one: %r isn't one." % (name, args[0]))
         caller = sys._getframe(1)
         if caller.f_code.co_name in _ASGIREF:
             _refuse_async_to_sync(function, caller)

@@ -166,6 +166,7 @@ class RouteClass(Route):
         _refuse(problem_of_call("route_class(consumer", consumer, misplaced))
         found = _consumer(consumer)
         if not hasattr(found, "channel_names"):
+            _refuse(problem_of(found))
             raise InvalidRoute(
                 "route_class() takes a consumer class with channel_names(), not %r: use "
                 "route(channel, consumer) for a function." % (found,)

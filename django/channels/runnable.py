@@ -12,6 +12,7 @@ import functools
 import inspect
 from typing import Any, Iterable, Iterator, NamedTuple
 
+from .coroutines import is_async
 from .habits import PACKAGE, PAGE
 
 #: The first parameters of an ASGI application.
@@ -54,7 +55,7 @@ def problem_of(consumer: Any, groups: Iterable[str] = ()) -> str:
     if isinstance(consumer, type):
         return _problem_of_class(consumer, groups)
     name = _name(consumer)
-    problem = _problem_of_generator(consumer)
+    problem = _problem_of_generator(consumer) or _problem_of_decorator(consumer)
     if problem:
         return "%s %s" % (name, problem)
     parameters = _parameters(consumer)
@@ -97,7 +98,7 @@ def _problem_of_class(consumer: type, groups: Iterable[str]) -> str:
         function = getattr(consumer, method, None)
         if function is None:
             return "%s.method_mapping names %r, a method that the class lacks." % (name, method)
-        problem = _problem_of_generator(function)
+        problem = _problem_of_generator(function) or _problem_of_decorator(function)
         if problem:
             return "%s.%s %s" % (name, method, problem)
         parameters = _parameters(function, is_method=True)
@@ -121,6 +122,26 @@ def _problem_of_generator(function: Any) -> str:
         )
     if inspect.isgeneratorfunction(inner):
         return "is a generator function, so calling it runs nothing: leave `yield` out."
+    return ""
+
+
+def _problem_of_decorator(function: Any) -> str:
+    """Return why a decorator of others around `function` can't work, and what to write, or ""."""
+    while hasattr(function, "__wrapped__"):
+        inner = function.__wrapped__
+        home = getattr(function, "__globals__", {}).get("__name__")
+        if home == "django.contrib.auth.decorators":
+            return "has a decorator of views from %s: use login_required of %s.auth." % (
+                home,
+                PACKAGE,
+            )
+        # Such as transaction.atomic.
+        if home == "contextlib" and is_async(inner) and not is_async(function):
+            return (
+                "is asynchronous inside a context manager that isn't, which ends before the function runs: "
+                "move what needs it into a function that is called by sync_to_async."
+            )
+        function = inner
     return ""
 
 

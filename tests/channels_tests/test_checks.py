@@ -113,6 +113,13 @@ class OptionTests(SimpleTestCase):
     def test_test_config_is_checked_too(self):
         self.assert_refused(check(TEST_CONFIG={"capcity": 1}), "TEST_CONFIG", "'capacity'")
 
+    def test_a_key_that_stands_inside_or_outside_of_config_by_mistake(self):
+        (problem,) = check(CONFIG={"ROUTING": "mysite.routing"})
+        self.assert_refused([problem], "'ROUTING'")
+        self.assertIn("Move ROUTING out of CONFIG", problem.hint)
+        (problem,) = check(hosts=["redis://127.0.0.1"])
+        self.assertIn("options of the layer stand in CONFIG", problem.hint)
+
     def test_a_layer_that_raises_something_else_is_an_error_and_no_traceback(self):
         self.assert_refused(check(__name__ + ".BrokenLayer"), "KeyError", "region")
 

@@ -99,6 +99,19 @@ class MisspeltTests(SimpleTestCase):
         (problem,) = check(route_class(made(WebsocketDemultiplexer, consumers={"a": stream})))
         self.assertIn("Stream has 'recieve'", problem.msg)
 
+    def test_a_binding_under_another_name_than_its_stream(self):
+        binding = made(WebsocketBinding, stream="items", __module__=__name__)
+        several = made(WebsocketDemultiplexer, consumers={"item": binding.consumer})
+        (problem,) = check(route_class(several))
+        self.assertEqual(problem.id, "channels.W019")
+        for word in ("Room.consumers", "'item'", "'items'"):
+            self.assertIn(word, problem.msg)
+        self.assertIn("{'items': Room.consumer}", problem.hint)
+        same = made(
+            WebsocketDemultiplexer, consumers={"items": binding.consumer, "a": WebsocketConsumer}
+        )
+        self.assertEqual(check(route_class(same)), [])
+
     def test_helpers_are_left_alone(self):
         class Helpers(WebsocketConsumer):
             group = "chat"

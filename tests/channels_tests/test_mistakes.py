@@ -26,6 +26,7 @@ from django.channels.generic.websockets import (
     WebsocketConsumer,
     WebsocketDemultiplexer,
 )
+from django.channels.habits import PACKAGE
 from django.channels.handler import AsgiHandler
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.log import RateLimitByKey
@@ -34,6 +35,9 @@ from django.channels.routing import InvalidRoute, Router
 from django.channels.security.websockets import allowed_hosts_only, allowed_origins, any_origin
 from django.channels.sessions import channel_and_http_session, channel_session, http_session
 from django.channels.test import ChannelTestCase, Client, apply_routes
+from django.contrib.auth.decorators import login_required as django_login_required
+from django.contrib.auth.decorators import user_passes_test
+from django.db import transaction
 from django.http import HttpResponse
 from django.test import SimpleTestCase, override_settings
 
@@ -47,6 +51,9 @@ def consumer(message):
 
 class Echo(WebsocketConsumer):
     pass
+
+
+user_passes = user_passes_test(lambda user: True)
 
 
 class RouteTests(SimpleTestCase):
@@ -130,7 +137,55 @@ class RouteTests(SimpleTestCase):
             text = type("Room", (WebsocketConsumer,), {name: "chat"})
             self.assert_refused(text.as_route, "Room." + name, "write ['chat']")
 
+    def test_attributes_that_cannot_work(self):
+        for name, value, word in [
+            ("groups", ["chat room"], "'chat room'"),
+            ("groups", 5, "a list of names, not 5"),
+            ("login_required", "4401", "3000 to 4999"),
+            ("login_required", 401, "3000 to 4999"),
+            ("allowed_origins", "https://a.example", "write ['https://a.example']"),
+            ("allowed_origins", ["a.example"], "scheme://host"),
+        ]:
+            room = type("Room", (WebsocketConsumer,), {name: value})
+            with self.subTest(name=name, value=value):
+                self.assert_refused(room.as_route, "Room." + name, word)
+        for name, value in [
+            ("groups", ("chat",)),
+            ("groups", property(lambda self: "chat")),
+            ("login_required", True),
+            ("login_required", 4401),
+            ("allowed_origins", ["https://*.a.example"]),
+        ]:
+            type("Room", (WebsocketConsumer,), {name: value}).as_route()
+
+    def test_connection_groups_without_a_group_of_the_path(self):
+        room = type("Room", (WebsocketConsumer,), {"connection_groups": lambda self: ["a"]})
+        self.assert_refused(
+            lambda: room.as_route(path=r"^/(?P<room>\w+)/$"),
+            "connection_groups",
+            "'room'",
+            "**kwargs",
+        )
+        room.as_route()
+
+    def test_decorators_of_others(self):
+        async def later(message):
+            pass
+
+        wrong = "login_required of channels.auth".replace("channels", PACKAGE)
+        for decorated in (django_login_required(consumer), channel_session(user_passes(consumer))):
+            call = functools.partial(route, "own", decorated)
+            self.assert_refused(call, "decorator of views", wrong)
+        room = type("Room", (WebsocketConsumer,), {"connect": django_login_required(consumer)})
+        self.assert_refused(room.as_route, "Room.connect", wrong)
+        self.assert_refused(lambda: route("own", transaction.atomic(later)), "ends before", "later")
+        route("own", transaction.atomic(consumer))
+        route("own", channel_session(later))
+
     def test_a_binding_is_no_consumer(self):
+        self.assert_refused(
+            lambda: route_class(WebsocketBinding), "write WebsocketBinding.consumer"
+        )
         self.assert_refused(
             lambda: route("own", WebsocketBinding), "write WebsocketBinding.consumer"
         )
@@ -335,6 +390,57 @@ class ConsumerTests(ChannelTestCase):
     def consume_without_client(self, consumer):
         with apply_routes([route("own", consumer)]):
             Client().consume("own")
+
+    def assert_hint(self, consumer, *words, error=TypeError, text="{}"):
+        with self.assertRaises(error) as raised, apply_routes([consumer]):
+            Client().send_and_consume("websocket.receive", {"path": "/", "text": text})
+        for word in words:
+            self.assertIn(word, str(raised.exception))
+
+    def test_calls_that_were_written_otherwise(self):
+        for call, words in [
+            (lambda message: message["text"]["key"], ["json.loads", "JsonWebsocketConsumer"]),
+            (
+                lambda message: Group.send("chat", {"text": "x"}),
+                ["Group(name).send({…})", "'chat'"],
+            ),
+            (lambda message: Channel.send({"text": "x"}), ["Channel(name).send({…})"]),
+            (lambda message: Channel("own").send({}, {"close": True}), ["immediately", "one dict"]),
+            (lambda message: Group("chat").add(message), ["message.reply_channel, not <Message"]),
+            (lambda message: Group("chat").discard(None), ["message.reply_channel, not None"]),
+            (lambda message: Group(), ["Channel or Group()", "'name'"]),
+        ]:
+            self.assert_hint(route("websocket.receive", call), *words)
+        self.assert_hint(
+            route("websocket.receive", lambda message: message["text"].get("key")),
+            "json.loads",
+            error=AttributeError,
+        )
+
+    def test_methods_that_were_called_otherwise(self):
+        for base, call, words in [
+            (WebsocketConsumer, lambda self: self.send({"a": 1}), ["a dict", "json.dumps"]),
+            (WebsocketConsumer, lambda self: self.group_send("a", [1]), ["a list"]),
+            (JsonWebsocketConsumer, lambda self: self.send(text="x"), ["send(content)"]),
+            (
+                WebsocketConsumer,
+                lambda self: WebsocketConsumer.connect(self),
+                ["connect(message, **"],
+            ),
+        ]:
+            room = type(
+                "Room", (base,), {"receive": lambda self, *args, _call=call, **kwargs: _call(self)}
+            )
+            self.assert_hint(room.as_route(), *words)
+
+    def test_groups_that_are_forgotten_to_return(self):
+        room = type(
+            "Room", (WebsocketConsumer,), {"connection_groups": lambda self, **kwargs: None}
+        )
+        with self.assertRaisesRegex(TypeError, "list of names, not None"), apply_routes(
+            [room.as_route()]
+        ):
+            Client().send_and_consume("websocket.connect", {"path": "/"})
 
     def returned(self, value):
         with mock.patch.object(advice, "_returned", RateLimitByKey(60)):

@@ -77,6 +77,7 @@ class BindingMetaclass(type):
         def consumer(message: Message, **kwargs: Any) -> None:
             binding.get_handler()(message, **kwargs)
 
+        consumer.binding = binding  # type: ignore[attr-defined]  # for `check`
         consumer.__name__ = "%s.consumer" % cls.__name__
         consumer.__module__ = cls.__module__
         return consumer

@@ -14,7 +14,9 @@ from ..auth import channel_session_user, channel_session_user_from_http, login_r
 from ..channel import Group, group_names_of
 from ..coroutines import in_thread, unfinished
 from ..exceptions import BadFrame, DenyConnection, SendNotAvailableOnDemultiplexer
+from ..layers.names import check_group_name
 from ..runnable import MULTIPLEXER, Call, is_own, problem_of
+from ..security.websockets import allowed_origins
 from ..sessions import channel_and_http_session, remembered_http_session
 from ..subprotocols import first_offered
 from .base import BaseConsumer
@@ -24,6 +26,21 @@ if TYPE_CHECKING:
     from ..channel import Channel
     from ..message import Message
     from ..types import Close, Consumer
+
+
+def _check_groups(value: Any) -> None:
+    names = group_names_of(value, "groups")
+    for each in names if isinstance(names, (list, tuple)) else ():
+        check_group_name(each)
+
+
+#: Raise TypeError or ValueError for the value of an attribute of a class that cannot work.
+_CHECKS: dict[str, Callable[[Any], object]] = {
+    "groups": _check_groups,
+    "subprotocols": lambda value: group_names_of(value, "subprotocols"),
+    "allowed_origins": lambda value: allowed_origins(*group_names_of(value, "allowed_origins")),
+    "login_required": lambda value: value is True or DenyConnection(code=value),
+}
 
 
 class WebsocketConsumer(BaseConsumer):
@@ -76,16 +93,21 @@ class WebsocketConsumer(BaseConsumer):
         calls = super().method_calls()
         called = {"connect": cls.raw_connect, "disconnect": cls.raw_disconnect}
         calls.update({name: Call(("message",)) for name in called if is_own(called[name])})
+        if is_own(cls.raw_connect) and is_own(cls.raw_disconnect):
+            calls["connection_groups"] = Call()
         if is_own(cls.raw_receive):
             calls["receive"] = Call((), ("text", "bytes"))
         return calls
 
     @classmethod
     def problem_of_attributes(cls, groups: Iterable[str]) -> str:
-        for name in ("groups", "subprotocols"):
-            value = getattr(cls, name)
-            if isinstance(value, (str, bytes)):
-                return "%s must be a list of names, not text: write [%r]." % (name, value)
+        for name, check in _CHECKS.items():
+            value = getattr(cls, name, None)
+            if value and not isinstance(value, property):
+                try:
+                    check(value)
+                except (TypeError, ValueError) as error:
+                    return "%s cannot work: %s" % (name, error)
         return ""
 
     # Connecting and disconnecting.
@@ -199,6 +221,11 @@ def make_frame(text: str | None, bytes: bytes | None, close: Close) -> dict[str,
     if text is None and bytes is None:
         raise ValueError(
             "A frame needs text or bytes. To close the socket without a frame, call close()."
+        )
+    if isinstance(text, (dict, list)):
+        raise TypeError(
+            "text is a %s. Use the class JsonWebsocketConsumer and send(content), or json.dumps it."
+            % type(text).__name__
         )
     frame: dict[str, Any] = {"text": text} if text is not None else {"bytes": bytes}
     if close:
