@@ -68,6 +68,17 @@ def call_blocking_with(caller: Callable[..., Awaitable[Any]]) -> None:
     _caller.set(caller)
 
 
+def call_in_executor(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """
+    Return what `function(*args, **kwargs)` returns. Raise RuntimeError for a StopIteration: until Python
+    3.12, asyncio can't bring one from a thread, and whatever awaits the call would wait for ever.
+    """
+    try:
+        return function(*args, **kwargs)
+    except StopIteration as error:
+        raise RuntimeError("A call in a thread raised StopIteration.") from error
+
+
 async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
     """Call `function(*args)`, which may block, in a thread with this context. Return its result."""
     caller = _caller.get()
@@ -75,7 +86,9 @@ async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
         return await caller(function, *args)
     context = contextvars.copy_context()
     loop = asyncio.get_event_loop()
-    return await loop.run_in_executor(None, functools.partial(context.run, function, *args))
+    return await loop.run_in_executor(
+        None, functools.partial(context.run, call_in_executor, function, *args)
+    )
 
 
 def check_may_block(what: str, instead: str) -> None:
@@ -221,6 +234,6 @@ def _as_coroutine(awaitable: Awaitable[Any]) -> Coroutine[Any, Any, Any]:
 
 def _carry_out(context: contextvars.Context, call: Callable[[], Any], future: Future[Any]) -> None:
     try:
-        future.set_result(context.run(call))
+        future.set_result(context.run(call_in_executor, call))
     except BaseException as error:
         future.set_exception(error)

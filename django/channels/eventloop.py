@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Awaitable, Callable, Coroutine, NamedTupl
 from .acknowledging import Acknowledger
 from .consume import CANCELLED, HANDLED, Result, call_afterwards, consumer_name, continue_consumer
 from .continued import CURRENT, Continued
-from .coroutines import call_blocking_with, call_with
+from .coroutines import call_blocking_with, call_in_executor, call_with
 from .late import LateEvents
 from .log import RateLimitByKey
 from .pages import see
@@ -384,7 +384,7 @@ class ConsumerLoop:
 async def _to_its_end(executor: Any, function: Callable[..., Any], *args: Any) -> Any:
     context = contextvars.copy_context()
     loop = asyncio.get_event_loop()
-    future = loop.run_in_executor(executor, context.run, function, *args)
+    future = loop.run_in_executor(executor, context.run, call_in_executor, function, *args)
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:

@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, Callable
 
+from .coroutines import call_in_executor
 from .signals import release_connections
 
 try:
@@ -91,7 +92,7 @@ class SiteThread(Executor):
         """Call `function` in the thread."""
         if self._entry is None:
             self._entry = self._threads.acquire()
-        future: Future[Any] = self._entry[0].submit(function, *args, **kwargs)
+        future: Future[Any] = self._entry[0].submit(call_in_executor, function, *args, **kwargs)
         return future
 
     def take_from(self, threads: SiteThreads) -> None:

@@ -1,5 +1,6 @@
 """WSGI in each direction, under wsgiref's validator: workers behind it, and its applications in workers."""
 
+import asyncio
 import http.client
 import io
 import sys
@@ -15,6 +16,7 @@ from django.channels.handler import ViewConsumer
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.routing import route
 from django.channels.wsgi import LayerApplication, WSGIConsumer, over_layer
+from django.channels.wsgi.in_gateway import WSGIRunner
 from django.http import HttpResponse, StreamingHttpResponse
 from django.test import SimpleTestCase, override_settings
 
@@ -185,6 +187,27 @@ class LayerApplicationTests(LayerCase):
         answer = Answer(application, environ_of())
         self.assertEqual(answer.status, "504 Gateway Timeout")
         self.assertIn(b"504", answer.body)
+
+    def test_a_server_that_refuses_the_head_ends_the_request(self):
+        """It gets nothing that it could close."""
+        gone = threading.Event()
+
+        def view(request):
+            def parts():
+                try:
+                    while True:
+                        yield b"x" * 100000
+                finally:
+                    gone.set()
+
+            return StreamingHttpResponse(parts())
+
+        def refuse(status, headers, exc_info=None):
+            raise ValueError("a header that the server doesn't take")
+
+        with self.assertRaises(ValueError):
+            self.application(view=view)(environ_of(), refuse)
+        self.assertTrue(gone.wait(TIMEOUT))
 
     def test_a_large_body_gives_a_worker_more_time(self):
         deadlines = []
@@ -420,6 +443,63 @@ INSTALLED_APPS += ["{channels}.layers.database"]
                 self.get(server, "/stream/?fail")
             server.stop()
             self.assertNotIn("in order", server.output)
+
+
+class _Upload:
+    """The body of a request that has none, of a client that waits."""
+
+    def watch(self):
+        pass
+
+    async def wait_until_gone(self):
+        await asyncio.sleep(1000)
+
+
+class InGatewayTests(unittest.TestCase):
+    def answer(self, application):
+        """Return what the client gets, as events of ASGI."""
+        events = []
+
+        async def send(event):
+            events.append(event)
+
+        async def run():
+            runner = WSGIRunner(application, threads=1)
+            scope = {
+                "type": "http",
+                "method": "GET",
+                "path": "/",
+                "query_string": b"",
+                "headers": [(b"host", b"testserver")],
+            }
+            try:
+                await asyncio.wait_for(runner(scope, _Upload(), b"", send), TIMEOUT)
+            finally:
+                runner.close()
+
+        asyncio.run(run())
+        return events
+
+    def test_whatever_the_application_raises_is_answered(self):
+        for error in (KeyError, SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration):
+
+            def application(environ, start_response, error=error):
+                raise error("of the application")
+
+            with self.subTest(error), self.assertLogs("django.channels", "ERROR"):
+                self.assertEqual(self.answer(application)[0]["status"], 500)
+
+    def test_what_it_raises_after_its_head_breaks_the_response_off(self):
+        for error in (KeyError, SystemExit, KeyboardInterrupt, GeneratorExit):
+
+            def application(environ, start_response, error=error):
+                start_response("200 OK", [("Content-Type", "text/plain")])
+                yield b"part"
+                raise error("of the application")
+
+            with self.subTest(error), self.assertLogs("django.channels", "ERROR"):
+                with self.assertRaises(RuntimeError):
+                    self.answer(application)
 
 
 class OwnApplicationTests(ServerCase):

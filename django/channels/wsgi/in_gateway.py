@@ -98,7 +98,9 @@ class WSGIRunner:
                 run.close()
         except _Gone:
             pass
-        except Exception:
+        except (
+            BaseException
+        ):  # also an exit that the application asks for: the client needs an answer
             logger.exception("The HTTP application failed on %s:", shown(message["path"]))
             response.fail()
 

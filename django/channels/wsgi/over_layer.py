@@ -78,10 +78,10 @@ class LayerApplication:
         serving.add_done_callback(exchange.served)
         try:
             status, headers = exchange.head()
+            start_response(status, headers)
         except BaseException:
-            exchange.close()
+            exchange.close()  # the server gets nothing that it could close
             raise
-        start_response(status, headers)
         return exchange
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
