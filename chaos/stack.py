@@ -69,7 +69,7 @@ class Process(processes.Process):
 
 
 def memory(pid, name="VmRSS"):
-    """Return the bytes of memory of a process: "VmRSS", or "VmHWM", the most since `reset_peak`."""
+    """Return the bytes of memory of a process: "VmRSS", or "VmHWM", the peak after `reset_peak`."""
     with open("/proc/%d/status" % pid) as file:
         for line in file:
             if line.startswith(name + ":"):

@@ -34,7 +34,7 @@ LEFT_OUT = (
     "tests/channels_tests/typed_site/",
 )
 
-#: What neither code nor pages that the patch adds may say.
+#: What the code and the pages that the patch adds must not say.
 FORBIDDEN = re.compile(
     r"\badd-?on\b|pip install [^\n]*\bchannels\b|\bDjango ([2-9]|1\.(8|9))\b|\bDjango before\b"
     r"|\b(newer|later) (version of )?Django|\bpatched Django",

@@ -233,7 +233,7 @@ def part_of(suite, part):
 
 
 def run_in_parts(number):
-    """Run each of `number` parts in a process of its own, at the same time, and exit with the sum.
+    """Run `number` parts at the same time, each in a separate process, and exit with the sum.
 
     The output of the first part is seen as it comes, that of the others after it.
     """
@@ -335,7 +335,7 @@ def parsed_options():
         type=int,
         default=1,
         metavar="N",
-        help="run the modules in N parts at the same time, each in a process of its own",
+        help="run the modules in N parts at the same time, each in a separate process",
     )
     parser.add_argument("--part", metavar="I/N", help="run the I-th of N such parts alone")
     parser.add_argument("-v", "--verbosity", type=int, choices=[0, 1, 2, 3], default=1)

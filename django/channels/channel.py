@@ -157,7 +157,7 @@ def report_failed_send(target: _Target, error: Exception, number: int = 1) -> No
 
 
 def group_names_of(names: Iterable[str], source: str) -> Iterable[str]:
-    """Return `names`. Raises TypeError for text, because its letters would be taken for names."""
+    """Return `names`. Raises TypeError for text, whose letters would otherwise be the names."""
     if isinstance(names, (str, bytes)):
         raise TypeError("%s must be a list of names, not text: write [%r]." % (source, names))
     if not isinstance(names, Iterable):

@@ -64,7 +64,7 @@ def hint_for(error: BaseException, message: Message | None = None) -> str:
     text = str(error)
     if message is not None and message.reply_channel is None and _OF_NONE.match(text):
         return (
-            "A message on %s that was sent without a reply channel has neither message.reply_channel nor "
+            "A message on %s that was sent without a reply channel lacks message.reply_channel and "
             'message.channel_session. Send it with {"reply_channel": message.reply_channel.name}.'
             % message.channel_name
         )

@@ -24,8 +24,8 @@ layer_logger = logging.getLogger("django.channels.layers")
 
 class SafeLogger(logging.Logger):
     """
-    A logger that raises nothing if a handler or a filter of the site does: whoever logs has a client to
-    answer. As Python does for handlers that write to a stream, the error goes to stderr.
+    A logger that raises nothing if a handler or a filter of the site does, because the code that logs must
+    still answer its client. As Python does for handlers that write to a stream, the error goes to stderr.
     """
 
     def handle(self, record: logging.LogRecord) -> None:

@@ -72,7 +72,6 @@ class ChannelSession(SessionBase):
 
     def cycle_key(self) -> None:
         """Keep the key. A client cannot choose it in advance, because it belongs to the connection."""
-        self.modified = True
 
     def flush(self) -> None:
         """Remove all data, as logging out does. The key stays, because the connection does."""
@@ -269,7 +268,7 @@ def _follow_key(message: Any, session: Any) -> None:
         return
     if not session.session_key:
         del message.channel_session[HTTP_SESSION_KEY]
-    elif known != session.session_key:
+    else:
         message.channel_session[HTTP_SESSION_KEY] = session.session_key
 
 

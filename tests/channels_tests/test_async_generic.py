@@ -29,6 +29,7 @@ from django.channels.routing import InvalidRoute
 from django.channels.sessions import channel_session, http_session
 from django.channels.test import ChannelTestCase, WSClient, apply_routes
 from django.conf import settings
+from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import User
 
 from .test_async_consumers import AsyncCase
@@ -65,7 +66,8 @@ class Echo(AsyncJsonWebsocketConsumer):
 
     async def receive(self, content, **kwargs):
         await asyncio.sleep(0)
-        await self.send({"got": content, "user": self.message.user.username})
+        key = self.message.http_session[SESSION_KEY]
+        await self.send({"got": content, "user": self.message.user.username, "key": key})
 
 
 class ClientTests(ChannelTestCase):
@@ -96,15 +98,16 @@ class ClientTests(ChannelTestCase):
             client.send_and_consume("websocket.disconnect")
         self.assertEqual(self.get_next_message("listener").content, {"text": "gone"})
 
-    def test_the_user_is_there(self):
-        User.objects.create_user("ada", password="secret")
+    def test_the_user_and_the_session_are_there(self):
+        user = User.objects.create_user("ada", password="secret")
         with apply_routes([route_class(Echo)]):
             client = WSClient()
             client.login(username="ada", password="secret")
             client.send_and_consume("websocket.connect")
             client.receive()
             client.send_and_consume("websocket.receive", text={"a": 1})
-            self.assertEqual(client.receive(), {"got": {"a": 1}, "user": "ada"})
+            expected = {"got": {"a": 1}, "user": "ada", "key": str(user.pk)}
+            self.assertEqual(client.receive(), expected)
 
     def test_what_it_raises_reaches_the_test(self):
         async def fails(message):

@@ -1,4 +1,4 @@
-"""Frames of a WebSocket that are no message: they are counted before the server parses them."""
+"""Frames of a WebSocket that aren't whole messages: they are counted before the server parses them."""
 
 import functools
 import random

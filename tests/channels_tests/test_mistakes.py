@@ -1,5 +1,5 @@
 """
-Mistakes that neither Channels 2 to 4 nor a misspelt name explain: each ends in an error, or a line of the
+Mistakes other than habits from Channels 2 to 4 and misspelt names: each ends in an error, or a line of the
 log, that says what to write.
 """
 

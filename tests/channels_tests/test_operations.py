@@ -145,7 +145,7 @@ class DeadLettersTests(CommandTestCase):
         self.assertEqual(len(self.layer.letters), 3)
 
     def test_an_unknown_id(self):
-        with self.assertRaisesMessage(CommandError, "no dead letter with the id 9-9"):
+        with self.assertRaisesMessage(CommandError, "No dead letter has the id 9-9"):
             self.run_command("deadletters", "drop", "1-0", "9-9")
         self.assertEqual(len(self.layer.letters), 3)
 

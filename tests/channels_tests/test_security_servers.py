@@ -284,7 +284,7 @@ class ServerAttacks(SiteBehindServer):
             self.assertNotIn(b"\r\nlocation:", answer.lower())
 
 
-#: Frames that are no message, as a client sends them again and again after the first one.
+#: Frames that aren't whole messages, as a client sends them again and again after the first one.
 FLOODS = {
     "fragments of a byte": (b"\x01\x81\0\0\0\0x", b"\x00\x81\0\0\0\0x"),
     "empty fragments": (b"\x02\x80\0\0\0\0", b"\x00\x80\0\0\0\0"),

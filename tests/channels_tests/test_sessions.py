@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import warnings
 from importlib import import_module
 
 import django
@@ -17,6 +18,7 @@ from django.channels.worker import Worker
 from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.cache import cache
+from django.core.cache.backends.base import CacheKeyWarning
 from django.test import SimpleTestCase, override_settings
 
 from .support.untimed import leave_out_run_times
@@ -286,6 +288,23 @@ class HttpSessionTests(ChannelTestCase):
         self.assertEqual(session["colour"], "green")
         self.assertEqual(list(message.session_patch()["set"].values()), [self.store.session_key])
 
+    def test_a_decorator_inside_another_one_shares_its_session(self):
+        for decorator in (sessions.http_session, sessions.channel_and_http_session):
+
+            def inner(message):
+                message.http_session["colour"] = "red"
+
+            def outer(message, decorator=decorator):
+                session = message.http_session
+                decorator(inner)(message)
+                self.assertIs(message.http_session, session)
+                message.http_session["size"] = 1
+
+            with self.subTest(decorator.__name__):
+                self.run_with(decorator, {"headers": self.cookie()}, outer)
+                again = type(self.store)(self.store.session_key)
+                self.assertEqual((again["colour"], again["size"]), ("red", 1))
+
     def test_a_session_that_is_flushed_leaves_no_row(self):
         from django.contrib.sessions.models import Session
 
@@ -457,6 +476,12 @@ class DatabaseEngineTests(EngineTests, ChannelTestCase):
 class CacheEngineTests(EngineTests, ChannelTestCase):
     engine = "cache"
 
+    def test_no_key_is_looked_up_that_is_too_long_for_memcached(self):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", CacheKeyWarning)
+            self.assertIsNone(self.consume(key="x" * 300))
+        self.assertEqual([str(each.message) for each in caught], [])
+
 
 class CachedDatabaseEngineTests(EngineTests, ChannelTestCase):
     engine = "cached_db"
@@ -480,6 +505,12 @@ class FileEngineTests(EngineTests, ChannelTestCase):
 class SignedCookiesEngineTests(EngineTests, ChannelTestCase):
     engine = "signed_cookies"
     shared = False
+
+    def test_a_session_may_be_longer_than_a_key_of_another_engine(self):
+        self.store["text"] = "".join(map(str, range(400)))
+        self.store.save()
+        self.assertGreater(len(self.store.session_key), 300)
+        self.assertEqual(self.consume()["text"], self.store["text"])
 
 
 class MethodTests(SimpleTestCase):

@@ -85,7 +85,7 @@ def _limit_frames(protocol: Any) -> None:
 
 
 def bound_frames(scope: Mapping[str, Any], send: Any, note: Note) -> None:
-    """Bound the frames of a WebSocket behind Daphne that are no message: see fragments.py."""
+    """Bound the frames of a WebSocket behind Daphne that aren't whole messages: see fragments.py."""
     if _server_of(send) is not None:
         bound_twisted(send.args[0], (scope.get("client") or ("unknown client",))[0], note)
 

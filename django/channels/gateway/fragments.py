@@ -1,10 +1,10 @@
 """
-Bound the frames of a WebSocket that are no message: fragments of one, and control frames such as pings.
+Bound the frames of a WebSocket that aren't whole messages: fragments, and control frames such as pings.
 
-A server handles each of them before the gateway hears of anything, and so reads on. A fragment takes 6 bytes,
-and some microseconds of the process, behind Daphne more if many come at once: four clients that sent nothing
-else stopped a site. Here the frames are counted before the server parses them. No module of a server is
-imported.
+A server handles each of them before the gateway learns of it, so the gateway cannot stop reading. A
+fragment of 6 bytes costs some microseconds, and more behind Daphne if many come at once: four clients that
+sent nothing else stopped a site. Here the frames are counted before the server parses them. No module of a
+server is imported.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Note = Callable[[str], None]
 
 
 class FrameCounter:
-    """Counts the frames of one client that are no message (RFC 6455, section 5.2). Pure: no I/O, no clock."""
+    """Counts a client's frames that aren't whole messages (RFC 6455, section 5.2). Pure: no I/O, no clock."""
 
     __slots__ = ("_fragments", "_head", "_level", "_skip", "_time")
 

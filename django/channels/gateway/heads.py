@@ -25,8 +25,8 @@ class Heads:
 
     httptools keeps what has come of a field, and uvicorn the fields, without a bound: 160 MB of a head cost
     5.6 GB. uvicorn adds the trailers of a chunked body to the headers of its request, after the gateway has
-    checked them. Trailers are dropped here. A client that sends more than `limit` bytes in which neither a
-    head ends nor a body continues gets a 400, and its connection ends.
+    checked them. Trailers are dropped here. A client that sends more than `limit` bytes
+    outside of bodies without ending a head gets a 400, and its connection ends.
     """
 
     def __init__(self, limit: int, note: Callable[[str], None]) -> None:

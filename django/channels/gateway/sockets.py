@@ -157,7 +157,7 @@ class SocketConnection(Connection):
             "WebSocket %s ended after %.1f s, because no consumer had answered its handshake. The server or "
             "the client gave up first: the gateway waits %g s, and so does Daphne unless its option "
             "--websocket_connect_timeout says less. Look for busy or missing workers, or for a consumer of "
-            "websocket.connect that neither accepts nor closes.",
+            "websocket.connect that doesn't accept or close.",
             shown(self.state.path),
             seconds,
             ACCEPT_TIMEOUT,
@@ -165,8 +165,8 @@ class SocketConnection(Connection):
 
     def _end_reading(self, pauses: int) -> None:
         """
-        Interrupt `serve`, unless it was paused since there were `pauses`: the reader may still have frames of
-        a client that has left. While it is paused because workers are busy, the time starts again.
+        Interrupt `serve`, unless it was paused again after `pauses` pauses: the reader may still have frames
+        of a client that has left. While it is paused because workers are busy, the time starts again.
         """
         if self._paused is not None or self._pauses != pauses:
             self._await_end()

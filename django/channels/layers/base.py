@@ -302,7 +302,7 @@ class BaseChannelLayer(ABC):
         for consumer in consumers:
             self.acknowledge(consumer)
 
-    #: Whether `finish` keeps the reply, and neither waits nor raises LayerUnavailable.
+    #: Whether `finish` keeps the reply, so that it doesn't wait and doesn't raise LayerUnavailable.
     keeps_answers = False
 
     def split(self, consumer: str, spare: str) -> tuple[str, str]:

@@ -209,7 +209,8 @@ class ChannelTestCase(ChannelTestMixin, TestCase):
     @contextmanager
     def captureOnCommitCallbacks(cls, **options: Any) -> Iterator[Any]:  # noqa: N802
         """Do as in Django. A message that `execute=True` has sent is not sent once more."""
-        run_commit_hooks()  # none is to be removed from before those that Django counts from here on
+        # Django counts the hooks now, and takes those that come later: run the earlier ones first.
+        run_commit_hooks()
         own, parent = dict(_own_transactions), super()  # type: Any, Any
         try:
             with parent.captureOnCommitCallbacks(**options) as callbacks:

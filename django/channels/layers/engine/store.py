@@ -194,7 +194,7 @@ class Store(ABC):
         for consumer in consumers:
             self.acknowledge(consumer)
 
-    #: Whether `finish` keeps the reply, and neither waits nor raises LayerUnavailable.
+    #: Whether `finish` keeps the reply, so that it doesn't wait and doesn't raise LayerUnavailable.
     keeps_answers = False
 
     def split(self, consumer: str, spare: str) -> tuple[str, str]:
@@ -210,8 +210,8 @@ class Store(ABC):
         """
         Move an entry to the dead letters: one that `consumer` holds, one in the inbox `consumer` (which ends
         in "!"), or, with None, one that was removed. Keep the newest `layer.options.dead_letters`.
-        Return how many were dropped for that. An entry that `consumer` has no more was moved by an earlier
-        call, whose reply got lost: do nothing.
+        Return how many were dropped for that. If `consumer` doesn't hold the entry any more, do nothing: an
+        earlier call, whose reply was lost, has moved it.
         """
 
     @abstractmethod
@@ -401,8 +401,8 @@ class Store(ABC):
         """
         Do what a gateway wants done, in this order: set wills, clear wills (of these connections), remove
         memberships (group, channel; no notice), and send. Return the indexes of `sends` that found their
-        channel full. Raises LeaseEnded, and does nothing, if the lease has ended since this was called: what
-        arrives late must not outlive the recovery of its gateway.
+        channel full. Raises LeaseEnded, and does nothing, if the lease ended after this was called: a call
+        that arrives late must not undo the recovery of its gateway.
         """
         raise NotImplementedError
 

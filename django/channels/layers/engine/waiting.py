@@ -45,8 +45,8 @@ class Waiters:
         consumer: str | None = None,
     ) -> str:
         """
-        Wait until something may have come to one of `channels` since `version`, for `seconds` at most. Return
-        CHANGED, WOKEN or TIMEOUT.
+        Wait for up to `seconds` until something may have come to one of `channels` after `version` was read.
+        Return CHANGED, WOKEN or TIMEOUT.
         """
         with self._lock:
             if consumer is not None and consumer in self._woken:

@@ -70,7 +70,7 @@ class Command(BaseCommand):
             known = {str(letter.id): letter for letter in letters}
             missing = [each for each in options["ids"] if each not in known]
             if missing:
-                raise CommandError("There is no dead letter with the id %s." % ", ".join(missing))
+                raise CommandError("No dead letter has the id %s." % ", ".join(missing))
             letters = [known[each] for each in options["ids"]]
         if options["channel"]:
             letters = [

@@ -122,7 +122,7 @@ class Command(BaseCommand):
 
 
 def table(title: str, now: dict[str, Any], last: dict[str, Any] | None = None) -> Iterator[str]:
-    """Yield the lines of a table of what `collect` gave, with rates since `last`."""
+    """Yield the lines of a table of what `collect` gave, with the rates between it and `last`."""
     seconds = now["time"] - last["time"] if last else 0
     yield "Channel layer %s, %s" % (title, time.strftime("%H:%M:%S", time.localtime(now["time"])))
     yield ""

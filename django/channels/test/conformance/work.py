@@ -92,7 +92,7 @@ class AcknowledgementTests(LayerCase):
 
     def test_a_waiting_claim_gets_what_another_process_sends(self) -> None:
         self.need("acknowledgement", "leases")
-        # Nothing but the message itself ends a wait: neither its time nor a heartbeat.
+        # Only the message itself ends a wait: its time and the next heartbeat are far away.
         options = {"heartbeat": 4 * self.timeout, "lease": 16 * self.timeout}
         here, there = self.make_layer(**options), self.make_layer(**options)
         here.block_for = there.block_for = 4 * self.timeout
