@@ -9,14 +9,16 @@ response.
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import django
 from django.conf import settings
 from django.core import signals
 from django.http import Http404
-from django.utils.translation import get_language, get_language_from_path, override
+from django.utils.translation import get_language_from_path, override
 
 from . import protocol
 from .compat import get_resolver, iscoroutinefunction, set_script_prefix
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 #: Seconds that a view may take before its gateway is asked to tell whether the client has gone.
 WATCH_INTERVAL = 0.5
+
+#: Paths whose view is remembered. Clients choose them, so they are few.
+MAX_GUESSES = 256
 
 
 class AsyncViews:
@@ -65,18 +70,19 @@ class AsyncViews:
             if not site.has_async_views:
                 return None, False
             request = self._handler_class.request_class(message)
-            view = _guess_view(site.resolver, request.path_info)
+            view, is_async = site.guess_view(request.path_info)
         except Exception:
             # Of the site's URLconf, or for a path that isn't text. In a thread, the handler answers it.
             return None, False
-        if iscoroutinefunction(view) or view in site.misleading:
+        if is_async or view in site.misleading:
             return request, True
         message.guessed_view = view
         return request, False
 
     def learn(self, message: Message, view: Any) -> None:
         """Take note of the view that a request reached in a thread."""
-        if not iscoroutinefunction(view):
+        # `request_for` has looked at the view that it guessed.
+        if view is message.guessed_view or not iscoroutinefunction(view):
             return
         site = self._site
         site.has_async_views = True
@@ -142,25 +148,29 @@ class _Site:
 
     * `has_async_views`: whether this URLconf has any, or a request has reached one in another URLconf;
     * `misleading`: views of this URLconf that were guessed for requests which reached an asynchronous one.
-      None stands for a path without a view. It holds no more than the views of the site.
+      None stands for a path without a view. It holds no more than the views of the site;
+    * `guess_view(path)`: what `_guess_view` returns. It remembers the last paths.
     """
 
     def __init__(self, resolver: Any) -> None:
         self.resolver = resolver
+        self.guess_view = functools.lru_cache(MAX_GUESSES)(functools.partial(_guess_view, resolver))
         self.has_async_views = False
         self.misleading: set[Any] = set()
 
 
-def _guess_view(resolver: Any, path: str) -> Any:
-    """Return the view of `path` as LocaleMiddleware and no other middleware would find it, or None."""
+def _guess_view(resolver: Any, path: str) -> tuple[Any, bool]:
+    """
+    Return the view of `path` as LocaleMiddleware and no other middleware would find it, or None, and whether
+    it is asynchronous.
+    """
     language = get_language_from_path(path) if settings.USE_I18N else None
     try:
-        if language is None or language == get_language():
-            return resolver.resolve(path).func
-        with override(language):
-            return resolver.resolve(path).func
+        with override(language) if language is not None else nullcontext():
+            view = resolver.resolve(path).func
     except Http404:
-        return None
+        view = None
+    return view, iscoroutinefunction(view)
 
 
 def _send_started(sender: Any, environ: dict[str, Any]) -> None:

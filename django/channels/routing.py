@@ -59,6 +59,10 @@ Filters = List[Tuple[str, Pattern[str]]]
 Find = Callable[[str, Mapping[str, Any], "Message"], Optional[Match]]
 
 
+#: Channels for which an Include remembers its routes. A site has fewer.
+MAX_KNOWN_CHANNELS = 1000
+
+
 class InvalidRoute(ImproperlyConfigured, ValueError):
     """The arguments of a route, or a routing, cannot work; the text says how to correct it."""
 
@@ -174,6 +178,10 @@ class RouteClass(Route):
         super().__init__(found.channel_names(), found, **filters)
 
 
+#: What a class of the site may replace, to take messages on other channels.
+_OF_ROUTE = (Route.match, Route.find)
+
+
 class Include:
     """
     Other routing, for messages that match `filters`. The part that a filter matched is removed before the
@@ -187,7 +195,7 @@ class Include:
         self.routes: list[Routable] = _resolve(routing)
         self.filters: Filters = _compile(filters)
         self._found: list[Routable] = []
-        self._finds: list[Find] = []
+        self._finds: dict[str, list[Find]] = {}  # by channel
 
     def channel_names(self) -> set[str]:
         return set().union(*map(_channel_names, self.routes)) if self.routes else set()
@@ -208,7 +216,7 @@ class Include:
                 kwargs.update(found.groupdict())
                 rest[name] = _text(rest[name])[found.end() :]
             content = rest
-        for find in self._find_all():
+        for find in self._find_all(channel):
             match = find(channel, content, message)
             if match is not None:
                 if kwargs:
@@ -216,12 +224,21 @@ class Include:
                 return match
         return None
 
-    def _find_all(self) -> list[Find]:
-        """Return how each route finds its match. `routes` may have changed since the last call."""
+    def _find_all(self, channel: str) -> list[Find]:
+        """
+        Return how the routes that may take messages on `channel` find their match. `routes` may have changed
+        since the last call.
+        """
+        known = self._finds
         if self._found != self.routes:
             self._found = list(self.routes)
-            self._finds = [_find(each) for each in self.routes]
-        return self._finds
+            known = self._finds = {}
+        finds = known.get(channel)
+        if finds is None:
+            finds = [_find(each) for each in self.routes if _may_take(each, channel)]
+            if len(known) < MAX_KNOWN_CHANNELS:
+                known[channel] = finds
+        return finds
 
     def __repr__(self) -> str:
         return "<Include of %r>" % (self.routes,)
@@ -231,7 +248,7 @@ class _KnownSocket:
     """Accepts a WebSocket that no route of the project connects, if one of them takes its frames."""
 
     def __init__(self, routes: list[Routable]) -> None:
-        self._routes = routes
+        self._known = Include(routes)
 
     def channel_names(self) -> set[str]:
         return {"websocket.connect"}
@@ -241,9 +258,8 @@ class _KnownSocket:
 
     def find(self, channel: str, content: Mapping[str, Any], message: Message) -> Match | None:
         if channel == "websocket.connect":
-            for each in self._routes:
-                if _find(each)("websocket.receive", content, message) is not None:
-                    return connect_consumer, {}
+            if self._known.find("websocket.receive", content, message) is not None:
+                return connect_consumer, {}
         return None
 
 
@@ -270,6 +286,12 @@ def _names(channels: str | Iterable[str]) -> set[str]:
 def _refuse(problem: str) -> None:
     if problem:
         raise InvalidRoute(problem)
+
+
+def _may_take(each: Routable, channel: str) -> bool:
+    """Return whether `each` may take messages on `channel`. A class of the site may take those of any."""
+    is_plain = isinstance(each, Route) and (type(each).match, type(each).find) == _OF_ROUTE
+    return not is_plain or channel in each.channels  # type: ignore[attr-defined]
 
 
 def _find(each: Routable) -> Find:

@@ -66,13 +66,10 @@ class site_defaults:
             apply_state(before)
             _thread.clean = contextvars.copy_context() if before == _defaults() else None
         elif not _is_clean():
-            changed = contextvars.copy_context()
-            # As after each request, which sets no more than these two.
-            set_script_prefix("/")
-            set_urlconf(None)
-            if not _only_urls_changed(changed):
+            _restore_urls()
+            if not _is_clean():
                 apply_state(_defaults())
-            _thread.clean = contextvars.copy_context()
+                _thread.clean = contextvars.copy_context()
 
 
 def _is_clean() -> bool:
@@ -83,12 +80,13 @@ def _is_clean() -> bool:
         return False
 
 
-def _only_urls_changed(now: contextvars.Context) -> bool:
-    """Return whether only the prefix and the URLconf were not the defaults in the context `now`."""
+def _restore_urls() -> None:
+    """Restore the prefix and the URLconf, if their defaults are known. A request sets no more than these."""
     clean = _thread.clean
-    if not IN_CONTEXT_VARIABLES or clean is None or any(each not in now for each in clean):
-        return False
-    return _changed(clean, now) <= _url_variables
+    if clean is not None:
+        for each in _url_variables:
+            if each in clean:
+                each.set(clean[each])
 
 
 def _changed(before: contextvars.Context, after: contextvars.Context) -> set[Any]:

@@ -179,13 +179,14 @@ class Worker:
         self.running = None
         places = self._places
         others: Sequence[str] = ()
+        channels = self.channels
         if places is not None and not self.stopping:
             # Not empty if all places are taken and only this thread doesn't wait for one: it may claim only
             # what needs no place.
-            others = places.enter(self, self.channels)
+            others = places.enter(self, channels)
         try:
             channel, content = self.channel_layer.claim(
-                self.consumer_id, others or self.channels, block and not others
+                self.consumer_id, others or channels, block and not others
             )
             if channel is None or content is None:
                 if others and block:

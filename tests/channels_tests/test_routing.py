@@ -194,6 +194,19 @@ class OwnRouteTests(unittest.TestCase):
         routing = [include([UpperRoute("test", first, path="^/(?P<room>[a-z]+)")])]
         self.assertEqual(match(routing, "test", path="/lobby"), (first, {"room": "LOBBY"}))
 
+    def test_a_subclass_of_route_may_take_other_channels(self):
+        class OtherRoute(Route):
+            def match(self, message):
+                return second, {}
+
+        class FoundRoute(Route):
+            def find(self, channel, content, message):
+                return second, {}
+
+        for kind in (OtherRoute, FoundRoute):
+            with self.subTest(kind=kind.__name__):
+                self.assertEqual(match([kind("test", first)], "other")[0], second)
+
     def test_a_socket_whose_frames_it_takes_is_accepted_by_default(self):
         own = OwnRoute("ann", ["websocket.receive"])
         consumer, _ = match([own], "websocket.connect", True, user="ann")

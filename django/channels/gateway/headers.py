@@ -33,7 +33,10 @@ def is_value(value: bytes) -> bool:
 
 def are_headers(headers: Iterable[Any]) -> bool:
     """Return whether all `headers`, pairs of bytes, are well-formed."""
-    return all(is_token(name) and is_value(value) for name, value in headers)
+    if not headers:
+        return True
+    names, values = zip(*headers)
+    return all(names) and is_token(b"".join(names)) and is_value(b"".join(values))
 
 
 def has_one_end(headers: Iterable[Any]) -> bool:

@@ -377,7 +377,7 @@ def _head_problem(message: dict[str, Any]) -> str | None:
         if (
             not isinstance(header, (list, tuple))
             or len(header) != 2
-            or not all(isinstance(part, bytes) for part in header)
+            or not (isinstance(header[0], bytes) and isinstance(header[1], bytes))
         ):
             return "has the header %r, which isn't a [name, value] of bytes" % (header,)
         name, value = header

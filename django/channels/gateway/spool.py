@@ -68,8 +68,9 @@ class SpoolRoom:
 
     def release(self, request: Request) -> None:
         """Forget a request that doesn't wait any more."""
-        address, size = self._sent.pop(request, ("", 0))
-        self.waiting.take(address, -size)
+        if request in self._sent:
+            address, size = self._sent.pop(request)
+            self.waiting.take(address, -size)
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Return a future of `function(*args)`, which the thread calls after what it was given before."""

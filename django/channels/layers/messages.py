@@ -88,7 +88,12 @@ def _copy(value: Any, where: str, depth: int = 0) -> tuple[Any, int]:
         items: list[Any] = []
         total = 2
         for index, item in enumerate(value):
-            item, weight = _copy(item, "%s[%d]" % (where, index), depth + 1)
+            # Without a call for each part of each header.
+            item, weight = (
+                (item, len(item) + 2)
+                if type(item) is bytes
+                else _copy(item, "%s[%d]" % (where, index), depth + 1)
+            )
             items.append(item)
             total += weight + 1
         return items, total
