@@ -23,7 +23,7 @@ from django.test import SimpleTestCase, override_settings
 from . import http_site
 from .support.requirements import require
 from .support.sites import Project, serve
-from .support.waiting import TIMEOUT
+from .support.waiting import TIMEOUT, wait_until
 
 #: A body that passes through a temporary file: bytes.
 LARGE = 3 * 1024 * 1024
@@ -137,6 +137,13 @@ class LayerApplicationTests(LayerCase):
         )
         del environ["CONTENT_LENGTH"]
         self.assertEqual(Answer(self.application(view=view), environ).body, b"chunks")
+
+    def test_a_request_without_a_body_has_no_header_of_one(self):
+        # gunicorn sets wsgi.input_terminated for each request.
+        application = self.application(view=lambda request: HttpResponse(repr(request.META)))
+        environ = environ_of(**{"wsgi.input_terminated": True})
+        del environ["CONTENT_LENGTH"]
+        self.assertNotIn(b"TRANSFER_ENCODING", Answer(application, environ).body)
 
     def test_each_part_of_a_stream_comes_when_it_exists(self):
         may_go_on = threading.Event()
@@ -331,6 +338,58 @@ class ConsumerTests(LayerCase):
         answer = self.answer(site)
         self.assertEqual((answer.status[:3], answer.body), ("503", b"away"))
 
+    def test_an_error_after_content_was_written_is_a_500_without_it(self):
+        def site(environ, start_response):
+            write = start_response("200 OK", [("Content-Type", "text/plain")])
+            write(b"partial")
+            try:
+                raise KeyError("x")
+            except KeyError:
+                start_response("503 Away", [("Content-Type", "text/plain")], sys.exc_info())
+            return [b"away"]
+
+        with self.assertLogs("django.request", "ERROR"):
+            answer = self.answer(site)
+        self.assertEqual(answer.status, "500 Internal Server Error")
+        self.assertNotIn(b"partial", answer.body)
+
+    def test_a_result_is_closed_once_whatever_becomes_of_it(self):
+        closed = []
+
+        class Whole(list):
+            def close(self):
+                closed.append(self)
+
+        class Stream:
+            def __init__(self, parts):
+                self.parts = parts
+
+            def __iter__(self):
+                return iter(self.parts)
+
+            close = Whole.close
+
+        text = ("Content-Type", "text/plain")
+        for status, header in (
+            ("200 OK", text),
+            ("999 Other", text),
+            ("100 Continue", text),
+            ("200 OK", ("Content-Length", "1\n")),
+            ("200 OK", ("X-Name", "\u20ac")),
+            ("200 OK", ("X-Name", b"bytes")),
+        ):
+            for result in (Whole([b"x"]), Whole(["text"]), Stream([b"x"]), Stream(["text"])):
+                with self.subTest(status=status, header=header, result=type(result).__name__):
+                    del closed[:]
+
+                    def site(environ, start_response):
+                        start_response(status, [header])  # noqa: B023
+                        return result  # noqa: B023
+
+                    Answer(self.application(WSGIConsumer(site)), environ_of())
+                    wait_until(lambda: closed, "the result to be closed")
+                    self.assertEqual(len(closed), 1)
+
     def test_a_script_name_without_its_slash_is_refused(self):
         for script_name in ("old", "/old/", "/"):
             with self.subTest(script_name), self.assertRaisesMessage(
@@ -339,6 +398,96 @@ class ConsumerTests(LayerCase):
                 WSGIConsumer(old_site, script_name)
         with self.assertRaisesMessage(TypeError, "runs a WSGI application"):
             WSGIConsumer("mysite.wsgi")
+
+
+class InGatewayResponseTests(SimpleTestCase):
+    """A WSGI application as `http=`: its responses are held to the rules for those of workers."""
+
+    def ask(self, application, method="GET"):
+        """Return the status and the content that the server gets. The content is None if it breaks off."""
+        return asyncio.run(self._ask(application, method))
+
+    async def _ask(self, application, method):
+        layer = MemoryChannelLayer(threads=1)
+        layer.routing = []
+        layer.http_application = application
+        scope = dict(over_layer.scope_of(environ_of()), method=method)
+        events, sent = [{"type": "http.request", "body": b""}], []
+
+        async def receive():
+            if events:
+                return events.pop()
+            return await asyncio.get_event_loop().create_future()
+
+        async def send(event):
+            sent.append(event)
+
+        try:
+            await layer(scope, receive, send)
+        except RuntimeError:  # by which a server knows that the response breaks off
+            return sent[0]["status"] if sent else None, None
+        finally:
+            await layer.gateway.stop()
+        self.assertFalse(sent[-1]["more_body"])
+        return sent[0]["status"], b"".join(event["body"] for event in sent[1:])
+
+    def site(self, result, status="200 OK", **headers):
+        pairs = [(name.replace("_", "-"), value) for name, value in headers.items()]
+
+        def application(environ, start_response):
+            start_response(status, pairs)
+            return result
+
+        return application
+
+    def test_a_response_is_held_to_its_length(self):
+        for result, length, content in (
+            ([b"ab", b"cd"], "4", b"abcd"),
+            (iter([b"", b"ab", b"", b"cd", b""]), "4", b"abcd"),
+            ([b"abcd"], "2", b"ab"),
+            (iter([b"ab", b"cd"]), "3", b"abc"),
+            ([b"abcd"], "9", None),
+            ([], "0", b""),
+        ):
+            with self.subTest(length=length, content=content):
+                answer = self.ask(self.site(result, Content_Length=length))
+                self.assertEqual(answer, (200, content))
+
+    def test_head_204_and_304_have_no_content(self):
+        self.assertEqual(self.ask(self.site([b"content"]), "HEAD"), (200, b""))
+        for status in ("204 No Content", "304 Not Modified"):
+            self.assertEqual(self.ask(self.site([b"content"], status)), (int(status[:3]), b""))
+
+    def test_a_head_that_http_does_not_allow_is_a_500(self):
+        for application in (
+            self.site([b"x"], "100 Continue"),
+            self.site([b"x"], X_Name="a\r\nSet-Cookie: b=1"),
+            self.site([b"x"], X_Name="\u20ac"),
+            self.site([b"x"], Content_Length="many"),
+        ):
+            with self.assertLogs("django.channels.gateway", "ERROR"):
+                status, content = self.ask(application)
+            self.assertEqual(status, 500)
+            self.assertIn(b"500", content)
+
+    def test_an_exit_that_the_application_asks_for_ends_no_server(self):
+        def leaves(environ, start_response):
+            raise SystemExit(3)
+
+        def leaves_later(environ, start_response):
+            start_response("200 OK", [])
+            yield b"first"
+            raise SystemExit(3)
+
+        async def leaves_asgi(scope, receive, send):
+            raise SystemExit(3)
+
+        with self.assertLogs("django.channels.gateway", "ERROR"):
+            self.assertEqual(self.ask(leaves)[0], 500)
+        with self.assertLogs("django.channels.gateway", "ERROR"):
+            self.assertEqual(self.ask(leaves_later), (200, None))
+        # The server answers what an ASGI application raises.
+        self.assertEqual(self.ask(leaves_asgi), (None, None))
 
 
 SITE = {

@@ -171,7 +171,11 @@ class Gateway:
             return
         if http is not None and _is_asgi(http):
             correct_scope(scope, send)
-            await http(scope, receive, send)
+            try:
+                await http(scope, receive, send)
+            except SystemExit as error:
+                # It would end the server, with all its sockets.
+                raise RuntimeError("The HTTP application asked for an exit.") from error
             return
         upload = Upload(self.room, scope, receive)
         correct_scope(scope, send)

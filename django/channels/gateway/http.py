@@ -226,7 +226,7 @@ class Request(ConnectionState):
             self._move("head")
             if self._window_channel is not None:
                 self.size = content_length(headers) or 0
-            actions.append((WRITE, _start(message["status"], headers), None))
+            actions.append((WRITE, response_start(message["status"], headers), None))
         if self._window_channel is None:
             self._unread += 1
             if self._unread > MAX_UNREAD:
@@ -235,7 +235,7 @@ class Request(ConnectionState):
             self.owed += 1
             self._came += len(content)
             self.size = max(self.size, self._came)
-        actions.append((WRITE, _content(content, more), "content"))
+        actions.append((WRITE, response_content(content, more), "content"))
         if not more:
             self._move("last")
             actions.append((FINISH,))
@@ -249,7 +249,7 @@ class Request(ConnectionState):
     def _refuse(self, message: dict[str, Any]) -> list[Action] | None:
         """Return what to do instead of writing a message of the response, if the message is wrong."""
         if self.phase == WAITING:
-            problem = _head_problem(message)
+            problem = head_problem(message)
             if not problem:
                 return None
             text = "The reply to %s %s: a 500 was sent instead."
@@ -345,8 +345,8 @@ class Request(ConnectionState):
         self._move("head")
         self._move("last")
         return [
-            (WRITE, _start(status, headers), None),
-            (WRITE, _content(_PAGES[status], False), None),
+            (WRITE, response_start(status, headers), None),
+            (WRITE, response_content(_PAGES[status], False), None),
             (FINISH,),
             *self._tell_closed(),
         ]
@@ -359,7 +359,7 @@ class Request(ConnectionState):
         return [(COUNT, "responses_cut"), (ABORT,), (FINISH,), *self._tell_closed()]
 
 
-def _head_problem(message: dict[str, Any]) -> str | None:
+def head_problem(message: dict[str, Any]) -> str | None:
     """Return what is wrong with the first message of a response, or None."""
     status = message.get("status")
     if status is None:
@@ -393,7 +393,8 @@ def _head_problem(message: dict[str, Any]) -> str | None:
     return None
 
 
-def _start(status: int, headers: Iterable[Any]) -> dict[str, Any]:
+def response_start(status: int, headers: Iterable[Any]) -> dict[str, Any]:
+    """Return the event of ASGI that begins a response."""
     return {
         "type": "http.response.start",
         "status": status,
@@ -406,5 +407,6 @@ def _start(status: int, headers: Iterable[Any]) -> dict[str, Any]:
     }
 
 
-def _content(body: bytes, more: bool) -> dict[str, Any]:
+def response_content(body: bytes, more: bool) -> dict[str, Any]:
+    """Return the event of ASGI with content, and whether more of it follows."""
     return {"type": "http.response.body", "body": body, "more_body": more}

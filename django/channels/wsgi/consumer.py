@@ -65,7 +65,8 @@ class Run:
     ) -> Callable[[bytes], None]:
         if exc_info is not None:
             try:
-                if self._sent:
+                # Servers have sent the headers once an application has written, and so raise here.
+                if self._sent or any(self._ready):
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
                 exc_info = None  # PEP 3333: leave no cycle with the traceback
@@ -127,19 +128,22 @@ class _WSGIHandler(AsgiHandler):
 
     def get_response(self, request: Any) -> Any:
         run = Run(self.application, environ_of(request, self.script_name))
-        response: Any
-        if run.is_whole:
-            try:
+        closes = True
+        try:
+            response: Any
+            if run.is_whole:
                 response = _WholeResponse(b"".join(run), status=run.code)
-            finally:
+            else:
+                response = _StreamingResponse(run, status=run.code)
+            response.wsgi_headers = run.headers
+            for name, value in run.headers:
+                if name.lower() == "content-length":
+                    response["Content-Length"] = value
+            closes = run.is_whole  # a stream is closed at its end
+            return response
+        finally:
+            if closes:
                 run.close()
-        else:
-            response = _StreamingResponse(run, status=run.code)
-        response.wsgi_headers = run.headers
-        for name, value in run.headers:
-            if name.lower() == "content-length":
-                response["Content-Length"] = value
-        return response
 
 
 class WSGIConsumer(ViewConsumer):

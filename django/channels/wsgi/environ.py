@@ -59,7 +59,7 @@ def _headers_of(environ: Mapping[str, Any]) -> Iterable[tuple[bytes, bytes]]:
                 yield _HEADER_KEYS[key], value.encode("latin-1")
         elif key.startswith("HTTP_") and key != "HTTP_TRANSFER_ENCODING":
             yield key[5:].replace("_", "-").lower().encode("latin-1"), value.encode("latin-1")
-    if body_length(environ) is None:
+    if environ.get("HTTP_TRANSFER_ENCODING") and body_length(environ) is None:
         yield b"transfer-encoding", b"chunked"
 
 

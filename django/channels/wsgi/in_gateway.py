@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Iterator, Mapping, NoReturn
 
+from ..gateway.http import head_problem, response_content, response_start
+from ..gateway.length import TOO_SHORT, Length
 from ..gateway.scopes import request_event
 from ..handler import AsgiRequest
 from ..log import shown
@@ -78,31 +81,43 @@ class WSGIRunner:
             request = AsgiRequest(message, response.body())
             run = Run(self._application, environ_of(request))
             try:
-                response.put(
-                    {
-                        "type": "http.response.start",
-                        "status": run.code,
-                        "headers": [
-                            (name.lower().encode("latin-1"), value.encode("latin-1"))
-                            for name, value in run.headers
-                        ],
-                    }
-                )
-                for part in run:
-                    if part:
-                        response.put(
-                            {"type": "http.response.body", "body": part, "more_body": True}
-                        )
-                response.put({"type": "http.response.body", "body": b"", "more_body": False})
+                _pass_on(run, message, response)
             finally:
                 run.close()
         except _Gone:
             pass
-        except (
-            BaseException
-        ):  # also an exit that the application asks for: the client needs an answer
+        except BaseException:  # a SystemExit would end the server, with all its sockets
             logger.exception("The HTTP application failed on %s:", shown(message["path"]))
             response.fail()
+
+
+def _pass_on(run: Run, message: dict[str, Any], response: _Response) -> None:
+    """
+    Put what the application answers to `message`. It is held to the rules for the replies of workers.
+
+    Raises RuntimeError for a response that breaks them.
+    """
+    headers = [
+        (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in run.headers
+    ]
+    problem = head_problem({"status": run.code, "headers": headers})
+    if problem:
+        raise RuntimeError("The response " + problem)
+    length = Length(message["method"], run.code, headers)
+    start: Any = response_start(run.code, headers)
+    for part in itertools.chain(run, [None]):
+        content, more, problem = length.fit(part or b"", part is not None)
+        if problem is TOO_SHORT:
+            raise RuntimeError("The response is shorter than its Content-Length.")
+        if problem:
+            logger.error(problem, shown(message["path"]))
+        if start is not None:
+            response.put(start)
+            start = None
+        if content or not more:
+            response.put(response_content(content, more))
+        if not more:
+            break
 
 
 def _break_off(send: Any) -> NoReturn:
