@@ -252,12 +252,5 @@ class RedisInbox(SendingInbox):
         """Memberships, and what is still in the inbox, go; wills of open connections are sent."""
         with self._leaving:  # the lease thread may be about to register
             self._left = True
-        try:
-            self._store.leave(self.name)
-        except LayerUnavailable as error:
-            logger.warning(
-                "The gateway %s could not leave the channel layer: %s. Its lease will run out.",
-                self.name,
-                error,
-            )
+        self._layer.leases.leave_gateway(self.name)
         self._store.detach(self)

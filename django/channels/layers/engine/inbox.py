@@ -305,14 +305,7 @@ class ThreadedInbox(Inbox):
     def _leave(self) -> None:
         for thread in self._threads:
             thread.join(CLOSE_TIMEOUT)
-        try:
-            self._store.leave(self.name)
-        except LayerUnavailable as error:
-            logger.warning(
-                "The gateway %s could not leave the channel layer: %s. Its lease will run out.",
-                self.name,
-                error,
-            )
+        self._layer.leases.leave_gateway(self.name)
 
 
 def _wake(future: asyncio.Future[None]) -> None:

@@ -132,6 +132,17 @@ class LeaseManager:
             self.release(process)
             self._layer.store.leave(process)
 
+    def leave_gateway(self, name: str) -> None:
+        """End the lease of a gateway that ends in order, or let it run out if the store is unavailable."""
+        try:
+            self._layer.store.leave(name)
+        except LayerUnavailable as error:
+            logger.warning(
+                "The gateway %s could not leave the channel layer: %s. Its lease will run out.",
+                name,
+                error,
+            )
+
     def _run(self) -> None:
         following, pause = 0.0, RETRY_INTERVAL
         while not self._stopped.is_set():
