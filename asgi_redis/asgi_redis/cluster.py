@@ -207,9 +207,8 @@ class ClusterLink:
         self._nodes, self._blocks, self._greeting = nodes, blocks, greeting
         self._client: Any = None
         self.generation = 0
-        self.run_id: bytes | None = (
-            None  # there are many servers: the lease thread compares their runs
-        )
+        #: Always None, because there are many servers. The lease thread compares their runs.
+        self.run_id: bytes | None = None
 
     async def connect(self) -> None:
         if self._client is not None:

@@ -330,9 +330,8 @@ def _in_time_zone(value: datetime.datetime) -> Any:
             return timezone.make_aware(value, timezone.get_current_timezone())
         if not settings.USE_TZ and timezone.is_aware(value):
             return timezone.make_naive(value, timezone.get_default_timezone())
-    except (
-        Exception
-    ):  # the year 1 or 9999; or a time that does not exist, for which pytz has its own errors
+    except Exception:
+        # The year 1 or 9999; or a time that does not exist, for which pytz has its own errors.
         raise _invalid() from None
     return value
 

@@ -290,9 +290,8 @@ class Gateway:
         self._number += 1
         channel = "%s%d" % (self.name, self._number)
         state = state_class(channel, message["path"])
-        state.root_path = message[
-            "root_path"
-        ]  # the last will, which is set before the event, has it
+        # Before the event, because the last will is set before it and has this, too.
+        state.root_path = message["root_path"]
         send = with_flow_control(send)
         if upload is not None and not upload.complete:
             send = SendAfterUpload(send, upload)

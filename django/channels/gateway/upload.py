@@ -94,9 +94,7 @@ class Upload:
         self._received = 0
         self._discards = False
         self._timer: asyncio.TimerHandle | None = None
-        self._task: Any = (
-            None  # the one that serves the request, while it waits for the first event
-        )
+        self._task: Any = None  # serves the request, while it waits for the first event
         self._reader: Any = None  # a task, or a Watch
         self._feeder: asyncio.Task[None] | None = None
         self._changed: asyncio.Future[None] | None = None

@@ -93,9 +93,8 @@ class MemoryChannelLayer(BaseChannelLayer):
         self._inboxes: dict[str, MemoryInbox] = {}
         #: A lock of each event loop that waits for answers. A reader without more work releases them.
         self._watches: list[Any] = []
-        self._rest: list[
-            Sequence[str]
-        ] = []  # channels of which a reader has left messages meanwhile
+        #: Channels on which a reader left messages while these loops waited.
+        self._rest: list[Sequence[str]] = []
         self._delay = Delay(self._deliver_delayed)
         self._notices = Notices(0)
         self._clear()

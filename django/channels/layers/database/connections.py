@@ -84,9 +84,8 @@ class Connection:
         self.descriptor = descriptor
         self.timeout = SOCKET_TIMEOUT
         self._deadline = _NEVER  # (monotonic) of the statement that runs
-        self._lock = (
-            threading.Lock()
-        )  # guards the deadline: afterwards, the socket may be another one
+        # Guards the deadline. Without one, the descriptor may already belong to another socket.
+        self._lock = threading.Lock()
         self._is_cut = False
         #: Whether each statement needs a transaction that says its isolation level (PostgreSQL).
         self.explicit = False

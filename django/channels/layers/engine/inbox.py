@@ -62,9 +62,8 @@ class ThreadedInbox(Inbox):
         self._waiting: asyncio.Future[None] | None = None
         self._unread = True
         self._is_lost = False  # the lease had run out, and the gateway does not know
-        self._acked: list[
-            Any
-        ] = []  # ids of the reading thread: what it passed on, and the store still has
+        #: The ids of what the reading thread has passed on and not acknowledged. Only for that thread.
+        self._acked: list[Any] = []
         self._work = PendingWork()
         self._sending = False
         #: How many of the next messages leave one by one.
