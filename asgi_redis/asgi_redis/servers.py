@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import ssl
 from typing import Any, NamedTuple, Sequence, Union
 from urllib.parse import parse_qsl, urlsplit
 
@@ -21,6 +22,7 @@ import redis.sentinel
 from django.core.exceptions import ImproperlyConfigured
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
+from redis.credentials import CredentialProvider
 
 from .cluster import Clustered
 from .contract import is_count
@@ -48,9 +50,18 @@ REFUSED = {
     "redis_connect_func": "leave it out",
     "parser_class": "leave it out; pip install hiredis for the fast one",
     "unix_socket_path": "write the host as 'unix:///path/to/redis.sock'",
+    "driver_info": "use lib_name and lib_version",
+    "event_dispatcher": "leave it out",
+    "maint_notifications_config": "the server tells of maintenance in RESP3 only: leave it out",
 }
 
 _one_host = re.compile(r"[^\s\0,;/@]+\Z").match
+
+
+def _is_word(value: Any) -> bool:
+    """Return whether the server takes `value` as a name. It refuses connections whose name has a space."""
+    return value is None or bool(isinstance(value, str) and re.match(r"[!-~]+\Z", value))
+
 
 #: What the values of some options must be, and how to tell whether one is.
 VALUES: dict[str, tuple[str, Any]] = {
@@ -63,8 +74,20 @@ VALUES: dict[str, tuple[str, Any]] = {
     "path": ("text", lambda each: isinstance(each, str) and each != ""),
     "username": ("text", lambda each: each is None or isinstance(each, str)),
     "password": ("text", lambda each: each is None or isinstance(each, (str, bytes))),
-    "client_name": ("text", lambda each: each is None or isinstance(each, str)),
+    "client_name": ("ASCII text without spaces", _is_word),
+    "lib_name": ("ASCII text without spaces", _is_word),
+    "lib_version": ("ASCII text without spaces", _is_word),
+    "credential_provider": (
+        "an instance of redis.credentials.CredentialProvider",
+        lambda each: each is None or isinstance(each, CredentialProvider),
+    ),
     "socket_keepalive": ("True or False", lambda each: each is None or isinstance(each, bool)),
+    "socket_read_size": ("bytes, more than 0", lambda each: is_count(each) and each > 0),
+    "ssl_check_hostname": ("True or False", lambda each: isinstance(each, bool)),
+    "ssl_min_version": (
+        "a ssl.TLSVersion",
+        lambda each: each is None or each in list(ssl.TLSVersion),
+    ),
     "health_check_interval": (
         "seconds",
         lambda each: is_count(each) or (isinstance(each, float) and each >= 0),
@@ -75,15 +98,23 @@ VALUES: dict[str, tuple[str, Any]] = {
     ),
 }
 
-#: Options that a URL's query cannot give: parts of the URL, and what isn't text.
-NOT_IN_A_QUERY = {
-    "host",
-    "port",
-    "path",
-    "credential_provider",
-    "socket_type",
-    "socket_keepalive_options",
-}
+#: Options that a URL's query can give, besides those for TLS. Others are parts of the URL, or aren't text.
+IN_A_QUERY = {
+    "client_name",
+    "db",
+    "health_check_interval",
+    "lib_name",
+    "lib_version",
+    "password",
+    "socket_connect_timeout",
+    "socket_keepalive",
+    "socket_read_size",
+    "socket_timeout",
+    "username",
+}.union(FIXED, REFUSED)
+
+#: What redis-py reads as True and False in a URL. It takes any other word for True.
+_BOOLEANS = {"1", "t", "true", "y", "yes", "0", "f", "false", "n", "no"}
 
 TIMEOUTS = ("socket_timeout", "socket_connect_timeout")
 
@@ -222,6 +253,7 @@ def _parse(url: str) -> dict[str, Any]:
         parts = urlsplit(url)
         options: dict[str, Any] = dict(parse_url(url))
         given = parse_qsl(parts.query, keep_blank_values=True)
+        port = parts.port
     except ValueError:
         raise ImproperlyConfigured(
             "A URL in hosts cannot be read. Write redis://USER:PASSWORD@HOST:PORT/DB, rediss:// for TLS, or "
@@ -231,12 +263,18 @@ def _parse(url: str) -> dict[str, Any]:
     for name, value in given:
         if not value or sum(each[0] == name for each in given) > 1:
             raise _refusal(name, "give it one value in the URL")
-        if name in NOT_IN_A_QUERY:
+        if isinstance(options.get(name), bool) and value.lower() not in _BOOLEANS:
+            raise _refusal(name, "give it True or False")
+        if name not in IN_A_QUERY and not name.startswith("ssl_"):
             raise _refusal(name, "the query of a URL cannot give it: use the URL itself, or a dict")
         if (name == "db" and parts.path.strip("/") and parts.scheme != "unix") or (
             name in ("username", "password") and getattr(parts, name)
         ):
             raise _refusal(name, "the URL says it twice: give it once")
+    if port == 0:
+        raise _refusal(
+            "port", "give it a number from 1 to 65535"
+        )  # redis-py would take its default
     database = parts.path.strip("/")
     if parts.fragment or (parts.scheme != "unix" and database and not database.isdigit()):
         raise ImproperlyConfigured(
@@ -279,17 +317,17 @@ def _checked(options: dict[str, Any]) -> Host:
             raise _refusal(name, "give it " + wanted)
     for name in set(options) & set(REFUSED):
         raise _refusal(name, REFUSED[name])
-    ssl = options.get("ssl", False)
-    if not isinstance(ssl, bool):
+    is_secure = options.get("ssl", False)
+    if not isinstance(is_secure, bool):
         raise _refusal("ssl", "give True or False, and also redis-py's options ssl_…")
     if "path" in options:
-        if {"host", "port"} & set(options) or ssl:
+        if {"host", "port"} & set(options) or is_secure:
             raise _refusal("path", "a Unix socket needs no host, no port and no TLS")
         options.pop("ssl", None)
         del options["socket_connect_timeout"]  # redis-py has none for it, and it does not wait
         where = str(options["path"])
     else:
-        if not ssl and any(name.startswith("ssl_") for name in options):
+        if not is_secure and any(name.startswith("ssl_") for name in options):
             raise _refusal("ssl_…", "use rediss:// in the URL, or ssl=True")
         # redis-py's own defaults differ between its clients.
         options.setdefault("host", "localhost")

@@ -183,6 +183,26 @@ class RefusedTests(unittest.TestCase):
             ["redis://h?port=5"],
             ["redis://h?credential_provider=x"],
             ["redis://h?socket_type=1"],
+            ["redis://h:0"],  # redis-py connects to 6379
+            ["redis://h?socket_keepalive=maybe"],  # it takes any word for True
+            ["rediss://h?ssl_check_hostname=off"],
+            ["redis://h?socket_read_size=0"],  # each connection would look closed
+            ["redis://h?socket_read_size=-1"],
+            ["redis://h?client_name=my%20site"],  # an error of the server at each connection
+            ["redis://h?client_name=a%0D%0Ab"],
+            ["redis://h?client_name=caf%C3%A9"],
+            ["redis://h?lib_name=my%20site"],
+            ["redis://h?driver_info=x"],
+            ["redis://h?event_dispatcher=x"],
+            ["redis://h?maint_notifications_config=x"],
+            ["redis://h?orig_host_address=x"],
+            ["rediss://h?ssl_min_version=1"],
+            [{"host": "h", "client_name": ""}],
+            [{"host": "h", "credential_provider": object()}],
+            [{"host": "h", "event_dispatcher": None}],
+            [{"host": "h", "socket_read_size": True}],
+            [{"host": "h", "ssl": True, "ssl_check_hostname": "no"}],
+            [{"host": "h", "ssl": True, "ssl_min_version": "771"}],
             ["redis://h1,h2"],
             ["redis://\x00h"],
             [{"address": "redis://h:1/2", "db": 3}],
