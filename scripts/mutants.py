@@ -83,7 +83,8 @@ GROUPS = [
         ["django/channels/%s.py" % name for name in ("worker", "consume", "replies", "outbox")],
         ADDON,
         ["test_worker*", "test_consume*", "test_replies*", "test_on_commit", "test_sessions"]
-        + ["test_view_consumer", "test_generic", "test_gateway_faults", "test_security"],
+        + ["test_view_consumer", "test_generic", "test_gateway_faults", "test_security"]
+        + ["test_async_consumers"],
     ),
     Group(
         "database",

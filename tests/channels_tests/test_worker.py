@@ -7,6 +7,7 @@ from unittest import mock
 
 from django.channels import Channel, Group, consume, protocol, route
 from django.channels import worker as worker_module
+from django.channels.eventloop import ConsumerLoop
 from django.channels.exceptions import (
     ChannelFull,
     ChannelSocketException,
@@ -817,3 +818,44 @@ class WorkerGroupTests(unittest.TestCase):
         group.start()
         self.assertTrue(claims.wait(TIMEOUT))
         self.assertTrue(group.stop(grace=TIMEOUT))
+
+
+class StepTests(WorkerTestCase):
+    """What `run_once` does around a consumer."""
+
+    def test_a_step_outside_of_run_lets_no_answer_wait_for_the_next_claim(self):
+        class Layer(MemoryChannelLayer):
+            def finish(self, consumer, channel, message):
+                held.append(message)
+
+        held = []
+        self.layer = Layer()
+        self.layer.alias = "test"
+        answers = self.work(
+            lambda message: message.reply_channel.send({"text": "x"}), "websocket.receive", text="a"
+        )
+        self.assertEqual(held, [])
+        self.assertEqual([answer["replies"] for answer in answers], [[{"text": "x"}]])
+
+    def test_a_thread_with_a_synchronous_consumer_does_not_count_as_one_that_waits(self):
+        loop = ConsumerLoop(self.layer, 1)
+        places = loop.places
+        places.max_waiting = 1
+        places.saw("slow", True)
+        self.assertTrue(places.acquire(lambda: True))  # the last place
+
+        def consumer(message):
+            # Another thread may claim what needs a place.
+            self.seen.append(places.enter("another thread", ["slow", "test"]))
+
+        self.layer.routing = [route("test", consumer)]
+        self.layer.send("test", {})
+        self.assertTrue(Worker(self.layer, loop=loop).run_once())
+        self.assertEqual(self.seen, [()])
+
+    def test_a_thread_that_a_bug_has_ended_is_counted_and_runs_again_until_the_worker_stops(self):
+        worker = Worker(self.layer)
+        self.assertFalse(worker.failed())
+        worker.stop()
+        self.assertTrue(worker.failed())
+        self.assertEqual(self.layer.statistics()["threads_restarted"], 2)
