@@ -104,19 +104,27 @@ def _uses(routes: Iterable[Any]) -> Iterator[_Use]:
 
 def _check_http_session(alias: str, uses: list[_Use]) -> Iterator[Any]:
     """Check for channels.W017: `http_session` where no message has a cookie."""
+    remembering = "channel_and_http_session"
+    is_remembered = any(
+        getattr(consumer, "http_user_and_session", False)
+        or (WEBSOCKET_CONNECT in channels and remembering in decorators_of(consumer))
+        for channels, consumer in uses
+    )
     for channels, consumer in uses:
         later = _LATER.intersection(channels)
         names = decorators_of(consumer)
-        if later and "http_session" in names and not names.intersection(_GIVES_USER):
-            if "channel_and_http_session" not in names:
-                yield Warning(
-                    "CHANNEL_LAYERS[%r]: %s has the decorator http_session, but messages on %s have no "
-                    "cookies, so message.http_session is None there."
-                    % (alias, consumer_name(consumer), " and ".join(sorted(later))),
-                    hint="Use channel_and_http_session there and at websocket.connect, or "
-                    "http_user_and_session = True on a class. %s" % see("topics/channels/sessions"),
-                    id="channels.W017",
-                )
+        found = {"http_session", remembering}.intersection(names)
+        if not later or not found or names.intersection(_GIVES_USER):
+            continue
+        if remembering not in names or not is_remembered:
+            yield Warning(
+                "CHANNEL_LAYERS[%r]: %s has the decorator %s, but messages on %s have no cookies, and no "
+                "consumer of websocket.connect remembers the session, so message.http_session is None there."
+                % (alias, consumer_name(consumer), max(found), " and ".join(sorted(later))),
+                hint="Use channel_and_http_session there and at websocket.connect, or "
+                "http_user_and_session = True on a class. %s" % see("topics/channels/sessions"),
+                id="channels.W017",
+            )
 
 
 def _check_user(alias: str, uses: list[_Use]) -> Iterator[Any]:

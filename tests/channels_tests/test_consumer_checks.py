@@ -181,11 +181,20 @@ class HttpSessionTests(SimpleTestCase):
             ("websocket.connect", http_session(consumer)),
             ("http.request", http_session_user(consumer)),
             ("own", http_session(consumer)),
-            ("websocket.receive", channel_and_http_session(consumer)),
+            (["websocket.connect", "websocket.receive"], channel_and_http_session(consumer)),
             ("websocket.receive", channel_session_user_from_http(consumer)),
             ("websocket.receive", channel_and_http_session_user_from_http(consumer)),
         ]:
             self.assertEqual(check(route(channel, decorated)), [])
+
+    def test_a_session_that_no_handshake_remembers(self):
+        reads = route("websocket.receive", channel_and_http_session(consumer))
+        for connect in (http_session(consumer), channel_session_user_from_http(consumer)):
+            (problem,) = check(route("websocket.connect", connect), reads)
+            self.assertEqual(problem.id, "channels.W017")
+            self.assertIn("consumer has the decorator channel_and_http_session", problem.msg)
+        connect = channel_and_http_session_user_from_http(consumer)
+        self.assertEqual(check(route("websocket.connect", connect), reads), [])
 
 
 class UserTests(SimpleTestCase):

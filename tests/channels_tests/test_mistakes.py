@@ -408,7 +408,7 @@ class ConsumerTests(ChannelTestCase):
             (lambda message: Channel("own").send({}, {"close": True}), ["immediately", "one dict"]),
             (lambda message: Group("chat").add(message), ["message.reply_channel, not <Message"]),
             (lambda message: Group("chat").discard(None), ["message.reply_channel, not None"]),
-            (lambda message: Group(), ["Channel or Group()", "'name'"]),
+            (lambda message: Group(), ["'name'"]),
         ]:
             self.assert_hint(route("websocket.receive", call), *words)
         self.assert_hint(
