@@ -113,16 +113,13 @@ class _Target:
         self, message: dict[str, Any], immediately: bool, fail_silently: bool
     ) -> None:
         try:
-            self._leave(message, immediately)
+            if immediately or not outbox.hold(self.channel_layer, self._kind, self.name, message):
+                self._check_may_block("send", "asend")
+                self._deliver(self.name, message)
         except Exception as error:
             if not fail_silently:
                 raise
             report_failed_send(self, error)
-
-    def _leave(self, message: dict[str, Any], immediately: bool) -> None:
-        if immediately or not outbox.hold(self.channel_layer, self._kind, self.name, message):
-            self._check_may_block("send", "asend")
-            self._deliver(self.name, message)
 
     def _deliver(self, name: str, message: dict[str, Any]) -> None:
         raise NotImplementedError

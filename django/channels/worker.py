@@ -267,8 +267,9 @@ class Worker:
             )
         else:
             replies.finish()
-            # Only now, because a client doesn't wait for a response to be closed.
-            call_afterwards(replies.afterwards)
+            if replies.afterwards:
+                # Only now, because a client doesn't wait for a response to be closed.
+                call_afterwards(replies.afterwards)
         release_connections()
 
     def _consume_all(self, channel: str, content: dict[str, Any], replies: Replies) -> None:

@@ -44,10 +44,13 @@ def has_one_end(headers: Iterable[Any]) -> bool:
     Return whether the `headers` of an HTTP/1 request leave no doubt about where its body ends (RFC 9112,
     section 6.3). A proxy in front that sees another end takes the rest for a request, or the reverse.
     """
-    codings = [
-        value.strip().lower() for name, value in headers if name.lower() == b"transfer-encoding"
-    ]
-    lengths = [value.strip() for name, value in headers if name.lower() == b"content-length"]
+    codings, lengths = [], []
+    for name, value in headers:
+        name = name.lower()
+        if name == b"transfer-encoding":
+            codings.append(value.strip().lower())
+        elif name == b"content-length":
+            lengths.append(value.strip())
     if codings:
         return codings == [b"chunked"] and not lengths
     return not lengths or is_one_number(lengths)

@@ -172,7 +172,8 @@ class Request(ConnectionState):
                 actions += self._apply(each)
         elif "status" in message or "content" in message:
             actions += self._apply(message)
-        self.merge(message.get(SESSION))
+        if SESSION in message:
+            self.merge(message[SESSION])
         if BODY_CREDIT in message:
             self._credit += message[BODY_CREDIT]
             if not self._is_read:

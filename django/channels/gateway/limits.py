@@ -137,7 +137,7 @@ def check_head(limits: Limits, scope: Mapping[str, Any]) -> int | None:
     """
     Return the status that refuses a request or handshake whose head is too large or malformed, or None.
     """
-    size = sum(len(name) + len(value) + HEADER_OVERHEAD for name, value in scope["headers"])
+    size = sum([len(name) + len(value) + HEADER_OVERHEAD for name, value in scope["headers"]])
     if size > limits.headers_size:
         return HEADERS_TOO_LARGE
     path, raw = scope["path"], scope.get("raw_path") or b""

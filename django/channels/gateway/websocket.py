@@ -219,7 +219,8 @@ class WebSocket(ConnectionState):
                 text = AFTER_THE_END if before == CLOSED else AFTER_CLOSE
                 actions.append((LOG, "warning", text, self.path))
             actions += self._apply(each, sender=OWN)
-        actions += self._merge_session(message.get(SESSION))
+        if SESSION in message:
+            actions += self._merge_session(message[SESSION])
         if message.get(ERROR):
             actions += self._close(FAILED)
         if ACK in message:
@@ -295,7 +296,8 @@ class WebSocket(ConnectionState):
             return []
         text, data, close = message.get("text"), message.get("bytes"), message.get("close")
         actions: list[Action] = []
-        if self.phase == CONNECTING:
+        is_handshake = self.phase == CONNECTING
+        if is_handshake:
             accepted = answer_to_handshake(message)
             if accepted is None:
                 return [] if is_notice(message) else [no_answer_for(self.path, message)]
@@ -312,7 +314,7 @@ class WebSocket(ConnectionState):
             actions += self._close_as_asked(close)
         elif text is None and data is None and says_nothing(message):
             actions.append(nothing_for(self.path, message))
-        if self._buffered and self.phase == OPEN:
+        if is_handshake and self._buffered and self.phase == OPEN:
             actions += self._apply_buffered()
         return actions
 
@@ -505,10 +507,10 @@ class WebSocket(ConnectionState):
 
     def _next(self) -> list[Action]:
         """Send the next event, unless one is in flight."""
-        if self.in_flight is not None or self._is_suspended():
+        if self.in_flight is not None:
             return []
         if self._frames.waiting:
-            return [self._receive(*self._frames.take_batch())]
+            return [] if self._is_suspended() else [self._receive(*self._frames.take_batch())]
         if self.phase == CLOSING:
             self._move("drained")
             if self.connected:

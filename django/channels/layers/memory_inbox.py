@@ -130,8 +130,12 @@ class MemoryInbox(Inbox):
     def _take_readers(self) -> list[Any]:
         """Return the locks to release for what was sent. The layer's lock is held."""
         sent_to, self._sent_to = self._sent_to, {}
-        found = [self._layer._take_reader(name, inbox_of(name) or name) for name in sent_to]
-        return [each for each in found if each is not None]
+        found = []
+        for name in sent_to:
+            wakeup = self._layer._take_reader(name, inbox_of(name) or name)
+            if wakeup is not None:
+                found.append(wakeup)
+        return found
 
     def _wake_and_watch(self) -> None:
         """
