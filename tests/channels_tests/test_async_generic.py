@@ -209,10 +209,12 @@ class StreamConsumer(AsyncJsonWebsocketConsumer):
 
 class ThreadConsumer(JsonWebsocketConsumer):
     def connect(self, message, multiplexer, **kwargs):
-        multiplexer.reply_channel.send(multiplexer.encode("two", "connected"))
+        multiplexer.send("connected")
 
     def receive(self, content, multiplexer, **kwargs):
-        multiplexer.reply_channel.send(multiplexer.encode("two", {"sync": content}))
+        multiplexer.send({"sync": content})
+        if content == "all":
+            multiplexer.group_send("everyone", "two", "from a thread")
 
 
 class AsyncSplit(AsyncWebsocketDemultiplexer):
@@ -252,6 +254,21 @@ class DemultiplexerTests(ChannelTestCase):
             for stream, kind in (("one", "async"), ("two", "sync")):
                 client.send_and_consume("websocket.receive", text={"stream": stream, "payload": 1})
                 self.assertEqual(client.receive(), {"stream": stream, "payload": {kind: 1}})
+
+    def test_a_synchronous_consumer_of_the_asynchronous_class_sends_without_await(self):
+        with apply_routes([route_class(AsyncSplit)]):
+            client = WSClient()
+            client.send_and_consume("websocket.connect")
+            client.join_group("everyone")
+            self.received(client)
+            client.send_and_consume("websocket.receive", text={"stream": "two", "payload": "all"})
+            self.assertEqual(
+                self.received(client),
+                [
+                    {"stream": "two", "payload": {"sync": "all"}},
+                    {"stream": "two", "payload": "from a thread"},
+                ],
+            )
 
     def test_the_synchronous_class_takes_consumers_of_both_kinds(self):
         with apply_routes([route_class(Split)]):

@@ -7,6 +7,7 @@ once, and waits while the client is slow. In either module, each handler may be 
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from ..channel import Group
@@ -94,23 +95,30 @@ class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer, JsonWebsocketConsumer):
 
 
 class AsyncWebsocketMultiplexer(WebsocketMultiplexer):
-    """One stream of a demultiplexed socket, with awaited sends."""
+    """
+    One stream of a demultiplexed socket, with awaited sends. The consumer of the stream may be synchronous:
+    its sends aren't awaited, and are those of a WebsocketMultiplexer.
+    """
 
-    async def send(self, payload: Any) -> None:
+    def send(self, payload: Any) -> Any:
         """Send `payload` to the socket now, on this stream."""
-        await self.reply_channel.asend(self.encode(self.stream, payload))
+        if asyncio._get_running_loop() is None:
+            return super().send(payload)
+        return self.reply_channel.asend(self.encode(self.stream, payload))
 
     @classmethod
-    async def group_send(  # type: ignore[override]
+    def group_send(  # type: ignore[override]
         cls,
         name: str,
         stream: str,
         payload: Any,
         close: Close = False,
         exclude: Channel | str | None = None,
-    ) -> None:
+    ) -> Any:
         """Send `payload` now on `stream` to every socket in the group `name`, except `exclude`."""
-        await Group(name).asend(cls.encode(stream, payload, close), exclude=exclude)
+        if asyncio._get_running_loop() is None:
+            return super().group_send(name, stream, payload, close, exclude=exclude)
+        return Group(name).asend(cls.encode(stream, payload, close), exclude=exclude)
 
 
 class AsyncWebsocketDemultiplexer(  # type: ignore[misc]  # group_send has a stream, as in Channels 1.1
