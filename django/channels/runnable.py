@@ -38,6 +38,9 @@ _UNCALLED = {
     "websocket_disconnect": ("disconnect", "disconnect(self, message, **kwargs) is called"),
 }
 
+#: What the decorators of `security.websockets` set on a consumer.
+_ORIGIN_MARKS = ("validates_origin", "any_origin", "allowed_origins")
+
 
 class Call(NamedTuple):
     """How a consumer calls one of its methods, besides `self` and the names of the route's groups."""
@@ -105,6 +108,11 @@ def _problem_of_class(consumer: type, groups: Iterable[str]) -> str:
         problem = "" if parameters is None else _mismatch(parameters, call, groups, True)
         if problem:
             return "%s.%s cannot be run: %s." % (name, method, problem)
+        if any(getattr(function, each, None) for each in _ORIGIN_MARKS):
+            return (
+                "%s.%s has a decorator for origins, which would not be asked: the origin is checked before. "
+                "Write the decorator above the class." % (name, method)
+            )
     return ""
 
 

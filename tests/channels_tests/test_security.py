@@ -10,7 +10,7 @@ from django.channels.exceptions import DenyConnection
 from django.channels.generic.websockets import WebsocketConsumer
 from django.channels.log import RateLimit
 from django.channels.message import Message
-from django.channels.routing import route, route_class
+from django.channels.routing import InvalidRoute, route, route_class
 from django.channels.security.origins import explain
 from django.channels.security.websockets import (
     BaseOriginValidator,
@@ -328,6 +328,28 @@ class MarkTests(SimpleTestCase):
         self.assertTrue(origin_allowed(handshake(b"https://evil.example"), marked))
         partial = any_origin(functools.partial(consumer))
         self.assertTrue(origin_allowed(handshake(b"https://evil.example"), partial))
+
+    def test_a_decorator_for_origins_on_a_method_is_refused(self):
+        """The class's own check would refuse the page before the method is called."""
+
+        class Own(BaseOriginValidator):
+            def validate_origin(self, message, origin):
+                return True
+
+        decorators = [Own, allowed_hosts_only, any_origin, allowed_origins("https://a.example")]
+        for decorator in decorators:
+            for outer in (channel_session, lambda function: function):
+
+                class Decorated(WebsocketConsumer):
+                    @outer
+                    @decorator
+                    def connect(self, message, **kwargs):
+                        pass
+
+                with self.subTest(decorator), self.assertRaisesRegex(
+                    InvalidRoute, "Decorated.connect .* above the class"
+                ):
+                    route_class(Decorated, path="^/")
 
     def test_allowed_origins(self):
         @allowed_origins("https://other.example", "http://*.sub.example:8000")
