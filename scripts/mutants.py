@@ -58,7 +58,7 @@ GROUPS = [
         "gateway states",
         ["django/channels/gateway/websocket.py", "django/channels/gateway/state.py"],
         ADDON,
-        ["test_gateway_websocket*", "test_exchange_model"] + GATEWAY_TESTS,
+        ["test_gateway_websocket*", "test_event_model"] + GATEWAY_TESTS,
     ),
     Group(
         "gateway http",
@@ -200,9 +200,10 @@ class Copy:
         for pattern in group.tests:
             if "." not in pattern:
                 pattern = "%s.%s" % (os.path.basename(FOLDERS[group.runner]), pattern)
-            found += [each for each in fnmatch.filter(names, pattern) if each not in found]
-        if not found:
-            raise CannotRun("No test module fits the group %r: %s" % (group.name, group.tests))
+            fitting = fnmatch.filter(names, pattern)
+            if not fitting:
+                raise CannotRun("No test module fits %s of the group %r" % (pattern, group.name))
+            found += [each for each in fitting if each not in found]
         return found
 
     def run_tests(self, group, timeout):
