@@ -156,6 +156,13 @@ class SocketTests(unittest.TestCase):
         actions = socket.reply(protocol.ack(socket.in_flight, [{"bytes": b"x" * size}]))
         return [action for action in actions if action[0] == "write"]
 
+    def test_what_a_client_reads_is_unread_no_more(self):
+        socket = self.socket()
+        (_, event, note), *_ = self.answer(socket, 10 * KB)
+        self.assertEqual(self.unread.used, 10 * KB)
+        socket.written(event, note)
+        self.assertEqual(self.unread.used, 0)
+
     def test_all_have_much_unread_from_the_limit_on(self):
         for missing in (1, 0):
             slow, other = self.socket(), self.socket()
