@@ -155,6 +155,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--store", action="store_true", help="store the figures of this tree")
     arguments = parser.parse_args()
+    if not arguments.store and not os.path.exists(STORED):
+        sys.exit(
+            "No figures are stored: run python benchmarks/calls.py --store, and commit %s." % STORED
+        )
     found = measure()
     if arguments.store:
         with open(STORED, "w") as file:

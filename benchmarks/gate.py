@@ -67,7 +67,10 @@ def main():
     parser.add_argument("--store", action="store_true", help="store the figures of this run")
     arguments = parser.parse_args()
     if not arguments.store and not os.path.exists(STORED):
-        sys.exit("No figures are stored yet: run gate.py --store on a quiet machine.")
+        sys.exit(
+            "No figures are stored: run python benchmarks/gate.py --store on a quiet machine, and commit %s."
+            % STORED
+        )
     found = measure()
     if arguments.store:
         with open(STORED, "w") as file:
