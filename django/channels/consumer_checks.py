@@ -73,10 +73,22 @@ def _check_streams(alias: str, owner: type, streams: dict[str, Any]) -> Iterator
 
 @register("channels")  # type: ignore[untyped-decorator]
 def check_bindings(app_configs: Any, **kwargs: Any) -> list[Any]:
-    """Check for channels.W016: a misspelt name in a binding."""
+    """Check for channels.W016, a misspelt name in a binding, and W020, a name that isn't a field."""
     base = sys.modules.get(__package__ + ".binding.base")
     bindings = [] if base is None else base.BindingMetaclass.binding_classes
-    return [problem for each in bindings for problem in _check_names("", each)]
+    problems = [problem for each in bindings for problem in _check_names("", each)]
+    return problems + [problem for each in bindings for problem in _check_fields(each)]
+
+
+def _check_fields(binding: Any) -> Iterator[Any]:
+    for attribute, name in binding.unknown_names():
+        yield Warning(
+            "%s.%s.%s has %r, which isn't a field of its model: it has no effect."
+            % (binding.__module__, binding.__qualname__, attribute, name),
+            hint="Correct or remove it. Methods and properties go into send_members of a "
+            "WebsocketBindingWithMembers; the primary key is always sent, as pk.",
+            id="channels.W020",
+        )
 
 
 def _check_names(where: str, owner: type) -> Iterator[Any]:

@@ -9,7 +9,7 @@ actions are "create", "update" and "delete", from the point of view of the group
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Iterable, cast
+from typing import TYPE_CHECKING, Any, Iterable, Iterator, cast
 
 import django
 from django.apps import apps
@@ -148,7 +148,6 @@ class Binding(Receivers, metaclass=BindingMetaclass):
                     "%s: fields and exclude are lists, not text: write [%r]."
                     % (cls.__name__, names)
                 )
-        cls._check_names()
         meta = cls.model._meta
         cls.model_label = "%s.%s" % (meta.app_label.lower(), meta.model_name)
         # An id for the class, so that a class that is defined again (a reload) doesn't send everything twice.
@@ -166,27 +165,16 @@ class Binding(Receivers, metaclass=BindingMetaclass):
         connect_relations(cls._model(), _relation_changed)
 
     @classmethod
-    def _check_names(cls) -> None:
-        """Raise ImproperlyConfigured for a name in `fields` or `exclude` that isn't a field."""
-        known: set[str] = set()
-        for model in cls.get_registered_models():
+    def unknown_names(cls) -> Iterator[tuple[str, str]]:
+        """Yield each name in `fields` or `exclude` that isn't a field, after the attribute's name."""
+        known: set[str] = {"__all__", "pk"}
+        for model in cls.get_registered_models() if cls.model is not None else ():
             fields = list(model._meta.concrete_fields) + list(model._meta.many_to_many)
             known.update(field.name for field in fields)
         for attribute in ("fields", "exclude"):
             for name in getattr(cls, attribute) or ():
-                if name not in known and name != "__all__":
-                    raise ImproperlyConfigured(
-                        "%s.%s has %r, which isn't a field of %s. Its fields are: %s. (send_members of "
-                        "WebsocketBindingWithMembers sends methods and properties, and the primary key is "
-                        "always sent as pk.)"
-                        % (
-                            cls.__name__,
-                            attribute,
-                            name,
-                            cls._model().__name__,
-                            ", ".join(sorted(known)),
-                        )
-                    )
+                if name not in known:
+                    yield attribute, name
 
     @classmethod
     def get_registered_models(cls) -> list[type[Model]]:
