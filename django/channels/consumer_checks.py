@@ -38,7 +38,7 @@ _GIVES_USER = {"channel_session_user_from_http", "login_required"}
 _FLAGS = ("http_user", "http_user_and_session", "login_required")
 
 #: What other code that logs a user in mentions.
-_OWN_LOGIN = {"transfer_user", "channel_session", "login", "HASH_SESSION_KEY"}
+_OWN_LOGIN = set("transfer_user channel_session login HASH_SESSION_KEY".split())
 
 
 def check_consumers(alias: str, routes: Iterable[Any]) -> Iterator[Any]:

