@@ -11,7 +11,7 @@ from django.channels.exceptions import ChannelFull, LayerUnavailable, MessageToo
 from django.channels.layers.engine import inbox as engine_inbox
 from django.channels.layers.engine import pending
 from django.channels.layers.engine.pending import PendingWork, Send
-from django.channels.layers.engine.store import Entry, Outgoing, Will
+from django.channels.layers.engine.store import Entry, Heartbeat, Outgoing, Will
 
 from .fake_store import FakeLayer
 from .support.waiting import TIMEOUT
@@ -276,6 +276,29 @@ class ThreadedInboxTests(unittest.TestCase):
         self.layer.leases._names["gateway.a!"]()
         found = await asyncio.wait_for(self.inbox.receive(), TIMEOUT)
         self.assertEqual(found, [("gateway.a!", {"reset": True})])
+
+    @in_loop
+    async def test_after_an_outage_a_gateway_learns_of_lost_data_before_it_reads(self):
+        """Workers that got no reply send again, to a server that has forgotten that their answers left."""
+        again = entries(("gateway.a!1", '{"n": 1}'))
+        self.store.answers["receive_inbox"] = [LayerUnavailable("away"), again]
+        is_registered = threading.Event()
+        self.store.answers["register"] = [None, lambda name: is_registered.set()]
+        self.store.usual["heartbeat"] = lambda names: Heartbeat(
+            [] if is_registered.is_set() else ["gateway.a!"]
+        )
+        with mock.patch.object(engine_inbox, "RETRY_INTERVAL", 0.005):
+            self.open()
+            await self.until(lambda: len(self.store.named("heartbeat")) > 3)
+            self.assertEqual(len(self.store.named("receive_inbox")), 1)
+            self.layer.leases.step()
+            found = []
+            while len(found) < 2:
+                try:
+                    found += await asyncio.wait_for(self.inbox.receive(), TIMEOUT)
+                except LayerUnavailable:
+                    pass
+        self.assertEqual(found, [("gateway.a!", {"reset": True}), ("gateway.a!1", {"n": 1})])
 
     # What goes out.
 

@@ -152,6 +152,8 @@ class ThreadedInbox(Inbox):
             is_lost, self._is_lost = self._is_lost, False
         began = time.monotonic()
         try:
+            if self.failing_since is not None and self._registered:
+                self._check_lease()
             found = self._store.receive_inbox(self.name, self._acked, READ_BATCH)
         except LayerUnavailable as error:
             self.failing_since = self.failing_since or began
@@ -166,13 +168,22 @@ class ThreadedInbox(Inbox):
         acked: list[Any] = []
         messages = list(self._decoded(found, acked))
         if is_lost and not any(RESET in each for name, each in messages if name == self.name):
-            messages.append((self.name, reset()))
+            messages.insert(0, (self.name, reset()))
         if messages:
             self._arrived(messages)
         self._acked = acked
         if len(found) == READ_BATCH:
             self._changed()
         return True
+
+    def _check_lease(self) -> None:
+        """
+        After an outage, raise LayerUnavailable while the lease is gone. The server may have lost its data, and
+        workers then send once more what had arrived here: the gateway must learn of the loss before it reads.
+        """
+        if self.name in self._store.heartbeat([self.name]).missing:
+            self._layer.leases.has_ended(self.name)  # takes it again, and tells the gateway
+            raise LeaseEnded("The lease of %s has ended." % self.name)
 
     def _decoded(self, found: Iterable[Entry], acked: list[Any]) -> Iterable[tuple[str, Message]]:
         """
