@@ -67,7 +67,7 @@ class _Target:
         on_commit: bool | None,
         fail_silently: bool,
     ) -> None:
-        if not isinstance(immediately, bool):
+        if isinstance(immediately, (str, bytes, dict)):
             raise TypeError(
                 "immediately is True or False, not %s. A message is one dict: write send({…}, "
                 "immediately=True)." % shown(repr(immediately))

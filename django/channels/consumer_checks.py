@@ -6,13 +6,14 @@ would raise an error is E007, in checks.py.
 from __future__ import annotations
 
 import sys
+import types
 from typing import Any, Iterable, Iterator, Tuple
 
 from django.core.checks import Warning, register
 
 from .consume import consumer_name
 from .decorators import decorators_of
-from .misspelt import mentions, misspelt
+from .misspelt import is_plain, mentions, misspelt
 from .pages import see
 from .protocol import WEBSOCKET_CONNECT, WEBSOCKET_DISCONNECT, WEBSOCKET_RECEIVE
 from .routing import Include, Route
@@ -37,8 +38,8 @@ _GIVES_USER = {"channel_session_user_from_http", "login_required"}
 #: Attributes of a class that give its sockets a user.
 _FLAGS = ("http_user", "http_user_and_session", "login_required")
 
-#: What other code that logs a user in mentions.
-_OWN_LOGIN = set("transfer_user channel_session login HASH_SESSION_KEY".split())
+#: What a consumer mentions that logs a user in.
+_OWN_LOGIN = set("transfer_user login SESSION_KEY HASH_SESSION_KEY _auth_user_id".split())
 
 
 def check_consumers(alias: str, routes: Iterable[Any]) -> Iterator[Any]:
@@ -62,7 +63,7 @@ def _check_streams(alias: str, owner: type, streams: dict[str, Any]) -> Iterator
     for name, consumer in streams.items():
         binding: Any = getattr(consumer, "binding", None)
         stream = getattr(binding, "stream", name)
-        if stream != name:
+        if isinstance(consumer, types.FunctionType) and isinstance(stream, str) and stream != name:
             yield Warning(
                 "CHANNEL_LAYERS[%r]: %s.consumers has the binding %s as %r, but its stream is %r, on which "
                 "it sends." % (alias, owner.__qualname__, binding.__name__, name, stream),
@@ -117,16 +118,24 @@ def _uses(routes: Iterable[Any]) -> Iterator[_Use]:
 def _check_http_session(alias: str, uses: list[_Use]) -> Iterator[Any]:
     """Check for channels.W017: `http_session` where no message has a cookie."""
     remembering = "channel_and_http_session"
+    if not all(is_plain(consumer) for channels, consumer in uses if WEBSOCKET_CONNECT in channels):
+        return  # what it calls may remember it
     is_remembered = any(
         getattr(consumer, "http_user_and_session", False)
         or (WEBSOCKET_CONNECT in channels and remembering in decorators_of(consumer))
         for channels, consumer in uses
     )
+    flagged = {
+        id(getattr(owner, method, None))
+        for _, owner in uses
+        if any(getattr(owner, each, False) for each in _FLAGS)
+        for method in _METHODS
+    }
     for channels, consumer in uses:
         later = _LATER.intersection(channels)
         names = decorators_of(consumer)
-        found = {"http_session", remembering}.intersection(names)
-        if not later or not found or names.intersection(_GIVES_USER):
+        found = {"http_session", "http_session_user", remembering}.intersection(names)
+        if not later or not found or names.intersection(_GIVES_USER) or id(consumer) in flagged:
             continue
         if remembering not in names or not is_remembered:
             yield Warning(
@@ -140,7 +149,10 @@ def _check_http_session(alias: str, uses: list[_Use]) -> Iterator[Any]:
 
 
 def _check_user(alias: str, uses: list[_Use]) -> Iterator[Any]:
-    """Check for channels.W018: `channel_session_user`, and nothing at websocket.connect gives a user."""
+    """
+    Check for channels.W018: `channel_session_user`, and nothing at websocket.connect gives a user. Silent
+    where a consumer may call what gives one.
+    """
     readers = []
     for channels, consumer in uses:
         names = set(decorators_of(consumer))
@@ -149,10 +161,9 @@ def _check_user(alias: str, uses: list[_Use]) -> Iterator[Any]:
                 return
             if getattr(consumer, "channel_session_user", False) is True:
                 names.add("channel_session_user")
-        if WEBSOCKET_CONNECT in channels:
-            if names.intersection(_GIVES_USER) or _OWN_LOGIN.intersection(mentions(consumer)):
-                return
-        if "transfer_user" in mentions(consumer):
+        if not is_plain(consumer) or _OWN_LOGIN.intersection(mentions(consumer)):
+            return
+        if WEBSOCKET_CONNECT in channels and names.intersection(_GIVES_USER):
             return
         if names.intersection(_USER) and not {WEBSOCKET_CONNECT}.union(_LATER).isdisjoint(channels):
             readers.append(consumer)

@@ -51,7 +51,8 @@ def named(consumer: Any, name: str) -> Any:
 
 def decorators_of(consumer: Any) -> frozenset[str]:
     """Return the names of the decorators of this package around `consumer`."""
-    return getattr(consumer, _NAMES, None) or frozenset()
+    names = getattr(consumer, _NAMES, None)  # a proxy has any attribute
+    return names if isinstance(names, frozenset) else frozenset()
 
 
 def decorate(

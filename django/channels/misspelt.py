@@ -6,10 +6,15 @@ them, in silence. Pure: calls nothing of the site.
 from __future__ import annotations
 
 import difflib
+import functools
 import types
 from typing import Any, Iterable, Iterator
 
-from .runnable import is_own
+from django.utils.functional import cached_property
+
+from .runnable import is_own, unwrapped
+
+_FUNCTIONS = (types.FunctionType, types.MethodType, classmethod, staticmethod)
 
 #: What a class may define for this package to call or read. One text, because no module but protocol.py may
 #: write a control key, and one of them has the name of an attribute.
@@ -31,6 +36,13 @@ _ELSEWHERE = {
     "on_receive": "receive",
 }
 
+#: Words that are near one of CALLED, and are themselves.
+_WORDS = {
+    before + each + after
+    for each in ("connect", "disconnect", "receive", "serialize", "deserialize")
+    for before, after in (("re", ""), ("", "ed"), ("", "d"), ("", "r"), ("", "er"))
+}
+
 #: How near a name is to the one that is meant.
 _NEAR = 0.85
 
@@ -48,12 +60,16 @@ def misspelt(owner: type) -> Iterator[tuple[str, str]]:
     used: set[str] = set()
     for body in bodies:
         used.update(_used_in(body.values()))
+    if "getattr" in used:
+        return  # by any name
     for name in sorted({name for body in bodies for name in body}):
         if name.startswith("_") or name in used or any(hasattr(base, name) for base in own):
             continue
         near = difflib.get_close_matches(name, known, 1, _NEAR)
         meant = near[0] if near else _ELSEWHERE.get(name, "")
-        if meant in known and _is_alike(getattr(owner, name), getattr(owner, meant)):
+        if name in _WORDS or meant not in known:
+            continue
+        if _is_alike(getattr(owner, name), getattr(owner, meant)):
             yield name, meant
 
 
@@ -71,14 +87,23 @@ def _used_in(values: Iterable[Any]) -> Iterator[str]:
     for value in values:
         if isinstance(value, property):
             yield from _used_in([value.fget, value.fset, value.fdel])
-        elif isinstance(value, dict):
-            yield from _used_in(value.values())
-        elif isinstance(value, str):
-            yield value  # in a method_mapping, for example
+        elif isinstance(value, (dict, list, tuple)):
+            # Of method_mapping or a table of commands, for example: names, and functions of the class.
+            inside = value.values() if isinstance(value, dict) else value
+            yield from (each for each in inside if isinstance(each, str))
+            yield from (each.__name__ for each in inside if isinstance(each, types.FunctionType))
         else:
-            while value is not None:
+            value = getattr(value, "func", None) if _is_cached(value) else value
+            while isinstance(value, _FUNCTIONS):  # others, such as proxies, have any attribute
                 yield from _mentioned_by(getattr(value, "__code__", None))
                 value = getattr(value, "__wrapped__", getattr(value, "__func__", None))
+
+
+def _is_cached(value: Any) -> bool:
+    """Return whether `value` is a cached property, Django's or that of functools (of Python 3.8)."""
+    return isinstance(
+        value, (cached_property, getattr(functools, "cached_property", cached_property))
+    )
 
 
 def _mentioned_by(code: Any) -> Iterator[str]:
@@ -97,6 +122,24 @@ def _flat(value: Any) -> Iterator[Any]:
             yield from _flat(each)
     else:
         yield value
+
+
+def is_plain(consumer: Any) -> bool:
+    """
+    Return whether it is known what a function, or a class and its methods, calls: none is a closure of the
+    site's, and none names another function or class of the site, which may do anything.
+    """
+    if isinstance(consumer, type):
+        bodies = [
+            vars(each) for each in consumer.__mro__ if each is not object and not is_own(each)
+        ]
+        values = [each for body in bodies for each in body.values() if callable(each)]
+        return all(is_own(each) or is_plain(each) for each in values)
+    function = unwrapped(consumer)
+    if not isinstance(function, types.FunctionType) or function.__closure__:
+        return False
+    found = [function.__globals__.get(name) for name in mentions(function)]
+    return not any(callable(each) and not is_own(each) for each in found)
 
 
 def mentions(function: Any) -> set[str]:

@@ -38,8 +38,8 @@ _UNCALLED = {
     "websocket_disconnect": ("disconnect", "disconnect(self, message, **kwargs) is called"),
 }
 
-#: What the decorators of `security.websockets` set on a consumer.
-_ORIGIN_MARKS = ("validates_origin", "any_origin", "allowed_origins")
+#: What those decorators of `security.websockets` set on a consumer that don't ask by themselves.
+_ORIGIN_MARKS = ("any_origin", "allowed_origins")
 
 
 class Call(NamedTuple):
@@ -79,7 +79,7 @@ def _problem_of_class(consumer: type, groups: Iterable[str]) -> str:
             consumer.__name__,
         )
     calls = getattr(consumer, "method_calls", None)
-    if callable(getattr(consumer, "trigger_inbound", None)):
+    if hasattr(consumer, "trigger_inbound") and hasattr(consumer, "get_registered_models"):
         return "%s is a binding, not a consumer: write %s.consumer." % (name, consumer.__name__)
     if calls is None:
         if callable(getattr(consumer, "as_asgi", None)):
@@ -101,14 +101,14 @@ def _problem_of_class(consumer: type, groups: Iterable[str]) -> str:
         function = getattr(consumer, method, None)
         if function is None:
             return "%s.method_mapping names %r, a method that the class lacks." % (name, method)
-        problem = _problem_of_generator(function) or _problem_of_decorator(function)
+        problem = _problem_of_generator(function) or _problem_of_decorator(function, True)
         if problem:
             return "%s.%s %s" % (name, method, problem)
         parameters = _parameters(function, is_method=True)
         problem = "" if parameters is None else _mismatch(parameters, call, groups, True)
         if problem:
             return "%s.%s cannot be run: %s." % (name, method, problem)
-        if any(getattr(function, each, None) for each in _ORIGIN_MARKS):
+        if _has_origins(function):
             return (
                 "%s.%s has a decorator for origins, which would not be asked: the origin is checked before. "
                 "Write the decorator above the class." % (name, method)
@@ -116,9 +116,20 @@ def _problem_of_class(consumer: type, groups: Iterable[str]) -> str:
     return ""
 
 
+def _has_origins(function: Any) -> bool:
+    """Return whether a method has a decorator for origins. By method_decorator, a validator is asked."""
+    if any(getattr(function, each, None) for each in _ORIGIN_MARKS):
+        return True
+    while function is not None:
+        if not inspect.isroutine(function) and getattr(function, "validates_origin", False):
+            return True
+        function = getattr(function, "__wrapped__", None)
+    return False
+
+
 def _problem_of_generator(function: Any) -> str:
     """Return why a call of `function` would run nothing, and what to write, or ""."""
-    inner = _unwrapped(function)
+    inner = unwrapped(function)
     while isinstance(inner, functools.partial):
         inner = inner.func
     if not inspect.isroutine(inner):
@@ -133,12 +144,13 @@ def _problem_of_generator(function: Any) -> str:
     return ""
 
 
-def _problem_of_decorator(function: Any) -> str:
+def _problem_of_decorator(function: Any, is_method: bool = False) -> str:
     """Return why a decorator of others around `function` can't work, and what to write, or ""."""
     while hasattr(function, "__wrapped__"):
         inner = function.__wrapped__
         home = getattr(function, "__globals__", {}).get("__name__")
-        if home == "django.contrib.auth.decorators":
+        # Around a function, it lets those pass who have logged in.
+        if home == "django.contrib.auth.decorators" and is_method:
             return "has a decorator of views from %s: use login_required of %s.auth." % (
                 home,
                 PACKAGE,
@@ -253,12 +265,13 @@ def _mismatch(
 
 def _parameters(function: Any, is_method: bool = False) -> list[inspect.Parameter] | None:
     """Return the parameters of a function, without `self` of a method. None if they can't be known."""
-    own = _unwrapped(function)
+    own = unwrapped(function)
     try:
         found = list(inspect.signature(own, follow_wrapped=False).parameters.values())
     except (TypeError, ValueError):
         return None
-    if is_method and not inspect.ismethod(own):  # a classmethod is bound already
+    # A classmethod is bound already. What a decorated bound method wraps is a function, with `self`.
+    if (is_method or inspect.ismethod(function)) and not inspect.ismethod(own):
         if found and found[0].kind in (
             inspect.Parameter.POSITIONAL_ONLY,
             inspect.Parameter.POSITIONAL_OR_KEYWORD,
@@ -267,7 +280,7 @@ def _parameters(function: Any, is_method: bool = False) -> list[inspect.Paramete
     return found
 
 
-def _unwrapped(function: Any) -> Any:
+def unwrapped(function: Any) -> Any:
     """Return the function inside this package's decorators. Those of others may add arguments."""
     while True:
         inner = getattr(function, "__wrapped__", None)

@@ -1,5 +1,6 @@
 """What manage.py check says about consumers and bindings that would do nothing, in silence."""
 
+import functools
 from unittest import mock
 
 from django.channels import route, route_class
@@ -48,6 +49,9 @@ def consumer(message):
     pass
 
 
+_gives = channel_session_user_from_http(consumer)
+
+
 class MisspeltTests(SimpleTestCase):
     def test_each_name_that_is_known_exists(self):
         bases = (WebsocketDemultiplexer, WebsocketBindingWithMembers)
@@ -87,7 +91,7 @@ class MisspeltTests(SimpleTestCase):
             with self.subTest(name=name):
                 found = list(misspelt(made(WebsocketConsumer, **{name: value})))
                 self.assertEqual(found, [(name, meant)])
-        found = list(misspelt(made(WebsocketDemultiplexer, consumer={"a": consumer})))
+        found = list(misspelt(made(WebsocketDemultiplexer, consumer={"a": [].sort})))
         self.assertEqual(found, [("consumer", "consumers")])
 
     def test_a_mixin_and_the_consumer_of_a_stream(self):
@@ -111,6 +115,28 @@ class MisspeltTests(SimpleTestCase):
             WebsocketDemultiplexer, consumers={"items": binding.consumer, "a": WebsocketConsumer}
         )
         self.assertEqual(check(route_class(same)), [])
+
+    def test_objects_with_any_attribute_are_looked_at_from_outside(self):
+        endless = {}
+        endless["itself"] = endless
+        room = made(WebsocketConsumer, service=mock.Mock(), recieved=mock.Mock(), table=endless)
+        self.assertEqual(check(route_class(room)), [])
+        self.assertEqual(check(route("websocket.receive", mock.Mock())), [])
+        several = made(WebsocketDemultiplexer, consumers={"a": mock.Mock()})
+        self.assertEqual(check(route_class(several)), [])
+
+    def test_names_that_the_class_uses_in_its_own_way(self):
+        def receive(self, content, **kwargs):
+            getattr(self, "on_" + content["action"])()
+
+        for body in (
+            {"receive": receive, "on_connect": consumer},
+            {"commands": [consumer], "recieve": consumer, "consumer": consumer},
+            {"reconnect": consumer, "connected": consumer, "receiver": consumer},
+        ):
+            found = [name for name, _ in misspelt(made(JsonWebsocketConsumer, **body))]
+            with self.subTest(body):
+                self.assertEqual(found, ["recieve"] if "recieve" in body else [])
 
     def test_helpers_are_left_alone(self):
         class Helpers(WebsocketConsumer):
@@ -233,6 +259,25 @@ class UserTests(SimpleTestCase):
         decorated = channel_session_user_from_http(lambda self, message, **kwargs: None)
         room = made(WebsocketConsumer, channel_session_user=True, connect=decorated)
         self.assertEqual(check(route_class(room)), [])
+
+    def test_a_handshake_that_may_give_a_user_by_other_code(self):
+        gives = channel_session_user_from_http(consumer)
+
+        def closure(message):
+            return gives(message)
+
+        def dispatcher(message):
+            return _gives(message)
+
+        reads = route("websocket.receive", channel_session_user(consumer))
+        for connects in (closure, dispatcher, functools.partial(gives), mock.Mock()):
+            self.assertEqual(check(route("websocket.connect", connects), reads), [])
+        logs_in = made(WebsocketConsumer, channel_session_user=True, connect=method)
+        logs_in.disconnect = lambda self, message: _gives(message)
+        self.assertEqual(check(route_class(logs_in)), [])
+        remembers = functools.partial(channel_and_http_session(consumer))
+        later = route("websocket.receive", channel_and_http_session(consumer))
+        self.assertEqual(check(route("websocket.connect", remembers), later), [])
 
     def test_messages_of_the_site_may_have_a_user(self):
         self.assertEqual(check(route("own", channel_session_user(consumer))), [])

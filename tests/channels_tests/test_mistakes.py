@@ -40,9 +40,13 @@ from django.contrib.auth.decorators import user_passes_test
 from django.db import transaction
 from django.http import HttpResponse
 from django.test import SimpleTestCase, override_settings
+from django.utils.decorators import method_decorator
+from django.utils.functional import cached_property
 
 from .test_gateway_websocket import Socket
 from .test_silence import Lines
+
+MEMORY = MemoryChannelLayer.__module__ + ".MemoryChannelLayer"
 
 
 def consumer(message):
@@ -173,14 +177,63 @@ class RouteTests(SimpleTestCase):
             pass
 
         wrong = "login_required of channels.auth".replace("channels", PACKAGE)
+        # Around a function, it lets a user pass who has logged in, as in Channels 1.x.
         for decorated in (django_login_required(consumer), channel_session(user_passes(consumer))):
-            call = functools.partial(route, "own", decorated)
-            self.assert_refused(call, "decorator of views", wrong)
+            route("own", decorated)
         room = type("Room", (WebsocketConsumer,), {"connect": django_login_required(consumer)})
         self.assert_refused(room.as_route, "Room.connect", wrong)
         self.assert_refused(lambda: route("own", transaction.atomic(later)), "ends before", "later")
         route("own", transaction.atomic(consumer))
         route("own", channel_session(later))
+
+    def test_what_a_site_does_in_its_own_way_is_not_refused(self):
+        def in_groups(self, message=None, **kwargs):
+            return [each % 1 for each in self.groups]
+
+        def keeps(self, message, room=None, **kwargs):
+            self.room = room
+            WebsocketConsumer.__init__(self, message, **kwargs)
+
+        def call(self, message, **kwargs):
+            pass
+
+        own = {"groups": ["room-%s"], "connection_groups": in_groups}
+        for base, body in (
+            (WebsocketConsumer, own),
+            (WebsocketConsumer, {"groups": cached_property(lambda self: ["a"])}),
+            (WebsocketConsumer, {"login_required": call}),
+            (WebsocketConsumer, {"connect": method_decorator(allowed_hosts_only)(call)}),
+            (WebsocketConsumer, {"__init__": keeps, "connection_groups": lambda self: [self.room]}),
+            (WebsocketDemultiplexer, {"consumers": cached_property(lambda self: {})}),
+            (WebsocketDemultiplexer, {"consumers": {"a": "path"}, "receive": call}),
+        ):
+            with self.subTest(body):
+                type("Own", (base,), body).as_route(path=r"^/(?P<room>\w+)/$")
+
+        class Plain:
+            def __init__(self, message, **kwargs):
+                pass
+
+            def trigger_inbound(self):
+                pass
+
+        class Chat:
+            @channel_session
+            def receive(self, message):
+                pass
+
+        class Limited(allowed_hosts_only):
+            def __init__(self, func, limit=1):
+                super().__init__(func)
+
+        route("own", Plain)
+        route("own", Limited(consumer, limit=2))
+        layers = {"default": {"BACKEND": MEMORY, "ROUTING": [route("own", Chat().receive)]}}
+        with override_settings(CHANNEL_LAYERS=layers):
+            self.assertEqual(checks.check_channel_layers(None), [])
+        for immediately in (None, 0, 1):
+            with mock.patch.object(Channel, "_deliver"):
+                Channel("own").send({}, immediately)
 
     def test_a_binding_is_no_consumer(self):
         self.assert_refused(

@@ -169,10 +169,12 @@ class Binding(Receivers, metaclass=BindingMetaclass):
         """Yield each name in `fields` or `exclude` that isn't a field, after the attribute's name."""
         known: set[str] = {"__all__", "pk"}
         for model in cls.get_registered_models() if cls.model is not None else ():
-            fields = list(model._meta.concrete_fields) + list(model._meta.many_to_many)
-            known.update(field.name for field in fields)
+            known.update(field.name for field in model._meta.get_fields())
         for attribute in ("fields", "exclude"):
-            for name in getattr(cls, attribute) or ():
+            names = cls.__dict__.get(
+                attribute
+            )  # what it inherits may be meant for other models too
+            for name in names if isinstance(names, (list, tuple, set, frozenset)) else ():
                 if name not in known:
                     yield attribute, name
 

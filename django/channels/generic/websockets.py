@@ -93,7 +93,8 @@ class WebsocketConsumer(BaseConsumer):
         calls = super().method_calls()
         called = {"connect": cls.raw_connect, "disconnect": cls.raw_disconnect}
         calls.update({name: Call(("message",)) for name in called if is_own(called[name])})
-        if is_own(cls.raw_connect) and is_own(cls.raw_disconnect):
+        steps: list[Any] = [cls.__init__, cls.dispatch, cls.get_handler]
+        if all(map(is_own, [*steps, cls.raw_connect, cls.raw_disconnect])):
             calls["connection_groups"] = Call()
         if is_own(cls.raw_receive):
             calls["receive"] = Call((), ("text", "bytes"))
@@ -103,7 +104,10 @@ class WebsocketConsumer(BaseConsumer):
     def problem_of_attributes(cls, groups: Iterable[str]) -> str:
         for name, check in _CHECKS.items():
             value = getattr(cls, name, None)
-            if value and not isinstance(value, property):
+            if name == "groups" and not is_own(cls.connection_groups):
+                continue  # the site's own method reads them
+            # What a descriptor or a method returns is known later.
+            if value and isinstance(value, (str, bytes, int, float, list, tuple, dict, set)):
                 try:
                     check(value)
                 except (TypeError, ValueError) as error:
@@ -353,7 +357,8 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
 
     @classmethod
     def problem_of_attributes(cls, groups: Iterable[str]) -> str:
-        if isinstance(cls.consumers, property):
+        steps: list[Any] = [cls.__init__, cls.dispatch, cls.get_handler, cls.receive]
+        if hasattr(cls.consumers, "__get__") or not all(map(is_own, steps)):
             return super().problem_of_attributes(groups)
         if not isinstance(cls.consumers, Mapping):
             return (

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Callable, cast
 from ..coroutines import answer_of
 from ..decorators import decorator
 from ..exceptions import DenyConnection
+from ..runnable import is_own
 from ..types import AnyConsumer
 from .origins import Origin, host_is_allowed, is_trusted, matches, read_origin
 
@@ -118,8 +119,8 @@ class BaseOriginValidator:
 
     func: Consumer
 
-    def __new__(cls, func: Any = None, *others: Any) -> Any:
-        if not callable(func) or others:
+    def __new__(cls, func: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if not callable(func) or (args and is_own(cls.__init__)):
             raise TypeError(
                 "@%s is written above a function, method or class, without parentheses."
                 % cls.__name__

@@ -178,8 +178,8 @@ class ThreadedInbox(Inbox):
 
     def _check_lease(self) -> None:
         """
-        After an outage, raise LayerUnavailable while the lease is gone. The server may have lost its data, and
-        workers then send once more what had arrived here: the gateway must learn of the loss before it reads.
+        After an outage, raise LayerUnavailable while the lease is gone. The server may have lost its data.
+        Workers then send once more what had arrived here, so the gateway must hear of the loss first.
         """
         if self.name in self._store.heartbeat([self.name]).missing:
             self._layer.leases.has_ended(self.name)  # takes it again, and tells the gateway
