@@ -45,10 +45,10 @@ async def send_now(send: PendingSend, deliver: Callable[[], Any]) -> None:
         async with slot.lock_of(asyncio.get_event_loop()):
             await call_layer(_send_ahead, slot, send, deliver)
     elif event.loop.is_running_here():
-        await _send_on_loop(slot, event, send)
+        await _send_on_loop(slot, event, send, deliver)
     else:
         # From a loop in another thread, which a thread of this consumer has started.
-        await event.loop.call_on_loop(_send_on_loop(slot, event, send))
+        await event.loop.call_on_loop(_send_on_loop(slot, event, send, deliver))
 
 
 def _send_ahead(slot: Slot, send: PendingSend, deliver: Callable[[], Any]) -> None:
@@ -64,9 +64,13 @@ def _send_ahead(slot: Slot, send: PendingSend, deliver: Callable[[], Any]) -> No
             raise ChannelFull("The inbox of the gateway of %s is full." % send.name)
 
 
-async def _send_on_loop(slot: Slot, event: Continued, send: PendingSend) -> None:
+async def _send_on_loop(
+    slot: Slot, event: Continued, send: PendingSend, deliver: Callable[[], Any]
+) -> None:
     async with slot.lock_of(asyncio.get_event_loop()):
-        if event.replies.is_own(send):
+        if slot.held is None:  # the consumer has ended meanwhile, and its replies with it
+            await call_layer(deliver)
+        elif event.replies.is_own(send):
             await _send_to_client(slot, event, send)
         else:
             await event.loop.call(event.replies.send_ahead, slot.take(), send)

@@ -218,6 +218,7 @@ class Outbox:
         _slot.set(slot.outer)
         with slot.sending, slot.lock:
             held, slot.held = slot.held, None
+            slot.send_ahead = None  # a copy of the context may live on, and should hold no message
         return held or Held([], [])
 
     def leave(self) -> None:
@@ -269,18 +270,20 @@ class Outbox:
 
     def call_afterwards(self, call: Callable[[], Any]) -> None:
         """Call `call()` after the sends of this consumer have left; now, if no consumer runs."""
-        held = self.held
-        if held is None:
-            call()
-        else:
-            held.afterwards.append(call)
+        slot = _slot.get()
+        if slot is not None:
+            with slot.lock:
+                if slot.held is not None:
+                    slot.held.afterwards.append(call)
+                    return
+        call()
 
     def withdraw(self, layer: BaseChannelLayer, channel: str) -> None:
         """Forget the pending sends to one channel."""
         slot = _slot.get()
-        if slot is not None and slot.held is not None:
+        if slot is not None:
             with slot.lock:
-                sends = slot.held.sends
+                sends = [] if slot.held is None else slot.held.sends
                 sends[:] = [send for send in sends if not send.is_for(layer, channel)]
 
 

@@ -231,8 +231,8 @@ class Include:
         """
         known = self._finds
         if self._found != self.routes:
+            known = self._finds = {}  # first: another thread may be here
             self._found = list(self.routes)
-            known = self._finds = {}
         finds = known.get(channel)
         if finds is None:
             finds = [_find(each) for each in self.routes if _may_take(each, channel)]
@@ -289,9 +289,11 @@ def _refuse(problem: str) -> None:
 
 
 def _may_take(each: Routable, channel: str) -> bool:
-    """Return whether `each` may take messages on `channel`. A class of the site may take those of any."""
+    """Return whether `each` may take messages on `channel`. A route that the site changed may take any."""
     is_plain = isinstance(each, Route) and (type(each).match, type(each).find) == _OF_ROUTE
-    return not is_plain or channel in each.channels  # type: ignore[attr-defined]
+    if not is_plain or not {"match", "find"}.isdisjoint(vars(each)):
+        return True
+    return channel in each.channels  # type: ignore[attr-defined]
 
 
 def _find(each: Routable) -> Find:

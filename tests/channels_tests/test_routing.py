@@ -207,6 +207,11 @@ class OwnRouteTests(unittest.TestCase):
             with self.subTest(kind=kind.__name__):
                 self.assertEqual(match([kind("test", first)], "other")[0], second)
 
+    def test_a_route_may_get_its_own_find(self):
+        changed = route("test", first)
+        changed.find = lambda channel, content, message: (second, {})
+        self.assertEqual(match([changed], "other")[0], second)
+
     def test_a_socket_whose_frames_it_takes_is_accepted_by_default(self):
         own = OwnRoute("ann", ["websocket.receive"])
         consumer, _ = match([own], "websocket.connect", True, user="ann")

@@ -3,11 +3,14 @@
 import asyncio
 import contextvars
 import threading
+import unittest
 from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
 
-from django.channels import Channel, Group, route
+from django.channels import Channel, Group, awaited, route
 from django.channels.compat import async_to_sync, sync_to_async
 from django.channels.coroutines import in_thread
+from django.channels.outbox import TO_CHANNEL, Held, PendingSend, Slot
 from django.channels.worker import Worker
 from django.http import HttpResponse, StreamingHttpResponse
 from django.test import override_settings
@@ -326,3 +329,14 @@ class ViewTests(AsyncCase):
 
     def test_a_stream_sends_in_order(self):
         self.check("/stream", 6)
+
+
+class EndedTests(unittest.TestCase):
+    def test_what_another_loop_sends_leaves_by_itself_once_the_consumer_has_ended(self):
+        """It was asked for before the end, and the consumer's loop comes to it after the end."""
+        slot, event, delivered = Slot(Held([], []), None, None), mock.Mock(), []
+        slot.held = None
+        send = PendingSend(mock.Mock(), TO_CHANNEL, "work", {})
+        asyncio.run(awaited._send_on_loop(slot, event, send, lambda: delivered.append(send)))
+        self.assertEqual(delivered, [send])
+        self.assertEqual(event.replies.method_calls, [])
