@@ -258,6 +258,9 @@ class OddErrorTests(AsyncCase):
     def test_each_consumer_is_answered_for(self):
         for _Site.error in ERRORS:
             for consumer in CONSUMERS:
+                if sys.version_info < (3, 8) and consumer is in_tasks:
+                    if not issubclass(type(_Site.error()), Exception):
+                        continue  # Python 3.7 itself never resumes what awaits such a task
                 with self.subTest(consumer.__name__, error=ERRORS.index(_Site.error)):
                     channel = "websocket." + self.event(consumer)
                     self.check(self.send(channel, path="/" + consumer.__name__, text="x"))
