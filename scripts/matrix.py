@@ -160,7 +160,7 @@ def main():
     parser.add_argument(
         "--jobs",
         type=int,
-        default=2 * min(2, os.cpu_count() or 1),
+        default=1 + min(2, os.cpu_count() or 1),
         help="rows that run at the same time (default: %(default)s)",
     )
     parser.add_argument("labels", nargs="*", help="tests to run (default: all)")
@@ -187,7 +187,7 @@ def main():
     print(f"{os.path.basename(wheel)}; logs in {os.path.relpath(LOGS, ROOT)}")
     print(LINE.format("Django", "Python", "exactly", "channels_tests", "site", "s", ""))
     failed = []
-    # The tests wait for servers more than they compute: four rows share two cores well.
+    # The tests wait for servers more than they compute: three rows share two cores well.
     with ThreadPoolExecutor(options.jobs) as pool:
         running = [
             pool.submit(
