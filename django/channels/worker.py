@@ -196,8 +196,8 @@ class Worker:
                 # The layer prefetched it when this thread could still claim from all channels.
                 self.channel_layer.requeue(self.consumer_id)
                 return False
-            if places is not None and not places.needs_place(channel):
-                places.exit(self)
+            if places is not None and channel in places.sync_channels:
+                places.exit(self)  # on a channel that isn't known yet, it may come to wait
             if lost_a_worker(content):
                 self._handle_redelivered(channel, content)
             else:

@@ -417,6 +417,45 @@ class FunctionTests(AsyncCase):
                 self.assertEqual(self.next(client), {"ack": 7})
             self.group.stop(TIMEOUT)
 
+    def test_a_thread_that_claimed_before_the_kind_was_known_counts_as_one_that_waits(self):
+        gate, is_claimed, goes_on = {}, threading.Event(), threading.Event()
+
+        async def waits(message):
+            self.seen.append(message["text"])
+            await gate.setdefault("event", asyncio.Event()).wait()
+
+        def answers(message):
+            message.reply_channel.send({"text": "now"})
+
+        handle = Worker.handle
+
+        def late(worker, channel, content):
+            if content.get("text") == "late":
+                is_claimed.set()
+                goes_on.wait(TIMEOUT)
+            handle(worker, channel, content)
+
+        patch = mock.patch.object(Worker, "handle", late)
+        patch.start()
+        self.addCleanup(patch.stop)
+        self.start(
+            route("websocket.receive", waits),
+            route("websocket.connect", answers),
+            threads=2,
+            async_concurrency=2,
+        )
+        clients = [self.send(text="late")]
+        self.assertTrue(is_claimed.wait(TIMEOUT))
+        clients += [self.send(text="x") for _ in range(4)]
+        wait_until(lambda: len(self.seen) == 2, "the places to be taken")
+        goes_on.set()
+        for _ in range(3):
+            client = self.send("websocket.connect")
+            self.assertEqual(self.next(client)["replies"], [{"text": "now"}])
+        self.group.loop._loop.call_soon_threadsafe(gate["event"].set)
+        for client in clients:
+            self.assertEqual(self.next(client), {"ack": 7})
+
     def test_the_gateway_is_told_of_one_that_takes_long(self):
         """Then other events take its turn."""
         gate = {}
