@@ -842,6 +842,7 @@ class StepTests(WorkerTestCase):
         places = loop.places
         places.max_waiting = 1
         places.saw("slow", True)
+        places.saw("test", False)
         self.assertTrue(places.acquire(lambda: True))  # the last place
 
         def consumer(message):
