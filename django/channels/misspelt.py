@@ -126,8 +126,8 @@ def _flat(value: Any) -> Iterator[Any]:
 
 def is_plain(consumer: Any) -> bool:
     """
-    Return whether it is known what a function, or a class and its methods, calls: none is a closure of the
-    site's, and none names another function or class of the site, which may do anything.
+    Return whether it is known what a function, or a class with its methods, calls. It isn't known of a
+    closure of the site, and of code that names another function or class of the site.
     """
     if isinstance(consumer, type):
         bodies = [
