@@ -4,9 +4,9 @@
     python benchmarks/calls.py --store    # store the figures of this tree
 
 Processor time tells more (``gate.py``), but not on a machine that does other work. The calls are those of all
-threads of one process with the in-memory layer: gateway, layer, worker, Django. This file
-takes the place of a server: it speaks ASGI to the gateway. The figures depend on the versions of Python and of Django, and are compared only
-with those of the same ones.
+threads of one process with the in-memory layer: gateway, layer, worker, Django. This file takes the
+place of a server: it speaks ASGI to the gateway. The figures depend on the versions of Python and of
+Django, and are compared only with those of the same ones.
 """
 
 import argparse
