@@ -8,25 +8,29 @@ from interpreters import ROOT
 TESTS = os.path.join(ROOT, "tests", "channels_tests")
 
 # Modules, or classes, whose tests don't depend on Django's version: the engine's rules, layers that are no
-# databases, servers other than Daphne, browsers, and this repository's own files. Of the databases, SQLite
-# remains, and PostgreSQL's leases and sites. `make test` runs everything, and so do the first and the last
-# row of the matrix. The rows between and the patched Django leave these out.
+# databases, worker processes and their supervisor, servers other than Daphne, browsers, and this
+# repository's own files. Of the databases, SQLite remains. `make test` runs everything, and so do the first
+# and the last row of the matrix. The rows between and the patched Django leave these out.
 LEFT_OUT = (
+    "test_async_layers",
     "test_chat",
     "test_chat_browser",
     "test_database_damage",
     "test_database_deadlines",
     "test_database_layer.MariaDBConformanceTests",
     "test_database_layer.PostgreSQLConformanceTests",
-    "test_database_layer_leases.MariaDBLeaseTests",
+    "test_database_layer_leases",
     "test_database_layer_load.MariaDBLoadTests",
     "test_database_layer_load.PostgreSQLLoadTests",
     "test_database_layer_pooler",
     "test_database_layer_site.ChatTests",
     "test_database_layer_site.MariaDBSiteTests",
+    "test_database_layer_site.PostgreSQLSiteTests",
     "test_database_lost_replies",
     "test_directory_layer",
     "test_docs",
+    "test_docs_howto",
+    "test_docs_tutorial",
     "test_engine_inbox",
     "test_engine_layer",
     "test_engine_leases",
@@ -42,13 +46,18 @@ LEFT_OUT = (
     "test_gateway_uploads",
     "test_lying_layers",
     "test_memory_layer",
+    "test_odd_errors",
+    "test_runworker.GraceTests",
+    "test_runworker.SupervisorTests",
     "test_security_servers",
+    "test_send_order",
     "test_servers",
     "test_servers_processes",
-    "test_supported_versions",
     "test_support",
+    "test_supported_versions",
     "test_types",
     "test_websocketbridge",
+    "test_worker_streams",
     "test_wsgi_servers",
 )
 

@@ -136,7 +136,11 @@ class ServingTests(RunserverTestCase):
 
     def test_log_lines_have_djangos_colours(self):
         # Django colours what goes to a terminal.
-        terminal = "import pty, sys; pty.spawn([sys.executable] + sys.argv[1:])"
+        # It ends when its terminal goes, also if the tests were started by nohup, which has SIGHUP ignored.
+        terminal = (
+            "import pty, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL);"
+            "pty.spawn([sys.executable] + sys.argv[1:])"
+        )
         project = Project()
         self.addCleanup(project.close)
         process = project.python("-c", terminal, "manage.py", "runserver", "0", "--noreload")
