@@ -708,6 +708,10 @@ class NamesTests(SimpleTestCase):
         for name, value in named.items():
             match = re.search(r"\(``%s``\) +(\d+)" % name, text)
             self.assertEqual(int(match.group(1)), value, name)
+        limits = importlib.import_module(PACKAGE + ".gateway.limits").Limits()._asdict()
+        options = dict(re.findall(r"^``([a-z_]+)`` +(\d+)", text, re.MULTILINE))
+        numbers = {name: value for name, value in limits.items() if type(value) is int}
+        self.assertEqual({name: int(options[name]) for name in numbers}, numbers)
 
     def test_counters(self):
         """The page lists the counters that the code counts."""
@@ -833,6 +837,14 @@ class NamesTests(SimpleTestCase):
                     compile(source, page, "exec")
                     count += 1
         self.assertGreater(count, 40)
+
+    def test_pages_say_where_is_authenticated_is_a_method(self):
+        for name in pages():
+            # The tutorial asks for a newer Django.
+            if name.startswith("addon/") or not re.search(r"\.is_authenticated\b", text_of(name)):
+                continue
+            with self.subTest(name):
+                self.assertRegex(text_of(name), r"Before\s+Django\s+1\.10, ``is_authenticated`` is")
 
     def test_json_blocks_are_frames(self):
         text = text_of("topics/channels/binding.txt")
