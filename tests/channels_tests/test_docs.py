@@ -619,9 +619,10 @@ class NamesTests(SimpleTestCase):
             try:
                 found = self.resolve(module, names)
             except AttributeError:
-                # An attribute that __init__ sets isn't an attribute of the class.
+                # An attribute that __init__ sets isn't an attribute of the class, nor one that is only
+                # annotated there.
                 source = _sources(self.resolve(module, names[:-1])) if names[1:] else ""
-                self.assertRegex(source, r"self\.%s\b.* = " % names[-1], where)
+                self.assertRegex(source, r"(self\.|\n    )%s\b(.* = |: )" % names[-1], where)
             count += 1
             if arguments is None or kind in ("attribute", "data"):
                 continue
@@ -639,6 +640,25 @@ class NamesTests(SimpleTestCase):
             for name in set(known) - set(wanted) - {"misplaced"}:
                 self.assertIsNot(known[name].default, inspect.Parameter.empty, where)
         self.assertGreater(count, 100)
+
+    def test_every_description_has_text(self):
+        inside = "attribute class classmethod data exception function method staticmethod".split()
+        below = ["django-admin", "django-admin-option"]  # Django's pages don't indent what they say
+        pattern = re.compile(r"( *)\.\. (%s):: " % "|".join(inside + below))
+        without = []
+        for page in pages():
+            lines = text_of(page).split("\n")
+            for number, line in enumerate(lines, 1):
+                match = pattern.match(line)
+                if match is None:
+                    continue
+                rest = (each for each in lines[number:] if each.strip())
+                following = next((each for each in rest if ".. versionadded::" not in each), "")
+                indent = len(following) - len(following.lstrip())
+                text = not following.lstrip().startswith(".. ") and not following.startswith("==")
+                if not text or (match.group(2) in inside and indent <= len(match.group(1))):
+                    without.append("%s:%d: %s" % (page, number, line.strip()))
+        self.assertEqual(without, [])
 
     def test_names_in_running_text(self):
         pattern = re.compile(
