@@ -12,7 +12,7 @@ from typing import Any, Callable
 from .continued import Continued, current_event
 from .coroutines import in_thread
 from .exceptions import ChannelFull, ClientDisconnected
-from .outbox import PendingSend, Slot, outbox
+from .outbox import PendingSend, Slot, deliver_all, outbox
 from .protocol import HTTP_REQUEST, window_units
 
 #: How far a consumer may be ahead of its client: units of a socket, parts of a response.
@@ -39,29 +39,37 @@ async def send_now(send: PendingSend, deliver: Callable[[], Any]) -> None:
     if slot is None or slot.held is None:
         await call_layer(deliver)
         return
-    event = slot.event
-    if event is None:
+    if slot.event is None:
         # A synchronous consumer, by async_to_sync or asyncio.run, or one that runs without an event loop.
         async with slot.lock_of(asyncio.get_event_loop()):
-            await call_layer(_send_ahead, slot, send, deliver)
-    elif event.loop.is_running_here():
+            if await call_layer(_send_ahead, slot, send, deliver):
+                return
+    event = slot.event
+    if event.loop.is_running_here():
         await _send_on_loop(slot, event, send, deliver)
     else:
         # From a loop in another thread, which a thread of this consumer has started.
         await event.loop.call_on_loop(_send_on_loop(slot, event, send, deliver))
 
 
-def _send_ahead(slot: Slot, send: PendingSend, deliver: Callable[[], Any]) -> None:
-    """Send what the consumer of `slot` has sent before, and then `send`, in this thread."""
+def _send_ahead(slot: Slot, send: PendingSend, deliver: Callable[[], Any]) -> bool:
+    """
+    Send what the consumer of `slot` has sent before, and then `send`, in this thread. Return False if an
+    event loop continues the consumer meanwhile: it has to send.
+    """
     with slot.sending:
         if slot.held is None:  # the consumer has ended meanwhile
             deliver()
+        elif slot.event is not None:
+            return False
         elif slot.send_ahead is None:
-            for each in slot.take():
-                each.deliver()
+            error = deliver_all(slot.take())
             deliver()
+            if error is not None:
+                raise error
         elif not slot.send_ahead(slot.take(), send):
             raise ChannelFull("The inbox of the gateway of %s is full." % send.name)
+    return True
 
 
 async def _send_on_loop(

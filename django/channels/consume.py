@@ -191,6 +191,7 @@ def close_waiting(rest: Rest) -> None:
     close = getattr(rest.waiting, "close", None)
     if close is not None:
         close()
+    rest.context.run(outbox.give_up)
     _send_finished(rest.sender, rest.consumer)
 
 

@@ -88,6 +88,17 @@ class PendingSend:
         return "<PendingSend to %s %s: %r>" % (self.kind, self.name, self.message)
 
 
+def deliver_all(sends: Sequence[PendingSend]) -> Exception | None:
+    """Send them in order, also after one that fails. Return the first error, or None."""
+    first = None
+    for send in sends:
+        try:
+            send.deliver()
+        except Exception as error:
+            first = first or error
+    return first
+
+
 class Handshake(NamedTuple):
     """The connect event whose consumer runs."""
 
@@ -135,10 +146,10 @@ class Slot:
     The outbox of one consumer. Every thread and task that runs in the consumer's context shares it.
 
     `lock` guards `held`, and is never held while something is sent. `sending` is held by the thread that
-    sends ahead of the consumer's end.
+    sends ahead of the consumer's end, and from `Outbox.leave` until the event loop continues the consumer.
     """
 
-    __slots__ = ("event", "held", "lock", "locks", "outer", "send_ahead", "sending")
+    __slots__ = ("event", "held", "is_left", "lock", "locks", "outer", "send_ahead", "sending")
 
     def __init__(self, held: Held, outer: Slot | None, send_ahead: SendAhead) -> None:
         #: None: the consumer has ended, and sends leave at once.
@@ -149,6 +160,8 @@ class Slot:
         self.send_ahead = send_ahead
         #: The event (a Continued), once the event loop of a worker continues it.
         self.event: Any = None
+        #: Whether `sending` is held for the event loop that is to continue the consumer.
+        self.is_left = False
         self.lock = threading.Lock()
         self.sending = threading.Lock()
         #: For each event loop: awaited sends leave in the order in which they are asked for.
@@ -222,9 +235,14 @@ class Outbox:
         return held or Held([], [])
 
     def leave(self) -> None:
-        """Go back to the outbox around this one, which holds on: the event loop continues its consumer."""
+        """
+        Go back to the outbox around this one, which holds on: the event loop continues its consumer. Waits
+        for another thread that sends ahead. The next one waits for `continue_by` or `give_up`.
+        """
         slot = _slot.get()
         if slot is not None:
+            slot.sending.acquire()
+            slot.is_left = True
             _slot.set(slot.outer)
 
     def hold(self, layer: BaseChannelLayer, kind: str, name: str, message: Message) -> bool:
@@ -250,10 +268,28 @@ class Outbox:
         slot.held = slot.held._replace(rests=[rest])
 
     def continue_by(self, event: Any) -> None:
-        """Have what leaves ahead of the consumer's end leave by `event` (a Continued), on its event loop."""
+        """
+        Have what leaves ahead of the consumer's end leave by `event` (a Continued), on its event loop. No
+        thread sends ahead by itself from now on, so that `close` never blocks the loop.
+        """
         slot = _slot.get()
         if slot is not None:
             slot.event = event
+            self._end_leave(slot)
+
+    def give_up(self) -> None:
+        """Drop what this outbox holds, which was left for an event loop that does not continue it."""
+        slot = _slot.get()
+        if slot is not None:
+            with slot.lock:
+                slot.held = slot.send_ahead = None
+            self._end_leave(slot)
+
+    @staticmethod
+    def _end_leave(slot: Slot) -> None:
+        if slot.is_left:
+            slot.is_left = False
+            slot.sending.release()
 
     def sign(self, layer: BaseChannelLayer, channel: str, message: Message) -> Message:
         """Return `message` as it leaves at once. The gateway must know the consumer that may accept."""
@@ -305,10 +341,11 @@ class PendingMessageStore:
 
     def send_and_flush(self, **kwargs: Any) -> None:
         held = outbox.close()
-        for send in held.sends:
-            send.deliver()
+        error = deliver_all(held.sends)
         for call in held.afterwards:
             call()
+        if error is not None:
+            raise error
 
 
 pending_message_store = PendingMessageStore()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import functools
 import threading
 import unittest
 from concurrent.futures import ThreadPoolExecutor
@@ -10,13 +11,14 @@ from unittest import mock
 from django.channels import Channel, Group, awaited, route
 from django.channels.compat import async_to_sync, sync_to_async
 from django.channels.coroutines import in_thread
-from django.channels.outbox import TO_CHANNEL, Held, PendingSend, Slot
+from django.channels.outbox import TO_CHANNEL, Held, PendingSend, Slot, outbox
 from django.channels.worker import Worker
 from django.http import HttpResponse, StreamingHttpResponse
 from django.test import override_settings
 
 from .http_site import re_path
 from .support.layers import waiting_on
+from .support.waiting import TIMEOUT
 from .test_async_consumers import AsyncCase
 
 
@@ -259,6 +261,46 @@ class AsynchronousConsumerTests(OrderCase):
 
         self.start(route("websocket.receive", consumer))
         self.assertEqual(self.answers(self.send(text="x")), list("1234"))
+
+    def test_a_thread_that_sends_ahead_at_the_end_does_not_block_the_event_loop(self):
+        gate, ahead = threading.Event(), threading.Event()
+        deliver = self.layer.deliver
+
+        def slow(name, *args, **kwargs):
+            if name == "slow":
+                ahead.set()
+                gate.wait()
+            return deliver(name, *args, **kwargs)
+
+        def consumer(message):
+            if message["text"] == "first":
+                send = functools.partial(by_run, self.channel("slow").asend, {"text": "1"})
+                context = contextvars.copy_context()
+                threading.Thread(target=context.run, args=(send,)).start()
+                ahead.wait(TIMEOUT)
+            return answer(message)
+
+        async def answer(message):
+            await message.reply_channel.asend({"text": "2"})
+
+        self.start(route("websocket.receive", consumer), threads=2)
+        self.addCleanup(gate.set)
+        with mock.patch.object(self.layer, "deliver", slow):
+            first = self.send(text="first")
+            self.assertTrue(ahead.wait(TIMEOUT))
+            self.assertEqual(self.answers(self.send(text="second")), ["2"])
+            gate.set()
+            self.assertEqual(self.answers(first), ["2"])
+        self.assertEqual(self.next("slow")["text"], "1")
+
+    def test_a_consumer_without_a_place_leaves_no_thread_waiting(self):
+        """It is handed on, and what its threads send leaves by itself."""
+        outbox.open()
+        context = contextvars.copy_context()
+        outbox.leave()
+        context.run(outbox.give_up)
+        context.run(by_run, self.channel("elsewhere").asend, {"text": "1"})
+        self.assertEqual(self.next("elsewhere")["text"], "1")
 
     def test_the_frame_after_one_that_was_awaited_is_no_exception(self):
         async def slow(message):

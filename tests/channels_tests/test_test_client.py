@@ -10,6 +10,7 @@ from django.channels import Channel, Group, route
 from django.channels.asgi import channel_layers
 from django.channels.binding.websockets import WebsocketBinding
 from django.channels.exceptions import (
+    ChannelFull,
     ConsumeLater,
     DenyConnection,
     InvalidMessage,
@@ -20,6 +21,7 @@ from django.channels.gateway.websocket import WebSocket
 from django.channels.generic.websockets import JsonWebsocketConsumer, WebsocketConsumer
 from django.channels.layers.base import BaseChannelLayer
 from django.channels.layers.memory import MemoryChannelLayer
+from django.channels.outbox import pending_message_store
 from django.channels.protocol import ack
 from django.channels.sessions import channel_session
 from django.channels.signals import consumer_finished, consumer_started
@@ -76,6 +78,63 @@ class CaptiveLayerTests(ChannelTestCase):
 
     def test_test_config_of_a_layer_in_memory(self):
         self.assertEqual(channel_layers["small"].capacity, 2)
+
+
+@override_settings(CHANNEL_LAYERS=LAYERS)
+class FullChannelTests(ChannelTestCase):
+    """A send that finds its channel full loses no later one. The test sees its error."""
+
+    def run_consumer(self, consumer):
+        layer = channel_layers["small"]
+        for _ in range(layer.capacity):
+            Channel("full", alias="small").send({})
+        client = Client(alias="small")
+        with apply_routes([route("work", consumer)], aliases="small"):
+            with self.assertRaises(ChannelFull):
+                client.send_and_consume("work")
+        return self.get_next_message("later", alias="small", require=True)
+
+    def test_after_a_send(self):
+        def consumer(message):
+            Channel("full", alias="small").send({})
+            Channel("later", alias="small").send({"n": 1})
+
+        self.assertEqual(self.run_consumer(consumer)["n"], 1)
+
+    def test_before_an_awaited_send(self):
+        async def consumer(message):
+            Channel("full", alias="small").send({})
+            Channel("later", alias="small").send({"n": 1})
+            await Channel("other", alias="small").asend({"n": 2})
+            self.assertEqual(self.get_next_message("other", alias="small")["n"], 2)
+
+        self.assertEqual(self.run_consumer(consumer)["n"], 1)
+
+    def test_by_an_awaited_send(self):
+        async def consumer(message):
+            Channel("later", alias="small").send({"n": 1})
+            await Channel("full", alias="small").asend({})
+
+        self.assertEqual(self.run_consumer(consumer)["n"], 1)
+
+    def test_before_an_exception(self):
+        def consumer(message):
+            Channel("full", alias="small").send({})
+            Channel("later", alias="small").send({"n": 1})
+            raise KeyError("the consumer's own")
+
+        with self.assertRaises(KeyError):
+            self.run_consumer(consumer)
+
+    def test_of_code_for_channels_1(self):
+        for _ in range(channel_layers["small"].capacity):
+            Channel("full", alias="small").send({})
+        pending_message_store.prepare()
+        Channel("full", alias="small").send({})
+        Channel("later", alias="small").send({"n": 1})
+        with self.assertRaises(ChannelFull):
+            pending_message_store.send_and_flush()
+        self.assertEqual(self.get_next_message("later", alias="small")["n"], 1)
 
 
 @override_settings(CHANNEL_LAYERS=LAYERS)

@@ -3,11 +3,14 @@
 import asyncio
 import http.client
 import io
+import itertools
+import logging
 import sys
 import threading
 import time
 import unittest
 import urllib.request
+from functools import partial
 from unittest import mock
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
@@ -390,6 +393,18 @@ class ConsumerTests(LayerCase):
                     wait_until(lambda: closed, "the result to be closed")
                     self.assertEqual(len(closed), 1)
 
+    def test_an_application_whose_response_is_complete_runs_on_to_its_end(self):
+        for method, status, headers in COMPLETE:
+            with self.subTest(method=method, status=status):
+                result = Logging()
+                application = self.application(WSGIConsumer(giving(result, status, headers)))
+                answer = application(environ_of(REQUEST_METHOD=method), lambda *args: None)
+                for _ in answer:
+                    pass
+                answer.close()
+                wait_until(partial(result.log.__contains__, "close"), "the application's close")
+                self.assertEqual(result.log, ["end", "close"])
+
     def test_a_script_name_without_its_slash_is_refused(self):
         for script_name in ("old", "/old/", "/"):
             with self.subTest(script_name), self.assertRaisesMessage(
@@ -398,6 +413,46 @@ class ConsumerTests(LayerCase):
                 WSGIConsumer(old_site, script_name)
         with self.assertRaisesMessage(TypeError, "runs a WSGI application"):
             WSGIConsumer("mysite.wsgi")
+
+
+class Logging:
+    """The result of a WSGI application, which notes whether it was read to its end, and closed."""
+
+    def __init__(self, parts=(b"ab", b"", b"cd")):
+        self.parts, self.log = iter(parts), []
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        try:
+            return next(self.parts)
+        except StopIteration:
+            self.log.append("end")
+            raise
+
+    def close(self):
+        self.log.append("close")
+
+
+def giving(result, status, headers):
+    """Return a WSGI application that returns `result`. Its headers have "_" in the place of "-"."""
+    pairs = [(name.replace("_", "-"), value) for name, value in headers.items()]
+
+    def application(environ, start_response):
+        start_response(status, pairs)
+        return result
+
+    return application
+
+
+#: Method, status and headers of responses that are complete before their application has ended.
+COMPLETE = [
+    ("HEAD", "200 OK", {}),
+    ("GET", "204 No Content", {}),
+    ("GET", "304 Not Modified", {}),
+    ("GET", "200 OK", {"Content_Length": "1"}),
+]
 
 
 class InGatewayResponseTests(SimpleTestCase):
@@ -432,13 +487,7 @@ class InGatewayResponseTests(SimpleTestCase):
         return sent[0]["status"], b"".join(event["body"] for event in sent[1:])
 
     def site(self, result, status="200 OK", **headers):
-        pairs = [(name.replace("_", "-"), value) for name, value in headers.items()]
-
-        def application(environ, start_response):
-            start_response(status, pairs)
-            return result
-
-        return application
+        return giving(result, status, headers)
 
     def test_a_response_is_held_to_its_length(self):
         for result, length, content in (
@@ -457,6 +506,24 @@ class InGatewayResponseTests(SimpleTestCase):
         self.assertEqual(self.ask(self.site([b"content"]), "HEAD"), (200, b""))
         for status in ("204 No Content", "304 Not Modified"):
             self.assertEqual(self.ask(self.site([b"content"], status)), (int(status[:3]), b""))
+
+    def test_an_application_whose_response_is_complete_runs_on_to_its_end(self):
+        for method, status, headers in COMPLETE:
+            with self.subTest(method=method, status=status):
+                result = Logging()
+                # A surplus is logged, too.
+                with self.assertLogs("django.channels.gateway") as logs:
+                    logging.getLogger("django.channels.gateway").info("")
+                    self.ask(self.site(result, status, **headers), method)
+                self.assertEqual(result.log, ["end", "close"])
+                self.assertEqual(len(logs.output), 2 if headers else 1)
+
+    def test_an_application_without_an_end_is_closed_after_a_time(self):
+        result = Logging(itertools.repeat(b"x"))
+        with mock.patch("django.channels.wsgi.consumer.RUN_ON_TIMEOUT", 0.01):
+            with self.assertLogs("django.channels.worker", "WARNING"):
+                self.ask(self.site(result), "HEAD")
+        self.assertEqual(result.log, ["close"])
 
     def test_a_head_that_http_does_not_allow_is_a_500(self):
         for application in (

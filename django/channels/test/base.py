@@ -23,6 +23,7 @@ from ..layers.base import BaseChannelLayer
 from ..layers.memory import MemoryChannelLayer
 from ..message import Message
 from ..moved import moved_names
+from ..outbox import PendingSend, deliver_all
 from ..protocol import REPLY_CHANNEL
 from ..routing import Router
 from ..sessions import ChannelSession
@@ -327,20 +328,40 @@ def _consume(message: Message, consumer: Callable[..., Any], kwargs: dict[str, A
         # A copy: as with a worker, only a consumer that ends in order changes the session.
         data = layer.check_message(session.snapshot())
         message.channel_session = ChannelSession(data, message[REPLY_CHANNEL])
-    result = run_consumer(message, consumer, kwargs, sender=_consume)
+    deliveries = _Deliveries()
+    result = run_consumer(message, consumer, kwargs, _consume, send_ahead=deliveries.send_ahead)
     if result.outcome == HANDLED and session is not None:
         _keep_session(message, content[REPLY_CHANNEL])
-    for send in result.sends:
-        send.deliver()
+    deliveries.deliver(result.sends)
     call_afterwards(result.afterwards)
     if result.outcome == LATER:
         layer.send(message.channel_name, content)
-    if result.error is not None:
+    error = deliveries.error if result.error is None else result.error
+    if error is not None:
         try:
-            raise result.error
+            raise error
         finally:
-            del result  # the traceback holds this frame, which would hold it in turn
+            del error, result, deliveries  # the traceback holds this frame, and so them
     return result.returned
+
+
+class _Deliveries:
+    """
+    What one consumer sends, in order. A send that fails loses no later one: the test sees the first `error`
+    at the end, as a worker logs it. An awaited send raises its own error in the consumer.
+    """
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+
+    def deliver(self, sends: Sequence[PendingSend]) -> None:
+        error = deliver_all(sends)
+        self.error = self.error or error
+
+    def send_ahead(self, sends: Sequence[PendingSend], last: PendingSend) -> bool:
+        self.deliver(sends)
+        last.deliver()
+        return True
 
 
 def _keep_session(message: Message, reply_channel: str) -> None:

@@ -4,12 +4,23 @@ A consumer that runs a WSGI application: its requests as `http.request` messages
 
 from __future__ import annotations
 
+import logging
+import time
 from typing import Any, Callable, Dict, Iterable, Iterator
 
 from django.http import HttpResponse, StreamingHttpResponse
 
+from ..gateway.length import BODILESS
 from ..handler import AsgiHandler, ViewConsumer
+from ..log import RateLimit, shown
 from .environ import environ_of
+
+logger = logging.getLogger("django.channels.worker")
+
+#: Seconds for which an application runs on after its client has the whole response.
+RUN_ON_TIMEOUT = 10.0
+
+_cut_off = RateLimit(60.0)
 
 #: A WSGI application, as PEP 3333 defines it.
 WSGICallable = Callable[[Dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -44,7 +55,10 @@ class Run:
         self.status: str | None = None
         self.headers: list[tuple[str, str]] = []
         self._ready: list[bytes] = []  # what was written or read before the status was asked for
-        self._sent = False
+        self._sent = self._has_ended = False
+        self._given = 0  # bytes of content
+        self._method = environ["REQUEST_METHOD"]
+        self._path = environ["SCRIPT_NAME"] + environ["PATH_INFO"]
         self._result = application(environ, self._start_response)
         self._rest: Iterator[bytes] = iter(())
         try:
@@ -109,13 +123,49 @@ class Run:
     def __next__(self) -> bytes:
         self._sent = True
         if self._ready:
-            return self._ready.pop(0)
-        return self._checked(next(self._rest))
+            part = self._ready.pop(0)
+        else:
+            try:
+                part = self._checked(next(self._rest))
+            except BaseException:  # its end, too
+                self._has_ended = True
+                raise
+        self._given += len(part)
+        return part
 
     def close(self) -> None:
-        close = getattr(self._result, "close", None)
-        if close is not None:
-            close()
+        """
+        Close the result of the application. If its client has the whole response, the application runs to its
+        end before that, as under WSGI servers, which drop what it gives meanwhile. It may do so for
+        RUN_ON_TIMEOUT seconds, because a client that leaves is not noticed any more.
+        """
+        try:
+            if self.status is not None and not self._has_ended and self._is_answered():
+                self._run_on()
+        finally:
+            close = getattr(self._result, "close", None)
+            if close is not None:
+                close()
+
+    def _is_answered(self) -> bool:
+        """Return whether no more content can go to the client."""
+        if self._method == "HEAD" or self.code in BODILESS:
+            return True
+        lengths = [value for name, value in self.headers if name.lower() == "content-length"]
+        return any(each.isdecimal() and int(each) <= self._given for each in lengths)
+
+    def _run_on(self) -> None:
+        deadline = time.monotonic() + RUN_ON_TIMEOUT
+        for _ in self:
+            if time.monotonic() > deadline:
+                _cut_off.log(
+                    logger.warning,
+                    "The WSGI application was closed while it gave more content for %s: the response was "
+                    "complete %g seconds before.",
+                    shown(self._path),
+                    RUN_ON_TIMEOUT,
+                )
+                break
 
 
 class _WSGIHandler(AsgiHandler):
