@@ -1,7 +1,9 @@
 """Frames of a WebSocket that aren't whole messages: they are counted before the server parses them."""
 
+import asyncio
 import functools
 import random
+import socket
 import unittest
 from unittest import mock
 
@@ -9,13 +11,17 @@ from django.channels.gateway import fragments
 from django.channels.gateway.buffers import MAX_WRITE_BUFFER, WriteBuffers
 from django.channels.gateway.daphne import bound_frames
 from django.channels.gateway.fragments import (
+    FIRST_READ,
     FRAMES_PER_SECOND,
     MAX_BURST,
     MAX_FRAGMENTS,
+    MAX_FRAMES_OF_A_READ,
     FrameCounter,
+    ReadSize,
     bound_uvicorn,
 )
 
+from .support.requirements import require
 from .test_gateway_daphne import Server
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
@@ -109,6 +115,94 @@ class FrameCounterTests(unittest.TestCase):
         self.assertFalse(self.allows(frame(PING)))
 
 
+class ReadSizeTests(unittest.TestCase):
+    def read(self, transport, data):
+        """Let a client send `data`, and return how large the reads are."""
+        read_size, counter, sizes = ReadSize(transport), FrameCounter(), []
+        while data:
+            part, data = data[: transport.bufferSize], data[transport.bufferSize :]
+            self.assertTrue(counter.allows(part, 1000.0))
+            read_size.note(len(part), counter.frames)
+            sizes.append(len(part))
+        return sizes
+
+    def test_a_client_with_large_messages_is_read_in_larger_and_larger_parts(self):
+        sizes = self.read(
+            mock.Mock(spec=["bufferSize"], bufferSize=65536), frame(BINARY, 16384) * 20
+        )
+        self.assertEqual(sizes[:7], [4096, 8192, 16384, 32768, 65536, 65536, 65536])
+
+    def test_a_client_that_sends_many_small_messages_is_read_in_small_parts_from_then_on(self):
+        for before in (b"", frame(BINARY, 16384) * 20):
+            transport = mock.Mock(spec=["bufferSize"], bufferSize=65536)
+            flood = frame(TEXT, 1) * 20000
+            sizes = self.read(transport, before + flood + frame(BINARY, 16384) * 20)
+            at_once = sum(size > FIRST_READ for size in sizes[-40 - len(flood) // FIRST_READ :])
+            self.assertLessEqual(at_once, 1)
+
+    def test_small_messages_that_come_one_by_one_change_nothing(self):
+        transport = mock.Mock(spec=["bufferSize"], bufferSize=65536)
+        read_size = ReadSize(transport)
+        read_size.note(FIRST_READ, MAX_FRAMES_OF_A_READ)
+        self.assertEqual(transport.bufferSize, 2 * FIRST_READ)
+        read_size.note(7, 1)
+        self.assertEqual(transport.bufferSize, 2 * FIRST_READ)
+
+    def test_a_transport_that_reads_less_by_itself_is_not_made_to_read_more(self):
+        transport = mock.Mock(spec=["max_size"], max_size=1000)
+        ReadSize(transport).note(1000, 1)
+        self.assertEqual(transport.max_size, 1000)
+
+    def test_a_transport_that_does_not_tell_is_left_alone(self):
+        ReadSize(mock.Mock(spec=["write"])).note(65536, 1000)
+
+    def test_the_transport_below_that_of_tls_is_set(self):
+        below = mock.Mock(spec=["bufferSize"], bufferSize=65536)
+        ReadSize(mock.Mock(spec=["transport"], transport=below))
+        self.assertEqual(below.bufferSize, FIRST_READ)
+
+    def test_the_transport_of_asyncio_reads_so_much(self):
+        ours, clients = socket.socketpair()
+        sizes = []
+
+        class Protocol(asyncio.Protocol):
+            def connection_made(self, transport):
+                ReadSize(transport)
+
+            def data_received(self, data):
+                sizes.append(len(data))
+                if sum(sizes) == 65536:
+                    done.set()
+
+        async def main():
+            nonlocal done
+            done = asyncio.Event()
+            transport, _ = await asyncio.get_event_loop().create_connection(Protocol, sock=ours)
+            await asyncio.wait_for(done.wait(), 20)
+            transport.close()
+
+        done = None
+        clients.sendall(b"x" * 65536)
+        self.addCleanup(clients.close)
+        asyncio.run(main())
+        self.assertEqual(max(sizes), FIRST_READ)
+
+    def test_the_transport_of_twisted_reads_so_much(self):
+        require("twisted")
+        from twisted.internet import tcp
+
+        ours, clients = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(clients.close)
+        clients.sendall(b"x" * 65536)
+        protocol = mock.Mock()
+        connection = tcp.Connection(ours, protocol, mock.Mock())
+        ReadSize(connection)
+        connection.doRead()
+        (data,) = protocol.dataReceived.call_args[0]
+        self.assertEqual(len(data), FIRST_READ)
+
+
 class UvicornProtocol:
     """uvicorn's protocol of a WebSocket. It also is its own transport."""
 
@@ -154,6 +248,16 @@ class UvicornTests(unittest.TestCase):
         self.assertEqual(connection.received, [head, frame(TEXT, 5)])
         self.assertTrue(connection.closing)
         self.assertEqual(self.noted, ["10.0.0.1"])
+
+    def test_little_is_read_at_once_from_a_client_with_many_small_messages(self):
+        bound_uvicorn(self.noted.append)
+        connection = self.connected()
+        connection.max_size = 262144
+        connection.data_received(b"GET / HTTP/1.1\r\n\r\n")
+        connection.data_received(frame(BINARY, 5000))
+        self.assertEqual(connection.max_size, 2 * FIRST_READ)
+        connection.data_received(frame(TEXT, 1) * 600)
+        self.assertEqual(connection.max_size, FIRST_READ)
 
     def test_a_connection_older_than_the_gateway_is_left_alone(self):
         connection = self.connected()
@@ -209,6 +313,16 @@ class DaphneTests(unittest.TestCase):
         protocol.dataReceived(frame(TEXT, 5))
         self.assertEqual((protocol.aborted, protocol.received), (1, []))
         self.assertEqual(self.bounded(TwistedProtocol(b"early")).aborted, 1)
+
+    def test_little_is_read_at_once_from_a_client_with_many_small_messages(self):
+        protocol = TwistedProtocol()
+        protocol.bufferSize = 65536
+        self.bounded(protocol).state = protocol.STATE_OPEN
+        self.assertEqual(protocol.bufferSize, FIRST_READ)
+        protocol.dataReceived(frame(BINARY, 5000))
+        self.assertEqual(protocol.bufferSize, 2 * FIRST_READ)
+        protocol.dataReceived(frame(TEXT, 1) * 600)
+        self.assertEqual(protocol.bufferSize, FIRST_READ)
 
     def test_another_server_is_left_alone(self):
         async def send(event):

@@ -1,10 +1,13 @@
 """
-Bound the frames of a WebSocket that aren't whole messages: fragments, and control frames such as pings.
+Bound what the frames of a WebSocket cost before the gateway learns of them. They are counted here before the
+server parses them. No module of a server is imported.
 
-A server handles each of them before the gateway learns of it, so the gateway cannot stop reading. A
-fragment of 6 bytes costs some microseconds, and more behind Daphne if many come at once: four clients that
-sent nothing else stopped a site. Here the frames are counted before the server parses them. No module of a
-server is imported.
+* Frames that aren't whole messages: fragments, and control frames such as pings. The server handles them by
+  itself, so the gateway cannot stop reading. A fragment of 6 bytes costs some microseconds, and more behind
+  Daphne if many come at once: four clients that sent nothing else stopped a site.
+* Small messages. A server parses all that it has read from one client before it attends to another, and
+  64 kB may be 9,000 messages of one byte, which take half a second. So little is read at once from a client
+  that sends such messages: see `ReadSize`.
 """
 
 from __future__ import annotations
@@ -23,6 +26,15 @@ MAX_BURST, FRAMES_PER_SECOND = 4096, 256
 #: The first bytes of frames that are a whole message: text and binary, also compressed.
 MESSAGES = (0x81, 0x82, 0xC1, 0xC2)
 
+#: Bytes that are read at once from a client at first, and always if it sends many messages at once.
+FIRST_READ = 4096
+
+#: A read with more frames than these makes FIRST_READ the client's limit.
+MAX_FRAMES_OF_A_READ = 64
+
+#: What transports call the number of bytes that they read at once: Twisted's, and asyncio's own.
+READ_SIZES = ("bufferSize", "max_size")
+
 #: The protocols of uvicorn, by their modules.
 UVICORN = {
     "uvicorn.protocols.websockets.websockets_impl": "WebSocketProtocol",
@@ -37,9 +49,11 @@ Note = Callable[[str], None]
 class FrameCounter:
     """Counts a client's frames that aren't whole messages (RFC 6455, section 5.2). Pure: no I/O, no clock."""
 
-    __slots__ = ("_fragments", "_head", "_level", "_skip", "_time")
+    __slots__ = ("_fragments", "_head", "_level", "_skip", "_time", "frames")
 
     def __init__(self) -> None:
+        #: Frames of all kinds in the bytes that came last.
+        self.frames = 0
         self._head = b""  # the beginning of a frame's head
         self._skip = 0  # bytes that remain of a frame's payload
         self._fragments = 0  # of the message that has not ended
@@ -50,6 +64,7 @@ class FrameCounter:
         if self._head:
             data, self._head = self._head + data, b""
         position, size, extra = self._skip, len(data), 0
+        self.frames = 0
         while position < size:
             length = data[position + 1] if position + 1 < size else 0
             is_masked, length = length & 128, length & 127
@@ -60,6 +75,7 @@ class FrameCounter:
                 break
             if length > 125:
                 length = int.from_bytes(data[position + 2 : end], "big")
+            self.frames += 1
             if data[position] not in MESSAGES:
                 extra += 1
                 if not data[position] & 0x08:  # no control frame, which may come between fragments
@@ -73,6 +89,38 @@ class FrameCounter:
         elapsed, self._time = now - self._time, now
         self._level = max(0.0, self._level - elapsed * FRAMES_PER_SECOND) + extra
         return self._level <= MAX_BURST
+
+
+class ReadSize:
+    """
+    Sets how many bytes are read at once from a client: few at first, and twice as many after each read that
+    was full, up to what the transport reads by itself. A transport that doesn't tell, such as uvloop's, is
+    left alone.
+    """
+
+    __slots__ = ("_most", "_name", "_now", "_transport")
+
+    def __init__(self, transport: Any) -> None:
+        # With TLS, Twisted's transport that reads is below the one that encrypts.
+        below = [transport, getattr(transport, "transport", None)]
+        found = [(each, name) for each in below for name in READ_SIZES if hasattr(each, name)]
+        self._transport, self._name = found[0] if found else (None, "")
+        self._most = self._now = getattr(self._transport, self._name) if found else 0
+        self._set(FIRST_READ)
+
+    def note(self, size: int, frames: int) -> None:
+        """Take into account a read of `size` bytes with so many frames."""
+        if frames > MAX_FRAMES_OF_A_READ:
+            self._most = min(self._most, FIRST_READ)
+            self._set(FIRST_READ)
+        elif size >= self._now < self._most:
+            self._set(self._now * 2)
+
+    def _set(self, size: int) -> None:
+        size = min(size, self._most)
+        if self._transport is not None and size != self._now:
+            self._now = size
+            setattr(self._transport, self._name, size)
 
 
 def bound_uvicorn(note: Note) -> None:
@@ -103,11 +151,14 @@ def _counting(original: Any) -> Any:
         counter = getattr(self, "channels_frames", self)
         if counter is None:
             self.channels_frames = FrameCounter()  # uvicorn passes on the head of the handshake
-        elif counter is not self and not counter.allows(data, time.monotonic()):
-            if not self.transport.is_closing():
-                self.channels_note_frames((self.client or ("unknown client",))[0])
-                self.transport.abort()
-            return
+            self.channels_read_size = ReadSize(self.transport)
+        elif counter is not self:
+            if not counter.allows(data, time.monotonic()):
+                if not self.transport.is_closing():
+                    self.channels_note_frames((self.client or ("unknown client",))[0])
+                    self.transport.abort()
+                return
+            self.channels_read_size.note(len(data), counter.frames)
         original(self, data)
 
     return data_received
@@ -121,10 +172,12 @@ def bound_twisted(protocol: Any, address: str, note: Note) -> None:
     because autobahn could take it for another handshake, so that it would not be clear where a frame begins.
     """
     counter, original = FrameCounter(), protocol.dataReceived
+    read_size = ReadSize(protocol.transport)
 
     def dataReceived(data: bytes) -> None:
         is_early = protocol.state == protocol.STATE_CONNECTING
         if not is_early and counter.allows(data, time.monotonic()):
+            read_size.note(len(data), counter.frames)
             original(data)
             return
         protocol.dataReceived = _ignore
