@@ -104,8 +104,10 @@ class ReadSize:
         # With TLS, Twisted's transport that reads is below the one that encrypts.
         below = [transport, getattr(transport, "transport", None)]
         found = [(each, name) for each in below for name in READ_SIZES if hasattr(each, name)]
-        self._transport, self._name = found[0] if found else (None, "")
-        self._most = self._now = getattr(self._transport, self._name) if found else 0
+        self._transport: Any = found[0][0] if found else None
+        self._name = found[0][1] if found else ""
+        self._most: int = getattr(self._transport, self._name) if found else 0
+        self._now = self._most
         self._set(FIRST_READ)
 
     def note(self, size: int, frames: int) -> None:
