@@ -542,7 +542,7 @@ class ServerTests(SiteBehindServer):
     def test_a_client_that_had_to_wait_is_heard_again(self):
         frame = b"x" * 16384
         socket = self.connect("/held/")
-        # 16 MB keep the autobahn of Python 3.7, which has no part in C, busy for 5 seconds on an idle machine.
+        # 16 MB keep the autobahn of Python 3.7, which is pure Python, busy for 5 s on an idle machine.
         socket.settimeout(4 * TIMEOUT)
         sender = threading.Thread(
             target=lambda: (
