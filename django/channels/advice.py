@@ -32,6 +32,7 @@ DELAY_CONSUMER = "%r" % (__package__ + ".delay.consumers.delay_message")
 
 _unrouted, _unserved = RateLimitByKey(INTERVAL), RateLimitByKey(INTERVAL)
 _not_text, _returned = RateLimitByKey(INTERVAL), RateLimitByKey(INTERVAL)
+_late_groups = RateLimitByKey(INTERVAL)
 
 #: What a reply to a client has, of which one is enough.
 _REPLY_KEYS = {"accept", "text", "bytes", "close", "status", "content"}
@@ -79,6 +80,18 @@ def advise_text(name: str, is_channel: bool) -> None:
         "send_json(content), or json.dumps it. %s",
         name,
         see("ref/channels/messages"),
+    )
+
+
+def advise_late_groups(consumer: str) -> None:
+    """Warn that `connect` of a class changed `groups`, which the socket had joined before."""
+    _late_groups.log(
+        consumer,
+        logger.warning,
+        "%s.connect() changed self.groups, which was read before it, so the socket has not joined what was "
+        "added. A list of the class is that of all its sockets. Return the names from "
+        "connection_groups(self, **kwargs), or call Group(name).add(self.message.reply_channel).",
+        consumer,
     )
 
 

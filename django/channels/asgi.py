@@ -14,6 +14,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from .backends import MEMORY, import_backend
 from .backends import InvalidChannelLayerError as InvalidChannelLayerError
+from .log import shown
 
 if TYPE_CHECKING:
     from .layers.base import BaseChannelLayer
@@ -60,11 +61,18 @@ class ChannelLayerManager:
     def _entry(self, alias: str) -> dict[str, Any]:
         try:
             return self.configs[alias]
-        except KeyError:
-            raise InvalidChannelLayerError(
-                "CHANNEL_LAYERS has no %r; it has: %s."
-                % (alias, ", ".join(sorted(map(repr, self.configs))) or "nothing")
-            ) from None
+        except (KeyError, TypeError):
+            text = "CHANNEL_LAYERS has no %r; it has: %s." % (
+                alias,
+                ", ".join(sorted(map(repr, self.configs))) or "nothing",
+            )
+            if not isinstance(alias, str):
+                text = (
+                    "The second argument of Channel(name, alias) and Group(name, alias) is the alias of a "
+                    "layer, not %s. A message goes to send({…}), and a member to add(channel)."
+                    % shown(repr(alias))
+                )
+            raise InvalidChannelLayerError(text) from None
 
     @sensitive_variables()  # type: ignore[untyped-decorator]  # a password, maybe
     def _make(self, alias: str, config: dict[str, Any]) -> BaseChannelLayer:
@@ -107,7 +115,11 @@ class ChannelLayerManager:
                 layer.close()
 
     def __getitem__(self, alias: str) -> BaseChannelLayer:
-        layer = self._layers.get(alias)
+        try:
+            layer = self._layers.get(alias)
+        except TypeError:  # a dict: it can't be a key
+            self._entry(alias)
+            raise
         if layer is None:
             with self._lock:
                 layer = self._layers.get(alias)

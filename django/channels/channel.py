@@ -60,6 +60,15 @@ class _Target:
         def __getattr__(self, name: str) -> Any:
             raise missing_method(self, name)
 
+        def __getitem__(self, key: object) -> Any:
+            # For `for name in Group("room")` and `name in Group("room")`, too. An __iter__ or a __len__ would
+            # make it an Iterable, or false.
+            kind = type(self).__name__
+            remedy = "Group(name).channels() returns the names of the members"
+            if kind != "Group":
+                remedy = "a consumer gets the messages of a channel: route(name, consumer)"
+            raise TypeError("A %s isn't a collection: %s." % (kind, remedy))
+
     def _send(
         self,
         message: dict[str, Any],

@@ -18,6 +18,7 @@ from opcode import opmap
 from typing import Any, Callable, Sequence
 
 from .pages import see
+from .remedies import home_of, remedy_for, remedy_of_consumer
 
 PACKAGE = __package__
 
@@ -156,7 +157,14 @@ def former_names(module: str, frames: int = 1) -> Callable[[str], Any]:
 
     def get(name: str) -> Any:
         if name not in names:
-            raise AttributeError("module %r has no attribute %r" % (module, name))
+            text = "module %r has no attribute %r" % (module, name)
+            home = home_of(name)
+            if not home or home == module:
+                raise AttributeError(text)
+            text += ". Write: from %s import %s" % (home, name)
+            if _imports_name(sys._getframe(frames)):
+                raise ImportError(text, name=module)
+            raise AttributeError(text)
         text = instead("%s.%s" % (module, name), names[name])
         if _imports_name(sys._getframe(frames)):
             raise ImportError(text, name=module)
@@ -176,6 +184,8 @@ def missing_method(owner: object, name: str) -> AttributeError:
     text = "%r object has no attribute %r" % (kind, name)
     if name in _TARGET_ATTRIBUTES:
         text += ". Write %s. %s" % (_TARGET_ATTRIBUTES[name], PAGE)
+    elif remedy_for(kind, name):
+        text += ". Write %s. %s" % (remedy_for(kind, name), see("ref/channels/api"))
     return AttributeError(text)
 
 
@@ -186,10 +196,13 @@ def missing_attribute(owner: object, name: str) -> AttributeError:
         return AttributeError(
             "This message has no %s: ask for it with %s." % (name, _MESSAGE_ATTRIBUTES[name])
         )
+    text = "%r object has no attribute %r" % (kind, name)
+    remedy = remedy_for(kind, name) if kind == "Message" else remedy_of_consumer(owner, name)
     if name in _ATTRIBUTES:
         return AttributeError(instead("%s.%s" % (kind, name), _ATTRIBUTES[name]))
-    text = "%r object has no attribute %r" % (kind, name)
-    if kind == "Message" and name in _MESSAGE_KEYS:
+    if remedy:
+        return AttributeError("%s. Write %s. %s" % (text, remedy, see("ref/channels/api")))
+    if kind == "Message" and (name in _MESSAGE_KEYS or name in vars(owner).get("content", ())):
         text += ". Write message[%r]. %s" % (name, see("ref/channels/messages"))
     if kind == "Message" and name in ("send", "reply", "close", "accept"):
         text += ". Write message.reply_channel.send({…}). " + see("ref/channels/messages")

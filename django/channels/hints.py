@@ -39,6 +39,23 @@ _OF_TEXT = re.compile(
     r"string indices must be integers|'str' object has no attribute '(get|items)'"
 )
 
+#: What Python says of self.groups.append("room") where the class has no groups.
+_OF_GROUPS = re.compile(r"'NoneType' object has no attribute '(append|add|extend|insert|discard)'")
+
+#: What Python says of self.channel_session["key"] or self.http_user.pk: they are True or False.
+_OF_SWITCH = re.compile(
+    r"'bool' object (is not subscriptable|does not support item (assignment|deletion)|has no attribute '"
+    r"(get|setdefault|pop|update|save|flush|keys|items|pk|id|username|is_\w+|get_username)')"
+)
+
+#: What Python says of len(Group("room")), and of a method of it that isn't called.
+_OF_GROUP = re.compile(
+    r"object of type '(Group|Channel)' has no len\(\)|'method' object is not iterable"
+)
+
+#: What Python says of Group.add("room", channel).
+_OF_CLASS = "'str' object has no attribute '_check_may_block'"
+
 #: What Python says of super().connect() and the like.
 _OF_SUPER = re.compile(
     r".*\b(connect|disconnect)\(\) missing 1 required positional argument: 'message'"
@@ -74,8 +91,22 @@ def hint_for(error: BaseException, message: Message | None = None) -> str:
             "JsonWebsocketConsumer, whose receive(self, content, **kwargs) gets it decoded. "
             + see("ref/channels/messages")
         )
+    if _OF_GROUPS.match(text):
+        return (
+            "If this is self.groups: it is read before connect() runs. Return the names from "
+            "connection_groups(self, **kwargs), or call Group(name).add(self.message.reply_channel)."
+        )
+    if _OF_SWITCH.match(text):
+        return (
+            "If this is an attribute of the class such as self.channel_session or self.http_user: it is True "
+            "or False. Write self.message.channel_session or self.message.user."
+        )
+    if text == _OF_CLASS:
+        return "Write Group(name).add(channel), with the name of one."
     if not isinstance(error, TypeError):
         return ""
+    if _OF_GROUP.match(text):
+        return "If this is a Group: Group(name).channels() returns the names of its members."
     found = _OF_SUPER.match(text)
     if found is not None:
         return "Write super().%s(message, **kwargs). %s" % (found.group(1), PAGE)
@@ -91,6 +122,38 @@ def hint_for(error: BaseException, message: Message | None = None) -> str:
     return ""
 
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+#: What Python says of @route("websocket.connect"), and of route_class() and include() without their first.
+_OF_ROUTE = re.compile(r".*\bmissing \d required positional arguments?: .*'(consumer|routing)'$")
+
+
+def hint_for_route(error: TypeError) -> str:
+    """Return what to write instead of a call of route(), route_class() or include() without it, or ""."""
+    if not _OF_ROUTE.match(str(error)):
+        return ""
+    return (
+        "These aren't decorators. Write a list: channel_routing = [route('websocket.receive', consumer, "
+        "path=r'^/…$'), route_class(Consumer, path=r'^/…$'), include('app.routing.channel_routing')]. Its "
+        "dotted path is the ROUTING of CHANNEL_LAYERS."
+    )
+
+
+def hinted_route(function: _Function) -> _Function:
+    """Return `function`, the __init__ of a route, whose TypeError says what to write."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except TypeError as error:
+            if error.__traceback__ is not None and error.__traceback__.tb_next is None:
+                add_hint(error, hint_for_route)
+            raise
+
+    return cast("_Function", call)
+
+
 def _hint_for_send(error: TypeError) -> str:
     """Return what to write instead of a call of Channel.send or Group.send with other arguments, or ""."""
     found = _UNEXPECTED.search(str(error))
@@ -104,8 +167,6 @@ def _hint_for_send(error: TypeError) -> str:
 
 #: The methods of asgiref's AsyncToSync that call what they were given, by version.
 _ASGIREF = ("main_wrap", "__call__")
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def hinted(function: _Function) -> _Function:

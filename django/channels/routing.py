@@ -27,6 +27,7 @@ from django.utils.module_loading import import_string
 
 from .exceptions import InvalidChannelName
 from .habits import PAGE, problem_of_call, problem_of_path
+from .hints import hinted_route
 from .layers.names import check_channel_name
 from .runnable import problem_of
 from .types import Consumer
@@ -113,6 +114,7 @@ class Router:
 class Route:
     """One channel's consumer (a callable, or its dotted path), for messages that match `filters`."""
 
+    @hinted_route
     def __init__(
         self,
         channels: str | Iterable[str],
@@ -161,6 +163,7 @@ class Route:
 class RouteClass(Route):
     """A class-based consumer, on each of the channels that its `channel_names()` returns."""
 
+    @hinted_route
     def __init__(
         self,
         consumer: str | ConsumerClass,
@@ -188,6 +191,7 @@ class Include:
     included routes see the value, as a URLconf's prefix is.
     """
 
+    @hinted_route
     def __init__(
         self, routing: Routing, *misplaced: NoReturn, **filters: str | bytes | Pattern[str]
     ) -> None:
@@ -339,8 +343,8 @@ def _resolve(routing: Routing) -> list[Routable]:
         return [route(channel, consumer) for channel, consumer in routing.items()]
     if not isinstance(routing, (list, tuple)):
         raise InvalidRoute(
-            "%r isn't routing: write a list of routes, a dict of channel to consumer, or the dotted path "
-            "of one." % (routing,)
+            "%r isn't routing: write a list of routes, such as [route(…)], a dict of channel to consumer, or "
+            "the dotted path of one, such as 'mysite.routing.channel_routing'." % (routing,)
         )
     for each in routing:
         if not callable(getattr(each, "match", None)):
@@ -377,6 +381,10 @@ def _consumer(consumer: str | Consumer | ConsumerClass) -> Any:
                 "The consumer %r cannot be imported: %s. Write its dotted path, such as "
                 "'mysite.consumers.ws_connect'." % (consumer, error)
             ) from error
+    if isinstance(found, (Route, Include)):
+        raise InvalidRoute(
+            "%r is a route already: put it into the list of routes as it is." % (found,)
+        )
     if not callable(found):
         raise InvalidRoute(
             "The consumer %r isn't callable: write a function, a class, or its dotted path."

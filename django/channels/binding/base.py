@@ -8,7 +8,9 @@ actions are "create", "update" and "delete", from the point of view of the group
 
 from __future__ import annotations
 
+import inspect
 import logging
+import types
 from typing import TYPE_CHECKING, Any, Iterable, Iterator, cast
 
 import django
@@ -24,6 +26,7 @@ from ..auth import channel_session_user
 from ..compat import on_commit
 from ..coroutines import answer_of
 from ..log import RateLimit, shown
+from ..remedies import problem_of_binding
 from ..sessions import channel_session
 from . import outbound
 from .fields import clean_pk, find_row, identity, messages_of, no_such_row
@@ -68,6 +71,11 @@ class BindingMetaclass(type):
         for binding in cls.binding_classes:
             if binding.model_label is None:
                 binding.register()
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(cls, name: str) -> Any:
+            raise AttributeError(problem_of_binding(cls, name))
 
     @property
     def consumer(cls) -> Consumer:
@@ -148,6 +156,11 @@ class Binding(Receivers, metaclass=BindingMetaclass):
                     "%s: fields and exclude are lists, not text: write [%r]."
                     % (cls.__name__, names)
                 )
+        if isinstance(inspect.getattr_static(cls, "group_names"), types.FunctionType):
+            raise ImproperlyConfigured(
+                "%s.group_names is called on the class: write @classmethod above it, and "
+                "group_names(cls, instance)." % cls.__name__
+            )
         meta = cls.model._meta
         cls.model_label = "%s.%s" % (meta.app_label.lower(), meta.model_name)
         # An id for the class, so that a class that is defined again (a reload) doesn't send everything twice.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, cast
 
+from ..advice import advise_late_groups
 from ..auth import channel_session_user, channel_session_user_from_http, login_required
 from ..channel import Group, group_names_of
 from ..coroutines import in_thread, unfinished
@@ -125,7 +126,16 @@ class WebsocketConsumer(BaseConsumer):
         groups = self.connection_groups(**kwargs)
         for name in group_names_of(groups, "connection_groups() of %s" % type(self).__name__):
             Group(name, channel_layer=message.channel_layer).add(message.reply_channel)
-        return self.connect(message, **kwargs)
+        before = self._own_groups()
+        returned = self.connect(message, **kwargs)
+        if before != self._own_groups() and is_own(self.connection_groups):
+            advise_late_groups(type(self).__qualname__)
+        return returned
+
+    def _own_groups(self) -> Any:
+        """Return the value of `groups`, and how long it is, if the instance or the class has a list."""
+        own = self.__dict__.get("groups", getattr(type(self), "groups", None))
+        return (id(own), len(own)) if isinstance(own, list) else None
 
     def connect(self, message: Message, **kwargs: Any) -> Any:
         """Accept the handshake. An override may refuse it with `close`."""

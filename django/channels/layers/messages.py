@@ -32,7 +32,11 @@ def clean(message: Any, limit: int = MAX_WEIGHT) -> dict[str, Any]:
     escapes are not counted).
     """
     if not isinstance(message, dict):
-        raise InvalidMessage("A message is a dict, not %s." % type(message).__name__)
+        key = "bytes" if isinstance(message, bytes) else "text"
+        raise InvalidMessage(
+            'A message is a dict, not %s. Write send({"%s": …}), or send_json(…) for JSON.'
+            % (type(message).__name__, key)
+        )
     copy: dict[str, Any]
     copy, weight = _copy(message, "")
     if weight > limit:
