@@ -40,7 +40,7 @@ from .pipelines import has_too_many
 from .reader import InboxReader
 from .refusal import Refusals
 from .response import ResponseConnection
-from .scopes import connect_event, request_event
+from .scopes import connect_event, correct_path, request_event
 from .sender import EventSender
 from .sockets import ServerReceive, SocketConnection
 from .spool import SpoolRoom
@@ -171,6 +171,7 @@ class Gateway:
             return
         if http is not None and _is_asgi(http):
             correct_scope(scope, send)
+            correct_path(scope)
             try:
                 await http(scope, receive, send)
             except SystemExit as error:
@@ -179,6 +180,7 @@ class Gateway:
             return
         upload = Upload(self.room, scope, receive)
         correct_scope(scope, send)
+        correct_path(scope)
         status = check_request(self.limits, scope)
         try:
             if status is None:
@@ -242,6 +244,7 @@ class Gateway:
         if (await receive())["type"] != "websocket.connect":
             return
         correct_scope(scope, send)
+        correct_path(scope)
         status = check_head(self.limits, scope)
         if status is not None:
             await self.refusals.refuse(scope, send, status)

@@ -1,8 +1,8 @@
 """
 What Daphne does differently from other servers. This module does not import Daphne or Twisted.
 
-* The scope of a WebSocket lacks its scheme, and a client may choose SCRIPT_NAME and, before 4.2.2, the size
-  of a frame: see `correct_scope`.
+* The scope of a WebSocket lacks its scheme and parts of some paths, and a client may choose SCRIPT_NAME and,
+  before 4.2.2, the size of a frame: see `correct_scope`.
 * With an old Twisted, it mixes up the responses to pipelined requests: see `response_lock`.
 * In ASGI 3, `send` waits until the client has room. Daphne's returns at once and buffers without a bound.
   `with_flow_control` waits for a client that reads slowly, and cuts a response short, by way of Twisted.
@@ -19,6 +19,7 @@ import asyncio
 import time
 from contextlib import contextmanager
 from typing import Any, Awaitable, Callable, Dict, Iterator, Mapping, MutableMapping
+from urllib.parse import unquote_to_bytes
 from weakref import WeakKeyDictionary
 
 from django.conf import settings
@@ -61,7 +62,20 @@ def correct_scope(scope: MutableMapping[str, Any], send: Any) -> None:
     if scope["type"] == "websocket":
         _limit_frames(send.args[0])
         _wait_as_long(server)
+        _correct_path(scope, send.args[0])
         scope.setdefault("scheme", "wss" if _is_secure(send.args[0]) else "ws")
+
+
+def _correct_path(scope: MutableMapping[str, Any], protocol: Any) -> None:
+    """
+    Set the path of a WebSocket to what the client asked for. Daphne's lacks the parameters after a semicolon
+    in the last part, and the first part after two slashes, which a proxy in front may have looked at.
+    """
+    target = getattr(protocol, "http_request_uri", None)
+    if isinstance(target, str):
+        raw = target.partition("?")[0].encode("latin-1", "replace")
+        scope["raw_path"] = raw
+        scope["path"] = unquote_to_bytes(raw).decode("utf-8", "surrogateescape")
 
 
 #: Daphne's limits for a handshake, in seconds, if none was given: of its command, and of its Server.

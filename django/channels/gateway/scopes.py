@@ -8,7 +8,8 @@ else. To add one, set it here and add it to `protocol.WebSocketConnect` or `prot
 from __future__ import annotations
 
 import codecs
-from typing import Any, Mapping
+import re
+from typing import Any, Mapping, MutableMapping
 from urllib.parse import unquote_to_bytes
 
 
@@ -19,6 +20,34 @@ def _keep_percent_encoded(error: Any) -> tuple[str, int]:
 
 
 codecs.register_error("channels.percent", _keep_percent_encoded)
+
+
+#: How a target in absolute form begins (RFC 9112, section 3.2.2).
+_AUTHORITY = re.compile("[A-Za-z][A-Za-z0-9+.-]*://[^/]*")
+
+
+def correct_path(scope: MutableMapping[str, Any]) -> None:
+    """
+    Make the path of a target in absolute form ("http://host/path"), or without a path, what the path of the
+    usual form would be. Every server has to accept the absolute form, and some leave all of it in the path.
+    """
+    path, root = scope["path"], scope.get("root_path") or ""
+    if path[:1] == "/" and "://" not in path:
+        return
+    corrected = _without_authority(path, root)
+    if corrected != path:
+        raw = scope.get("raw_path")
+        if raw is not None:
+            latin = root.encode("utf-8", "surrogateescape").decode("latin-1")
+            scope["raw_path"] = _without_authority(raw.decode("latin-1"), latin).encode("latin-1")
+        scope["path"] = corrected
+
+
+def _without_authority(path: str, root: str) -> str:
+    """Return `path`, which may begin with `root`, without a scheme and a host after that."""
+    prefix = root if path.startswith(root) else ""
+    match = _AUTHORITY.match(path, len(prefix))
+    return (path if match is None else prefix + path[match.end() :]) or "/"
 
 
 def request_event(scope: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,7 +70,7 @@ def _connection(scope: Mapping[str, Any], scheme: str) -> dict[str, Any]:
     """Return the keys that both events have."""
     return {
         "scheme": scope.get("scheme", scheme),
-        "path": _path(scope),
+        "path": path_of(scope),
         "query_string": scope.get("query_string", b""),
         "root_path": scope.get("root_path", ""),
         # Consumers and checks look for names in lower case, as ASGI has them.
@@ -51,7 +80,7 @@ def _connection(scope: Mapping[str, Any], scheme: str) -> dict[str, Any]:
     }
 
 
-def _path(scope: Mapping[str, Any]) -> str:
+def path_of(scope: Mapping[str, Any]) -> str:
     """
     Return the path as every event of the connection has it.
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Awaitable, Callable, Mapping, MutableMapp
 from ..log import RateLimit, shown
 from ..shares import client_address
 from .limits import BODY_TOO_LARGE
+from .scopes import path_of
 from .spool import Spool, SpoolFull, SpoolRoom
 from .watch import Watch, receives_in_any_task
 
@@ -126,7 +127,7 @@ class Upload:
             self._has_body = True
             self._started = self._loop.time()
             self._check_pace()
-        paths, path = self._room.limits.stream_paths, self._scope["path"]
+        paths, path = self._room.limits.stream_paths, path_of(self._scope)
         is_stream = any(each.search(path) for each in paths)
         while not (self.complete or self.problem or self.gone or (is_stream and self._received)):
             self._start()
