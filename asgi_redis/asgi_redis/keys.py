@@ -44,7 +44,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from .contract import inbox_of, protocol, refusal
-from .project import default_prefix
+from .project import default_prefix, is_name
 
 #: Kinds of channels for lua/send.lua: a single reader's, of a connection's events, another shared one.
 SINGLE, EVENTS, SHARED = 0, 1, 2
@@ -75,7 +75,7 @@ class Keys:
     def __init__(self, prefix: str | None, partitions: int) -> None:
         if prefix is None:
             prefix = default_prefix()
-        if not isinstance(prefix, str) or set("{}") & set(prefix):
+        if not is_name(prefix) or set("{}") & set(prefix):
             raise refusal("prefix", "text without braces, such as 'mysite:'", prefix)
         if not isinstance(partitions, int) or not 1 <= partitions <= 1024:
             raise refusal("partitions", "a number from 1 to 1024", partitions)

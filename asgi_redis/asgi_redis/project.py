@@ -9,6 +9,8 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.crypto import salted_hmac
 
+from .contract import refusal
+
 #: Digits that tell one SECRET_KEY from another, and nothing about it.
 _DIGITS = 16
 
@@ -28,13 +30,32 @@ def default_prefix() -> str:
     return package + ":"
 
 
+def is_name(value: Any) -> bool:
+    """Return whether `value` is text that Redis can hold."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+    return True
+
+
 def identities(name: Any = None) -> list[str]:
     """
     Return what this project is called in Redis, and then what it was called before. `name` is the option
-    `project`; by default, a digest of SECRET_KEY, and of SECRET_KEY_FALLBACKS, stands for it.
+    `project`; by default, a digest of SECRET_KEY, and of SECRET_KEY_FALLBACKS, stands for it. Raises
+    ImproperlyConfigured if neither tells this project from others.
     """
     if name is not None:
+        if not is_name(name) or not name:
+            raise refusal("project", "text that no other project has, such as 'mysite'", name)
         return ["name %s" % name]
+    if not settings.SECRET_KEY:  # newer Djangos raise by themselves
+        raise ImproperlyConfigured(
+            "The Redis layer tells this project from others by SECRET_KEY, which is empty: set it, or the "
+            "option project."
+        )
     keys = [settings.SECRET_KEY] + list(getattr(settings, "SECRET_KEY_FALLBACKS", ()))
     return [
         "key %s" % salted_hmac("asgi_redis.project", "", secret=key).hexdigest()[:_DIGITS]

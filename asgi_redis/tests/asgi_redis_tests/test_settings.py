@@ -371,6 +371,46 @@ class ProjectTests(RedisLayerCase, unittest.TestCase):
         client.delete(mine.store.keys.project)
         mine.leases.step()
 
+    def test_a_name_that_tells_no_project_from_others_is_refused(self):
+        for value in ("", b"site", 5, True, ["site"], "\ud800"):
+            with self.assertRaisesRegex(ImproperlyConfigured, "option project"):
+                make(prefix="named:", project=value)
+        with override_settings(SECRET_KEY=""), self.assertRaisesRegex(
+            ImproperlyConfigured, "SECRET_KEY"
+        ):
+            make(prefix="named:")
+
+    def test_a_prefix_is_text_that_redis_can_hold(self):
+        for value in (b"site:", 5, "a{b", "}", "\ud800"):
+            with self.assertRaisesRegex(ImproperlyConfigured, "option prefix"):
+                make(prefix=value)
+        for value in ("", ":", "a:b", "caf\u00e9*"):
+            self.assertEqual(make(prefix=value)._keys.tag, "{%s#0}" % value)
+
+    def test_equal_names_of_settings_in_two_folders_are_two_projects(self):
+        """Their SECRET_KEY differs; the one that comes second is refused, and told why."""
+        with override_settings(SETTINGS_MODULE="mysite.settings", SECRET_KEY="one"):
+            one = self.layer_by_default()
+            one.flush()
+            one.send("http.request", {"cookie": "one"})
+        with override_settings(SETTINGS_MODULE="mysite.settings.prod", SECRET_KEY="two"):
+            two = self.layer_by_default()
+            for call in (
+                lambda: two.receive_many(["http.request"]),
+                lambda: two.send("http.request", {}),
+                lambda: two.claim("worker", ["http.request"]),
+                lambda: two.send_group("room", {}),
+                lambda: two.leases.step(),
+            ):
+                with self.assertRaisesRegex(two.LayerUnavailable, "another project"):
+                    call()
+        self.assertEqual(one.receive_many(["http.request"])[1], {"cookie": "one"})
+
+    def layer_by_default(self):
+        layer = make([RedisServer.shared().url])
+        self.addCleanup(layer.close)
+        return layer
+
     def test_the_default_prefix_is_the_package_of_the_settings(self):
         for module, prefix in (("mysite.settings", "mysite:"), ("shop.settings.prod", "shop:")):
             with override_settings(SETTINGS_MODULE=module):
