@@ -1,5 +1,5 @@
 """
-Tell gateways which asynchronous consumers take long, so that they send the events of other sockets.
+Tell gateways which asynchronous consumers take long, so that they send the events of other connections.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from .protocol import WEBSOCKET_CONNECT, WEBSOCKET_RECEIVE
+from .protocol import TURN_CHANNELS
 from .replies import tell_running
 
 if TYPE_CHECKING:
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 #: Seconds after which the gateway is told that an asynchronous consumer takes long. Until then, the gateway
 #: counts the event as one that waits for a worker.
 RUNNING_AFTER = 0.02
-
-#: The channels for which a gateway limits the number of events that wait for workers.
-_TURNS = frozenset([WEBSOCKET_CONNECT, WEBSOCKET_RECEIVE])
 
 
 class LateEvents:
@@ -38,7 +35,7 @@ class LateEvents:
 
     def watch(self, event: Continued) -> None:
         """Tell the gateway of `event` after RUNNING_AFTER seconds, if the event has not ended."""
-        if event.replies.event_id is None or event.message.channel_name not in _TURNS:
+        if event.replies.event_id is None or event.message.channel_name not in TURN_CHANNELS:
             return
         self._events.append((time.monotonic() + RUNNING_AFTER, event))
         if len(self._events) == 1:

@@ -49,6 +49,9 @@ EVENT_CHANNELS = frozenset(
 #: Those of them that end a connection: always delivered, however late.
 DISCONNECT_CHANNELS = frozenset([HTTP_DISCONNECT, WEBSOCKET_DISCONNECT])
 
+#: Those of them that wait for their turn in a gateway, which limits how many wait for workers.
+TURN_CHANNELS = frozenset([HTTP_REQUEST, WEBSOCKET_CONNECT, WEBSOCKET_RECEIVE])
+
 # Control keys of events, from a gateway to a worker.
 
 #: Text: where replies go. The ASGI specification defines this key.

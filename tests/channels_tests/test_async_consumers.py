@@ -15,6 +15,7 @@ from django.channels.exceptions import (
 )
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.places import PAUSED_PER_PLACE, Places
+from django.channels.protocol import TURN_CHANNELS
 from django.channels.signals import consumer_finished, consumer_started
 from django.channels.worker import Worker, WorkerGroup
 from django.test import SimpleTestCase, override_settings
@@ -457,17 +458,20 @@ class FunctionTests(AsyncCase):
             self.assertEqual(self.next(client), {"ack": 7})
 
     def test_the_gateway_is_told_of_one_that_takes_long(self):
-        """Then other events take its turn."""
+        """Then other events take its turn, on each channel where events wait for one."""
         gate = {}
 
         async def consumer(message):
             await gate.setdefault("event", asyncio.Event()).wait()
 
-        self.start(route("websocket.receive", consumer))
-        client = self.send(text="x")
-        self.assertEqual(self.received(client)["running"], 7)
-        self.group.loop._loop.call_soon_threadsafe(gate["event"].set)
-        self.assertEqual(self.next(client), {"ack": 7})
+        self.start(*[route(channel, consumer) for channel in sorted(TURN_CHANNELS)])
+        for channel in sorted(TURN_CHANNELS):
+            with self.subTest(channel=channel):
+                gate.clear()
+                client = self.send(channel)
+                self.assertEqual(self.received(client).get("running"), 7)
+                self.group.loop._loop.call_soon_threadsafe(gate["event"].set)
+                self.assertEqual(self.next(client)["ack"], 7)
 
     def test_it_runs_to_its_end_where_there_is_no_loop(self):
         async def consumer(message):

@@ -165,6 +165,22 @@ class EndedTests(unittest.TestCase):
         self.assertEqual(self.site.connections, {})
         self.check_others(Request)
 
+    def test_requests_that_run_leave_their_turns_and_are_not_refused_in_an_outage(self):
+        requests = [self.site.open(Request) for _ in range(20)]
+        for each in requests[:4]:
+            notice = protocol.running(each.state.in_flight, 20)
+            self.site.reader.handle(each.channel, notice)
+        self.assertEqual(len(self.site.inbox.sent), 8)
+        self.site.inbox.failing_since = float("-inf")
+        with self.assertLogs("django.channels.gateway", "WARNING"):
+            self.site.reader._give_up_requests()
+        statuses = [each._outgoing[0][1]["status"] for each in requests]
+        self.assertEqual(statuses, [502] * 8 + [503] * 12)
+        self.site.let_go(requests)
+        self.assertEqual(len(self.site.acknowledge()), 8)
+        self.assertEqual(self.site.connections, {})
+        self.check_others(Request)
+
     def test_what_an_outage_has_refused_is_not_sent_after_a_reset(self):
         for kind, frames in ((Request, False), (WebSocket, False), (WebSocket, True)):
             with self.subTest(kind=kind, frames=frames):

@@ -88,7 +88,8 @@ class InboxReader:
         since = self.inbox.failing_since
         if since is not None and time.monotonic() - since > ANSWER_TIMEOUT:
             for connection in list(self.connections.values()):
-                connection.perform(connection.state.unreachable(connection.flight is not None))
+                was_sent = connection.flight is not None or connection.state.has_begun
+                connection.perform(connection.state.unreachable(was_sent))
 
     def handle(self, channel: str, message: dict[str, Any]) -> int:
         """
@@ -120,6 +121,7 @@ class InboxReader:
         elif RUNNING in message:
             if connection is not None and connection.flight is not None:
                 if connection.flight[1] == message[RUNNING]:
+                    connection.state.has_begun = True
                     connection.gateway.events.landed(connection, message)
         elif connection is not None:
             state, flight = connection.state, connection.flight

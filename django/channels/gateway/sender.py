@@ -28,7 +28,7 @@ from ..protocol import (
     RAN,
     REDELIVERED,
     RUNNING,
-    WEBSOCKET_CONNECT,
+    TURN_CHANNELS,
     WEBSOCKET_RECEIVE,
 )
 from .turns import FIRST_WINDOW, STALL_TIMEOUT, Lane, Waiting, cost_of
@@ -93,11 +93,8 @@ class EventSender:
         # Of frames, no more than the channel takes: the layer would refuse one, and its socket be closed.
         # Here they can wait, because their sockets are not read meanwhile.
         frames = layer.capacities[WEBSOCKET_RECEIVE]
-        self._lanes = {
-            HTTP_REQUEST: Lane(HTTP_REQUEST),
-            WEBSOCKET_CONNECT: Lane(WEBSOCKET_CONNECT),
-            WEBSOCKET_RECEIVE: Lane(WEBSOCKET_RECEIVE, frames, FIRST_WINDOW),
-        }
+        self._lanes = {channel: Lane(channel) for channel in TURN_CHANNELS}
+        self._lanes[WEBSOCKET_RECEIVE] = Lane(WEBSOCKET_RECEIVE, frames, FIRST_WINDOW)
         self._turn_timer: Any = None
         #: Whose events were refused, to a limit of lines in the log.
         self._limited = {"client": RateLimit(), "session of the client": RateLimit()}

@@ -45,6 +45,9 @@ class ConnectionState:
         self.channels: tuple[str, ...] = ()
         #: The id of the event in flight, or None.
         self.in_flight: int | None = None
+        #: Whether a worker has told that it runs an event of this connection. A request has only one that
+        #: tells it.
+        self.has_begun = False
 
     def event(self, channel: str, event_id: int, message: dict[str, Any]) -> Action:
         """Return the action that sends an event. It is in flight from now on."""
