@@ -122,7 +122,7 @@ class ReadSizeTests(unittest.TestCase):
         while data:
             part, data = data[: transport.bufferSize], data[transport.bufferSize :]
             self.assertTrue(counter.allows(part, 1000.0))
-            read_size.note(len(part), counter.frames)
+            read_size.note(len(part), counter.in_read)
             sizes.append(len(part))
         return sizes
 

@@ -49,11 +49,11 @@ Note = Callable[[str], None]
 class FrameCounter:
     """Counts a client's frames that aren't whole messages (RFC 6455, section 5.2). Pure: no I/O, no clock."""
 
-    __slots__ = ("_fragments", "_head", "_level", "_skip", "_time", "frames")
+    __slots__ = ("_fragments", "_head", "_level", "_skip", "_time", "in_read")
 
     def __init__(self) -> None:
         #: Frames of all kinds in the bytes that came last.
-        self.frames = 0
+        self.in_read = 0
         self._head = b""  # the beginning of a frame's head
         self._skip = 0  # bytes that remain of a frame's payload
         self._fragments = 0  # of the message that has not ended
@@ -64,7 +64,7 @@ class FrameCounter:
         if self._head:
             data, self._head = self._head + data, b""
         position, size, extra = self._skip, len(data), 0
-        self.frames = 0
+        self.in_read = 0
         while position < size:
             length = data[position + 1] if position + 1 < size else 0
             is_masked, length = length & 128, length & 127
@@ -75,7 +75,7 @@ class FrameCounter:
                 break
             if length > 125:
                 length = int.from_bytes(data[position + 2 : end], "big")
-            self.frames += 1
+            self.in_read += 1
             if data[position] not in MESSAGES:
                 extra += 1
                 if not data[position] & 0x08:  # no control frame, which may come between fragments
@@ -160,7 +160,7 @@ def _counting(original: Any) -> Any:
                     self.channels_note_frames((self.client or ("unknown client",))[0])
                     self.transport.abort()
                 return
-            self.channels_read_size.note(len(data), counter.frames)
+            self.channels_read_size.note(len(data), counter.in_read)
         original(self, data)
 
     return data_received
@@ -179,7 +179,7 @@ def bound_twisted(protocol: Any, address: str, note: Note) -> None:
     def dataReceived(data: bytes) -> None:
         is_early = protocol.state == protocol.STATE_CONNECTING
         if not is_early and counter.allows(data, time.monotonic()):
-            read_size.note(len(data), counter.frames)
+            read_size.note(len(data), counter.in_read)
             original(data)
             return
         protocol.dataReceived = _ignore
