@@ -11,6 +11,7 @@ from django.channels import Channel, Group, include, route, route_class
 from django.channels.asgi import InvalidChannelLayerError
 from django.channels.binding.websockets import WebsocketBinding
 from django.channels.exceptions import InvalidMessage
+from django.channels.generic.async_websockets import AsyncWebsocketConsumer
 from django.channels.generic.websockets import JsonWebsocketConsumer, WebsocketConsumer
 from django.channels.habits import PACKAGE
 from django.channels.message import Message
@@ -171,6 +172,18 @@ class ClassTests(RemedyTestCase):
                 own = self.connect(accepted, groups=groups)
                 self.assertNotIn(own.message.reply_channel.name, Group("room").channels())
             self.assertIn("has not joined", str(lines))
+
+    def test_groups_that_are_changed_too_late_in_async_code_are_warned_of(self):
+        class Room(AsyncWebsocketConsumer):
+            groups = ["all"]
+
+            async def connect(self, message, **kwargs):
+                await self.accept()
+                self.groups.append("room")
+
+        with apply_routes(Room.as_route()), Lines(LOGGER) as lines:
+            WSClient().send_and_consume("websocket.connect", path="/")
+        self.assertIn("has not joined", str(lines))
 
     def test_groups_that_are_left_alone_are_not_warned_of(self):
         with Lines(LOGGER) as lines:

@@ -128,9 +128,20 @@ class WebsocketConsumer(BaseConsumer):
             Group(name, channel_layer=message.channel_layer).add(message.reply_channel)
         before = self._own_groups()
         returned = self.connect(message, **kwargs)
+        waiting = unfinished(returned)
+        if waiting is not None:
+            return self._connected(waiting, before)
+        self._check_groups(before)
+        return returned
+
+    async def _connected(self, waiting: Any, before: Any) -> None:
+        await waiting
+        self._check_groups(before)
+
+    def _check_groups(self, before: Any) -> None:
+        """Warn if `connect` changed `groups`."""
         if before != self._own_groups() and is_own(self.connection_groups):
             advise_late_groups(type(self).__qualname__)
-        return returned
 
     def _own_groups(self) -> Any:
         """Return the value of `groups`, and how long it is, if the instance or the class has a list."""
