@@ -35,12 +35,12 @@ class StoreCase(unittest.TestCase):
         self.addCleanup(store.end)
         return store
 
-    def backlog(self, store, is_stream=True, name="x"):
+    def backlog(self, store, is_stream=True, name="x", address="192.0.2.1"):
         def cut():
             self.cuts.append(name)
             found.clear()
 
-        found = Backlog(store, name, lambda: self.changes.append(name), cut)
+        found = Backlog(store, name, lambda: self.changes.append(name), cut, lambda: address)
         found.is_stream = is_stream
         return found
 
@@ -230,6 +230,26 @@ class SlowTests(StoreCase):
         self.assertEqual(self.cuts, ["b"])
         self.settle(store)
         self.assertEqual([each["body"][:1] for each in self.take(newest)], [b"y"])
+
+    def test_a_full_file_costs_the_address_that_has_most_in_it(self):
+        """It doesn't matter who needs the room, and whose client has read nothing for longest."""
+        for newest in ("greedy", "other"):
+            with self.subTest(newest=newest):
+                self.cuts = []
+                store = self.store(responses_memory=1, responses_file=8 * PIECE)
+                for number in range(8):
+                    name = "other" if number == 0 else "greedy %d" % number
+                    backlog = self.backlog(store, name=name, address=name.partition(" ")[0])
+                    backlog.append(content(b"x" * PIECE))
+                    backlog.taken_at = time.monotonic() + number
+                    self.settle(store)
+                backlog = self.backlog(store, name="newest", address=newest)
+                with self.assertLogs("django.channels.gateway", "WARNING"):
+                    for _ in range(3):
+                        backlog.append(content(b"y" * PIECE))
+                        backlog.taken_at = time.monotonic() + 100
+                        self.settle(store)
+                self.assertEqual(self.cuts, ["greedy 1", "greedy 2", "greedy 3"])
 
     def test_the_room_of_a_client_that_was_cut_off_is_used_for_the_next(self):
         store = self.store(responses_memory=1, responses_file=3 * PIECE)

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Callable
 
 from ..log import RateLimit, shown
+from ..shares import Shares
 from .state import WRITE, Action
 
 if TYPE_CHECKING:
@@ -88,12 +89,13 @@ class Backlog:
 
     A response of one small part isn't counted. If `is_stream`, all that follows is: small parts are joined,
     so that they can be moved to the file. `changed()` is called when there may be room again, and `cut()` if
-    the client is too slow.
+    the client is too slow. `address()` returns the address of the client.
 
     Belongs to the event loop of its gateway.
     """
 
     __slots__ = (
+        "address",
         "awaited",
         "changed",
         "cut",
@@ -116,8 +118,9 @@ class Backlog:
         path: str,
         changed: Callable[[], None],
         cut: Callable[[], None],
+        address: Callable[[], Any],
     ) -> None:
-        self.path, self.changed, self.cut = path, changed, cut
+        self.path, self.changed, self.cut, self.address = path, changed, cut, address
         self.is_stream = False
         #: Whether a worker waits until there is room.
         self.awaited = False
@@ -344,10 +347,13 @@ class ResponseStore:
     # Clients that are too slow.
 
     def _make_room(self) -> None:
-        """Cut off the client that has read nothing for the longest time."""
+        """Of the address that has most in the file, cut off the client that has read nothing for longest."""
+        shares = Shares()
         waiting = [each for each in self._backlogs if each.waiting > each.memory]
+        for each in waiting:
+            shares.take(each.address(), each.waiting - each.memory)
         if waiting:
-            slowest = min(waiting, key=lambda each: each.taken_at)
+            slowest = min(waiting, key=lambda each: (-shares.of(each.address()), each.taken_at))
             self._cut(slowest, "the file for responses is full")
 
     def check_rates(self) -> None:

@@ -26,8 +26,11 @@ class ResponseConnection(Connection):
 
     def __init__(self, gateway: Gateway, state: Any, send: ServerSend) -> None:
         super().__init__(gateway, state, send)
-        self._outgoing = Backlog(gateway.responses, state.path, self._pay, self._cut)
+        self._outgoing = Backlog(gateway.responses, state.path, self._pay, self._cut, self._address)
         self._task: Any = None
+
+    def _address(self) -> Any:
+        return self.client[0]
 
     def perform(self, actions: Iterable[Action]) -> None:
         super().perform(actions)
