@@ -2,7 +2,8 @@
 Read the options that say where Redis is: one server, the primary of a Sentinel, or a cluster.
 
 Each option is honoured, or refused with its remedy. Nothing here knows of channels, and nothing connects.
-No error's text holds what a URL or a dict says, because that may be a password.
+No error's text holds what a URL or a dict says, because that may be a password. The file is a little over
+400 lines because every form of `hosts` is read here.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ where a name is that was looked for in another module. Pure: tables, and look-up
 
 from __future__ import annotations
 
+import inspect
+import types
 from typing import Any
 
 PACKAGE = __package__
@@ -155,3 +157,14 @@ def problem_of_binding(binding: type, name: str) -> str:
     elif instead:
         text += ". Write %s.%s" % (binding.__name__, instead)
     return text
+
+
+def takes_instance(group_names: Any) -> bool:
+    """Return False if `group_names` is a plain function that can't be called with the instance alone."""
+    if not isinstance(group_names, types.FunctionType):
+        return True
+    try:
+        inspect.signature(group_names).bind(None)
+    except TypeError:
+        return False
+    return True

@@ -15,7 +15,7 @@ from django.channels.generic.async_websockets import AsyncWebsocketConsumer
 from django.channels.generic.websockets import JsonWebsocketConsumer, WebsocketConsumer
 from django.channels.habits import PACKAGE
 from django.channels.message import Message
-from django.channels.remedies import PUBLIC
+from django.channels.remedies import PUBLIC, takes_instance
 from django.channels.routing import InvalidRoute
 from django.channels.test import ChannelTestCase, WSClient, apply_routes
 from django.core.exceptions import ImproperlyConfigured
@@ -151,6 +151,10 @@ class BindingTests(RemedyTestCase):
                     return ["items"]
 
         self.assert_says(ImproperlyConfigured, define, "group_names", "@classmethod")
+
+    def test_group_names_that_takes_the_instance_alone_is_taken(self):
+        self.assertTrue(takes_instance(lambda instance: ["items"]))
+        self.assertFalse(takes_instance(lambda self, instance: ["items"]))
 
 
 class ClassTests(RemedyTestCase):
