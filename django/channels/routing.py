@@ -1,7 +1,7 @@
 """
 Routing: which consumer handles a message, by its channel and by regular expressions over its content.
 
-The file is a little over 400 lines because `route`, `route_class` and `include` check what they are given here.
+The file is a little over 400 lines because each kind of route checks what it is given here.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Data binding without a protocol: which groups learn of a change, and which chang
 A subclass for a model says which groups see an instance (`group_names`) and which users may change it
 (`has_permission`). A subclass for a protocol says what messages look like (`serialize`, `deserialize`). The
 actions are "create", "update" and "delete", from the point of view of the group that receives the message.
-The file is a little over 400 lines because Channels 1.1 has the class, with all that subclasses override, here.
+The file is a little over 400 lines because Channels 1.1 has here the class that subclasses override.
 """
 
 from __future__ import annotations
