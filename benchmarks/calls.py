@@ -7,6 +7,9 @@ Processor time tells more (``gate.py``), but not on a machine that does other wo
 threads of one process with the in-memory layer: gateway, layer, worker, Django. This file takes the
 place of a server: it speaks ASGI to the gateway. The figures depend on the versions of Python and of
 Django, and are compared only with those of the same ones.
+
+If redis-server is installed, ``calls_redis.py`` counts what a message over Redis costs: calls and round
+trips, of the gateway and of the worker.
 """
 
 import argparse
@@ -14,6 +17,8 @@ import asyncio
 import json
 import os
 import platform
+import shutil
+import subprocess
 import sys
 import threading
 
@@ -57,9 +62,11 @@ class Client:
         await self.task
 
 
-async def http(application):
-    """Requests, each with its answer."""
+async def http(application, pause=0.0):
+    """Requests, each with its answer, and `pause` seconds before each."""
     for _ in range(TIMES):
+        if pause:
+            await asyncio.sleep(pause)
         client = Client(application, HTTP)
         started = await client.exchange({"type": "http.request", "body": b"", "more_body": False})
         assert started["status"] == 200, started
@@ -83,10 +90,12 @@ async def connect(application):
         await close_socket(await open_socket(application, "/echo/"))
 
 
-async def echo(application):
-    """Frames that a consumer answers, one at a time for each socket."""
+async def echo(application, pause=0.0):
+    """Frames that a consumer answers, one at a time for each socket, and `pause` seconds before each."""
     client = await open_socket(application, "/echo/")
     for _ in range(TIMES):
+        if pause:
+            await asyncio.sleep(pause)
         answer = await client.exchange({"type": "websocket.receive", "text": "hello"})
         assert answer["text"] == "hello", answer
     await close_socket(client)
@@ -142,6 +151,15 @@ def measure():
     return {name: round(value, 1) for name, value in found.items()}
 
 
+def measure_redis():
+    """Return what calls_redis.py finds; nothing where redis-server is missing."""
+    if not shutil.which(os.environ.get("REDIS_SERVER") or "redis-server"):
+        print("Not counted: messages over Redis. Install redis-server.")
+        return {}
+    command = [sys.executable, os.path.join(HERE, "calls_redis.py")]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+
+
 def versions():
     import django
 
@@ -160,6 +178,7 @@ def main():
             "No figures are stored: run python benchmarks/calls.py --store, and commit %s." % STORED
         )
     found = measure()
+    found.update(measure_redis())
     if arguments.store:
         with open(STORED, "w") as file:
             json.dump({"versions": versions(), "calls": found}, file, indent=1)
@@ -172,11 +191,13 @@ def main():
         return
     failed = False
     for name, value in found.items():
+        if name not in stored["calls"]:
+            sys.exit("No figure is stored for %r: run python benchmarks/calls.py --store." % name)
         limit = stored["calls"][name] * TOLERANCE
         failed = failed or value > limit
         verdict = "TOO MANY" if value > limit else "ok"
         print(
-            "%-10s %6.1f calls; stored %.1f, at most %.1f: %s"
+            "%-38s %6.1f; stored %.1f, at most %.1f: %s"
             % (name, value, stored["calls"][name], limit, verdict)
         )
     if failed:
