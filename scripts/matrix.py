@@ -2,8 +2,8 @@
 
 ``python scripts/matrix.py`` builds the wheel, makes an environment per row below (kept in
 .cache/venvs), and prints a table. Rows whose Python this machine does not have are named.
-The first and the last row run every test. The rows between leave out ``selection.LEFT_OUT``, unless
-``--full`` is given.
+The first and the last row run every test but ``selection.DOCUMENTATION``. The rows between leave out
+``selection.LEFT_OUT``, unless ``--full`` is given.
 ``--table`` prints the README's table of supported versions, and runs nothing.
 """
 
@@ -30,7 +30,7 @@ from interpreters import (
     python_of,
     run,
 )
-from selection import LEFT_OUT
+from selection import DOCUMENTATION, LEFT_OUT
 from smoke import SmokeFailed, run_smoke
 
 # Django, Python: what is supported is what is tested here.
@@ -88,8 +88,8 @@ def run_tests(python, labels, left_out, log):
     command += ["--timeout", str(TESTS_TIMEOUT - 30), *labels]
     if left_out:
         command += ["--leave-out", ",".join(left_out)]
-    elif not labels:
-        command += ["--processes", "2"]  # every test: the longest of the rows
+    if left_out == DOCUMENTATION:
+        command += ["--processes", "2"]  # almost every test: the longest of the rows
     environ = dict(os.environ)
     environ.pop("DJANGO_SETTINGS_MODULE", None)
     environ.pop("PYTHONPATH", None)
@@ -146,6 +146,13 @@ def run_row(row, interpreter, wheel, labels, left_out, only):
     return cells, time.monotonic() - started, good, log
 
 
+def left_out_of(row, options):
+    """Return the tests that ``row`` leaves out: names for --leave-out of runtests_addon.py."""
+    if options.labels:
+        return ()
+    return DOCUMENTATION if options.full or row in ENDS else LEFT_OUT
+
+
 LINE = "{:8} {:8} {:16} {:38} {:30} {:>6}  {}"
 
 
@@ -197,7 +204,7 @@ def main():
                 interpreters[row[1]],
                 wheel,
                 options.labels,
-                () if options.full or options.labels or row in ENDS else LEFT_OUT,
+                left_out_of(row, options),
                 options.only,
             )
             for row in runnable
