@@ -151,9 +151,8 @@ dist:
 	$(PYTHON) scripts/make_alias.py
 
 # ROWS chooses rows by Django's version: make matrix ROWS=1.8,5.2. FULL=1 runs every test in every row.
-# JOBS is the number of rows that run at the same time.
 matrix:
-	$(PYTHON) scripts/matrix.py $(if $(FULL),--full) $(if $(JOBS),--jobs $(JOBS)) $(if $(ROWS),--rows $(ROWS)) $(TESTS)
+	$(PYTHON) scripts/matrix.py $(if $(FULL),--full) $(if $(ROWS),--rows $(ROWS)) $(TESTS)
 
 chaos: $(VENV)/.installed-test $(VENV)/.installed-asgi-redis
 	$(BIN)/python chaos/run.py $(ROWS)
