@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import socket
 import tempfile
 import unittest
 
@@ -161,6 +162,31 @@ class ChatBrowserTests(unittest.TestCase):
         ben.await_people("Ben")
         ada.open("/")  # the server counts when it makes the page, so only now
         self.assertIn("1 here", ada.element(".rooms").text)
+
+    def test_a_person_who_waits_for_another_page_is_gone_when_it_comes(self):
+        ada, ben = self.browser("Ada"), self.browser("Ben")
+        ben.await_people("Ada", "Ben")
+
+        def opened():
+            return ada.site.server.output.count("WebSocket OPEN")
+
+        before = opened()
+        with socket.socket() as server:
+            server.bind(("127.0.0.1", 0))
+            server.listen()
+            url = "http://127.0.0.1:%d/" % server.getsockname()[1]
+            ada.ask(
+                f"setTimeout(() => location = '{url}', 200)"
+            )  # the driver would wait for the page
+            page, _ = server.accept()
+        with page:
+            # The other page may never come, so hers connects again.
+            wait_until(lambda: opened() > before, "her page to connect again")
+            page.recv(65536)
+            page.sendall(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: text/plain\r\n\r\nhi"
+            )
+        ben.await_people("Ben")
 
     def test_a_new_nickname_is_seen_by_others_and_kept(self):
         ada, ben = self.browser("Ada"), self.browser("Ben")

@@ -37,6 +37,7 @@
   let ready = false; // connected, and nothing missed any more
   let tries = 0;
   let retry = null;
+  let left = false; // the page was left, and the browser keeps it for the button "back"
   let seen = null; // we have every line up to this id; null before the first history
 
   function connect() {
@@ -46,7 +47,7 @@
       document.dispatchEvent(new Event("ask-nickname"));
       return;
     }
-    if (socket) return;
+    if (socket || left) return;
     status("connecting", tries ? "Reconnecting" : "Connecting");
     const after = seen === null ? "" : Math.max(0, seen - OVERLAP);
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
@@ -61,6 +62,7 @@
       ours.close();
       socket = null;
       ready = false;
+      if (left) return;
       if (code === NO_NICKNAME) {
         me.nickname = "";
         connect();
@@ -96,6 +98,17 @@
   }
   addEventListener("online", comeBack);
   addEventListener("beforeunload", () => socket && socket.close()); // gone before the next page counts us
+  // A page that waits for the next one may have connected again. Kept by the browser, it would stay here.
+  addEventListener("pagehide", () => {
+    left = true;
+    clearTimeout(retry);
+    if (socket) socket.close();
+  });
+  addEventListener("pageshow", () => {
+    if (!left) return;
+    left = false;
+    connect();
+  });
   document.addEventListener("visibilitychange", comeBack);
   document.addEventListener("nickname", connect);
 
