@@ -207,7 +207,7 @@ class RedisInbox(SendingInbox):
     def _is_first(self, message: Message, body: bytes) -> bool:
         """Return whether a record was not taken before. One that was put back into Redis is counted."""
         if not self._store.codec.seals:
-            return True  # there is no nonce by which to know it
+            return True  # unsealed, so without a nonce to know it by
         nonce = self._store.codec.nonce(entry.split_body(body)[1])
         if not nonce:
             return True

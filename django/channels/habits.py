@@ -162,10 +162,8 @@ def former_names(module: str, frames: int = 1) -> Callable[[str], Any]:
             if not home or home == module:
                 raise AttributeError(text)
             text += ". Write: from %s import %s" % (home, name)
-            if _imports_name(sys._getframe(frames)):
-                raise ImportError(text, name=module)
-            raise AttributeError(text)
-        text = instead("%s.%s" % (module, name), names[name])
+        else:
+            text = instead("%s.%s" % (module, name), names[name])
         if _imports_name(sys._getframe(frames)):
             raise ImportError(text, name=module)
         raise AttributeError(text)

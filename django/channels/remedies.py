@@ -136,9 +136,8 @@ def remedy_of_consumer(consumer: Any, name: str) -> str:
         return ""
     if name in (kwargs or {}):
         return "self.kwargs[%r]" % name
-    if (
-        name in message.content and name != "reply_channel"
-    ):  # it is text there, and a Channel as attribute
+    # The reply channel is text in the content, and a Channel as an attribute.
+    if name in message.content and name != "reply_channel":
         return "self.message[%r]" % name
     if name in ("channel", "http_session", "reply_channel"):
         return "self.message.%s" % name
@@ -151,7 +150,7 @@ def problem_of_binding(binding: type, name: str) -> str:
     instead = _OF_BINDING.get(name)
     if instead == "consumer":
         text += (
-            ". A binding is no consumer of a socket: put %s.consumer into the consumers of a "
+            ". A binding isn't a consumer of a socket: put %s.consumer into the consumers of a "
             "WebsocketDemultiplexer, and that into the ROUTING" % binding.__name__
         )
     elif instead:

@@ -196,7 +196,7 @@ class ReadSizeTests(unittest.TestCase):
         self.addCleanup(clients.close)
         clients.sendall(b"x" * 65536)
         parts, protocol = [], mock.Mock()
-        protocol.dataReceived = lambda data: parts.append(data)  # an old Twisted wants None of it
+        protocol.dataReceived = lambda data: parts.append(data)  # an old Twisted expects None
         connection = tcp.Connection(ours, protocol, mock.Mock())
         ReadSize(connection)
         connection.doRead()

@@ -46,7 +46,7 @@ class RemedyTestCase(ChannelTestCase):
             self.accept()
             accepted(self, message)
 
-        # A name of its own, because lines of the log are limited by it.
+        # A name that no other test has, because the log is limited by it.
         body = dict(attributes, connect=connect, __qualname__="Made%d" % next(_numbers))
         made = type("Made", (base,), body)
         with apply_routes(made.as_route(path=r"^/(?P<room>\w+)/$")):

@@ -120,7 +120,7 @@ class ReadSize:
 
     def _set(self, size: int) -> None:
         size = min(size, self._most)
-        if self._transport is not None and size != self._now:
+        if size != self._now:
             self._now = size
             setattr(self._transport, self._name, size)
 
