@@ -62,6 +62,12 @@ Scope = MutableMapping[str, Any]
 _random = random.SystemRandom()
 
 
+def _correct(scope: Scope, send: Any) -> None:
+    """Set in `scope` what servers leave out or do differently."""
+    correct_scope(scope, send)
+    correct_path(scope)
+
+
 def _is_asgi(application: Any) -> bool:
     """Return whether an application is one of ASGI 3, which is a coroutine function, and not of WSGI."""
     return any(map(iscoroutinefunction, (application, type(application).__call__)))
@@ -170,8 +176,7 @@ class Gateway:
             await self.refusals.refuse(scope, send, TOO_MANY_REQUESTS)
             return
         if http is not None and _is_asgi(http):
-            correct_scope(scope, send)
-            correct_path(scope)
+            _correct(scope, send)
             try:
                 await http(scope, receive, send)
             except SystemExit as error:
@@ -179,8 +184,7 @@ class Gateway:
                 raise RuntimeError("The HTTP application asked for an exit.") from error
             return
         upload = Upload(self.room, scope, receive)
-        correct_scope(scope, send)
-        correct_path(scope)
+        _correct(scope, send)
         status = check_request(self.limits, scope)
         try:
             if status is None:
@@ -243,8 +247,7 @@ class Gateway:
     async def _websocket(self, scope: Scope, receive: ServerReceive, send: ServerSend) -> None:
         if (await receive())["type"] != "websocket.connect":
             return
-        correct_scope(scope, send)
-        correct_path(scope)
+        _correct(scope, send)
         status = check_head(self.limits, scope)
         if status is not None:
             await self.refusals.refuse(scope, send, status)
