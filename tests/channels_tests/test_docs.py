@@ -817,6 +817,20 @@ class NamesTests(SimpleTestCase):
             count += 1
         self.assertGreater(count, 40)
 
+    def test_what_the_architecture_names_is_in_the_file_that_is_named(self):
+        """Each "``Class.name`` (:file:`path`)" of that page: the file has this class with this name."""
+        text = re.sub(r"\s+", " ", text_of("internals/channels/architecture.txt"))
+        pattern = r"``(\w+)\.(\w+)``(?: \(|, | in )?:file:`([^`]+)`"
+        count = 0
+        for owner, name, path in re.findall(pattern, text):
+            module = os.path.join(os.path.dirname(inspect.getfile(django.channels)), path)
+            with open(module, encoding="utf-8") as source:
+                body = re.search(r"^class %s\b.*?(?=^\S|\Z)" % owner, source.read(), re.M | re.S)
+            self.assertIsNotNone(body, "%s has no class %s" % (path, owner))
+            self.assertRegex(body.group(), r"\bdef %s\b" % name, "%s of %s" % (owner, path))
+            count += 1
+        self.assertGreater(count, 4)
+
     def test_settings(self):
         """Every CHANNEL_LAYERS on the pages makes layers, if their packages are installed."""
         count = 0
