@@ -36,3 +36,12 @@ class DirectoryLayerTests(LayerConformance, unittest.TestCase):
     def test_a_missing_directory_is_refused(self):
         with self.assertRaisesRegex(ImproperlyConfigured, "directory"):
             DirectoryChannelLayer()
+
+    def test_a_closed_layer_polls_no_more(self):
+        layer = self.make_layer()
+        layer.block_for = 0.01
+        layer.receive_many(["test"], block=True)  # which waits, and so starts the polls
+        poller = layer.store._poller
+        self.assertTrue(poller.is_alive())
+        layer.close()
+        self.assertFalse(poller.is_alive())

@@ -121,6 +121,12 @@ class EndTests(unittest.TestCase):
         layer.leases.start()
         self.assertTrue(layer.leases.runs)
 
+    def test_closing_a_layer_ends_the_lease_of_its_process(self):
+        layer = FakeLayer()
+        store, process_name = layer.store, layer.leases.process
+        layer.close()
+        self.assertEqual(store.named("leave"), [(process_name,)])
+
     def test_at_the_exit_every_layer_is_left_although_one_fails(self):
         def fail():
             raise LayerUnavailable("away")
