@@ -84,7 +84,7 @@ GROUPS = [
         ADDON,
         ["test_worker*", "test_consume*", "test_replies*", "test_on_commit", "test_sessions"]
         + ["test_view_consumer", "test_generic", "test_gateway_faults", "test_security"]
-        + ["test_async_consumers"],
+        + ["test_async_consumers", "test_async_layers"],
     ),
     Group(
         "database",

@@ -304,8 +304,7 @@ class Worker:
             return
         spare = loop.new_consumer_id()
         consumer_id, self.consumer_id = self.channel_layer.split(self.consumer_id, spare)
-        if replies.consumer_id is not None:
-            replies.consumer_id = consumer_id
+        replies.consumer_id = consumer_id
         self._handed_over = loop.take_over(consumer_id, replies, rest, consume_all)
 
     def _gives_up(self) -> bool:
