@@ -696,6 +696,28 @@ class UnavailableTests(Site, SimpleTestCase):
         self.assertIn("the disk is full", logs.output[0])
         self.assertEqual(self.layer.statistics()["sends_dropped"], 1)
 
+    def test_once_a_pending_send_was_given_up_the_next_ones_are_tried_once(self):
+        self.remember()
+        ids, now = self.away("deliver_group", 1000), [1000.0]
+
+        def sleep(seconds):
+            now[0] += seconds
+
+        def send(message):
+            for _ in range(3):
+                self.send(message)
+
+        clock = mock.Mock(monotonic=lambda: now[0], sleep=sleep)
+        self.route("test", send)
+        self.layer.send("test", {})
+        Group("g", channel_layer=self.layer).add("member")
+        with mock.patch.object(outbox_module, "time", clock), self.logs():
+            Worker(self.layer).run_once()
+        self.assertEqual(len(set(ids)), 3)
+        self.assertEqual([ids.count(each) for each in ids[-2:]], [1, 1])
+        self.assertGreater(len(ids), 10)
+        self.assertEqual(self.layer.statistics()["sends_dropped"], 3)
+
     def test_a_layer_that_does_not_remember_is_asked_once(self):
         ids = self.away("deliver_group", 1000)
         with self.logs():
