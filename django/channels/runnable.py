@@ -104,7 +104,7 @@ def _problem_of_class(consumer: type, groups: Iterable[str]) -> str:
         problem = _problem_of_generator(function) or _problem_of_decorator(function, True)
         if problem:
             return "%s.%s %s" % (name, method, problem)
-        parameters = _parameters(function, is_method=True)
+        parameters = _parameters(function, _takes_self(consumer, method))
         problem = "" if parameters is None else _mismatch(parameters, call, groups, True)
         if problem:
             return "%s.%s cannot be run: %s." % (name, method, problem)
@@ -205,7 +205,10 @@ def _all_calls(consumer: Any) -> Iterator[tuple[list[inspect.Parameter], Call]]:
     calls = getattr(consumer, "method_calls", None) if isinstance(consumer, type) else None
     found: Any = [(consumer, Call(("message",)), False)]
     if calls is not None:
-        found = [(getattr(consumer, name, None), call, True) for name, call in calls().items()]
+        found = [
+            (getattr(consumer, name, None), call, _takes_self(consumer, name))
+            for name, call in calls().items()
+        ]
     for function, call, is_method in found:
         parameters = None if function is None else _parameters(function, is_method)
         if parameters is not None:
@@ -278,6 +281,13 @@ def _parameters(function: Any, is_method: bool = False) -> list[inspect.Paramete
         ):
             return found[1:]
     return found
+
+
+def _takes_self(owner: type, method: str) -> bool:
+    """Return whether Python gives this attribute of an instance the instance as its first argument."""
+    # A staticmethod, a partial or an object with __call__ gets none.
+    own = inspect.getattr_static(owner, method, None)
+    return hasattr(type(own), "__get__") and not isinstance(own, (staticmethod, functools.partial))
 
 
 def unwrapped(function: Any) -> Any:

@@ -1,6 +1,7 @@
 """channels.generic: class-based consumers."""
 
 import datetime
+import functools
 import json
 import logging
 from unittest import mock
@@ -16,7 +17,8 @@ from django.channels.generic.websockets import (
 )
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.log import RateLimit
-from django.channels.routing import Router
+from django.channels.routing import InvalidRoute, Router
+from django.channels.sessions import channel_session
 from django.channels.test import ChannelTestCase, Client, WSClient, apply_routes
 from django.channels.worker import Worker
 from django.contrib.auth import get_user_model
@@ -224,6 +226,79 @@ class WebsocketConsumerTests(ChannelTestCase):
         MyConsumer(Message({"reply_channel": "r?1", "path": "/"}, "websocket.connect", layer))
         self.assertEqual(layer.group_channels("g"), ["r?1"])
         self.assertEqual(channel_layers["default"].group_channels("g"), [])
+
+
+class UnboundHandlerTests(ChannelTestCase):
+    """Handlers that Python calls without the instance run as in any other class."""
+
+    def events(self, consumer):
+        """Return what the consumer's handlers noted of a socket's life."""
+        with apply_routes(route_class(consumer)):
+            client = WSClient()
+            client.send_and_consume("websocket.connect", check_accept=False)
+            client.send_and_consume("websocket.receive", {"text": "[1]"})
+            client.send_and_consume("websocket.disconnect")
+        return self.noted
+
+    def setUp(self):
+        self.noted = noted = []
+
+        def note(message, **kwargs):
+            noted.append(message.channel_name)
+
+        def note_frame(text=None, bytes=None, **kwargs):
+            noted.append(text)
+
+        self.note, self.note_frame = note, note_frame
+
+    def test_a_staticmethod_is_called_without_the_instance(self):
+        class Plain(WebsocketConsumer):
+            connect = disconnect = staticmethod(self.note)
+            receive = staticmethod(self.note_frame)
+            connection_groups = staticmethod(lambda **kwargs: ["all"])
+
+        self.assertEqual(self.events(Plain), ["websocket.connect", "[1]", "websocket.disconnect"])
+
+    def test_a_decorated_staticmethod_is_called_without_the_instance(self):
+        class Decorated(WebsocketConsumer):
+            connect = staticmethod(channel_session(self.note))
+            receive = staticmethod(self.note_frame)
+
+        self.assertEqual(self.events(Decorated), ["websocket.connect", "[1]"])
+
+    def test_a_classmethod_is_called_with_the_class(self):
+        class OfTheClass(JsonWebsocketConsumer):
+            @classmethod
+            def receive(cls, content, **kwargs):
+                cls.noted.append(content)
+
+            connect = disconnect = staticmethod(self.note)
+            noted = self.noted
+
+        expected = ["websocket.connect", [1], "websocket.disconnect"]
+        self.assertEqual(self.events(OfTheClass), expected)
+
+    def test_a_partial_and_an_object_are_called_without_the_instance(self):
+        class Object:
+            def __call__(_, message, **kwargs):  # noqa: N805
+                self.note(message)
+
+        class Attributes(WebsocketConsumer):
+            connect = Object()
+            receive = staticmethod(functools.partial(self.note_frame, bytes=None))
+            disconnect = functools.partial(self.note)
+
+        expected = ["websocket.connect", "[1]", "websocket.disconnect"]
+        self.assertEqual(self.events(Attributes), expected)
+
+    def test_a_staticmethod_that_lacks_the_message_is_refused(self):
+        class Lacking(WebsocketConsumer):
+            @staticmethod
+            def connect():
+                """Take nothing."""
+
+        with self.assertRaisesRegex(InvalidRoute, "it doesn't take the message"):
+            route_class(Lacking)
 
 
 class UserTests(ChannelTestCase):
