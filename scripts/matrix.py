@@ -2,8 +2,8 @@
 
 ``python scripts/matrix.py`` builds the wheel, makes an environment per row below (kept in
 .cache/venvs), and prints a table. Rows whose Python this machine does not have are named.
-The first and the last row run every test but ``selection.DOCUMENTATION``. The rows between leave out
-``selection.LEFT_OUT``, unless ``--full`` is given.
+The first and the last row run every test but ``selection.ONCE``. The rows between leave out
+``selection.LEFT_OUT``, and most of them ``selection.PROCESSES``, too, unless ``--full`` is given.
 ``--table`` prints the README's table of supported versions, and runs nothing.
 """
 
@@ -30,7 +30,7 @@ from interpreters import (
     python_of,
     run,
 )
-from selection import DOCUMENTATION, LEFT_OUT
+from selection import LEFT_OUT, ONCE, PROCESSES
 from smoke import SmokeFailed, run_smoke
 
 # Django, Python: what is supported is what is tested here.
@@ -48,6 +48,9 @@ ROWS = (
 )
 
 ENDS = (ROWS[0], ROWS[-1])
+
+# The rows between whose tests start processes, too: the autoreloader is new in Django 2.2.
+WITH_PROCESSES = (("2.2", "3.8"), ("5.2", "3.11"))
 
 # Rows that run where the interpreter is found. They join ROWS once a machine of CI has run them.
 WHERE_FOUND = (("6.1", "3.14"),)
@@ -88,7 +91,7 @@ def run_tests(python, labels, left_out, log):
     command += ["--timeout", str(TESTS_TIMEOUT - 30), *labels]
     if left_out:
         command += ["--leave-out", ",".join(left_out)]
-    if left_out == DOCUMENTATION:
+    if left_out == ONCE:
         command += ["--processes", "2"]  # almost every test: the longest of the rows
     environ = dict(os.environ)
     environ.pop("DJANGO_SETTINGS_MODULE", None)
@@ -150,7 +153,9 @@ def left_out_of(row, options):
     """Return the tests that ``row`` leaves out: names for --leave-out of runtests_addon.py."""
     if options.labels:
         return ()
-    return DOCUMENTATION if options.full or row in ENDS else LEFT_OUT
+    if options.full or row in ENDS:
+        return ONCE
+    return LEFT_OUT if row in WITH_PROCESSES else LEFT_OUT + PROCESSES
 
 
 LINE = "{:8} {:8} {:16} {:38} {:30} {:>6}  {}"

@@ -10,7 +10,7 @@ TESTS = os.path.join(ROOT, "tests", "channels_tests")
 # Modules, or classes, whose tests don't depend on Django's version: the engine's rules, layers that are no
 # databases, worker processes and their supervisor, servers other than Daphne, browsers, and this
 # repository's own files. Of the databases, SQLite remains. `make test` runs everything, and the first and the
-# last row of the matrix all but DOCUMENTATION. The rows between and the patched Django leave these out.
+# last row of the matrix all but ONCE. The rows between and the patched Django leave these out.
 LEFT_OUT = (
     "test_async_layers",
     "test_chat",
@@ -63,8 +63,28 @@ LEFT_OUT = (
     "test_wsgi_servers",
 )
 
-# Those that read only the built documentation, which is the same for each row of the matrix.
-DOCUMENTATION = ("test_docs_site",)
+# Those that read only the built documentation, or what a browser does with the chat's page: the same for each
+# row of the matrix.
+ONCE = ("test_chat_browser", "test_docs_site")
+
+# Those whose tests start processes. They depend on Django's version in what changes seldom: the commands, the
+# autoreloader, static files. Both ends, the patched Django, and the rows of matrix.WITH_PROCESSES run them.
+# In the other rows, the site that each row makes and serves is what starts processes.
+PROCESSES = (
+    "test_database_layer",
+    "test_database_layer_site",
+    "test_gateway_fragments",
+    "test_gateway_prepared",
+    "test_gateway_servers",
+    "test_growth",
+    "test_paths",
+    "test_process_lines",
+    "test_runserver",
+    "test_runworker",
+    "test_security_proxies",
+    "test_wsgi.GunicornTests",
+    "test_wsgi.OwnApplicationTests",
+)
 
 
 def labels():

@@ -256,7 +256,7 @@ class AsyncParityTests(unittest.TestCase):
         cls.servers = []
         try:
             with cls.project.manage("migrate", "--verbosity", "0") as process:
-                if process.wait(TIMEOUT):
+                if process.wait():
                     raise AssertionError(process.describe("failed"))
             for application in ("mysite.plain:application", "mysite.asgi:channel_layer"):
                 cls.servers.append(serve(cls.project, "uvicorn", application))

@@ -237,7 +237,7 @@ class SiteTests:
 
         def is_counted():
             with self.project.manage("layerstats", "--json") as process:
-                self.assertEqual(process.wait(TIMEOUT), 0, process.output)
+                self.assertEqual(process.wait(), 0, process.output)
                 # In addition to warnings of old Djangos, or of a driver.
                 statistics = json.loads(process.wait_for_output(r"(?ms)^\{.*\}$").group())
             return statistics["layer"]["messages_expired"] and statistics["counters"].get("lost")

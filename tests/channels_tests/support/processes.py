@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 
-from .waiting import TIMEOUT, wait_until
+from .waiting import START_TIMEOUT, wait_until
 
 
 def python_environment():
@@ -81,7 +81,7 @@ class Process:
         command = " ".join(str(part) for part in self.command)
         return "{}: {}\n--- its output ---\n{}".format(command, what, self.output[-8000:])
 
-    def wait_for_output(self, pattern, start=0, timeout=TIMEOUT):
+    def wait_for_output(self, pattern, start=0, timeout=START_TIMEOUT):
         """Wait until the output from `start` on matches the regular expression; return the match."""
 
         def found():
@@ -99,20 +99,20 @@ class Process:
                 error = self.describe(str(error))
             raise AssertionError(str(error)) from None
 
-    def wait(self, timeout=TIMEOUT):
+    def wait(self, timeout=START_TIMEOUT):
         """Wait for the end of the process; return its exit status (negative: the signal)."""
         try:
             return self.popen.wait(timeout)
         except subprocess.TimeoutExpired:
             raise AssertionError(self.describe(f"still running after {timeout:g} s")) from None
 
-    def stop(self, number=signal.SIGTERM, timeout=TIMEOUT):
+    def stop(self, number=signal.SIGTERM, timeout=START_TIMEOUT):
         """Send a signal to the process alone and wait for its end; return its exit status."""
         if self.alive:
             self.popen.send_signal(number)
         return self.wait(timeout)
 
-    def interrupt(self, timeout=TIMEOUT):
+    def interrupt(self, timeout=START_TIMEOUT):
         """Press Ctrl-C: SIGINT to the process and its children; return the exit status."""
         os.killpg(self.pid, signal.SIGINT)
         return self.wait(timeout)

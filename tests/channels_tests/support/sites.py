@@ -19,7 +19,7 @@ import django.channels
 from .ports import can_connect, free_port
 from .processes import Process
 from .requirements import require
-from .waiting import TIMEOUT, wait_until
+from .waiting import START_TIMEOUT, wait_until
 
 PACKAGE = django.channels.__name__
 
@@ -195,7 +195,7 @@ class SiteServer(Process):
     def websocket_url(self, path="/"):
         return f"ws://127.0.0.1:{self.port}{path}"
 
-    def wait_until_listening(self, timeout=TIMEOUT):
+    def wait_until_listening(self, timeout=START_TIMEOUT):
         def listening():
             if not self.alive:
                 raise AssertionError(self.describe("ended before it listened"))
