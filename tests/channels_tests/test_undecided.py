@@ -5,6 +5,7 @@ The test is the server of one socket. Its consumer waits for the test, which mea
 """
 
 import asyncio
+import inspect
 import itertools
 import os
 import shutil
@@ -13,12 +14,16 @@ import threading
 import unittest
 
 from django.channels import Channel, Group, route
+from django.channels.delay.consumers import delay_message
 from django.channels.exceptions import ConsumeLater
 from django.channels.layers.database import DatabaseChannelLayer
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.worker import WorkerGroup
 
 from .support.waiting import TIMEOUT, wait_until
+
+#: What the consumer of the handshake leaves in the session.
+SESSION = {"number": "7"}
 
 MESSAGES = [
     {"accept": True},
@@ -65,13 +70,18 @@ def requeued_consumer(case, client, content):
     case.do("work.later", client, content)
 
 
+def delayed(case, client, content):
+    delay = {"channel": client, "content": content, "delay": 0}
+    case.channel("asgi.delay").send(delay)
+
+
 def second_event(case, client, content):
     """A consumer of an event that the site sends, with the reply channel of the socket."""
     case.do("websocket.receive", client, content)
 
 
 ROADS = [send, send_in_a_thread, asend, consumer, async_consumer, requeued_consumer]
-ROADS += [second_event]
+ROADS += [delayed, second_event]
 
 
 class Socket:
@@ -101,7 +111,7 @@ class Socket:
 
     async def until(self, condition, text):
         loop = asyncio.get_event_loop()
-        return await loop.run_in_executor(None, wait_until, condition, text)
+        return await loop.run_in_executor(None, wait_until, condition, text, TIMEOUT, 0.002)
 
 
 class UndecidedCase:
@@ -114,6 +124,7 @@ class UndecidedCase:
             route("websocket.connect", self.connect, path=r"^/a/(?P<number>\d+)$"),
             route("websocket.disconnect", self.disconnect, path=r"^/a/(?P<number>\d+)$"),
             route("websocket.receive", self.work),
+            route("asgi.delay", delay_message),
             route("work", self.work),
             route("work.async", self.work_async),
             route("work.later", self.work_later),
@@ -126,13 +137,21 @@ class UndecidedCase:
     def connect(self, message, number):
         message.channel_session["number"] = number
         self.clients.append(message.reply_channel.name)
+        if inspect.iscoroutinefunction(self.end):
+            return self.connect_async(message)
         self.release.wait()
-        self.end(message)
+        return self.end(message)
+
+    async def connect_async(self, message):
+        await asyncio.get_event_loop().run_in_executor(None, self.release.wait)
+        await self.end(message)
 
     def disconnect(self, message, number):
         self.ended.append((number, message["code"], dict(message.channel_session.items())))
 
     def work(self, message):
+        if "to" not in message:
+            return
         self.channel(message["to"]).send(message["what"])
         self.done.append(True)
 
@@ -151,18 +170,26 @@ class UndecidedCase:
         del self.done[:]
         message = {"to": client, "what": content, "path": "/", "reply_channel": client}
         self.channel(channel).send(message)
-        wait_until(lambda: self.done, "the other consumer")
+        wait_until(lambda: self.done, "the other consumer", interval=0.002)
 
-    def check(self, roads, messages, end, expected):
-        """Open a socket for each road and message; `expected(message)` is what is written at the end."""
+    def check(self, roads, messages, end, expected, code, session=SESSION):
+        """
+        Open a socket for each road and message. `expected(road, message)` is what is written at the end, and
+        `code(road, message)` the code of the disconnect event, or None if there must be none. That event has
+        `session`.
+        """
         for road, message in itertools.product(roads, messages):
             with self.subTest(road=road.__name__, message=message):
-                asyncio.run(self.one(road, message, end, expected))
+                del self.clients[:], self.ended[:]
+                asyncio.run(
+                    self.one(road, message, end, expected(road, message), code(road, message))
+                )
+                if self.ended:
+                    self.assertEqual(self.ended[0][2], session)
 
-    async def one(self, road, message, end, expected):
+    async def one(self, road, message, end, wanted, code):
         self.end = end
         self.release.clear()
-        del self.clients[:], self.ended[:]
         try:
             async with Socket(self) as socket:
                 await asyncio.get_event_loop().run_in_executor(
@@ -173,19 +200,17 @@ class UndecidedCase:
                     await socket.until(lambda: state._buffered, "it to arrive")
                 self.assertEqual(socket.written, [])
                 self.release.set()
-                wanted = expected(road, message)
                 await socket.until(lambda: len(socket.written) >= len(wanted), "the answer")
                 await socket.until(lambda: state.in_flight is None, "the ack")
                 self.assertEqual(socket.written, wanted)
+                self.assertFalse(state._buffered and wanted)
+            if code is not None:
+                await socket.until(lambda: self.ended, "the disconnect")
+            self.assertEqual(self.layer.gateway.unread_of_others.used, 0)
         finally:
             self.release.set()
         await self.layer.gateway.stop()
-
-    def test_the_own_consumer_accepts(self):
-        def end(message):
-            message.reply_channel.send({"accept": True, "subprotocol": "one"})
-
-        self.check(ROADS + [group], MESSAGES, end, self.after_acceptance)
+        self.assertEqual([each[:2] for each in self.ended], [] if code is None else [("7", code)])
 
     def after_acceptance(self, road, message):
         wanted = [{"type": "websocket.accept", "subprotocol": "one"}]
@@ -198,7 +223,7 @@ class UndecidedCase:
         return wanted
 
 
-class MemoryTests(UndecidedCase, unittest.TestCase):
+class MemoryLayer:
     def make_layer(self):
         return MemoryChannelLayer(threads=4)
 
@@ -206,7 +231,7 @@ class MemoryTests(UndecidedCase, unittest.TestCase):
         pass
 
 
-class SQLiteTests(UndecidedCase, unittest.TestCase):
+class SQLiteLayer:
     def make_layer(self):
         folder = tempfile.mkdtemp(prefix="channels-test-")
         self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
@@ -218,3 +243,24 @@ class SQLiteTests(UndecidedCase, unittest.TestCase):
         group = WorkerGroup(self.layer, threads=4)
         group.start()
         self.addCleanup(group.stop, TIMEOUT)
+
+
+def code_after_acceptance(road, message):
+    """Return the code of the disconnect event."""
+    return 1000 if message.get("close") is True else message.get("close") or 1001
+
+
+class Accepts(UndecidedCase):
+    def test_the_own_consumer_accepts(self):
+        def end(message):
+            message.reply_channel.send({"accept": True, "subprotocol": "one"})
+
+        self.check(ROADS + [group], MESSAGES, end, self.after_acceptance, code_after_acceptance)
+
+
+class MemoryTests(MemoryLayer, Accepts, unittest.TestCase):
+    pass
+
+
+class SQLiteTests(SQLiteLayer, Accepts, unittest.TestCase):
+    pass

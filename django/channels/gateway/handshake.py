@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any, Dict
 
 from ..habits import PAGE
-from ..protocol import is_notice
+from ..protocol import ERROR, REPLIES, is_notice
 from .frames import MIN_UNREAD_WEIGHT, SharedRoom
 from .state import LOG, Action
 
@@ -119,6 +119,14 @@ def answer_to_handshake(message: Message) -> bool | None:
     if message.get("accept") is False or (message.get("close") and not has_data(message)):
         return False
     return True if message.get("accept") or has_data(message) else None
+
+
+def refuses(message: Message) -> bool:
+    """
+    Return whether the consumer of the connect event ends the socket in the message that answers it: also if
+    it accepts the handshake first, so that a browser sees the close code.
+    """
+    return bool(message.get(ERROR)) or any(each.get("close") for each in message.get(REPLIES) or ())
 
 
 def says_nothing(message: Message) -> bool:

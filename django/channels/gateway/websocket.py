@@ -49,6 +49,7 @@ from .handshake import (
     length_of,
     no_answer_for,
     nothing_for,
+    refuses,
     says_nothing,
 )
 from .state import COUNT, DISCARD, FINISH, LOG, SET_WILL, WRITE, Action, ConnectionState
@@ -214,6 +215,8 @@ class WebSocket(ConnectionState):
         if WINDOW_CHANNEL in message:
             return self._apply_windowed(message)
         before = self.phase
+        if before == CONNECTING and refuses(message):
+            self._buffered.take()
         for each in message.get(REPLIES) or ():
             if self.phase in (CLOSING, CLOSED) and before != CLOSING and has_data(each):
                 text = AFTER_THE_END if before == CLOSED else AFTER_CLOSE
