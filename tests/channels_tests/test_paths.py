@@ -158,3 +158,11 @@ class UvicornBelowAPathTests(EveryServer, unittest.TestCase):
 
 class UvicornInPythonTests(EveryServer, unittest.TestCase):
     program, arguments = "uvicorn", ["--http", "h11", "--ws", "wsproto"]
+
+
+class HypercornTests(EveryServer, unittest.TestCase):
+    program = "hypercorn"
+
+
+class GranianTests(EveryServer, unittest.TestCase):
+    program = "granian"
