@@ -23,11 +23,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseE
 from . import scripts
 from .failures import check_version, unavailable
 from .scripts import Command
-
-try:
-    from hiredis import pack_command
-except ImportError:  # not installed, or older than 2.2
-    pack_command = None
+from .wire import make_async_wire, make_wire
 
 #: Seconds by which the reply to a blocking command may be late.
 LATE = 4.0
@@ -58,14 +54,6 @@ def _async_pool(make: Callable[[Any, Any], Any]) -> Any:
     from redis.asyncio.retry import Retry
 
     return make(redis.asyncio, Retry)
-
-
-def _packed(connection: Any, commands: Sequence[Command]) -> list[bytes]:
-    """Return the bytes of `commands`. redis-py's own way takes twice as long, and more on an event loop."""
-    if pack_command is None:
-        packed: list[bytes] = connection.pack_commands(commands)
-        return packed
-    return [b"".join(map(pack_command, commands))]
 
 
 def _preparation(greeting: Sequence[Command]) -> list[Command]:
@@ -136,32 +124,23 @@ class Direct:
 
     def _run(self, commands: Sequence[Command], timeout: float | None = None) -> list[Any]:
         """Return the replies to several commands; for one that Redis refused, the exception."""
-        connection = self._take()
+        wire = self._take()
         try:
-            replies = self._exchange(connection, commands, timeout)
+            replies = self._exchange(wire, commands, timeout)
         except ERRORS as error:
             self.suspect()
-            connection.disconnect()
+            wire.connection.disconnect()
             raise unavailable(error, self.where) from error
         except BaseException:
-            connection.disconnect()  # its reply may still come
+            wire.connection.disconnect()  # its reply may still come
             raise
-        self._give(connection)
+        self._give(wire)
         return replies
 
     def _exchange(
-        self, connection: Any, commands: Sequence[Command], timeout: float | None = None
+        self, wire: Any, commands: Sequence[Command], seconds: float | None = None
     ) -> list[Any]:
-        connection.send_packed_command(_packed(connection, commands))
-        if timeout is not None and not connection.can_read(timeout=timeout):
-            raise redis.exceptions.TimeoutError("no reply for %.0f s" % timeout)
-        replies: list[Any] = []
-        for _ in commands:
-            try:
-                replies.append(connection.read_response())
-            except ResponseError as error:
-                replies.append(_answer(error))
-        return replies
+        return _check_replies(wire.exchange(commands, seconds))
 
     def scan(self, pattern: str) -> set[bytes]:
         """Return the keys that match `pattern`. The server does other work between the steps."""
@@ -175,19 +154,19 @@ class Direct:
     def _take(self) -> Any:
         while True:
             try:
-                connection, used = self._free.pop()
+                wire, used = self._free.pop()
             except IndexError:
                 return self._connect()
             if used > self._suspected:
-                if time.monotonic() - used < FRESH or _is_quiet(connection):
-                    return connection
-            connection.disconnect()
+                if time.monotonic() - used < FRESH or _is_quiet(wire.connection):
+                    return wire
+            wire.connection.disconnect()
 
-    def _give(self, connection: Any) -> None:
+    def _give(self, wire: Any) -> None:
         if len(self._free) < self._pool_size:
-            self._free.append((connection, time.monotonic()))
+            self._free.append((wire, time.monotonic()))
         else:
-            connection.disconnect()
+            wire.connection.disconnect()
 
     def _connect(self) -> Any:
         try:
@@ -198,14 +177,15 @@ class Direct:
             connection = pool.connection_class(**pool.connection_kwargs)
             try:
                 connection.connect()
-                replies = self._exchange(connection, _preparation(self._greeting))
+                wire = make_wire(connection)
+                replies = self._exchange(wire, _preparation(self._greeting))
                 self._meet(_check_preparation(replies, self.where), replies[0])
             except BaseException:
                 connection.disconnect()
                 raise
         except ERRORS as error:
             raise unavailable(error, self.where) from error
-        return connection
+        return wire
 
     def _meet(self, run_id: bytes | None, info: Any) -> None:
         """Take note of which run of which server a new connection leads to."""
@@ -218,7 +198,7 @@ class Direct:
 
     def close(self) -> None:
         while self._free:
-            self._free.pop()[0].disconnect()
+            self._free.pop()[0].connection.disconnect()
 
     # For an event loop.
 
@@ -229,11 +209,13 @@ class Direct:
         return DirectLink(self._make, self.where, self.suspect, self._greeting)
 
 
-def _answer(error: ResponseError) -> ResponseError:
-    """Return what a server refused. Raise it if the server isn't the primary any more."""
-    if isinstance(error, ReadOnlyError) or str(error).startswith("UNBLOCKED"):
-        raise error
-    return error
+def _check_replies(replies: list[Any]) -> list[Any]:
+    """Return `replies`. Raise what says that the server isn't the primary any more."""
+    for reply in replies:
+        if isinstance(reply, ResponseError):
+            if isinstance(reply, ReadOnlyError) or str(reply).startswith("UNBLOCKED"):
+                raise reply
+    return replies
 
 
 def _is_quiet(connection: Any) -> bool:
@@ -257,6 +239,7 @@ class DirectLink:
         self._make, self.where, self._suspect, self._greeting = make, where, suspect, greeting
         self._pool: Any = None
         self._connection: Any = None
+        self._wire: Any = None
         #: How many connections were made; a different number means another connection.
         self.generation = 0
         #: Which run of which server it is connected to; None if that is not known.
@@ -270,7 +253,8 @@ class DirectLink:
         connection = self._pool.connection_class(**self._pool.connection_kwargs)
         try:
             await connection.connect()
-            replies = await self._exchange(connection, _preparation(self._greeting), None)
+            self._wire = make_async_wire(connection)
+            replies = await self._exchange(self._wire, _preparation(self._greeting), None)
             run_id = _check_preparation(replies, self.where)
         except ERRORS as error:
             await connection.disconnect(nowait=True)
@@ -291,12 +275,12 @@ class DirectLink:
         connection = self._connection
         try:
             replies = await self._exchange(
-                connection, commands, None if seconds is None else seconds + LATE
+                self._wire, commands, None if seconds is None else seconds + LATE
             )
             for index, reply in enumerate(replies):
                 if isinstance(reply, NoScriptError):
                     full = [scripts.in_full(commands[index])]
-                    replies[index] = (await self._exchange(connection, full, None))[0]
+                    replies[index] = (await self._exchange(self._wire, full, None))[0]
         except ERRORS as error:
             self._suspect()
             await self.close()
@@ -308,22 +292,9 @@ class DirectLink:
         return replies
 
     async def _exchange(
-        self, connection: Any, commands: Sequence[Command], timeout: float | None
+        self, wire: Any, commands: Sequence[Command], seconds: float | None
     ) -> list[Any]:
-        await connection.send_packed_command(_packed(connection, commands))
-        replies: list[Any] = []
-        for index in range(len(commands)):
-            limit = timeout if index == len(commands) - 1 else None  # redis-py's socket_timeout
-            began = time.monotonic()
-            try:
-                reply = await connection.read_response(timeout=limit)
-            except ResponseError as error:
-                reply = _answer(error)
-            # redis-py returns None both for an empty reply and when `limit` has passed.
-            if reply is None and limit is not None and time.monotonic() - began > limit - 0.1:
-                raise redis.exceptions.TimeoutError("no reply for %.0f s" % limit)
-            replies.append(reply)
-        return replies
+        return _check_replies(await wire.exchange(commands, seconds))
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None

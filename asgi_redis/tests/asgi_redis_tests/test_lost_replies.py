@@ -739,17 +739,17 @@ class StalledServerTests(RedisLayerCase, unittest.TestCase):
 
     def test_idle_connections_are_given_up_with_the_one_that_was_lost(self):
         servers = self.layer.store.servers
-        connections = [servers._take() for _ in range(4)]
-        for connection in connections:
-            servers._give(connection)
+        wires = [servers._take() for _ in range(4)]
+        for wire in wires:
+            servers._give(wire)
         self.proxy.stall()
         with self.assertRaises(self.layer.LayerUnavailable):
             self.layer.send("work.x", {})
         self.proxy.resume()
         self.layer.send("work.x", {})
         taken = servers._take()
-        self.addCleanup(taken.disconnect)
-        self.assertNotIn(taken, connections)
+        self.addCleanup(taken.connection.disconnect)
+        self.assertNotIn(taken, wires)
 
     def test_a_silent_read_tells_since_when(self):
         async def check():
@@ -849,8 +849,8 @@ class StalledServerTests(RedisLayerCase, unittest.TestCase):
         self.addCleanup(other.stop)
         layer = self.make_layer(hosts=[server.url])
         layer.send("work.x", {})
-        connection = layer.store.servers._take()
-        layer.store.servers._give(connection)
+        wire = layer.store.servers._take()
+        layer.store.servers._give(wire)
 
         async def check():
             link = layer.store.servers.link(blocks=True)
@@ -870,4 +870,14 @@ class StalledServerTests(RedisLayerCase, unittest.TestCase):
         asyncio.run(check())
         with self.assertRaisesRegex(layer.LayerUnavailable, "read-only replica"):
             layer.send("work.x", {})
-        self.assertIsNone(connection._sock)
+        self.assertIsNone(wire.connection._sock)
+
+
+class RedisPyWayTests(StalledServerTests):
+    """The same where redis-py sends and reads itself: without hiredis, or for Sentinel."""
+
+    def setUp(self):
+        without = mock.patch("asgi_redis.wire.pack_command", None)
+        without.start()
+        self.addCleanup(without.stop)
+        super().setUp()
