@@ -101,21 +101,24 @@ class EveryServer(SiteBehindServer):
     def test_a_request_and_each_event_of_a_socket_have_the_same_path(self):
         for target, path in PATHS:
             with self.subTest(target=target[:40]):
-                before = len(self.events())
-                request = self.ask(target, b"Connection: close\r\n\r\n").makefile("rb")
-                self.assertIn(b" 200 ", request.readline())
-                request.read()
-                with self.ask(target, HANDSHAKE) as client, client.makefile("rb") as reader:
-                    self.assertIn(b" 101 ", reader.readline())
-                    client.sendall(b"\x81\x81\0\0\0\0x")
-                    while reader.readline().strip():
-                        pass
-                    self.assertEqual(reader.read(3), b"\x81\x01x")
-                wait_until(lambda: len(self.events()) >= before + 4, "disconnect")  # noqa: B023
-                query, path = target.partition(b"?")[2].decode(), self.prefix + path
-                expected = [["request", path, query], ["connect", path, query]]
-                expected += [["receive", path, ""], ["disconnect", path, ""]]
-                self.assertEqual(self.events()[before:], expected)
+                query = target.partition(b"?")[2].decode()
+                self.check(target, self.prefix + path, query)
+
+    def check(self, target, path, query):
+        before = len(self.events())
+        request = self.ask(target, b"Connection: close\r\n\r\n").makefile("rb")
+        self.assertIn(b" 200 ", request.readline())
+        request.read()
+        with self.ask(target, HANDSHAKE) as client, client.makefile("rb") as reader:
+            self.assertIn(b" 101 ", reader.readline())
+            client.sendall(b"\x81\x81\0\0\0\0x")
+            while reader.readline().strip():
+                pass
+            self.assertEqual(reader.read(3), b"\x81\x01x")
+        wait_until(lambda: len(self.events()) >= before + 4, "disconnect")
+        expected = [["request", path, query], ["connect", path, query]]
+        expected += [["receive", path, ""], ["disconnect", path, ""]]
+        self.assertEqual(self.events()[before:], expected)
 
 
 class AbsoluteFormTests(SimpleTestCase):
@@ -136,11 +139,33 @@ class AbsoluteFormTests(SimpleTestCase):
             self.assertEqual(scope["raw_path"], corrected.encode())
 
 
+class FragmentTests(SimpleTestCase):
+    def test_a_fragment_is_cut_off_and_an_escaped_sign_is_not(self):
+        for raw, path, corrected, query in (
+            (b"/a#b", "/a#b", "/a", b""),
+            (b"/a%23b", "/a#b", "/a#b", b"q"),
+            (b"/a%23%ffb#c%23#d", "/a#\ufffdb#c##d", "/a#\ufffdb", b""),
+            (b"/%23?d#e", "/#", "/#", b"q"),
+            (b"http://example.com#b", "http://example.com#b", "/", b""),
+            (None, "/a#b", "/a#b", b"q"),
+        ):
+            scope = {"path": path, "raw_path": raw, "query_string": b"q"}
+            correct_path(scope)
+            self.assertEqual(scope["path"], corrected)
+            self.assertEqual(scope["query_string"], query)
+
+
+class WithFragment:
+    def test_the_path_of_each_event_has_no_fragment(self):
+        for target in (b"/a%23b#c", b"/a%23b#c?d"):
+            self.check(target, self.prefix + "/a#b", "")
+
+
 class DaphneTests(EveryServer, unittest.TestCase):
     program = "daphne"
 
 
-class UvicornTests(EveryServer, unittest.TestCase):
+class UvicornTests(WithFragment, EveryServer, unittest.TestCase):
     program = "uvicorn"
 
 
@@ -156,13 +181,13 @@ class UvicornBelowAPathTests(EveryServer, unittest.TestCase):
         return "/base" if version >= (0, 26) else ""
 
 
-class UvicornInPythonTests(EveryServer, unittest.TestCase):
+class UvicornInPythonTests(WithFragment, EveryServer, unittest.TestCase):
     program, arguments = "uvicorn", ["--http", "h11", "--ws", "wsproto"]
 
 
-class HypercornTests(EveryServer, unittest.TestCase):
+class HypercornTests(WithFragment, EveryServer, unittest.TestCase):
     program = "hypercorn"
 
 
-class GranianTests(EveryServer, unittest.TestCase):
+class GranianTests(WithFragment, EveryServer, unittest.TestCase):
     program = "granian"

@@ -30,8 +30,11 @@ def correct_path(scope: MutableMapping[str, Any]) -> None:
     """
     Make the path of a target in absolute form ("http://host/path"), or without a path, what the path of the
     usual form would be. Every server has to accept the absolute form, and some leave all of it in the path.
+    Remove a fragment ("#…"), which a target must not have: some servers do so for requests only.
     """
     path, root = scope["path"], scope.get("root_path") or ""
+    if "#" in path:
+        path = _cut_fragment(scope)
     if path[:1] == "/" and "://" not in path:
         return
     corrected = _without_authority(path, root)
@@ -41,6 +44,17 @@ def correct_path(scope: MutableMapping[str, Any]) -> None:
             latin = root.encode("utf-8", "surrogateescape").decode("latin-1")
             scope["raw_path"] = _without_authority(raw.decode("latin-1"), latin).encode("latin-1")
         scope["path"] = corrected
+
+
+def _cut_fragment(scope: MutableMapping[str, Any]) -> str:
+    """Remove what follows a "#" of the raw path, and the query. An escaped "#" stays. Return the path."""
+    path: str = scope["path"]
+    kept, sign, _ = (scope.get("raw_path") or b"").partition(b"?")[0].partition(b"#")
+    if sign:
+        escaped = unquote_to_bytes(kept).count(b"#")
+        scope["path"] = path = "#".join(path.split("#")[: escaped + 1])
+        scope["raw_path"], scope["query_string"] = kept, b""
+    return path
 
 
 def _without_authority(path: str, root: str) -> str:
