@@ -240,6 +240,38 @@ class TransactionTests(OpenTransactions, Site, TransactionTestCase):
         self.assertEqual(len(self.names()), len(ERRORS))
 
 
+class ConnectionTests(OpenTransactions, Site, TransactionTestCase):
+    available_apps = None
+
+    def work(self, consumer):
+        self.route("test", consumer)
+        self.layer.send("test", {})
+        self.assertTrue(Worker(self.layer).run_once())
+
+    def test_a_connection_that_is_too_old_is_closed_after_the_consumer(self):
+        self.addCleanup(setattr, connection, "close_at", connection.close_at)
+
+        def consumer(message):
+            Row.objects.count()
+            connection.close_at = 0
+            del self.closed[:]
+
+        self.work(consumer)
+        self.assertEqual(self.closed, [False])
+
+    def test_with_debug_the_queries_of_a_consumer_are_forgotten_after_it(self):
+        seen = []
+
+        def consumer(message):
+            Row.objects.count()
+            seen.append(len(connection.queries))
+
+        with override_settings(DEBUG=True):
+            self.work(consumer)
+            seen.append(len(connection.queries))
+        self.assertEqual(seen, [1, 0])
+
+
 class TestCaseTests(OpenTransactions, Site, ChannelTestCase):
     """A test case that runs in a transaction keeps its connection."""
 
