@@ -82,6 +82,20 @@ class HeartbeatTests(StepCase):
         self.assertEqual(told, [])
         self.assertEqual(self.store.named("register"), [("gateway.a!",)])
 
+    def test_a_later_owner_of_the_name_is_not_told_of_the_loss_of_an_earlier_one(self):
+        told = []
+        self.leases.acquire("gateway.a!", lambda: told.append("earlier"))
+
+        def taken_over(names):
+            self.leases.release("gateway.a!")
+            self.leases.acquire("gateway.a!", lambda: told.append("later"))
+            return Heartbeat(["gateway.a!"])
+
+        self.store.answers["heartbeat"] = [taken_over]
+        self.leases.step()
+        self.step()
+        self.assertEqual(told, [])
+
     def test_the_owner_is_told_once_although_a_reply_got_lost(self):
         told = []
         self.leases.acquire("gateway.a!", lambda: told.append(1))
