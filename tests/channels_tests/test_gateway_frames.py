@@ -105,6 +105,17 @@ class SocketTests(unittest.TestCase):
         socket.reply(protocol.ack(0, [{"accept": True}]))
         return socket
 
+    def test_room_for_one_frame_lets_one_socket_read_on_while_the_others_wait(self):
+        called = []
+        first, second = (functools.partial(called.append, name) for name in ("first", "second"))
+        self.frames.take(100 * KB)
+        sockets = self.socket(), self.socket()
+        for socket, callback in zip(sockets, (first, second)):
+            socket.call_when_free(callback)
+        self.frames.give(1)
+        sockets[0].waits_no_more(first)  # it reads on, and may need all of the room
+        self.assertEqual(called, ["first"])
+
     def test_sockets_with_frames_are_not_read_while_all_together_have_too_much(self):
         sockets = [self.socket() for _ in range(20)]
         reads = 0
