@@ -279,6 +279,31 @@ class StolenTokenTests(RecoveryCase):
             with self.subTest(channel):
                 self.check(channel, other.leases.step)
 
+    def test_messages_that_arrive_together_wake_a_worker_each(self):
+        got = []
+
+        def claim(consumer):
+            got.append(self.layer.claim(consumer, ["work.x"], block=True)[1])
+
+        for consumer in ("first", "second"):
+            before = self.blocked()
+            thread = threading.Thread(target=claim, args=(consumer,))
+            thread.start()
+            self.addCleanup(thread.join)
+            wait_until(lambda before=before: self.blocked() > before, "it to wait")
+
+        async def send_together():
+            inbox = self.layer.open_inbox("test.gateway!")
+            for number in (1, 2):
+                inbox.send("work.x", {"number": number}, self.fail)
+            await asyncio.get_event_loop().run_in_executor(
+                None, wait_until, lambda: len(got) == 2, "both messages"
+            )
+            await inbox.close()
+
+        asyncio.run(send_together())
+        self.assertEqual(sorted(each["number"] for each in got), [1, 2])
+
     def test_a_plain_reader_looks_around(self):
         got = self.wait_behind_a_thief(
             lambda: self.layer.receive_many(["work.x"], block=True), "work.x"
