@@ -60,7 +60,8 @@ GROUPS = [
         "gateway states",
         ["django/channels/gateway/websocket.py", "django/channels/gateway/state.py"],
         ADDON,
-        ["test_gateway_websocket*", "test_gateway_frames", "test_event_model"] + GATEWAY_TESTS,
+        ["test_gateway_websocket*", "test_gateway_frames", "test_gateway_turns", "test_event_model"]
+        + GATEWAY_TESTS,
     ),
     Group(
         "gateway http",
