@@ -380,11 +380,30 @@ class SendIdTests(RedisLayerCase, unittest.TestCase):
         with self.assertRaises(layer.LayerUnavailable):
             layer.store.send_due()
         layer.store.servers.call = call
-        for member in call(("ZRANGE", layer.store.keys.delay, 0, -1)):
-            call(("ZADD", layer.store.keys.delay, 0, member))
+        self.make_due(layer)
         layer.store.send_due()
         self.assertEqual(layer.receive_many(["work.x"])[1], {"n": 1})
         self.assertIsNone(layer.receive_many(["work.x"])[0])
+
+    def make_due(self, layer):
+        """Make all that is delayed due now."""
+        call, key = layer.store.servers.call, layer.store.keys.delay
+        for member in call(("ZRANGE", key, 0, -1)):
+            call(("ZADD", key, 0, member))
+
+    def test_a_delayed_message_whose_process_dies_before_it_is_sent_is_sent_by_another(self):
+        dying, other = self.make_layer(prefix="send-ids:"), self.make_layer(prefix="send-ids:")
+        dying.flush()
+        dying.store.delay("work.x", dying.store.encode("work.x", {"n": 1}), 0)
+        away = dying.LayerUnavailable("the process died")
+        with mock.patch.object(dying.store, "send", side_effect=away):
+            with self.assertRaises(dying.LayerUnavailable):
+                dying.store.send_due()
+        other.store.send_due()
+        self.assertIsNone(other.receive_many(["work.x"])[0])  # it may still be on its way
+        self.make_due(other)
+        other.store.send_due()
+        self.assertEqual(other.receive_many(["work.x"])[1], {"n": 1})
 
 
 class LossyLink:
