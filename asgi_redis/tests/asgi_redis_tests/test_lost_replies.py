@@ -13,6 +13,7 @@ from unittest import mock
 
 from asgi_redis.contract import Outgoing
 from asgi_redis.direct import LATE
+from asgi_redis.scripts import run
 from django.channels import outbox
 
 from asgi_redis import entry, prefetch
@@ -665,6 +666,19 @@ class GatewayTests(RedisLayerCase, unittest.TestCase):
                 self.assertEqual(self.check_retries(False, True, partitions), {True})
             with self.subTest("the command came twice", partitions=partitions):
                 self.assertEqual(self.check_retries(True, True, partitions), {False})
+
+    def test_a_batch_that_was_reported_as_lost_is_refused_when_it_arrives(self):
+        layer = self.make_layer(prefix="send-ids:")
+        layer.flush()
+        store, place = layer.store, layer.store.place("work.x")
+        batch = store.keys.batch(place.partition, "gateway.a!|test")
+        keys = [*store.keys.sending[place.partition], place.queue, place.wake]
+        body = store.encode("work.x", {"n": 1})
+        self.assertIsNone(store.servers.call(run("settle_batch", [batch], [1])))
+        arguments = (batch, 1, -1, place.expiry, place.kind, "", body)
+        with self.assertRaisesRegex(Exception, "sent again"):
+            store.servers.call(run("send", keys, arguments))
+        self.assertIsNone(layer.receive_many(["work.x"])[0])
 
     def test_an_event_that_a_full_channel_refused_is_sent_again(self):
         async def check(layer):
