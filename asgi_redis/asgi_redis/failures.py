@@ -14,8 +14,9 @@ _NOT_ALLOWED = "its ACL does not let this user do that: see the guide of the Red
 _REMEDIES = (
     (
         "OTHERPROJECT",
-        "another project uses this prefix: give each project its own prefix in CONFIG. If it is the "
-        "same project with another SECRET_KEY, name it: the option project",
+        "another project uses this prefix, or has delayed messages there: give each project its own prefix "
+        "in CONFIG. If it is the same project with another SECRET_KEY, keep the former one in "
+        "SECRET_KEY_FALLBACKS, or name the project from the start: the option project",
     ),
     ("NOAUTH", "it asks for a password: give it in the URL of hosts, redis://USER:PASSWORD@HOST"),
     ("WRONGPASS", "it refuses this user or password: check the URL of hosts"),

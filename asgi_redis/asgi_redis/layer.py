@@ -18,7 +18,8 @@ from .store import RedisStore
 #: Partitions on a cluster, where `partitions` is not given.
 CLUSTER_PARTITIONS = 16
 
-#: A prefix stays reserved for its project for at least this many seconds after the last use.
+#: A prefix stays reserved for its project for at least this many seconds after the last use, and longer
+#: while a delayed message waits.
 PROJECT_EXPIRY = 60.0
 
 #: The options that only this layer has. Most go to `make_servers`.
@@ -85,6 +86,7 @@ class RedisChannelLayer(EngineLayer):
     def make_store(self) -> RedisStore:
         codec = make_codec(self._encryption_keys)
         milliseconds = int(1000 * max(PROJECT_EXPIRY, 3 * self.options.lease))
-        check = run("check_project", [self._keys.project], [milliseconds] + self._identities)
+        keys = [self._keys.project, self._keys.delay]
+        check = run("check_project", keys, [milliseconds] + self._identities)
         servers = make_servers(greeting=[check], **self._servers)
         return RedisStore(servers, self._keys, codec, check)

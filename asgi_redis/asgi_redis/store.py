@@ -47,7 +47,7 @@ class RedisStore(GatewayCalls, GroupCalls):
     # Delay.
 
     def delay(self, channel: str, body: bytes, seconds: float) -> None:
-        keys = (self.keys.delay, self.keys.delay_wake)
+        keys = (self.keys.delay, self.keys.delay_wake, self.keys.project)
         body = self.renewed(channel, body, seconds)
         self.servers.call(run("send_later", keys, (int(seconds * 1000), entry.make_delayed(body))))
 

@@ -4,6 +4,7 @@ import asyncio
 import traceback
 import unittest
 
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 from django.views.debug import ExceptionReporter
@@ -343,11 +344,47 @@ class ProjectTests(RedisLayerCase, unittest.TestCase):
                 asyncio.run(link.connect())
         self.assertEqual(mine.receive_many(["test.x"])[1], {"cookie": "mine"})
 
+    def expire(self, layer):
+        """Have a prefix be free, if it is to be some time. Return in how many milliseconds, or -1."""
+        servers, key = layer.store.servers, layer._keys.project
+        left = servers.call(("PTTL", key))
+        if left > 0:
+            servers.call(("DEL", key))
+        return left
+
+    def test_a_prefix_stays_its_projects_while_a_delayed_message_waits(self):
+        mine = self.make_layer(prefix="delayed:")
+        mine.flush()
+        mine.send_later("test.x", {"cookie": "mine"}, 3600)
+        self.assertEqual(self.expire(mine), -1)
+        self.make_layer(prefix="delayed:").send("test.y", {})  # it connects, and so checks again
+        self.assertEqual(self.expire(mine), -1)
+        with override_settings(SECRET_KEY="another one"):
+            other = self.make_layer(prefix="delayed:")
+            with self.assertRaisesRegex(mine.LayerUnavailable, "has delayed messages there"):
+                other.receive_many(["test.x"])
+            self.assertEqual(self.expire(mine), -1)
+            mine.flush()
+            with self.assertRaises(mine.LayerUnavailable):
+                other.receive_many(["test.x"])
+            self.assertGreater(self.expire(mine), 0)
+            self.assertEqual(other.receive_many(["test.x"]), (None, None))
+
+    def test_a_project_keeps_its_prefix_after_its_former_key_is_forgotten(self):
+        first = self.make_layer(prefix="forgotten:")
+        first.flush()
+        first.send_later("test.x", {}, 3600)
+        with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=[settings.SECRET_KEY]):
+            for _ in range(2):
+                self.make_layer(prefix="forgotten:").send("test.y", {})
+        with override_settings(SECRET_KEY="new"):
+            self.make_layer(prefix="forgotten:").send("test.y", {})
+        self.make_layer(prefix="forgotten:").send("test.y", {})
+        first.flush()
+
     def test_a_changed_secret_key_is_the_same_project(self):
         before = self.make_layer(prefix="rotated:")
         before.send("test.x", {})
-        from django.conf import settings
-
         with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=[settings.SECRET_KEY]):
             after = self.make_layer(prefix="rotated:")
         self.assertEqual(after.receive_many(["test.x"])[0], "test.x")
