@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
-from django.utils.module_loading import import_string
 
+from .imports import CannotImport, import_path
 from .pages import see
 
 if TYPE_CHECKING:
@@ -77,14 +77,16 @@ def import_backend(alias: str, entry: dict[str, Any]) -> type[BaseChannelLayer]:
 
 def _import(alias: str, backend: str) -> Any:
     try:
-        return import_string(backend)
-    except Exception as error:  # an old package on a new Python raises anything
+        return import_path(backend)
+    except (CannotImport, ImproperlyConfigured) as error:
         remedy = "check the path"
+        if getattr(error, "is_raised", True):
+            remedy = "correct what raised it"
         if backend.startswith("asgi_redis."):
             remedy = "install the layer with: " + _UPGRADE
         raise InvalidChannelLayerError(
-            "CHANNEL_LAYERS[%r]: the BACKEND %r cannot be imported (%s: %s); %s."
-            % (alias, backend, type(error).__name__, error, remedy)
+            "CHANNEL_LAYERS[%r]: the BACKEND %r cannot be imported (%s); %s."
+            % (alias, backend, error, remedy)
         ) from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Any, Callable, Iterable, Iterator, Tuple
+from typing import Any, Callable, Iterator
 
 from django.apps import apps
 from django.conf import settings
@@ -16,16 +16,15 @@ from django.views.decorators.debug import sensitive_variables
 from .asgi import channel_layers
 from .backends import MEMORY, import_backend
 from .compat import installed_version
-from .consume import consumer_name
 from .consumer_checks import check_consumers
 from .gateway.limits import make_limits
 from .habits import OTHER_NAME, PACKAGE, PAGE
+from .imports import place_of
 from .layers.engine.layer import EngineLayer
 from .log import shown
 from .pages import see
-from .protocol import EVENT_CHANNELS, event_keys
-from .routing import Include, Route, Router, groups_of
-from .runnable import missing_arguments, problem_of
+from .route_checks import check_routes, suggest
+from .routing import Router
 from .streams import count_setting
 
 TAG = "channels"
@@ -35,9 +34,6 @@ _ENTRY_KEYS = ("BACKEND", "CONFIG", "GATEWAY", "ROUTING", "TEST_CONFIG")
 
 #: A subprotocol's name: a token of HTTP (RFC 7230).
 _SUBPROTOCOL = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
-
-#: A route or an include, and the name of one of its filters.
-_Filter = Tuple[Any, str]
 
 
 @register(TAG)
@@ -221,7 +217,7 @@ def _check_entry(alias: str, entry: dict[str, Any]) -> Iterator[Any]:
     for key in sorted(set(entry).difference(_ENTRY_KEYS), key=str):
         yield Warning(
             "CHANNEL_LAYERS[%r] has an unknown key %r." % (alias, key),
-            hint=_suggest(key, _ENTRY_KEYS) + " The options of the layer stand in CONFIG.",
+            hint=suggest(key, _ENTRY_KEYS) + " The options of the layer stand in CONFIG.",
             id="channels.W002",
         )
     try:
@@ -245,15 +241,14 @@ def _check_entry(alias: str, entry: dict[str, Any]) -> Iterator[Any]:
     try:
         router = Router(entry.get("ROUTING", []))
     except ImproperlyConfigured as error:
+        place = place_of(error)
         yield Error(
             "CHANNEL_LAYERS[%r]: %s" % (alias, error),
-            hint="ROUTING is the dotted path of a list of route() and include().",
+            hint="Raised at %s." % place if place else see("ref/channels/settings"),
             id="channels.E003",
         )
     else:
-        yield from _check_filters(alias, router)
-        yield from _check_reachable(alias, router)
-        yield from _check_arguments(alias, router.root.routes, [])
+        yield from check_routes(alias, router)
         yield from check_consumers(alias, router.root.routes)
 
 
@@ -300,100 +295,3 @@ def _problem(make: Callable[[str], Any], alias: str) -> str:
     except Exception as error:
         return "%s: %s" % (type(error).__name__, error)
     return ""
-
-
-def _check_filters(alias: str, router: Router) -> Iterator[Any]:
-    """Check for channels.W004: a filter by a key that no message of a standard channel has."""
-    unknown: dict[tuple[int, str], tuple[Any, set[str]]] = {}
-    for (owner, name), channel in _filters(router.root.routes, []):
-        if name not in event_keys(channel):
-            unknown.setdefault((id(owner), name), (owner, set()))[1].add(channel)
-    for (_, name), (owner, channels) in unknown.items():
-        keys = set().union(*map(event_keys, channels))
-        yield Warning(
-            "CHANNEL_LAYERS[%r]: %s filters by %r, a key that no message on %s has, so it takes no message "
-            "from there." % (alias, shown(owner), name, " or ".join(sorted(channels))),
-            hint=_suggest(name, keys),
-            id="channels.W004",
-        )
-
-
-def _check_reachable(alias: str, router: Router) -> Iterator[Any]:
-    """Check for channels.W015: a misspelt channel of gateways, or a filter that no path can match."""
-    for name in sorted(router.channels - EVENT_CHANNELS):
-        near = difflib.get_close_matches(name, sorted(EVENT_CHANNELS), 1, _NEAR)
-        if near:
-            yield Warning(
-                "CHANNEL_LAYERS[%r] has a route for the channel %r, to which no gateway sends."
-                % (alias, name),
-                hint="Did you mean %r? See %s" % (near[0], see("ref/channels/messages")[4:]),
-                id="channels.W015",
-            )
-    for each in router.root.routes:
-        if isinstance(each, Route) and each.channels.isdisjoint(EVENT_CHANNELS):
-            continue
-        for name, pattern in getattr(each, "filters", ()):
-            if name == "path" and re.match(r"\^?\w", pattern.pattern):
-                yield Warning(
-                    "CHANNEL_LAYERS[%r]: %s filters by path=%r, but each path begins with a slash, so it "
-                    "takes no message." % (alias, shown(each), pattern.pattern),
-                    hint="Write path=r'^/%s'." % pattern.pattern.lstrip("^"),
-                    id="channels.W015",
-                )
-
-
-def _check_arguments(alias: str, routes: Iterable[Any], outer: list[str]) -> Iterator[Any]:
-    """
-    Check for channels.E007: a consumer that needs an argument that no filter gives. `outer` are the names
-    that the filters of the includes around `routes` give.
-    """
-    for each in routes:
-        if getattr(type(each), "match", None) not in (Route.match, Include.match):
-            continue
-        groups = outer + groups_of(each.filters)
-        if isinstance(each, Include):
-            yield from _check_arguments(alias, each.routes, groups)
-            continue
-        missing = missing_arguments(each.consumer, groups)
-        problem = problem_of(each.consumer, groups)
-        if missing:
-            problem = "%s needs the argument %r, which no filter of its routes gives" % (
-                consumer_name(each.consumer),
-                missing[0],
-            )
-        if problem:
-            yield Error(
-                "CHANNEL_LAYERS[%r]: %s" % (alias, problem),
-                hint="A consumer gets the message, and each named group of the filters as a keyword: "
-                "path=r'^/(?P<%s>[^/]+)/$'. Add **kwargs for groups that it doesn't need."
-                % (missing[0] if missing else "room"),
-                id="channels.E007",
-            )
-
-
-def _filters(routes: Iterable[Any], outer: list[_Filter]) -> Iterator[tuple[_Filter, str]]:
-    """
-    Return each filter that decides about messages on a standard channel, with the channel. `outer` are the
-    filters of the includes around `routes`.
-    """
-    for each in routes:
-        if getattr(type(each), "match", None) not in (Route.match, Include.match):
-            continue  # the site's own kind of route
-        found = outer + [(each, name) for name, _ in each.filters]
-        if isinstance(each, Include):
-            yield from _filters(each.routes, found)
-            continue
-        for channel in sorted(EVENT_CHANNELS.intersection(each.channels)):
-            for item in found:
-                yield item, channel
-
-
-def _suggest(name: object, known: Iterable[str]) -> str:
-    """Return a hint that names the key that was meant, if one is near, and those that there are."""
-    keys = sorted(known)
-    near = {each.lower(): each for each in keys}
-    found = difflib.get_close_matches(str(name).lower(), list(near), 1)
-    return "%sThe keys are: %s." % (
-        "Did you mean %r? " % near[found[0]] if found else "",
-        ", ".join(keys),
-    )

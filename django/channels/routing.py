@@ -6,7 +6,6 @@ The file is a little over 400 lines because each kind of route checks what it is
 
 from __future__ import annotations
 
-import importlib
 import re
 from typing import (
     TYPE_CHECKING,
@@ -25,11 +24,11 @@ from typing import (
 )
 
 from django.core.exceptions import ImproperlyConfigured
-from django.utils.module_loading import import_string
 
 from .exceptions import InvalidChannelName
 from .habits import PAGE, problem_of_call, problem_of_path
 from .hints import hinted_route
+from .imports import CannotImport, import_path
 from .layers.names import check_channel_name
 from .runnable import problem_of
 from .types import Consumer
@@ -61,6 +60,9 @@ Filters = List[Tuple[str, Pattern[str]]]
 #: What a route finds for a message, with the channel and the content as includes have changed them.
 Find = Callable[[str, Mapping[str, Any], "Message"], Optional[Match]]
 
+
+#: The dotted path of a routing, for messages.
+_EXAMPLE = "mysite.routing.channel_routing"
 
 #: Channels for which an Include remembers its routes. A site has fewer.
 MAX_KNOWN_CHANNELS = 1000
@@ -330,12 +332,12 @@ def _resolve(routing: Routing) -> list[Routable]:
     if isinstance(routing, str):
         module_name, _, name = routing.rpartition(".")
         try:
-            routing = import_string(routing)
-        except ImportError as error:
-            raise InvalidRoute(
-                "The routing %r cannot be imported: %s. Write the dotted path of a list of routes, "
-                "such as 'mysite.routing.channel_routing'." % (routing, error)
-            ) from error
+            routing = import_path(routing)
+        except CannotImport as error:
+            text = "The routing %r cannot be imported: %s." % (routing, error)
+            if not error.is_raised:
+                text += " Write the dotted path of a list of routes, such as '%s'." % _EXAMPLE
+            raise InvalidRoute(text) from error
         if not isinstance(routing, (list, tuple, dict)):
             raise InvalidRoute(
                 "The routing '%s.%s' is a %s; it must be a list of routes, or a dict of channel to "
@@ -346,7 +348,7 @@ def _resolve(routing: Routing) -> list[Routable]:
     if not isinstance(routing, (list, tuple)):
         raise InvalidRoute(
             "%r isn't routing: write a list of routes, such as [route(…)], a dict of channel to consumer, or "
-            "the dotted path of one, such as 'mysite.routing.channel_routing'." % (routing,)
+            "the dotted path of one, such as '%s'." % (routing, _EXAMPLE)
         )
     for each in routing:
         if not callable(getattr(each, "match", None)):
@@ -375,14 +377,13 @@ def _consumer(consumer: str | Consumer | ConsumerClass) -> Any:
     """Return a consumer, imported if it is a dotted path. Raises InvalidRoute."""
     found: Any = consumer
     if isinstance(consumer, str):
-        module_name, _, name = consumer.rpartition(".")
         try:
-            found = getattr(importlib.import_module(module_name), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise InvalidRoute(
-                "The consumer %r cannot be imported: %s. Write its dotted path, such as "
-                "'mysite.consumers.ws_connect'." % (consumer, error)
-            ) from error
+            found = import_path(consumer)
+        except CannotImport as error:
+            text = "The consumer %r cannot be imported: %s." % (consumer, error)
+            if not error.is_raised:
+                text += " Write its dotted path, such as 'mysite.consumers.ws_connect'."
+            raise InvalidRoute(text) from error
     if isinstance(found, (Route, Include)):
         raise InvalidRoute(
             "%r is a route already: put it into the list of routes as it is." % (found,)

@@ -1,12 +1,16 @@
 """What manage.py check says about CHANNEL_LAYERS."""
 
+import importlib
+import os
 import sys
+import tempfile
 import types
 from unittest import mock
 
 from django.channels import include, route, route_class
 from django.channels.asgi import ChannelLayerManager, channel_layers
 from django.channels.checks import check_channel_layers
+from django.channels.habits import PACKAGE
 from django.channels.layers.database import DatabaseChannelLayer
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.protocol import EVENT_CHANNELS, event_keys
@@ -204,7 +208,8 @@ class BackendTests(SimpleTestCase):
     def test_a_package_that_breaks_on_this_python_is_a_problem_and_no_traceback(self):
         with mock.patch.dict(sys.modules, {"no_such_layers": None}):
             self.assert_refused("no_such_layers.Layer", "cannot be imported")
-        with mock.patch("django.channels.backends.import_string", side_effect=SyntaxError("async")):
+        broken = mock.Mock(import_module=mock.Mock(side_effect=SyntaxError("async")))
+        with mock.patch("django.channels.imports.importlib", broken):
             self.assert_refused("old_layers.Layer", "SyntaxError", "async")
 
 
@@ -301,3 +306,64 @@ class SettingChangedTests(SimpleTestCase):
         with mock.patch.object(layer, "close") as close, override_settings(CHANNEL_LAYERS={}):
             self.assertIsNot(channel_layers["default"], layer)
         close.assert_not_called()
+
+
+class ImportTests(SimpleTestCase):
+    """What a module of the site raises while it is imported is shown as itself, with its file and line."""
+
+    def problem_of(self, source, **entry):
+        """Return the one problem of a layer if the module site_with_a_mistake has this source."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.path = os.path.join(folder, "site_with_a_mistake.py")
+            with open(self.path, "w") as module:
+                module.write(source)
+            sys.modules.pop("site_with_a_mistake", None)
+            importlib.invalidate_caches()
+            with mock.patch.object(sys, "path", [folder] + sys.path):
+                entry = entry or {"ROUTING": "site_with_a_mistake.channel_routing"}
+                (problem,) = check(**entry)
+        return problem
+
+    def test_an_error_in_the_module_of_the_routes_is_shown_with_its_line(self):
+        for source, text in (
+            (
+                "import os\nos.nope\nchannel_routing = []",
+                "AttributeError: module 'os' has no attribute",
+            ),
+            ("\nnope", "NameError: name 'nope' is not defined"),
+            ("\nfrom os import nope", "ImportError: cannot import name 'nope'"),
+            ("\nimport no_such_module", "No module named 'no_such_module'"),
+        ):
+            with self.subTest(source):
+                problem = self.problem_of(source)
+                self.assertEqual(problem.id, "channels.E003")
+                self.assertIn(text, problem.msg)
+                self.assertIn("(%s, line 2)" % self.path, problem.msg)
+                for wrong in ("does not define", "Write the dotted path"):
+                    self.assertNotIn(wrong, problem.msg + problem.hint)
+        problem = self.problem_of("\nchannel_routing = [")
+        self.assertIn("SyntaxError: ", problem.msg)
+        self.assertIn("site_with_a_mistake.py, line 2", problem.msg)
+
+    def test_a_route_that_is_refused_is_shown_with_its_line(self):
+        source = (
+            "from %s import route\nchannel_routing = [\n    route('test', lambda: 1)]" % PACKAGE
+        )
+        problem = self.problem_of(source)
+        self.assertIn("it doesn't take the message", problem.msg)
+        self.assertEqual(problem.hint, "Raised at %s, line 3." % self.path)
+
+    def test_a_name_that_the_module_lacks_is_named_with_the_remedy(self):
+        problem = self.problem_of("channel_routes = []")
+        self.assertIn("has no attribute 'channel_routing'", problem.msg)
+        self.assertIn("Write the dotted path of a list of routes", problem.msg)
+
+    def test_an_error_in_the_module_of_a_consumer_or_a_layer_is_shown_with_its_line(self):
+        source = "import os\nos.nope"
+        problem = self.problem_of(source, ROUTING={"test": "site_with_a_mistake.consumer"})
+        self.assertIn("AttributeError: module 'os' has no attribute 'nope'", problem.msg)
+        self.assertIn("(%s, line 2)" % self.path, problem.msg)
+        problem = self.problem_of(source, backend="site_with_a_mistake.Layer")
+        self.assertEqual(problem.id, "channels.E002")
+        self.assertIn("AttributeError: module 'os' has no attribute 'nope'", problem.msg)
+        self.assertIn("(%s, line 2)" % self.path, problem.msg)

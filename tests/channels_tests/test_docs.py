@@ -16,8 +16,10 @@ import shutil
 import sys
 import tempfile
 import textwrap
+import types
 import unittest
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from unittest import mock
 
 import django
 import django.channels
@@ -543,6 +545,34 @@ class TestCasePageTests(unittest.TestCase):
             "greetings.test_live.LiveTests",
         )
 
+    def test_testing_replaces_the_layers_of_all_tests(self):
+        # pytest isn't among the requirements of the tests, so its decorator is stood in for.
+        pytest = types.ModuleType("pytest")
+        pytest.fixture = lambda **options: lambda function: function
+        entry = {"BACKEND": "never.imported.Layer", "ROUTING": "greetings.routing.channel_routing"}
+        seen = []
+
+        class Plain(SimpleTestCase):
+            def test_send(self):
+                Channel("visits").send({"name": "ada"})
+                seen.append(channel_layers["default"].receive_many(["visits"])[0])
+
+        case = unittest.defaultTestLoader.loadTestsFromTestCase(Plain)
+        with override_settings(CHANNEL_LAYERS={"default": entry}), mock.patch.dict(
+            sys.modules, pytest=pytest
+        ), Page("topics/channels/testing.txt").importable():
+            testing = importlib.import_module("mysite.testing")
+            with redirect_stderr(io.StringIO()):
+                testing.TestRunner(verbosity=0).run_suite(case)
+            self.assertEqual(seen, ["visits"])
+            conftest = importlib.import_module("mysite.conftest")
+            layers = conftest.layers()
+            next(layers)
+            Channel("visits").send({"name": "ada"})
+            conftest.empty_layers(None)
+            self.assertEqual(channel_layers["default"].receive_many(["visits"]), (None, None))
+            self.assertEqual(list(layers), [])
+
 
 class ServerPageTests(unittest.TestCase):
     """The examples of the pages work behind real servers."""
@@ -850,7 +880,14 @@ class NamesTests(SimpleTestCase):
     def test_checks(self):
         """The page lists the ids of the system checks in the code."""
         known = set()
-        for module in (".checks", ".consumer_checks", ".old_python", ".security.checks"):
+        modules = (
+            ".checks",
+            ".consumer_checks",
+            ".old_python",
+            ".route_checks",
+            ".security.checks",
+        )
+        for module in modules:
             with open(inspect.getfile(importlib.import_module(PACKAGE + module))) as source:
                 known.update(re.findall(r"id=\"(channels\.\w\d+)\"", source.read()))
         named = set(re.findall(r"\*\*(channels\.\w\d+)\*\*", text_of("ref/channels/settings.txt")))

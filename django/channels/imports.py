@@ -1,0 +1,68 @@
+"""
+Imports of what settings and routes name by dotted path.
+
+What a module of the site raises while it is imported is reported as itself, with its file and line. Django's
+`import_string` would take an AttributeError that the module raises for a name that the module lacks.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+
+#: The folders of this package and of Python's importlib, whose frames aren't the site's.
+_OWN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
+_IMPORTLIB = os.path.join(os.path.dirname(importlib.__file__), "")
+
+
+class CannotImport(Exception):
+    """
+    What a dotted path names cannot be imported. The text says why, and where that was raised. `is_raised`
+    says whether the code of a module raised it, rather than that the path is wrong.
+    """
+
+    def __init__(self, text: str, is_raised: bool = False) -> None:
+        super().__init__(text)
+        self.is_raised = is_raised
+
+
+def import_path(path: str) -> Any:
+    """
+    Return what the dotted `path` names. Raises CannotImport, whose cause is what was raised, or the exception
+    that says itself what to correct (`ImproperlyConfigured`).
+    """
+    module_name, _, name = path.rpartition(".")
+    if not module_name:
+        raise CannotImport("it isn't a dotted path")
+    try:
+        module = importlib.import_module(module_name)
+    except ImproperlyConfigured:
+        raise
+    except Exception as error:
+        text, place = str(error) or "no text", place_of(error)
+        if place or not isinstance(error, ImportError):
+            text = "%s: %s" % (type(error).__name__, text)
+        if place and not isinstance(error, SyntaxError):  # whose text has it
+            text += " (%s)" % place
+        raise CannotImport(text, bool(place) or isinstance(error, SyntaxError)) from error
+    try:
+        return getattr(module, name)
+    except AttributeError as error:
+        raise CannotImport(str(error)) from error
+
+
+def place_of(error: BaseException) -> str:
+    """
+    Return the file and line of the site's code that raised `error` or called what did, such as
+    "/site/routing.py, line 7", or "".
+    """
+    place, traceback = "", error.__traceback__
+    while traceback is not None:
+        file = traceback.tb_frame.f_code.co_filename
+        if not file.startswith(("<frozen", _OWN, _IMPORTLIB)):
+            place = "%s, line %d" % (file, traceback.tb_lineno)
+        traceback = traceback.tb_next
+    return place
