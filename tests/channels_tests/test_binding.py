@@ -412,7 +412,7 @@ class DefinitionTests(ChannelTestCase):
 
     def test_own_protocol(self):
         def deserialize(self, message):
-            return message["action"], message.get("pk"), {}
+            return message["action"], message.get("pk"), message["data"]
 
         made = []
         binding = defined_for_a_test(
@@ -437,5 +437,6 @@ class DefinitionTests(ChannelTestCase):
             self.get_next_message("test.plain").content, {"what": "delete", "name": "one"}
         )
         with apply_routes(route("in", binding.consumer)):
-            Client().send_and_consume("in", {"action": "create"})
-        self.assertEqual(made, [{}])
+            data = {"name": "x", "id": 5, "pk": 5}  # a client never says which row it is
+            Client().send_and_consume("in", {"action": "create", "data": data})
+        self.assertEqual(made, [{"name": "x"}])
