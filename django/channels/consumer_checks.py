@@ -5,9 +5,10 @@ would raise an error is E007, in checks.py.
 
 from __future__ import annotations
 
+import re
 import sys
 import types
-from typing import Any, Iterable, Iterator, Tuple
+from typing import Any, Iterable, Iterator, NamedTuple
 
 from django.core.checks import Warning, register
 
@@ -16,10 +17,17 @@ from .decorators import decorators_of
 from .misspelt import is_plain, mentions, misspelt
 from .pages import see
 from .protocol import WEBSOCKET_CONNECT, WEBSOCKET_DISCONNECT, WEBSOCKET_RECEIVE
-from .routing import Include, Route
+from .routing import Filters, Include, Route
 
-#: The channels of a route, and its consumer.
-_Use = Tuple[Iterable[str], Any]
+
+class _Use(NamedTuple):
+    """A consumer, its channels, and the route with its filters, after those of the includes around it."""
+
+    channels: Iterable[str]
+    consumer: Any
+    route: Any
+    filters: Filters
+
 
 #: Channels whose messages have no cookies.
 _LATER = {WEBSOCKET_RECEIVE, WEBSOCKET_DISCONNECT}
@@ -35,6 +43,12 @@ _METHODS = {
 _USER = {"channel_session_user", "login_required"}
 _GIVES_USER = {"channel_session_user_from_http", "login_required"}
 
+#: Decorators that read the user of the HTTP session, whose cookie only a handshake has.
+_FROM_HTTP = "channel_session_user_from_http"
+
+#: The decorator that keeps the key of the HTTP session with the connection.
+_REMEMBERS = "channel_and_http_session"
+
 #: Attributes of a class that give its sockets a user.
 _FLAGS = ("http_user", "http_user_and_session", "login_required")
 
@@ -42,10 +56,10 @@ _FLAGS = ("http_user", "http_user_and_session", "login_required")
 _OWN_LOGIN = set("transfer_user login SESSION_KEY HASH_SESSION_KEY _auth_user_id".split())
 
 
-def check_consumers(alias: str, routes: Iterable[Any]) -> Iterator[Any]:
+def check_consumers(alias: str, routes: list[Any]) -> Iterator[Any]:
     """Check the consumers of a layer for channels.W016 to W019."""
     uses = list(_uses(routes))
-    classes = {each for _, each in uses if isinstance(each, type)}
+    classes = {each.consumer for each in uses if isinstance(each.consumer, type)}
     for each in list(classes):
         streams = getattr(each, "consumers", None)
         if isinstance(streams, dict):
@@ -54,8 +68,19 @@ def check_consumers(alias: str, routes: Iterable[Any]) -> Iterator[Any]:
     for each in sorted(classes, key=consumer_name):
         if hasattr(each, "method_calls"):
             yield from _check_names("CHANNEL_LAYERS[%r]: " % alias, each)
-    yield from _check_http_session(alias, uses)
-    yield from _check_user(alias, uses)
+    if _are_known(routes):
+        yield from _check_http_session(alias, uses)
+        yield from _check_user(alias, uses)
+
+
+def _are_known(routes: Iterable[Any]) -> bool:
+    """Return whether each route is of this package: which messages others take isn't known."""
+    return all(
+        _are_known(each.routes)
+        if getattr(type(each), "match", None) is Include.match
+        else getattr(type(each), "match", None) is Route.match
+        for each in routes
+    )
 
 
 def _check_streams(alias: str, owner: type, streams: dict[str, Any]) -> Iterator[Any]:
@@ -102,78 +127,132 @@ def _check_names(where: str, owner: type) -> Iterator[Any]:
         )
 
 
-def _uses(routes: Iterable[Any]) -> Iterator[_Use]:
-    """Return the channels and the consumer of each route, and of each method of a class."""
+def _uses(routes: Iterable[Any], outer: Filters = []) -> Iterator[_Use]:  # noqa: B006  (never changed)
+    """Return the use of each route, and of each method of a class."""
     for each in routes:
         if isinstance(each, Include):
-            yield from _uses(each.routes)
+            yield from _uses(each.routes, outer + each.filters)
         elif isinstance(each, Route):
-            yield each.channels, each.consumer
+            filters = outer + each.filters
+            yield _Use(each.channels, each.consumer, each, filters)
             if hasattr(each.consumer, "method_calls"):
                 for name, channel in _METHODS.items():
                     if hasattr(each.consumer, name):
-                        yield [channel], getattr(each.consumer, name)
+                        yield _Use([channel], getattr(each.consumer, name), each, filters)
+
+
+def _connects(uses: list[_Use], use: _Use) -> list[_Use]:
+    """Return the uses at websocket.connect that the sockets of `use` may have had, in the order of routes."""
+    found: list[_Use] = []
+    last = None
+    for each in uses:
+        if last is not None and each.route is not last:
+            break  # the routes behind it see no handshake of these sockets
+        if WEBSOCKET_CONNECT in each.channels and _may_share_path(each, use):
+            found.append(each)
+            if each.filters == use.filters:
+                last = each.route
+    return found
+
+
+def _may_share_path(one: _Use, other: _Use) -> bool:
+    first, second = _path_start(one.filters), _path_start(other.filters)
+    return first.startswith(second) or second.startswith(first)
+
+
+def _path_start(filters: Filters) -> str:
+    """Return the plain text with which each path begins that passes `filters`."""
+    start = ""
+    for _, pattern in (each for each in filters if each[0] == "path"):
+        regex = pattern.pattern.lstrip("^")
+        if "|" in regex or pattern.flags & (re.IGNORECASE | re.VERBOSE):
+            break
+        text = re.match(r"[\w/-]*(?![\w/*?+{-])", regex)
+        start += text.group() if text is not None else ""
+        if text is None or text.group() != regex:
+            break
+    return start
 
 
 def _check_http_session(alias: str, uses: list[_Use]) -> Iterator[Any]:
     """Check for channels.W017: `http_session` where no message has a cookie."""
-    remembering = "channel_and_http_session"
-    if not all(is_plain(consumer) for channels, consumer in uses if WEBSOCKET_CONNECT in channels):
-        return  # what it calls may remember it
-    is_remembered = any(
-        getattr(consumer, "http_user_and_session", False)
-        or (WEBSOCKET_CONNECT in channels and remembering in decorators_of(consumer))
-        for channels, consumer in uses
-    )
     flagged = {
-        id(getattr(owner, method, None))
-        for _, owner in uses
-        if any(getattr(owner, each, False) for each in _FLAGS)
+        id(getattr(use.consumer, method, None))
+        for use in uses
+        if any(getattr(use.consumer, each, False) for each in _FLAGS)
         for method in _METHODS
     }
-    for channels, consumer in uses:
-        later = _LATER.intersection(channels)
-        names = decorators_of(consumer)
-        found = {"http_session", "http_session_user", remembering}.intersection(names)
-        if not later or not found or names.intersection(_GIVES_USER) or id(consumer) in flagged:
+    for use in uses:
+        later = _LATER.intersection(use.channels)
+        names = decorators_of(use.consumer)
+        found = {"http_session", "http_session_user", _REMEMBERS}.intersection(names)
+        if not later or not found or names.intersection(_GIVES_USER) or id(use.consumer) in flagged:
             continue
-        if remembering not in names or not is_remembered:
+        connects = _connects(uses, use)
+        if not all(is_plain(each.consumer) for each in connects):
+            continue  # what it calls may remember it
+        if _REMEMBERS not in names or not any(map(_is_remembering, connects)):
             yield Warning(
                 "CHANNEL_LAYERS[%r]: %s has the decorator %s, but messages on %s have no cookies, and no "
-                "consumer of websocket.connect remembers the session, so message.http_session is None there."
-                % (alias, consumer_name(consumer), max(found), " and ".join(sorted(later))),
+                "consumer of websocket.connect on its path remembers the session, so message.http_session is "
+                "None there."
+                % (alias, consumer_name(use.consumer), max(found), " and ".join(sorted(later))),
                 hint="Use channel_and_http_session there and at websocket.connect, or "
                 "http_user_and_session = True on a class. %s" % see("topics/channels/sessions"),
                 id="channels.W017",
             )
 
 
+def _is_remembering(use: _Use) -> bool:
+    return bool(
+        getattr(use.consumer, "http_user_and_session", False)
+        or _REMEMBERS in decorators_of(use.consumer)
+    )
+
+
 def _check_user(alias: str, uses: list[_Use]) -> Iterator[Any]:
     """
-    Check for channels.W018: `channel_session_user`, and nothing at websocket.connect gives a user. Silent
-    where a consumer may call what gives one.
+    Check for channels.W018: a consumer reads the user of a socket, and none of its handshake gives one.
+    Silent where a consumer of such sockets may call what gives one.
     """
-    readers = []
-    for channels, consumer in uses:
-        names = set(decorators_of(consumer))
-        if isinstance(consumer, type):
-            if any(getattr(consumer, each, False) for each in _FLAGS):
-                return
-            if getattr(consumer, "channel_session_user", False) is True:
-                names.add("channel_session_user")
-        if not is_plain(consumer) or _OWN_LOGIN.intersection(mentions(consumer)):
-            return
-        if WEBSOCKET_CONNECT in channels and names.intersection(_GIVES_USER):
-            return
-        if names.intersection(_USER) and not {WEBSOCKET_CONNECT}.union(_LATER).isdisjoint(channels):
-            readers.append(consumer)
-    for consumer in readers:
+    sockets = _LATER.union([WEBSOCKET_CONNECT])
+    others = [use for use in uses if sockets.isdisjoint(use.channels)]
+    if any(_may_log_in(use.consumer) for use in others if decorators_of(use.consumer)):
+        return  # it may have the channel session of a socket
+    for use in uses:
+        names = set(decorators_of(use.consumer))
+        if getattr(use.consumer, "channel_session_user", False) is True:
+            names.add("channel_session_user")
+        if sockets.isdisjoint(use.channels) or not names.intersection(_USER.union([_FROM_HTTP])):
+            continue
+        connects = _connects(uses, use)
+        if any(map(_gives_user, connects)):
+            continue
+        if _FROM_HTTP in names and any(map(_is_remembering, connects)):
+            continue
+        near = connects + [
+            each
+            for each in uses
+            if not _LATER.isdisjoint(each.channels) and _may_share_path(each, use)
+        ]
+        if any(_may_log_in(each.consumer) for each in near):
+            continue
         yield Warning(
-            "CHANNEL_LAYERS[%r]: %s reads message.user from the channel session, where no consumer of "
-            "websocket.connect puts it, so it is always anonymous."
-            % (alias, consumer_name(consumer)),
+            "CHANNEL_LAYERS[%r]: %s reads message.user, but the user of a socket comes with the cookies of "
+            "its handshake, and no consumer of websocket.connect on its path puts it into the channel "
+            "session, so it is always anonymous." % (alias, consumer_name(use.consumer)),
             hint="Decorate the consumer of websocket.connect with channel_session_user_from_http (add it, if "
             "there is none), or use http_user = True on a class. %s"
             % see("topics/channels/sessions"),
             id="channels.W018",
         )
+
+
+def _gives_user(use: _Use) -> bool:
+    """Return whether the consumer of a handshake puts the user into the channel session."""
+    flagged = any(getattr(use.consumer, each, False) for each in _FLAGS)
+    return flagged or not _GIVES_USER.isdisjoint(decorators_of(use.consumer))
+
+
+def _may_log_in(consumer: Any) -> bool:
+    return not is_plain(consumer) or not _OWN_LOGIN.isdisjoint(mentions(consumer))

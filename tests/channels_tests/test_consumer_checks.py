@@ -1,9 +1,10 @@
 """What manage.py check says about consumers and bindings that would do nothing, in silence."""
 
 import functools
+import types
 from unittest import mock
 
-from django.channels import route, route_class
+from django.channels import include, route, route_class
 from django.channels.auth import (
     channel_and_http_session_user_from_http,
     channel_session_user,
@@ -208,10 +209,11 @@ class HttpSessionTests(SimpleTestCase):
             ("http.request", http_session_user(consumer)),
             ("own", http_session(consumer)),
             (["websocket.connect", "websocket.receive"], channel_and_http_session(consumer)),
-            ("websocket.receive", channel_session_user_from_http(consumer)),
-            ("websocket.receive", channel_and_http_session_user_from_http(consumer)),
         ]:
             self.assertEqual(check(route(channel, decorated)), [])
+        remembers = route("websocket.connect", channel_and_http_session(consumer))
+        for decorator in (channel_session_user_from_http, channel_and_http_session_user_from_http):
+            self.assertEqual(check(remembers, route("websocket.receive", decorator(consumer))), [])
 
     def test_a_session_that_no_handshake_remembers(self):
         reads = route("websocket.receive", channel_and_http_session(consumer))
@@ -221,6 +223,15 @@ class HttpSessionTests(SimpleTestCase):
             self.assertIn("consumer has the decorator channel_and_http_session", problem.msg)
         connect = channel_and_http_session_user_from_http(consumer)
         self.assertEqual(check(route("websocket.connect", connect), reads), [])
+
+    def test_a_session_that_only_another_path_remembers(self):
+        remembers, reads = channel_and_http_session(consumer), channel_and_http_session(consumer)
+        (problem,) = check(
+            route("websocket.connect", remembers, path=r"^/mine/"),
+            route("websocket.connect", consumer, path=r"^/chat/$"),
+            route("websocket.receive", reads, path=r"^/chat/$"),
+        )
+        self.assertEqual(problem.id, "channels.W017")
 
 
 class UserTests(SimpleTestCase):
@@ -259,6 +270,37 @@ class UserTests(SimpleTestCase):
         decorated = channel_session_user_from_http(lambda self, message, **kwargs: None)
         room = made(WebsocketConsumer, channel_session_user=True, connect=decorated)
         self.assertEqual(check(route_class(room)), [])
+
+    def test_a_user_that_only_the_handshakes_of_other_paths_give(self):
+        reads = channel_session_user(lambda message, **kwargs: None)
+        chat = [
+            route("websocket.connect", consumer, path=r"^/chat/$"),
+            route("websocket.receive", reads, path=r"^/chat/$"),
+        ]
+        others = [
+            route("websocket.connect", _gives, path=r"^/mine/$"),
+            route("websocket.receive", reads, path=r"^/mine/$"),
+        ]
+        self.assert_anonymous(*chat + others)
+        self.assert_anonymous(*others + chat)
+        self.assert_anonymous(*chat + [route("websocket.connect", _gives)])  # behind it
+        self.assert_anonymous(include(chat, path="^/a"), include(others, path="^/b"))
+        room = made(WebsocketConsumer, http_user=True)
+        self.assert_anonymous(*chat + [room.as_route(path="^/mine/$")])
+
+        # These may take handshakes of the same path.
+        self.assertEqual(check(route("websocket.connect", _gives), *chat), [])
+        self.assertEqual(check(route("websocket.connect", _gives, path=r"^/c.+"), *chat), [])
+        self.assertEqual(check(route("websocket.connect", _gives, path="^/b|/chat"), *chat), [])
+        self.assertEqual(check(route("websocket.connect", _gives, path=r"^/chat/*$"), *chat), [])
+        own = types.SimpleNamespace(match=lambda message: None)
+        self.assertEqual(check(own, *chat), [])
+
+    def test_the_user_of_http_on_a_later_event(self):
+        for decorator in (channel_session_user_from_http, channel_and_http_session_user_from_http):
+            reads = route("websocket.receive", decorator(consumer), path="^/chat/")
+            self.assert_anonymous(route("websocket.connect", consumer, path="^/chat/"), reads)
+            self.assertEqual(check(route("websocket.connect", _gives, path="^/chat/"), reads), [])
 
     def test_a_handshake_that_may_give_a_user_by_other_code(self):
         gives = channel_session_user_from_http(consumer)
