@@ -219,7 +219,7 @@ class ConsumerLoop:
         if event.is_consumer:
             call_blocking_with(self.call_site)
             event.threads.use_for_asgiref()
-            self._late.watch(event)
+        self._late.watch(event)
         event.task = self.start(self._run(event, rest))
         if event.stops:
             event.cancel()  # the process stops, and the part before this one has ended meanwhile

@@ -90,7 +90,9 @@ class Replies:
         self._begun = 0  # frames whose consumer has begun
         #: Whether the frames after this one are not to be handled, or not now.
         self.ends_batch = False
-        self._started = time.monotonic()
+        self.started = time.monotonic()
+        #: Whether the gateway was told that the event runs.
+        self.is_late = False
         self._replies: list[dict[str, Any]] = []
         self._length = 0
         self._failed = False
@@ -261,7 +263,7 @@ class Replies:
     def running(self) -> dict[str, Any]:
         """Return the notice to the gateway that the event takes long."""
         assert self.event_id is not None
-        return protocol.running(self.event_id, int(1000 * (time.monotonic() - self._started)))
+        return protocol.running(self.event_id, int(1000 * (time.monotonic() - self.started)))
 
     def finish(self) -> None:
         """Send the ack, with everything that still waits; or requeue the message."""
@@ -275,7 +277,7 @@ class Replies:
                 return
             self._failed = True
         if self.event_id is not None:
-            seconds = time.monotonic() - self._started
+            seconds = time.monotonic() - self.started
             ran = int(1000 * seconds) if seconds >= MIN_RUN_TIME else 0
             ack = protocol.ack(self.event_id, self._replies, self._patch, self._failed, ran)
             self._deliver(ack, last=True)

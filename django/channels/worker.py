@@ -25,6 +25,7 @@ from .busy import BusyWatch, Running
 from .consume import WAITS, Result, call_afterwards, close_waiting, run_consumer
 from .eventloop import ConsumerLoop, make_consumer_id
 from .exceptions import LayerUnavailable
+from .late import THREAD_CHANNELS, LateThreads
 from .layers.engine.threads import start_thread
 from .log import shown
 from .message import Message
@@ -112,6 +113,9 @@ class Worker:
         #: What `run` is doing now, and its thread. Any thread may read them.
         self.running: Running | None = None
         self.thread_id: int | None = None
+        #: The event that `late` is to tell the gateway of, while this thread runs it. `late` reads it.
+        self.handling: Replies | None = None
+        self.late: LateThreads | None = None
         channel_layer.is_served = True
         #: Set when the event ends that this thread handed over last to the event loop.
         self._handed_over: threading.Event | None = None
@@ -260,7 +264,12 @@ class Worker:
         # With a consumer id, the layer may send the ack with the next claim, which only `run` makes at once.
         consumer_id = self.consumer_id if self.is_running else None
         replies = Replies(self.channel_layer, channel, content, consumer_id, self.message_retries)
+        if self.late is not None and channel in THREAD_CHANNELS and replies.event_id is not None:
+            self.handling = replies
+            if self.late.is_asleep:
+                self.late.wake()
         self._consume_all(channel, content, replies)
+        self.handling = None
         if replies.rest is not None and self.loop is not None:
             self._hand_over(
                 self.loop, replies, functools.partial(self._consume_all, channel, content)
@@ -417,8 +426,10 @@ class WorkerGroup:
             Worker(channel_layer, signal_handlers=False, loop=self.loop, **options)
             for _ in range(n_threads or threads)
         ]
+        self._late = LateThreads(self.workers)
         for worker in self.workers:
             worker.stream_threads = self.stream_threads
+            worker.late = self._late
         self._threads: list[threading.Thread] = []
         self._stop = threading.Event()
         self._signalled = False
@@ -437,6 +448,7 @@ class WorkerGroup:
             self._threads.append(start_thread(name, worker.run, worker.failed))
         watch = BusyWatch(self.workers, self._stop)
         start_thread("channels-watch", watch.run, self._stop.is_set)
+        start_thread("channels-late", self._late.run, self._stop.is_set)
         worker_process_ready.send(sender=self)
 
     def run(self) -> None:
@@ -465,5 +477,6 @@ class WorkerGroup:
         self.loop.end_by(deadline)
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        self._late.end()
         has_ended = self.loop.join(deadline)
         return has_ended and not any(thread.is_alive() for thread in self._threads)

@@ -473,6 +473,28 @@ class FunctionTests(AsyncCase):
                 self.group.loop._loop.call_soon_threadsafe(gate["event"].set)
                 self.assertEqual(self.next(client)["ack"], 7)
 
+    def test_the_gateway_is_told_of_a_request_that_holds_a_thread_for_long(self):
+        gate = threading.Event()
+        self.addCleanup(gate.set)
+
+        def consumer(message):
+            if message["path"] == "/slow":
+                gate.wait(TIMEOUT)
+
+        self.start(*[route(channel, consumer) for channel in sorted(TURN_CHANNELS)], threads=4)
+        for channel in ("http.request", "websocket.connect"):
+            with self.subTest(channel=channel):
+                gate.clear()
+                slow = [self.send(channel, path="/slow") for _ in range(3)]
+                for client in slow:
+                    self.assertEqual(self.received(client).get("running"), 7)
+                gate.set()
+                for client in slow:
+                    self.assertEqual(self.received(client)["ack"], 7)
+        for _ in range(3):
+            wait_until(lambda: self.group._late.is_asleep, "nothing to be watched")
+            self.assertIn("ack", self.next(self.send("http.request")))
+
     def test_it_runs_to_its_end_where_there_is_no_loop(self):
         async def consumer(message):
             await asyncio.sleep(0)

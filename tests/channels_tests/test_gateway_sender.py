@@ -107,7 +107,7 @@ class SenderTests(unittest.TestCase):
         self.loop, self.inbox, self.connection = Loop(), Inbox(), Connection()
         self.sender = EventSender(MemoryChannelLayer(), self.inbox, self.loop, Limits())
         for lane in self.sender._lanes.values():
-            lane.limit = lane.window.limit = 1000  # no event waits for its turn
+            lane.limit = lane.window.limit = lane.window.start = 1000  # no event waits for its turn
 
     def send(self, channel="websocket.receive", message=None):
         message = event() if message is None else message

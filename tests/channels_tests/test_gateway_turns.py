@@ -22,11 +22,12 @@ RECEIVE = "websocket.receive"
 
 class WindowTests(unittest.TestCase):
     def setUp(self):
-        self.window, self.now = Window(), 100.0
+        self.window, self.now = Window(start=UNLIMITED), 100.0
 
-    def ack(self, wait, in_flight, was_alone=False, ran=20, after=turns.INTERVAL):
+    def ack(self, wait, in_flight, was_alone=False, ran=20, after=turns.INTERVAL, runs_on=False):
         self.now += after
-        self.window.acked(self.now, self.now - wait - ran / 1000, ran, in_flight, was_alone)
+        sent_at = self.now - wait - ran / 1000
+        self.window.landed(self.now, sent_at, ran, in_flight, was_alone, runs_on)
 
     def test_without_a_queue_there_is_no_bound(self):
         for _ in range(50):
@@ -59,6 +60,44 @@ class WindowTests(unittest.TestCase):
             self.ack(wait, 100, after=0.01, ran=0)
         self.ack(0.4, 100, ran=0)
         self.assertEqual(self.window.limit, UNLIMITED)
+
+    def test_it_is_small_at_first_and_grows_only_while_it_is_used(self):
+        self.window = Window()
+        self.assertEqual(self.window.limit, turns.FIRST_WINDOW)
+        for ran in (0, 20):
+            for _ in range(50):
+                self.ack(0.001, 3, ran=ran)
+            self.assertEqual(self.window.limit, turns.FIRST_WINDOW)
+        self.ack(0.001, 16)
+        self.assertGreater(self.window.limit, turns.FIRST_WINDOW)
+
+    def test_the_most_in_flight_of_an_interval_counts_as_its_use(self):
+        self.window = Window()
+        self.ack(0.001, 1)
+        for in_flight in (16, 1, 1):
+            self.ack(0.001, in_flight, after=0.01)
+        self.ack(0.001, 1)
+        self.assertGreater(self.window.limit, turns.FIRST_WINDOW)
+
+    def test_it_shrinks_to_its_first_size_if_it_is_not_used(self):
+        self.window = Window()
+        for _ in range(100):
+            self.ack(0.001, self.window.limit)
+        self.assertEqual(self.window.limit, UNLIMITED)
+        limits = []
+        while self.window.limit > turns.FIRST_WINDOW:
+            self.ack(0.001, 3)
+            limits.append(self.window.limit)
+            self.assertLess(len(limits), 30)
+        self.assertEqual(limits, sorted(limits, reverse=True))
+
+    def test_fewer_wait_where_workers_tell_what_runs(self):
+        self.ack(1.0, 400, runs_on=True)
+        self.assertEqual(self.window.limit, turns.FIRST_WINDOW // 4)
+        self.ack(1.0, 4, runs_on=True)
+        self.assertEqual(self.window.limit, turns.MIN_WAITING)
+        self.ack(0.001, 2, runs_on=True)
+        self.assertEqual(self.window.limit, turns.MIN_WAITING + 1)
 
     def test_the_delay_of_the_layer_is_no_queue(self):
         for _ in range(50):
@@ -295,6 +334,30 @@ class TurnTests(unittest.TestCase):
             most = max(most, sender._lanes[RECEIVE].in_flight)
         self.assertEqual(most, 100)
         self.assertEqual(len(self.inbox.sent), 200)
+
+    def test_after_a_pause_few_are_sent_again(self):
+        for channel in ("http.request", "websocket.connect", RECEIVE):
+            with self.subTest(channel=channel):
+                lane = self.sender._lanes[channel]
+                lane.limit = lane.window.limit = 1000
+                lane.landed_at = self.loop.now
+                first = [self.send(number, channel=channel) for number in range(20)]
+                self.assertEqual(lane.in_flight, 20)
+                for connection in first:
+                    self.sender.landed(connection, protocol.ack(7))
+                self.loop.now += turns.PAUSE + 0.1
+                for number in range(20):
+                    self.send(number, channel=channel)
+                self.assertEqual((lane.in_flight, len(lane.waiting)), (turns.FIRST_WINDOW, 4))
+
+    def test_requests_that_workers_run_do_not_count(self):
+        lane = self.sender._lanes["http.request"]
+        lane.limit = lane.window.limit = turns.FIRST_WINDOW
+        running = [self.send(number, channel="http.request") for number in range(64)]
+        for connection in running[:48]:
+            self.assertIsNotNone(connection.flight)
+            self.sender.landed(connection, protocol.running(7, 20))
+        self.assertEqual(len(self.inbox.sent), 64)
 
     def test_acknowledgements_that_never_come_do_not_stop_the_others(self):
         for number in range(20):

@@ -21,7 +21,7 @@ from django.utils import timezone
 from . import http_site
 from .http_messages import Received, Sent
 from .support.contexts import enter
-from .support.layers import next_reply
+from .support.layers import next_message, next_reply
 from .support.waiting import TIMEOUT, wait_until
 
 
@@ -95,6 +95,21 @@ class AsyncTests(SiteCase):
     def serve(self, make):
         """Answer with the asynchronous iterator that `make()` returns."""
         self.start(lambda request: http.StreamingHttpResponse(make()))
+
+    def test_the_gateway_is_told_once_of_a_stream_that_runs_on(self):
+        """Then other requests take its turn."""
+        self.start(self.view(2))
+        channel, messages = self.ask("/stream"), [{}]
+
+        def is_there(key):
+            return any(key in each for each in messages)
+
+        while not (is_there("running") and is_there("window_channel")):
+            messages.append(next_message(self.layer, channel))
+        self.close([each for each in messages if "window_channel" in each][0])
+        while not is_there("ack"):
+            messages.append(next_message(self.layer, channel))
+        self.assertEqual(len([each for each in messages if "running" in each]), 1)
 
     def test_streams_that_wait_hold_no_thread(self):
         self.start(self.view())

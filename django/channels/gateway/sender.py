@@ -31,7 +31,7 @@ from ..protocol import (
     TURN_CHANNELS,
     WEBSOCKET_RECEIVE,
 )
-from .turns import FIRST_WINDOW, STALL_TIMEOUT, Lane, Waiting, cost_of
+from .turns import PAUSE, STALL_TIMEOUT, Lane, Waiting, cost_of
 
 if TYPE_CHECKING:
     from ..layers.base import BaseChannelLayer, Inbox
@@ -94,7 +94,7 @@ class EventSender:
         # Here they can wait, because their sockets are not read meanwhile.
         frames = layer.capacities[WEBSOCKET_RECEIVE]
         self._lanes = {channel: Lane(channel) for channel in TURN_CHANNELS}
-        self._lanes[WEBSOCKET_RECEIVE] = Lane(WEBSOCKET_RECEIVE, frames, FIRST_WINDOW)
+        self._lanes[WEBSOCKET_RECEIVE] = Lane(WEBSOCKET_RECEIVE, frames)
         self._turn_timer: Any = None
         #: Whose events were refused, to a limit of lines in the log.
         self._limited = {"client": RateLimit(), "session of the client": RateLimit()}
@@ -111,6 +111,8 @@ class EventSender:
         now = self._loop.time()
         lane = self._lanes.get(channel)
         if lane is not None:
+            if not lane.in_flight and now - lane.landed_at > PAUSE:
+                lane.begin()
             if lane.in_flight >= lane.limit or lane.waiting.size:
                 self._wait(lane, connection, message, now)
                 return
@@ -136,9 +138,10 @@ class EventSender:
         lane = flight[0]
         lane.acks += 1
         # While nothing waits here, a quarter of the events is enough to learn from.
-        if lane.waiting.size or lane.limit < lane.window.most or lane.acks & 3 == 0:
+        if lane.waiting.size or lane.acks & 3 == 0:
             if message is not None and (ACK in message or RUNNING in message):
-                lane.learn(self._loop.time(), flight[2], message.get(RAN, 0), flight[3])
+                now, ran = self._loop.time(), message.get(RAN, 0)
+                lane.learn(now, flight[2], ran, flight[3], RUNNING in message)
         lane.in_flight -= 1
         if lane.waiting.size:
             while lane.waiting.size and lane.in_flight < lane.limit:

@@ -5,6 +5,10 @@ A layer's channel is first come, first served: one client with many sockets woul
 client would wait behind. So the gateway measures how long events wait for a worker, and sends no more of
 them than wait for about TARGET seconds (`Window`). The others wait in the gateway, where clients take turns
 (`FairQueue`). As long as workers keep up, no event waits here.
+
+An event is in flight until it is acknowledged, or until a worker tells that it has run for a while
+(`late.py`). What was sent can't be taken back. So the window begins small, grows only while it is used, and
+is small again after a pause.
 """
 
 from __future__ import annotations
@@ -26,12 +30,15 @@ INTERVAL = 0.1
 #: Events that may always be in flight on a channel, so that no worker runs out of work.
 MIN_WINDOW = 4
 
+#: The same while workers tell of most events that they run: those are no longer in flight.
+MIN_WAITING = 2
+
 #: The same while consumers run for less than QUICK milliseconds on average. Such events wait because the
 #: processor is busy, and each costs more of it if few are in flight.
 QUICK_WINDOW, QUICK = 100, 2
 
-#: Frames in flight before the first is acknowledged. What was sent at once can't be taken back.
-FIRST_WINDOW = 16
+#: Events in flight before anything is known of the workers: at first, and after PAUSE seconds without one.
+FIRST_WINDOW, PAUSE = 16, 1.0
 
 #: A bound of events in flight that is reached is lifted, and the value for "unbounded".
 MAX_WINDOW, UNLIMITED = 10000, sys.maxsize
@@ -52,44 +59,77 @@ ClientKey = Tuple[Any, ...]
 class Window:
     """How many events of one channel may be in flight. Belongs to the event loop of its gateway."""
 
-    __slots__ = ("delay", "limit", "most", "_count", "_least", "_ran", "_until", "_waited")
+    __slots__ = (
+        "delay",
+        "limit",
+        "most",
+        "start",
+        "_begun",
+        "_count",
+        "_least",
+        "_peak",
+        "_ran",
+        "_until",
+        "_waited",
+    )
 
-    def __init__(self, most: int = UNLIMITED, start: int = UNLIMITED) -> None:
+    def __init__(self, most: int = UNLIMITED, start: int = FIRST_WINDOW) -> None:
         self.most = most
-        self.limit = min(most, start)
+        #: The limit at first. Only events that wait make it smaller.
+        self.start = self.limit = min(most, start)
         #: The layer's own delay, in seconds.
         self.delay = 0.0
-        # Of the events of this interval: the shortest wait, all waits, how long they ran, and how many they
-        # are.
+        # Of the events of this interval: the shortest wait, all waits, how long they ran, how many they are,
+        # how many of them run on, and the most that were in flight.
         self._least = float("inf")
-        self._ran = self._count = 0
+        self._ran = self._count = self._begun = self._peak = 0
         self._until = self._waited = 0.0
 
-    def acked(self, now: float, sent_at: float, ran: int, in_flight: int, was_alone: bool) -> None:
+    def landed(
+        self,
+        now: float,
+        sent_at: float,
+        ran: int,
+        in_flight: int,
+        was_alone: bool,
+        runs_on: bool = False,
+    ) -> None:
         """
-        Learn from an event that was sent at `sent_at`, acknowledged `now` (seconds), and ran for `ran`
+        Learn from an event that was sent at `sent_at`, landed `now` (seconds), and ran for `ran`
         milliseconds. `in_flight` events are in flight, itself included. `was_alone`: no other was, when it
-        was sent.
+        was sent. `runs_on`: it isn't acknowledged, but a worker told that it runs.
         """
         wait = now - sent_at - ran / 1000
         self._ran += ran
         self._count += 1
+        self._begun += runs_on
         self._waited += wait
+        if in_flight > self._peak:
+            self._peak = in_flight
         if was_alone:
             self.delay += (min(max(wait, 0.0), MAX_DELAY) - self.delay) / 8
         if wait < self._least:
             self._least = wait
-        if now < self._until:
-            return
+        if now >= self._until:
+            self._until = now + INTERVAL
+            self._decide(in_flight)
+
+    def _decide(self, in_flight: int) -> None:
+        """Set the limit by the events of an interval, and begin the next one."""
         is_quick = self._ran < QUICK * self._count
+        smallest = MIN_WAITING if 2 * self._begun >= self._count else MIN_WINDOW
+        is_used = 2 * self._peak >= self.limit
         # Of slow consumers, some events may run at once while others wait behind what a worker has taken.
         least = (self._least if is_quick else self._waited / self._count) - self.delay
-        self._least, self._until = float("inf"), now + INTERVAL
-        self._ran = self._count = 0
-        self._waited = 0.0
-        if least > TARGET and in_flight > MIN_WINDOW:
-            smallest = QUICK_WINDOW if is_quick else MIN_WINDOW
+        self._least, self._waited = float("inf"), 0.0
+        self._ran = self._count = self._begun = self._peak = 0
+        if least > TARGET and in_flight > smallest:
+            smallest = QUICK_WINDOW if is_quick else smallest
             self.limit = min(self.most, max(smallest, int(in_flight * TARGET / least)))
+        elif not is_used:
+            # Whether workers would keep up with more isn't known.
+            if self.limit > self.start:
+                self.limit = max(self.start, min(self.limit, MAX_WINDOW) * 3 // 4)
         elif is_quick and self.limit < QUICK_WINDOW:
             self.limit = min(self.most, QUICK_WINDOW)
         elif least < TARGET / 2 and self.limit < self.most:
@@ -181,9 +221,9 @@ class Lane:
         "window",
     )
 
-    def __init__(self, channel: str, most: int = UNLIMITED, start: int = UNLIMITED) -> None:
+    def __init__(self, channel: str, most: int = UNLIMITED) -> None:
         self.channel = channel
-        self.window = Window(most, start)
+        self.window = Window(most)
         #: How many may be in flight: that of the window.
         self.limit = self.window.limit
         self.in_flight = 0
@@ -195,11 +235,15 @@ class Lane:
         #: The events that are refused if they wait too long, by the seconds they may wait, in order.
         self.deadlines: dict[float, deque[Waiting]] = {}
 
-    def learn(self, now: float, sent_at: float, ran: int, was_alone: bool) -> None:
-        """Learn from an acknowledgement: see `Window.acked`."""
+    def learn(self, now: float, sent_at: float, ran: int, was_alone: bool, runs_on: bool) -> None:
+        """Learn from an event that has landed: see `Window.landed`."""
         self.landed_at = now
-        self.window.acked(now, sent_at, ran, self.in_flight, was_alone)
+        self.window.landed(now, sent_at, ran, self.in_flight, was_alone, runs_on)
         self.limit = self.window.limit
+
+    def begin(self) -> None:
+        """Let no more be in flight than at first: after a pause, what was learned may be wrong."""
+        self.limit = self.window.limit = min(self.limit, self.window.start)
 
 
 class Waiting:
