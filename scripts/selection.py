@@ -58,6 +58,7 @@ LEFT_OUT = (
     "test_supported_versions",
     "test_types",
     "test_undecided",
+    "test_undecided_ends",
     "test_websocketbridge",
     "test_worker_streams",
     "test_wsgi_servers",
@@ -82,6 +83,7 @@ PROCESSES = (
     "test_runserver",
     "test_runworker",
     "test_security_proxies",
+    "test_servers_head",
     "test_wsgi.GunicornTests",
     "test_wsgi.OwnApplicationTests",
 )
