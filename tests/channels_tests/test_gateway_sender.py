@@ -102,6 +102,61 @@ def event(event_id=1, **more):
     return dict(more, **{protocol.REPLY_CHANNEL: "gateway.test!1", protocol.EVENT_ID: event_id})
 
 
+class CrossingLayer(MemoryChannelLayer):
+    """A layer across processes, on whose channels `waiting` messages wait, the oldest for `age` seconds."""
+
+    crosses_processes = True
+    waiting, age = 1, 5.2
+
+    def channel_statistics(self, channel):
+        return {"messages_pending": self.waiting, "messages_max_age": self.age}
+
+
+class UntakenTests(unittest.TestCase):
+    """Events that no worker takes are logged soon."""
+
+    def setUp(self):
+        self.loop, self.layer = Loop(), CrossingLayer()
+        self.loop.run_in_executor = lambda executor, function, *args: function(*args)
+        self.sender = EventSender(self.layer, Inbox(), self.loop, Limits())
+        self.connection = Connection()
+
+    def send(self):
+        self.sender.send(self.connection, "websocket.connect", event())
+        (self.timer,) = self.loop.timers
+
+    def lines(self):
+        """Let the timer end, and return what is logged."""
+        delay, callback = self.loop.timers.pop()
+        self.assertEqual(delay, 5.0)
+        with self.assertLogs("django.channels.gateway", "WARNING") as found:
+            callback()
+            log.logging.getLogger("django.channels.gateway").warning("end")
+        return [each.getMessage() for each in found.records][:-1]
+
+    def test_an_event_that_waits_is_logged_after_five_seconds_and_once_a_minute(self):
+        self.send()
+        (line,) = self.lines()
+        for word in ("websocket.connect", "5 s", "1 wait", str(self.layer), "manage.py runworker"):
+            self.assertIn(word, line)
+        self.assertEqual(self.lines(), [])
+
+    def test_an_event_that_a_worker_has_taken_is_not_logged(self):
+        self.send()
+        self.layer.waiting = 0
+        self.assertEqual(self.lines(), [])
+        self.layer.waiting, self.layer.age = 1, 0.5
+        self.assertEqual(self.lines(), [])
+        self.sender.landed(self.connection)
+        self.assertEqual(self.lines(), [])
+        self.assertEqual(self.loop.timers, [])
+
+    def test_an_outage_is_not_logged_here(self):
+        self.send()
+        with mock.patch.object(self.layer, "channel_statistics", side_effect=LayerUnavailable()):
+            self.assertEqual(self.lines(), [])
+
+
 class SenderTests(unittest.TestCase):
     def setUp(self):
         self.loop, self.inbox, self.connection = Loop(), Inbox(), Connection()

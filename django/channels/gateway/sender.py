@@ -32,6 +32,7 @@ from ..protocol import (
     WEBSOCKET_RECEIVE,
 )
 from .turns import PAUSE, STALL_TIMEOUT, Lane, Waiting, cost_of
+from .untaken import UntakenWatch
 
 if TYPE_CHECKING:
     from ..layers.base import BaseChannelLayer, Inbox
@@ -96,6 +97,9 @@ class EventSender:
         self._lanes = {channel: Lane(channel) for channel in TURN_CHANNELS}
         self._lanes[WEBSOCKET_RECEIVE] = Lane(WEBSOCKET_RECEIVE, frames)
         self._turn_timer: Any = None
+        self._untaken: UntakenWatch | None = None
+        if layer.crosses_processes:
+            self._untaken = UntakenWatch(layer, loop, self._lanes.values())
         #: Whose events were refused, to a limit of lines in the log.
         self._limited = {"client": RateLimit(), "session of the client": RateLimit()}
         self._inbox = inbox
@@ -118,6 +122,8 @@ class EventSender:
                 return
             connection.flight = (lane, message[EVENT_ID], now, not lane.in_flight)
             lane.in_flight += 1
+            if self._untaken is not None and self._untaken.timer is None:
+                self._untaken.start()
         deadline = now + SEND_TIMEOUT
         refused = self._refused.get(channel)
         if refused and EVENT_ID in message:
@@ -330,7 +336,9 @@ class EventSender:
             )
 
     def close(self) -> None:
-        """Stop trying again, and stop the timer."""
+        """Stop trying again, and stop the timers."""
+        if self._untaken is not None:
+            self._untaken.close()
         for task in (self._retry_task, self._log_timer, self._turn_timer):
             if task is not None:
                 task.cancel()
