@@ -88,12 +88,44 @@ for (const [given, expected] of [
   ["https://other/chat", "wss://other/chat"],
   ["//other/chat", "wss://other/chat"],
   ["other.com/chat", "wss://other.com/chat"],
+  ["localhost/chat", "wss://localhost/chat"],
+  ["other:9000", "wss://other:9000"],
 ]) {
   test(`connect(${given}) opens ${expected}`, () => {
     new WebSocketBridge().connect(given);
     assert.strictEqual(last().url, expected);
   });
 }
+
+for (const given of ["live/1/", "live", "live?a.b", "chat#a:b"]) {
+  test(`connect("${given}") says to begin a path with a slash`, () => {
+    assert.throws(() => new WebSocketBridge().connect(given), (error) => {
+      return error.message.includes(`("/${given}")`) && error.message.includes(`("wss://${given}")`);
+    });
+    assert.strictEqual(sockets.length, 0);
+  });
+}
+
+test("what isn't a function is refused as a callback", () => {
+  const bridge = connected();
+  assert.throws(() => bridge.listen("x"), /listen\(\) needs a function .* got string/);
+  assert.throws(() => bridge.demultiplex("stream", {}), /demultiplex\(\) needs a function .* got object/);
+  assert.throws(() => bridge.demultiplex("stream"), /demultiplex\(\) needs a function .* got undefined/);
+  last().open();
+  last().receive("1"); // the callback from before is still there
+  assert.deepStrictEqual(bridge.calls, [[1, null]]);
+});
+
+test("what JSON doesn't have is refused, and null is sent", () => {
+  const bridge = connected();
+  last().open();
+  assert.throws(() => bridge.send(), /send\(\) needs a value that JSON has.* got undefined/);
+  assert.throws(() => bridge.send(() => 1), /send\(\) needs .* got function/);
+  assert.throws(() => bridge.stream("s").send(undefined), /stream\(\).send\(\) needs .* got undefined/);
+  bridge.send(null);
+  bridge.stream("s").send(null);
+  assert.deepStrictEqual(last().sent, ["null", '{"stream":"s","payload":null}']);
+});
 
 test("a page without TLS opens sockets without TLS", () => {
   self.location.protocol = "http:";

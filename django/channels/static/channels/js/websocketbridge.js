@@ -231,7 +231,30 @@
     if (!url || url.startsWith("/")) {
       return scheme + "//" + root.location.host + (url || "");
     }
+    const host = url.split(/[/?#]/)[0];
+    if (!/[.:]/.test(host) && host !== "localhost") {
+      // "live/1/" would be the path /1/ on a host named "live".
+      throw new Error(
+        'connect("' + url + '"): begin a path of this page\'s host with a slash ("/' + url +
+          '"), and give another host with its scheme ("' + scheme + "//" + url + '").'
+      );
+    }
     return scheme + "//" + url;
+  }
+
+  function requireFunction(callback, call) {
+    if (typeof callback !== "function") {
+      throw new TypeError(call + " needs a function that takes (message, stream), and got " + typeof callback + ".");
+    }
+  }
+
+  /* The message as JSON. JSON.stringify returns no text for undefined and functions. */
+  function encoded(message, call) {
+    const text = JSON.stringify(message);
+    if (text === undefined) {
+      throw new TypeError(call + " needs a value that JSON has, such as an object or null, and got " + typeof message + ".");
+    }
+    return text;
   }
 
   class WebSocketBridge {
@@ -264,6 +287,9 @@
       if (!this.socket) {
         throw new Error("Call connect() before listen().");
       }
+      if (callback !== undefined && callback !== null) {
+        requireFunction(callback, "listen()");
+      }
       this._listening = true;
       this.default_cb = callback || null;
       this.socket.onmessage = (event) => this._receive(event);
@@ -271,6 +297,7 @@
 
     /* Call `callback(payload, stream)` for each message of that stream. */
     demultiplex(stream, callback) {
+      requireFunction(callback, "demultiplex()");
       this.streams[stream] = callback;
     }
 
@@ -279,12 +306,17 @@
       if (!this.socket) {
         throw new Error("Call connect() before send().");
       }
-      this.socket.send(JSON.stringify(message));
+      this.socket.send(encoded(message, "send()"));
     }
 
     /* An object whose `send` sends a message on that stream. */
     stream(stream) {
-      return { send: (payload) => this.send({ stream: stream, payload: payload }) };
+      return {
+        send: (payload) => {
+          encoded(payload, "stream().send()"); // as a part of a message, undefined would just be missing
+          this.send({ stream: stream, payload: payload });
+        },
+      };
     }
 
     _receive(event) {
