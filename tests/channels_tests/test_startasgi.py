@@ -21,6 +21,8 @@ class StartasgiTests(SimpleTestCase):
         self.addCleanup(self.project.close)
         self.path = os.path.join(self.project.directory, "mysite", "asgi.py")
 
+        self.wsgi = os.path.join(self.project.directory, "mysite", "wsgi.py")
+
     def run_to_end(self, process):
         self.addCleanup(process.kill)
         return process.wait(), process.output
@@ -55,12 +57,54 @@ class StartasgiTests(SimpleTestCase):
         self.assertEqual(status, 0, output)
         self.assertIn("channel_layer = get_channel_layer()", self.read())
 
-    def test_settings_in_a_package(self):
-        os.remove(self.path)
+    def write_settings(self):
         self.project.write("mysite/deploy/__init__.py", "")
         self.project.write("mysite/deploy/live.py", "from mysite.settings import *")
+
+    def started(self, *options, **environment):
+        """Run `startasgi --force`; return what it printed."""
         status, output = self.run_to_end(
-            self.project.manage("startasgi", DJANGO_SETTINGS_MODULE="mysite.deploy.live")
+            self.project.manage("startasgi", "--force", *options, **environment)
         )
         self.assertEqual(status, 0, output)
+        return output
+
+    def test_settings_in_a_package(self):
+        self.write_settings()
+        output = self.started("--settings", "mysite.deploy.live")
         self.assertIn('"mysite.deploy.live"', self.read())
+        self.assertIn("uses the settings mysite.deploy.live (from --settings)", output)
+
+    def test_the_settings_of_a_terminal_do_not_become_those_of_every_server(self):
+        self.write_settings()
+        output = self.started(DJANGO_SETTINGS_MODULE="mysite.deploy.live")
+        self.assertIn('"mysite.settings"', self.read())
+        self.assertIn("uses the settings mysite.settings (from wsgi.py)", output)
+        os.remove(self.wsgi)
+        output = self.started(DJANGO_SETTINGS_MODULE="mysite.deploy.live")
+        self.assertIn('"mysite.settings"', self.read())
+        self.assertIn("uses the settings mysite.settings (from manage.py)", output)
+
+    def test_the_settings_are_those_of_wsgi_where_manage_has_others(self):
+        self.write_settings()
+        self.project.write(
+            "mysite/wsgi.py",
+            "import os\n"
+            "# os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'mysite.old')\n"
+            "os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'mysite.deploy.live')\n",
+        )
+        output = self.started()
+        self.assertIn('"mysite.deploy.live"', self.read())
+        self.assertIn("uses the settings mysite.deploy.live (from wsgi.py)", output)
+
+    def test_the_settings_of_the_command_if_no_script_names_any(self):
+        self.write_settings()
+        os.remove(self.wsgi)
+        self.project.write(
+            "manage.py",
+            "import sys\nfrom django.core.management import execute_from_command_line\n"
+            "execute_from_command_line(sys.argv)\n",
+        )
+        output = self.started(DJANGO_SETTINGS_MODULE="mysite.deploy.live")
+        self.assertIn('"mysite.deploy.live"', self.read())
+        self.assertIn("(from the settings of this command)", output)

@@ -6,6 +6,8 @@ Both use one template, django/conf/project_template/project_name/asgi.py-tpl.
 from __future__ import annotations
 
 import os
+import re
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -36,6 +38,37 @@ def render(project_name: str, settings_module: str) -> str:
     return text.replace("from django.channels.", "from %s." % PACKAGE.__name__)
 
 
+#: How wsgi.py and manage.py name their settings: by setdefault(), or by an assignment.
+_DEFAULT = re.compile(
+    r"^[^#\n]*\bDJANGO_SETTINGS_MODULE[\"'](?:\]\s*=|,)\s*[\"']([\w.]+)[\"']", re.MULTILINE
+)
+
+
+def default_in(path: str) -> str | None:
+    """Return the settings module that the script at `path` sets by default, or None if it can't be told."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as script:
+            found = _DEFAULT.search(script.read())
+    except OSError:
+        return None
+    return found.group(1) if found else None
+
+
+def choose_settings(option: str | None, folder: str) -> tuple[str, str]:
+    """Return the settings module that asgi.py names by default, and what it was taken from.
+
+    The environment comes last: DJANGO_SETTINGS_MODULE may be set for this terminal only, such as for a
+    trial, and asgi.py is for every server that is started later. `folder` is that of asgi.py.
+    """
+    if option:
+        return option, "--settings"
+    for path in (os.path.join(folder, "wsgi.py"), os.path.abspath(sys.argv[0])):
+        found = default_in(path)
+        if found:
+            return found, os.path.basename(path)
+    return settings.SETTINGS_MODULE, "the settings of this command"
+
+
 class Command(BaseCommand):
     help = (
         "Writes asgi.py, which gives the channel layer to protocol servers such as Daphne, "
@@ -54,7 +87,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         name, path = self.destination()
-        text = render(name, settings.SETTINGS_MODULE)
+        module, origin = choose_settings(options.get("settings"), os.path.dirname(path))
+        text = render(name, module)
         if os.path.exists(path) and not options["force"]:
             raise CommandError(
                 "%s exists already. Replace it with: manage.py startasgi --force, or add these "
@@ -65,6 +99,10 @@ class Command(BaseCommand):
         with open(path, "w", encoding="utf-8") as out:
             out.write(text)
         self.stdout.write("Wrote %s. Serve it with: daphne %s.asgi:channel_layer" % (path, name))
+        self.stdout.write(
+            "Without DJANGO_SETTINGS_MODULE in its environment, it uses the settings %s (from %s)."
+            % (module, origin)
+        )
 
     def destination(self) -> tuple[str, str]:
         """Return the project's package (its name) and the path of its asgi.py.
