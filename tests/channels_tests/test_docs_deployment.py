@@ -102,6 +102,24 @@ class DeploymentPageTests(unittest.TestCase):
             return self.check_runworker(words)
         return self.check_uvicorn(words)
 
+    def test_each_command_of_uvicorn_refuses_compression(self):
+        """Without the option the gateway warns, and compressed frames can take much memory."""
+        seen, without = 0, []
+        for folder, _, names in os.walk(pages.DOCS):
+            for name in sorted(names):
+                page = os.path.relpath(os.path.join(folder, name), pages.DOCS)
+                for kind, text in pages.blocks(page) if name.endswith(".txt") else []:
+                    # A block of "text" is a diagram.
+                    if kind in ("console", "ini", "yaml", "sh"):
+                        text = text.replace("\\\n", " ")
+                        commands = re.findall(r"uvicorn[\"', ].*channel_layer", text)
+                        refusals = re.findall(r"--ws-per-message-deflate[ =]false", text)
+                        seen += len(commands)
+                        if len(commands) != len(refusals):
+                            without.append((page, commands))
+        self.assertEqual(without, [])
+        self.assertGreater(seen, 0)
+
     def test_units_of_systemd(self):
         units = {}
         for name in SYSTEMD:
