@@ -60,6 +60,8 @@ def _is_plain(connection: Any) -> bool:
         pack_command is not None
         and type(connection) in _PLAIN
         and not connection.health_check_interval
+        # Where redis-py keeps its socket or its stream is not documented: without one, its own way remains.
+        and bool(getattr(connection, "_sock", None) or getattr(connection, "_writer", None))
     )
 
 

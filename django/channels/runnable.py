@@ -12,6 +12,7 @@ import functools
 import inspect
 from typing import Any, Iterable, Iterator, NamedTuple
 
+from .compat import PARTIALS_ARE_METHODS
 from .coroutines import is_async
 from .habits import PACKAGE, PAGE
 
@@ -285,9 +286,11 @@ def _parameters(function: Any, is_method: bool = False) -> list[inspect.Paramete
 
 def _takes_self(owner: type, method: str) -> bool:
     """Return whether Python gives this attribute of an instance the instance as its first argument."""
-    # A staticmethod, a partial or an object with __call__ gets none.
+    # A staticmethod or an object with __call__ gets none.
     own = inspect.getattr_static(owner, method, None)
-    return hasattr(type(own), "__get__") and not isinstance(own, (staticmethod, functools.partial))
+    if isinstance(own, functools.partial):
+        return PARTIALS_ARE_METHODS
+    return hasattr(type(own), "__get__") and not isinstance(own, staticmethod)
 
 
 def unwrapped(function: Any) -> Any:

@@ -4,6 +4,7 @@ import datetime
 import functools
 import json
 import logging
+import sys
 from unittest import mock
 
 from django.channels import Channel, Group, consume, route_class
@@ -278,7 +279,16 @@ class UnboundHandlerTests(ChannelTestCase):
         expected = ["websocket.connect", [1], "websocket.disconnect"]
         self.assertEqual(self.events(OfTheClass), expected)
 
-    def test_a_partial_and_an_object_are_called_without_the_instance(self):
+    def test_a_partial_is_called_as_this_python_calls_it(self):
+        def note(*arguments, **kwargs):
+            self.noted.append(len(arguments))
+
+        class Partial(WebsocketConsumer):
+            connect = functools.partial(note)
+
+        self.assertEqual(self.events(Partial), [2 if sys.version_info >= (3, 14) else 1])
+
+    def test_a_static_partial_and_an_object_are_called_without_the_instance(self):
         class Object:
             def __call__(_, message, **kwargs):  # noqa: N805
                 self.note(message)
@@ -286,7 +296,7 @@ class UnboundHandlerTests(ChannelTestCase):
         class Attributes(WebsocketConsumer):
             connect = Object()
             receive = staticmethod(functools.partial(self.note_frame, bytes=None))
-            disconnect = functools.partial(self.note)
+            disconnect = staticmethod(functools.partial(self.note))
 
         expected = ["websocket.connect", "[1]", "websocket.disconnect"]
         self.assertEqual(self.events(Attributes), expected)

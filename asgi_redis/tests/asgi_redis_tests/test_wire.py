@@ -42,6 +42,12 @@ class BlockingTests(unittest.TestCase):
         with mock.patch("asgi_redis.wire.pack_command", None):
             self.assertIsInstance(self.connect(), RedisPyWire)
 
+    def test_a_connection_that_keeps_its_socket_elsewhere_is_used_in_redis_pys_way(self):
+        for kind in (redis.Connection, redis.asyncio.Connection):
+            unknown = kind(host="127.0.0.1")  # not connected: no socket is found where it's kept
+            make = make_wire if kind is redis.Connection else make_async_wire
+            self.assertIn(type(make(unknown)), (RedisPyWire, AsyncRedisPyWire))
+
     def test_both_ways_give_the_same_replies(self):
         commands = [
             ("ECHO", "x" * 100000),

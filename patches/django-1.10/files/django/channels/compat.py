@@ -30,6 +30,9 @@ __all__ = [
     "sync_to_async",
 ]
 
+#: Whether a functools.partial in a class is called with the instance.
+PARTIALS_ARE_METHODS = sys.version_info >= (3, 14)
+
 #: What `save_existing_session` raises.
 SessionEnded = UpdateError
 
