@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Generator
 
+from django.apps import apps
 from django.core import mail
 from django.core.exceptions import ImproperlyConfigured
 from django.http.response import HttpResponseBase
@@ -26,6 +27,9 @@ logger = logging.getLogger("django.channels")
 
 #: Seconds between two lines about the same channel or group. With DEBUG, each message gets one.
 INTERVAL = 60.0
+
+#: The channel of messages that are to be sent later.
+DELAY = "asgi.delay"
 
 #: What consumes delayed messages on a layer that rundelay can't reach.
 DELAY_CONSUMER = "%r" % (__package__ + ".delay.consumers.delay_message")
@@ -56,6 +60,15 @@ def advise(layer: BaseChannelLayer, name: str, is_channel: bool) -> None:
             layer,
             DATABASE,
         )
+    elif name == DELAY and layer.crosses_processes:
+        _unrouted.log(
+            name,
+            logger.warning,
+            "A message was sent to %s, but the app that delays it isn't installed. Add %r to INSTALLED_APPS, "
+            "run manage.py migrate, and keep manage.py rundelay running. Without them, the message expires.",
+            name,
+            __package__ + ".delay",
+        )
     else:
         _unrouted.log(
             name,
@@ -64,7 +77,7 @@ def advise(layer: BaseChannelLayer, name: str, is_channel: bool) -> None:
             "route(%r, %s) to the ROUTING of the layer %s.",
             name,
             name,
-            DELAY_CONSUMER if name == "asgi.delay" else "consumer",
+            DELAY_CONSUMER if name == DELAY else "consumer",
             layer.alias,
         )
 
@@ -98,12 +111,17 @@ def advise_late_groups(consumer: str) -> None:
 def advise_returned(consumer: str, returned: Any) -> None:
     """Warn that a consumer returned what it must send: only the test client hands it on."""
     is_reply = isinstance(returned, dict) and not _REPLY_KEYS.isdisjoint(returned)
+    remedy = "It sends with message.reply_channel.send({…})."
+    if not is_reply:
+        remedy += (
+            " For a response of Django, send each message of AsgiHandler.encode_response(response)."
+        )
     if is_reply or isinstance(returned, (HttpResponseBase, Generator)):
         _returned.log(
             consumer,
             logger.warning,
-            "The consumer %s returned a %s, which is ignored. Send it: message.reply_channel.send({…}). "
-            "Send each message of AsgiHandler.encode_response(response) for a response of Django.",
+            "The consumer %s returned a %s, which is ignored: a consumer returns nothing. "
+            + remedy,
             consumer,
             type(returned).__name__,
         )
@@ -117,10 +135,12 @@ def is_test() -> bool:
 def _is_routed(layer: BaseChannelLayer, name: str) -> bool:
     """
     Return whether a worker consumes `name`. The names that begin with "asgi." have their own consumers, on a
-    layer that these can reach.
+    layer that these can reach; that of DELAY is rundelay, of an app.
     """
     try:
         has_consumers = name.startswith("asgi.") and layer.crosses_processes
+        if name == DELAY and not apps.is_installed(__package__ + ".delay"):
+            has_consumers = False
         return has_consumers or name in layer.router.channels
     except ImproperlyConfigured:  # workers and `check` report it
         return True

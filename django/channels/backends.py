@@ -66,6 +66,8 @@ def import_backend(alias: str, entry: dict[str, Any]) -> type[BaseChannelLayer]:
     backend = _SAME.get(backend, backend)
     for beginning, remedy in _FORMER.items():
         if backend.startswith(beginning):
+            if REDIS in remedy:
+                remedy += ". Install asgi_redis with: %s" % _UPGRADE
             page = "1" if beginning.startswith(_OF_CHANNELS_1) else "2"
             raise InvalidChannelLayerError(
                 "CHANNEL_LAYERS[%r]: the BACKEND %r is a layer of another release of Channels, which "

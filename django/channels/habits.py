@@ -46,7 +46,20 @@ _USER = (
 _ORIGIN = (
     "the origin is checked by default; see allowed_origins in %s.security.websockets" % PACKAGE
 )
-_TEST = "WSClient and ChannelTestCase of %s.test" % PACKAGE
+_TEST = (
+    "WSClient and ChannelTestCase of {0}.test, and ChannelLiveServerTestCase of {0}.test for "
+    "ChannelsLiveServerTestCase".format(PACKAGE)
+)
+_CLIENT = "WSClient of %s.test" % PACKAGE
+_SESSION = (
+    "the decorator channel_and_http_session of %s.sessions, which gives message.http_session later, "
+    "too. http_session gives it at websocket.connect alone" % PACKAGE
+)
+_SERVED = (
+    "{0}.asgi.get_channel_layer() in asgi.py, which serves HTTP, too. AsgiHandler and ViewConsumer are in "
+    "{0}.handler".format(PACKAGE)
+)
+_STATIC = "nothing: runserver serves static files by itself"
 _REDIS = "the BACKEND 'asgi_redis.RedisChannelLayer', of the distribution asgi_redis 2.0 or newer"
 _MEMORY = "the BACKEND %r" % (PACKAGE + ".layers.memory.MemoryChannelLayer")
 _LEFT_OUT = "nothing: leave it out"
@@ -57,6 +70,7 @@ MODULES = {
     "db": "the ORM directly; in async def, its asynchronous methods or asgiref.sync.sync_to_async",
     "generic.http": "a view, in urls.py",
     "generic.websocket": _CONSUMERS,
+    "http": _SERVED,
     "middleware": "a decorator of your own around the consumer",
     "security.websocket": _ORIGIN,
     "testing": _TEST,
@@ -95,9 +109,16 @@ NAMES = {
         "get_default_application": "%s.asgi.get_channel_layer() in asgi.py" % PACKAGE,
     },
     "sessions": {
-        "CookieMiddleware": "http_session of %s.sessions" % PACKAGE,
-        "SessionMiddleware": "http_session of %s.sessions" % PACKAGE,
-        "SessionMiddlewareStack": "http_session of %s.sessions" % PACKAGE,
+        "CookieMiddleware": _SESSION,
+        "SessionMiddleware": _SESSION,
+        "SessionMiddlewareStack": _SESSION,
+    },
+    "staticfiles": {"StaticFilesHandlerMixin": _STATIC, "StaticFilesWrapper": _STATIC},
+    "test": {
+        "ApplicationCommunicator": _CLIENT,
+        "ChannelsLiveServerTestCase": "ChannelLiveServerTestCase of %s.test" % PACKAGE,
+        "HttpCommunicator": "HttpClient of %s.test" % PACKAGE,
+        "WebsocketCommunicator": _CLIENT,
     },
 }
 

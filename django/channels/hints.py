@@ -159,10 +159,12 @@ def _hint_for_send(error: TypeError) -> str:
     found = _UNEXPECTED.search(str(error))
     if found is None or found.group(2) not in _MESSAGE:
         return hint_for(error)
-    return 'A message is one dict. Write %s({"text": …}), or send_json(…) for JSON. %s' % (
-        found.group(1),
-        see("ref/channels/messages"),
-    )
+    write = {"data": "send_json(…)", "json": "send_json(…)", "message": '%s({"text": …})'}
+    write["type"] = write["message"]
+    write.update(dict.fromkeys(("accept", "close"), '%s({"{key}": True})'))
+    text = write.get(found.group(2), '%s({"{key}": …})').replace("{key}", found.group(2))
+    text = text.replace("%s", found.group(1))
+    return "A message is one dict. Write %s. %s" % (text, see("ref/channels/messages"))
 
 
 #: The methods of asgiref's AsyncToSync that call what they were given, by version.

@@ -81,3 +81,9 @@ def serve_static_files(layer: BaseChannelLayer) -> None:
     """Route the requests of `layer` that no route takes to StaticFilesConsumer."""
     layer.router = Router(layer.routing or [])
     layer.router.check_default(http_consumer=StaticFilesConsumer())
+
+
+if not TYPE_CHECKING:
+    from .habits import former_names
+
+    __getattr__ = former_names(__name__)

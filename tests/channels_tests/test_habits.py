@@ -32,6 +32,7 @@ from django.channels.message import Message
 from django.channels.pages import TITLES, see
 from django.channels.routing import Router
 from django.channels.sessions import channel_session
+from django.channels.test import WSClient
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.test import SimpleTestCase, override_settings
@@ -440,10 +441,10 @@ class SendTests(SimpleTestCase):
         for call, words in [
             (lambda: Channel("x").send(text_data="a"), ["'text_data'", '{"text": …}', PAGE]),
             (lambda: Group("g").send(text="a"), ["'text'", 'send({"text": …})', "messages.txt"]),
-            (lambda: Group("g").send(bytes=b"a"), ["'bytes'", 'send({"text": …})']),
+            (lambda: Group("g").send(bytes=b"a"), ["'bytes'", 'send({"bytes": …})']),
             (lambda: Channel("x").send(type="chat.message", text="a"), ['send({"text": …})']),
             (lambda: Channel("x").send(message={}), ["'message'", 'send({"text": …})']),
-            (lambda: Group("g").send(close=True), ["'close'", 'send({"text": …})']),
+            (lambda: Group("g").send(close=True), ["'close'", 'send({"close": True})']),
             (lambda: run(Group("g").asend(text="a")), ["'text'", 'asend({"text": …})']),
             (lambda: run(Channel("x").asend(message={})), ["'message'", 'asend({"text": …})']),
         ]:
@@ -808,3 +809,72 @@ class PageTests(SimpleTestCase):
                 text = getattr(each, "value", None) or getattr(each, "s", None)
                 if isinstance(text, str) and each not in docs:
                     self.assertNotIn("docs/", text, path)
+
+
+class CommunicatorTests(SimpleTestCase):
+    """What tests of Channels 4 write ends in an error that names what to write in tests here."""
+
+    def test_the_methods_of_a_communicator(self):
+        client = WSClient()
+        for name, word in [
+            ("connect", "send_and_consume('websocket.connect'"),
+            ("disconnect", "send_and_consume('websocket.disconnect'"),
+            ("send_to", "send_and_consume('websocket.receive'"),
+            ("send_json_to", "send_and_consume('websocket.receive'"),
+            ("receive_from", "receive(json=False)"),
+            ("receive_json_from", "client.receive()"),
+            ("receive_nothing", "None if there is nothing"),
+        ]:
+            self.assertFalse(hasattr(client, name))
+            with self.assertRaises(AttributeError) as raised:
+                getattr(client, name)
+            self.assertIn("WSClient." + name, str(raised.exception))
+            self.assertIn(word, str(raised.exception))
+        with self.assertRaisesRegex(AttributeError, "has no attribute 'nope'"):
+            client.nope  # noqa: B018
+
+    def test_an_attribute_error_inside_a_property_is_raised_as_itself(self):
+        client = WSClient()
+        with mock.patch.object(WSClient, "headers", property(lambda self: None.nope)):
+            with self.assertRaisesRegex(
+                AttributeError, "'NoneType' object has no attribute 'nope'"
+            ):
+                client.headers  # noqa: B018
+
+    def test_a_path_or_an_application_in_the_place_of_the_alias(self):
+        for arguments in (["/ws/"], [channel_session, "/ws/"], [object()]):
+            with self.assertRaises(ImproperlyConfigured) as raised:
+                WSClient(*arguments)
+            for word in ("the alias of a layer", "path='/"):
+                self.assertIn(word, str(raised.exception))
+
+    def test_names_that_have_another_name_or_place_here(self):
+        for statement, word in [
+            ("from %s.test import ChannelsLiveServerTestCase", " ChannelLiveServerTestCase of"),
+            ("from %s.testing import ChannelsLiveServerTestCase", " ChannelLiveServerTestCase of"),
+            ("from %s.test import WebsocketCommunicator", "WSClient"),
+            ("from %s.sessions import SessionMiddlewareStack", "channel_and_http_session"),
+            ("from %s.http import AsgiHandler", "AsgiHandler"),
+            ("from %s.staticfiles import StaticFilesWrapper", "runserver serves static files"),
+        ]:
+            with self.assertRaises(ImportError) as raised:
+                exec(statement % PACKAGE, {})
+            self.assertIn(word, str(raised.exception))
+
+    def test_the_layer_of_channels_4_is_refused_with_the_command_that_installs_the_one_here(self):
+        layers = {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer"}}
+        with override_settings(CHANNEL_LAYERS=layers):
+            (problem,) = check_channel_layers(None)
+        for word in ("'asgi_redis.RedisChannelLayer'", "pip install ./asgi_redis"):
+            self.assertIn(word, problem.msg)
+
+    def test_keywords_in_place_of_a_message_get_the_one_remedy_that_fits(self):
+        for name, written, other in [
+            ("text", 'send({"text": …})', "send_json"),
+            ("json", "send_json(…)", '"text"'),
+            ("close", 'send({"close": True})', "send_json"),
+        ]:
+            with self.assertRaises(TypeError) as raised:
+                Channel("own").send(**{name: "x"})
+            self.assertIn("Write %s." % written, str(raised.exception))
+            self.assertNotIn(other, str(raised.exception))

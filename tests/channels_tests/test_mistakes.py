@@ -513,9 +513,10 @@ class ConsumerTests(ChannelTestCase):
             for word in (
                 "test_mistakes",
                 type(value).__name__,
+                "a consumer returns nothing",
                 "reply_channel.send",
-                "encode_response",
             ):
                 self.assertIn(word, lines[0])
+            self.assertEqual("encode_response" in lines[0], not isinstance(value, dict))
         for value in (None, True, "text", {"rows": 2}, 5, [1]):
             self.assertEqual(self.returned(value), [])

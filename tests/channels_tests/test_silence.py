@@ -15,6 +15,7 @@ from django.channels.gateway.websocket import WebSocket
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.log import RateLimit, RateLimitByKey
 from django.channels.protocol import ack, group_added, lost, session_patch
+from django.channels.routing import Router
 from django.channels.worker import WorkerGroup
 from django.test import SimpleTestCase, override_settings
 
@@ -89,8 +90,22 @@ class SendTests(SimpleTestCase):
         self.layer.is_served = True
         (line,) = self.sent(self.channel("asgi.delay"))
         self.assertIn("channels.delay.consumers.delay_message'", line)
+
+    def test_a_delayed_message_without_the_app_that_delays_it(self):
         self.layer.crosses_processes = True
-        self.assertEqual(self.sent(self.channel("asgi.delay")), [])
+        delay = advice.__package__ + ".delay"
+        with mock.patch.object(advice.apps, "is_installed", {delay: False}.get):
+            (line,) = self.sent(self.channel("asgi.delay"))
+            for word in (repr(delay), "INSTALLED_APPS", "migrate", "rundelay"):
+                self.assertIn(word, line)
+            self.layer.routing = [route("asgi.delay", consumer)]
+            self.layer.router = Router(self.layer.routing)
+            self.assertEqual(self.sent(self.channel("asgi.delay")), [])
+
+    def test_a_delayed_message_with_the_app_that_delays_it(self):
+        self.layer.crosses_processes = True
+        with mock.patch.object(advice.apps, "is_installed", lambda name: True):
+            self.assertEqual(self.sent(self.channel("asgi.delay")), [])
 
     def test_one_line_for_each_channel_in_a_minute(self):
         self.layer.is_served = True

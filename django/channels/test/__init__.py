@@ -30,6 +30,8 @@ else:
     def __getattr__(name: str) -> Any:
         from importlib import import_module
 
+        from ..habits import former_names
+
         if name == "ChannelLiveServerTestCase":
             return import_module(".liveserver", __name__).ChannelLiveServerTestCase
         if name == "ChannelTestCaseMixin":
@@ -38,4 +40,4 @@ else:
             conformance = import_module(".conformance", __name__)
             if hasattr(conformance, name):
                 return getattr(conformance, name)
-        raise AttributeError("module %r has no attribute %r" % (__name__, name))
+        return former_names(__name__, 2)(name)

@@ -12,10 +12,31 @@ from django.http import HttpRequest, SimpleCookie
 
 from ..asgi import DEFAULT_LAYER_ALIAS
 from ..auth import transfer_user
+from ..backends import InvalidChannelLayerError
 from ..gateway.handshake import answer_to_handshake
 from ..gateway.scopes import connect_event, request_event
+from ..habits import instead
+from ..log import shown
 from ..subprotocols import choose, known_subprotocols
 from .base import Client, forget_session, session_of
+
+_CONNECT = "client.send_and_consume('websocket.connect', %s)"
+_RECEIVE = "client.receive(), which decodes JSON; client.receive(json=False) doesn't"
+_SEND = "client.send_and_consume('websocket.receive', path='/…/', text=…)"
+
+#: Methods of the communicators of Channels 4, and what to write.
+_INSTEAD = {
+    "connect": _CONNECT % "path='/…/'",
+    "disconnect": "client.send_and_consume('websocket.disconnect', path='/…/')",
+    "receive_from": _RECEIVE,
+    "receive_json_from": _RECEIVE,
+    "receive_nothing": "client.receive(), which is None if there is nothing",
+    "receive_output": _RECEIVE,
+    "send_input": _SEND,
+    "send_json_to": _SEND + ", which encodes a dict",
+    "send_to": _SEND,
+    "wait": "nothing: consume() runs the consumer to its end",
+}
 
 
 class WSClient(Client):
@@ -35,6 +56,11 @@ class WSClient(Client):
         ordered: bool = False,
         subprotocols: Sequence[str] = (),
     ) -> None:
+        if not isinstance(alias, str) or "/" in alias:
+            raise InvalidChannelLayerError(
+                "The first argument of %s is the alias of a layer, not %s. A path belongs to a message: %s"
+                % (type(self).__name__, shown(repr(alias)), _CONNECT % "path='/…/'")
+            )
         super().__init__(alias=alias)
         self.ordered = ordered
         self.subprotocols: list[str] = list(subprotocols)
@@ -47,6 +73,11 @@ class WSClient(Client):
         #: The number that the next message gets, with `ordered`.
         self.order = 0
         self._received: deque[Any] = deque()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _INSTEAD:
+            raise AttributeError(instead("%s.%s" % (type(self).__name__, name), _INSTEAD[name]))
+        return object.__getattribute__(self, name)  # raises again what a property may have raised
 
     # Headers, cookies, sessions and users.
 

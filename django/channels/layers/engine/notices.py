@@ -64,10 +64,14 @@ class Notices:
             if self._dropped and now - self._dropped_at >= INTERVAL:
                 dropped, self._dropped, self._dropped_at = self._dropped, 0, now
         if expired:
+            command = "manage.py runworker"
+            if "asgi.delay" in expired:
+                command += ", and manage.py rundelay for asgi.delay"
             logger.warning(
                 "Messages on %s expired before a worker took them. Start workers that consume these "
-                "channels, or more of them: manage.py runworker.",
+                "channels, or more of them: %s.",
                 ", ".join("%s (%d)" % each for each in sorted(expired.items())),
+                command,
             )
         if dropped:
             logger.error(
