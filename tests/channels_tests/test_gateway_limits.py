@@ -12,6 +12,7 @@ from django.channels.routing import null_consumer
 from django.core.exceptions import ImproperlyConfigured
 
 from .support.waiting import TIMEOUT
+from .test_silence import Lines
 
 HUGE = b"x" * (20 * 1024 * 1024)
 
@@ -254,3 +255,31 @@ class OptionTests(unittest.TestCase):
         ):
             with self.subTest(options=options), self.assertRaises(ImproperlyConfigured):
                 make_limits(options)
+
+
+class LostUpgradeTests(unittest.TestCase):
+    """A handshake that arrives as a plain request is logged, with what lost its Upgrade."""
+
+    def lines(self, path, *headers, times=1):
+        layer = MemoryChannelLayer()
+        layer.routing = [route("websocket.connect", lambda message: None, path="^/chat/$")]
+        scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []}
+        scope["headers"] = [(b"host", b"a")] + [(name, b"x") for name in headers]
+        with Lines("django.channels.gateway") as lines:
+            advice = Advice()
+            for _ in range(times):
+                advice.check_request(scope, layer)
+        return lines
+
+    def test_a_proxy_that_drops_the_upgrade_is_logged_once_a_minute(self):
+        (line,) = self.lines("/chat/", b"sec-websocket-key", b"connection", times=3)
+        for word in ("/chat/", "dropped the Upgrade header", "nginx.txt"):
+            self.assertIn(word, line)
+
+    def test_a_server_without_websockets(self):
+        (line,) = self.lines("/chat/", b"sec-websocket-key", b"upgrade")
+        self.assertIn("pip install websockets", line)
+
+    def test_other_requests_are_not_logged(self):
+        self.assertEqual(self.lines("/other/", b"sec-websocket-key"), [])
+        self.assertEqual(self.lines("/chat/", b"connection"), [])

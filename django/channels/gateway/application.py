@@ -175,6 +175,7 @@ class Gateway:
         if has_too_many(receive):
             await self.refusals.refuse(scope, send, TOO_MANY_REQUESTS)
             return
+        self._advice.check_request(scope, self.layer)
         if http is not None and _is_asgi(http):
             _correct(scope, send)
             try:
