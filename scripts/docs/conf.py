@@ -2,7 +2,8 @@
 Sphinx settings of the add-on's documentation. `make docs` uses them on a copy of docs/.
 
 What turns Django's form of the pages into the add-on's is in ../make_docs.py, and what resolves
-references to Django's own documentation in django_references.py. Nothing else belongs here.
+references to Django's own documentation in django_references.py. Drawings become links in
+pictures.py. Nothing else belongs here.
 """
 
 import os
@@ -13,7 +14,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 project = "Channels"
 author = "The authors of channels"
 html_title = "Channels for Django"
-extensions = ["django_references", "sphinx_copybutton"]
+extensions = ["django_references", "pictures", "sphinx_copybutton"]
 source_suffix = {".txt": "restructuredtext"}
 root_doc = "index"
 tags.add("addon")  # noqa: F821  (Sphinx defines it)

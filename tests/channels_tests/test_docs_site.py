@@ -1,6 +1,7 @@
-"""Look at every page of the site that `make docs` has built: each fits into its window."""
+"""Look at every page of the site that `make docs` has built: each fits into its window, and rows are rows."""
 
 import os
+import re
 import shutil
 import tempfile
 import unittest
@@ -41,6 +42,60 @@ def site_pages():
     return sorted(found)
 
 
+#: A line of "=" for each column, with two columns or more.
+_RULE = re.compile(r" *=+(?: +=+)+ *$")
+
+
+def continued_cells(text):
+    """Yield each first cell of a simple table that looks like the rest of the cell above it.
+
+    In such a table, text in the first column begins a row, so a cell can't go on there. A cell looks like
+    the rest if the one above ends with a comma, or if it didn't fit there and doesn't begin as the one
+    above does, with a capital or a number.
+    """
+    lines, number = text.split("\n"), 0
+    while number < len(lines):
+        rule = lines[number]
+        number += 1
+        if not _RULE.match(rule):
+            continue
+        indent, width, above = len(rule) - len(rule.lstrip()), len(rule.split()[0]), ""
+        while number < len(lines) and lines[number].strip():
+            line = lines[number]
+            number += 1
+            cell = line[indent : indent + width].strip()
+            if _RULE.match(line):
+                above = ""
+            elif cell:
+                fits = len(above) + 1 + len(cell.split()[0]) <= width
+                sentence = above[:1].isupper() or above[:1].isdigit()
+                goes_on = sentence and not fits and (cell[0].islower() or cell[0] == "(")
+                if above.endswith(",") or goes_on:
+                    yield "%s / %s" % (above, cell)
+                above = cell
+
+
+class TableTests(unittest.TestCase):
+    def test_the_measure_finds_what_is_continued(self):
+        table = "=======  ===\nRow      Has\n=======  ===\n%s\n=======  ===\n"
+        for first, second in (("A row of", "words"), ("No row", "(3 s)"), ("one,", "two")):
+            text = table % "\n".join([first[:7].ljust(9) + "1", second.ljust(9) + "2"])
+            self.assertEqual(list(continued_cells(text)), ["%s / %s" % (first[:7].strip(), second)])
+        self.assertEqual(list(continued_cells(table % "Redis    1\nA        2\nb        3")), [])
+
+    def test_no_row_of_a_table_is_the_rest_of_the_row_above(self):
+        found = {}
+        for folder, _, names in os.walk(DOCS):
+            for name in names:
+                path = os.path.join(folder, name)
+                if name.endswith(".txt"):
+                    with open(path, encoding="utf-8") as page:
+                        cells = list(continued_cells(page.read()))
+                    if cells:
+                        found[os.path.relpath(path, DOCS)] = cells
+        self.assertEqual(found, {}, "use a grid table, or a shorter text")
+
+
 class WidthTests(unittest.TestCase):
     def setUp(self):
         if not os.path.exists(os.path.join(SITE, "index.html")):
@@ -64,6 +119,17 @@ class WidthTests(unittest.TestCase):
             "data:text/html,<article style='overflow-x:auto'><p style='width:2000px'>wide</p></article>"
         )
         self.assertEqual(self.measure(420), [0, []])
+
+    def test_each_drawing_leads_to_its_file(self):
+        seen = 0
+        for path in site_pages():
+            with open(path, encoding="utf-8") as page:
+                text = page.read()
+            for link, image in re.findall(r'(<a [^>]*>)?<img [^>]*src="([^"]*\.svg)"', text):
+                seen += 1
+                self.assertIn('href="%s"' % image, link, path)
+                self.assertTrue(os.path.exists(os.path.join(os.path.dirname(path), image)), path)
+        self.assertGreater(seen, 0)
 
     def test_no_page_is_wider_than_its_window(self):
         wide = {}
