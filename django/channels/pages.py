@@ -1,8 +1,8 @@
 """
 The pages of the documentation that messages name. Pure: imports nothing of this package.
 
-No site of this project's documentation is online. Its source has the folder docs/, and `make docs` builds the
-pages there. Each message names a page by its title, so that the search finds it, and by its path.
+No site of this project's documentation is online, and a message's reader may have no copy of the source. Each
+message names a page by its title, which the search and the table of contents of the built pages have.
 """
 
 from __future__ import annotations
@@ -22,7 +22,4 @@ TITLES = {
 
 def see(page: str) -> str:
     """Return the sentence that leads to `page` (a key of TITLES), for the end of a message."""
-    return (
-        'See "%s" in the documentation: docs/%s.txt of the source, or build/docs/%s.html after `make docs`.'
-        % (TITLES[page], page, page)
-    )
+    return 'See the page "%s" of the documentation.' % TITLES[page]

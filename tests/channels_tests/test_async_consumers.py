@@ -129,7 +129,13 @@ class FunctionTests(AsyncCase):
             self.assertEqual(self.next(self.send("websocket.connect"))["ack"], 7)
         self.assertEqual(self.seen, ["cancelled"])
         (line,) = logged.output
-        for word in ("consumer has ended", "1 tasks", "create_task", "Await them", "async.txt"):
+        for word in (
+            "consumer has ended",
+            "1 tasks",
+            "create_task",
+            "Await them",
+            "Asynchronous consumers",
+        ):
             self.assertIn(word, line)
 
     def test_it_ends_as_its_exception_asks(self):
