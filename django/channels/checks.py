@@ -23,7 +23,7 @@ from .imports import place_of
 from .layers.engine.layer import EngineLayer
 from .log import shown
 from .pages import see
-from .route_checks import check_routes, suggest
+from .route_checks import check_patterns, check_routes, suggest
 from .routing import Router
 from .streams import count_setting
 
@@ -249,6 +249,7 @@ def _check_entry(alias: str, entry: dict[str, Any]) -> Iterator[Any]:
         )
     else:
         yield from check_routes(alias, router)
+        yield from check_patterns(alias, entry.get("CONFIG"), router)
         yield from check_consumers(alias, router.root.routes)
 
 

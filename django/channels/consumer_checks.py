@@ -29,6 +29,9 @@ class _Use(NamedTuple):
     filters: Filters
 
 
+#: The module of the decorators of Django's views.
+_VIEWS = "django.contrib.auth.decorators"
+
 #: Channels whose messages have no cookies.
 _LATER = {WEBSOCKET_RECEIVE, WEBSOCKET_DISCONNECT}
 
@@ -57,8 +60,9 @@ _OWN_LOGIN = set("transfer_user login SESSION_KEY HASH_SESSION_KEY _auth_user_id
 
 
 def check_consumers(alias: str, routes: list[Any]) -> Iterator[Any]:
-    """Check the consumers of a layer for channels.W016 to W019."""
+    """Check the consumers of a layer for channels.W016 to W019, and W021."""
     uses = list(_uses(routes))
+    yield from _check_decorators(alias, uses)
     classes = {each.consumer for each in uses if isinstance(each.consumer, type)}
     for each in list(classes):
         streams = getattr(each, "consumers", None)
@@ -81,6 +85,29 @@ def _are_known(routes: Iterable[Any]) -> bool:
         else getattr(type(each), "match", None) is Route.match
         for each in routes
     )
+
+
+def _check_decorators(alias: str, uses: list[_Use]) -> Iterator[Any]:
+    """Check for channels.W021: a decorator of Django's views. On methods, route() refuses it."""
+    for name in sorted(
+        {consumer_name(use.consumer) for use in uses if _is_for_views(use.consumer)}
+    ):
+        yield Warning(
+            "CHANNEL_LAYERS[%r]: %s has a decorator of views from %s. For a user who isn't logged in it "
+            "fails with an AttributeError, because it gets a message and not a request."
+            % (alias, name, _VIEWS),
+            hint="Use login_required of %s.auth. %s"
+            % (__package__, see("topics/channels/sessions")),
+            id="channels.W021",
+        )
+
+
+def _is_for_views(function: Any) -> bool:
+    while isinstance(function, types.FunctionType):
+        if function.__globals__.get("__name__") == _VIEWS:
+            return True
+        function = getattr(function, "__wrapped__", None)
+    return False
 
 
 def _check_streams(alias: str, owner: type, streams: dict[str, Any]) -> Iterator[Any]:

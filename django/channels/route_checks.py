@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from fnmatch import fnmatchcase
 from typing import Any, Iterable, Iterator, Tuple
 
 from django.core.checks import Error, Warning
@@ -18,14 +19,18 @@ from .runnable import missing_arguments, problem_of
 #: A route or an include, and the name of one of its filters.
 _Filter = Tuple[Any, str]
 
+#: A filter by method that no method matches.
+_LOWER = re.compile(r"\^?[a-z|()?:]+\$?\Z")
+
 #: How near a name of a channel is to the one that is meant.
 _NEAR = 0.85
 
 
 def check_routes(alias: str, router: Router) -> Iterator[Any]:
-    """Check the routes of a layer for channels.W004, W015 and E007."""
+    """Check the routes of a layer for channels.W004, W015, W022 and E007."""
     yield from _check_filters(alias, router)
     yield from _check_reachable(alias, router)
+    yield from _check_shadowed(alias, router.root.routes)
     yield from _check_arguments(alias, router.root.routes, [])
 
 
@@ -66,6 +71,56 @@ def _check_reachable(alias: str, router: Router) -> Iterator[Any]:
                     "takes no message." % (alias, shown(each), pattern.pattern),
                     hint="Write path=r'^/%s'." % pattern.pattern.lstrip("^"),
                     id="channels.W015",
+                )
+            if name == "method" and _LOWER.match(pattern.pattern) and not pattern.flags & re.I:
+                yield Warning(
+                    "CHANNEL_LAYERS[%r]: %s filters by method=%r, but methods are in upper case, so it takes "
+                    "no message." % (alias, shown(each), pattern.pattern),
+                    hint="Write method=%r." % pattern.pattern.upper(),
+                    id="channels.W015",
+                )
+
+
+def _check_shadowed(alias: str, routes: Iterable[Any]) -> Iterator[Any]:
+    """Check for channels.W022: a route behind one that takes each of its messages."""
+    earlier: list[Any] = []
+    for each in routes:
+        if getattr(type(each), "match", None) is Include.match:
+            yield from _check_shadowed(alias, each.routes)
+        if getattr(type(each), "match", None) is not Route.match:
+            continue
+        before = {
+            channel: one
+            for one in earlier
+            for channel in one.channels
+            if not one.filters or one.filters == each.filters
+        }
+        if each.channels and each.channels.issubset(before):
+            yield Warning(
+                "CHANNEL_LAYERS[%r]: %s takes no message, because the first route that matches takes it, and "
+                "%s stands before it." % (alias, shown(each), shown(before[min(each.channels)])),
+                hint="Remove one, or give them filters that differ, such as path=r'^/…$'.",
+                id="channels.W022",
+            )
+        earlier.append(each)
+
+
+def check_patterns(alias: str, config: Any, router: Router) -> Iterator[Any]:
+    """Check for channels.W023: a pattern in a layer's CONFIG that is near a channel, and matches none."""
+    known = router.channels | EVENT_CHANNELS
+    globs = known.union(name.partition(".")[0] + ".*" for name in known)
+    for option in ("channel_capacity", "channel_expiry", "lost"):
+        patterns = config.get(option) if isinstance(config, dict) else None
+        for pattern in patterns if isinstance(patterns, dict) else ():
+            if not isinstance(pattern, str) or any(fnmatchcase(name, pattern) for name in known):
+                continue
+            near = difflib.get_close_matches(pattern, sorted(globs), 1, _NEAR)
+            if near:
+                yield Warning(
+                    "CHANNEL_LAYERS[%r]: %r in the option %s matches no channel of a gateway or a route."
+                    % (alias, pattern, option),
+                    hint="Did you mean %r?" % near[0],
+                    id="channels.W023",
                 )
 
 

@@ -367,3 +367,57 @@ class ImportTests(SimpleTestCase):
         self.assertEqual(problem.id, "channels.E002")
         self.assertIn("AttributeError: module 'os' has no attribute 'nope'", problem.msg)
         self.assertIn("(%s, line 2)" % self.path, problem.msg)
+
+
+class RouteTests(SimpleTestCase):
+    def assert_warned(self, id, problems, *words):
+        self.assertEqual([each.id for each in problems], [id], problems)
+        for word in words:
+            self.assertIn(word, problems[0].msg + problems[0].hint)
+
+    def test_a_route_behind_one_that_takes_its_messages(self):
+        first, room = route("a", consumer), route("a", consumer, path=r"^/room/$")
+        for routes in (
+            [first, route("a", consumer)],
+            [first, room],
+            [room, route("a", consumer, path=r"^/room/$")],
+            [include([first, room], path="^/x")],
+        ):
+            problems = check(ROUTING=routes)
+            self.assert_warned("channels.W022", problems, "takes no message", "stands before it")
+        for routes in (
+            [room, first],
+            [first, route(["a", "b"], consumer)],
+            [room, route("a", consumer, path=r"^/other/$")],
+            [include([first]), include([first])],
+        ):
+            self.assertEqual(check(ROUTING=routes), [])
+
+    def test_a_filter_by_a_method_in_lower_case(self):
+        problems = check(ROUTING=[route("http.request", consumer, method="^post$")])
+        self.assert_warned("channels.W015", problems, "method='^post$'", "Write method='^POST$'")
+        for method in ("^POST$", "(?i)^post$", "^[A-Z]"):
+            self.assertEqual(check(ROUTING=[route("http.request", consumer, method=method)]), [])
+
+    def test_a_pattern_that_is_near_a_channel_and_matches_none(self):
+        routing = [route("thumbnails", consumer)]
+        for pattern, near in [
+            ("htp.request", "http.request"),
+            ("websocket.recieve", "websocket.receive"),
+            ("thumbnail", "thumbnails"),
+            ("htp.*", "http.*"),
+        ]:
+            problems = check(ROUTING=routing, CONFIG={"channel_capacity": {pattern: 5}})
+            words = [repr(pattern), "channel_capacity", "Did you mean %r?" % near]
+            self.assert_warned("channels.W023", problems, *words)
+        problems = check(DATABASE, ROUTING=routing, CONFIG={"lost": {"thumbnail": "retry"}})
+        self.assert_warned("channels.W023", problems, "option lost")
+        for pattern in (
+            "http.*",
+            "thumb*",
+            "mail.send",
+            "http.response!*",
+            "gateway.*!*",
+            "http.request*",
+        ):
+            self.assertEqual(check(ROUTING=routing, CONFIG={"channel_expiry": {pattern: 5}}), [])

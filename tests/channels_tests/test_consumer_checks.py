@@ -23,9 +23,12 @@ from django.channels.generic.websockets import (
     WebsocketConsumer,
     WebsocketDemultiplexer,
 )
+from django.channels.habits import PACKAGE
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.misspelt import CALLED, misspelt
 from django.channels.sessions import channel_and_http_session, channel_session, http_session
+from django.contrib.auth.decorators import login_required as django_login_required
+from django.contrib.auth.decorators import user_passes_test
 from django.test import SimpleTestCase, override_settings
 
 MEMORY = MemoryChannelLayer.__module__ + ".MemoryChannelLayer"
@@ -50,6 +53,7 @@ def consumer(message):
     pass
 
 
+user_passes = user_passes_test(lambda user: True)
 _gives = channel_session_user_from_http(consumer)
 
 
@@ -234,6 +238,15 @@ class HttpSessionTests(SimpleTestCase):
         self.assertEqual(problem.id, "channels.W017")
 
 
+class ViewDecoratorTests(SimpleTestCase):
+    def test_a_decorator_of_views_on_a_function(self):
+        for decorated in (django_login_required(consumer), channel_session(user_passes(consumer))):
+            (problem,) = check(route("own", decorated))
+            self.assertEqual(problem.id, "channels.W021")
+            self.assertIn("django.contrib.auth.decorators", problem.msg)
+            self.assertIn("Use login_required of %s.auth" % PACKAGE, problem.hint)
+
+
 class UserTests(SimpleTestCase):
     def assert_anonymous(self, *routes):
         problems = check(*routes)
@@ -289,7 +302,7 @@ class UserTests(SimpleTestCase):
         self.assert_anonymous(*chat + [room.as_route(path="^/mine/$")])
 
         # These may take handshakes of the same path.
-        self.assertEqual(check(route("websocket.connect", _gives), *chat), [])
+        self.assertEqual(check(route("websocket.connect", _gives, path="^/"), *chat), [])
         self.assertEqual(check(route("websocket.connect", _gives, path=r"^/c.+"), *chat), [])
         self.assertEqual(check(route("websocket.connect", _gives, path="^/b|/chat"), *chat), [])
         self.assertEqual(check(route("websocket.connect", _gives, path=r"^/chat/*$"), *chat), [])
