@@ -14,7 +14,7 @@ from urllib.request import url2pathname
 from django.conf import settings
 from django.contrib.staticfiles import utils
 from django.contrib.staticfiles.views import serve
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 
 from .handler import AsgiHandler, ViewConsumer
 from .routing import Router
@@ -58,8 +58,11 @@ class StaticFilesHandler(AsgiHandler):
         return None
 
     def file_path(self, url: str) -> str:
-        """Return the relative file path for a URL path below STATIC_URL."""
-        return url2pathname(url)
+        """Return the relative file path for a URL path below STATIC_URL. Raises Http404 if there is none."""
+        try:
+            return url2pathname(url)
+        except OSError:  # from Python 3.14 on, "//name/path" is a file on another machine
+            raise Http404("%r is not the path of a file." % url[:200]) from None
 
     def serve(self, request: HttpRequest) -> HttpResponse:
         """Return the response for a file. Raises Http404 if no finder has it."""

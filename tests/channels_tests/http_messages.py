@@ -5,6 +5,7 @@ The environment comes from the request handler of Django's own WSGI server, so t
 against the message can come from another hand.
 """
 
+import http.client
 import io
 import sys
 from urllib.parse import unquote_to_bytes
@@ -67,6 +68,8 @@ class Sent:
         handler.server = _Server()
         if not handler.parse_request():
             raise ValueError("Django's WSGI server refuses this request.")
+        if not handler.headers:  # a request without a target has no version, and so no headers
+            handler.headers = http.client.HTTPMessage()
         environ = handler.get_environ()
         if not _has(self.headers, "content-type"):
             # The standard library makes one up.

@@ -102,7 +102,13 @@ class StaticFilesTests(SimpleTestCase):
         self.addCleanup(os.remove, secret)
         with open(secret, "w") as file:
             file.write("secret")
-        for path in ("../channels-secret.txt", "%2e%2e/channels-secret.txt", "/" + secret):
+        outside = (
+            "../channels-secret.txt",
+            "%2e%2e/channels-secret.txt",
+            "/" + secret,
+            "//other/" + secret,
+        )
+        for path in outside:
             got = self.get("GET", "/static/" + path)
             self.assertIn(got.status, (400, 404))
 
