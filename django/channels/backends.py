@@ -80,7 +80,10 @@ def import_backend(alias: str, entry: dict[str, Any]) -> type[BaseChannelLayer]:
 def _import(alias: str, backend: str) -> Any:
     try:
         return import_path(backend)
-    except (CannotImport, ImproperlyConfigured) as error:
+    except Exception as error:  # an old package on a new Python raises anything
+        text = str(error)
+        if not isinstance(error, CannotImport):
+            text = "%s: %s" % (type(error).__name__, text)
         remedy = "check the path"
         if getattr(error, "is_raised", True):
             remedy = "correct what raised it"
@@ -88,7 +91,7 @@ def _import(alias: str, backend: str) -> Any:
             remedy = "install the layer with: " + _UPGRADE
         raise InvalidChannelLayerError(
             "CHANNEL_LAYERS[%r]: the BACKEND %r cannot be imported (%s); %s."
-            % (alias, backend, error, remedy)
+            % (alias, backend, text, remedy)
         ) from error
 
 

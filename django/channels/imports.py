@@ -11,8 +11,6 @@ import importlib
 import os
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
-
 #: The folders of this package and of Python's importlib, whose frames aren't the site's.
 _OWN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 _IMPORTLIB = os.path.join(os.path.dirname(importlib.__file__), "")
@@ -31,23 +29,21 @@ class CannotImport(Exception):
 
 def import_path(path: str) -> Any:
     """
-    Return what the dotted `path` names. Raises CannotImport, whose cause is what was raised, or the exception
-    that says itself what to correct (`ImproperlyConfigured`).
+    Return what the dotted `path` names. Raises CannotImport, whose cause is an ImportError or AttributeError.
+    What else a module raises is raised as it is: runserver watches the file that the traceback names.
     """
     module_name, _, name = path.rpartition(".")
     if not module_name:
         raise CannotImport("it isn't a dotted path")
     try:
         module = importlib.import_module(module_name)
-    except ImproperlyConfigured:
-        raise
-    except Exception as error:
+    except (ImportError, AttributeError) as error:
         text, place = str(error) or "no text", place_of(error)
         if place or not isinstance(error, ImportError):
             text = "%s: %s" % (type(error).__name__, text)
-        if place and not isinstance(error, SyntaxError):  # whose text has it
+        if place:
             text += " (%s)" % place
-        raise CannotImport(text, bool(place) or isinstance(error, SyntaxError)) from error
+        raise CannotImport(text, bool(place)) from error
     try:
         return getattr(module, name)
     except AttributeError as error:
