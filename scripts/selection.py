@@ -53,6 +53,7 @@ LEFT_OUT = (
     "test_security_servers",
     "test_send_order",
     "test_servers",
+    "test_servers_head",
     "test_servers_processes",
     "test_support",
     "test_supported_versions",
@@ -83,7 +84,6 @@ PROCESSES = (
     "test_runserver",
     "test_runworker",
     "test_security_proxies",
-    "test_servers_head",
     "test_wsgi.GunicornTests",
     "test_wsgi.OwnApplicationTests",
 )

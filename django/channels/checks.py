@@ -19,7 +19,7 @@ from .compat import installed_version
 from .consumer_checks import check_consumers
 from .gateway.limits import make_limits
 from .habits import OTHER_NAME, PACKAGE, PAGE
-from .imports import place_of
+from .imports import file_of, place_of
 from .layers.engine.layer import EngineLayer
 from .log import shown
 from .pages import see
@@ -251,6 +251,16 @@ def _check_entry(alias: str, entry: dict[str, Any]) -> Iterator[Any]:
         yield from check_routes(alias, router)
         yield from check_patterns(alias, entry.get("CONFIG"), router)
         yield from check_consumers(alias, router.root.routes)
+
+
+def file_of_failed_routing() -> str | None:
+    """Return the file of the site that raises what E003 reports, or None."""
+    for entry in channel_layers.configs.values():
+        try:
+            Router(entry.get("ROUTING", []))
+        except Exception as error:
+            return file_of(error) or None
+    return None
 
 
 def _check_options(alias: str, entry: dict[str, Any]) -> Iterator[Any]:

@@ -55,10 +55,23 @@ def place_of(error: BaseException) -> str:
     Return the file and line of the site's code that raised `error` or called what did, such as
     "/site/routing.py, line 7", or "".
     """
-    place, traceback = "", error.__traceback__
+    place = _place_of(error)
+    return "%s, line %d" % place if place else ""
+
+
+def file_of(error: BaseException) -> str:
+    """Return the file of the site's code that raised `error`, or its cause, or the cause of that, or ""."""
+    place, cause = _place_of(error), error.__cause__
+    while not place and cause is not None:
+        place, cause = _place_of(cause), cause.__cause__
+    return place[0] if place else ""
+
+
+def _place_of(error: BaseException) -> tuple[str, int] | None:
+    place, traceback = None, error.__traceback__
     while traceback is not None:
         file = traceback.tb_frame.f_code.co_filename
         if not file.startswith(("<frozen", _OWN, _IMPORTLIB)):
-            place = "%s, line %d" % (file, traceback.tb_lineno)
+            place = file, traceback.tb_lineno
         traceback = traceback.tb_next
     return place

@@ -273,7 +273,7 @@ class LostUpgradeTests(unittest.TestCase):
 
     def test_a_proxy_that_drops_the_upgrade_is_logged_once_a_minute(self):
         (line,) = self.lines("/chat/", b"sec-websocket-key", b"connection", times=3)
-        for word in ("/chat/", "dropped the Upgrade header", "nginx.txt"):
+        for word in ("/chat/", "dropped the Upgrade header", "nginx in front of Django"):
             self.assertIn(word, line)
 
     def test_a_server_without_websockets(self):

@@ -12,7 +12,7 @@ from socket import SHUT_WR
 
 import django
 
-from .support.requirements import require, require_servers
+from .support.requirements import require
 from .support.sites import SiteBehindServer, serve
 from .support.waiting import TIMEOUT, wait_until
 
@@ -683,22 +683,12 @@ class HypercornTests(ServerTests, unittest.TestCase):
 class GranianTests(ServerTests, unittest.TestCase):
     program = "granian"
 
-    @classmethod
-    def setUpClass(cls):
-        require_servers()
-        super().setUpClass()
-
     def code(self, code):
         return code
 
 
 class UvicornUnderGunicornTests(ServerTests, unittest.TestCase):
     program = "gunicorn-uvicorn"
-
-    @classmethod
-    def setUpClass(cls):
-        require_servers()
-        super().setUpClass()
 
     def code(self, code):
         return code

@@ -868,7 +868,7 @@ class CommunicatorTests(SimpleTestCase):
 
     def test_the_layer_of_channels_4_is_refused_with_the_command_that_installs_the_one_here(self):
         layers = {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer"}}
-        with override_settings(CHANNEL_LAYERS=layers):
+        with override_settings(**{SETTING: layers}):
             (problem,) = check_channel_layers(None)
         for word in ("'asgi_redis.RedisChannelLayer'", "pip install ./asgi_redis"):
             self.assertIn(word, problem.msg)

@@ -234,14 +234,20 @@ class AutoreloadTests(RunserverTestCase):
         started = self.change(self.process, self.project, "mysite/views.py", views, STARTED)
         self.assertEqual(self.get("{}:{}".format(*started.groups())), "good-bye")
 
-    def test_an_error_waits_for_its_mend(self):
-        self.change(
-            self.process, self.project, "mysite/routing.py", "not = Python\n", "SyntaxError"
-        )
-        started = self.change(
-            self.process, self.project, "mysite/routing.py", FILES["mysite/routing.py"], STARTED
-        )
+    def assert_waits_for_mend(self, text, error):
+        path = "mysite/routing.py"
+        self.change(self.process, self.project, path, text, error)
+        started = self.change(self.process, self.project, path, FILES[path], STARTED)
         self.assertEqual(self.get("{}:{}".format(*started.groups())), "hello")
+
+    def test_an_error_waits_for_its_mend(self):
+        self.assert_waits_for_mend("not = Python\n", "SyntaxError")
+
+    @unittest.skipIf(django.VERSION < (1, 9), "its autoreloader keeps no file of such an error")
+    def test_a_consumer_that_is_misspelt_waits_for_its_mend(self):
+        misspelt = "from mysite import views\nfrom {channels} import route\nchannel_routing = %s\n"
+        self.assert_waits_for_mend(misspelt % "[route('news', views.nope)]", "no attribute 'nope'")
+        self.assert_waits_for_mend(misspelt % "[route('news', views)]", "isn't callable")
 
 
 class EndTests(RunserverTestCase):

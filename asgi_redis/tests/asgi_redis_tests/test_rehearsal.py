@@ -3,7 +3,6 @@
 import os
 import re
 import shlex
-import signal
 import sys
 import unittest
 
@@ -50,6 +49,7 @@ channel_routing = [route("websocket.receive", echo)]
             "redis-server": require("redis-server"),
             "/usr/sbin/nginx": nginx,
             "python": sys.executable,
+            "sh": require("sh"),
         }
         found = {
             pages.path_of(text): self.here(text)
@@ -69,7 +69,9 @@ channel_routing = [route("websocket.receive", echo)]
 
     def start(self, words):
         words[0] = self.programs[words[0]]
-        env = self.project.environment(DJANGO_SETTINGS_MODULE="mysite.rehearsal")
+        # A shell finds the Python that runs the tests.
+        path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+        env = self.project.environment(DJANGO_SETTINGS_MODULE="mysite.rehearsal", PATH=path)
         process = Process(words, self.project.directory, env)
         self.addCleanup(process.kill)
         return process
@@ -80,13 +82,13 @@ channel_routing = [route("websocket.receive", echo)]
             words = shlex.split(command)
             if words[0] in ("sudo", "export") or "pip" in words:
                 continue
-            if words[0] == "pkill":
-                os.kill(self.started["runworker"].pid, signal.SIGHUP)
+            if words[0] == "kill":  # of the process whose id is in a file
+                self.assertEqual(self.start(["sh", "-c", command]).wait(), 0)
             elif "layerstats" in words or "manage.py" in words and "runworker" not in words:
                 process = self.start(words)
                 self.assertEqual(process.wait(4 * TIMEOUT), 0, process.output)
             else:
-                name = "runworker" if "runworker" in words else words[0]
+                name = "runworker" if "runworker" in command else words[0]
                 self.started[name] = self.start(words)
 
     def check_the_site_answers_through_nginx(self):

@@ -37,7 +37,8 @@ MIN_WAITING = 2
 #: processor is busy, and each costs more of it if few are in flight.
 QUICK_WINDOW, QUICK = 100, 2
 
-#: Events in flight before anything is known of the workers: at first, and after PAUSE seconds without one.
+#: Events in flight before anything is known of the workers: at first, and after PAUSE seconds without one. A
+#: lane may begin with another number.
 FIRST_WINDOW, PAUSE = 16, 1.0
 
 #: A bound of events in flight that is reached is lifted, and the value for "unbounded".
@@ -221,9 +222,9 @@ class Lane:
         "window",
     )
 
-    def __init__(self, channel: str, most: int = UNLIMITED) -> None:
+    def __init__(self, channel: str, most: int = UNLIMITED, start: int = FIRST_WINDOW) -> None:
         self.channel = channel
-        self.window = Window(most)
+        self.window = Window(most, start)
         #: How many may be in flight: that of the window.
         self.limit = self.window.limit
         self.in_flight = 0

@@ -18,7 +18,7 @@ import django.channels
 
 from .ports import can_connect, free_port
 from .processes import Process
-from .requirements import require
+from .requirements import require, require_servers
 from .waiting import START_TIMEOUT, wait_until
 
 PACKAGE = django.channels.__name__
@@ -125,6 +125,9 @@ SERVERS = {
     "hypercorn": ("hypercorn --bind 127.0.0.1:{port}", "hypercorn"),
     "uvicorn": ("uvicorn --host 127.0.0.1 --port {port}", "uvicorn"),
 }
+
+#: Those that old Pythons can't have.
+NEW_SERVERS = ("granian", "gunicorn-uvicorn")
 
 
 class Project:
@@ -236,6 +239,8 @@ class SiteBehindServer:
 
     @classmethod
     def setUpClass(cls):
+        if cls.program in NEW_SERVERS:
+            require_servers()
         super().setUpClass()
         cls.project = Project(cls.files, settings=cls.settings)
         try:

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import django
 from django.apps import apps
 from django.conf import settings
-from django.core.management.base import CommandError
+from django.core.management.base import CommandError, SystemCheckError
 from django.utils import autoreload
 
 from ...asgi import DEFAULT_LAYER_ALIAS
+from ...checks import file_of_failed_routing
 from ...compat import before_reloading, end_with_parent
 from ...log import ActionLog, configure
 from ...places import ASYNC_CONCURRENCY
@@ -170,6 +171,15 @@ class Command(WSGICommand):
             self.stdout.write("Performing system checks...\n\n")
             self.check(display_num_errors=True)
         self.check_migrations()
+
+    def check(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the system checks. If a routing failed, name its file, for the autoreloader to watch."""
+        try:
+            return super().check(*args, **kwargs)
+        except SystemCheckError as error:
+            # The autoreloader watches modules that were imported, and the file that an error names.
+            error.filename = file_of_failed_routing()
+            raise
 
     def serve_static(self, layer: BaseChannelLayer, options: dict[str, Any]) -> None:
         """Put the static files in front of the views, where Django's own server would do so."""
