@@ -28,7 +28,7 @@ logger = logging.getLogger("django.channels")
 #: Seconds between two lines about the same channel or group. With DEBUG, each message gets one.
 INTERVAL = 60.0
 
-#: The channel of messages that are to be sent later.
+#: The channel of messages that will be sent later.
 DELAY = "asgi.delay"
 
 #: What consumes delayed messages on a layer that rundelay can't reach.

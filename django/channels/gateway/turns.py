@@ -30,7 +30,7 @@ INTERVAL = 0.1
 #: Events that may always be in flight on a channel, so that no worker runs out of work.
 MIN_WINDOW = 4
 
-#: The same while workers tell of most events that they run: those are no longer in flight.
+#: The same while workers tell of most events that they run: those do not count as in flight.
 MIN_WAITING = 2
 
 #: The same while consumers run for less than QUICK milliseconds on average. Such events wait because the
