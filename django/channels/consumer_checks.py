@@ -239,7 +239,7 @@ def _is_remembering(use: _Use) -> bool:
 
 def _check_user(alias: str, uses: list[_Use]) -> Iterator[Any]:
     """
-    Check for channels.W018: a consumer reads the user of a socket, and none of its handshake gives one.
+    Check for channels.W018: a consumer reads the user of a socket whose handshake gives it none.
     Silent where a consumer of such sockets may call what gives one.
     """
     sockets = _LATER.union([WEBSOCKET_CONNECT])

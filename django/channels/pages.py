@@ -1,8 +1,8 @@
 """
 The pages of the documentation that messages name. Pure: imports nothing of this package.
 
-No site of this project's documentation is online, and a message's reader may have no copy of the source. Each
-message names a page by its title, which the search and the table of contents of the built pages have.
+This project's documentation isn't online, and who reads a message may lack the source. Each message
+names a page by its title, which the search and the table of contents of the built pages have.
 """
 
 from __future__ import annotations

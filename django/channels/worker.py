@@ -113,7 +113,7 @@ class Worker:
         #: What `run` is doing now, and its thread. Any thread may read them.
         self.running: Running | None = None
         self.thread_id: int | None = None
-        #: The event that `late` is to tell the gateway of, while this thread runs it. `late` reads it.
+        #: The event that this thread runs, if `late` must tell the gateway of it. `late` reads it.
         self.handling: Replies | None = None
         self.late: LateThreads | None = None
         channel_layer.is_served = True

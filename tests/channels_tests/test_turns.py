@@ -109,7 +109,7 @@ class MemoryTests(TurnTests, unittest.TestCase):
 
 
 class CrossingTests(TurnTests):
-    """Workers on a layer of their own."""
+    """Workers have another layer object than the gateway, as in another process."""
 
     def make_layer(self, threads):
         gateways, workers = [super(CrossingTests, self).make_layer(capacity=1000) for _ in range(2)]
@@ -130,7 +130,7 @@ class PostgreSQLTests(CrossingTests, PostgreSQLCase, unittest.TestCase):
 
 
 class LateThreadsTests(unittest.TestCase):
-    """What is told of the events that threads run, without threads."""
+    """Gateways are told of the events that threads run. Here, workers without threads."""
 
     def setUp(self):
         self.told = []

@@ -204,7 +204,7 @@ class Ends(UndecidedCase):
 
     def check_ends(self, ends, session=SESSION):
         for number, (name, end, wanted, code) in enumerate(ends):
-            # A part of them: what arrives has no road any more.
+            # A part of them: by which road a message came no longer matters once it has arrived.
             roads, messages = ALL_ROADS[number % 3 :: 3], MESSAGES[number % 2 :: 2]
             with self.subTest(end=name):
                 self.check(roads, messages, end, always(wanted), always(code), session)
