@@ -49,7 +49,7 @@ class Site(Gateway):
         for lane in self.events._lanes.values():
             lane.limit = lane.window.limit = lane.window.most = 4
 
-    def _leave_room(self, connection):
+    def _leave_rooms(self, connection):
         pass
 
     def open(self, state_class):

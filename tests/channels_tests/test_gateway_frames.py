@@ -9,12 +9,15 @@ from django.channels import protocol
 from django.channels.gateway.frames import (
     MIN_UNREAD_WEIGHT,
     UNLIMITED,
+    UNLIMITED_UNREAD,
+    AddressRooms,
     FrameQueue,
     FrameRoom,
     SharedRoom,
+    UnreadRoom,
 )
 from django.channels.gateway.state import COUNT, LOG, WRITE
-from django.channels.gateway.websocket import OTHERS, WebSocket
+from django.channels.gateway.websocket import OTHERS, OWN, WebSocket
 from django.channels.layers.memory import MemoryChannelLayer
 
 from .support.waiting import TIMEOUT
@@ -96,7 +99,7 @@ class RoomTests(unittest.TestCase):
 
 class SocketTests(unittest.TestCase):
     def setUp(self):
-        self.frames, self.unread = FrameRoom(100 * KB), FrameRoom(200 * KB)
+        self.frames, self.unread = FrameRoom(100 * KB), UnreadRoom(200 * KB)
 
     def socket(self):
         socket = WebSocket("gateway.test!1", "/")
@@ -177,7 +180,7 @@ class SocketTests(unittest.TestCase):
     def test_all_have_much_unread_from_the_limit_on(self):
         for missing in (1, 0):
             slow, other = self.socket(), self.socket()
-            slow._all_unread = other._all_unread = FrameRoom(4 * MIN_UNREAD_WEIGHT)
+            slow._all_unread = other._all_unread = UnreadRoom(4 * MIN_UNREAD_WEIGHT)
             self.answer(slow, MIN_UNREAD_WEIGHT)
             self.answer(other, 3 * MIN_UNREAD_WEIGHT - missing)
             slow.frame("next")
@@ -199,6 +202,85 @@ class SocketTests(unittest.TestCase):
         self.assertIsNotNone(slow.in_flight)
 
 
+class AddressTests(unittest.TestCase):
+    """Clients of one address that read nothing leave room for those of others."""
+
+    def setUp(self):
+        all_rooms = FrameRoom(1000 * KB), UnreadRoom(1000 * KB), SharedRoom(1000 * KB)
+        self.unread, self.of_others = all_rooms[1:]
+        self.rooms = {each: AddressRooms(1000 * KB, *all_rooms) for each in ("greedy", "other")}
+
+    def socket(self, address):
+        socket, rooms = WebSocket("gateway.test!1", "/"), self.rooms[address]
+        socket.use_rooms(rooms.frames, rooms.unread, rooms.of_others)
+        socket.connect({"path": "/", "root_path": ""})
+        socket.reply(protocol.ack(0, [{"accept": True}]))
+        return socket
+
+    def answer(self, socket):
+        """Have a consumer answer a question with 50 KB. Return whether it was handled."""
+        socket.frame("question")
+        if socket.in_flight is None:
+            return False
+        socket.reply(protocol.ack(socket.in_flight, [{"bytes": b"x" * (50 * KB)}]))
+        return True
+
+    def test_frames_of_others_are_handled_while_an_address_reads_no_answers(self):
+        greedy = [self.socket("greedy") for _ in range(6)]
+        for _ in range(20):
+            for socket in greedy:
+                self.answer(socket)
+        self.assertLessEqual(self.unread.used, 500 * KB + 6 * MIN_UNREAD_WEIGHT)
+        slow = self.socket("other")
+        self.assertEqual([self.answer(slow) for _ in range(3)], [True] * 3)
+        for socket in [*greedy, slow]:
+            socket.gone()
+            socket.release()
+        self.assertEqual([each.unread.used for each in self.rooms.values()], [0, 0])
+        self.assertEqual(self.unread.used, 0)
+
+    def test_an_address_whose_clients_read_on_is_not_held_up_any_more(self):
+        first, second = self.socket("greedy"), self.socket("greedy")
+        for _ in range(5):
+            self.answer(first)
+            self.answer(second)
+        self.assertFalse(self.answer(first))
+        for _ in range(5):
+            event = {"type": "websocket.send", "bytes": b"x" * (50 * KB)}
+            second.written(event, OWN)
+            first.written(event, OWN)
+        self.assertTrue(self.answer(first))
+
+    def test_no_client_is_closed_because_those_of_another_address_read_no_group(self):
+        def send(socket, number):
+            actions = socket.group({"text": "%010d" % number * (5 * KB)})
+            return [each[1]["code"] for each in actions if each[0] == WRITE and "code" in each[1]]
+
+        greedy, codes = [self.socket("greedy") for _ in range(6)], []
+        for number in range(20):
+            for index, socket in enumerate(greedy):
+                codes += send(socket, 10 * number + index)
+        self.assertEqual(set(codes), {1013})
+        slow = self.socket("other")
+        self.assertEqual([send(slow, 1000 + number) for number in range(3)], [[]] * 3)
+        for socket in [*greedy, slow]:
+            socket.gone()
+        self.assertEqual([each.of_others.used for each in self.rooms.values()], [0, 0])
+        self.assertEqual((self.of_others.used, self.of_others._numbers), (0, {}))
+
+    def test_a_text_for_clients_of_two_addresses_counts_once_in_all(self):
+        message = {"text": "x" * (100 * KB)}
+        sockets = [self.socket(address) for address in ("greedy", "other", "greedy")]
+        for socket in sockets:
+            socket.group(message)
+        self.assertEqual(self.of_others.used, 100 * KB)
+        self.assertEqual([each.of_others.used for each in self.rooms.values()], [100 * KB] * 2)
+        for socket in sockets[:2]:
+            socket.written(dict(message, type="websocket.send"), OTHERS)
+        self.assertEqual([each.of_others.used for each in self.rooms.values()], [100 * KB, 0])
+        self.assertEqual(self.of_others.used, 100 * KB)
+
+
 class OthersTests(unittest.TestCase):
     """What groups and other code send to sockets whose clients read nothing."""
 
@@ -207,7 +289,7 @@ class OthersTests(unittest.TestCase):
 
     def socket(self):
         socket = WebSocket("gateway.test!1", "/")
-        socket.use_rooms(UNLIMITED, UNLIMITED, self.room)
+        socket.use_rooms(UNLIMITED, UNLIMITED_UNREAD, self.room)
         socket.connect({"path": "/", "root_path": ""})
         socket.reply(protocol.ack(0, [{"accept": True}]))
         return socket
@@ -259,7 +341,7 @@ class OthersTests(unittest.TestCase):
     def connecting(self):
         """A socket whose handshake waits for its consumer."""
         socket = WebSocket("gateway.test!1", "/")
-        socket.use_rooms(UNLIMITED, UNLIMITED, self.room)
+        socket.use_rooms(UNLIMITED, UNLIMITED_UNREAD, self.room)
         socket.connect({"path": "/"})
         return socket
 
@@ -430,5 +512,23 @@ class GatewayTests(unittest.TestCase):
                 self.assertIsNone(connection._paused)
                 visit.cancel()
                 await asyncio.wait([visit])
+
+        asyncio.run(asyncio.wait_for(main(), TIMEOUT))
+
+    def test_each_socket_has_the_rooms_of_its_address(self):
+        async def main():
+            visits = [asyncio.ensure_future(self.visit(number)) for number in (0, 0, 1)]
+            for _ in visits:
+                await self.serve("websocket.connect", {"accept": True})
+            gateway = self.layer.gateway
+            states = [each.state for each in gateway.connections.values()]
+            unread = [each._all_unread for each in states]
+            of_others = [each._all_of_others for each in states]
+            self.assertEqual({each.outer for each in unread}, {gateway.unread})
+            self.assertEqual({each.outer for each in of_others}, {gateway.unread_of_others})
+            self.assertEqual((len(set(unread)), len(set(of_others))), (2, 2))
+            for each in visits:
+                each.cancel()
+            await asyncio.wait(visits)
 
         asyncio.run(asyncio.wait_for(main(), TIMEOUT))

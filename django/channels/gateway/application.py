@@ -30,7 +30,7 @@ from .buffers import WriteBuffers
 from .connection import Connection, ServerSend
 from .daphne import bound_frames, correct_scope, response_lock, with_flow_control
 from .fragments import bound_uvicorn
-from .frames import FrameRoom, SharedRoom
+from .frames import AddressRooms, FrameRoom, SharedRoom, UnreadRoom
 from .handshake import ACCEPT_TIMEOUT
 from .heads import Heads, bound_heads
 from .http import Request
@@ -107,11 +107,11 @@ class Gateway:
         self.idle = IdleSockets(self) if self.limits.idle_time else None
         self.buffers = WriteBuffers(self)
         #: What the frames of all sockets take, and the answers that their clients have not read; and the
-        #: rooms for the frames of each address.
+        #: rooms in these of each address.
         self.frames = FrameRoom(self.limits.frames_memory)
-        self.unread = FrameRoom(self.limits.unread_memory)
+        self.unread = UnreadRoom(self.limits.unread_memory)
         self.unread_of_others = SharedRoom(self.limits.unread_memory)
-        self._rooms: dict[str, FrameRoom] = {}
+        self._rooms: dict[str, AddressRooms] = {}
         self._wsgi: WSGIRunner | None = None  # made for the first request of a WSGI application
         self._number = 0
         self._reading = self.loop.create_task(self.reader.run())
@@ -266,7 +266,8 @@ class Gateway:
         connection: SocketConnection = self._open(WebSocket, message, send, SocketConnection)
         state = connection.state
         state.known_subprotocols = known_subprotocols()
-        state.use_rooms(self._enter_room(connection), self.unread, self.unread_of_others)
+        rooms = self._enter_rooms(connection)
+        state.use_rooms(rooms.frames, rooms.unread, rooms.of_others)
         connection.deadline = self.loop.call_later(ACCEPT_TIMEOUT, connection.give_up_handshake)
         self.buffers.start()
         connection.perform([state.last_will()])
@@ -307,21 +308,23 @@ class Gateway:
         self.connections[channel] = connection
         return connection
 
-    def _enter_room(self, connection: Connection) -> FrameRoom:
-        """Return the room for the frames of this socket, which all sockets of its address share."""
+    def _enter_rooms(self, connection: Connection) -> AddressRooms:
+        """Return the rooms of this socket, which all sockets of its address share."""
         address = connection.client[0]
-        room = self._rooms.get(address)
-        if room is None:
-            room = self._rooms[address] = FrameRoom(self.limits.address_frames, self.frames)
-        room.sockets += 1
-        return room
+        rooms = self._rooms.get(address)
+        if rooms is None:
+            limit = self.limits.address_frames
+            rooms = AddressRooms(limit, self.frames, self.unread, self.unread_of_others)
+            self._rooms[address] = rooms
+        rooms.sockets += 1
+        return rooms
 
-    def _leave_room(self, connection: Connection) -> None:
+    def _leave_rooms(self, connection: Connection) -> None:
         if isinstance(connection.state, WebSocket):
             address = connection.client[0]
-            room = self._rooms[address]
-            room.sockets -= 1
-            if not room.sockets:
+            rooms = self._rooms[address]
+            rooms.sockets -= 1
+            if not rooms.sockets:
                 del self._rooms[address]
 
     def _detach(self, connection: Connection) -> None:
@@ -338,7 +341,7 @@ class Gateway:
                     self.events.landed(connection)
                 connection.state.in_flight = None  # an event that still waits is not sent
                 connection.state.release()
-                self._leave_room(connection)
+                self._leave_rooms(connection)
                 self.room.release(connection.state)
                 for name in connection.wills:
                     self.inbox.clear_will(name)

@@ -44,7 +44,7 @@ class FrameRoom:
     Belongs to the event loop of its gateway.
     """
 
-    __slots__ = ("full_rooms", "limit", "outer", "sockets", "used", "_waiters")
+    __slots__ = ("full_rooms", "limit", "outer", "used", "_waiters")
 
     def __init__(self, limit: int, outer: FrameRoom | None = None) -> None:
         self.limit = limit
@@ -52,8 +52,6 @@ class FrameRoom:
         self.used = 0
         #: Of the outermost room: how many rooms in it, itself included, have reached their limit.
         self.full_rooms = 0
-        #: How many sockets have this room. For the gateway, which forgets a room without any.
-        self.sockets = 0
         self._waiters: dict[Callable[[], Any], None] = {}
 
     @property
@@ -114,25 +112,46 @@ class FrameRoom:
             callback()
 
 
-class SharedRoom:
+class UnreadRoom:
     """
-    What the messages of groups take that clients have not read: `used` of `limit` characters or bytes. A text
-    that waits for several clients is in memory once, and counts once.
+    What clients have not read: `used` of `limit` characters or bytes. The room of one address is part of
+    another (`outer`), and may have as much as it leaves free there: see `Shares`.
 
     Belongs to the event loop of its gateway.
     """
 
-    __slots__ = ("limit", "used", "_numbers")
+    __slots__ = ("limit", "outer", "used")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, outer: Any = None) -> None:
         self.limit = limit
+        self.outer = outer
         self.used = 0
-        #: By the id of each value that waits: for how many clients.
-        self._numbers: dict[int, int] = {}
 
     @property
     def is_full(self) -> bool:
-        return self.used >= self.limit
+        """Whether all clients leave too much unread, or those of this address more than their share."""
+        outer = self.outer
+        return self.used >= (self.limit if outer is None else outer.limit - outer.used)
+
+    def add(self, length: int) -> None:
+        """Count `length` more, or less if it is negative."""
+        self.used += length
+        if self.outer is not None:
+            self.outer.used += length
+
+
+class SharedRoom(UnreadRoom):
+    """
+    What the messages of groups and of other code take that clients have not read. A text that waits for
+    several clients is in memory once, and counts once; in the room of each address, too.
+    """
+
+    __slots__ = ("_numbers",)
+
+    def __init__(self, limit: int, outer: SharedRoom | None = None) -> None:
+        super().__init__(limit, outer)
+        #: By the id of each value that waits: for how many clients, or addresses.
+        self._numbers: dict[int, int] = {}
 
     def take(self, value: Any) -> None:
         """Count `value` (text or bytes). Keep a reference to it until `give`."""
@@ -140,6 +159,8 @@ class SharedRoom:
         self._numbers[id(value)] = number + 1
         if not number:
             self.used += len(value)
+            if self.outer is not None:
+                self.outer.take(value)
 
     def give(self, value: Any) -> None:
         """Count that one client less waits for `value`."""
@@ -148,10 +169,25 @@ class SharedRoom:
             self._numbers[id(value)] = number
         else:
             self.used -= len(value)
+            if self.outer is not None:
+                self.outer.give(value)
+
+
+class AddressRooms:
+    """The rooms that the sockets of one address share: each is part of the same one of all sockets."""
+
+    __slots__ = ("frames", "of_others", "sockets", "unread")
+
+    def __init__(self, limit: int, frames: FrameRoom, unread: UnreadRoom, of_others: SharedRoom):
+        self.frames = FrameRoom(limit, frames)
+        self.unread = UnreadRoom(unread.limit, unread)
+        self.of_others = SharedRoom(of_others.limit, of_others)
+        #: How many sockets the address has.
+        self.sockets = 0
 
 
 #: For sockets that no gateway has.
-UNLIMITED = FrameRoom(sys.maxsize)
+UNLIMITED, UNLIMITED_UNREAD = FrameRoom(sys.maxsize), UnreadRoom(sys.maxsize)
 
 
 class FrameQueue:

@@ -50,7 +50,7 @@ class Limits(NamedTuple):
     address_frames: int = 32 * MB
     frames_memory: int = 64 * MB
     #: Size of the answers of all sockets that clients have not read: above it, a socket whose client has not
-    #: read 64 KB has to wait with its frames.
+    #: read 64 KB has to wait with its frames. One address has as much as it leaves free.
     unread_memory: int = 64 * MB
     #: Size of a response that may wait for its client while its worker goes on.
     response_size: int = 16 * MB

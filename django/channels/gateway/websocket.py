@@ -34,9 +34,11 @@ from .frames import (
     MIN_UNREAD_WEIGHT,
     SMALL_FRAME,
     UNLIMITED,
+    UNLIMITED_UNREAD,
     FrameQueue,
     FrameRoom,
     SharedRoom,
+    UnreadRoom,
 )
 from .handshake import (
     ACCEPT_TIMEOUT,
@@ -78,7 +80,7 @@ MAX_UNREAD_WEIGHT = 4 * 1024 * 1024
 #: What is logged when a socket is closed because all clients together leave too much unread.
 CROWDED = (
     "WebSocket %s was closed with 1013: its client reads too slowly what groups and other code send, and the "
-    "clients of this gateway have not read more than the option unread_memory allows."
+    "clients of this gateway, or of one address, have more unread than the option unread_memory allows."
 )
 
 #: What is logged of frames that were sent, and that no client gets.
@@ -117,7 +119,7 @@ class WebSocket(ConnectionState):
         self._subprotocols: Sequence[str] = ()
         self._order = 0
         self._frames = FrameQueue(UNLIMITED)
-        self._all_unread = UNLIMITED
+        self._all_unread = UNLIMITED_UNREAD
         self._all_of_others: SharedRoom | None = None
         self._of_others: Any = ()  # what waits of others, and counts there; a deque once there is any
         self._buffered = HandshakeBuffer()
@@ -172,7 +174,7 @@ class WebSocket(ConnectionState):
         return (not frames.waiting and not frames.all.full_rooms) or frames.has_room
 
     def use_rooms(
-        self, frames: FrameRoom, unread: FrameRoom, of_others: SharedRoom | None = None
+        self, frames: FrameRoom, unread: UnreadRoom, of_others: SharedRoom | None = None
     ) -> None:
         """
         Count frames of the client in `frames`. Count what it has not read in `unread`, or in `of_others` if
@@ -193,7 +195,7 @@ class WebSocket(ConnectionState):
         """Count nothing of this socket any more: its gateway forgets it."""
         self._frames.clear()
         self._frames.landed()
-        self._all_unread.used -= self._unread_weight[OWN]
+        self._all_unread.add(-self._unread_weight[OWN])
         self._unread_weight[OWN] = 0
         self._forget_others()
 
@@ -358,7 +360,7 @@ class WebSocket(ConnectionState):
         self._unread[sender] += 1
         self._unread_weight[sender] += len(value)
         if sender:
-            self._all_unread.used += len(value)
+            self._all_unread.add(len(value))
         else:
             self._hold(value)
         return [(WRITE, {"type": "websocket.send", key: value}, sender)]
@@ -376,7 +378,7 @@ class WebSocket(ConnectionState):
         self._unread[sender] -= 1
         self._unread_weight[sender] -= length
         if sender:
-            self._all_unread.used -= length
+            self._all_unread.add(-length)
         elif self._of_others:
             self._all_of_others.give(self._of_others.popleft())  # type: ignore[union-attr]
         if self.in_flight is None and sender and self._frames.waiting:
@@ -403,7 +405,7 @@ class WebSocket(ConnectionState):
             self._all_of_others.give(each)  # type: ignore[union-attr]
 
     def _is_crowded(self, length: int) -> bool:
-        """Return whether all clients leave too much of others unread, and this one would leave much."""
+        """Return whether all clients, or its address, leave too much of others unread, and this one much."""
         room, unread = self._all_of_others, self._unread_weight[OTHERS]
         if room is None or not room.is_full or not unread:
             return False
@@ -416,11 +418,12 @@ class WebSocket(ConnectionState):
         )
 
     def _is_suspended(self) -> bool:
-        """Return whether frames are not handled, because this client, or all together, leave much unread."""
+        """Return whether frames are not handled, because this client, its address or all have much unread."""
         if self.phase != OPEN:
             return False
-        is_full = self._all_unread.used >= self._all_unread.limit
-        return self._is_behind(OWN) or (is_full and self._unread_weight[OWN] >= MIN_UNREAD_WEIGHT)
+        if self._is_behind(OWN):
+            return True
+        return self._unread_weight[OWN] >= MIN_UNREAD_WEIGHT and self._all_unread.is_full
 
     # What goes wrong.
 
