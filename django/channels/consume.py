@@ -15,7 +15,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, Optional, Sequence
 
 from .advice import advise_returned
-from .coroutines import in_thread, run_here, unfinished, with_state
+from .coroutines import finish, in_thread, run_here, unfinished, with_state
 from .exceptions import BadFrame, ChannelSocketException, ConsumeLater, DenyConnection
 from .hints import add_hint, hint_for
 from .log import RateLimit, shown
@@ -198,7 +198,7 @@ def close_waiting(rest: Rest) -> None:
 async def _awaited(message: Message, waiting: Awaitable[Any]) -> Any:
     """Await an asynchronous consumer, and answer for the exceptions by which it ends its event in order."""
     try:
-        return await waiting
+        return await finish(waiting)
     except (DenyConnection, ChannelSocketException) as error:
         await in_thread(_answer, message, error)
     return None
@@ -230,6 +230,8 @@ async def continue_consumer(event: Continued, rest: Rest) -> Result:
         if event.stops and issubclass(type(raised), asyncio.CancelledError):
             result.outcome = CANCELLED
     event.task = None  # what follows is not cancelled
+    # Before the outbox closes: what its tasks send meanwhile keeps its place among all sends.
+    await event.loop.end_tasks(event, rest)
     if result.outcome == FAILED:
         result.error_logged = await event.loop.call(
             _answer_error, rest.answer_error, rest.message, result.error

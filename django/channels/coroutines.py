@@ -42,6 +42,38 @@ def unfinished(returned: Any) -> Any:
     return None
 
 
+async def finish(awaitable: Awaitable[Any]) -> Any:
+    """
+    Await what a consumer left to be awaited, and what that returns to be awaited: a function that is
+    `async def` may leave out an `await` before the last call. Return the result.
+    """
+    result = await awaitable
+    while result is not None:
+        following = unfinished(result)
+        if following is None or following is awaitable:
+            break
+        awaitable = following
+        result = await awaitable
+    return result
+
+
+def off_loop(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """
+    Return what `function(*args, **kwargs)` returns, which may block, and may leave something to be awaited.
+    Where an event loop runs, it returns a coroutine that calls the function in a thread, and awaits the rest
+    on the loop: methods that asynchronous code overrides call their `super()` there.
+    """
+    if asyncio._get_running_loop() is None:
+        return function(*args, **kwargs)
+    return _off_loop(functools.partial(function, *args, **kwargs))
+
+
+async def _off_loop(call: Callable[[], Any]) -> Any:
+    returned = await in_thread(call)
+    waiting = unfinished(returned)
+    return returned if waiting is None else await finish(waiting)
+
+
 def answer_of(answer: Any, method: str) -> Any:
     """
     Return `answer`, which a method of the site gave that isn't awaited. Raises TypeError for a coroutine: it

@@ -8,7 +8,7 @@ import functools
 from contextlib import contextmanager
 from typing import Any, Awaitable, Callable, Iterator, TypeVar, cast
 
-from .coroutines import in_thread, is_async, unfinished
+from .coroutines import finish, in_thread, is_async, unfinished
 
 ConsumerT = TypeVar("ConsumerT", bound=Callable[..., Any])
 
@@ -109,9 +109,9 @@ def _begin(steps: Any, message: Any, load: Load | None) -> None:
 async def _finish(steps: Any, awaitable: Awaitable[Any], closes: bool) -> Any:
     """Await a consumer. What follows it runs in a thread."""
     if not closes:
-        return await awaitable
+        return await finish(awaitable)
     try:
-        result = await awaitable
+        result = await finish(awaitable)
     except BaseException as error:
         if await in_thread(steps.__exit__, type(error), error, error.__traceback__):
             return None

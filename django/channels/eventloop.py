@@ -240,7 +240,7 @@ class ConsumerLoop:
                 # around it. Only this one, the task's own, may still await.
                 event.task, result = None, Result()
                 result.failed(raised, rest.message)
-            await self._end_tasks(event, rest)
+                await self.end_tasks(event, rest)
             if event.is_consumer and result.rest is None and not event.replies.has_more_frames:
                 self.places.leave()
                 event.has_left = True
@@ -329,7 +329,7 @@ class ConsumerLoop:
             see("topics/channels/async"),
         )
 
-    async def _end_tasks(self, event: Continued, rest: Rest) -> None:
+    async def end_tasks(self, event: Continued, rest: Rest) -> None:
         """End the tasks that the event has started: each gets a moment."""
         if len(event.tasks) <= 1:
             return  # there is only the one that runs here

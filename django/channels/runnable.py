@@ -39,6 +39,14 @@ _UNCALLED = {
     "websocket_disconnect": ("disconnect", "disconnect(self, message, **kwargs) is called"),
 }
 
+#: Methods whose result is used at once, so that they can't be asynchronous, and what to do in their place.
+_SYNCHRONOUS = {
+    "connection_groups": "connect() may be, and joins by `await Group(name).aadd(message.reply_channel)`.",
+    "get_handler": "The handler that it returns may be.",
+    "decode_json": "receive() may be.",
+    "encode_json": "Make the content ready before send(content).",
+}
+
 #: What those decorators of `security.websockets` set on a consumer that don't ask by themselves.
 _ORIGIN_MARKS = ("any_origin", "allowed_origins")
 
@@ -95,7 +103,8 @@ def _problem_of_class(consumer: type, groups: Iterable[str]) -> str:
         # A method of the site may call it.
         if hasattr(consumer, method) and is_own(getattr(consumer, real, None)):
             return "%s.%s would never be called: %s. %s" % (name, method, called, PAGE)
-    problem = consumer.problem_of_attributes(groups)  # type: ignore[attr-defined]
+    problem = _problem_of_asynchronous(consumer)
+    problem = problem or consumer.problem_of_attributes(groups)  # type: ignore[attr-defined]
     if problem:
         return "%s.%s" % (name, problem)
     for method, call in calls().items():
@@ -114,6 +123,14 @@ def _problem_of_class(consumer: type, groups: Iterable[str]) -> str:
                 "%s.%s has a decorator for origins, which would not be asked: the origin is checked before. "
                 "Write the decorator above the class." % (name, method)
             )
+    return ""
+
+
+def _problem_of_asynchronous(consumer: type) -> str:
+    """Return the name of a method that can't be asynchronous and is, and what to write, or ""."""
+    for method, instead in _SYNCHRONOUS.items():
+        if is_async(getattr(consumer, method, None)):
+            return "%s must not be asynchronous: write def, not async def. %s" % (method, instead)
     return ""
 
 

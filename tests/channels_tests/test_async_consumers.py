@@ -13,9 +13,11 @@ from django.channels.exceptions import (
     DenyConnection,
     WebsocketCloseException,
 )
+from django.channels.generic.websockets import WebsocketConsumer
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.places import PAUSED_PER_PLACE, Places
 from django.channels.protocol import TURN_CHANNELS
+from django.channels.sessions import channel_session
 from django.channels.signals import consumer_finished, consumer_started
 from django.channels.worker import Worker, WorkerGroup
 from django.test import SimpleTestCase, override_settings
@@ -111,6 +113,83 @@ class FunctionTests(AsyncCase):
             self.error = error
             with self.assertLogs("django.channels.worker", "ERROR"):
                 self.assertEqual(self.next(self.send(text="x")), {"ack": 7, "error": True})
+
+    def test_what_it_returns_to_be_awaited_is_awaited(self):
+        class Answers(WebsocketConsumer):
+            async def receive(self, text=None, bytes=None, **kwargs):
+                await asyncio.sleep(0)
+                self.send(text="from the class")
+
+        async def answer(message):
+            await asyncio.sleep(0)
+            message.reply_channel.send({"text": "awaited"})
+
+        async def without_await(message):
+            await asyncio.sleep(0)
+            return answer(message)
+
+        async def twice(message):
+            return without_await(message)
+
+        @channel_session
+        async def decorated(message):
+            message.channel_session["seen"] = True
+            return answer(message)
+
+        async def task(message):
+            return asyncio.ensure_future(answer(message))
+
+        async def of_a_class(message):
+            return Answers(message)
+
+        async def of_a_class_that_is_awaited(message):
+            return await Answers(message)
+
+        async def generator(message):
+            async def parts():
+                yield message.reply_channel.send({"text": "never"})
+
+            return parts()
+
+        texts = dict.fromkeys((without_await, twice, decorated, task), "awaited")
+        texts.update(dict.fromkeys((of_a_class, of_a_class_that_is_awaited), "from the class"))
+        routes = [route("websocket.receive", each, path="^%s$" % each.__name__) for each in texts]
+        self.start(*routes, route("websocket.receive", generator))
+        for each, text in texts.items():
+            with self.subTest(each.__name__):
+                answered = self.next(self.send(path=each.__name__, text="x"))
+                self.assertEqual(answered["replies"], [{"text": text}])
+        with self.assertLogs("django.channels.worker", "ERROR") as logged:
+            self.assertEqual(self.next(self.send(text="x")), {"ack": 7, "error": True})
+        self.assertIn("asend", logged.output[0])
+
+    def test_what_tasks_send_at_its_end_comes_after_what_it_has_sent(self):
+        for call in ("asend", "send"):
+
+            async def last(message, call=call):
+                try:
+                    await asyncio.sleep(3600)
+                finally:
+                    sent = getattr(message.reply_channel, call)({"text": "of the task"})
+                    if sent is not None:
+                        await sent
+
+            async def consumer(message, last=last):
+                asyncio.ensure_future(last(message))
+                await asyncio.sleep(0)
+                message.reply_channel.send({"text": "of the consumer"})
+
+            with self.subTest(call):
+                self.layer = MemoryChannelLayer(capacity=5000)
+                self.layer.alias = "test"
+                self.start(route("websocket.receive", consumer))
+                client, texts = self.send(text="x"), []
+                answer = {}
+                with self.assertLogs("django.channels.worker", "WARNING"):
+                    while "ack" not in answer:
+                        answer = self.next(client)
+                        texts += [each["text"] for each in answer.get("replies", ())]
+                self.assertEqual(texts, ["of the consumer", "of the task"])
 
     def test_tasks_that_outlive_their_consumer_are_cancelled_with_a_line(self):
         async def ticks():

@@ -70,6 +70,52 @@ class Echo(AsyncJsonWebsocketConsumer):
         await self.send({"got": content, "user": self.message.user.username, "key": key})
 
 
+class FromThreads(AsyncJsonWebsocketConsumer):
+    """The asynchronous class, with handlers that aren't asynchronous."""
+
+    groups = ["threads"]
+
+    def connect(self, message, **kwargs):
+        self.accept()
+        self.send("connected")
+
+    def receive(self, content, **kwargs):
+        self.group_send("threads", "to all")
+        self.send({"got": content})
+        self.close(3002)
+
+
+class EachStep(AsyncWebsocketConsumer):
+    """Overrides each step with an asynchronous method, which calls the class's own."""
+
+    groups = ["steps"]
+    http_user = True
+    steps = []
+
+    async def dispatch(self, message, **kwargs):
+        await asyncio.sleep(0)
+        return await super().dispatch(message, **kwargs)
+
+    async def raw_connect(self, message, **kwargs):
+        self.steps.append("raw_connect")
+        await super().raw_connect(message, **kwargs)
+
+    async def connect(self, message, **kwargs):
+        self.steps.append("connect %s" % message.user.username)
+        await super().connect(message, **kwargs)
+
+    async def raw_receive(self, message, **kwargs):
+        self.steps.append("raw_receive")
+        await super().raw_receive(message, **kwargs)
+
+    async def receive(self, text=None, bytes=None, **kwargs):
+        self.steps.append("receive")
+
+    async def raw_disconnect(self, message, **kwargs):
+        self.steps.append("raw_disconnect")
+        await super().raw_disconnect(message, **kwargs)
+
+
 class ClientTests(ChannelTestCase):
     """The test client runs asynchronous consumers to their end."""
 
@@ -97,6 +143,32 @@ class ClientTests(ChannelTestCase):
             self.assertEqual(client.receive(json=False), "SHOUT")
             client.send_and_consume("websocket.disconnect")
         self.assertEqual(self.get_next_message("listener").content, {"text": "gone"})
+
+    def test_a_synchronous_handler_of_an_asynchronous_class_sends_without_await(self):
+        with apply_routes([route_class(FromThreads)]):
+            client = WSClient()
+            client.send_and_consume("websocket.connect")
+            self.assertEqual(client.receive(), "connected")
+            client.send_and_consume("websocket.receive", text="1")
+            self.assertEqual([client.receive(), client.receive()], ["to all", {"got": 1}])
+            closes = client.get_next_message(client.reply_channel)
+            self.assertEqual(closes.content, {"close": 3002})
+
+    def test_each_step_may_be_an_asynchronous_override_that_calls_its_class(self):
+        User.objects.create_user("ada", password="secret")
+        del EachStep.steps[:]
+        with apply_routes([route_class(EachStep)]):
+            client = WSClient()
+            client.login(username="ada", password="secret")
+            client.send_and_consume("websocket.connect")
+            self.assertEqual(Group("steps").channels(), [client.reply_channel])
+            client.send_and_consume("websocket.receive", text="x")
+            client.send_and_consume("websocket.disconnect")
+            self.assertEqual(Group("steps").channels(), [])
+        self.assertEqual(
+            EachStep.steps,
+            ["raw_connect", "connect ada", "raw_receive", "receive", "raw_disconnect"],
+        )
 
     def test_the_user_and_the_session_are_there(self):
         user = User.objects.create_user("ada", password="secret")
@@ -227,6 +299,19 @@ class SyncConsumer(JsonWebsocketConsumer):
         multiplexer.send({"async": content})
 
 
+class AwaitedSplit(AsyncSplit):
+    """Its handlers run on the event loop, and call those of the class."""
+
+    async def connect(self, message, **kwargs):
+        await super().connect(message, **kwargs)
+
+    async def receive(self, content, **kwargs):
+        await super().receive(content, **kwargs)
+
+    async def disconnect(self, message, **kwargs):
+        await super().disconnect(message, **kwargs)
+
+
 class Split(WebsocketDemultiplexer):
     consumers = {"one": SyncConsumer, "two": ThreadConsumer}
 
@@ -241,7 +326,13 @@ class DemultiplexerTests(ChannelTestCase):
             found.append(message)
 
     def test_streams_of_both_kinds_are_handled_in_order(self):
-        with apply_routes([route_class(AsyncSplit)]):
+        self.check_streams_of(AsyncSplit)
+
+    def test_synchronous_streams_run_in_threads_if_the_demultiplexer_is_awaited(self):
+        self.check_streams_of(AwaitedSplit)
+
+    def check_streams_of(self, demultiplexer):
+        with apply_routes([route_class(demultiplexer)]):
             client = WSClient()
             client.send_and_consume("websocket.connect")
             self.assertEqual(
@@ -295,6 +386,15 @@ class DemultiplexerTests(ChannelTestCase):
 
 
 class RouteTests(ChannelTestCase):
+    def test_a_method_whose_result_is_not_awaited_must_be_synchronous(self):
+        async def method(self, *args, **kwargs):
+            return []
+
+        for name in ("connection_groups", "get_handler", "decode_json", "encode_json"):
+            consumer = type("Wrong", (AsyncJsonWebsocketConsumer,), {name: method})
+            with self.subTest(name=name), self.assertRaisesRegex(InvalidRoute, "write def"):
+                route_class(consumer)
+
     def test_an_asynchronous_generator_is_refused(self):
         async def generator(message):
             yield 1

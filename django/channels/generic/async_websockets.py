@@ -2,7 +2,8 @@
 Class-based consumers for WebSockets whose handlers are asynchronous: plain, JSON, and several streams.
 
 They are the classes of `generic.websockets` with awaited sends: what `await self.send(…)` sends leaves at
-once, and waits while the client is slow. In either module, each handler may be `def` or `async def`.
+once, and waits while the client is slow. In either module, each handler may be `def` or `async def`. A
+synchronous handler, in whose thread no event loop runs, sends without `await`: as in `generic.websockets`.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ class AsyncWebsocketConsumer(WebsocketConsumer):
         """Accept the handshake. An override may refuse it with `await self.close()`."""
         await self.accept(first_offered(message.get("subprotocols") or (), self.subprotocols))
 
-    async def accept(self, subprotocol: str | None = None) -> None:
+    def accept(self, subprotocol: str | None = None) -> Any:
         """Accept the handshake now, with a `subprotocol` that the client offered."""
-        await self.message.reply_channel.asend(acceptance(subprotocol))
+        return _send(self.message.reply_channel, acceptance(subprotocol))
 
-    async def send(
+    def send(
         self, text: str | None = None, bytes: bytes | None = None, close: Close = False
-    ) -> None:
+    ) -> Any:
         """
         Send a frame to this socket now, then close it if `close` is True or a close code.
 
@@ -53,45 +54,53 @@ class AsyncWebsocketConsumer(WebsocketConsumer):
         """
         if "multiplexer" in self.kwargs:
             raise SendNotAvailableOnDemultiplexer()
-        await self.message.reply_channel.asend(make_frame(text, bytes, close))
+        return _send(self.message.reply_channel, make_frame(text, bytes, close))
 
     @classmethod
-    async def group_send(  # type: ignore[override]  # it sends at once
+    def group_send(  # type: ignore[override]  # it sends at once
         cls,
         name: str,
         text: str | None = None,
         bytes: bytes | None = None,
         close: Close = False,
         exclude: Channel | str | None = None,
-    ) -> None:
+    ) -> Any:
         """
         Send a frame now to every socket in the group `name`; arguments as for `send`. `exclude` is that of
         `Group.send`.
         """
-        await Group(name).asend(make_frame(text, bytes, close), exclude=exclude)
+        return _send(Group(name), make_frame(text, bytes, close), exclude=exclude)
 
-    async def close(self, status: int | None = None) -> None:
+    def close(self, status: int | None = None) -> Any:
         """Close this socket now with the code `status` (int), or 1000. During connect, refuse it."""
-        await self.message.reply_channel.asend({"close": status or True})
+        return _send(self.message.reply_channel, {"close": status or True})
+
+
+def _send(target: Channel | Group, message: dict[str, Any], **options: Any) -> Any:
+    """Return what sends `message` when it is awaited. Where no event loop runs, send it as `send` does."""
+    if asyncio._get_running_loop() is None:
+        target.send(message, **options)
+        return None
+    return target.asend(message, **options)
 
 
 class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer, JsonWebsocketConsumer):
     """An AsyncWebsocketConsumer whose frames are JSON text: `receive` gets the decoded `content`."""
 
-    async def send(self, content: Any, close: Close = False) -> None:  # type: ignore[override]
+    def send(self, content: Any, close: Close = False) -> Any:  # type: ignore[override]
         """Send `content` to this socket now as JSON, then close it if `close` is True or a close code."""
-        await super().send(text=self.encode_json(content), close=close)
+        return super().send(text=self.encode_json(content), close=close)
 
     @classmethod
-    async def group_send(  # type: ignore[override]
+    def group_send(  # type: ignore[override]
         cls,
         name: str,
         content: Any,
         close: Close = False,
         exclude: Channel | str | None = None,
-    ) -> None:
+    ) -> Any:
         """Send `content` now as JSON to every socket in the group `name`, except `exclude`."""
-        await super().group_send(name, text=cls.encode_json(content), close=close, exclude=exclude)
+        return super().group_send(name, text=cls.encode_json(content), close=close, exclude=exclude)
 
 
 class AsyncWebsocketMultiplexer(WebsocketMultiplexer):

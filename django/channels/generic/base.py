@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generator, Iterable, Mapping, NoReturn
 
 from ..auth import channel_session_user
-from ..coroutines import unfinished
+from ..coroutines import finish, off_loop, unfinished
 from ..habits import PAGE, instead, missing_attribute
 from ..runnable import Call
 from ..sessions import channel_session
@@ -43,8 +43,9 @@ class BaseConsumer:
 
     def __await__(self) -> Generator[Any, Any, BaseConsumer]:
         """Wait for the end of an asynchronous handler. Return this instance."""
-        if self.unfinished is not None:
-            yield from self.unfinished.__await__()
+        waiting, self.unfinished = self.unfinished, None
+        if waiting is not None:
+            yield from finish(waiting).__await__()
         return self
 
     @classmethod
@@ -122,4 +123,7 @@ class BaseConsumer:
 
     def dispatch(self, message: Message, **kwargs: Any) -> Any:
         """Handle the message with the method that `get_handler` finds."""
+        return off_loop(self._dispatch, message, **kwargs)
+
+    def _dispatch(self, message: Message, **kwargs: Any) -> Any:
         return self.get_handler(message, **kwargs)(message, **kwargs)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, ca
 from ..advice import advise_late_groups
 from ..auth import channel_session_user, channel_session_user_from_http, login_required
 from ..channel import Group, group_names_of
-from ..coroutines import in_thread, unfinished
+from ..coroutines import finish, in_thread, off_loop, unfinished
 from ..exceptions import BadFrame, DenyConnection, SendNotAvailableOnDemultiplexer
 from ..layers.names import check_group_name
 from ..runnable import MULTIPLEXER, Call, is_own, problem_of
@@ -124,6 +124,9 @@ class WebsocketConsumer(BaseConsumer):
 
     def raw_connect(self, message: Message, **kwargs: Any) -> Any:
         """Join the groups, then call `connect`."""
+        return off_loop(self._raw_connect, message, **kwargs)
+
+    def _raw_connect(self, message: Message, **kwargs: Any) -> Any:
         groups = self.connection_groups(**kwargs)
         for name in group_names_of(groups, "connection_groups() of %s" % type(self).__name__):
             Group(name, channel_layer=message.channel_layer).add(message.reply_channel)
@@ -136,7 +139,7 @@ class WebsocketConsumer(BaseConsumer):
         return returned
 
     async def _connected(self, waiting: Any, before: Any) -> None:
-        await waiting
+        await finish(waiting)
         self._check_groups(before)
 
     def _check_groups(self, before: Any) -> None:
@@ -159,6 +162,9 @@ class WebsocketConsumer(BaseConsumer):
 
     def raw_disconnect(self, message: Message, **kwargs: Any) -> Any:
         """Leave the groups, then call `disconnect`."""
+        return off_loop(self._raw_disconnect, message, **kwargs)
+
+    def _raw_disconnect(self, message: Message, **kwargs: Any) -> Any:
         groups = self.connection_groups(**kwargs)
         for name in group_names_of(groups, "connection_groups() of %s" % type(self).__name__):
             Group(name, channel_layer=message.channel_layer).discard(message.reply_channel)
@@ -398,11 +404,11 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
     def connect(self, message: Message, **kwargs: Any) -> Any:
         """Pass the handshake to every stream's consumer, then accept (unless one has refused)."""
         accept = functools.partial(super().connect, message, **kwargs)
-        return self._to_every_stream(message, kwargs, accept)
+        return off_loop(self._to_every_stream, message, kwargs, accept)
 
     def disconnect(self, message: Message, **kwargs: Any) -> Any:
         """Pass the disconnect to every stream's consumer."""
-        return self._to_every_stream(message, kwargs)
+        return off_loop(self._to_every_stream, message, kwargs)
 
     def receive(self, content: Any, **kwargs: Any) -> Any:
         """
@@ -421,9 +427,12 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
                 "There is no stream %s: %s.consumers has %s."
                 % (named, type(self).__name__, ", ".join(sorted(self.consumers)) or "none")
             )
+        return off_loop(self._receive_stream, stream, content["payload"], kwargs)
+
+    def _receive_stream(self, stream: str, payload: Any, kwargs: dict[str, Any]) -> Any:
         # The same Message, so that its user, its sessions and other attributes stay.
         message, frame = self.message, self.message.content
-        message.content = dict(frame, text=self.encode_json(content["payload"]))
+        message.content = dict(frame, text=self.encode_json(payload))
         waiting = None
         try:
             waiting = self._to_stream(stream, message, kwargs)
@@ -435,7 +444,7 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
     @staticmethod
     async def _receive_on(waiting: Any, message: Message, frame: dict[str, Any]) -> None:
         try:
-            await waiting
+            await finish(waiting)
         finally:
             message.content = frame
 
@@ -487,14 +496,14 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
         then: Callable[[], Any],
     ) -> None:
         """Go on with the streams after that of an asynchronous consumer."""
-        await waiting
+        await finish(waiting)
         for stream in streams:
             waiting = await in_thread(self._to_stream, stream, message, kwargs)
             if waiting is not None:
-                await waiting
+                await finish(waiting)
         waiting = unfinished(then())
         if waiting is not None:
-            await waiting
+            await finish(waiting)
 
     def _to_stream(self, stream: str, message: Message, kwargs: dict[str, Any]) -> Any:
         """Call the consumer of a stream. Return what must be awaited, or None."""
