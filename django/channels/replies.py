@@ -3,7 +3,7 @@ Replies: collect what a consumer sends to its own client, and hand it over toget
 
 Replies wait and leave together with the acknowledgement of the event, in one message to the gateway. If
 the consumer sends to another channel or group after them, they leave first, so that everything arrives in
-the order in which it was sent.
+the order in which it was sent. The exception is the consumer of a handshake that it ends: see `_refuses`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from .protocol import (
     REPLY_CHANNEL,
     RETRIES,
     SESSION,
+    WEBSOCKET_CONNECT,
 )
 
 if TYPE_CHECKING:
@@ -96,6 +97,9 @@ class Replies:
         self._replies: list[dict[str, Any]] = []
         self._length = 0
         self._failed = False
+        #: Whether the consumer of a handshake ends the socket. Its replies then leave with the ack only, even
+        #: if it has accepted: others' messages would reach the client before the end.
+        self._refuses = False
         self._requeued: dict[str, Any] | None = None
         self._patch: protocol.SessionPatch | None = None
         #: What to call after `finish`, in order: see `consume.call_afterwards`.
@@ -164,6 +168,10 @@ class Replies:
                 self._deliver(protocol.session_patch(result.session_patch))
             else:
                 self._patch = protocol.merge_patches(self._patch, result.session_patch)
+        if self.channel == WEBSOCKET_CONNECT and not self._refuses:
+            self._refuses = self._failed or any(
+                self.is_own(send) and send.message.get("close") for send in result.sends
+            )
         for send in result.sends:
             self._add_send(send)
 
@@ -184,9 +192,10 @@ class Replies:
     def _add_send(self, send: PendingSend) -> None:
         if self.is_own(send):
             self._add_reply(send.message)
-        else:
+            return
+        if not self._refuses:
             self.flush()
-            self._forward(send)
+        self._forward(send)
 
     def send_ahead(
         self, sends: list[PendingSend], last: PendingSend, window: str | None = None

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import unittest
 
+from django.channels import Group
 from django.channels.exceptions import (
     ChannelSocketException,
     ConsumeLater,
@@ -223,6 +224,32 @@ class Ends(UndecidedCase):
 
     def test_nothing_of_others_reaches_a_client_that_a_class_refuses(self):
         self.check_ends(CLASS_REFUSALS)
+
+    def test_a_send_to_a_group_in_between_lets_nothing_of_others_through(self):
+        error, text = ValueError("x"), {"type": "websocket.send", "text": "own"}
+        for name, replies, raised, wanted in (
+            ("closes", [{"accept": True}, {"close": 4403}], None, [ACCEPT, closed(4403)]),
+            ("raises", [{"accept": True}], error, [ACCEPT, closed(1011)]),
+            ("data", [{"text": "own"}, {"close": True}], None, [ACCEPT, text, closed()]),
+            ("data, raises", [{"text": "own"}], error, [ACCEPT, text, closed(1011)]),
+        ):
+
+            def end(message):
+                room = Group("room", channel_layer=self.layer)
+                message.reply_channel.send(replies[0])  # noqa: B023
+                room.send({"text": "to the room"})
+                self.channel("work").send({"what": "else"})
+                for each in replies[1:]:  # noqa: B023
+                    message.reply_channel.send(each)
+                    room.send({"text": "to the room"})
+                if raised:  # noqa: B023
+                    raise raised  # noqa: B023
+
+            ends = [(name, end, wanted, wanted[-1]["code"])]
+            session = {} if raised else SESSION
+            with self.subTest(end=name):
+                self.check_ends(ends, session)
+                self.check_ends([(name, later(end), wanted, wanted[-1]["code"])], session)
 
     def test_other_code_answers_with_accept_or_close_if_the_consumer_does_not(self):
         def wanted(road, message):

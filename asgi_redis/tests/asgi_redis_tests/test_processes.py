@@ -80,12 +80,14 @@ class ProcessesCase(unittest.TestCase):
     #: More options of the layer, as they are written in a dict.
     config = ""
 
+    routing = ROUTING
+
     def setUp(self):
         require("uvicorn", "websockets", "websocket")
         self.redis = RedisServer().start()
         self.addCleanup(self.redis.stop)
         self.project = Project(
-            {"mysite/routing.py": ROUTING, "mysite/views.py": VIEWS},
+            {"mysite/routing.py": self.routing, "mysite/views.py": VIEWS},
             SETTINGS % (self.redis.port, self.config),
         )
         self.addCleanup(self.project.close)
