@@ -15,7 +15,7 @@ from .support.processes import Process
 from .support.requirements import find_program, missing, require
 from .support.servers import open_directory
 from .support.sites import Project, serve
-from .support.waiting import TIMEOUT, wait_until
+from .support.waiting import START_TIMEOUT, TIMEOUT, wait_until
 
 MB = 1024 * 1024
 
@@ -154,7 +154,9 @@ class Nginx:
             out.write(NGINX % values)
         command = [program, "-p", self.directory, "-e", "error.log", "-c", "nginx.conf"]
         self.process = Process(command, self.directory)
-        wait_until(lambda: not self.process.alive or can_connect(self.port), "nginx to listen")
+        wait_until(
+            lambda: not self.process.alive or can_connect(self.port), "nginx to listen", START_TIMEOUT
+        )
         if not self.process.alive:
             raise AssertionError(self.process.describe("did not start"))
 

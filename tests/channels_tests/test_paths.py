@@ -153,12 +153,17 @@ class FragmentTests(SimpleTestCase):
             correct_path(scope)
             self.assertEqual(scope["path"], corrected)
             self.assertEqual(scope["query_string"], query)
+        for raw, query in ((b"q#f", b"q"), (b"%23#?", b"%23"), (b"#", b"")):
+            scope = {"path": "/a", "raw_path": b"/a", "query_string": raw}
+            correct_path(scope)
+            self.assertEqual(scope, {"path": "/a", "raw_path": b"/a", "query_string": query})
 
 
 class WithFragment:
     def test_the_path_of_each_event_has_no_fragment(self):
         for target in (b"/a%23b#c", b"/a%23b#c?d"):
             self.check(target, self.prefix + "/a#b", "")
+        self.check(b"/a?b=%23#c?d", self.prefix + "/a", "b=%23")
 
 
 class DaphneTests(EveryServer, unittest.TestCase):

@@ -14,7 +14,7 @@ from django.test import SimpleTestCase
 from .support.ports import can_connect, free_port
 from .support.requirements import require
 from .support.sites import FILES, Project
-from .support.waiting import SCALE, TIMEOUT, wait_until
+from .support.waiting import SCALE, START_TIMEOUT, TIMEOUT, wait_until
 
 STARTED = r"Starting Daphne development server at http://(\S+):(\d+)/"
 
@@ -180,7 +180,7 @@ class ServingTests(RunserverTestCase):
         port = free_port()
         process = self.start(str(port), "--noasgi", "--noreload")
         process.wait_for_output(r"Starting (WSGI )?development server at")
-        wait_until(lambda: can_connect(port), "the WSGI server")
+        wait_until(lambda: can_connect(port), "the WSGI server", START_TIMEOUT)
         self.assertEqual(self.get(f"127.0.0.1:{port}"), "hello")
         process.wait_for_output(r'"GET / HTTP/1.1" 200')
         self.assertNotIn("Daphne", process.output)
@@ -308,7 +308,7 @@ class ErrorTests(RunserverTestCase):
             port = free_port()
             process = self.start(str(port), *arguments, files={"sitecustomize.py": NO_DAPHNE})
             process.wait_for_output(r"Starting (WSGI )?development server at")
-            wait_until(lambda: can_connect(port), "the WSGI server")  # noqa: B023
+            wait_until(lambda: can_connect(port), "the WSGI server", START_TIMEOUT)  # noqa: B023
             self.assertEqual(self.get("127.0.0.1:%d" % port), "hello")
             self.assertEqual(process.output.count("pip install 'daphne>=4.0'"), 1, process.output)
             self.assertNotIn("Traceback", process.output)

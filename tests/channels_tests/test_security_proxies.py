@@ -17,7 +17,7 @@ from .support.ports import can_connect, free_port
 from .support.processes import Process
 from .support.requirements import find_program, missing, require
 from .support.sites import Project
-from .support.waiting import TIMEOUT, wait_until
+from .support.waiting import START_TIMEOUT, TIMEOUT, wait_until
 from .test_docs import text_of
 
 SETTINGS = """
@@ -118,7 +118,11 @@ class Nginx:
         command = [program, "-p", directory, "-e", "error.log", "-c", "nginx.conf"]
         self.process = Process(command, directory)
         try:
-            wait_until(lambda: not self.process.alive or can_connect(self.port), "nginx to listen")
+            wait_until(
+                lambda: not self.process.alive or can_connect(self.port),
+                "nginx to listen",
+                START_TIMEOUT,
+            )
             if not self.process.alive:
                 raise AssertionError(self.process.describe("did not start"))
         except BaseException:
@@ -196,7 +200,11 @@ class ProxyCase(unittest.TestCase):
             command = COMMANDS[cls.program] + [path, *cls.options, "mysite.asgi:channel_layer"]
             server = project.python(*command)
             stack.callback(server.kill)
-            wait_until(lambda: not server.alive or os.path.exists(path), "the server's socket")
+            wait_until(
+                lambda: not server.alive or os.path.exists(path),
+                "the server's socket",
+                START_TIMEOUT,
+            )
             cls.nginx = Nginx(project.directory)
             stack.callback(cls.nginx.close)
             cls.site = "https://example.com:%d" % cls.nginx.port

@@ -18,7 +18,7 @@ import unittest
 from .support.processes import Process, allow_open_files
 from .support.requirements import missing, require_servers
 from .support.sites import SiteBehindServer, serve
-from .support.waiting import TIMEOUT, wait_until
+from .support.waiting import START_TIMEOUT, TIMEOUT, wait_until
 
 SETTINGS = """
 ALLOWED_HOSTS = ["*"]
@@ -277,7 +277,7 @@ class EveryServer(SiteBehindServer):
         arguments = [each.format(address) for each in self.on_a_unix_socket]
         command = [sys.executable, "-m", *arguments, "mysite.asgi:channel_layer"]
         with Process(command, self.project.directory, self.project.environment()) as process:
-            wait_until(lambda: can_connect_to(address), "the socket")
+            wait_until(lambda: can_connect_to(address), "the socket", START_TIMEOUT)
             self.assertEqual(self.seen("GET /seen/", address=address)["path"], "/seen/")
             process.stop()
 

@@ -35,6 +35,9 @@ def correct_path(scope: MutableMapping[str, Any]) -> None:
     path, root = scope["path"], scope.get("root_path") or ""
     if "#" in path:
         path = _cut_fragment(scope)
+    query = scope.get("query_string") or b""
+    if b"#" in query:
+        scope["query_string"] = query.partition(b"#")[0]
     if path[:1] == "/" and "://" not in path:
         return
     corrected = _without_authority(path, root)
