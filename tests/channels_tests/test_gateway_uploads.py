@@ -155,7 +155,9 @@ class Nginx:
         command = [program, "-p", self.directory, "-e", "error.log", "-c", "nginx.conf"]
         self.process = Process(command, self.directory)
         wait_until(
-            lambda: not self.process.alive or can_connect(self.port), "nginx to listen", START_TIMEOUT
+            lambda: not self.process.alive or can_connect(self.port),
+            "nginx to listen",
+            START_TIMEOUT,
         )
         if not self.process.alive:
             raise AssertionError(self.process.describe("did not start"))
