@@ -55,6 +55,13 @@ def client_address(scope: Mapping[str, Any]) -> str:
 
 
 def _network(address: str) -> str:
+    # Some proxies write the client's port into their header, and some servers keep it. It is another one for
+    # each connection.
+    host, _, port = address.rpartition(":")
+    if address.startswith("["):
+        address = address[1:].partition("]")[0]
+    elif ":" not in host and port.isdigit():
+        return host
     try:
         parsed = IPv6Address(address.partition("%")[0])
     except ValueError:

@@ -186,6 +186,36 @@ class ClientKeyTests(unittest.TestCase):
         self.assertEqual(self.key(("fe80::1%eth0", 1))[0], "fe80:0000:0000:0000")
         self.assertEqual(self.key(("no: address", 1))[0], "no: address")
 
+    def test_a_port_in_the_header_of_a_proxy_makes_no_other_client(self):
+        for own, forms in {
+            "192.0.2.1": ["192.0.2.1:4711", "192.0.2.1:4712", "[::ffff:192.0.2.1]:1"],
+            "2001:0db8:0001:0002": [
+                "2001:db8:1:2::3",
+                "[2001:db8:1:2::3]",
+                "[2001:db8:1:2::3]:4711",
+                "[2001:DB8:1:2::4%eth0]:4712",
+            ],
+        }.items():
+            for each in forms:
+                with self.subTest(each):
+                    self.assertEqual(self.key((each, 1))[0], own)
+        for odd in (
+            "[",
+            "[]",
+            "[]:1",
+            ":",
+            ":1",
+            "::",
+            "1:",
+            "[x]:1",
+            "unknown",
+            ",",
+            "[::1",
+            "::1:x",
+        ):
+            with self.subTest(odd):
+                self.assertIsInstance(self.key((odd, 1))[0], str)
+
     def test_a_key_is_short_whatever_a_client_sends(self):
         address, session = self.key(("x" * 100000, 1), [b"sessionid=" + b"y" * 60000])
         self.assertLessEqual(len(address), 64)

@@ -244,6 +244,13 @@ class ServerAttacks(SiteBehindServer):
                     found = self.content(answer)
                     self.assertEqual(set(found), plain)
 
+    def test_a_body_of_tiny_chunks_arrives_whole_and_the_next_request_after_it(self):
+        head = self.get(b"/chunks/", b"Transfer-Encoding: chunked", close=False)
+        body = b"1\r\nx\r\n" * 30000 + b"0\r\n\r\n"
+        answer = self.talk(head.replace(b"GET", b"POST", 1) + body + self.get(b"/behind/"))
+        self.assertIn(b"view of /chunks/ 30000", answer)
+        self.assertIn(b"view of /behind/ 0", answer)
+
     def test_a_trailer_is_no_header(self):
         head = self.get(b"/meta/", b"Transfer-Encoding: chunked").replace(b"GET", b"POST", 1)
         body, trailers = b"1\r\na\r\n0\r\n", b"X-Forwarded-For: evil\r\nX-Evil: 1\r\n\r\n"

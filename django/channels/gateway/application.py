@@ -37,6 +37,7 @@ from .http import Request
 from .idle import IdleSockets
 from .limits import TOO_MANY_REQUESTS, check_head, check_request, make_limits
 from .pipelines import has_too_many
+from .portions import parse_in_portions
 from .reader import InboxReader
 from .refusal import Refusals
 from .response import ResponseConnection
@@ -88,6 +89,7 @@ class Gateway:
         self.refusals = Refusals(layer)
         bound_heads(Heads.of(self.limits, self.refusals.note_head))
         bound_uvicorn(self.refusals.note_frames)
+        parse_in_portions()
         #: The lines that connections log: each kind once a second.
         self.lines = RateLimitByKey(1.0)
         self.loop = asyncio.get_event_loop()

@@ -1,0 +1,105 @@
+"""
+Have uvicorn parse what one client sent in portions, so that other clients get their turn between them. No
+module of a server is imported.
+
+uvicorn reads up to 256 KB at once, and handles each chunk of a chunked body by itself: of chunks of one byte,
+these are 40,000, and each of them copies the body. Four clients that sent them held up all others for
+seconds.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import Any
+
+#: The HTTP protocols of uvicorn, by their modules.
+PROTOCOLS = {
+    "uvicorn.protocols.http.h11_impl": "H11Protocol",
+    "uvicorn.protocols.http.httptools_impl": "HttpToolsProtocol",
+}
+
+#: Bytes of a read, up to which it is parsed at once.
+SMALL_READ = 4096
+
+#: Line breaks in a larger read, and bytes for each of them, above which it is parsed in portions. A chunk has
+#: two.
+MAX_LINES_OF_A_READ, BYTES_OF_A_LINE = 512, 128
+
+#: Line breaks of a portion, and its size in bytes.
+LINES, MIN_SIZE, MAX_SIZE = 256, 1024, 16 * 1024
+
+#: Bytes that wait to be parsed, above which the server gets them at once. Reading pauses while any wait, but
+#: the server may resume it.
+MAX_WAITING = 1024 * 1024
+
+
+def parse_in_portions() -> None:
+    """Apply this to the connections that uvicorn accepts from now on. Do nothing without uvicorn."""
+    for module, name in PROTOCOLS.items():
+        protocol: Any = getattr(sys.modules.get(module), name, None)
+        if protocol is not None and not hasattr(protocol, "channels_waiting"):
+            protocol.channels_waiting = b""
+            protocol.data_received = _in_portions(protocol.data_received)
+
+
+def may_have_chunks(headers: Any, data: bytes) -> bool:
+    """Return whether a read has chunks of a body whose request has these headers, or the head of another."""
+    if len(data) <= SMALL_READ:
+        return False
+    return any(name == b"transfer-encoding" for name, _ in headers or ()) or b"HTTP/1." in data
+
+
+def is_dense(data: bytes) -> bool:
+    """Return whether a read has so many lines that it is parsed in portions."""
+    return data.count(b"\n") > max(MAX_LINES_OF_A_READ, len(data) // BYTES_OF_A_LINE)
+
+
+def size_of_next(data: bytes) -> int:
+    """Return how many of the bytes that wait are parsed next."""
+    size = min(len(data), MAX_SIZE)
+    lines = data.count(b"\n", 0, size)
+    return size if lines <= LINES else max(MIN_SIZE, size * LINES // lines)
+
+
+def _in_portions(original: Any) -> Any:
+    @functools.wraps(original)
+    def data_received(self: Any, data: bytes) -> None:
+        waiting = self.channels_waiting
+        headers = getattr(self, "headers", ())
+        if not waiting and not (may_have_chunks(headers, data) and is_dense(data)):
+            original(self, data)
+            return
+        self.channels_waiting = waiting + data
+        self.transport.pause_reading()
+        if not waiting:
+            _parse_on(self, original)
+        while len(self.channels_waiting) > MAX_WAITING:
+            _parse_next(self, original)
+
+    return data_received
+
+
+def _parse_on(protocol: Any, original: Any) -> None:
+    """Parse a portion, and the next one when the event loop has done what else there is to do."""
+    _parse_next(protocol, original)
+    transport = protocol.transport
+    if protocol.channels_waiting:
+        protocol.loop.call_soon(_parse_on, protocol, original)
+    elif not transport.is_closing() and not getattr(protocol.flow, "read_paused", False):
+        transport.resume_reading()
+
+
+def _parse_next(protocol: Any, original: Any) -> None:
+    waiting, transport = protocol.channels_waiting, protocol.transport
+    if transport.is_closing() or transport.get_protocol() is not protocol:
+        protocol.channels_waiting = b""  # what follows a handshake is dropped, as uvicorn does
+        return
+    size = size_of_next(waiting)
+    protocol.channels_waiting = waiting[size:]
+    try:
+        original(protocol, waiting[:size])
+    except Exception:
+        # As if the transport had called it.
+        transport.abort()
+        raise
