@@ -14,6 +14,7 @@ import sys
 import threading
 import unittest
 import warnings
+from io import StringIO
 from unittest import mock
 
 from django import channels
@@ -50,7 +51,6 @@ from django.contrib.auth import get_user_model
 from django.contrib.sessions.models import Session
 from django.contrib.staticfiles import finders
 from django.core.management import find_commands
-from django.core.management.base import CommandError
 from django.db import transaction
 from django.test import override_settings
 
@@ -396,12 +396,21 @@ class EventTests(unittest.TestCase):
         self.assertEqual(parser.parse_args([]).threads, 4)
         self.assertEqual(parser.parse_args(["--threads", "1"]).threads, 1)
 
-    @says("``runserver`` has no options for time-outs")
+    @says("Time-outs of ``runserver`` have no effect")
     def test_options_of_runserver(self):
-        parser = runserver.Command().create_parser("manage.py", "runserver")
-        for option in ("--http_timeout", "--websocket_handshake_timeout"):
-            with self.assertRaises((CommandError, SystemExit)), mock.patch("sys.stderr"):
-                parser.parse_args([option, "5"])
+        options = {
+            "--http_timeout": "--http_timeout",
+            "--http-timeout": "--http_timeout",
+            "--websocket_handshake_timeout": "--websocket_handshake_timeout",
+        }
+        for option, named in options.items():
+            command = runserver.Command(stderr=StringIO(), no_color=True)
+            options = command.create_parser("manage.py", "runserver").parse_args([option, "5"])
+            with mock.patch.object(runserver.WSGICommand, "handle") as handle:
+                command.handle(**dict(vars(options), asgi=False))
+            handle.assert_called_once()
+            said = command.stderr.getvalue()
+            self.assertEqual(said.count(named + " has no effect"), 1, said)
 
 
 class RequestTests(unittest.TestCase):

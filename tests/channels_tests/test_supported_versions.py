@@ -102,6 +102,12 @@ class SupportedVersionsTests(SimpleTestCase):
         added = read("patches", "django-1.10", "tests.diff")
         self.assertEqual(re.findall(r"^\+ +'(django\.channels[\w.]*)',", added, re.M), ours)
 
+    def test_the_patch_lists_every_setting_in_the_index_of_settings(self):
+        added = read("patches", "django-1.10", "docs.diff")
+        listed = re.findall(r"^\+\* :setting:`(CHANNEL\w+)`$", added, re.M)
+        page = read("docs", "ref", "channels", "settings.txt")
+        self.assertEqual(sorted(listed), sorted(re.findall(r"^\.\. setting:: (\w+)", page, re.M)))
+
     def test_the_patch_adds_lines_and_changes_none(self):
         folder = os.path.join("patches", "django-1.10")
         names = [name for name in os.listdir(os.path.join(ROOT, folder)) if name.endswith(".diff")]

@@ -6,6 +6,7 @@ takes, wherever the app stands in INSTALLED_APPS.
 
 from __future__ import annotations
 
+import argparse
 import atexit
 import datetime
 import errno
@@ -52,6 +53,12 @@ CHECKS_TIMEOUT = 30
 
 PACKAGE = __name__.rpartition(".management.")[0]
 
+#: Options of Channels 1.x, for Daphne 1, as its pages and its command wrote them.
+TIMEOUTS = {
+    "old_http_timeout": ["--http_timeout", "--http-timeout"],
+    "old_handshake_timeout": ["--websocket_handshake_timeout", "--websocket-handshake-timeout"],
+}
+
 #: What Django's own runserver says of an address that it cannot have.
 LISTEN_ERRORS = {
     errno.EACCES: "You don't have permission to access that port.",
@@ -91,8 +98,11 @@ class Command(WSGICommand):
             default=DEFAULT_LAYER_ALIAS,
             help="Alias of the channel layer in CHANNEL_LAYERS (default: %(default)s).",
         )
+        for name, spellings in TIMEOUTS.items():
+            parser.add_argument(*spellings, dest=name, type=float, help=argparse.SUPPRESS)
 
     def handle(self, *args: Any, **options: Any) -> Any:
+        self.warn_of_timeouts(options)
         if options["asgi"] is None:
             options["asgi"] = self.has_daphne()
         if options["asgi"]:
@@ -109,6 +119,15 @@ class Command(WSGICommand):
             self.checked = threading.Event()
             before_reloading(lambda: self.checked.wait(CHECKS_TIMEOUT))
         return super().handle(*args, **options)
+
+    def warn_of_timeouts(self, options: dict[str, Any]) -> None:
+        """Say once that the time-outs of Channels 1.x have no effect."""
+        for name, spellings in TIMEOUTS.items():
+            if options.get(name) is not None and os.environ.get("RUN_MAIN") != "true":
+                self.stderr.write(
+                    "%s has no effect: the gateway has its own limits. Remove the option, and see "
+                    'the page "Limits" of the documentation.' % spellings[0]
+                )
 
     def has_daphne(self) -> bool:
         """Return whether Daphne can be imported. If not, say once how to get it."""
