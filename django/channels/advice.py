@@ -54,11 +54,10 @@ def advise(layer: BaseChannelLayer, name: str, is_channel: bool) -> None:
             name,
             logger.warning,
             "A message to %s was sent in a process without a server: the channel layer %s lives in one "
-            "process, so no consumer and no client gets it. Use a layer that crosses processes, such as "
-            "the BACKEND %r.",
+            "process, so no consumer and no client gets it. %s",
             name,
             layer,
-            DATABASE,
+            _remedy_without_server(),
         )
     elif name == DELAY and layer.crosses_processes:
         _unrouted.log(
@@ -125,6 +124,15 @@ def advise_returned(consumer: str, returned: Any) -> None:
             consumer,
             type(returned).__name__,
         )
+
+
+def _remedy_without_server() -> str:
+    if not apps.is_installed(__package__):
+        return (
+            "Add %r to INSTALLED_APPS: without it, runserver is Django's and serves no layer."
+            % __package__
+        )
+    return "Use a layer that crosses processes, such as the BACKEND %r." % DATABASE
 
 
 def is_test() -> bool:

@@ -101,6 +101,16 @@ class ChannelLayerManager:
                 self._layers[alias] = layer
             return former
 
+    def is_from_settings(self, layer: BaseChannelLayer) -> bool:
+        """Return whether `layer` was made as the settings say. A test may have set another one."""
+        return layer in self._made
+
+    def made_in_memory(self) -> list[BaseChannelLayer]:
+        """Return the layers that were made from the settings until now and live in this process only."""
+        with self._lock:
+            layers = list(self._layers.values())
+        return [each for each in layers if each in self._made and not each.crosses_processes]
+
     def forget(self) -> None:
         """
         Close the layers that were made from the settings, except one that this process serves. The next

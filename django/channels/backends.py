@@ -5,6 +5,7 @@ says which BACKEND to write instead.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -87,12 +88,22 @@ def _import(alias: str, backend: str) -> Any:
         remedy = "check the path"
         if getattr(error, "is_raised", True):
             remedy = "correct what raised it"
-        if backend.startswith("asgi_redis."):
+        if backend.startswith("asgi_redis.") and not _has_our_asgi_redis():
             remedy = "install the layer with: " + _UPGRADE
+        elif backend == "asgi_redis":
+            remedy = "write %r" % REDIS
         raise InvalidChannelLayerError(
             "CHANNEL_LAYERS[%r]: the BACKEND %r cannot be imported (%s); %s."
             % (alias, backend, text, remedy)
         ) from error
+
+
+def _has_our_asgi_redis() -> bool:
+    """Return whether the asgi_redis that is imported is the one of this release."""
+    from .layers.base import BaseChannelLayer
+
+    found = getattr(sys.modules.get("asgi_redis"), "RedisChannelLayer", None)
+    return isinstance(found, type) and issubclass(found, BaseChannelLayer)
 
 
 def _checked(alias: str, backend: str, found: Any) -> type[BaseChannelLayer]:

@@ -7,8 +7,11 @@ What a module of the site raises while it is imported is reported as itself, wit
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import importlib.util
 import os
+import types
 from typing import Any
 
 #: The folders of this package and of Python's importlib, whose frames aren't the site's.
@@ -47,7 +50,15 @@ def import_path(path: str) -> Any:
     try:
         return getattr(module, name)
     except AttributeError as error:
-        raise CannotImport(str(error)) from error
+        raise CannotImport(_lacks(module, name, str(error))) from error
+
+
+def _lacks(module: types.ModuleType, name: str, text: str) -> str:
+    """Return why `module` has no `name`: it is a module below it, or a misspelling; otherwise `text`."""
+    if hasattr(module, "__path__") and importlib.util.find_spec("%s.%s" % (module.__name__, name)):
+        return "it is a module, and the name of what stands in it is missing"
+    near = difflib.get_close_matches(name, [each for each in vars(module) if each[:1] != "_"], 1)
+    return "%s; did you mean '%s.%s'?" % (text, module.__name__, near[0]) if near else text
 
 
 def place_of(error: BaseException) -> str:

@@ -17,6 +17,7 @@ TITLES = {
     "topics/channels/from-channels-1": "Coming from Channels 1.x",
     "topics/channels/from-channels-2": "Coming from Channels 2, 3, 4",
     "topics/channels/sessions": "Sessions, users and origins",
+    "topics/channels/testing": "Testing",
 }
 
 

@@ -11,6 +11,8 @@ import os
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
+from django.apps import apps
+
 from .advice import is_test
 from .log import process_logger, show_processes
 
@@ -33,6 +35,12 @@ def log_start(layer: BaseChannelLayer) -> None:
         return
     show_processes(settings)
     process_logger.info("Server process %d started, on the channel layer %s.", os.getpid(), layer)
+    if not apps.is_installed(__package__):
+        process_logger.warning(
+            "%r isn't in INSTALLED_APPS, so manage.py check, runserver and runworker know nothing of the "
+            "channel layers: runserver answers each WebSocket with 404. Add it.",
+            __package__,
+        )
     atexit.register(log_end)
 
 

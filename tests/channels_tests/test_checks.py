@@ -192,6 +192,21 @@ class BackendTests(SimpleTestCase):
             with self.subTest(backend=backend):
                 self.assert_refused(backend, "BaseChannelLayer", DATABASE_HERE)
 
+    def test_a_misspelt_layer_of_the_asgi_redis_that_is_here_is_not_to_be_installed(self):
+        ours = types.ModuleType("asgi_redis")
+        ours.RedisChannelLayer = MemoryChannelLayer
+        with mock.patch.dict(sys.modules, asgi_redis=ours):
+            self.assert_refused(
+                "asgi_redis.RedisChanelLayer",
+                "did you mean 'asgi_redis.RedisChannelLayer'?",
+                "check the path",
+            )
+            (problem,) = check("asgi_redis.RedisChanelLayer")
+        self.assertNotIn("pip install", problem.msg)
+
+    def test_the_package_in_place_of_the_layer(self):
+        self.assert_refused("asgi_redis", "write 'asgi_redis.RedisChannelLayer'")
+
     def test_asgi_redis_1_is_to_be_replaced(self):
         # As it is when the package of that name is the old one.
         name, old = "asgi_redis", sys.modules.get("asgi_redis")
@@ -357,6 +372,18 @@ class ImportTests(SimpleTestCase):
         problem = self.problem_of("channel_routes = []")
         self.assertIn("has no attribute 'channel_routing'", problem.msg)
         self.assertIn("Write the dotted path of a list of routes", problem.msg)
+
+    def test_a_misspelt_name_is_named_with_the_one_that_is_near(self):
+        problem = self.problem_of("channel_routng = []")
+        self.assertIn("did you mean 'site_with_a_mistake.channel_routng'?", problem.msg)
+
+    def test_a_module_in_place_of_what_stands_in_it_is_called_a_module(self):
+        problem = self.problem_of("", ROUTING="wsgiref.validate")
+        for word in (
+            "'wsgiref.validate' cannot be imported: it is a module",
+            "a list of routes, such as",
+        ):
+            self.assertIn(word, problem.msg)
 
     def test_an_error_in_the_module_of_a_consumer_or_a_layer_is_shown_with_its_line(self):
         source = "import os\nos.nope"

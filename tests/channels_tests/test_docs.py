@@ -25,7 +25,7 @@ import django
 import django.channels
 from django.channels import Channel, Group
 from django.channels.asgi import channel_layers
-from django.channels.test import ChannelTestCase, HttpClient, WSClient, apply_routes
+from django.channels.test import ChannelTestCase, HttpClient, WSClient, apply_routes, runner
 from django.core.management import find_commands, load_command_class
 from django.test import SimpleTestCase, modify_settings, override_settings
 
@@ -561,15 +561,14 @@ class TestCasePageTests(unittest.TestCase):
         with override_settings(CHANNEL_LAYERS={"default": entry}), mock.patch.dict(
             sys.modules, pytest=pytest
         ), Page("topics/channels/testing.txt").importable():
-            testing = importlib.import_module("mysite.testing")
             with redirect_stderr(io.StringIO()):
-                testing.TestRunner(verbosity=0).run_suite(case)
+                runner.ChannelTestRunner(verbosity=0).run_suite(case)
             self.assertEqual(seen, ["visits"])
             conftest = importlib.import_module("mysite.conftest")
             layers = conftest.layers()
             next(layers)
             Channel("visits").send({"name": "ada"})
-            conftest.empty_layers(None)
+            conftest.empty(None)
             self.assertEqual(channel_layers["default"].receive_many(["visits"]), (None, None))
             self.assertEqual(list(layers), [])
 

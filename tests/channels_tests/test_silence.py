@@ -8,7 +8,7 @@ import threading
 from unittest import mock
 
 from django import channels
-from django.channels import Channel, Group, advice, busy, route
+from django.channels import Channel, Group, advice, busy, route, serving
 from django.channels.asgi import channel_layers
 from django.channels.gateway import connection, sockets
 from django.channels.gateway.websocket import WebSocket
@@ -122,6 +122,28 @@ class SendTests(SimpleTestCase):
             (line,) = self.sent(target)
             for word in (target.name, "without a server", "one process", "DatabaseChannelLayer"):
                 self.assertIn(word, line)
+
+    def test_a_send_under_the_runserver_of_django_names_the_missing_app(self):
+        with mock.patch.object(advice.apps, "is_installed", lambda name: False):
+            (line,) = self.sent(Group("chat", channel_layer=self.layer))
+        for word in ("Add %r to INSTALLED_APPS" % channels.__name__, "runserver is Django's"):
+            self.assertIn(word, line)
+
+    def test_a_server_without_the_app_says_so_when_it_starts(self):
+        with mock.patch.object(serving, "is_test", lambda: False), mock.patch.object(
+            serving.atexit, "register"
+        ), Lines(serving.process_logger.name) as lines:
+            serving.log_start(self.layer)
+            self.assertEqual([line for line in lines if "INSTALLED_APPS" in line], [])
+            with mock.patch.object(serving.apps, "is_installed", lambda name: False):
+                serving.log_start(self.layer)
+        line = lines[-1]
+        for word in (
+            "%r isn't in INSTALLED_APPS" % channels.__name__,
+            "WebSocket with 404",
+            "Add it",
+        ):
+            self.assertIn(word, line)
 
     def test_a_process_that_serves_or_works_is_not_warned(self):
         from django.channels.asgi import get_channel_layer

@@ -27,6 +27,7 @@ from ..outbox import PendingSend, deliver_all
 from ..protocol import REPLY_CHANNEL
 from ..routing import Router
 from ..sessions import ChannelSession
+from .shared import warn_of_shared_layer
 
 #: The name of the package, in which the hooks of `run_commit_hooks` are defined.
 _PACKAGE = __package__.rpartition(".")[0] + "."
@@ -260,6 +261,7 @@ class Client:
 
     def __init__(self, alias: str = DEFAULT_LAYER_ALIAS) -> None:
         self.alias = alias
+        warn_of_shared_layer(self.channel_layer)
         self.reply_channel: str = self.channel_layer.new_channel("test.client?")
 
     @property

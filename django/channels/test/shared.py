@@ -1,0 +1,37 @@
+"""The warning that a test uses the channel layer of the running site."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import TYPE_CHECKING
+
+from ..asgi import channel_layers
+from ..pages import see
+
+if TYPE_CHECKING:
+    from ..layers.base import BaseChannelLayer
+
+
+def warn_of_shared_layer(layer: BaseChannelLayer) -> None:
+    """Warn if a test client is about to use the layer of the settings, which other processes may use, too."""
+    if not (layer.crosses_processes and channel_layers.is_from_settings(layer)):
+        return
+    warnings.warn(
+        "This test client uses the layer %r of CHANNEL_LAYERS (%s), as the running site does: workers of the "
+        "site may take its messages, and clients of the site get what the test sends to groups. Derive the "
+        "test case from ChannelTestCase, or write TEST_RUNNER = '%s.runner.ChannelTestRunner' in the "
+        "settings. %s"
+        % (layer.alias, type(layer).__name__, __package__, see("topics/channels/testing")),
+        RuntimeWarning,
+        stacklevel=_level_of_test(),
+    )
+
+
+def _level_of_test() -> int:
+    """Return the `stacklevel` of the nearest frame outside this package, for the caller's `warn`."""
+    level, frame = 1, sys._getframe(1)
+    package = __name__.split(".test.")[0] + "."
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(package):
+        level, frame = level + 1, frame.f_back
+    return level
