@@ -251,6 +251,17 @@ class AddressTests(unittest.TestCase):
             first.written(event, OWN)
         self.assertTrue(self.answer(first))
 
+    def test_frames_are_handled_one_at_a_time_while_too_much_is_unread(self):
+        """Each of them may have an answer, so a batch would have many that nobody reads."""
+        greedy, other = self.socket("greedy"), self.socket("other")
+        self.rooms["greedy"].unread.add(500 * KB)
+        for socket, expected in ((greedy, 1), (other, 5)):
+            socket.frame("first")
+            for _ in range(5):
+                socket.frame("next")
+            ((_, _, message),) = socket.reply(protocol.ack(socket.in_flight))
+            self.assertEqual(len(message.get(protocol.FRAMES) or [message]), expected)
+
     def test_no_client_is_closed_because_those_of_another_address_read_no_group(self):
         def send(socket, number):
             actions = socket.group({"text": "%010d" % number * (5 * KB)})

@@ -231,14 +231,18 @@ class FrameQueue:
         self.sent, self._in_flight = 1, weight
         self.room.take(weight)
 
-    def take_batch(self) -> list[dict[str, Any]]:
-        """Take as many of the waiting frames as may go out together, at least one. They are in flight."""
+    def take_batch(self, most: int = MAX_WAITING) -> list[dict[str, Any]]:
+        """
+        Take as many of the waiting frames as may go out together, at least one, and no more than `most`. They
+        are in flight.
+        """
+        most = min(most, self._batch_size)
         frames: list[dict[str, Any]] = []
         total = 0
         waiting = self.waiting
         while not isinstance(waiting, tuple) and waiting:
             weight, frame = waiting[0]
-            if frames and (total + weight > MAX_BATCH_WEIGHT or len(frames) >= self._batch_size):
+            if frames and (total + weight > MAX_BATCH_WEIGHT or len(frames) >= most):
                 break
             waiting.popleft()
             total += weight

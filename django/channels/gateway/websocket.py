@@ -31,6 +31,7 @@ from ..subprotocols import choose
 from .codes import FAILED, GOING_AWAY, GONE, NORMAL, OVERLOADED, RESTARTED, SENDABLE, TOO_BIG
 from .frames import (
     MAX_FRAME,
+    MAX_WAITING,
     MIN_UNREAD_WEIGHT,
     SMALL_FRAME,
     UNLIMITED,
@@ -516,7 +517,11 @@ class WebSocket(ConnectionState):
         if self.in_flight is not None:
             return []
         if self._frames.waiting:
-            return [] if self._is_suspended() else [self._receive(*self._frames.take_batch())]
+            if self._is_suspended():
+                return []
+            # Each frame may have an answer that this client leaves unread, too.
+            most = 1 if self._all_unread.is_full else MAX_WAITING
+            return [self._receive(*self._frames.take_batch(most))]
         if self.phase == CLOSING:
             self._move("drained")
             if self.connected:
