@@ -43,7 +43,7 @@ from __future__ import annotations
 from typing import NamedTuple
 from zlib import crc32
 
-from .contract import inbox_of, protocol, refusal
+from .contract import inbox_of, is_count, protocol, refusal
 from .project import default_prefix, is_name
 
 #: Kinds of channels for lua/send.lua: a single reader's, of a connection's events, another shared one.
@@ -77,7 +77,7 @@ class Keys:
             prefix = default_prefix()
         if not is_name(prefix) or set("{}") & set(prefix):
             raise refusal("prefix", "text without braces, such as 'mysite:'", prefix)
-        if not isinstance(partitions, int) or not 1 <= partitions <= 1024:
+        if not is_count(partitions) or not 1 <= partitions <= 1024:
             raise refusal("partitions", "a number from 1 to 1024", partitions)
         self.partitions = partitions
         self.tags = ["{%s#%d}" % (prefix, number) for number in range(partitions)]

@@ -68,7 +68,9 @@ class RedisChannelLayer(EngineLayer):
         if not isinstance(own["cluster"], bool):
             raise refusal("cluster", "True or False", own["cluster"])
         super().__init__(Options(**shared), **common)
-        partitions = own.pop("partitions") or (CLUSTER_PARTITIONS if own["cluster"] else 1)
+        partitions = own.pop("partitions")
+        if partitions is None:
+            partitions = CLUSTER_PARTITIONS if own["cluster"] else 1
         self._keys = Keys(own.pop("prefix"), partitions)
         del own["stats_prefix"]
         self._identities = identities(own.pop("project"))

@@ -82,6 +82,12 @@ VALUES: dict[str, tuple[str, Any]] = {
         "an instance of redis.credentials.CredentialProvider",
         lambda each: each is None or isinstance(each, CredentialProvider),
     ),
+    "socket_keepalive_options": (
+        "a dict of numbers, from those of the options in Python's module socket",
+        lambda each: (
+            each is None or (isinstance(each, dict) and all(map(is_count, [*each, *each.values()])))
+        ),
+    ),
     "socket_keepalive": ("True or False", lambda each: each is None or isinstance(each, bool)),
     "socket_read_size": ("bytes, more than 0", lambda each: is_count(each) and each > 0),
     "ssl_check_hostname": ("True or False", lambda each: isinstance(each, bool)),
@@ -165,7 +171,7 @@ def make_servers(
     if sentinels is not None:
         if hosts or cluster:
             raise ImproperlyConfigured("Give either sentinels and service, or hosts: not both.")
-        if not service:
+        if not isinstance(service, str) or not service:
             raise ImproperlyConfigured(
                 "sentinels needs service: the name of the primary, such as 'mymaster'."
             )
@@ -302,6 +308,8 @@ def _refusal(name: str, remedy: str) -> ImproperlyConfigured:
 def _checked(options: dict[str, Any]) -> Host:
     """Return a host after checking its options. "ssl" says whether to use TLS."""
     options = dict(options)
+    if not all(isinstance(name, str) for name in options):
+        raise ImproperlyConfigured("The names of redis-py's options are text.")
     for name, (value, remedy) in FIXED.items():
         if str(options.pop(name, value)).lower() != str(value).lower():  # a URL's are text
             raise _refusal(name, remedy)

@@ -279,11 +279,12 @@ def http_session_key(message: Message) -> str | None:
     Without such a cookie, the query string may give it, if the site sets CHANNEL_SESSION_KEY_IN_QUERY. By
     default it may not: a link could put a visitor into a session that somebody else knows.
     """
-    for name, value in message.get("headers") or ():
-        if name == b"cookie":
-            cookies = parse_cookie(value.decode("latin-1"))
-            if settings.SESSION_COOKIE_NAME in cookies:
-                return cast(str, cookies[settings.SESSION_COOKIE_NAME])
+    # HTTP/2 sends several headers. As in a view, the last cookie of a name counts.
+    headers = [value for name, value in message.get("headers") or () if name.lower() == b"cookie"]
+    if headers:
+        cookies = parse_cookie(b"; ".join(headers).decode("latin-1"))
+        if settings.SESSION_COOKIE_NAME in cookies:
+            return cast(str, cookies[settings.SESSION_COOKIE_NAME])
     query = message.get("query_string")
     if query and getattr(settings, "CHANNEL_SESSION_KEY_IN_QUERY", False):
         return cast("str | None", QueryDict(query, encoding="utf-8").get("session_key"))

@@ -194,6 +194,24 @@ class HttpSessionTests(ChannelTestCase):
         session, _ = self.run_with(sessions.http_session, {"headers": self.cookie()})
         self.assertEqual(session["colour"], "green")
 
+    def test_several_headers_name_the_session_that_a_view_has(self):
+        name = settings.SESSION_COOKIE_NAME
+        own, other = (
+            ("%s=%s" % (name, key)).encode("ascii") for key in (self.store.session_key, "other")
+        )
+        for values in (
+            [other, own],
+            [own, b"x=y"],
+            [b"x=y", own],
+            [other + b"; " + own],
+            [own + b"; "],
+        ):
+            content = {"headers": [[b"cookie", value] for value in values]}
+            session, _ = self.run_with(sessions.http_session, content)
+            self.assertEqual(session and session["colour"], "green", values)
+        content = {"headers": [[b"cookie", own], [b"cookie", other]]}
+        self.assertIsNone(self.run_with(sessions.http_session, content)[0])
+
     def test_the_query_string_names_no_session_unless_the_site_says_so(self):
         query = b"x=1&session_key=" + self.store.session_key.encode("ascii")
         content = {"headers": [], "query_string": query}

@@ -127,6 +127,16 @@ class RefusedTests(unittest.TestCase):
         self.assertRefused("pool_size", pool_size="many")
         self.assertRefused("pool_size", pool_size=-1)
         self.assertRefused("cluster", cluster="no")
+        for partitions in (0, True, "2"):
+            self.assertRefused("partitions", partitions=partitions)
+        for service in (b"mymaster", 1, ""):
+            self.assertRefused("service", sentinels=[("localhost", 26379)], service=service)
+        for options in ({1: 1}, {"socket_keepalive_options": "x"}):
+            self.assertRefused("options", connection_kwargs=options)
+            self.assertRefused("options", [dict(options, host="localhost")])
+        for options in ({"x": 1}, {1: "x"}, [1]):
+            keepalive = {"socket_keepalive": True, "socket_keepalive_options": options}
+            self.assertRefused("socket_keepalive_options", connection_kwargs=keepalive)
 
     def test_options_that_cannot_be_honoured(self):
         url = "redis://user:%s@localhost/0" % SECRET
