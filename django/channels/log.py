@@ -3,7 +3,8 @@ The lines that `runserver` logs: one for each HTTP request, and one for each Web
 refused or closes. They go to Django's logger "django.server", whose formatter colours them by status.
 
 Tools for every other log line: `shown` cuts and escapes what a client sent, `RateLimit` limits how often a
-line is logged, and `LastResort` writes lines that would reach no other handler.
+line is logged, and `LastResort` writes lines that would reach no other handler. The file is a little over 400
+lines because whatever makes a line of the log safe is here.
 """
 
 from __future__ import annotations
@@ -26,10 +27,14 @@ class SafeLogger(logging.Logger):
     """
     A logger that raises nothing if a handler or a filter of the site does, because the code that logs must
     still answer its client. As Python does for handlers that write to a stream, the error goes to stderr.
+
+    Control characters in a traceback are escaped, whatever handler and formatter the site or its server has.
     """
 
     def handle(self, record: logging.LogRecord) -> None:
         try:
+            if record.exc_info and not record.exc_text:
+                _escape_traceback(record)
             super().handle(record)
         except BaseException as error:
             # In the main thread, these two are how a process is told to end.
@@ -38,6 +43,19 @@ class SafeLogger(logging.Logger):
             ):
                 raise
             _show_lost_line(record)
+
+
+def _escape_traceback(record: logging.LogRecord) -> None:
+    """
+    Give `record` the text of its traceback, if an exception has put control characters into it. Otherwise
+    leave it to the formatters, which may have a form of their own.
+    """
+    text = _plain.formatException(record.exc_info)  # type: ignore[arg-type]
+    if not text.replace("\n", "").replace("\t", "").isprintable():
+        record.exc_text = "\n".join(visible(line) for line in text.split("\n"))
+
+
+_plain = logging.Formatter()
 
 
 def _show_lost_line(record: logging.LogRecord) -> None:
@@ -356,6 +374,10 @@ else:
 
 class _LastResortFormatter(logging.Formatter):
     """Format lines so that nothing in a traceback, such as what a client sent, looks like another line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.exc_text = None  # it may be that of another formatter, whose lines are not indented
+        return super().format(record)
 
     def formatException(self, ei: Any) -> str:
         lines = super().formatException(ei).split("\n")

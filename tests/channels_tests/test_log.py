@@ -173,6 +173,35 @@ class SafeLoggerTests(SimpleTestCase):
         self.assertIn("OSError: disk full", stderr.getvalue())
         self.assertIn("Message: A client of x\\nwaits.", stderr.getvalue())
 
+    def test_a_traceback_colours_no_line_of_any_handler(self):
+        logger = logging.getLogger("django.channels.worker")
+        first, second = io.StringIO(), io.StringIO()
+        handlers = [logging.StreamHandler(first), logging.StreamHandler(second)]
+        for handler in handlers:
+            logger.addHandler(handler)
+        try:
+            for error in (
+                ValueError("x\x1b[2J\ry\nz"),
+                ValueError("plain\n\tline"),
+                ValueError("\ud800"),
+            ):
+                with mock.patch.object(logging.getLogger("django.channels"), "propagate", False):
+                    logger.error("Failed:", exc_info=(type(error), error, None))
+        finally:
+            for handler in handlers:
+                logger.removeHandler(handler)
+        lines = [
+            "Failed:",
+            "ValueError: x\\x1b[2J\\ry",
+            "z",
+            "Failed:",
+            "ValueError: plain",
+            "\tline",
+        ]
+        lines += ["Failed:", "ValueError: \\ud800", ""]
+        self.assertEqual(first.getvalue().split("\n"), lines)
+        self.assertEqual(second.getvalue(), first.getvalue())
+
     def test_an_interrupt_of_the_main_thread_is_not_kept(self):
         logger = logging.getLogger("django.channels.worker")
         handler = logging.Handler()
