@@ -11,6 +11,8 @@ from django.channels.exceptions import DenyConnection
 from django.channels.gateway import connection
 from django.channels.gateway.application import Gateway
 from django.channels.gateway.connection import Connection
+from django.channels.gateway.http import Request
+from django.channels.gateway.response import ResponseConnection
 from django.channels.gateway.websocket import WebSocket
 from django.channels.layers.memory import MemoryChannelLayer, MemoryInbox
 from django.channels.signals import worker_process_ready, worker_ready
@@ -293,6 +295,35 @@ class ConnectionTests(unittest.TestCase):
                 self.write(refuse, refused)
         with self.assertRaises(OSError):
             self.write(lambda event: OSError("the client has gone"), 1011)
+
+    def answer(self, is_closing):
+        """Write a response to a server such as uvicorn, on a transport that raises as uvloop's does."""
+
+        class Cycle:
+            transport = mock.Mock()
+
+            async def send(self, event):
+                raise RuntimeError("unable to perform operation; the handler is closed")
+
+        Cycle.transport.is_closing.return_value = is_closing
+
+        async def main():
+            gateway = Gateway(make_layer(threads=0))
+            state = Request(gateway.name + "1", "/x")
+            client = ResponseConnection(gateway, state, Cycle().send)
+            client.perform(state.request({"path": "/x", "root_path": ""}, False, None))
+            client.perform(state.reply(protocol.ack(0, [{"status": 200, "content": b"x"}])))
+            try:
+                await client.write()
+            finally:
+                await gateway.stop()
+
+        asyncio.run(main())
+
+    def test_a_transport_that_is_closed_already_is_no_error_of_a_response(self):
+        self.answer(is_closing=True)
+        with self.assertRaises(RuntimeError):
+            self.answer(is_closing=False)
 
     def test_wills_are_cleared_once_the_last_event_of_a_client_is_handled(self):
         async def main():

@@ -72,6 +72,10 @@ class ResponseConnection(Connection):
             if not self._is_aborted:
                 raise
             self._break_off()
+        except RuntimeError:
+            # uvicorn doesn't tell pipelined requests that their client has gone, and uvloop then raises.
+            if not self._is_closed():
+                raise
         finally:
             self._task = None
             if self.overdue is not None:
@@ -84,6 +88,14 @@ class ResponseConnection(Connection):
             self._send.cut(at_once=True)
             return
         # Uvicorn closes a connection only when everything is written.
-        transport: Any = getattr(getattr(self._send, "__self__", None), "transport", None)
-        if hasattr(transport, "abort"):
-            transport.abort()
+        if hasattr(self._transport, "abort"):
+            self._transport.abort()
+
+    def _is_closed(self) -> bool:
+        """Return whether the connection to the client has ended, if the server is uvicorn."""
+        return hasattr(self._transport, "is_closing") and bool(self._transport.is_closing())
+
+    @property
+    def _transport(self) -> Any:
+        """The transport of uvicorn, or None."""
+        return getattr(getattr(self._send, "__self__", None), "transport", None)
