@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from typing import TYPE_CHECKING, Any, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Sequence, Tuple
 
 from django.conf import settings
 
@@ -40,13 +40,9 @@ SLOW_INTERVAL = 60.0
 MOST_NAMED, MOST_FRAMES = 3, 25
 
 
-class Running(NamedTuple):
-    """What a worker thread is doing."""
-
-    consumer: Any
-    channel: str
-    #: When it began (monotonic).
-    since: float
+#: What a worker thread is doing: its consumer, the channel, and when it began (monotonic). A plain tuple,
+#: because each message has one.
+Running = Tuple[Any, str, float]
 
 
 def slow_consumer() -> float | None:
@@ -77,7 +73,7 @@ class BusyWatch:
         running = [worker.running for worker in self._workers]
         slow = slow_consumer()
         for index, each in enumerate(running):
-            if each is None or slow is None or now - each.since < slow:
+            if each is None or slow is None or now - each[2] < slow:
                 continue
             if self._logged.get(index) is not each:
                 self._logged[index] = each
@@ -87,14 +83,15 @@ class BusyWatch:
             self._busy_since = None
             return
         if self._busy_since is None:
-            self._busy_since = min(now, max(each.since for each in busy))
+            self._busy_since = min(now, max(since for _, _, since in busy))
         if now - self._busy_since >= ALL_BUSY:
             self._log_all_busy(busy, now)
 
     def _log_slow(self, worker: Worker, running: Running, now: float) -> None:
         from .consume import consumer_name
 
-        name = consumer_name(running.consumer)
+        consumer, channel, since = running
+        name = consumer_name(consumer)
         frame = sys._current_frames().get(worker.thread_id or 0)
         stack = traceback.format_stack(frame)[-MOST_FRAMES:] if frame is not None else []
         if worker.running is not running:
@@ -107,8 +104,8 @@ class BusyWatch:
             "CHANNEL_SLOW_CONSUMER (%g s). Its worker thread handles no other message meanwhile. Its stack "
             "is now:\n%s",
             name,
-            now - running.since,
-            running.channel,
+            now - since,
+            channel,
             slow_consumer() or 0,
             "\n".join("    " + visible(line) for line in lines),
         )
@@ -116,7 +113,7 @@ class BusyWatch:
     def _log_all_busy(self, busy: list[Running], now: float) -> None:
         from .consume import consumer_name
 
-        longest = sorted(busy, key=lambda each: each.since)[:MOST_NAMED]
+        longest = sorted(busy, key=lambda each: each[2])[:MOST_NAMED]
         layer = self._workers[0].channel_layer
         more = "manage.py runworker --threads"
         if not layer.crosses_processes:
@@ -130,9 +127,8 @@ class BusyWatch:
             os.getpid(),
             now - (self._busy_since or now),
             ", ".join(
-                "%s on %s for %.1f s"
-                % (consumer_name(each.consumer), each.channel, now - each.since)
-                for each in longest
+                "%s on %s for %.1f s" % (consumer_name(consumer), channel, now - since)
+                for consumer, channel, since in longest
             ),
             more,
         )

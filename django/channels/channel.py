@@ -17,7 +17,7 @@ from .advice import advise, advise_text
 from .compat import on_commit as on_commit_of
 from .coroutines import check_may_block
 from .exceptions import InvalidChannelName
-from .habits import missing_method
+from .habits import add_missing
 from .hints import hinted, hinted_async
 from .layers.names import check_channel_name, check_group_name
 from .log import RateLimit, shown
@@ -57,9 +57,6 @@ class _Target:
 
     if not TYPE_CHECKING:
 
-        def __getattr__(self, name: str) -> Any:
-            raise missing_method(self, name)
-
         def __getitem__(self, key: object) -> Any:
             # For `for name in Group("room")` and `name in Group("room")`, too. An __iter__ or a __len__ would
             # make it an Iterable, or false.
@@ -76,7 +73,7 @@ class _Target:
         on_commit: bool | None,
         fail_silently: bool,
     ) -> None:
-        if isinstance(immediately, (str, bytes, dict)):
+        if immediately is not False and isinstance(immediately, (str, bytes, dict)):
             raise TypeError(
                 "immediately is True or False, not %s. A message is one dict: write send({…}, "
                 "immediately=True)." % shown(repr(immediately))
@@ -87,6 +84,10 @@ class _Target:
             on_commit_of(lambda: self._leave_or_report(message, immediately, fail_silently))
         else:
             self._leave_or_report(message, immediately, fail_silently)
+
+    def __dir__(self) -> list[str]:
+        # Without what is only there to raise an error: see `habits.Missing`.
+        return [name for name in super().__dir__() if hasattr(self, name)]
 
     async def _asend(self, message: dict[str, Any]) -> None:
         from .awaited import send_now
@@ -315,3 +316,7 @@ def _name_of(channel: Channel | str) -> str:
 
 def _excluding(message: dict[str, Any], channel: Channel | str | None) -> dict[str, Any]:
     return message if channel is None else excluding(message, check_channel_name(_name_of(channel)))
+
+
+add_missing(Channel)
+add_missing(Group)

@@ -124,7 +124,7 @@ def run_consumer(
     here: the outcome is WAITS, and the caller has `Result.rest` run by `continue_consumer`.
     """
     result = Result()
-    with site_defaults(message.get("root_path")):
+    with site_defaults(message.content.get("root_path")):
         # Inside: what this sets would count as a change of what is the site's default.
         outbox.open(_handshake_of(message), send_ahead)
         try:

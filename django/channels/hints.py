@@ -179,16 +179,20 @@ def hinted(function: _Function) -> _Function:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if args and isinstance(args[0], (str, dict)):
-            name = function.__qualname__.replace(".", "(name).")
-            raise TypeError("Write %s({…}), with the name of one: %r isn't one." % (name, args[0]))
         caller = sys._getframe(1)
         if caller.f_code.co_name in _ASGIREF:
             _refuse_async_to_sync(function, caller)
         try:
             return function(*args, **kwargs)
-        except TypeError as error:
-            _add_hint_to_call(error)
+        except (AttributeError, TypeError) as error:
+            if args and isinstance(
+                args[0], (str, dict)
+            ):  # the class was called in place of one of it
+                name = function.__qualname__.replace(".", "(name).")
+                text = "Write %s({…}), with the name of one: %r isn't one." % (name, args[0])
+                raise TypeError(text) from None
+            if isinstance(error, TypeError):
+                _add_hint_to_call(error)
             raise
 
     return cast("_Function", call)

@@ -13,6 +13,7 @@ from .log import RateLimit
 
 if TYPE_CHECKING:
     from .layers.base import BaseChannelLayer
+    from .worker import Worker
 
 logger = logging.getLogger("django.channels.worker")
 
@@ -50,8 +51,8 @@ class Places:
         self.sync_channels: set[str] = set()
         #: How many threads may claim what waits for a place, while all are taken. 0: all of them.
         self.max_waiting = 0
-        #: The threads that claim, or have claimed, what may need a place.
-        self._may_wait: set[object] = set()
+        #: The threads that may wait for a place, each with its own `may_wait`.
+        self.threads: list[Worker] = []
         self._changed = threading.Condition()
         self._limit = RateLimit(10.0)
 
@@ -63,33 +64,27 @@ class Places:
         """Return whether all consumers that messages on `channel` had so far were asynchronous."""
         return channel in self.async_channels and channel not in self.sync_channels
 
-    def enter(self, thread: object, channels: Sequence[str] = ()) -> Sequence[str]:
+    def enter(self, thread: Worker, channels: Sequence[str]) -> Sequence[str]:
         """
-        Return () to a thread that may claim from all `channels`, and count it until `exit`. Otherwise return
-        those whose messages need no place: while all places are taken, the last thread takes only these.
+        While all places are taken: return () to a thread that may claim from all `channels`, and set its
+        `may_wait`. To the last thread, return those whose messages need no place: it takes only these.
         """
-        if self.max_waiting and self._is_full():
-            with self._changed:
-                if len(self._may_wait) >= self.max_waiting:
-                    others = [each for each in channels if not self.needs_place(each)]
-                    if others:
-                        return others
-                self._may_wait.add(thread)
-        else:
-            self._may_wait.add(thread)  # without the lock, because this happens for each message
+        with self._changed:
+            if self.max_waiting and sum(each.may_wait for each in self.threads) >= self.max_waiting:
+                others = [each for each in channels if not self.needs_place(each)]
+                if others:
+                    return others
+            thread.may_wait = True
         return ()
 
-    def exit(self, thread: object) -> None:
-        """End what `enter` began: the thread will not wait for a place."""
-        self._may_wait.discard(thread)
-
-    def _is_full(self) -> bool:
+    def is_full(self) -> bool:
+        """Return whether no place is free."""
         return self.taken >= self.number or self.taken + self.leaving >= 2 * self.number
 
     def acquire(self, gives_up: Callable[[], bool]) -> bool:
         """Wait for a place, take it and return True. Return False once `gives_up()` is true."""
         with self._changed:
-            while self._is_full():
+            while self.is_full():
                 if gives_up():
                     return False
                 self._note()

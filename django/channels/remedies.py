@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from typing import Any
+from typing import Any, Iterable
 
 PACKAGE = __package__
 
@@ -124,6 +124,11 @@ def home_of(name: str) -> str:
 def remedy_for(kind: str, name: str) -> str:
     """Return what to write in place of the attribute `name` of a class of _ATTRIBUTES, or ""."""
     return _ATTRIBUTES.get(kind, {}).get(name, "")
+
+
+def remedies_of(kind: str) -> Iterable[str]:
+    """Return the names for which `remedy_for` has something to write, for a class of _ATTRIBUTES."""
+    return _ATTRIBUTES[kind]
 
 
 def remedy_of_consumer(consumer: Any, name: str) -> str:

@@ -92,6 +92,8 @@ class Replies:
         #: Whether the frames after this one are not to be handled, or not now.
         self.ends_batch = False
         self.started = time.monotonic()
+        #: When its consumer began, or that of the frame which is handled.
+        self.began = self.started
         #: Whether the gateway was told that the event runs.
         self.is_late = False
         self._replies: list[dict[str, Any]] = []
@@ -116,6 +118,7 @@ class Replies:
         """Return the next frame, whose consumer begins."""
         assert self.frames is not None
         self._begun += 1
+        self.began = time.monotonic()
         return self.frames[self._begun - 1]
 
     def take_rest(self) -> Rest | None:
@@ -177,7 +180,9 @@ class Replies:
 
     def is_own(self, send: PendingSend) -> bool:
         """Return whether `send` goes to the client whose event this is."""
-        return self.event_id is not None and send.is_for(self.layer, self.reply_channel)
+        if send.name != self.reply_channel or self.event_id is None:
+            return False
+        return send.kind == TO_CHANNEL and send.layer is self.layer
 
     def keeps(self, sends: list[PendingSend]) -> bool:
         """Return whether `add` would keep all of `sends` until `finish`, and so send nothing."""

@@ -417,6 +417,8 @@ def _compile(filters: Mapping[str, str | bytes | Pattern[str]]) -> Filters:
 
 
 def _search(pattern: Pattern[str], value: Any) -> re.Match[str] | None:
+    if type(value) is str:  # nearly always
+        return pattern.match(value)
     return None if value is None else pattern.match(_text(value))
 
 

@@ -49,7 +49,7 @@ class site_defaults:
         name = settings.FORCE_SCRIPT_NAME
         if name is None:
             name = root_path if isinstance(root_path, str) else ""
-        self._prefix = name.rstrip("/") + "/"
+        self._prefix = name.rstrip("/") + "/" if name else "/"
         self._before: _State | None = None
 
     def __enter__(self) -> None:

@@ -119,7 +119,11 @@ class Worker:
         channel_layer.is_served = True
         #: Set when the event ends that this thread handed over last to the event loop.
         self._handed_over: threading.Event | None = None
+        #: Whether it claims, or has claimed, what may need a place. Set without a lock, for each message.
+        self.may_wait = False
         self._places = None if loop is None else loop.places
+        if self._places is not None:
+            self._places.threads.append(self)
 
     @property
     def channels(self) -> list[str]:
@@ -155,7 +159,8 @@ class Worker:
                 began = time.monotonic()
                 try:
                     self.run_once(block=True)
-                    self.channel_layer.reachability.succeeded(began)
+                    if self.channel_layer.reachability.is_away:
+                        self.channel_layer.reachability.succeeded(began)
                     interval = RECONNECT_INTERVAL
                     continue
                 except LayerUnavailable as error:
@@ -185,9 +190,11 @@ class Worker:
         others: Sequence[str] = ()
         channels = self.channels
         if places is not None and not self.stopping:
-            # Not empty if all places are taken and only this thread doesn't wait for one: it may claim only
-            # what needs no place.
-            others = places.enter(self, channels)
+            if places.is_full():
+                # Not empty if only this thread doesn't wait for a place: it may claim only what needs none.
+                others = places.enter(self, channels)
+            else:
+                self.may_wait = True
         try:
             channel, content = self.channel_layer.claim(
                 self.consumer_id, others or channels, block and not others
@@ -201,15 +208,14 @@ class Worker:
                 self.channel_layer.requeue(self.consumer_id)
                 return False
             if places is not None and channel in places.sync_channels:
-                places.exit(self)  # on a channel that isn't known yet, it may come to wait
+                self.may_wait = False  # on a channel that isn't known yet, it may come to wait
             if lost_a_worker(content):
                 self._handle_redelivered(channel, content)
             else:
                 self.handle(channel, content)
             return True
         finally:
-            if places is not None:
-                places.exit(self)
+            self.may_wait = False
 
     def _handle_redelivered(self, channel: str, content: dict[str, Any]) -> None:
         """
@@ -305,7 +311,7 @@ class Worker:
         rest = replies.take_rest()
         assert rest is not None
         if rest.held is not None:
-            loop.places.enter(self)
+            self.may_wait = True
         if rest.held is not None and not loop.places.acquire(self._gives_up):
             close_waiting(rest)
             replies.requeue(dict(rest.message.content))
@@ -343,7 +349,7 @@ class Worker:
         may_wait = self.loop is not None and self.is_running
         # The event loop may call this in another thread, for the rest of a batch.
         if threading.get_ident() == self.thread_id:
-            self.running = Running(consumer, channel, time.monotonic())
+            self.running = (consumer, channel, replies.began)
         result = run_consumer(
             message,
             consumer,
@@ -353,8 +359,9 @@ class Worker:
             may_wait,
             replies.send_ahead,
         )
-        if self._places is not None:
-            self._places.saw(channel, result.outcome == WAITS)
+        places = self._places
+        if places is not None and (result.outcome == WAITS or channel not in places.sync_channels):
+            places.saw(channel, result.outcome == WAITS)
         replies.conclude(message, consumer, result)
 
     def _refuse_unrouted(self, message: Message, replies: Replies) -> None:

@@ -85,6 +85,24 @@ class GroupTests(RemedyTestCase):
                 self.assertFalse(hasattr(owner, name))
                 self.assert_says(AttributeError, lambda: getattr(owner, name), word)  # noqa: B023
 
+    def test_names_that_are_missing_are_not_listed(self):
+        for owner in (Group("a"), Channel("a")):
+            self.assertIn("send", dir(owner))
+            self.assertEqual([name for name in dir(owner) if not hasattr(owner, name)], [])
+        self.assertFalse(hasattr(Group, "members"))
+        self.assertFalse(hasattr(Group("a").channel_layer, "group_send"))
+
+    def test_a_missing_name_may_be_set(self):
+        group = Group("a")
+        group.members = ["ann"]
+        self.assertEqual(group.members, ["ann"])
+
+    def test_what_each_message_asks_has_no_getattr(self):
+        # Python finds all attributes of a class with __getattr__ about three times more slowly.
+        for owner in (Group("a"), Channel("a"), Group("a").channel_layer):
+            with self.subTest(owner):
+                self.assertFalse(hasattr(type(owner), "__getattr__"))
+
     def test_a_layer_in_place_of_a_message_or_member(self):
         self.assert_says(InvalidChannelLayerError, lambda: Channel("a", {"text": "x"}), "send(")
         self.assert_says(InvalidChannelLayerError, lambda: Group("a", Channel("b")), "add(")

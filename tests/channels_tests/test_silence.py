@@ -252,7 +252,7 @@ class StuckWorker:
 
     def __init__(self, layer, since=None):
         self.channel_layer = layer
-        self.running = None if since is None else busy.Running(consumer, "http.request", since)
+        self.running = None if since is None else (consumer, "http.request", since)
 
 
 class BusyTests(SimpleTestCase):
@@ -284,7 +284,7 @@ class BusyTests(SimpleTestCase):
         self.assertEqual(self.looked(watch, 105), [])
         watch._workers[0].running = None
         self.looked(watch, 106)
-        watch._workers[0].running = busy.Running(consumer, "a", 107)
+        watch._workers[0].running = (consumer, "a", 107)
         self.assertEqual(self.looked(watch, 112), [])
 
     def test_a_slow_consumer_is_logged_once_with_its_stack(self):

@@ -844,10 +844,11 @@ class StepTests(WorkerTestCase):
         places.saw("slow", True)
         places.saw("test", False)
         self.assertTrue(places.acquire(lambda: True))  # the last place
+        another = Worker(self.layer, loop=loop)
 
         def consumer(message):
             # Another thread may claim what needs a place.
-            self.seen.append(places.enter("another thread", ["slow", "test"]))
+            self.seen.append(places.enter(another, ["slow", "test"]))
 
         self.layer.routing = [route("test", consumer)]
         self.layer.send("test", {})

@@ -272,7 +272,9 @@ class SocketConnection(Connection):
             while self._outgoing:
                 _, event, note = self._outgoing.pop(0)
                 await self._give(event)
-                self.perform(self.state.written(event, note))
+                actions = self.state.written(event, note)
+                if actions:
+                    self.perform(actions)
         except asyncio.CancelledError:  # an Exception until Python 3.7 goes
             self.writer = None
             if self.overdue is None:

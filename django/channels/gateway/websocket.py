@@ -354,14 +354,15 @@ class WebSocket(ConnectionState):
             text = "A reply's %s to %s is of type %s; it must be %s. It was not sent."
             values = (key, self.path, type(value).__name__, kind.__name__)
             return [(LOG, "error", text, *values)]
-        if not sender and (self._is_behind(OTHERS) or self._is_crowded(len(value))):
+        length = len(value)
+        if not sender and (self._is_behind(OTHERS) or self._is_crowded(length)):
             crowded = [] if self._is_behind(OTHERS) else [(LOG, "warning", CROWDED, self.path)]
             self._forget_others()
             return [*crowded, (COUNT, "slow_clients"), (DISCARD,), *self._close(OVERLOADED)]
         self._unread[sender] += 1
-        self._unread_weight[sender] += len(value)
+        self._unread_weight[sender] += length
         if sender:
-            self._all_unread.add(len(value))
+            self._all_unread.add(length)
         else:
             self._hold(value)
         return [(WRITE, {"type": "websocket.send", key: value}, sender)]
@@ -373,9 +374,9 @@ class WebSocket(ConnectionState):
         """
         if sender is None:
             return []
-        length = length_of(event)
         if sender.__class__ is str:
             return self._window.written(sender, event) + self.written(event, OWN)
+        length = len(event["text"] if "text" in event else event["bytes"])
         self._unread[sender] -= 1
         self._unread_weight[sender] -= length
         if sender:
@@ -420,7 +421,7 @@ class WebSocket(ConnectionState):
 
     def _is_suspended(self) -> bool:
         """Return whether frames are not handled, because this client, its address or all have much unread."""
-        if self.phase != OPEN:
+        if self.phase != OPEN or not self._unread[OWN]:
             return False
         if self._is_behind(OWN):
             return True

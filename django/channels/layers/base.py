@@ -19,7 +19,7 @@ from asyncio import get_event_loop
 from typing import TYPE_CHECKING, Any, Callable, Dict, NamedTuple, Optional, Tuple
 
 from .. import exceptions
-from ..habits import missing_method
+from ..habits import Missing
 from ..log import Reachability
 from ..protocol import EVENT_CHANNELS, HTTP_REQUEST
 from .engine.counters import Counters
@@ -471,9 +471,7 @@ class BaseChannelLayer(ABC):
         self._router = router
 
     if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            raise missing_method(self, name)
+        group_send = Missing("group_send")
 
     def _unsupported(self, extension: str) -> NotImplementedError:
         return NotImplementedError(

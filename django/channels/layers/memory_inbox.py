@@ -130,7 +130,9 @@ class MemoryInbox(Inbox):
     def _take_readers(self) -> list[Any]:
         """Return the locks to release for what was sent. The layer's lock is held."""
         sent_to, self._sent_to = self._sent_to, {}
-        found = []
+        found: list[Any] = []
+        if not self._layer._readers:
+            return found
         for name in sent_to:
             wakeup = self._layer._take_reader(name, inbox_of(name) or name)
             if wakeup is not None:
