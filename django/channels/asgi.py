@@ -15,6 +15,7 @@ from django.views.decorators.debug import sensitive_variables
 from .backends import MEMORY, import_backend
 from .backends import InvalidChannelLayerError as InvalidChannelLayerError
 from .log import shown
+from .pages import see
 
 if TYPE_CHECKING:
     from .layers.base import BaseChannelLayer
@@ -52,8 +53,10 @@ class ChannelLayerManager:
         config = self._entry(alias).get("TEST_CONFIG")
         if config is None:
             raise InvalidChannelLayerError(
-                "CHANNEL_LAYERS[%r] lacks TEST_CONFIG: add it, so that tests cannot touch the "
-                "layer of the site." % alias
+                "CHANNEL_LAYERS[%r] lacks TEST_CONFIG: add it, so that tests cannot touch the layer of the "
+                "site. It has the options of a layer that only tests use: a CONFIG with another database or "
+                "prefix. Or write TEST_RUNNER = '%s.test.runner.ChannelTestRunner': tests then use layers "
+                "in memory. %s" % (alias, __package__, see("topics/channels/testing"))
             )
         made: BaseChannelLayer = self._make(alias, config)
         return made

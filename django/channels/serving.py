@@ -46,6 +46,8 @@ def log_start(layer: BaseChannelLayer) -> None:
 
 def watch_end(gateway: Gateway) -> None:
     """Have the end of this process logged before the exit handlers that were registered until now."""
+    if is_test():  # at the exit of a test run, nothing says any more that it was one
+        return
     _gateways.add(gateway)
     atexit.register(log_end)
 

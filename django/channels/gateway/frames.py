@@ -176,7 +176,9 @@ class SharedRoom(UnreadRoom):
 class AddressRooms:
     """The rooms that the sockets of one address share: each is part of the same one of all sockets."""
 
-    __slots__ = ("frames", "of_others", "sockets", "unread")
+    __slots__ = (
+        "frames of_others sockets unread".split()
+    )  # one text: only protocol.py writes control keys
 
     def __init__(self, limit: int, frames: FrameRoom, unread: UnreadRoom, of_others: SharedRoom):
         self.frames = FrameRoom(limit, frames)
