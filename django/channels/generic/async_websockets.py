@@ -9,7 +9,7 @@ synchronous handler, in whose thread no event loop runs, sends without `await`: 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Coroutine
 
 from ..channel import Group
 from ..exceptions import SendNotAvailableOnDemultiplexer
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from ..types import Close
 
 
+#: So that a type checker notices a missing `await`. In a synchronous handler, nothing is left to await.
+Awaited = Coroutine[Any, Any, None]
+
+
 class AsyncWebsocketConsumer(WebsocketConsumer):
     """
     A WebsocketConsumer for `async def connect`, `receive` and `disconnect`, with `await self.send(…)`,
@@ -39,13 +43,13 @@ class AsyncWebsocketConsumer(WebsocketConsumer):
         """Accept the handshake. An override may refuse it with `await self.close()`."""
         await self.accept(first_offered(message.get("subprotocols") or (), self.subprotocols))
 
-    def accept(self, subprotocol: str | None = None) -> Any:
+    def accept(self, subprotocol: str | None = None) -> Awaited:
         """Accept the handshake now, with a `subprotocol` that the client offered."""
         return _send(self.message.reply_channel, acceptance(subprotocol))
 
     def send(
         self, text: str | None = None, bytes: bytes | None = None, close: Close = False
-    ) -> Any:
+    ) -> Awaited:
         """
         Send a frame to this socket now, then close it if `close` is True or a close code.
 
@@ -64,30 +68,30 @@ class AsyncWebsocketConsumer(WebsocketConsumer):
         bytes: bytes | None = None,
         close: Close = False,
         exclude: Channel | str | None = None,
-    ) -> Any:
+    ) -> Awaited:
         """
         Send a frame now to every socket in the group `name`; arguments as for `send`. `exclude` is that of
         `Group.send`.
         """
         return _send(Group(name), make_frame(text, bytes, close), exclude=exclude)
 
-    def close(self, status: int | None = None) -> Any:
+    def close(self, status: int | None = None) -> Awaited:
         """Close this socket now with the code `status` (int), or 1000. During connect, refuse it."""
         return _send(self.message.reply_channel, {"close": status or True})
 
 
-def _send(target: Channel | Group, message: dict[str, Any], **options: Any) -> Any:
+def _send(target: Channel | Group, message: dict[str, Any], **options: Any) -> Awaited:
     """Return what sends `message` when it is awaited. Where no event loop runs, send it as `send` does."""
     if asyncio._get_running_loop() is None:
         target.send(message, **options)
-        return None
+        return None  # type: ignore[return-value]
     return target.asend(message, **options)
 
 
 class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer, JsonWebsocketConsumer):
     """An AsyncWebsocketConsumer whose frames are JSON text: `receive` gets the decoded `content`."""
 
-    def send(self, content: Any, close: Close = False) -> Any:  # type: ignore[override]
+    def send(self, content: Any, close: Close = False) -> Awaited:  # type: ignore[override]
         """Send `content` to this socket now as JSON, then close it if `close` is True or a close code."""
         return super().send(text=self.encode_json(content), close=close)
 
@@ -98,7 +102,7 @@ class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer, JsonWebsocketConsumer):
         content: Any,
         close: Close = False,
         exclude: Channel | str | None = None,
-    ) -> Any:
+    ) -> Awaited:
         """Send `content` now as JSON to every socket in the group `name`, except `exclude`."""
         return super().group_send(name, text=cls.encode_json(content), close=close, exclude=exclude)
 
@@ -109,10 +113,10 @@ class AsyncWebsocketMultiplexer(WebsocketMultiplexer):
     its sends aren't awaited, and are those of a WebsocketMultiplexer.
     """
 
-    def send(self, payload: Any) -> Any:
+    def send(self, payload: Any) -> Awaited:
         """Send `payload` to the socket now, on this stream."""
         if asyncio._get_running_loop() is None:
-            return super().send(payload)
+            return super().send(payload)  # type: ignore[no-any-return]
         return self.reply_channel.asend(self.encode(self.stream, payload))
 
     @classmethod
@@ -123,10 +127,11 @@ class AsyncWebsocketMultiplexer(WebsocketMultiplexer):
         payload: Any,
         close: Close = False,
         exclude: Channel | str | None = None,
-    ) -> Any:
+    ) -> Awaited:
         """Send `payload` now on `stream` to every socket in the group `name`, except `exclude`."""
         if asyncio._get_running_loop() is None:
-            return super().group_send(name, stream, payload, close, exclude=exclude)
+            super().group_send(name, stream, payload, close, exclude=exclude)
+            return None  # type: ignore[return-value]
         return Group(name).asend(cls.encode(stream, payload, close), exclude=exclude)
 
 
