@@ -9,7 +9,6 @@ from unittest import mock
 
 from django.channels.gateway import portions
 
-from .support.requirements import require
 from .support.waiting import TIMEOUT
 
 #: A chunk of one byte, of a chunked body.
@@ -175,5 +174,8 @@ class ServerTests(unittest.TestCase):
     def test_the_names_are_those_of_uvicorn(self):
         for path, name in portions.PROTOCOLS.items():
             with self.subTest(path):
-                require("uvicorn", path.rpartition(".")[2].partition("_")[0])
-                self.assertTrue(callable(getattr(import_module(path), name).data_received))
+                try:
+                    module = import_module(path)
+                except ImportError:
+                    continue  # uvicorn, or this parser, isn't installed
+                self.assertTrue(callable(getattr(module, name).data_received))
