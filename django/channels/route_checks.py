@@ -62,6 +62,13 @@ def _check_reachable(alias: str, router: Router) -> Iterator[Any]:
                 id="channels.W015",
             )
     for each in router.root.routes:
+        if isinstance(each, Route) and not each.channels:
+            yield Warning(
+                "CHANNEL_LAYERS[%r]: %s names no channel, so it takes no message."
+                % (alias, shown(each)),
+                hint="A class names its channels in method_mapping: {'channel': 'method'}.",
+                id="channels.W015",
+            )
         if isinstance(each, Route) and each.channels.isdisjoint(EVENT_CHANNELS):
             continue
         for name, pattern in getattr(each, "filters", ()):
@@ -146,11 +153,25 @@ def _check_arguments(alias: str, routes: Iterable[Any], outer: list[str]) -> Ite
         if problem:
             yield Error(
                 "CHANNEL_LAYERS[%r]: %s" % (alias, problem),
-                hint="A consumer gets the message, and each named group of the filters as a keyword: "
+                hint=_hint_of_frame(each.consumer, missing)
+                + "A consumer gets the message, and each named group of the filters as a keyword: "
                 "path=r'^/(?P<%s>[^/]+)/$'. Add **kwargs for groups that it doesn't need."
                 % (missing[0] if missing else "room"),
                 id="channels.E007",
             )
+
+
+def _hint_of_frame(consumer: Any, missing: list[str]) -> str:
+    """Return what `receive` is called with, if the first argument that is missing is one of it."""
+    receive = getattr(consumer, "receive", None)
+    if not missing or missing[0] not in getattr(
+        getattr(receive, "__code__", None), "co_varnames", ()
+    ):
+        return ""
+    return (
+        "For the frame: WebsocketConsumer calls receive(text=…, bytes=…), JsonWebsocketConsumer "
+        "receive(content). For a part of the path: "
+    )
 
 
 def _filters(routes: Iterable[Any], outer: list[_Filter]) -> Iterator[tuple[_Filter, str]]:

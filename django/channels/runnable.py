@@ -108,6 +108,12 @@ def _problem_of_class(consumer: type, groups: Iterable[str]) -> str:
     if problem:
         return "%s.%s" % (name, problem)
     for method, call in calls().items():
+        if not isinstance(method, str):
+            return "%s.method_mapping gives a %s where the name of a method is due: write %r." % (
+                name,
+                type(method).__name__,
+                getattr(method, "__name__", "run"),
+            )
         function = getattr(consumer, method, None)
         if function is None:
             return "%s.method_mapping names %r, a method that the class lacks." % (name, method)

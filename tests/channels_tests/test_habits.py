@@ -259,6 +259,14 @@ class ClassTests(SimpleTestCase):
     def test_a_method_that_is_missing(self):
         self.assert_refused(WebsocketConsumer, {"method_mapping": {"a": "on_a"}}, "'on_a'")
 
+    def test_a_function_in_place_of_the_name_of_a_method(self):
+        def run(self, message, **kwargs):
+            pass
+
+        self.assert_refused(
+            WebsocketConsumer, {"method_mapping": {"a": run}}, "a function", "'run'"
+        )
+
     def test_an_init_that_handles_no_message(self):
         def without_super(self, *args, **kwargs):
             self.users = []
@@ -666,6 +674,26 @@ class RoutingTests(SimpleTestCase):
         (problem,) = self.check([route_class(made(WebsocketConsumer, connect=connect))])
         self.assertEqual(problem.id, "channels.E007")
         self.assertIn("'room'", problem.msg)
+
+    def test_check_says_what_a_class_gets_for_a_frame(self):
+        for name, source in (
+            ("content", "JsonWebsocketConsumer receive(content)"),
+            ("message", "text=…"),
+        ):
+            scope = {}
+            exec("def receive(self, %s, **kwargs): pass" % name, scope)
+            (problem,) = self.check(
+                [route_class(made(WebsocketConsumer, receive=scope["receive"]))]
+            )
+            self.assertEqual(problem.id, "channels.E007")
+            self.assertIn(repr(name), problem.msg)
+            self.assertIn(source, problem.hint)
+
+    def test_check_names_a_class_without_a_channel(self):
+        (problem,) = self.check([route_class(made(WebsocketConsumer, method_mapping={}))])
+        self.assertEqual(problem.id, "channels.W015")
+        self.assertIn("names no channel", problem.msg)
+        self.assertIn("method_mapping", problem.hint)
 
 
 class SettingTests(SimpleTestCase):
