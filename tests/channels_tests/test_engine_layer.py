@@ -134,5 +134,5 @@ class EndTests(unittest.TestCase):
         left = []
         layers = [SimpleNamespace(leave=fail), SimpleNamespace(leave=lambda: left.append(1))]
         with mock.patch.object(process, "_layers", layers):
-            process._at_exit()
+            process.leave_all()
         self.assertEqual(left, [1])

@@ -8,7 +8,7 @@ from django.core.management import CommandError, call_command
 from django.test import SimpleTestCase
 
 from .support.sites import Project
-from .support.waiting import wait_until
+from .support.waiting import START_TIMEOUT, wait_until
 
 # A layer that says it crosses processes; the worker's process itself sends the messages to work on.
 FILES = {
@@ -19,6 +19,7 @@ class CrossingLayer(MemoryChannelLayer):
     crosses_processes = True
 """,
     "mysite/routing.py": """
+import asyncio
 import os
 import threading
 import time
@@ -47,6 +48,16 @@ def for_ever(message):
     print("for ever", flush=True)
     time.sleep(600)
 
+def in_a_thread(text):
+    print(text, flush=True)
+    time.sleep(600)
+
+async def threads(message):
+    await asyncio.get_event_loop().run_in_executor(None, in_a_thread, "threads run")
+
+async def leaves_a_thread(message):
+    asyncio.get_event_loop().run_in_executor(None, in_a_thread, "a thread runs")
+
 def begin(sender, **kwargs):
     layer = sender.channel_layer
     Channel("other", channel_layer=layer).send({"number": 1})
@@ -54,7 +65,8 @@ def begin(sender, **kwargs):
     for _ in range(3):
         Channel("meet", channel_layer=layer).send({})
     Channel("slow", channel_layer=layer).send({})
-    Channel("for-ever", channel_layer=layer).send({})
+    for name in ("for-ever", "threads", "leaves-a-thread"):
+        Channel(name, channel_layer=layer).send({})
 
 worker_process_ready.connect(begin, weak=False)
 
@@ -64,6 +76,8 @@ channel_routing = [
     route("meet", meet),
     route("slow", slow),
     route("for-ever", for_ever),
+    route("threads", threads),
+    route("leaves-a-thread", leaves_a_thread),
 ]
 """,
 }
@@ -135,7 +149,7 @@ class WorkingTests(RunworkerTestCase):
             "for-ever",
         )
         process.wait_for_output("other 1")
-        self.assertIn("Channels: other, slow\n", process.output)
+        self.assertIn("Channels: leaves-a-thread, other, slow, threads\n", process.output)
 
     def test_threads(self):
         # Three consumers that wait for one another need three threads.
@@ -188,6 +202,13 @@ class GraceTests(RunworkerTestCase):
         self.assertEqual(process.stop(signal.SIGTERM), 1, process.output)
         self.assertIn("still running 0.2 s after", process.output)
 
+    def test_threads_of_executors_do_not_keep_the_process(self):
+        for channel, said in (("threads", "threads run"), ("leaves-a-thread", "a thread runs")):
+            process = self.start("--layer", "second", "--only-channels", channel, "--grace", "0.2")
+            process.wait_for_output(said)
+            self.assertEqual(process.stop(signal.SIGTERM), 1, process.output)
+            self.assertIn("ends without them", process.output)
+
     def test_sighup_ends_a_worker_that_is_not_supervised(self):
         process = self.start("--layer", "second", "--only-channels", "slow")
         process.wait_for_output("slow began")
@@ -211,7 +232,11 @@ class SupervisorTests(RunworkerTestCase):
     def started(self, process, count):
         """The process ids of the first `count` children, once all of them work."""
         pattern = r"work 2 in (\d+)"
-        wait_until(lambda: len(re.findall(pattern, process.output)) >= count, "children that work")
+        wait_until(
+            lambda: len(re.findall(pattern, process.output)) >= count,
+            "children that work",
+            START_TIMEOUT,
+        )
         return [int(pid) for pid in re.findall(pattern, process.output)][:count]
 
     def test_sigterm_ends_all(self):

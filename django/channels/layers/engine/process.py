@@ -36,7 +36,8 @@ def _after_fork() -> None:
         layer.after_fork()
 
 
-def _at_exit() -> None:
+def leave_all() -> None:
+    """Tell the layers of this process that it ends. Raises nothing. Happens by itself if Python exits."""
     for layer in list(_layers):
         try:
             layer.leave()
@@ -46,4 +47,4 @@ def _at_exit() -> None:
 
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_after_fork)
-atexit.register(_at_exit)
+atexit.register(leave_all)

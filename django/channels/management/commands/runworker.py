@@ -7,6 +7,8 @@ import argparse
 import logging
 import os
 import signal
+import threading
+import time
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from ...asgi import DEFAULT_LAYER_ALIAS, channel_layers
 from ...consume import consumer_name
 from ...habits import PAGE
 from ...layers.engine.options import MAX_SECONDS, is_number
+from ...layers.engine.process import leave_all
 from ...log import consumers_logger, process_logger, show_consumers, show_processes, shown
 from ...places import ASYNC_CONCURRENCY
 from ...worker import WorkerGroup
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("django.channels.worker")
 
 PACKAGE = __name__.rpartition(".management.")[0]
+
+#: Seconds that Python may take to exit, in addition to the grace period.
+EXIT_TIMEOUT = 2.0
 
 
 class Command(BaseCommand):
@@ -193,7 +199,11 @@ class Command(BaseCommand):
             len(workers.workers),
             grace,
         )
-        if not workers.stop(grace):
+        deadline = time.monotonic() + grace + EXIT_TIMEOUT
+        have_ended = workers.stop(grace)
+        if getattr(self, "_called_from_command_line", False):  # not in a process that goes on
+            threading.Thread(target=exit_at, args=(deadline,), daemon=True).start()
+        if not have_ended:
             logger.error(
                 "Consumers were still running %g s after this worker was told to end. It ends now, and "
                 "their messages count as lost. A longer --grace lets them finish.",
@@ -201,6 +211,22 @@ class Command(BaseCommand):
             )
             # What runs in a thread cannot be ended; the process can.
             raise SystemExit(1)
+
+
+def exit_at(deadline: float) -> None:
+    """
+    End this process at `deadline` (monotonic). Until then it may exit by itself, for which Python waits for
+    the threads of executors: those of sync_to_async and asyncio.to_thread run on after a cancelled consumer.
+    """
+    time.sleep(max(0.0, deadline - time.monotonic()))
+    try:
+        logger.error(
+            "Threads that consumers have started still run. The process ends without them."
+        )
+        leave_all()
+        logging.shutdown()
+    finally:
+        os._exit(1)
 
 
 def add_async_concurrency(parser: Any) -> None:
