@@ -26,7 +26,12 @@ from django.channels.generic.websockets import (
     WebsocketDemultiplexer,
 )
 from django.channels.routing import InvalidRoute
-from django.channels.sessions import channel_session, http_session
+from django.channels.sessions import (
+    channel_and_http_session,
+    channel_session,
+    http_session,
+    remembered_http_session,
+)
 from django.channels.test import ChannelTestCase, WSClient, apply_routes
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY
@@ -245,16 +250,22 @@ class DecoratorTests(ChannelTestCase):
         self.assertEqual(message.channel_session["count"], 2)  # of the last connection
 
     def test_changes_of_the_http_session_are_saved(self):
-        @http_session
-        async def consumer(message):
-            await asyncio.sleep(0)
-            message.http_session["seen"] = True
+        for decorator, channel in (
+            (http_session, "websocket.connect"),
+            (channel_and_http_session, "websocket.connect"),
+            (remembered_http_session, "websocket.receive"),
+        ):
 
-        with apply_routes([route("websocket.connect", consumer)]):
-            self.client.send_and_consume("websocket.connect", check_accept=False)
-        key = self.client.get_cookies()["sessionid"]
-        store = import_module(settings.SESSION_ENGINE).SessionStore(key)
-        self.assertTrue(store["seen"])
+            @decorator
+            async def consumer(message):
+                await asyncio.sleep(0)
+                message.http_session[decorator.__name__] = True  # noqa: B023  (it runs in this turn)
+
+            with apply_routes([route(channel, consumer)]):
+                self.client.send_and_consume(channel, check_accept=False)
+            key = self.client.get_cookies()["sessionid"]
+            store = import_module(settings.SESSION_ENGINE).SessionStore(key)
+            self.assertTrue(store[decorator.__name__])
 
     def test_a_message_without_a_connection_is_refused(self):
         @channel_session

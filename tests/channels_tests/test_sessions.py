@@ -1,5 +1,6 @@
 """channels.sessions: the session that travels with a connection's events, and the site's own."""
 
+import asyncio
 import shutil
 import tempfile
 import warnings
@@ -111,6 +112,14 @@ class ChannelSessionTests(SimpleTestCase):
         self.assertEqual((patch["set"], sorted(patch["removed"])), ({}, ["a", "b"]))
         session["c"] = 3
         self.assertEqual(session.patch()["set"], {"c": 3})
+
+    def test_the_asynchronous_names_do_the_same(self):
+        session = sessions.ChannelSession({"a": 1}, "reply?1")
+        key = session.session_key
+        asyncio.run(session.acycle_key())
+        self.assertEqual((session.session_key, session["a"]), (key, 1))
+        asyncio.run(session.aflush())
+        self.assertEqual((session.session_key, session.patch()["removed"]), (key, ["a"]))
 
     def test_cycle_key_keeps_data_and_key(self):
         session = sessions.ChannelSession({"a": 1}, "reply?1")
