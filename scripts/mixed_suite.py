@@ -7,6 +7,7 @@ skips itself after Django prepared it would keep Django's hooks in place for all
 import os
 import random
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
 import patch_django
 from django_suite import run_suite
@@ -117,28 +118,33 @@ def without(python, package, folder):
     return new
 
 
-def check(python, seed, known, logs, tell):
+def check(python, seed, fails_before, logs, tell):
     """
-    Run both. Raises `LeftBehind` if a test fails that is not in `known`, the names of those that fail on the
-    pristine tree. `tell(name, result)` is called for each run.
+    Run both, at the same time. Raises `LeftBehind` if a test fails that doesn't fail on the pristine tree:
+    `fails_before(names)` returns the set of those that do. `tell(name, result)` is called for each run.
     """
-    failing = []
+
+    def one(name, interpreter, extra):
+        # In CI, what is missing fails.
+        environ = None if name == "daphne" else {"CI": ""}
+        log = os.path.join(logs, f"mixed-{name.replace(' ', '-')}.log")
+        labels = shuffled(extra, seed)
+        return run_suite(interpreter, patch_django.PATCHED_TREE, labels, log=log, environ=environ)
+
     with tempfile.TemporaryDirectory(prefix="without-daphne-", dir=BUILD) as folder:
         runs = [("daphne", python, WITH_DAPHNE)]
         runs.append(("no daphne", without(python, "daphne", folder), WITHOUT_DAPHNE))
-        for name, interpreter, extra in runs:
-            environ = None if name == "daphne" else {"CI": ""}  # in CI, what is missing fails
-            result = run_suite(
-                interpreter,
-                patch_django.PATCHED_TREE,
-                shuffled(extra, seed),
-                log=os.path.join(logs, f"mixed-{name.replace(' ', '-')}.log"),
-                environ=environ,
-            )
-            tell(name, result)
-            failing += [f"{name}: {each}" for each in result["failing"] if each not in known]
-    if failing:
+        with ThreadPoolExecutor(len(runs)) as pool:
+            results = list(pool.map(lambda run: one(*run), runs))
+    failing = {}
+    for (name, _, _), result in zip(runs, results):
+        tell(name, result)
+        for each in result["failing"]:
+            failing.setdefault(each, []).append(name)
+    before = fails_before(sorted(failing))
+    new = [f"{', '.join(where)}: {each}" for each, where in failing.items() if each not in before]
+    if new:
         raise LeftBehind(
             f"Django's tests and ours in one run, seed {seed} (logs in {logs}):\n  "
-            + "\n  ".join(failing)
+            + "\n  ".join(new)
         )

@@ -79,7 +79,8 @@ GROUPS = [
         "sessions",
         ["django/channels/sessions.py"],
         ADDON,
-        ["test_sessions*", "test_auth", "test_generic", "test_view_consumer", "test_security"],
+        ["test_sessions*", "test_auth", "test_generic", "test_async_generic", "test_view_consumer"]
+        + ["test_security"],
     ),
     Group(
         "worker",

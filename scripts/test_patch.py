@@ -2,9 +2,8 @@
 
 ``python scripts/test_patch.py`` (after patch_django.py), on Python 3.7:
 
-1. Django's full suite on both trees; the failing tests are compared by name. The pristine
-   result is kept in .cache, by the digest of everything it depends on. A test that fails
-   only on the patched tree is run once more, alone, and reported if it passes then.
+1. Django's full suite on the patched tree. What fails there runs on the pristine tree, too: it
+   has to fail there, or to pass on the patched one when it runs once more, alone.
 2. tests/channels_tests with Django's runtests.py, in the patched tree, without selection.LEFT_OUT.
 3. A project without the app: the same output and the same answers from both trees, to the byte.
 4. The wheel of the patched Django, in a separate environment: startproject, runserver, Daphne.
@@ -18,13 +17,12 @@
 
 import argparse
 import contextlib
-import hashlib
-import json
+import functools
 import os
-import platform
 import re
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -41,7 +39,6 @@ import test_1x
 from django_suite import SuiteCrashed, label_of, run_suite
 from interpreters import (
     BUILD,
-    CACHE,
     IN_CI,
     PINS_FOR_OLD_PYTHON,
     ROOT,
@@ -57,6 +54,9 @@ from smoke import ANSWER_TIMEOUT, START_TIMEOUT, Server, SmokeFailed, free_port,
 PYTHON = "3.7"
 REQUIREMENTS = os.path.join(patch_django.PATCHES, "test-requirements.txt")
 LOGS = os.path.join(BUILD, "logs")
+
+# Django's own tests, of which some come and go with what is installed: 11,281 on a machine of CI.
+LEAST_TESTS = 11000
 
 # With CHANNELS_TEST_RETRY=1, as in CI, so many of our tests that fail are run once more by themselves.
 MOST_RETRIED = 5
@@ -95,30 +95,19 @@ def tests_environment():
     return python_of(environment("django-tests", PYTHON, interpreter, requirements()))
 
 
-def pristine_result(python, processes):
-    """Return the pristine tree's result, and whether it came from .cache."""
-    facts = [
-        patch_django.SHA256,
-        run([python, "-c", "import sys; print(sys.version)"]),
-        run([python, "-m", "pip", "freeze"]),
-        platform.platform(),
-        f"root={hasattr(os, 'geteuid') and os.geteuid() == 0}",
-    ]
-    digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
-    path = os.path.join(CACHE, "suites", f"django-{patch_django.VERSION}-{digest}.json")
-    if os.path.exists(path):
-        with open(path, encoding="utf-8") as stream:
-            return json.load(stream), True
-    result = run_suite(
-        python,
-        patch_django.PRISTINE_TREE,
-        processes=processes,
-        log=os.path.join(LOGS, "suite-pristine.log"),
+def failing_alone(python, tree, names, log):
+    """Return those of the tests `names` that fail in `tree` when they run without the others, as a set."""
+    if not names:
+        return set()
+    labels = sorted({label_of(name) for name in names})
+    return set(run_suite(python, tree, labels, log=os.path.join(LOGS, log))["failing"])
+
+
+def fails_before(python, names):
+    """Return those of the tests `names` that fail on the pristine tree, as a set."""
+    return failing_alone(python, patch_django.PRISTINE_TREE, names, "suite-pristine.log") & set(
+        names
     )
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "w", encoding="utf-8") as stream:
-        json.dump(result, stream, indent=1)
-    return result, False
 
 
 @contextlib.contextmanager
@@ -148,34 +137,27 @@ def tell(name, result, note=""):
 
 def compare_suites(python, processes):
     """Step 1. Raises `PatchFailed` if a test fails on the patched tree alone."""
-    pristine, cached = pristine_result(python, processes)
-    tell("pristine", pristine, ", from .cache" if cached else "")
     with tree_without_our_tests() as tree:
         log = os.path.join(LOGS, "suite-patched.log")
         patched = run_suite(python, tree, processes=processes, log=log)
         tell("patched", patched)
-        new = sorted(set(patched["failing"]) - set(pristine["failing"]))
-        unsteady = []
-        for name in new:
-            log = os.path.join(LOGS, "suite-again-" + re.sub(r"\W+", "-", name)[:80] + ".log")
-            again = run_suite(python, tree, [label_of(name)], log=log)
-            if again["ran"] and not again["failing"]:
-                unsteady.append(name)
-    for name in unsteady:
-        print(f"  unsteady: {name} failed in the full run, and passed when run again alone")
-    new = [name for name in new if name not in unsteady]
-    gone = sorted(set(pristine["failing"]) - set(patched["failing"]))
-    for name in gone:
-        print(f"  failed on the pristine tree only: {name}")
-    print(f"new failures: {len(new)}", flush=True)
+        failing = set(patched["failing"])
+        old = fails_before(python, failing)
+        new = sorted(failing - old)
+        again = failing_alone(python, tree, new, "suite-again.log")
+    for name in new:
+        if name not in again:
+            print(f"  unsteady: {name} failed in the full run, and passed when run again alone")
+    new = [name for name in new if name in again]
+    print(f"fail on the pristine tree, too: {len(old)}; new failures: {len(new)}", flush=True)
     if new:
         raise PatchFailed("Only the patched Django fails:\n  " + "\n  ".join(new))
-    if patched["ran"] != pristine["ran"]:
+    if patched["ran"] < LEAST_TESTS:
         raise PatchFailed(
-            f"The patched tree ran {patched['ran']} tests, the pristine one {pristine['ran']}."
+            f"The patched tree ran {patched['ran']} tests; Django 1.10 has {LEAST_TESTS} or more."
         )
-    if patched["unexpected_successes"] > pristine["unexpected_successes"]:
-        raise PatchFailed("The patched tree has new unexpected successes: see " + LOGS)
+    if patched["unexpected_successes"]:
+        raise PatchFailed("The patched tree has unexpected successes: see " + LOGS)
 
 
 def merged(results):
@@ -410,17 +392,43 @@ def labels_in_patch():
 
 
 STEPS = {
-    "1": f"Django {patch_django.VERSION}'s own suite, on both trees",
+    "1": f"Django {patch_django.VERSION}'s own suite",
     "2": "tests/channels_tests with Django's runtests.py",
-    "3": "A project without the app, on both trees",
     "4": "The wheel of the patched Django",
     "5": "The name `channels` next to it, then the add-on's wheel",
+    "3": "A project without the app, on both trees",
     "6": "Django's documentation, with ours in it",
     "7": "The patched Django on Python 2.7 and 3.6",
     "8": "Three projects of 2016, with a browser",
     "9": "Django's tests and ours in one run",
     "0": "isort and flake8 with Django's setup.cfg",
 }
+
+
+#: The steps that keep processors busy. When every step runs, the others run beside these, in a process
+#: of their own: they wait for servers, browsers and downloads most of the time.
+BUSY_STEPS = "129"
+
+
+@contextlib.contextmanager
+def others_beside(options, failed):
+    """Run the other steps in a process of their own; at the end, print its output, and add it to `failed`."""
+    others = "".join(number for number in STEPS if number not in BUSY_STEPS)
+    command = [sys.executable, os.path.abspath(__file__), "--steps", others, "--half"]
+    command += ["--processes", str(options.processes), "--seed", str(options.seed)]
+    with open(os.path.join(LOGS, "test-patch-others.log"), "w+") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            yield
+            status = process.wait()
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+        log.seek(0)
+        print(log.read(), end="", flush=True)
+        if status:
+            failed.append(f"the steps {others}")
 
 
 def take(number, python, options):
@@ -438,8 +446,8 @@ def take(number, python, options):
     elif number == "0":
         check_style.check(find_python(PYTHON), PYTHON)
     elif number == "9":
-        known = set(pristine_result(python, options.processes)[0]["failing"])
-        mixed_suite.check(python, options.seed, known, LOGS, tell)
+        before = functools.partial(fails_before, python)
+        mixed_suite.check(python, options.seed, before, LOGS, tell)
     else:
         with tempfile.TemporaryDirectory(prefix="test-patch-") as folder:
             if number == "3":
@@ -463,11 +471,12 @@ def main():
         help="processes for Django's suite",
     )
     parser.add_argument("--seed", type=int, default=1, help="the order of step 9")
+    parser.add_argument("--half", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("labels", nargs="*", help="labels for step 2 (default: selection.labels())")
     options = parser.parse_args()
     if not set(options.steps) <= set(STEPS):
         parser.error(f"the steps are {everything}")
-    if IN_CI and options.steps != everything:
+    if IN_CI and options.steps != everything and not options.half:
         parser.error("with CI=true every step runs: leave --steps out")
     if not os.path.isdir(patch_django.PATCHED_TREE):
         sys.exit("test_patch: the patched tree is missing: run `make patch` first.")
@@ -477,27 +486,44 @@ def main():
         python = tests_environment()
     except (PatchFailed, CommandFailed) as error:
         sys.exit(f"test_patch: {error}")
-    for number, title in STEPS.items():
-        if number in options.steps:
-            print(f"{number}. {title}  [{time.monotonic() - started:.0f} s]", flush=True)
-            try:
-                take(number, python, options)
-            except (
-                PatchFailed,
-                mixed_suite.LeftBehind,
-                check_style.NotInStyle,
-                OldPythonFailed,
-                SuiteCrashed,
-                SmokeFailed,
-                CommandFailed,
-            ) as error:
-                # Every step is taken: one look at the log tells all.
-                print(f"  FAILED: {error}", flush=True)
-                failed.append(number)
+    if options.steps == everything:
+        with others_beside(options, failed):
+            take_steps(BUSY_STEPS, python, options, started, failed)
+    else:
+        take_steps(options.steps, python, options, started, failed)
     seconds, logs = time.monotonic() - started, os.path.relpath(LOGS, ROOT)
     if failed:
         sys.exit(f"test_patch: failed: {', '.join(failed)}. {seconds:.0f} s; logs in {logs}")
-    print(f"The patch holds. {seconds:.0f} s; logs in {logs}")
+    print(
+        f"{'These steps hold' if options.half else 'The patch holds'}. {seconds:.0f} s; logs in {logs}"
+    )
+
+
+def take_steps(numbers, python, options, started, failed):
+    """Take the steps `numbers`. Those that fail are appended to `failed`: one look at the log tells all."""
+    for number, title in STEPS.items():
+        if number not in numbers:
+            continue
+        print(f"{number}. {title}  [{time.monotonic() - started:.0f} s]", flush=True)
+        try:
+            take(number, python, options)
+        except (
+            PatchFailed,
+            mixed_suite.LeftBehind,
+            check_style.NotInStyle,
+            OldPythonFailed,
+            SuiteCrashed,
+            SmokeFailed,
+            CommandFailed,
+        ) as error:
+            print(f"  FAILED: {error}", flush=True)
+            failed.append(number)
+
+
+@functools.lru_cache(maxsize=None)
+def patched_wheel(python):
+    """Return the path of the patched Django's wheel, which is built once."""
+    return patch_django.build_wheel(python)
 
 
 def patched_environment(more=()):
@@ -507,8 +533,7 @@ def patched_environment(more=()):
     python = python_of(venv)
     pip = [python, "-m", "pip"]
     run(pip + ["uninstall", "--quiet", "--yes", "channels", "Django"])
-    wheel = patch_django.build_wheel(python)
-    run(pip + ["install", "--quiet", "--no-deps", wheel])
+    run(pip + ["install", "--quiet", "--no-deps", patched_wheel(python)])
     return python
 
 
