@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import Any, Iterable, Iterator, NamedTuple
+from typing import Any, Iterable, Iterator, Mapping, NamedTuple
 
 from .compat import PARTIALS_ARE_METHODS
 from .coroutines import is_async
@@ -107,7 +107,13 @@ def _problem_of_class(consumer: type, groups: Iterable[str]) -> str:
     problem = problem or consumer.problem_of_attributes(groups)  # type: ignore[attr-defined]
     if problem:
         return "%s.%s" % (name, problem)
-    for method, call in calls().items():
+    return _problem_of_handlers(consumer, calls(), groups)
+
+
+def _problem_of_handlers(consumer: type, calls: Mapping[Any, Call], groups: Iterable[str]) -> str:
+    """Return why one of the methods in `calls` can't be called as it will be, or ""."""
+    name = _name(consumer)
+    for method, call in calls.items():
         if not isinstance(method, str):
             return "%s.method_mapping gives a %s where the name of a method is due: write %r." % (
                 name,

@@ -199,6 +199,10 @@ class Command(BaseCommand):
             len(workers.workers),
             grace,
         )
+        self.end(workers, grace)
+
+    def end(self, workers: WorkerGroup, grace: float) -> None:
+        """Give running consumers `grace` seconds to end. Raises SystemExit if some have not."""
         deadline = time.monotonic() + grace + EXIT_TIMEOUT
         have_ended = workers.stop(grace)
         if getattr(self, "_called_from_command_line", False):  # not in a process that goes on
