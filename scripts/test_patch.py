@@ -405,14 +405,14 @@ STEPS = {
 }
 
 
-#: The steps that keep processors busy. When every step runs, the others run beside these, in a process
-#: of their own: they wait for servers, browsers and downloads most of the time.
+#: The steps that keep processors busy. When every step runs, a second process takes the others at the same
+#: time: they wait for servers, browsers and downloads most of the time.
 BUSY_STEPS = "129"
 
 
 @contextlib.contextmanager
 def others_beside(options, failed):
-    """Run the other steps in a process of their own; at the end, print its output, and add it to `failed`."""
+    """Run the other steps in a second process. Print its output at the end, and add failures to `failed`."""
     others = "".join(number for number in STEPS if number not in BUSY_STEPS)
     command = [sys.executable, os.path.abspath(__file__), "--steps", others, "--half"]
     command += ["--processes", str(options.processes), "--seed", str(options.seed)]

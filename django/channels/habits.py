@@ -210,7 +210,7 @@ def missing_method(owner: object, name: str) -> AttributeError:
 
 class Missing:
     """
-    A name that a class doesn't have: whoever asks an instance for it gets the error of `missing_method`.
+    A name that a class doesn't have: an instance that is asked for it raises what `missing_method` returns.
 
     In place of a `__getattr__`, because Python finds every other attribute and method of a class with that
     about three times more slowly, and a message asks its layer for dozens.
