@@ -78,6 +78,9 @@ class Clustered:
     #: As in Direct. Here a worker does not learn of another run.
     doubted = 0
 
+    #: As in ClusterLink.
+    run_id: bytes | None = None
+
     def __init__(
         self,
         addresses: Sequence[tuple[str, int]],

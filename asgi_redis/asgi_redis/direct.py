@@ -91,7 +91,8 @@ class Direct:
         self._free: deque[tuple[Any, float]] = deque()
         self._lock = threading.Lock()
         self._suspected = 0.0
-        self._run_id: bytes | None = None
+        #: Which run of which server the last connection led to; None if there was none.
+        self.run_id: bytes | None = None
         #: When another run of the server was met (its time, milliseconds since 1970), or 0. What it has from
         #: before may have been handled: it may have lost that something was acknowledged.
         self.doubted = 0
@@ -192,9 +193,9 @@ class Direct:
         if run_id is None:
             return
         found = re.search(rb"server_time_usec:(\d+)", info)
-        if self._run_id not in (None, run_id) and found:
+        if self.run_id not in (None, run_id) and found:
             self.doubted = int(found.group(1)) // 1000
-        self._run_id = run_id
+        self.run_id = run_id
 
     def close(self) -> None:
         while self._free:

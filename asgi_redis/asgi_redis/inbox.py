@@ -68,6 +68,8 @@ class RedisInbox(SendingInbox):
         # is unreachable, the first read does it.
         try:
             self._layer.leases.acquire(name, self._lost)
+            # If another one answers the first read, it may lack what was sent in between.
+            self._run_id = store.servers.run_id
         except LayerUnavailable as error:
             logger.warning("The gateway %s starts without its channel layer: %s", name, error)
             self._layer.leases.renew(name, self._lost)

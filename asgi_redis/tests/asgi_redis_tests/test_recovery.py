@@ -505,6 +505,17 @@ class LostDataTests(RecoveryCase):
 
         self.run_with_inbox(check)
 
+    def test_a_gateway_that_first_reads_after_a_restart_is_told(self):
+        """It may have sent since it was opened, although the server still knows it."""
+
+        async def check(inbox):
+            self.assertTrue(inbox.leased)
+            self.server.stop_with_data()
+            self.server.start()
+            self.assertEqual(dict(await self.read(inbox)), {"gateway.a!": {"reset": True}})
+
+        self.run_with_inbox(check)
+
     def test_sends_of_a_gateway_fail_and_succeed_again(self):
         async def check(inbox):
             loop = asyncio.get_event_loop()

@@ -142,6 +142,7 @@ class FailoverTests(SentinelTopology, unittest.TestCase):
 
         async def hold_an_inbox(done):
             inbox = gateway.open_inbox("gateway.a!")
+            opened.set()
             while not done.is_set():
                 try:
                     batches.extend(await asyncio.wait_for(inbox.receive(), 0.2))
@@ -151,12 +152,13 @@ class FailoverTests(SentinelTopology, unittest.TestCase):
                     await asyncio.sleep(0.05)
             await inbox.close()
 
-        done = threading.Event()
+        done, opened = threading.Event(), threading.Event()
         holder = threading.Thread(target=lambda: asyncio.run(hold_an_inbox(done)))
         holder.start()
         try:
             with Flow(sender, worker) as flow:
                 flow.flows()
+                self.assertTrue(opened.wait(TIMEOUT))
                 self.primary.kill()
                 flow.flows()
                 # An event or an answer may have been lost: sockets begin anew.
