@@ -16,6 +16,8 @@ from typing import Any
 
 #: The folders of this package and of Python's importlib, whose frames aren't the site's.
 _OWN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
+_IS_MODULE = "it is a module, and the name of what stands in it is missing"
+
 _IMPORTLIB = os.path.join(os.path.dirname(importlib.__file__), "")
 
 
@@ -48,15 +50,18 @@ def import_path(path: str) -> Any:
             text += " (%s)" % place
         raise CannotImport(text, bool(place)) from error
     try:
-        return getattr(module, name)
+        found = getattr(module, name)
     except AttributeError as error:
         raise CannotImport(_lacks(module, name, str(error))) from error
+    if isinstance(found, types.ModuleType):  # a package has those that something has imported
+        raise CannotImport(_IS_MODULE) from ImportError(path)
+    return found
 
 
 def _lacks(module: types.ModuleType, name: str, text: str) -> str:
     """Return why `module` has no `name`: it is a module below it, or a misspelling; otherwise `text`."""
     if hasattr(module, "__path__") and importlib.util.find_spec("%s.%s" % (module.__name__, name)):
-        return "it is a module, and the name of what stands in it is missing"
+        return _IS_MODULE
     near = difflib.get_close_matches(name, [each for each in vars(module) if each[:1] != "_"], 1)
     return "%s; did you mean '%s.%s'?" % (text, module.__name__, near[0]) if near else text
 

@@ -378,12 +378,13 @@ class ImportTests(SimpleTestCase):
         self.assertIn("did you mean 'site_with_a_mistake.channel_routng'?", problem.msg)
 
     def test_a_module_in_place_of_what_stands_in_it_is_called_a_module(self):
-        problem = self.problem_of("", ROUTING="wsgiref.validate")
-        for word in (
-            "'wsgiref.validate' cannot be imported: it is a module",
-            "a list of routes, such as",
-        ):
-            self.assertIn(word, problem.msg)
+        for path in ("wsgiref.validate", "os.path"):  # the second one has been imported
+            problem = self.problem_of("", ROUTING=path)
+            for word in (
+                "'%s' cannot be imported: it is a module" % path,
+                "a list of routes, such as",
+            ):
+                self.assertIn(word, problem.msg)
 
     def test_an_error_in_the_module_of_a_consumer_or_a_layer_is_shown_with_its_line(self):
         source = "import os\nos.nope"

@@ -48,6 +48,7 @@ class GrowthCase:
         super().setUp()
         self.layer = self.make_layer()
         self.addCleanup(self.layer.close)
+        self.layer.flush()  # of what another test left in a file that the class shares
 
     def assert_constant(self, step, number=NUMBER):
         """Check that the layer holds no more after `number` calls of `step(index)` than after the first."""

@@ -75,7 +75,7 @@ class RouteTests(SimpleTestCase):
         self.assertEqual(route(("a", "b?"), consumer).channel_names(), {"a", "b?"})
 
     def test_what_a_dotted_path_leads_to_must_be_callable(self):
-        self.assert_refused(lambda: route("own", __name__), "isn't callable", "function")
+        self.assert_refused(lambda: route("own", __name__), "it is a module", "its dotted path")
         self.assert_refused(lambda: route("own", __name__ + ".__doc__"), "isn't callable")
 
     def test_a_generator_would_run_nothing_wherever_it_hides(self):
