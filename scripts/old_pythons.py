@@ -88,11 +88,28 @@ def compare(python, version, packages):
             f"Python {version}: {patched['ran']} tests instead of {pristine['ran']}; "
             f"only the patched Django fails: {new}"
         )
+    check_labels(python, version, packages)
     print(
         f"  Python {version}: {patched['ran']} of Django's tests, {len(patched['failing'])} failing, "
         "as on the pristine tree",
         flush=True,
     )
+
+
+def check_labels(python, version, packages):
+    """Raise `OldPythonFailed` unless labels of our tests are skipped with a reason, and others run."""
+    ours = ["channels_tests", "channels_tests.test_routing"]
+    paths = [patch_django.PATCHED_TREE, packages]
+    environ = dict(os.environ, PYTHONPATH=os.pathsep.join(paths), PYTHONDONTWRITEBYTECODE="1")
+    said = run(
+        [python, "runtests.py", *ours],
+        cwd=os.path.join(patch_django.PATCHED_TREE, "tests"),
+        env=environ,
+    )
+    log = os.path.join(BUILD, "logs", f"suite-labels-{version}.log")
+    mixed = run_suite(python, patch_django.PATCHED_TREE, [*ours, "apps"], log=log, paths=[packages])
+    if "Skipping channels_tests: " not in said or not mixed["ran"] or mixed["failing"]:
+        raise OldPythonFailed(f"Python {version}: runtests.py {' '.join(ours)} printed:\n{said}")
 
 
 def serve_new_project(python, version, packages, folder):
