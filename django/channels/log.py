@@ -48,7 +48,7 @@ class SafeLogger(logging.Logger):
 def _escape_traceback(record: logging.LogRecord) -> None:
     """
     Give `record` the text of its traceback, if an exception has put control characters into it. Otherwise
-    leave it to the formatters, which may have a form of their own.
+    leave it to the formatters, which may write a traceback in another way.
     """
     text = _plain.formatException(record.exc_info)  # type: ignore[arg-type]
     if not text.replace("\n", "").replace("\t", "").isprintable():

@@ -252,7 +252,7 @@ class AddressTests(unittest.TestCase):
         self.assertTrue(self.answer(first))
 
     def test_frames_are_handled_one_at_a_time_while_too_much_is_unread(self):
-        """Each of them may have an answer, so a batch would have many that nobody reads."""
+        """Each of them may have an answer, and the client would leave those of a batch unread, too."""
         greedy, other = self.socket("greedy"), self.socket("other")
         self.rooms["greedy"].unread.add(500 * KB)
         for socket, expected in ((greedy, 1), (other, 5)):

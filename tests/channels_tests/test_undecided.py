@@ -231,18 +231,22 @@ class MemoryLayer:
         pass
 
 
-class SQLiteLayer:
+class CrossingLayer:
+    """A layer that crosses processes has no worker threads of its own: `start` starts some."""
+
+    def start(self):
+        group = WorkerGroup(self.layer, threads=4)
+        group.start()
+        self.addCleanup(group.stop, TIMEOUT)
+
+
+class SQLiteLayer(CrossingLayer):
     def make_layer(self):
         folder = tempfile.mkdtemp(prefix="channels-test-")
         self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
         layer = DatabaseChannelLayer(file=os.path.join(folder, "layer.sqlite3"))
         self.addCleanup(layer.close)
         return layer
-
-    def start(self):
-        group = WorkerGroup(self.layer, threads=4)
-        group.start()
-        self.addCleanup(group.stop, TIMEOUT)
 
 
 def code_after_acceptance(road, message):

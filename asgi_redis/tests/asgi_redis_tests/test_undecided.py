@@ -7,18 +7,17 @@ import threading
 import unittest
 
 from django.channels import Channel, Group
-from django.channels.worker import WorkerGroup
 
 from asgi_redis import RedisChannelLayer
 from channels_tests.support.redis_server import RedisServer
 from channels_tests.support.waiting import TIMEOUT, wait_until
-from channels_tests.test_undecided import Accepts
+from channels_tests.test_undecided import Accepts, CrossingLayer
 from channels_tests.test_undecided_ends import Ends
 
 from .test_processes import ProcessesCase
 
 
-class RedisLayer:
+class RedisLayer(CrossingLayer):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
@@ -33,11 +32,6 @@ class RedisLayer:
         layer = RedisChannelLayer(hosts=[self.redis.url], prefix=self.id())
         self.addCleanup(layer.close)
         return layer
-
-    def start(self):
-        group = WorkerGroup(self.layer, threads=4)
-        group.start()
-        self.addCleanup(group.stop, TIMEOUT)
 
 
 class AcceptsTests(RedisLayer, Accepts, unittest.TestCase):
@@ -78,7 +72,7 @@ channel_routing = [route("websocket.connect", connect), route("websocket.disconn
 
 
 class SeveralProcessesCase(ProcessesCase):
-    """The gateway, the workers, and the other code that sends, are processes of their own."""
+    """The gateway, each worker and the other code that sends run in separate processes."""
 
     config = ', "prefix": "undecided:"'
     routing = ROUTING
