@@ -2,21 +2,25 @@
 Warnings about what would otherwise be lost in silence: a message that no route takes, a message on a layer
 that ends with this process, while the process serves nothing, and a message to clients whose text is a dict.
 
-The first two are about how processes are started, so the processes of tests are not warned of them.
+The first two are about how processes are started, so the processes of tests are not warned of them. They are
+warned of what they send to the running site.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING, Any, Generator
+from urllib.parse import urlparse
 
 from django.apps import apps
+from django.conf import settings
 from django.core import mail
 from django.core.exceptions import ImproperlyConfigured
 from django.http.response import HttpResponseBase
 
 from .backends import DATABASE
-from .log import RateLimitByKey
+from .log import RateLimit, RateLimitByKey, shown
 from .pages import see
 from .protocol import GATEWAY_PREFIX
 
@@ -37,6 +41,7 @@ DELAY_CONSUMER = "%r" % (__package__ + ".delay.consumers.delay_message")
 _unrouted, _unserved = RateLimitByKey(INTERVAL), RateLimitByKey(INTERVAL)
 _not_text, _returned = RateLimitByKey(INTERVAL), RateLimitByKey(INTERVAL)
 _late_groups = RateLimitByKey(INTERVAL)
+_static = RateLimit(INTERVAL)
 
 #: What a reply to a client has, of which one is enough.
 _REPLY_KEYS = {"accept", "text", "bytes", "close", "status", "content"}
@@ -46,8 +51,14 @@ def advise(layer: BaseChannelLayer, name: str, is_channel: bool) -> None:
     """Warn if a message that a site sends to the channel or group `name` would be lost."""
     if "!" in name or "?" in name:
         return
+    if is_test():
+        if layer.crosses_processes:
+            from .test.shared import warn_of_send
+
+            warn_of_send(layer, name, is_channel)
+        return
     is_lost = not layer.crosses_processes and not layer.is_served
-    if not is_lost and (not is_channel or _is_routed(layer, name)) or is_test():
+    if not is_lost and (not is_channel or _is_routed(layer, name)):
         return
     if is_lost:
         _unserved.log(
@@ -126,6 +137,36 @@ def advise_returned(consumer: str, returned: Any) -> None:
         )
 
 
+def advise_static(path: str, root: str) -> None:
+    """
+    Warn that the request for `path` got a 404 although it names a static file of the site. `root` is the
+    script prefix, which may stand in front of STATIC_URL.
+    """
+    base = urlparse(getattr(settings, "STATIC_URL", None) or "")
+    if root and not base.path.startswith(root) and path.startswith(root):
+        path = path[len(root) :]
+    if base.netloc or not base.path or not path.startswith(base.path):
+        return
+    if not apps.is_installed("django.contrib.staticfiles"):
+        return
+    from django.contrib.staticfiles import finders
+
+    try:
+        is_found = os.path.isfile(finders.find(path[len(base.path) :]) or "")
+    except Exception:  # of a storage of the site, or a path that leads outside
+        return
+    if is_found:
+        _static.log(
+            logger.warning,
+            "The request for the static file %s got a 404: runserver serves static files if DEBUG is on, and "
+            "other servers don't. Run manage.py collectstatic, and let the web server in front serve %s from "
+            "STATIC_ROOT. %s",
+            shown(path),
+            settings.STATIC_URL,
+            see("howto/deployment/asgi/nginx"),
+        )
+
+
 def _remedy_without_server() -> str:
     if not apps.is_installed(__package__):
         return (
@@ -137,7 +178,7 @@ def _remedy_without_server() -> str:
 
 def is_test() -> bool:
     """Return whether a test runner has set this process up."""
-    return hasattr(mail, "outbox")
+    return "outbox" in vars(mail)
 
 
 def _is_routed(layer: BaseChannelLayer, name: str) -> bool:

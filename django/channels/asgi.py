@@ -37,6 +37,8 @@ class ChannelLayerManager:
         #: The layers that were made from the settings. A test has set the others.
         self._made: weakref.WeakSet[BaseChannelLayer] = weakref.WeakSet()
         self._lock = threading.RLock()
+        #: How many overrides of CHANNEL_LAYERS by `override_settings` are in force.
+        self.overrides = 0
 
     @property
     def configs(self) -> Configs:
@@ -154,6 +156,7 @@ channel_layers: ChannelLayerManager = ChannelLayerManager()
 def _setting_changed(setting: str, **kwargs: Any) -> None:
     """Follow `override_settings` in a test."""
     if setting == "CHANNEL_LAYERS":
+        channel_layers.overrides += 1 if kwargs.get("enter") else -1
         channel_layers.forget()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import re
+from importlib.util import find_spec
 from typing import Any, Callable, Iterator
 
 from django.apps import apps
@@ -26,14 +26,12 @@ from .pages import see
 from .route_checks import check_patterns, check_routes, suggest
 from .routing import Router
 from .streams import count_setting
+from .subprotocols import SUBPROTOCOL
 
 TAG = "channels"
 
 #: What an entry of CHANNEL_LAYERS may have.
 _ENTRY_KEYS = ("BACKEND", "CONFIG", "GATEWAY", "ROUTING", "TEST_CONFIG")
-
-#: A subprotocol's name: a token of HTTP (RFC 7230).
-_SUBPROTOCOL = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 
 
 @register(TAG)
@@ -70,7 +68,7 @@ def check_subprotocols(app_configs: Any, **kwargs: Any) -> list[Any]:
     names = getattr(settings, "CHANNELS_WS_PROTOCOLS", None)
     if names is None or (
         isinstance(names, (list, tuple))
-        and all(isinstance(each, str) and _SUBPROTOCOL.match(each) for each in names)
+        and all(isinstance(each, str) and SUBPROTOCOL.match(each) for each in names)
     ):
         return []
     return [
@@ -203,6 +201,31 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[Any]:
             )
         )
     return problems
+
+
+@register(TAG, deploy=True)
+def check_asgi(app_configs: Any, **kwargs: Any) -> list[Any]:
+    """Check for channels.W026: an asgi.py that serves no layer, such as that of startproject."""
+    package = str(getattr(settings, "ROOT_URLCONF", "")).rpartition(".")[0]
+    if PACKAGE == OTHER_NAME or not package or not _has_routes():
+        return []
+    try:
+        spec = find_spec(package + ".asgi")  # without running it
+        with open(spec.origin, encoding="utf-8") as source:  # type: ignore[union-attr, arg-type]
+            text = source.read()
+    except (AttributeError, ImportError, OSError, TypeError, ValueError):
+        return []
+    if "get_asgi_application" not in text or PACKAGE in text:
+        return []
+    return [
+        Warning(
+            "%s.asgi serves Django's own application, which refuses WebSockets, and no channel layer."
+            % package,
+            hint="Write it with manage.py startasgi --force. %s"
+            % see("howto/deployment/asgi/index"),
+            id="channels.W026",
+        )
+    ]
 
 
 def _has_routes() -> bool:

@@ -12,11 +12,14 @@ from typing import Any, Iterable, Iterator, NamedTuple
 
 from django.core.checks import Warning, register
 
+from .callables import remedy_of_unbound, unbound, view_class
 from .consume import consumer_name
 from .decorators import decorators_of
-from .misspelt import is_plain, mentions, misspelt
+from .generic.attributes import doubtful
+from .misspelt import mentions, misspelt
 from .pages import see
 from .protocol import WEBSOCKET_CONNECT, WEBSOCKET_DISCONNECT, WEBSOCKET_RECEIVE
+from .reached import reached
 from .routing import Filters, Include, Route
 
 
@@ -58,11 +61,19 @@ _FLAGS = ("http_user", "http_user_and_session", "login_required")
 #: What a consumer mentions that logs a user in.
 _OWN_LOGIN = set("transfer_user login SESSION_KEY HASH_SESSION_KEY _auth_user_id".split())
 
+#: What a view mentions, and what a consumer does that makes a request or a response by hand.
+_OF_VIEWS = set(
+    "COOKIES FILES GET HttpResponse HttpResponseRedirect JsonResponse META POST build_absolute_uri "
+    "get_host method redirect render".split()
+)
+_OF_CONSUMERS = set("AsgiHandler AsgiRequest channel_session content reply_channel".split())
+
 
 def check_consumers(alias: str, routes: list[Any]) -> Iterator[Any]:
-    """Check the consumers of a layer for channels.W016 to W019, and W021."""
+    """Check the consumers of a layer for channels.W016 to W019, W021, W024 and W025."""
     uses = list(_uses(routes))
     yield from _check_decorators(alias, uses)
+    yield from _check_kinds(alias, uses)
     classes = {each.consumer for each in uses if isinstance(each.consumer, type)}
     for each in list(classes):
         streams = getattr(each, "consumers", None)
@@ -72,6 +83,7 @@ def check_consumers(alias: str, routes: list[Any]) -> Iterator[Any]:
     for each in sorted(classes, key=consumer_name):
         if hasattr(each, "method_calls"):
             yield from _check_names("CHANNEL_LAYERS[%r]: " % alias, each)
+            yield from _check_attributes("CHANNEL_LAYERS[%r]: " % alias, each)
     if _are_known(routes):
         yield from _check_http_session(alias, uses)
         yield from _check_user(alias, uses)
@@ -110,6 +122,48 @@ def _is_for_views(function: Any) -> bool:
     return False
 
 
+def _check_kinds(alias: str, uses: list[_Use]) -> Iterator[Any]:
+    """Check for channels.W024: a method without its instance, or a view. What can't run at all is E007."""
+    found: dict[str, tuple[str, str]] = {}
+    for use in uses:
+        if use.consumer is not use.route.consumer:
+            continue  # a method of a class that is routed to
+        streams = getattr(use.consumer, "consumers", None)
+        for each in [use.consumer, *(streams.values() if isinstance(streams, dict) else ())]:
+            kind = _problem_of_kind(each)
+            if kind is not None:
+                found[consumer_name(each)] = kind
+    for name, (problem, hint) in sorted(found.items()):
+        yield Warning(
+            "CHANNEL_LAYERS[%r]: %s %s." % (alias, name, problem), hint=hint, id="channels.W024"
+        )
+
+
+def _problem_of_kind(consumer: Any) -> tuple[str, str] | None:
+    """Return what a consumer seems to be instead of one, and what to write, or None."""
+    method, view = unbound(consumer), view_class(consumer)
+    if method is not None:
+        return (
+            "is a method of a class, and no instance is made of it, so that its `self` is the message",
+            remedy_of_unbound(method) + ".",
+        )
+    function = consumer
+    while isinstance(getattr(function, "__wrapped__", None), types.FunctionType):
+        function = function.__wrapped__
+    names = mentions(function) if isinstance(function, types.FunctionType) else set()
+    if view is not None or (
+        names
+        and function.__code__.co_varnames[:1] == ("request",)
+        and names.intersection(_OF_VIEWS)
+        and names.isdisjoint(_OF_CONSUMERS)
+    ):
+        return (
+            "seems to be a view: it takes a request, and a consumer gets a message",
+            "Put it into urls.py. Requests that no route takes go to the views.",
+        )
+    return None
+
+
 def _check_streams(alias: str, owner: type, streams: dict[str, Any]) -> Iterator[Any]:
     """Check for channels.W019: a binding under another name than that of its stream."""
     for name, consumer in streams.items():
@@ -126,10 +180,14 @@ def _check_streams(alias: str, owner: type, streams: dict[str, Any]) -> Iterator
 
 @register("channels")  # type: ignore[untyped-decorator]
 def check_bindings(app_configs: Any, **kwargs: Any) -> list[Any]:
-    """Check for channels.W016, a misspelt name in a binding, and W020, a name that isn't a field."""
+    """
+    Check for channels.W016, a misspelt name in a binding, W020, a name that isn't a field, and W025, a
+    value of the wrong type.
+    """
     base = sys.modules.get(__package__ + ".binding.base")
     bindings = [] if base is None else base.BindingMetaclass.binding_classes
     problems = [problem for each in bindings for problem in _check_names("", each)]
+    problems += [problem for each in bindings for problem in _check_attributes("", each)]
     return problems + [problem for each in bindings for problem in _check_fields(each)]
 
 
@@ -151,6 +209,17 @@ def _check_names(where: str, owner: type) -> Iterator[Any]:
             % (where, owner.__module__, owner.__qualname__, name, meant),
             hint="Did you mean %r? If other code uses it, give it another name." % meant,
             id="channels.W016",
+        )
+
+
+def _check_attributes(where: str, owner: type) -> Iterator[Any]:
+    """Check for channels.W025: an attribute of a class whose value does something else than it says."""
+    for name, problem in doubtful(owner):
+        text, _, remedy = problem.rpartition(": ")
+        yield Warning(
+            "%s%s.%s.%s %s." % (where, owner.__module__, owner.__qualname__, name, text),
+            hint="%s%s." % (remedy[:1].upper(), remedy[1:]),
+            id="channels.W025",
         )
 
 
@@ -209,6 +278,7 @@ def _check_http_session(alias: str, uses: list[_Use]) -> Iterator[Any]:
         if any(getattr(use.consumer, each, False) for each in _FLAGS)
         for method in _METHODS
     }
+    reach = _Reach(uses)
     for use in uses:
         later = _LATER.intersection(use.channels)
         names = decorators_of(use.consumer)
@@ -216,8 +286,8 @@ def _check_http_session(alias: str, uses: list[_Use]) -> Iterator[Any]:
         if not later or not found or names.intersection(_GIVES_USER) or id(use.consumer) in flagged:
             continue
         connects = _connects(uses, use)
-        if not all(is_plain(each.consumer) for each in connects):
-            continue  # what it calls may remember it
+        if any(reach.may_remember(each.consumer) for each in connects):
+            continue
         if _REMEMBERS not in names or not any(map(_is_remembering, connects)):
             yield Warning(
                 "CHANNEL_LAYERS[%r]: %s has the decorator %s, but messages on %s have no cookies, and no "
@@ -244,7 +314,8 @@ def _check_user(alias: str, uses: list[_Use]) -> Iterator[Any]:
     """
     sockets = _LATER.union([WEBSOCKET_CONNECT])
     others = [use for use in uses if sockets.isdisjoint(use.channels)]
-    if any(_may_log_in(use.consumer) for use in others if decorators_of(use.consumer)):
+    reach = _Reach(uses)
+    if any(reach.may_log_in(use.consumer) for use in others if decorators_of(use.consumer)):
         return  # it may have the channel session of a socket
     for use in uses:
         names = set(decorators_of(use.consumer))
@@ -262,7 +333,7 @@ def _check_user(alias: str, uses: list[_Use]) -> Iterator[Any]:
             for each in uses
             if not _LATER.isdisjoint(each.channels) and _may_share_path(each, use)
         ]
-        if any(_may_log_in(each.consumer) for each in near):
+        if any(reach.may_log_in(each.consumer) for each in near):
             continue
         yield Warning(
             "CHANNEL_LAYERS[%r]: %s reads message.user, but the user of a socket comes with the cookies of "
@@ -281,5 +352,36 @@ def _gives_user(use: _Use) -> bool:
     return flagged or not _GIVES_USER.isdisjoint(decorators_of(use.consumer))
 
 
-def _may_log_in(consumer: Any) -> bool:
-    return not is_plain(consumer) or not _OWN_LOGIN.isdisjoint(mentions(consumer))
+class _Reach:
+    """What the consumers of a layer call, besides each other: their own decorators are judged by channel."""
+
+    def __init__(self, uses: list[_Use]) -> None:
+        self._functions: dict[int, list[Any] | None] = {}
+        self._layers: set[int] = set()
+        for use in uses:
+            layer = use.consumer
+            while isinstance(layer, types.FunctionType):
+                self._layers.add(id(layer))
+                layer = getattr(layer, "__wrapped__", None)
+
+    def may_log_in(self, consumer: Any) -> bool:
+        """Return whether `consumer` may put a user into a channel session, by itself or by what it calls."""
+        return self._may(consumer, _GIVES_USER, _OWN_LOGIN)
+
+    def may_remember(self, consumer: Any) -> bool:
+        """Return whether what `consumer` calls may remember the HTTP session."""
+        return self._may(consumer, {_REMEMBERS, "channel_and_http_session_user_from_http"})
+
+    def _may(self, consumer: Any, decorators: set[str], names: Iterable[str] = ()) -> bool:
+        if id(consumer) not in self._functions:
+            self._functions[id(consumer)] = reached(consumer)
+        functions = self._functions[id(consumer)]
+        if functions is None:
+            return True
+        for each in functions:
+            if id(each) not in self._layers and not decorators.isdisjoint(decorators_of(each)):
+                return True
+            wanted = set(names) if hasattr(each, "__wrapped__") else decorators.union(names)
+            if not wanted.isdisjoint(mentions(each)):
+                return True
+        return False

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator
 from django.http import HttpResponse
 
 from . import protocol
+from .advice import advise_static
 from .async_views import AsyncViews
 from .coroutines import in_thread
 from .eventloop import WorkerStops
@@ -169,6 +170,9 @@ class ViewConsumer:
 
     handler_class = AsgiHandler
 
+    #: Whether requests for static files are answered here.
+    serves_static = False
+
     def __init__(self) -> None:
         self._handler: AsgiHandler | None = None
         self._async_views = AsyncViews(self.handler_class)
@@ -214,6 +218,8 @@ class ViewConsumer:
             if answer is None:
                 return
             response, head = answer
+            if response.status_code == 404 and not self.serves_static:
+                advise_static(str(message.get("path")), str(message.get("root_path") or ""))
             if not head and response.streaming and getattr(response, "is_async", False):
                 loop = self._loop_of(message)
                 if loop is not None and may_have_body(response):

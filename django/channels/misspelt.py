@@ -12,7 +12,7 @@ from typing import Any, Iterable, Iterator
 
 from django.utils.functional import cached_property
 
-from .runnable import is_own, unwrapped
+from .callables import is_own
 
 _FUNCTIONS = (types.FunctionType, types.MethodType, classmethod, staticmethod)
 
@@ -122,24 +122,6 @@ def _flat(value: Any) -> Iterator[Any]:
             yield from _flat(each)
     else:
         yield value
-
-
-def is_plain(consumer: Any) -> bool:
-    """
-    Return whether it is known what a function, or a class with its methods, calls. It isn't known of a
-    closure of the site, and of code that names another function or class of the site.
-    """
-    if isinstance(consumer, type):
-        bodies = [
-            vars(each) for each in consumer.__mro__ if each is not object and not is_own(each)
-        ]
-        values = [each for body in bodies for each in body.values() if callable(each)]
-        return all(is_own(each) or is_plain(each) for each in values)
-    function = unwrapped(consumer)
-    if not isinstance(function, types.FunctionType) or function.__closure__:
-        return False
-    found = [function.__globals__.get(name) for name in mentions(function)]
-    return not any(callable(each) and not is_own(each) for each in found)
 
 
 def mentions(function: Any) -> set[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 #: The titles of the pages, by their path below docs/.
 TITLES = {
+    "howto/deployment/asgi/index": "How to deploy with ASGI",
     "howto/deployment/asgi/nginx": "How to put nginx in front of Django",
     "ref/channels/api": "Python API",
     "ref/channels/messages": "Messages",

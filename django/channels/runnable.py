@@ -12,6 +12,7 @@ import functools
 import inspect
 from typing import Any, Iterable, Iterator, Mapping, NamedTuple
 
+from .callables import is_own, remedy_of_unbound, unbound, unwrapped, view_class
 from .compat import PARTIALS_ARE_METHODS
 from .coroutines import is_async
 from .habits import PACKAGE, PAGE
@@ -68,6 +69,7 @@ def problem_of(consumer: Any, groups: Iterable[str] = ()) -> str:
         return _problem_of_class(consumer, groups)
     name = _name(consumer)
     problem = _problem_of_generator(consumer) or _problem_of_decorator(consumer)
+    problem = problem or _problem_of_kind(consumer, groups)
     if problem:
         return "%s %s" % (name, problem)
     parameters = _parameters(consumer)
@@ -77,6 +79,23 @@ def problem_of(consumer: Any, groups: Iterable[str] = ()) -> str:
         return "%s is an ASGI application, and a consumer takes a message. %s" % (name, PAGE)
     problem = _mismatch(parameters, Call(("message",)), groups)
     return problem and "%s cannot be run: %s." % (name, problem)
+
+
+def _problem_of_kind(consumer: Any, groups: Iterable[str]) -> str:
+    """Return why a view, or a method without its instance, can't be run, and what to write, or ""."""
+    view = view_class(consumer)
+    # Another dispatch() may take a message.
+    if view is not None and str(view.dispatch.__module__).startswith("django."):  # type: ignore[attr-defined]
+        return "is a view, not a consumer: put %s.as_view() into urls.py." % view.__name__
+    method = unbound(consumer)
+    if method is not None:
+        code = method.__code__
+        required = code.co_varnames[1 : code.co_argcount - len(method.__defaults__ or ())]
+        if "message" in required and "message" not in groups:
+            return "is a method, so that `self` would be the message. %s." % remedy_of_unbound(
+                method
+            )
+    return ""
 
 
 def _problem_of_class(consumer: type, groups: Iterable[str]) -> str:
@@ -320,21 +339,6 @@ def _takes_self(owner: type, method: str) -> bool:
     if isinstance(own, functools.partial):
         return PARTIALS_ARE_METHODS
     return hasattr(type(own), "__get__") and not isinstance(own, staticmethod)
-
-
-def unwrapped(function: Any) -> Any:
-    """Return the function inside this package's decorators. Those of others may add arguments."""
-    while True:
-        inner = getattr(function, "__wrapped__", None)
-        home = getattr(function, "__globals__", {}).get("__name__", "")
-        if inner is None or not str(home).startswith(PACKAGE + "."):
-            return function
-        function = inner
-
-
-def is_own(function: Any) -> bool:
-    """Return whether a method is this package's, so that its calls are known."""
-    return str(getattr(function, "__module__", "")).startswith(PACKAGE + ".")
 
 
 def _name(consumer: Any) -> str:

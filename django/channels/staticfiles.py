@@ -78,6 +78,7 @@ class StaticFilesConsumer(ViewConsumer):
     """The consumer of `http.request` in development: static files first, then the views."""
 
     handler_class = StaticFilesHandler
+    serves_static = True
 
 
 def serve_static_files(layer: BaseChannelLayer) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Iterable, Mapping
 
 from django.conf import settings
+
+#: A subprotocol's name: a token of HTTP (RFC 7230).
+SUBPROTOCOL = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 
 
 def known_subprotocols() -> tuple[str, ...]:

@@ -27,7 +27,6 @@ from .eventloop import ConsumerLoop, make_consumer_id
 from .exceptions import LayerUnavailable
 from .late import THREAD_CHANNELS, LateThreads
 from .layers.engine.threads import start_thread
-from .log import shown
 from .message import Message
 from .outbox import TO_CHANNEL, PendingSend
 from .places import ASYNC_CONCURRENCY, LAST_THREAD_INTERVAL
@@ -35,6 +34,7 @@ from .protocol import HTTP_REQUEST, WEBSOCKET_CONNECT, lost_a_worker
 from .replies import MESSAGE_RETRIES, Replies
 from .signals import release_connections, worker_process_ready, worker_ready
 from .streams import StreamThreads
+from .unrouted import denial
 
 if TYPE_CHECKING:
     from .layers.base import BaseChannelLayer
@@ -367,10 +367,7 @@ class Worker:
     def _refuse_unrouted(self, message: Message, replies: Replies) -> None:
         """Deny a WebSocket whose path no route takes. Any other message without a route is an error."""
         if message.channel_name == WEBSOCKET_CONNECT:
-            logger.warning(
-                "WebSocket %s denied: no route of channel websocket.connect takes this path.",
-                shown(message.get("path")),
-            )
+            logger.warning("%s", denial(message))
             close = PendingSend(
                 self.channel_layer, TO_CHANNEL, replies.reply_channel, {"close": True}
             )

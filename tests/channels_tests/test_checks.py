@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 import sys
 import tempfile
 import types
@@ -9,7 +10,7 @@ from unittest import mock
 
 from django.channels import include, route, route_class
 from django.channels.asgi import ChannelLayerManager, channel_layers
-from django.channels.checks import check_channel_layers
+from django.channels.checks import check_asgi, check_channel_layers
 from django.channels.habits import PACKAGE
 from django.channels.layers.database import DatabaseChannelLayer
 from django.channels.layers.memory import MemoryChannelLayer
@@ -449,3 +450,43 @@ class RouteTests(SimpleTestCase):
             "http.request*",
         ):
             self.assertEqual(check(ROUTING=routing, CONFIG={"channel_expiry": {pattern: 5}}), [])
+
+
+class AsgiFileTests(SimpleTestCase):
+    def ids(self, text, routes=(consumer,)):
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        os.mkdir(os.path.join(folder, "asgi_file"))
+        for name, content in (("__init__.py", ""), ("asgi.py", text)):
+            if content is not None:
+                with open(os.path.join(folder, "asgi_file", name), "w") as file:
+                    file.write(content)
+        layers = {"default": {"BACKEND": MEMORY}}
+        if routes:
+            layers["default"]["ROUTING"] = [route("own", each) for each in routes]
+        sys.modules.pop("asgi_file", None)
+        importlib.invalidate_caches()
+        with mock.patch.object(sys, "path", [folder] + sys.path):
+            with override_settings(CHANNEL_LAYERS=layers, ROOT_URLCONF="asgi_file.urls"):
+                found = check_asgi(None)
+        sys.modules.pop("asgi_file", None)
+        for each in found:
+            self.assertIn("asgi_file.asgi serves Django's own application", each.msg)
+            self.assertIn("startasgi --force", each.hint)
+        return [each.id for each in found]
+
+    def test_the_file_of_startproject_is_named_and_not_run(self):
+        theirs = "from django.core.asgi import get_asgi_application\nraise SystemExit\n"
+        self.assertEqual(self.ids(theirs), ["channels.W026"])
+        self.assertEqual(self.ids(theirs, routes=()), [])
+
+    def test_a_file_that_serves_a_layer_is_left_alone(self):
+        ours = "from %s.asgi import get_channel_layer\n" % PACKAGE
+        both = "from django.core.asgi import get_asgi_application\n" + ours
+        for text in (ours, both, "", "application = None\n", None):
+            self.assertEqual(self.ids(text), [], text)
+
+    def test_a_site_without_the_file_or_a_package_is_left_alone(self):
+        for urls in ("urls", "nowhere_at_all.urls", __name__):
+            with override_settings(ROOT_URLCONF=urls, CHANNEL_LAYERS={"default": {"ROUTING": [1]}}):
+                self.assertEqual(check_asgi(None), [])

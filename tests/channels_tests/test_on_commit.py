@@ -6,8 +6,10 @@ choice.
 import unittest
 
 from django.channels import Channel, Group
+from django.channels.asgi import channel_layers
 from django.channels.exceptions import LayerUnavailable
 from django.channels.layers.memory import MemoryChannelLayer
+from django.channels.test import Client
 from django.db import transaction
 from django.test import TransactionTestCase
 
@@ -35,6 +37,19 @@ class OnCommitTests(TransactionTestCase):
             Channel("there", channel_layer=layer).send({"number": 1})
             self.assertIsNone(self.arrived(layer))
         self.assertEqual(self.arrived(layer), {"number": 1})
+
+    def test_a_test_that_reads_before_the_commit_is_told_why_there_is_nothing(self):
+        former = channel_layers.set("default", Careful())
+        self.addCleanup(channel_layers.set, "default", former)
+        with transaction.atomic():
+            Channel("there").send({})
+            with self.assertRaisesRegex(AssertionError, "messages wait for the commit") as raised:
+                Client().consume("there")
+            self.assertIn("derive the test case from ChannelTestCase", str(raised.exception))
+        self.assertIsNotNone(Client().get_next_message("there"))
+        with self.assertRaises(AssertionError) as raised:
+            Client().consume("there")
+        self.assertNotIn("wait for the commit", str(raised.exception))
 
     def test_what_is_rolled_back_was_never_sent(self):
         layer = Careful()

@@ -287,7 +287,9 @@ class ExplanationTests(SimpleTestCase):
 
     def test_a_host_that_is_not_allowed(self):
         text = self.explain(b"https://example.org", host=b"example.org")
-        self.assertIn("Host header isn't in ALLOWED_HOSTS", text)
+        self.assertIn(
+            "Host header of the handshake isn't in ALLOWED_HOSTS. Add the host there", text
+        )
 
     def test_not_an_origin(self):
         for origins in MALFORMED:

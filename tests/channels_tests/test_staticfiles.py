@@ -4,18 +4,23 @@ import logging
 import os
 import shutil
 import tempfile
+from unittest import mock
 
 import django
+from django.channels import advice
+from django.channels.handler import ViewConsumer
 from django.channels.layers.memory import MemoryChannelLayer
+from django.channels.log import RateLimit
 from django.channels.message import Message
 from django.channels.staticfiles import StaticFilesConsumer, StaticFilesHandler
 from django.contrib.staticfiles import finders
 from django.contrib.staticfiles.handlers import StaticFilesHandler as WSGIStaticFilesHandler
 from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.wsgi import WSGIHandler
-from django.test import SimpleTestCase, override_settings
+from django.test import SimpleTestCase, modify_settings, override_settings
 
 from .http_messages import Received, Sent
+from .test_silence import Lines
 
 
 class StaticFilesTests(SimpleTestCase):
@@ -140,6 +145,28 @@ class StaticFilesTests(SimpleTestCase):
             consumer(Message(Sent("GET", path).message(), "http.request", layer))
             _, reply = layer.receive_many(["gateway.test!1"])
             self.assertEqual(reply["content"], body)
+
+    def advice(self, consumer, path, **kwargs):
+        """Return what is logged about a request that `consumer` answers."""
+        logging.disable(logging.NOTSET)
+        layer = MemoryChannelLayer()
+        with mock.patch.object(advice, "_static", RateLimit(60.0)):
+            with Lines("django.channels") as lines:
+                for _ in range(2):
+                    consumer(Message(Sent("GET", path, **kwargs).message(), "http.request", layer))
+        return [each for each in lines if "static file" in each]
+
+    @modify_settings(INSTALLED_APPS={"append": "django.contrib.staticfiles"})
+    def test_a_static_file_that_the_server_does_not_serve_is_named_once_with_the_remedy(self):
+        for kwargs in ({}, {"script_name": "/app"}):
+            (line,) = self.advice(ViewConsumer(), "/static/sub/x.js", **kwargs)
+            for word in ("/static/sub/x.js got a 404", "collectstatic", "STATIC_ROOT", "nginx"):
+                self.assertIn(word, line)
+        for path in ("/static/nothing.js", "/nothing/", "/static/../x", "/static/", "/hello/"):
+            self.assertEqual(self.advice(ViewConsumer(), path), [], path)
+        self.assertEqual(self.advice(StaticFilesConsumer(), "/static/nothing.js"), [])
+        with self.settings(STATIC_URL="https://cdn.example.com/static/"):
+            self.assertEqual(self.advice(ViewConsumer(), "/static/site.css"), [])
 
     def test_large_file_is_streamed(self):
         layer = MemoryChannelLayer()

@@ -1,5 +1,6 @@
 """channels.test.runner keeps tests off the layer of the running site; channels.test.shared warns of them."""
 
+import asyncio
 import io
 import unittest
 import warnings
@@ -12,6 +13,7 @@ from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.test import Client, WSClient
 from django.channels.test.base import ChannelTestMixin
 from django.channels.test.runner import ChannelTestRunner, empty_layers, in_memory_layers
+from django.conf import settings
 from django.test import SimpleTestCase, override_settings
 
 from .applications import INSTALLED
@@ -122,6 +124,20 @@ class RunnerTests(unittest.TestCase):
             self.assertIsNone(Client().get_next_message("jobs"))
 
 
+class SiteRecorder(SiteLayer):
+    """Stands for a layer that the running site uses, and takes what is sent."""
+
+    def deliver(self, channel, message):
+        pass
+
+    deliver_group = deliver
+
+
+class OwnDatabase(SiteRecorder):
+    def is_of_tests(self):
+        return True
+
+
 class SharedLayerTests(unittest.TestCase):
     def warnings_of(self, function):
         with warnings.catch_warnings(record=True) as caught:
@@ -151,3 +167,65 @@ class SharedLayerTests(unittest.TestCase):
         former = channel_layers.set("default", SiteLayer())
         self.addCleanup(channel_layers.set, "default", former)
         self.assertEqual(self.warnings_of(Client), [])
+
+    def use(self, layer_class):
+        """Make the default layer of the settings one of this class, as the settings of a site do."""
+        backend = "%s.%s" % (__name__, layer_class.__name__)
+        settings.CHANNEL_LAYERS, former = (
+            {"default": {"BACKEND": backend, "ROUTING": ROUTING}},
+            getattr(settings, "CHANNEL_LAYERS", None),
+        )
+        self.addCleanup(channel_layers.forget)
+        self.addCleanup(setattr, settings, "CHANNEL_LAYERS", former)
+        channel_layers.forget()
+
+    def test_each_send_of_a_plain_test_to_the_running_site_is_warned_of_and_named(self):
+        self.use(SiteRecorder)
+        for send, words in (
+            (
+                lambda: Group("all").send({"text": "a"}),
+                ["the group 'all'", "site's clients get it"],
+            ),
+            (lambda: Group("all").send_json([1]), ["the group 'all'"]),
+            (
+                lambda: Channel("jobs").send({"a": 1}),
+                ["the channel 'jobs'", "a worker of the site"],
+            ),
+            (lambda: Channel("asgi.delay").send({"a": 1}), ["the channel 'asgi.delay'"]),
+            (lambda: asyncio.run(Channel("jobs").asend({"a": 1})), ["the channel 'jobs'"]),
+        ):
+            (warning,) = self.warnings_of(send)
+            for word in words + [
+                "'default' of CHANNEL_LAYERS (SiteRecorder)",
+                "ChannelTestRunner'",
+            ]:
+                self.assertIn(word, str(warning.message))
+
+        def send_with_a_line_number():
+            Group("all").send({"text": "a"})
+
+        (warning,) = self.warnings_of(send_with_a_line_number)
+        self.assertEqual(warning.filename, __file__)
+
+    def test_replies_aren_t_warned_of(self):
+        self.use(SiteRecorder)
+        send = Channel("websocket.send!abc").send
+        self.assertEqual(self.warnings_of(lambda: send({"text": "a"})), [])
+
+    def test_a_send_to_a_layer_of_the_tests_is_not(self):
+        def send():
+            Group("all").send({"text": "a"})
+            Channel("jobs").send({"row": 1})
+
+        self.use(OwnDatabase)
+        self.assertEqual(self.warnings_of(send), [])
+        self.use(SiteRecorder)
+        layers = {"default": dict(LAYERS["default"], BACKEND=__name__ + ".SiteRecorder")}
+        with override_settings(CHANNEL_LAYERS=layers):
+            self.assertEqual(self.warnings_of(send), [])
+        with in_memory_layers():
+            self.assertEqual(self.warnings_of(send), [])
+        self.assertEqual(len(self.warnings_of(send)), 2)
+        former = channel_layers.set("default", SiteRecorder())
+        self.addCleanup(channel_layers.set, "default", former)
+        self.assertEqual(self.warnings_of(send), [])

@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     from ..types import Consumer
 
 
+def _mapping_of(cls: type[BaseConsumer]) -> Mapping[str, str]:
+    """Return the `method_mapping` of a class. Raises InvalidRoute if it isn't a dict."""
+    if not isinstance(cls.method_mapping, Mapping):
+        from ..routing import InvalidRoute
+
+        raise InvalidRoute(
+            "%s.method_mapping is a dict of channel to method, such as {'jobs.start': 'start'}, not %r."
+            % (cls.__name__, cls.method_mapping)
+        )
+    return cls.method_mapping
+
+
 class BaseConsumer:
     """
     A consumer as a class: making an instance handles the message.
@@ -51,12 +63,12 @@ class BaseConsumer:
     @classmethod
     def channel_names(cls) -> set[str]:
         """Return the channel names to route here. They must not change while the process runs."""
-        return set(cls.method_mapping)
+        return set(_mapping_of(cls))
 
     @classmethod
     def method_calls(cls) -> dict[str, Call]:
         """Return how the methods are called, by name. `route_class` refuses a class whose methods differ."""
-        return {name: Call(("message",)) for name in cls.method_mapping.values()}
+        return {name: Call(("message",)) for name in _mapping_of(cls).values()}
 
     @classmethod
     def problem_of_attributes(cls, groups: Iterable[str]) -> str:

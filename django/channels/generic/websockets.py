@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, ca
 
 from ..advice import advise_late_groups
 from ..auth import channel_session_user, channel_session_user_from_http, login_required
+from ..callables import is_own
 from ..channel import Group, group_names_of
 from ..coroutines import finish, in_thread, off_loop, unfinished
 from ..exceptions import BadFrame, DenyConnection, SendNotAvailableOnDemultiplexer
-from ..layers.names import check_group_name
-from ..runnable import MULTIPLEXER, Call, is_own, problem_of
-from ..security.websockets import allowed_origins
+from ..runnable import MULTIPLEXER, Call, problem_of
 from ..sessions import channel_and_http_session, remembered_http_session
 from ..subprotocols import first_offered
+from .attributes import refused
 from .base import BaseConsumer
 from .json_text import decode_json, encode_json
 
@@ -28,21 +28,6 @@ if TYPE_CHECKING:
     from ..channel import Channel
     from ..message import Message
     from ..types import Close, Consumer
-
-
-def _check_groups(value: Any) -> None:
-    names = group_names_of(value, "groups")
-    for each in names if isinstance(names, (list, tuple)) else ():
-        check_group_name(each)
-
-
-#: Raise TypeError or ValueError for the value of an attribute of a class that cannot work.
-_CHECKS: dict[str, Callable[[Any], object]] = {
-    "groups": _check_groups,
-    "subprotocols": lambda value: group_names_of(value, "subprotocols"),
-    "allowed_origins": lambda value: allowed_origins(*group_names_of(value, "allowed_origins")),
-    "login_required": lambda value: value is True or DenyConnection(code=value),
-}
 
 
 class WebsocketConsumer(BaseConsumer):
@@ -81,9 +66,11 @@ class WebsocketConsumer(BaseConsumer):
 
     def get_handler(self, message: Message, **kwargs: Any) -> Consumer:
         handler = super().get_handler(message, **kwargs)
-        if self.login_required:
-            code = None if self.login_required is True else self.login_required
-            handler = login_required(handler, code=code)
+        required = self.login_required
+        if required and not callable(
+            required
+        ):  # a method of that name is of a class of Channels 1.x
+            handler = login_required(handler, code=None if required is True else required)
         if self.http_user_and_session:
             return channel_and_http_session(_user_decorator(message)(handler))
         if self.http_user:
@@ -104,17 +91,8 @@ class WebsocketConsumer(BaseConsumer):
 
     @classmethod
     def problem_of_attributes(cls, groups: Iterable[str]) -> str:
-        for name, check in _CHECKS.items():
-            value = getattr(cls, name, None)
-            if name == "groups" and not is_own(cls.connection_groups):
-                continue  # the site's own method reads them
-            # What a descriptor or a method returns is known later.
-            if value and isinstance(value, (str, bytes, int, float, list, tuple, dict, set)):
-                try:
-                    check(value)
-                except (TypeError, ValueError) as error:
-                    return "%s cannot work: %s" % (name, error)
-        return ""
+        # The site's own method reads the groups in its own way.
+        return refused(cls, besides="" if is_own(cls.connection_groups) else "groups")
 
     # Connecting and disconnecting.
 
@@ -386,6 +364,11 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
     @classmethod
     def problem_of_attributes(cls, groups: Iterable[str]) -> str:
         steps: list[Any] = [cls.__init__, cls.dispatch, cls.get_handler, cls.receive]
+        made: Any = cls.multiplexer_class
+        if not callable(made) and not hasattr(made, "__get__"):
+            return "multiplexer_class must be a class, such as WebsocketMultiplexer, not %r." % (
+                made,
+            )
         if hasattr(cls.consumers, "__get__") or not all(map(is_own, steps)):
             return super().problem_of_attributes(groups)
         if not isinstance(cls.consumers, Mapping):

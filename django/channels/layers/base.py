@@ -428,6 +428,10 @@ class BaseChannelLayer(ABC):
         """
         raise self._unsupported("inbox")
 
+    def is_of_tests(self) -> bool:
+        """Return whether what is sent here stays in this test run, as in the database that it has made."""
+        return False
+
     def required_app(self) -> str:
         """Return the app whose migrations make the layer's tables, or ""."""
         return ""

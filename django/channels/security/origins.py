@@ -200,7 +200,10 @@ def explain(message: Message, consumer: str) -> str:
         )
     own = own_origin(message)
     if own is None:
-        return "not trusted: its own Host header isn't in ALLOWED_HOSTS. %s" % add
+        return (
+            "not trusted, because the Host header of the handshake isn't in ALLOWED_HOSTS. Add the host "
+            "there if it is the site's. %s" % add
+        )
     return "not %s, the site's own. %s%s" % (own, _remedy(origin, own), add)
 
 

@@ -16,10 +16,10 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Callable, cast
 
+from ..callables import is_own
 from ..coroutines import answer_of
 from ..decorators import decorator
 from ..exceptions import DenyConnection
-from ..runnable import is_own
 from ..types import AnyConsumer
 from .origins import Origin, host_is_allowed, is_trusted, matches, read_origin
 

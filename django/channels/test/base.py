@@ -117,6 +117,18 @@ def _after_hooks(method: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
+def _pending() -> str:
+    """Return what to do if messages wait for a commit, as the rest of a sentence."""
+    hooks = [hook for each in connections.all() for hook in getattr(each, "run_on_commit", [])]
+    number = sum(_is_ours(hook[1]) for hook in hooks)
+    if not number:
+        return ""
+    return (
+        ", but messages wait for the commit of a transaction (%d). Read them after its block. TestCase of "
+        "Django never commits: derive the test case from ChannelTestCase." % number
+    )
+
+
 def _is_ours(hook: Callable[[], Any]) -> bool:
     return getattr(hook, "__module__", None) is not None and hook.__module__.startswith(_PACKAGE)
 
@@ -200,7 +212,7 @@ class ChannelTestMixin(_TestCase):
         """
         message = next_message(channel_layers[alias], channel)
         if message is None and require:
-            self.fail("Expected a message on channel %s, got none" % channel)
+            self.fail("Expected a message on channel %s, got none%s" % (channel, _pending()))
         return message
 
 
@@ -296,7 +308,7 @@ class Client:
         message = self.get_next_message(channel)
         if message is None:
             if fail_on_none:
-                raise AssertionError("There is no message on channel %s" % channel)
+                raise AssertionError("There is no message on channel %s%s" % (channel, _pending()))
             return None
         match = self.channel_layer.router.match(message)
         if match is None:

@@ -1,4 +1,4 @@
-"""The warning that a test uses the channel layer of the running site."""
+"""The warnings that a test uses the channel layer of the running site."""
 
 from __future__ import annotations
 
@@ -17,12 +17,40 @@ def warn_of_shared_layer(layer: BaseChannelLayer) -> None:
     """Warn if a test client is about to use the layer of the settings, which other processes may use, too."""
     if not (layer.crosses_processes and channel_layers.is_from_settings(layer)):
         return
-    warnings.warn(
+    _warn(
         "This test client uses the layer %r of CHANNEL_LAYERS (%s), as the running site does: workers of the "
-        "site may take its messages, and clients of the site get what the test sends to groups. Derive the "
-        "test case from ChannelTestCase, or write TEST_RUNNER = '%s.runner.ChannelTestRunner' in the "
-        "settings. %s"
-        % (layer.alias, type(layer).__name__, __package__, see("topics/channels/testing")),
+        "site may take its messages, and clients of the site get what the test sends to groups."
+        % (layer.alias, type(layer).__name__)
+    )
+
+
+def warn_of_send(layer: BaseChannelLayer, name: str, is_channel: bool) -> None:
+    """
+    Warn if a test sends to the channel or group `name` of the running site. A test that overrides
+    CHANNEL_LAYERS knows where it sends, and a database layer has the database of the tests.
+    """
+    if channel_layers.overrides > 0 or not channel_layers.is_from_settings(layer):
+        return
+    if not layer.is_of_tests():
+        _warn(
+            "A test sends to the %s %r on the layer %r of CHANNEL_LAYERS (%s), as the running site does: %s."
+            % (
+                "channel" if is_channel else "group",
+                name,
+                layer.alias,
+                type(layer).__name__,
+                "a worker of the site takes it" if is_channel else "the site's clients get it",
+            )
+        )
+
+
+def _warn(text: str) -> None:
+    remedy = (
+        "Derive the test case from ChannelTestCase, or write TEST_RUNNER = '%s.runner.ChannelTestRunner' in "
+        "the settings." % __package__
+    )
+    warnings.warn(
+        "%s %s %s" % (text, remedy, see("topics/channels/testing")),
         RuntimeWarning,
         stacklevel=_level_of_test(),
     )

@@ -16,7 +16,6 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
-from django.core.exceptions import ImproperlyConfigured
 from django.db import connections as aliases
 from django.db.utils import load_backend
 
@@ -200,13 +199,17 @@ class Connections:
             _names.setdefault(self.alias, str(self._settings["NAME"]))
         return str(self._settings["NAME"])
 
+    def has_other_name(self) -> bool:
+        """Return whether the alias has another NAME than at the start: that of a test runner's database."""
+        return self.name() != _names[self.alias]
+
     def is_temporary(self) -> bool:
         """
-        Return whether the alias has another NAME than at the start, so that idle connections are closed.
-        Who changed it (a test runner, or a script that clones databases) will want to drop that database,
-        and a server refuses to drop one that somebody is connected to.
+        Return whether idle connections are closed. Who gave the alias another NAME (a test runner, or a
+        script that clones databases) will want to drop that database, and a server refuses to drop one that
+        somebody is connected to.
         """
-        return self.name() != _names[self.alias]
+        return self.has_other_name()
 
     def has_moved(self) -> bool:
         """Return whether the alias has another NAME than when a connection was last opened."""
@@ -383,13 +386,3 @@ def readable(descriptor: int, timeout: float = 0.0) -> bool:
         poll.register(descriptor, select.POLLIN | select.POLLPRI)
         return bool(poll.poll(timeout * 1000))
     return bool(select.select([descriptor], [], [], timeout)[0])
-
-
-def not_migrated(alias: str, error: object) -> Exception:
-    """Return the exception to raise if the tables are missing."""
-    refusal: Exception = ImproperlyConfigured(
-        "The database %r lacks the tables of the channel layer (%s): add %r to INSTALLED_APPS and run "
-        "manage.py migrate --database=%s."
-        % (alias, str(error).strip().split("\n")[0], __package__, alias)
-    )
-    return refusal

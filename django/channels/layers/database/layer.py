@@ -7,7 +7,7 @@ Here are its options and the choice of a store. The store is store.py; SQL is in
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections as aliases
@@ -59,6 +59,10 @@ class DatabaseChannelLayer(EngineLayer):
         # A test runner has put the site's own NAME back: what was counted in its database stays there.
         if self._store is None or not self._store.connections.has_moved():
             super().leave()
+
+    def is_of_tests(self) -> bool:
+        store = cast("DatabaseStore", self.store)
+        return self.file is None and store.connections.has_other_name()
 
     def required_app(self) -> str:
         # On SQLite the layer makes its tables itself.

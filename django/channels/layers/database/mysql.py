@@ -7,7 +7,6 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-from ...exceptions import LayerUnavailable
 from . import deadlines
 from .claiming import Wanted
 from .connections import (
@@ -17,8 +16,8 @@ from .connections import (
     Conflict,
     Connection,
     Connections,
-    not_migrated,
 )
+from .refusals import not_migrated, unreachable
 from .store import DatabaseStore
 
 OLDEST_MARIADB = (10, 6)
@@ -81,7 +80,7 @@ class MySQLConnections(Connections):
             return Conflict(str(error))
         name = type(error).__name__
         if name in ("OperationalError", "InterfaceError", "InternalError"):
-            return LayerUnavailable("MySQL (database %r): %s" % (self.alias, error))
+            return unreachable("MySQL", self.alias, error)
         return error
 
 

@@ -11,7 +11,6 @@ from typing import Any, Callable, Sequence
 
 from django.core.exceptions import ImproperlyConfigured
 
-from ...exceptions import LayerUnavailable
 from ..engine.store import Entry
 from . import deadlines
 from .claiming import Wanted
@@ -21,9 +20,9 @@ from .connections import (
     Conflict,
     Connection,
     Connections,
-    not_migrated,
     readable,
 )
+from .refusals import not_migrated, unreachable
 from .sending import SENT_LIFETIME, Sender
 from .store import DatabaseStore
 from .tables import Row
@@ -90,9 +89,7 @@ class PostgreSQLConnections(Connections):
                 "InterfaceError",
             )
         ):
-            return LayerUnavailable(
-                "PostgreSQL (database %r): %s" % (self.alias, str(error).strip() or name)
-            )
+            return unreachable("PostgreSQL", self.alias, error)
         return error
 
 

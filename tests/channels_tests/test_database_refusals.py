@@ -1,0 +1,82 @@
+"""What the database layer says if its server, its database or its role is missing: what to do."""
+
+import socket
+from unittest import TestCase
+
+from django.channels.exceptions import LayerUnavailable
+from django.channels.layers.database import DatabaseChannelLayer
+from django.channels.layers.database.refusals import unreachable
+from django.channels.layers.engine.threads import start_thread
+from django.channels.worker import Worker
+from django.core.exceptions import ImproperlyConfigured
+
+from .support.aliases import add_alias, remove_alias
+from .support.databases import MariaDB, PostgreSQL
+from .support.waiting import wait_until
+from .test_silence import Lines
+
+
+class RefusalTests(TestCase):
+    def assert_remedy(self, settings, *words):
+        alias = add_alias("channels_refused", settings)
+        layer = DatabaseChannelLayer(database=alias)
+        try:
+            with self.assertRaises(LayerUnavailable) as raised:
+                layer.send("work", {})
+        finally:
+            layer.close()
+            remove_alias(alias)
+        text = str(raised.exception)
+        self.assertNotIn("\n", text)
+        for word in words + ("'channels_refused' in DATABASES",):
+            self.assertIn(word, text)
+
+    def test_postgresql(self):
+        server = PostgreSQL.shared()
+        self.assert_remedy(server.settings(NAME="nowhere"), "createdb nowhere", "correct NAME")
+        self.assert_remedy(server.settings(USER="nobody_here"), "createuser nobody_here", "USER")
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = str(taken.getsockname()[1])
+            self.assert_remedy(server.settings(PORT=port), "Start the server", "HOST and PORT")
+        self.assert_remedy(server.settings(HOST="/nowhere"), "Start the server", "HOST and PORT")
+
+    def test_missing_tables_are_waited_for_as_a_server_that_is_away(self):
+        server = PostgreSQL.shared()
+        alias = add_alias("channels_refused", server.settings(NAME="postgres"))
+        layer = DatabaseChannelLayer(database=alias)
+        for error in (LayerUnavailable, ImproperlyConfigured):
+            with self.assertRaisesRegex(error, "migrate --database=channels_refused$"):
+                layer.send("work", {})
+        worker = Worker(layer)
+        with Lines("django.channels.layers") as lines, Lines("django.channels.worker") as others:
+            start_thread("worker", worker.run, lambda: worker.stopping)
+            wait_until(lambda: lines, "the line")
+            worker.stop()
+            layer.close()
+        self.assertEqual(len(lines), 1, lines)
+        self.assertIn("migrate --database=channels_refused. This process tries again", lines[0])
+        self.assertEqual(others, [])
+        remove_alias(alias)
+
+    def test_mariadb(self):
+        server = MariaDB.shared()
+        self.assert_remedy(server.settings(NAME="nowhere"), "CREATE DATABASE nowhere")
+        self.assert_remedy(
+            server.settings(USER="nobody_here", PASSWORD="x"), "Correct USER and PASSWORD"
+        )
+
+    def test_what_servers_with_passwords_say(self):
+        for said, remedy in (
+            (
+                'connection failed: FATAL:  password authentication failed for user "a"',
+                "Correct USER and PASSWORD of 'default' in DATABASES",
+            ),
+            ('FATAL:  Peer authentication failed for user "a"', "Set HOST to 'localhost'"),
+            ("fe_sendauth: no password supplied", "Correct USER and PASSWORD"),
+            ('no pg_hba.conf entry for host "10.0.0.1"', "pg_hba.conf of the server"),
+            ("server closed the connection\n\tunexpectedly", "the connection unexpectedly"),
+        ):
+            text = str(unreachable("PostgreSQL", "default", OSError(said)))
+            self.assertIn(remedy, text)
+            self.assertTrue(text.startswith("PostgreSQL (database 'default'): "), text)
