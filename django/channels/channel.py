@@ -17,7 +17,7 @@ from .advice import advise, advise_text
 from .compat import on_commit as on_commit_of
 from .coroutines import check_may_block
 from .exceptions import InvalidChannelName
-from .habits import add_missing
+from .habits import add_missing, without_missing
 from .hints import hinted, hinted_async
 from .layers.names import check_channel_name, check_group_name
 from .log import RateLimit, shown
@@ -82,12 +82,11 @@ class _Target:
             on_commit = self.channel_layer.sends_on_commit
         if on_commit and connection.in_atomic_block:
             on_commit_of(lambda: self._leave_or_report(message, immediately, fail_silently))
-        else:
+        elif immediately or not outbox.hold(self.channel_layer, self._kind, self.name, message):
             self._leave_or_report(message, immediately, fail_silently)
 
     def __dir__(self) -> list[str]:
-        # Without what is only there to raise an error: see `habits.Missing`.
-        return [name for name in super().__dir__() if hasattr(self, name)]
+        return without_missing(self, super().__dir__())
 
     async def _asend(self, message: dict[str, Any]) -> None:
         from .awaited import send_now

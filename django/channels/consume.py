@@ -61,26 +61,18 @@ class Result:
     * `rest`: what the event loop must run before the event is acknowledged, or None.
     """
 
-    __slots__ = (
-        "afterwards",
-        "error",
-        "error_logged",
-        "outcome",
-        "rest",
-        "returned",
-        "sends",
-        "session_patch",
-    )
+    # Class attributes, because most consumers change only one or two of them.
+    outcome = HANDLED
+    sends: list[PendingSend]
+    session_patch: SessionPatch | None = None
+    error: BaseException | None = None
+    error_logged = False
+    returned: Any = None
+    afterwards: Sequence[Callable[[], Any]] = ()
+    rest: Rest | None = None
 
     def __init__(self, sends: list[PendingSend] | None = None) -> None:
-        self.outcome = HANDLED
         self.sends = [] if sends is None else sends
-        self.session_patch: SessionPatch | None = None
-        self.error: BaseException | None = None
-        self.error_logged = False
-        self.returned: Any = None
-        self.afterwards: Sequence[Callable[[], Any]] = ()
-        self.rest: Rest | None = None
 
     def failed(self, raised: BaseException, message: Message) -> None:
         """Take note of what the consumer of `message` raised."""
@@ -96,8 +88,8 @@ class Result:
         self.afterwards = held.afterwards
         if self.outcome in (HANDLED, FAILED):
             self.sends = held.sends
-        if held.rests and self.outcome == HANDLED:
-            self.rest = held.rests[0]._replace(answer_error=answer_error)
+        if held.rest is not None and self.outcome == HANDLED:
+            self.rest = held.rest._replace(answer_error=answer_error)
         return self
 
 
@@ -150,7 +142,8 @@ def _run(
 ) -> None:
     """Call the consumer, between the two signals. Write into `result` what became of it."""
     try:
-        consumer_started.send(sender=sender, environ={})
+        if consumer_started.receivers:
+            consumer_started.send(sender=sender, environ={})
         result.returned = _call(message, consumer, kwargs)
         if result.returned is not None:
             waiting = unfinished(result.returned)
@@ -168,7 +161,7 @@ def _run(
         result.failed(raised, message)
         if result.error is not None:
             result.error_logged = _answer_error(answer_error, message, raised)
-    if result.outcome != WAITS:
+    if consumer_finished.receivers and result.outcome != WAITS:
         _send_finished(sender, consumer)
     del result  # its error's traceback holds this frame
 

@@ -388,7 +388,14 @@ async def _to_its_end(executor: Any, function: Callable[..., Any], *args: Any) -
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        await asyncio.wait([future])
+        # However often it is cancelled: what follows must not run beside the call.
+        while not future.done():
+            try:
+                await asyncio.wait([future])
+            except asyncio.CancelledError:  # an Exception until Python 3.7 goes
+                pass
+        if not future.cancelled():
+            future.exception()  # or asyncio would log that nothing has read it
         raise
 
 

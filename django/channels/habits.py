@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import re
 import sys
+from inspect import getattr_static
 from opcode import opmap
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Iterable, Sequence
 
 from .pages import see
+from .protocol import EVENT_CHANNELS, event_keys
 from .remedies import home_of, remedies_of, remedy_for, remedy_of_consumer
 
 PACKAGE = __package__
@@ -150,6 +152,9 @@ _TARGET_ATTRIBUTES = {
 #: Keys of events, which newcomers look for as attributes.
 _MESSAGE_KEYS = ("text", "bytes", "path", "headers", "query_string", "method", "code", "body")
 
+#: What newcomers call on a message to answer it.
+_REPLIES = ("send", "reply", "close", "accept")
+
 #: Attributes that decorators set on a message.
 _MESSAGE_ATTRIBUTES = {
     "user": _USER,
@@ -216,20 +221,43 @@ class Missing:
     about three times more slowly, and a message asks its layer for dozens.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    __slots__ = ("_name", "_error")
+
+    def __init__(
+        self, name: str, error: Callable[[object, str], AttributeError] = missing_method
+    ) -> None:
+        self._name, self._error = name, error
 
     def __get__(self, instance: object, owner: type) -> Any:
         if instance is None:
             text = "type object %r has no attribute %r" % (owner.__name__, self._name)
             raise AttributeError(text)
-        raise missing_method(instance, self._name)
+        raise self._error(instance, self._name)
 
 
 def add_missing(cls: type) -> None:
-    """Give `cls` (Channel or Group) a Missing for each name that people look for there."""
-    for name in [*_TARGET_ATTRIBUTES, *remedies_of(cls.__name__)]:
-        setattr(cls, name, Missing(name))
+    """Give `cls` (Channel, Group or Message) a Missing for each name that people look for there."""
+    names: set[str] = set(remedies_of(cls.__name__))
+    error = missing_method
+    if cls.__name__ == "Message":
+        names.update(_MESSAGE_ATTRIBUTES, _ATTRIBUTES, _MESSAGE_KEYS, _REPLIES)
+        names.update(*map(event_keys, EVENT_CHANNELS))
+        error = missing_attribute
+    else:
+        names.update(_TARGET_ATTRIBUTES)
+    for name in names:
+        if not hasattr(cls, name):
+            setattr(cls, name, Missing(name, error))
+
+
+def without_missing(owner: object, names: Iterable[str]) -> list[str]:
+    """Return those of `names` that aren't only a Missing of the class of `owner`."""
+    cls, own = type(owner), vars(owner)
+    return [
+        each
+        for each in names
+        if each in own or not isinstance(getattr_static(cls, each, None), Missing)
+    ]
 
 
 def missing_attribute(owner: object, name: str) -> AttributeError:
@@ -247,7 +275,7 @@ def missing_attribute(owner: object, name: str) -> AttributeError:
         return AttributeError("%s. Write %s. %s" % (text, remedy, see("ref/channels/api")))
     if kind == "Message" and (name in _MESSAGE_KEYS or name in vars(owner).get("content", ())):
         text += ". Write message[%r]. %s" % (name, see("ref/channels/messages"))
-    if kind == "Message" and name in ("send", "reply", "close", "accept"):
+    if kind == "Message" and name in _REPLIES:
         text += ". Write message.reply_channel.send({…}). " + see("ref/channels/messages")
     if kind != "Message" and not name.startswith("__"):
         text += (

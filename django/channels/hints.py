@@ -39,6 +39,9 @@ _OF_TEXT = re.compile(
     r"string indices must be integers|'str' object has no attribute '(get|items)'"
 )
 
+#: What Python says of an attribute that a message hasn't. Those that people look for are in habits.py.
+_OF_MESSAGE = re.compile(r"'Message' object has no attribute '(\w+)'$")
+
 #: What Python says of self.groups.append("room") where the class has no groups.
 _OF_GROUPS = re.compile(r"'NoneType' object has no attribute '(append|add|extend|insert|discard)'")
 
@@ -91,6 +94,9 @@ def hint_for(error: BaseException, message: Message | None = None) -> str:
             "JsonWebsocketConsumer, whose receive(self, content, **kwargs) gets it decoded. "
             + see("ref/channels/messages")
         )
+    found = _OF_MESSAGE.match(text)
+    if message is not None and found is not None and found.group(1) in message:
+        return "Write message[%r]. %s" % (found.group(1), see("ref/channels/messages"))
     if _OF_GROUPS.match(text):
         return (
             "If this is self.groups: it is read before connect() runs. Return the names from "
@@ -167,6 +173,9 @@ def _hint_for_send(error: TypeError) -> str:
     return "A message is one dict. Write %s. %s" % (text, see("ref/channels/messages"))
 
 
+#: What was not given.
+_MISSING: Any = object()
+
 #: The methods of asgiref's AsyncToSync that call what they were given, by version.
 _ASGIREF = ("main_wrap", "__call__")
 
@@ -178,18 +187,20 @@ def hinted(function: _Function) -> _Function:
     """
 
     @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(self: Any, content: Any = _MISSING, *args: Any, **kwargs: Any) -> Any:
         caller = sys._getframe(1)
         if caller.f_code.co_name in _ASGIREF:
             _refuse_async_to_sync(function, caller)
         try:
-            return function(*args, **kwargs)
+            # Most calls have one argument, and Python makes such a call twice as fast.
+            if content is not _MISSING and not args and not kwargs:
+                return function(self, content)
+            given = args if content is _MISSING else (content, *args)
+            return function(self, *given, **kwargs)
         except (AttributeError, TypeError) as error:
-            if args and isinstance(
-                args[0], (str, dict)
-            ):  # the class was called in place of one of it
+            if isinstance(self, (str, dict)):  # the class was called in place of one of it
                 name = function.__qualname__.replace(".", "(name).")
-                text = "Write %s({…}), with the name of one: %r isn't one." % (name, args[0])
+                text = "Write %s({…}), with the name of one: %r isn't one." % (name, self)
                 raise TypeError(text) from None
             if isinstance(error, TypeError):
                 _add_hint_to_call(error)

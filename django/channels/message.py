@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ItemsView, Iterator, KeysView, ValuesView
 
 from .channel import Channel
-from .habits import missing_attribute
+from .habits import add_missing, without_missing
 from .outbox import pending_message_store  # noqa: F401  (as in 1.1)
 from .protocol import (
     REPLY_CHANNEL,
@@ -152,10 +152,8 @@ class Message:
     def __len__(self) -> int:
         return len(self.content)
 
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            raise missing_attribute(self, name)
+    def __dir__(self) -> list[str]:
+        return without_missing(self, super().__dir__())
 
     def __repr__(self) -> str:
         return "<Message on %s: %s>" % (self.channel_name, ", ".join(sorted(self.content)))
@@ -185,3 +183,6 @@ class Message:
         copy._channel_session = self._channel_session
         copy.worker = self.worker
         return copy
+
+
+add_missing(Message)

@@ -128,28 +128,45 @@ class Rest(NamedTuple):
     waiting: Any = None
 
 
-class Held(NamedTuple):
+class Held:
     """What the outbox holds for one consumer."""
 
-    #: Its sends, in order.
-    sends: list[PendingSend]
-    #: What to call, without arguments, after the sends have left.
-    afterwards: list[Callable[[], Any]]
-    #: The handshake that it may answer, or None if it handles another message than a connect event.
-    handshake: Handshake | None = None
-    #: The rest of its event, if the event loop continues it. At most one.
-    rests: Sequence[Rest] = ()
+    # Not a NamedTuple: each message has one, and that takes half as long again to make.
+    __slots__ = ("afterwards", "handshake", "rest", "sends")
+
+    def __init__(
+        self,
+        sends: list[PendingSend],
+        afterwards: list[Callable[[], Any]],
+        handshake: Handshake | None = None,
+    ) -> None:
+        #: Its sends, in order.
+        self.sends = sends
+        #: What to call, without arguments, after the sends have left.
+        self.afterwards = afterwards
+        #: The handshake that it may answer, or None if it handles another message than a connect event.
+        self.handshake = handshake
+        #: The rest of its event, if the event loop continues it.
+        self.rest: Rest | None = None
 
 
 class Slot:
     """
     The outbox of one consumer. Every thread and task that runs in the consumer's context shares it.
 
-    `lock` guards `held`, and is never held while something is sent. `sending` is held by the thread that
-    sends ahead of the consumer's end, and from `Outbox.leave` until the event loop continues the consumer.
+    `lock` guards `held`, and is never held while something is sent. The lock `sending` is held by the thread
+    that sends ahead of the consumer's end, and from `Outbox.leave` until the event loop continues the
+    consumer. Most consumers need none, so the first that needs it makes it.
     """
 
-    __slots__ = ("event", "held", "is_left", "lock", "locks", "outer", "send_ahead", "sending")
+    # Class attributes, because most consumers change none of them.
+    #: The event (a Continued), once the event loop of a worker continues it.
+    event: Any = None
+    #: Whether `sending` is held for the event loop that is to continue the consumer.
+    is_left = False
+    #: For each event loop: awaited sends leave in the order in which they are asked for.
+    locks: Any = None
+    _sending: threading.Lock | None = None
 
     def __init__(self, held: Held, outer: Slot | None, send_ahead: SendAhead) -> None:
         #: None: the consumer has ended, and sends leave at once.
@@ -158,14 +175,28 @@ class Slot:
         self.outer = outer
         #: See `consume.run_consumer`.
         self.send_ahead = send_ahead
-        #: The event (a Continued), once the event loop of a worker continues it.
-        self.event: Any = None
-        #: Whether `sending` is held for the event loop that is to continue the consumer.
-        self.is_left = False
         self.lock = threading.Lock()
-        self.sending = threading.Lock()
-        #: For each event loop: awaited sends leave in the order in which they are asked for.
-        self.locks: Any = None
+
+    @property
+    def sending(self) -> threading.Lock:
+        """The lock of the thread that sends ahead."""
+        with self.lock:
+            if self._sending is None:
+                self._sending = threading.Lock()
+            return self._sending
+
+    def end(self) -> Held | None:
+        """Hold nothing any more. Return what was held. Waits for another thread that sends ahead."""
+        with self.lock:
+            sending = self._sending
+            if sending is None:
+                # A thread that comes now to send ahead finds that the consumer has ended.
+                held, self.held = self.held, None
+        if sending is not None:
+            with sending, self.lock:
+                held, self.held = self.held, None
+        self.send_ahead = None  # a copy of the context may live on, and should hold no message
+        return held
 
     def take(self) -> list[PendingSend]:
         """Return the pending sends, and forget them. The consumer runs on."""
@@ -229,10 +260,7 @@ class Outbox:
         if slot is None:
             return Held([], [])
         _slot.set(slot.outer)
-        with slot.sending, slot.lock:
-            held, slot.held = slot.held, None
-            slot.send_ahead = None  # a copy of the context may live on, and should hold no message
-        return held or Held([], [])
+        return slot.end() or Held([], [])
 
     def leave(self) -> None:
         """
@@ -251,9 +279,10 @@ class Outbox:
         if slot is None:
             return False
         with slot.lock:
-            if slot.held is None:
+            held = slot.held
+            if held is None:
                 return False
-            slot.held.sends.append(PendingSend(layer, kind, name, message))
+            held.sends.append(PendingSend(layer, kind, name, message))
             return True
 
     def continue_with(self, message: Any, run: Callable[[Any], Awaitable[None]]) -> None:
@@ -264,8 +293,7 @@ class Outbox:
         slot = _slot.get()
         if slot is None or slot.held is None:
             raise RuntimeError("No consumer runs, whose event could be continued.")
-        rest = Rest(message, run, contextvars.copy_context(), current_state())
-        slot.held = slot.held._replace(rests=[rest])
+        slot.held.rest = Rest(message, run, contextvars.copy_context(), current_state())
 
     def continue_by(self, event: Any) -> None:
         """

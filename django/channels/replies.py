@@ -66,6 +66,22 @@ class Replies:
     delivered at once. Belongs to the thread of one worker.
     """
 
+    # Class attributes, because most events change few of them.
+    _begun = 0  # frames whose consumer has begun
+    #: Whether the frames after this one are not to be handled, or not now.
+    ends_batch = False
+    #: Whether the gateway was told that the event runs.
+    is_late = False
+    _length = 0
+    _failed = False
+    #: Whether the consumer of a handshake ends the socket. Its replies then leave with the ack only, even
+    #: if it has accepted: others' messages would reach the client before the end.
+    _refuses = False
+    _requeued: dict[str, Any] | None = None
+    _patch: protocol.SessionPatch | None = None
+    #: What the event loop must run before `finish`, or before the next frame, or None.
+    rest: Rest | None = None
+
     def __init__(
         self,
         layer: BaseChannelLayer,
@@ -88,26 +104,12 @@ class Replies:
         self.reply_channel: Any = content.get(REPLY_CHANNEL)  # text, in what gateways send
         self._retries: int = content.get(RETRIES, 0)
         self._redelivered = content.get(REDELIVERED)
-        self._begun = 0  # frames whose consumer has begun
-        #: Whether the frames after this one are not to be handled, or not now.
-        self.ends_batch = False
         self.started = time.monotonic()
         #: When its consumer began, or that of the frame which is handled.
         self.began = self.started
-        #: Whether the gateway was told that the event runs.
-        self.is_late = False
         self._replies: list[dict[str, Any]] = []
-        self._length = 0
-        self._failed = False
-        #: Whether the consumer of a handshake ends the socket. Its replies then leave with the ack only, even
-        #: if it has accepted: others' messages would reach the client before the end.
-        self._refuses = False
-        self._requeued: dict[str, Any] | None = None
-        self._patch: protocol.SessionPatch | None = None
         #: What to call after `finish`, in order: see `consume.call_afterwards`.
         self.afterwards: list[Callable[[], Any]] = []
-        #: What the event loop must run before `finish`, or before the next frame, or None.
-        self.rest: Rest | None = None
 
     @property
     def has_more_frames(self) -> bool:
@@ -175,8 +177,7 @@ class Replies:
             self._refuses = self._failed or any(
                 self.is_own(send) and send.message.get("close") for send in result.sends
             )
-        for send in result.sends:
-            self._add_send(send)
+        self._add_sends(result.sends)
 
     def is_own(self, send: PendingSend) -> bool:
         """Return whether `send` goes to the client whose event this is."""
@@ -194,13 +195,15 @@ class Replies:
         room = MAX_REPLIES - len(self._replies)
         return self.event_id is not None and len(sends) <= room and length <= MAX_REPLIES_LENGTH
 
-    def _add_send(self, send: PendingSend) -> None:
-        if self.is_own(send):
-            self._add_reply(send.message)
-            return
-        if not self._refuses:
-            self.flush()
-        self._forward(send)
+    def _add_sends(self, sends: list[PendingSend]) -> None:
+        """Keep what is for the own client, and send the rest after it."""
+        for send in sends:
+            if self.is_own(send):
+                self._add_reply(send.message)
+                continue
+            if not self._refuses:
+                self.flush()
+            self._forward(send)
 
     def send_ahead(
         self, sends: list[PendingSend], last: PendingSend, window: str | None = None
@@ -211,8 +214,7 @@ class Replies:
 
         Raises ChannelFull or LayerUnavailable for `last`, if it goes elsewhere.
         """
-        for send in sends:
-            self._add_send(send)
+        self._add_sends(sends)
         if self.is_own(last):
             self._add_reply(last.message)
             return self.flush(window)
@@ -222,7 +224,8 @@ class Replies:
         return True
 
     def _add_reply(self, reply: dict[str, Any]) -> None:
-        length = _length_of(reply)
+        carried = reply.get("text")
+        length = len(carried) if carried.__class__ is str else _length_of(reply)
         if len(self._replies) >= MAX_REPLIES or self._length + length > MAX_REPLIES_LENGTH:
             self.flush()
         self._replies.append(reply)

@@ -42,7 +42,8 @@ class Window:
         self.is_closed = False
         self._event = event
         self._forget = forget
-        self._changed = asyncio.Event()
+        #: A future for each task that waits for a notice.
+        self._waiting: set[asyncio.Future[bool]] = set()
 
     def notice(self, message: dict[str, Any]) -> None:
         """Handle a notice of the gateway."""
@@ -50,24 +51,36 @@ class Window:
             self.is_closed = True
             self._event.client_gone()
         self.ahead = max(0, self.ahead - message.get(WRITTEN, 0))
-        self._changed.set()
+        for each in self._waiting:
+            _end(each, True)
 
     async def below(self, number: int, seconds: float) -> bool:
         """
         Wait until fewer than `number` messages are ahead, or the window is closed. Return False if no notice
         comes for `seconds`.
         """
+        loop = asyncio.get_event_loop()
         while self.ahead >= number and not self.is_closed:
-            self._changed.clear()
+            # Not asyncio.wait_for: until Python 3.12, it loses a cancellation that comes with a notice.
+            notice: asyncio.Future[bool] = loop.create_future()
+            timer = loop.call_later(seconds, _end, notice, False)
+            self._waiting.add(notice)
             try:
-                await asyncio.wait_for(self._changed.wait(), seconds)
-            except asyncio.TimeoutError:
-                return False
+                if not await notice:
+                    return False
+            finally:
+                timer.cancel()
+                self._waiting.discard(notice)
         return True
 
     def close(self) -> None:
         """Ignore later notices."""
         self._forget(self)
+
+
+def _end(notice: asyncio.Future[bool], came: bool) -> None:
+    if not notice.done():
+        notice.set_result(came)
 
 
 class Windows:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, Sequence
 from django.db import connections
 
 from .busy import BusyWatch, Running
-from .consume import WAITS, Result, call_afterwards, close_waiting, run_consumer
+from .consume import HANDLED, WAITS, Result, call_afterwards, close_waiting, run_consumer
 from .eventloop import ConsumerLoop, make_consumer_id
 from .exceptions import LayerUnavailable
 from .late import THREAD_CHANNELS, LateThreads
@@ -359,10 +359,13 @@ class Worker:
             may_wait,
             replies.send_ahead,
         )
-        places = self._places
-        if places is not None and (result.outcome == WAITS or channel not in places.sync_channels):
-            places.saw(channel, result.outcome == WAITS)
-        replies.conclude(message, consumer, result)
+        outcome, places = result.outcome, self._places
+        if places is not None and (outcome == WAITS or channel not in places.sync_channels):
+            places.saw(channel, outcome == WAITS)
+        if outcome == HANDLED:
+            replies.add(message, result)  # as `conclude`, without a call for each message
+        else:
+            replies.conclude(message, consumer, result)
 
     def _refuse_unrouted(self, message: Message, replies: Replies) -> None:
         """Deny a WebSocket whose path no route takes. Any other message without a route is an error."""

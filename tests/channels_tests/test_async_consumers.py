@@ -4,7 +4,7 @@ import asyncio
 import threading
 from unittest import mock
 
-from django.channels import Channel, Group, awaited, consume, route, worker
+from django.channels import Channel, Group, awaited, consume, protocol, route, worker
 from django.channels.compat import SynchronousOnlyOperation, get_script_prefix
 from django.channels.coroutines import in_thread
 from django.channels.exceptions import (
@@ -19,6 +19,7 @@ from django.channels.places import PAUSED_PER_PLACE, Places
 from django.channels.protocol import TURN_CHANNELS
 from django.channels.sessions import channel_session
 from django.channels.signals import consumer_finished, consumer_started
+from django.channels.windows import Window
 from django.channels.worker import Worker, WorkerGroup
 from django.test import SimpleTestCase, override_settings
 from django.utils import timezone, translation
@@ -704,6 +705,55 @@ class SendTests(AsyncCase):
             answer = self.next(client)
         self.assertEqual(answer, {"ack": 7})
         self.assertEqual(self.seen, ["gone"])
+
+    def test_a_cancellation_that_comes_with_a_notice_of_the_client_is_kept(self):
+        async def cancelled_after(steps):
+            window = Window("window", mock.Mock(), mock.Mock())
+            window.ahead = 1
+            task = asyncio.ensure_future(window.below(1, TIMEOUT))
+            await asyncio.sleep(0.01)
+            window.notice(protocol.written(1))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            was_cancelled = task.cancel()
+            await asyncio.wait([task])
+            return was_cancelled, task.cancelled()
+
+        for steps in range(6):
+            with self.subTest(steps):
+                was_cancelled, has_ended_so = asyncio.run(cancelled_after(steps))
+                self.assertEqual(was_cancelled, has_ended_so)
+
+    def test_a_send_that_is_cancelled_twice_keeps_its_place_before_the_next(self):
+        gate = threading.Event()
+        self.addCleanup(gate.set)
+
+        async def consumer(message):
+            task = asyncio.ensure_future(message.reply_channel.asend({"text": "one"}))
+            while not self.seen:
+                await asyncio.sleep(0)
+            for _ in range(2):
+                task.cancel()
+                await asyncio.sleep(0.01)
+            asyncio.get_event_loop().call_later(0.1, gate.set)
+            await message.reply_channel.asend({"text": "two"})
+
+        deliver = self.layer.deliver
+
+        def slowly(channel, content, **options):
+            if {"text": "one"} in content.get("replies", ()):
+                self.seen.append(1)
+                gate.wait(TIMEOUT)
+            deliver(channel, content, **options)
+
+        self.layer.deliver = slowly
+        self.start(route("websocket.receive", consumer))
+        client, texts = self.send(text="x"), []
+        answer = {}
+        while "ack" not in answer:
+            answer = self.next(client)
+            texts += [each["text"] for each in answer.get("replies", ())]
+        self.assertEqual(texts, ["one", "two"])
 
     def test_groups_are_joined_and_sent_to(self):
         async def consumer(message):

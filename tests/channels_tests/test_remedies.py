@@ -86,8 +86,12 @@ class GroupTests(RemedyTestCase):
                 self.assert_says(AttributeError, lambda: getattr(owner, name), word)  # noqa: B023
 
     def test_names_that_are_missing_are_not_listed(self):
-        for owner in (Group("a"), Channel("a")):
-            self.assertIn("send", dir(owner))
+        for owner, present in (
+            (Group("a"), "send"),
+            (Channel("a"), "send"),
+            (Message({"path": "/"}, "a", None), "content"),
+        ):
+            self.assertIn(present, dir(owner))
             self.assertEqual([name for name in dir(owner) if not hasattr(owner, name)], [])
         self.assertFalse(hasattr(Group, "members"))
         self.assertFalse(hasattr(Group("a").channel_layer, "group_send"))
@@ -96,10 +100,14 @@ class GroupTests(RemedyTestCase):
         group = Group("a")
         group.members = ["ann"]
         self.assertEqual(group.members, ["ann"])
+        message = Message({}, "a", None)
+        message.user = "ann"
+        self.assertEqual(message.user, "ann")
+        self.assertIn("user", dir(message))
 
     def test_what_each_message_asks_has_no_getattr(self):
         # Python finds all attributes of a class with __getattr__ about three times more slowly.
-        for owner in (Group("a"), Channel("a"), Group("a").channel_layer):
+        for owner in (Group("a"), Channel("a"), Group("a").channel_layer, Message({}, "a", None)):
             with self.subTest(owner):
                 self.assertFalse(hasattr(type(owner), "__getattr__"))
 
@@ -239,6 +247,13 @@ class ClassTests(RemedyTestCase):
             lambda: self.connect(lambda own, _: own.content, JsonWebsocketConsumer),
             "receive(self, content, **kwargs)",
         )
+
+    def test_a_key_of_the_site_that_a_consumer_takes_for_an_attribute(self):
+        with apply_routes([route("jobs", lambda message: message.invoice)]):
+            Channel("jobs").send({"invoice": 7, "other": 8})
+            self.assert_says(
+                AttributeError, lambda: WSClient().consume("jobs"), "Write message['invoice']"
+            )
 
     def test_what_a_message_has_as_keys_or_not_at_all(self):
         message = Message({"client": ["::1", 5]}, "websocket.connect", None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from functools import lru_cache
-from typing import Any, Mapping, Pattern
+from typing import Any, Dict, Mapping, Pattern
 
 from ..exceptions import InvalidChannelName
 
@@ -63,12 +63,16 @@ def queue_of(channel: str) -> str:
     return inbox_of(channel) or channel
 
 
-class ByName:
+#: Names for which a ByName remembers its number. A site has fewer channels that aren't replies.
+MAX_REMEMBERED = 1000
+
+
+class ByName(Dict[str, Any]):
     """
     A number by channel name: the first of `patterns` that matches, what `names` has, or `default`.
 
     `patterns` maps globs ("http.*", "gateway.*!*") or compiled regular expressions to numbers; `names`
-    whole names.
+    whole names. As a dict, it has what was asked for before. Thread-safe.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class ByName:
         patterns: Mapping[Any, Any] | None = None,
         names: Mapping[str, Any] | None = None,
     ) -> None:
+        super().__init__()
         self.default = default
         self._names = names or {}
         self._patterns = [
@@ -87,8 +92,12 @@ class ByName:
             for pattern, number in (patterns or {}).items()
         ]
 
-    def __getitem__(self, channel: str) -> Any:
+    def __missing__(self, channel: str) -> Any:
+        found = self._names.get(channel, self.default)
         for pattern, number in self._patterns:
             if pattern.match(channel):
-                return number
-        return self._names.get(channel, self.default)
+                found = number
+                break
+        if len(self) < MAX_REMEMBERED and "!" not in channel:
+            self[channel] = found
+        return found
