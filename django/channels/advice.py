@@ -16,7 +16,7 @@ from urllib.parse import urlparse
 from django.apps import apps
 from django.conf import settings
 from django.core import mail
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import DisallowedHost, ImproperlyConfigured
 from django.http.response import HttpResponseBase
 
 from .backends import DATABASE
@@ -41,7 +41,7 @@ DELAY_CONSUMER = "%r" % (__package__ + ".delay.consumers.delay_message")
 _unrouted, _unserved = RateLimitByKey(INTERVAL), RateLimitByKey(INTERVAL)
 _not_text, _returned = RateLimitByKey(INTERVAL), RateLimitByKey(INTERVAL)
 _late_groups = RateLimitByKey(INTERVAL)
-_static = RateLimit(INTERVAL)
+_static, _host = RateLimit(INTERVAL), RateLimit(INTERVAL)
 
 #: What a reply to a client has, of which one is enough.
 _REPLY_KEYS = {"accept", "text", "bytes", "close", "status", "content"}
@@ -164,6 +164,18 @@ def advise_static(path: str, root: str) -> None:
             shown(path),
             settings.STATIC_URL,
             see("howto/deployment/asgi/nginx"),
+        )
+
+
+def advise_host(request: Any) -> None:
+    """Log why `request` got a 400, if its Host isn't allowed. Django itself says so with DEBUG alone."""
+    if settings.DEBUG:
+        return
+    try:
+        request.get_host()
+    except DisallowedHost as error:
+        _host.log(
+            logger.warning, "The request for %s got a 400: %s", shown(request.path), shown(error)
         )
 
 

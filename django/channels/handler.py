@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Callable, Iterator
 
 from django.http import HttpResponse
 
 from . import protocol
-from .advice import advise_static
+from .advice import advise_host, advise_static
 from .async_views import AsyncViews
 from .coroutines import in_thread
 from .eventloop import WorkerStops
@@ -218,8 +219,8 @@ class ViewConsumer:
             if answer is None:
                 return
             response, head = answer
-            if response.status_code == 404 and not self.serves_static:
-                advise_static(str(message.get("path")), str(message.get("root_path") or ""))
+            if response.status_code in (400, 404):
+                self._advise(message, response.status_code)
             if not head and response.streaming and getattr(response, "is_async", False):
                 loop = self._loop_of(message)
                 if loop is not None and may_have_body(response):
@@ -258,6 +259,14 @@ class ViewConsumer:
                 message.worker.stream_threads.release()
         if not reply["more_content"]:
             message.reply_channel.send(reply)
+
+    def _advise(self, message: Message, status: int) -> None:
+        """Log what a newcomer to deployment has forgotten, if that is why the client gets an error."""
+        if status == 404 and not self.serves_static:
+            advise_static(str(message.get("path")), str(message.get("root_path") or ""))
+        elif status == 400:
+            with suppress(UnicodeError):  # the path isn't text, which is logged
+                advise_host(self.handler_class.request_class(message, ()))
 
     @staticmethod
     def _loop_of(message: Message) -> ConsumerLoop | None:

@@ -168,6 +168,29 @@ class StaticFilesTests(SimpleTestCase):
         with self.settings(STATIC_URL="https://cdn.example.com/static/"):
             self.assertEqual(self.advice(ViewConsumer(), "/static/site.css"), [])
 
+    def test_a_host_that_is_not_allowed_is_named_once_with_the_remedy(self):
+        common = ["django.middleware.common.CommonMiddleware"]
+        names = {"MIDDLEWARE": common, "MIDDLEWARE_CLASSES": common}
+        for host, debug, number in (
+            ("wrong.example", False, 1),
+            ("testserver", False, 0),
+            ("a", True, 0),
+        ):
+            logging.disable(logging.NOTSET)
+            layer = MemoryChannelLayer()
+            sent = Sent("GET", "/hello/", headers=[("Host", host)])
+            with mock.patch.object(advice, "_host", RateLimit(60.0)), Lines(
+                "django.channels"
+            ) as lines:
+                with self.settings(DEBUG=debug, **names):
+                    for _ in range(2):
+                        ViewConsumer()(Message(sent.message(), "http.request", layer))
+            self.assertEqual(len(lines), number, lines)
+            for word in (
+                ("/hello/ got a 400", "add 'wrong.example' to ALLOWED_HOSTS") if lines else ()
+            ):
+                self.assertIn(word, lines[0])
+
     def test_large_file_is_streamed(self):
         layer = MemoryChannelLayer()
         StaticFilesConsumer()(
