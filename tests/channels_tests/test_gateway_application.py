@@ -13,7 +13,7 @@ from django.channels.gateway.application import Gateway
 from django.channels.gateway.connection import Connection
 from django.channels.gateway.http import Request
 from django.channels.gateway.response import ResponseConnection
-from django.channels.gateway.websocket import WebSocket
+from django.channels.gateway.websocket import MAX_UNREAD_WEIGHT, WebSocket
 from django.channels.layers.memory import MemoryChannelLayer, MemoryInbox
 from django.channels.signals import worker_process_ready, worker_ready
 from django.core.exceptions import ImproperlyConfigured
@@ -238,6 +238,47 @@ class ErrorTests(unittest.TestCase):
 
         with mock.patch.object(connection, "CLOSE_TIMEOUT", 0.01):
             asyncio.run(main())
+        self.assertEqual(numbers, list(range(200)) + ["disconnect"])
+
+    def test_a_client_that_leaves_with_unread_answers_ends_however_many_frames_wait(self):
+        """The gateway had stopped reading it until it would read its answers."""
+        layer, numbers = make_layer(), []
+
+        def receive(message):
+            numbers.append(int(message["text"]))
+            message.reply_channel.send({"text": "x" * (MAX_UNREAD_WEIGHT // 8)})
+
+        def disconnect(message):
+            numbers.append("disconnect")
+
+        layer.routing += [
+            route("websocket.receive", receive),
+            route("websocket.disconnect", disconnect),
+        ]
+
+        async def main():
+            server, left = Server(), asyncio.Event()
+
+            async def send(event):
+                if event["type"] == "websocket.send":
+                    await left.wait()  # the client reads nothing
+                    raise OSError("the client has gone")
+                await server.send(event)
+
+            running = asyncio.ensure_future(layer(server.scope, server.receive, send))
+            await asyncio.wait_for(server.sent.get(), TIMEOUT)
+            for number in range(200):
+                server.events.put_nowait({"type": "websocket.receive", "text": str(number)})
+            (client,) = layer.gateway.connections.values()
+            while client.state.reading or client.state.in_flight is not None:
+                await asyncio.sleep(0.005)
+            self.assertLess(len(numbers), 100)
+            left.set()
+            await server.leave(running)
+            self.assertEqual(layer.gateway.unread.used, 0)
+            await layer.gateway.stop()
+
+        asyncio.run(asyncio.wait_for(main(), 2 * TIMEOUT))
         self.assertEqual(numbers, list(range(200)) + ["disconnect"])
 
     def test_a_path_cannot_write_lines_of_its_own_into_the_log(self):

@@ -7,6 +7,8 @@ from unittest import mock
 
 from django.channels import protocol
 from django.channels.gateway.frames import (
+    FIRST_BATCH,
+    MAX_BATCH_TIME,
     MIN_UNREAD_WEIGHT,
     UNLIMITED,
     UNLIMITED_UNREAD,
@@ -261,6 +263,26 @@ class AddressTests(unittest.TestCase):
                 socket.frame("next")
             ((_, _, message),) = socket.reply(protocol.ack(socket.in_flight))
             self.assertEqual(len(message.get(protocol.FRAMES) or [message]), expected)
+
+    def batches(self, socket, *times):
+        """Return how many frames go together, if the consumers of the batches ran for these milliseconds."""
+        socket.frame("first")
+        numbers, message = [], None
+        for ran in times:
+            while socket.reading:
+                socket.frame("next")
+            ((_, _, message),) = socket.reply(protocol.ack(socket.in_flight, ran=ran))
+            numbers.append(len(message.get(protocol.FRAMES) or [message]))
+        return numbers
+
+    def test_few_frames_go_together_at_first_and_more_after_quick_ones(self):
+        numbers = self.batches(self.socket("other"), 0, 0, 0, 0, 0)
+        self.assertEqual(numbers, [FIRST_BATCH, 2 * FIRST_BATCH, 4 * FIRST_BATCH, 64, 64])
+
+    def test_few_frames_go_together_after_slow_ones_and_then_more_again(self):
+        slow = MAX_BATCH_TIME * FIRST_BATCH // 2
+        numbers = self.batches(self.socket("other"), 0, slow, 0, 0, 0, 0)
+        self.assertEqual(numbers, [FIRST_BATCH, 2, 4, 8, 16, 32])
 
     def test_no_client_is_closed_because_those_of_another_address_read_no_group(self):
         def send(socket, number):

@@ -486,6 +486,38 @@ class BoundTests(unittest.TestCase):
         socket.done()
         self.assertEqual(socket.channels[-1], "websocket.disconnect")
 
+    def test_frames_of_a_client_that_takes_nothing_more_are_handled_and_answers_dropped(self):
+        socket = Socket().opened().frame("a")
+        socket.done(*[{"text": "answer"}] * websocket.MAX_UNREAD)
+        for number in range(frames.MAX_WAITING):
+            socket.frame(str(number))
+        self.assertFalse(socket.state.reading)
+        del socket.written[:]
+        socket.do(socket.state.cut_off())
+        self.assertTrue(socket.state.reading)
+        socket.frame("the last")
+        while texts_of(socket.sent[-1][1])[-1] != "the last":
+            self.assertGreater(len(socket.sent), 1)
+            socket.done(*[{"text": "answer"}] * 2 * websocket.MAX_UNREAD)
+        handled = [text for _, message in socket.sent for text in texts_of(message)]
+        self.assertEqual(handled, ["a", *map(str, range(frames.MAX_WAITING)), "the last"])
+        socket.do(socket.state.group({"text": "news"})).reply(text="other code")
+        self.assertEqual((socket.written, socket.counted), ([], []))
+        socket.do(socket.state.gone(1006)).done()
+        self.assertEqual(socket.channels[-1], "websocket.disconnect")
+
+    def test_a_consumer_that_awaits_its_sends_learns_that_nothing_more_is_taken(self):
+        for before in (False, True):
+            with self.subTest(before=before):
+                socket = Socket().opened().frame("a")
+                send = {protocol.WINDOW_CHANNEL: "window", protocol.REPLIES: [{"text": "x"}]}
+                if before:
+                    socket.do(socket.state.cut_off())
+                socket.do(socket.state.reply(send))
+                if not before:
+                    socket.do(socket.state.cut_off())
+                self.assertEqual(socket.sent[-1], ("window", protocol.closed()))
+
     def test_unread_messages_of_others_are_bounded_by_weight_too(self):
         socket = Socket().opened()
         half = "x" * (websocket.MAX_UNREAD_WEIGHT // 2)

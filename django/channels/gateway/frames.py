@@ -26,6 +26,11 @@ MAX_BATCH_WEIGHT = 512 * 1024
 #: client that sends much to a slow consumer doesn't keep a worker from others.
 MAX_BATCH_TIME = 25
 
+#: How many frames go together at first. It may double with each event that has ended: the time of a worker
+#: doesn't tell what it takes to send the answers, and a hundred clients that begin with 64 frames each would
+#: keep workers from others for long.
+FIRST_BATCH = 8
+
 #: The weight up to which a frame that is sent at once isn't counted.
 SMALL_FRAME = 4096
 
@@ -210,7 +215,7 @@ class FrameQueue:
         #: How many frames the event in flight has, if they are counted.
         self.sent = 0
         self._in_flight = 0  # their weight
-        self._batch_size = MAX_WAITING
+        self._batch_size = FIRST_BATCH
 
     @property
     def has_room(self) -> bool:
@@ -261,8 +266,9 @@ class FrameQueue:
         many frames go together next.
         """
         if ran is not None:
-            size = MAX_BATCH_TIME * (self.sent or 1) // ran if ran > 0 else MAX_WAITING
-            self._batch_size = max(1, min(MAX_WAITING, size))
+            sent = self.sent or 1
+            size = MAX_BATCH_TIME * sent // ran if ran > 0 else MAX_WAITING
+            self._batch_size = max(1, min(MAX_WAITING, size, max(self._batch_size, 2 * sent)))
         if self.sent:
             weight, self._in_flight, self.sent = self._in_flight, 0, 0
             self.room.give(weight)

@@ -292,6 +292,7 @@ class SocketConnection(Connection):
         """Write nothing more: the server refused an event, as it does when the client has gone."""
         self.error = error
         self._end()
+        self.perform(self.state.cut_off())
 
     def _end(self) -> None:
         """Give the server its time to end the connection. Nothing more is written."""

@@ -125,6 +125,8 @@ class WebSocket(ConnectionState):
         self._of_others: Any = ()  # what waits of others, and counts there; a deque once there is any
         self._buffered = HandshakeBuffer()
         self._unread, self._unread_weight = [0, 0], [0, 0]  # by sender: OTHERS, OWN
+        #: Whether the server takes nothing more for the client.
+        self._is_cut_off = False
         self._window = SocketWindow()
 
     # What the client does.
@@ -162,6 +164,18 @@ class WebSocket(ConnectionState):
         self._forget_others()
         actions: list[Action] = [(LOG, "warning", LEFT, self.path)] if unanswered else []
         return [*actions, (DISCARD,), (FINISH,), *self._window.end(), *self._next()]
+
+    def cut_off(self) -> list[Action]:
+        """
+        Handle that the server takes nothing more for the client, which has gone. Its frames that have come
+        are handled, and `gone` follows them. The answers to them are dropped: waiting for the client to read
+        would never end.
+        """
+        self._is_cut_off = True
+        self._all_unread.add(-self._unread_weight[OWN])
+        self._unread, self._unread_weight = [0, 0], [0, 0]
+        self._forget_others()
+        return [(DISCARD,), *self._window.end(), *self._next()]
 
     @property
     def over(self) -> bool:
@@ -242,7 +256,8 @@ class WebSocket(ConnectionState):
         actions = []
         for each in message[REPLIES]:
             actions += self._window.mark(self._apply(each, sender=OWN))
-        return actions + (self._window.end() if self.phase in (CLOSING, CLOSED) else [])
+        has_ended = self._is_cut_off or self.phase in (CLOSING, CLOSED)
+        return actions + (self._window.end() if has_ended else [])
 
     def _merge_session(self, patch: Any) -> list[Action]:
         """Apply what a consumer changed in the session, in the last will too."""
@@ -354,6 +369,8 @@ class WebSocket(ConnectionState):
             text = "A reply's %s to %s is of type %s; it must be %s. It was not sent."
             values = (key, self.path, type(value).__name__, kind.__name__)
             return [(LOG, "error", text, *values)]
+        if self._is_cut_off:
+            return []
         length = len(value)
         if not sender and (self._is_behind(OTHERS) or self._is_crowded(length)):
             crowded = [] if self._is_behind(OTHERS) else [(LOG, "warning", CROWDED, self.path)]
