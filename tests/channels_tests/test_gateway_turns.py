@@ -10,7 +10,13 @@ from django.channels.gateway import turns
 from django.channels.gateway.frames import MAX_BATCH_TIME
 from django.channels.gateway.limits import Limits
 from django.channels.gateway.sender import SEND_TIMEOUT, EventSender
-from django.channels.gateway.turns import UNLIMITED, FairQueue, Window, client_key
+from django.channels.gateway.turns import (
+    UNLIMITED,
+    FairQueue,
+    Window,
+    client_key,
+    session_pattern,
+)
 from django.channels.gateway.websocket import WebSocket
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.log import RateLimit
@@ -168,7 +174,9 @@ class FairQueueTests(unittest.TestCase):
 class ClientKeyTests(unittest.TestCase):
     def key(self, client=("192.0.2.1", 1), cookies=()):
         headers = [[b"host", b"x"]] + [[b"cookie", each] for each in cookies]
-        return client_key({"client": client, "headers": headers}, b"sessionid", "socket")
+        return client_key(
+            {"client": client, "headers": headers}, session_pattern("sessionid"), "socket"
+        )
 
     def test_a_client_is_its_address_and_its_session(self):
         self.assertEqual(self.key(), ("192.0.2.1", "socket"))
@@ -177,6 +185,45 @@ class ClientKeyTests(unittest.TestCase):
         self.assertNotEqual(first, self.key(cookies=[b"sessionid=abd"]))
         self.assertNotEqual(first, self.key(("192.0.2.2", 1), [b"sessionid=abc"]))
         self.assertEqual(self.key(None), ("", "socket"))
+
+    def test_the_session_is_that_of_the_cookie_with_exactly_its_name(self):
+        for cookies in (
+            [b"evilsessionid=abc"],
+            [b"a=1; evilsessionid=abc"],
+            [b"a=sessionid=abc"],
+            [b"a b sessionid=abc"],
+            [b"a,sessionid=abc"],
+            [b"sessionid2=abc; sessionid-x=abc; sessionid.x=abc"],
+            [b"Sessionid=abc; SESSIONID=abc"],
+            [b"sessionid"],
+            [b"sessionid; a=sessionid"],
+            [b"$sessionid=abc", b"session", b"id=abc"],
+            [b"", b";", b"=", b";=;", b"=abc; ="],
+        ):
+            with self.subTest(cookies):
+                self.assertEqual(self.key(cookies=cookies)[1], "socket")
+        for cookies in (
+            [b"evilsessionid=xyz; sessionid=abc"],
+            [b"sessionid=abc; evilsessionid=xyz"],
+            [b"a=1;sessionid=abc;b=2"],
+            [b"  sessionid = abc  ; b"],
+            [b";;; ;\tsessionid\t=\tabc;"],
+            [b"sessionid=xyz; sessionid=abc"],  # Django takes the last, too
+            [b"a=1", b"sessionid=abc", b"b=2"],
+            [b"sessionid=xyz", b"sessionid=abc", b"xsessionid=xyz"],
+        ):
+            with self.subTest(cookies):
+                self.assertEqual(self.key(cookies=cookies), self.key(cookies=[b"sessionid=abc"]))
+        self.assertNotEqual(
+            self.key(cookies=[b"sessionid=a=b"]), self.key(cookies=[b"sessionid=a"])
+        )
+        self.assertNotEqual(self.key(cookies=[b"sessionid="])[1], "socket")
+
+    def test_a_name_with_signs_of_a_pattern_is_taken_as_it_is(self):
+        scope = {"client": None, "headers": [(b"cookie", b"sXid=abc")]}
+        self.assertEqual(client_key(scope, session_pattern("s.id"), "socket"), ("", "socket"))
+        scope["headers"] = [(b"cookie", b"s.id=abc")]
+        self.assertNotEqual(client_key(scope, session_pattern("s.id"), "socket"), ("", "socket"))
 
     def test_an_ipv6_client_is_its_network(self):
         one, two = self.key(("2001:db8:1:2::3", 1)), self.key(("2001:db8:1:2:ffff::1", 1))

@@ -45,7 +45,7 @@ from .scopes import connect_event, correct_path, request_event
 from .sender import EventSender
 from .sockets import ServerReceive, SocketConnection
 from .spool import SpoolRoom
-from .turns import client_key
+from .turns import client_key, session_pattern
 from .upload import NO_ROOM, SendAfterUpload, Upload
 from .websocket import WebSocket
 
@@ -103,7 +103,7 @@ class Gateway:
         self.events = EventSender(layer, self.inbox, self.loop, self.limits)
         self.send_event = self.events.send
         self.responses = ResponseStore(layer, self.loop, self.limits)
-        self._session_cookie = settings.SESSION_COOKIE_NAME.encode("latin-1")
+        self._session_cookie = session_pattern(settings.SESSION_COOKIE_NAME)
         self._advice = Advice()
         #: Ends sockets from which nothing comes, if the site wants that.
         self.idle = IdleSockets(self) if self.limits.idle_time else None

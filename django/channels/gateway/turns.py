@@ -13,6 +13,7 @@ is small again after a pause.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import deque
 from heapq import heappop, heappush
@@ -270,16 +271,24 @@ def cost_of(message: Mapping[str, Any]) -> int:
     return len(message.get(FRAMES) or ()) or 1
 
 
-def client_key(scope: Mapping[str, Any], cookie: bytes, socket: Any) -> ClientKey:
+def session_pattern(name: str) -> re.Pattern[bytes]:
+    """
+    Return the pattern of the cookie `name`, to be found in a Cookie header. Spaces around a name don't count,
+    as in Django.
+    """
+    cookie = re.escape(name.encode("latin-1", "replace"))
+    return re.compile(rb"(?:^|;)\s*" + cookie + rb"\s*=\s*([^;]*)")
+
+
+def client_key(scope: Mapping[str, Any], session: re.Pattern[bytes], socket: Any) -> ClientKey:
     """
     Return whom the events of a connection count for: its address, and there its session, or `socket` (the
-    connection itself) without one. `cookie` is the name of the session cookie.
-
+    connection itself) without one. `session` is the `session_pattern` of the session cookie, of which Django
+    takes the last.
     """
-    address = client_address(scope)
+    key = None
     for name, value in scope["headers"]:
         if name == b"cookie":
-            start = value.find(cookie + b"=")
-            if start >= 0:
-                return address, hash(value[start:].partition(b";")[0])
-    return address, socket
+            for each in session.findall(value):
+                key = hash(each.rstrip())
+    return client_address(scope), socket if key is None else key
