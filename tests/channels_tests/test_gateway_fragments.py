@@ -22,6 +22,7 @@ from django.channels.gateway.fragments import (
 )
 
 from .support.requirements import require
+from .support.waiting import TIMEOUT
 from .test_gateway_daphne import Server
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
@@ -274,6 +275,249 @@ class UvicornTests(unittest.TestCase):
         connection.data_received(b"head")
         connection.data_received(frame(PING) * (MAX_BURST + 1))
         self.assertEqual((others, self.noted), ([], ["10.0.0.1"]))
+
+
+class ReadingTransport:
+    """A transport of a server's loop, which reads up to 256 KB at once and doesn't tell, as uvloop's."""
+
+    def __init__(self):
+        self.is_reading, self.closing, self.written = True, False, []
+
+    def pause_reading(self):
+        self.is_reading = False
+
+    def resume_reading(self):
+        self.is_reading = True
+
+    def is_closing(self):
+        return self.closing
+
+    def write(self, data):
+        self.written.append(data)
+
+    def abort(self):
+        self.closing = True
+
+
+class PausingProtocol:
+    """uvicorn's protocol of a WebSocket: it reads on when all its messages were taken."""
+
+    client = ("10.0.0.1", 1)
+
+    def __init__(self, loop):
+        self.loop, self.read_paused = loop, False
+        self.received, self.frames, self.error = [], 0, None
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        if self.error is not None:
+            raise self.error
+        self.received.append(data)
+        counter = FrameCounter()
+        counter.allows(data, 0.0)
+        self.frames += counter.in_read
+        if not self.read_paused and self.stops_for(data):
+            self.read_paused = True
+            self.transport.pause_reading()
+
+    def stops_for(self, data):
+        """Whether there is a message in `data`, which now is in a queue."""
+        return len(self.received) > 1
+
+    def take_messages(self):
+        """What `receive` does when it has given out the last message."""
+        self.read_paused = False
+        self.transport.resume_reading()
+
+
+class PortionTests(unittest.TestCase):
+    """What one client sent is given to the server in portions, each when it wants more."""
+
+    HEAD = b"GET / HTTP/1.1\r\n\r\n"
+    FLOOD = frame(TEXT, 1) * 37000
+
+    def run_with(self, function, base=PausingProtocol):
+        class Protocol(base):
+            pass
+
+        async def main():
+            self.noted = []
+            bound_uvicorn(self.noted.append)
+            protocol = Protocol(asyncio.get_event_loop())
+            self.transport = ReadingTransport()
+            protocol.connection_made(self.transport)
+            protocol.data_received(self.HEAD)
+            protocol.received.clear()
+            protocol.received.append(b"")
+            protocol.frames = 0
+            await function(protocol)
+
+        name = "uvicorn.protocols.websockets.wsproto_impl"
+        module = mock.Mock(spec=[], WSProtocol=Protocol)
+        with mock.patch.dict(fragments.sys.modules, {name: module}):
+            asyncio.run(asyncio.wait_for(main(), TIMEOUT))
+
+    async def take_all(self, protocol):
+        """Take each portion. Return how many frames each of them had."""
+        numbers, before = [protocol.frames], protocol.frames
+        while protocol.read_paused:
+            protocol.take_messages()
+            await asyncio.sleep(0)
+            if protocol.frames > before:
+                numbers.append(protocol.frames - before)
+                before = protocol.frames
+        return numbers
+
+    def test_other_code_runs_between_the_portions_of_many_small_messages(self):
+        async def test(protocol):
+            protocol.data_received(self.FLOOD)
+            self.assertFalse(self.transport.is_reading)
+            numbers = await self.take_all(protocol)
+            self.assertEqual(b"".join(protocol.received), self.FLOOD)
+            self.assertLessEqual(max(numbers), FIRST_READ // 7 + MAX_FRAMES_OF_A_READ)
+            self.assertTrue(self.transport.is_reading)
+
+        self.run_with(test)
+
+    def test_nothing_is_parsed_before_the_messages_of_the_last_portion_were_taken(self):
+        async def test(protocol):
+            protocol.data_received(self.FLOOD)
+            first = protocol.frames
+            for _ in range(20):
+                await asyncio.sleep(0)
+            self.assertEqual(protocol.frames, first)
+            protocol.take_messages()
+            protocol.take_messages()
+            self.assertEqual(protocol.frames, first)  # later, and once
+            for _ in range(20):
+                await asyncio.sleep(0)
+            self.assertLess(protocol.frames, 2 * first + MAX_FRAMES_OF_A_READ)
+
+        self.run_with(test)
+
+    def test_parts_without_a_message_are_parsed_one_after_the_other(self):
+        """Fragments, or messages after the server's own close: it doesn't pause, and doesn't ask for more."""
+
+        class Deaf(PausingProtocol):
+            def stops_for(self, data):
+                return False
+
+        async def test(protocol):
+            protocol.data_received(self.FLOOD)
+            turns = 0
+            while protocol.channels_portions.waiting:
+                self.assertFalse(self.transport.is_reading)
+                turns += 1
+                await asyncio.sleep(0)
+            self.assertGreater(turns, 30)
+            self.assertEqual(b"".join(protocol.received), self.FLOOD)
+            self.assertTrue(self.transport.is_reading)
+
+        self.run_with(test, Deaf)
+
+    def test_small_messages_behind_a_large_one_come_in_portions_too(self):
+        async def test(protocol):
+            large = frame(BINARY, 100000)
+            protocol.data_received(large + self.FLOOD)
+            self.assertLess(protocol.frames, 700)
+            self.assertGreaterEqual(len(protocol.received[1]), len(large))
+            await self.take_all(protocol)
+            self.assertEqual(b"".join(protocol.received), large + self.FLOOD)
+
+        self.run_with(test)
+
+    def test_what_other_clients_send_is_parsed_at_once(self):
+        async def test(protocol):
+            for data in (
+                frame(TEXT, 5),
+                frame(BINARY, 200000),
+                frame(BINARY, 4096) * 60,
+                frame(TEXT, 1) * 64,
+                frame(BINARY, 262144)[:262144],
+                b"\x01" * 14,  # the rest of it
+            ):
+                protocol.data_received(data)
+                self.assertEqual(protocol.received[-1], data)
+                if protocol.read_paused:
+                    protocol.take_messages()
+            self.assertIs(protocol.transport, self.transport)
+
+        self.run_with(test)
+
+    def test_what_comes_meanwhile_is_parsed_afterwards(self):
+        async def test(protocol):
+            protocol.data_received(self.FLOOD)
+            more = frame(TEXT, 100) * 50
+            protocol.data_received(more)  # a transport with TLS had it already
+            self.assertFalse(self.transport.is_reading)
+            await self.take_all(protocol)
+            self.assertEqual(b"".join(protocol.received), self.FLOOD + more)
+            # And then as ever.
+            protocol.data_received(frame(TEXT, 5))
+            self.assertEqual(protocol.received[-1], frame(TEXT, 5))
+            protocol.take_messages()
+            self.assertTrue(self.transport.is_reading)
+
+        self.run_with(test)
+
+    def test_a_flood_of_pings_behind_messages_ends_the_connection(self):
+        async def test(protocol):
+            protocol.data_received(self.FLOOD[: 7 * 3000] + frame(PING) * 3 * MAX_BURST)
+            self.assertFalse(self.transport.closing)
+            await self.take_all(protocol)
+            while not self.transport.closing:
+                await asyncio.sleep(0)
+            self.assertEqual(self.noted, ["10.0.0.1"])
+
+        self.run_with(test)
+
+    def test_nothing_is_parsed_after_the_end(self):
+        async def test(protocol):
+            protocol.data_received(self.FLOOD)
+            before = protocol.frames
+            self.transport.closing = True
+            await self.take_all(protocol)
+            self.assertEqual((protocol.frames, protocol.channels_portions.waiting), (before, b""))
+
+        self.run_with(test)
+
+    def test_an_error_of_the_parser_ends_the_connection(self):
+        async def test(protocol):
+            protocol.data_received(self.FLOOD)
+            protocol.error = ValueError("a bug")
+            reported = []
+            protocol.loop.set_exception_handler(
+                lambda loop, context: reported.append(context["exception"])
+            )
+            protocol.take_messages()
+            while not reported:
+                await asyncio.sleep(0)
+            self.assertEqual(reported, [protocol.error])
+            self.assertTrue(self.transport.closing)
+
+        self.run_with(test)
+
+    def test_the_server_writes_to_its_transport_as_before(self):
+        async def test(protocol):
+            protocol.data_received(self.FLOOD)
+            protocol.transport.write(b"an answer")
+            self.assertEqual(self.transport.written, [b"an answer"])
+            self.assertFalse(protocol.transport.is_closing())
+
+        self.run_with(test)
+
+    def test_a_protocol_that_does_not_tell_whether_it_has_paused_gets_all_at_once(self):
+        class Reading(UvicornProtocol):
+            def __init__(self, loop):
+                pass
+
+        async def test(protocol):
+            protocol.data_received(self.FLOOD)
+            self.assertEqual(protocol.received[1:], [self.FLOOD])
+
+        self.run_with(test, Reading)
 
 
 class TwistedProtocol:

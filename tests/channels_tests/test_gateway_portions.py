@@ -1,4 +1,4 @@
-"""What one client of uvicorn sent is parsed in portions, so that other clients get their turn."""
+"""What one client sent is parsed in portions, or little of it is read at once: others get their turn."""
 
 import asyncio
 import sys
@@ -7,8 +7,9 @@ import unittest
 from importlib import import_module
 from unittest import mock
 
-from django.channels.gateway import portions
+from django.channels.gateway import portions, reading
 
+from .support.requirements import require
 from .support.waiting import TIMEOUT
 
 #: A chunk of one byte, of a chunked body.
@@ -179,3 +180,83 @@ class ServerTests(unittest.TestCase):
                 except ImportError:
                     continue  # uvicorn, or this parser, isn't installed
                 self.assertTrue(callable(getattr(module, name).data_received))
+
+
+class ChunkTests(unittest.TestCase):
+    """What Twisted reads at once of a request."""
+
+    HEAD = b"POST / HTTP/1.1\r\nHost: example.com\r\n"
+
+    def setUp(self):
+        require("twisted")
+        from twisted.internet.testing import StringTransport
+        from twisted.web import http
+
+        class Channel(http.HTTPChannel):
+            pass
+
+        class Request(http.Request):
+            def process(self):
+                self.write(b"done")
+                self.finish()
+
+        class Transport(StringTransport):
+            bufferSize = 65536
+
+        modules = {reading.TWISTED[0]: types.SimpleNamespace(HTTPChannel=Channel)}
+        with mock.patch.dict(sys.modules, modules):
+            for _ in range(2):  # of two gateways
+                reading.read_little_of_chunks()
+        self.channel = Channel()
+        self.channel.requestFactory = Request
+        self.transport = Transport()
+        self.channel.makeConnection(self.transport)
+        self.addCleanup(self.channel.setTimeout, None)
+
+    def sizes(self, data):
+        """Send `data`, and return how much is read at once."""
+        sizes = []
+        while data:
+            size = self.transport.bufferSize
+            sizes.append(len(data[:size]))
+            self.channel.dataReceived(data[:size])
+            data = data[size:]
+        return sizes
+
+    def test_little_is_read_at_once_of_a_body_in_tiny_chunks(self):
+        head = self.HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+        sizes = self.sizes(head + CHUNK * 30000 + b"0\r\n\r\n")
+        self.assertLessEqual(max(sizes), 2 * reading.FIRST_READ)
+        self.assertEqual(self.transport.bufferSize, reading.FIRST_READ)
+        self.assertIn(b"done", self.transport.value())
+
+    def test_tiny_chunks_behind_large_ones_are_read_in_small_parts_from_then_on(self):
+        head = self.HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+        large = (b"10000\r\n" + b"y" * 65536 + b"\r\n") * 3
+        sizes = self.sizes(head + large + CHUNK * 40000 + b"0\r\n\r\n")
+        self.assertLessEqual(sum(size > reading.FIRST_READ for size in sizes[-40:]), 0)
+        self.assertIn(b"done", self.transport.value())
+
+    def test_other_bodies_are_read_in_larger_and_larger_parts(self):
+        lines = b"a line\n" * 60000
+        for name, head, body in (
+            ("length", b"Content-Length: %d\r\n\r\n" % len(lines), lines),
+            (
+                "large chunks",
+                b"Transfer-Encoding: chunked\r\n\r\n",
+                (b"4000\r\n" + b"y" * 16384 + b"\r\n") * 20 + b"0\r\n\r\n",
+            ),
+        ):
+            with self.subTest(name):
+                self.setUp()
+                sizes = self.sizes(self.HEAD + head + body)
+                self.assertEqual(sizes[:5], [4096, 8192, 16384, 32768, 65536])
+                self.assertIn(b"done", self.transport.value())
+
+    def test_a_socket_on_the_same_connection_is_read_in_larger_parts_again(self):
+        head = self.HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+        self.sizes(head + CHUNK * 30000 + b"0\r\n\r\n")
+        read_size = reading.ReadSize(self.transport)
+        for _ in range(4):
+            read_size.note(self.transport.bufferSize, 1)
+        self.assertEqual(self.transport.bufferSize, 65536)

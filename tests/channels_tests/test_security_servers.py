@@ -3,6 +3,7 @@
 import http.client
 import importlib
 import io
+import itertools
 import json
 import os
 import socket
@@ -105,7 +106,21 @@ def connect(message):
     message.reply_channel.send({"accept": True, "text": message["scheme"]})
 
 
-channel_routing = [route("websocket.connect", connect)]
+received = {}
+
+
+def receive(message):
+    # Numbers one after the other, and then a question for the last one.
+    name, text = message.reply_channel.name, message["text"]
+    if text == "?":
+        message.reply_channel.send({"text": str(received.pop(name))})
+    elif int(text) == (received.get(name, 0) + 1) % 10:
+        received[name] = received.get(name, 0) + 1
+
+
+channel_routing = [
+    route("websocket.connect", connect), route("websocket.receive", receive)
+]
 """
 
 #: A request that must not be taken out of the body of another one.
@@ -397,6 +412,38 @@ class UvicornTests(FloodTests, ServerAttacks, unittest.TestCase):
                 for kind, parts in FLOODS.items():
                     with self.subTest(kind, library=name):
                         self.assertLess(self.flood(server.port, *parts), 20 * 1024 * 1024)
+
+    def test_each_of_many_tiny_messages_arrives_in_order(self):
+        """The server gets them in portions: see fragments.py."""
+        import websocket
+
+        implementations = {
+            "websockets": "websockets_impl",
+            "websockets-sansio": "websockets_sansio_impl",
+            "wsproto": "wsproto_impl",
+        }
+        number = 20000
+        frames = b"".join(b"\x81\x81\0\0\0\0%d" % (each % 10) for each in range(1, number + 1))
+        for name, loop in itertools.product(implementations, ("asyncio", "uvloop")):
+            with self.subTest(library=name, loop=loop):
+                try:
+                    importlib.import_module("uvicorn.protocols.websockets." + implementations[name])
+                    importlib.import_module(loop)
+                except ImportError:
+                    continue
+                with serve(self.project, "uvicorn", args=("--ws", name, "--loop", loop)) as server:
+                    client = websocket.create_connection(
+                        server.websocket_url("/"),
+                        timeout=3 * TIMEOUT,
+                        host="example.com",
+                        suppress_origin=True,
+                    )
+                    self.addCleanup(client.shutdown)
+                    self.assertEqual(client.recv(), "ws")
+                    client.sock.sendall(frames)
+                    client.send("?")
+                    self.assertEqual(client.recv(), str(number))
+                    client.close()
 
     def need_httptools(self):
         try:

@@ -29,20 +29,18 @@ from .backlog import ResponseStore
 from .buffers import WriteBuffers
 from .connection import Connection, ServerSend
 from .daphne import bound_frames, correct_scope, response_lock, with_flow_control
-from .fragments import bound_uvicorn
 from .frames import AddressRooms, FrameRoom, SharedRoom, UnreadRoom
 from .handshake import ACCEPT_TIMEOUT
-from .heads import Heads, bound_heads
 from .http import Request
 from .idle import IdleSockets
 from .limits import TOO_MANY_REQUESTS, check_head, check_request, make_limits
 from .pipelines import has_too_many
-from .portions import parse_in_portions
 from .reader import InboxReader
 from .refusal import Refusals
 from .response import ResponseConnection
 from .scopes import connect_event, correct_path, request_event
 from .sender import EventSender
+from .servers import bound_servers
 from .sockets import ServerReceive, SocketConnection
 from .spool import SpoolRoom
 from .turns import client_key, session_pattern
@@ -87,9 +85,7 @@ class Gateway:
         self.limits = make_limits(layer.gateway_options)
         self.room = SpoolRoom(self.limits)
         self.refusals = Refusals(layer)
-        bound_heads(Heads.of(self.limits, self.refusals.note_head))
-        bound_uvicorn(self.refusals.note_frames)
-        parse_in_portions()
+        bound_servers(self.limits, self.refusals)
         #: The lines that connections log: each kind once a second.
         self.lines = RateLimitByKey(1.0)
         self.loop = asyncio.get_event_loop()

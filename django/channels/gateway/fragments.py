@@ -7,7 +7,7 @@ server parses them. No module of a server is imported.
   Daphne if many come at once: four clients that sent nothing else stopped a site.
 * Small messages. A server parses all that it has read from one client before it attends to another, and
   64 kB may be 9,000 messages of one byte, which take half a second. So little is read at once from a client
-  that sends such messages: see `ReadSize`.
+  that sends such messages (`ReadSize`), and uvicorn gets in portions what was read (`PortionedTransport`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ import sys
 import time
 from typing import Any, Callable
 
+from .portions import PortionedTransport
+from .reading import FIRST_READ, MAX_FRAMES_OF_A_READ, ReadSize
+
 #: Fragments of one message. The library websockets allows as many.
 MAX_FRAGMENTS = 4096
 
@@ -25,15 +28,6 @@ MAX_BURST, FRAMES_PER_SECOND = 4096, 256
 
 #: The first bytes of frames that are a whole message: text and binary, also compressed.
 MESSAGES = (0x81, 0x82, 0xC1, 0xC2)
-
-#: Bytes that are read at once from a client at first, and always if it sends many messages at once.
-FIRST_READ = 4096
-
-#: A read with more frames than these makes FIRST_READ the client's limit.
-MAX_FRAMES_OF_A_READ = 64
-
-#: What transports call the number of bytes that they read at once: Twisted's, and asyncio's own.
-READ_SIZES = ("bufferSize", "max_size")
 
 #: The protocols of uvicorn, by their modules.
 UVICORN = {
@@ -91,40 +85,6 @@ class FrameCounter:
         return self._level <= MAX_BURST
 
 
-class ReadSize:
-    """
-    Sets how many bytes are read at once from a client: few at first, and twice as many after each read that
-    was full, up to what the transport reads by itself. A transport that doesn't tell, such as uvloop's, is
-    left alone.
-    """
-
-    __slots__ = ("_most", "_name", "_now", "_transport")
-
-    def __init__(self, transport: Any) -> None:
-        # With TLS, Twisted's transport that reads is below the one that encrypts.
-        below = [transport, getattr(transport, "transport", None)]
-        found = [(each, name) for each in below for name in READ_SIZES if hasattr(each, name)]
-        self._transport: Any = found[0][0] if found else None
-        self._name = found[0][1] if found else ""
-        self._most: int = getattr(self._transport, self._name) if found else 0
-        self._now = self._most
-        self._set(FIRST_READ)
-
-    def note(self, size: int, frames: int) -> None:
-        """Take into account a read of `size` bytes with so many frames."""
-        if frames > MAX_FRAMES_OF_A_READ:
-            self._most = min(self._most, FIRST_READ)
-            self._set(FIRST_READ)
-        elif size >= self._now < self._most:
-            self._set(self._now * 2)
-
-    def _set(self, size: int) -> None:
-        size = min(size, self._most)
-        if size != self._now:
-            self._now = size
-            setattr(self._transport, self._name, size)
-
-
 def bound_uvicorn(note: Note) -> None:
     """Bound the frames on the connections that uvicorn accepts from now on. Do nothing without uvicorn."""
     for module, name in UVICORN.items():
@@ -140,13 +100,28 @@ def bound_uvicorn(note: Note) -> None:
 def _beginning(original: Any) -> Any:
     @functools.wraps(original)
     def connection_made(self: Any, transport: Any) -> None:
-        self.channels_frames = None
+        self.channels_frames = self.channels_portions = None
         original(self, transport)
 
     return connection_made
 
 
 def _counting(original: Any) -> Any:
+    def parse(self: Any, data: bytes) -> None:
+        """Give the server `data`, or a portion of it. The rest waits."""
+        size = _size_of_portion(self, data)
+        if size < 0:
+            _end(self)
+            return
+        if size < len(data):
+            if self.channels_portions is None:
+                self.channels_portions = self.transport = PortionedTransport(self, parse)
+            self.channels_portions.hold(data[size:])
+            data = data[:size]
+        original(self, data)
+        if self.channels_portions is not None:
+            self.channels_portions.go_on()
+
     @functools.wraps(original)
     def data_received(self: Any, data: bytes) -> None:
         # Without the attribute, the connection is older than the gateway, and what came is not known.
@@ -155,15 +130,46 @@ def _counting(original: Any) -> Any:
             self.channels_frames = FrameCounter()  # uvicorn passes on the head of the handshake
             self.channels_read_size = ReadSize(self.transport)
         elif counter is not self:
+            portions = self.channels_portions
+            if portions is not None and portions.waiting:
+                portions.hold(data)
+                return
+            # uvicorn's protocol of the library websockets has no `read_paused`: it parses 32 messages at a
+            # time.
+            if portions is not None or (len(data) > FIRST_READ and hasattr(self, "read_paused")):
+                parse(self, data)
+                return
             if not counter.allows(data, time.monotonic()):
-                if not self.transport.is_closing():
-                    self.channels_note_frames((self.client or ("unknown client",))[0])
-                    self.transport.abort()
+                _end(self)
                 return
             self.channels_read_size.note(len(data), counter.in_read)
         original(self, data)
 
     return data_received
+
+
+def _end(protocol: Any) -> None:
+    """End a connection of uvicorn whose client sent a flood."""
+    if not protocol.transport.is_closing():
+        protocol.channels_note_frames((protocol.client or ("unknown client",))[0])
+        protocol.transport.abort()
+
+
+def _size_of_portion(protocol: Any, data: bytes) -> int:
+    """
+    Count the frames that came to a protocol of uvicorn, up to those that it may have now. Return how many
+    bytes these are, or -1 if the connection must end.
+    """
+    counter, now = protocol.channels_frames, time.monotonic()
+    size = frames = 0
+    while size < len(data) and frames <= MAX_FRAMES_OF_A_READ:
+        part = data[size : size + FIRST_READ]
+        if not counter.allows(part, now):
+            return -1
+        size += len(part)
+        frames += counter.in_read
+    protocol.channels_read_size.note(size, frames)
+    return size
 
 
 def bound_twisted(protocol: Any, address: str, note: Note) -> None:

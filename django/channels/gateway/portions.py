@@ -4,7 +4,7 @@ module of a server is imported.
 
 uvicorn reads up to 256 KB at once, and handles each chunk of a chunked body by itself: of chunks of one byte,
 these are 40,000, and each of them copies the body. Four clients that sent them held up all others for
-seconds.
+seconds. The same read holds 37,000 messages of a WebSocket of one byte (fragments.py counts them).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 PROTOCOLS = {
     "uvicorn.protocols.http.h11_impl": "H11Protocol",
     "uvicorn.protocols.http.httptools_impl": "HttpToolsProtocol",
+    "uvicorn.protocols.http.zttp_impl": "ZttpProtocol",
 }
 
 #: Bytes of a read, up to which it is parsed at once.
@@ -103,3 +104,58 @@ def _parse_next(protocol: Any, original: Any) -> None:
         # As if the transport had called it.
         transport.abort()
         raise
+
+
+class PortionedTransport:
+    """
+    Stands in for the transport of a WebSocket of uvicorn whose client sent many small messages at once. When
+    the server asks to read on, because the messages of the last portion were taken, it gets the next portion:
+    `parse(protocol, data)` gives it one, and lets the rest wait here. Everything else goes to the transport.
+
+    Belongs to the event loop of the server.
+    """
+
+    def __init__(self, protocol: Any, parse: Any) -> None:
+        #: What has been read, and not parsed.
+        self.waiting = b""
+        self._holds = self._is_due = False
+        self._parse = parse
+        self._protocol = protocol
+        self._transport = protocol.transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def resume_reading(self) -> None:
+        """Parse on, and read on when nothing waits."""
+        if self.waiting:
+            if not self._is_due:
+                self._is_due = True
+                self._protocol.loop.call_soon(self._parse_next)
+        else:
+            self._holds = False
+            self._transport.resume_reading()
+
+    def hold(self, data: bytes) -> None:
+        """Let `data` wait. Nothing is read meanwhile."""
+        self.waiting += data
+        if not self._holds:
+            self._holds = True
+            self._transport.pause_reading()
+
+    def go_on(self) -> None:
+        """Parse or read on after a portion, unless the server will ask for it."""
+        if self._holds and not self._protocol.read_paused and not self._transport.is_closing():
+            self.resume_reading()
+
+    def _parse_next(self) -> None:
+        self._is_due = False
+        data, self.waiting = self.waiting, b""
+        if self._transport.is_closing():
+            return
+        try:
+            self._parse(self._protocol, data)
+        except Exception:
+            # As if the transport had called it.
+            self._transport.abort()
+            raise
