@@ -9,16 +9,14 @@ Refused: `{"stream": …, "payload": {"action": "error", "request": …, "pk": �
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Iterable, cast
 
 from django.core.exceptions import ValidationError
-from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DatabaseError
 from django.utils.translation import gettext as _
 
 from ..compat import set_related
-from ..generic.json_text import decode_json
+from ..generic.json_text import decode_json, json_value
 from ..generic.websockets import WebsocketMultiplexer
 from .base import Binding
 from .fields import (
@@ -54,7 +52,7 @@ class WebsocketBinding(Binding):
     def serialize(self, instance: Any, action: str) -> dict[str, Any]:
         payload = {
             "action": action,
-            "pk": self._json_value(instance.pk),
+            "pk": json_value(instance.pk),
             "data": self.serialize_data(instance),
             "model": "%s.%s" % (instance._meta.app_label, instance._meta.model_name),
         }
@@ -67,7 +65,7 @@ class WebsocketBinding(Binding):
         data = {field.name: value_to_send(field, instance) for field in plain_fields(model, names)}
         for field in related_fields(model, names):
             data[field.name] = related_keys(field, instance)
-        return cast("dict[str, Any]", self._json_value(data))
+        return cast("dict[str, Any]", json_value(data))
 
     @classmethod
     def encode(cls, stream: str | None, payload: Any) -> dict[str, Any]:
@@ -75,10 +73,6 @@ class WebsocketBinding(Binding):
         if not stream:
             raise ValueError("%s must set stream, the name of its stream." % cls.__name__)
         return WebsocketMultiplexer.encode(stream, payload)
-
-    @staticmethod
-    def _json_value(value: Any) -> Any:
-        return json.loads(json.dumps(value, cls=DjangoJSONEncoder))
 
     # Inbound.
 
@@ -108,7 +102,7 @@ class WebsocketBinding(Binding):
         payload = {
             "action": "error",
             "request": self.action or None,
-            "pk": self._json_value(self.pk),
+            "pk": json_value(self.pk),
             "model": "%s.%s" % (meta.app_label, meta.model_name),
             "errors": errors,
         }
@@ -168,7 +162,7 @@ class BindingWithMembersMixin(_Base):
                 value = getattr(value, name)
                 if callable(value):
                     value = value()
-            data[path.replace(".", "__")] = self._json_value(value)
+            data[path.replace(".", "__")] = json_value(value)
         return data
 
 

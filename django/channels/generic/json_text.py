@@ -67,8 +67,32 @@ def _short_integer(text: str) -> int:
 
 
 def encode_json(content: Any) -> str:
-    """Return `content` as JSON text, by Django's encoder."""
-    return cast(str, _encoder.encode(content))
+    """
+    Return `content` as JSON text, by Django's encoder. NaN and infinities, which JSON doesn't have, become
+    null, as in JavaScript.
+    """
+    try:
+        return cast(str, _encoder.encode(content))
+    except ValueError:
+        return dump_json(content, cls=DjangoJSONEncoder)
 
 
-_encoder = DjangoJSONEncoder()
+def dump_json(content: Any, **options: Any) -> str:
+    """Do as `json.dumps`, but write null in place of NaN and infinities."""
+    try:
+        return json.dumps(content, allow_nan=False, **options)
+    except ValueError:  # also for a list that holds itself: encoding it again raises the same
+        value = json.loads(json.dumps(content, **options), parse_constant=_null)
+    return json.dumps(value, allow_nan=False, **options)
+
+
+def json_value(value: Any) -> Any:
+    """Return `value` as a client reads it from JSON: a date is text, NaN is None."""
+    return json.loads(encode_json(value))
+
+
+def _null(text: str) -> None:
+    return None
+
+
+_encoder = DjangoJSONEncoder(allow_nan=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 import pprint
 import time
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from ...asgi import DEFAULT_LAYER_ALIAS
 from ...exceptions import LayerUnavailable
+from ...generic.json_text import dump_json
 from ...log import visible
 from .runworker import get_layer
 
@@ -90,7 +90,7 @@ class Command(BaseCommand):
     def tell(self, action: str, letters: list[DeadLetter], as_json: bool) -> None:
         for letter in letters:
             if as_json:
-                self.stdout.write(json.dumps(letter._asdict(), default=repr, sort_keys=True))
+                self.stdout.write(dump_json(letter._asdict(), default=repr, sort_keys=True))
                 continue
             self.stdout.write(
                 visible(
