@@ -50,6 +50,8 @@ LEFT_OUT = (
     "test_lying_layers",
     "test_memory_layer",
     "test_odd_errors",
+    "test_open_transactions.MariaDBTests",
+    "test_open_transactions.PostgreSQLTests",
     "test_runworker.GraceTests",
     "test_runworker.SupervisorTests",
     "test_security_servers",

@@ -26,6 +26,7 @@ from .security.origins import explain, origin_text
 from .security.websockets import origin_allowed
 from .signals import consumer_finished, consumer_started
 from .thread_state import apply_state, current_state, site_defaults
+from .transactions import end_opened, open_here
 
 if TYPE_CHECKING:
     from .continued import Continued
@@ -141,6 +142,7 @@ def _run(
     may_wait: bool,
 ) -> None:
     """Call the consumer, between the two signals. Write into `result` what became of it."""
+    opened_before = open_here()
     try:
         if consumer_started.receivers:
             consumer_started.send(sender=sender, environ={})
@@ -163,6 +165,7 @@ def _run(
             result.error_logged = _answer_error(answer_error, message, raised)
     if consumer_finished.receivers and result.outcome != WAITS:
         _send_finished(sender, consumer)
+    end_opened(opened_before, functools.partial(described, consumer))
     del result  # its error's traceback holds this frame
 
 
@@ -226,7 +229,7 @@ async def continue_consumer(event: Continued, rest: Rest) -> Result:
     # Before the outbox closes: what its tasks send meanwhile keeps its place among all sends.
     await event.loop.end_tasks(event, rest)
     if result.outcome == FAILED:
-        result.error_logged = await event.loop.call(
+        result.error_logged = await event.loop.call_site(
             _answer_error, rest.answer_error, rest.message, result.error
         )
     if rest.held is not None and consumer_finished.has_listeners(rest.sender):
@@ -248,12 +251,14 @@ def call_afterwards(calls: Sequence[Callable[[], Any]]) -> None:
     """Do what consumers have left to be done after their sends. Raises nothing that a call raises."""
     if not calls:
         return
+    opened_before = open_here()
     with site_defaults(None):
         for call in calls:
             try:
                 call()
             except BaseException:
                 logger.exception("After a response:")
+    end_opened(opened_before, lambda: "The end of a response")
 
 
 def _call(message: Message, consumer: Consumer, kwargs: dict[str, Any]) -> Any:
@@ -320,6 +325,11 @@ def _answer_error(answer_error: Any, message: Message, error: BaseException) -> 
     except BaseException:
         logger.exception("The error page for a message on %s failed:", message.channel_name)
         return False
+
+
+def described(consumer: Consumer) -> str:
+    """Return how a log line begins that is about a consumer."""
+    return "The consumer %s" % consumer_name(consumer)
 
 
 def consumer_name(consumer: Consumer) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import logging
 import os
 import threading
@@ -24,7 +25,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, Coroutine, NamedTuple
 
 from .acknowledging import Acknowledger
-from .consume import CANCELLED, HANDLED, Result, call_afterwards, consumer_name, continue_consumer
+from .consume import (
+    CANCELLED,
+    HANDLED,
+    Result,
+    call_afterwards,
+    consumer_name,
+    continue_consumer,
+    described,
+)
 from .continued import CURRENT, Continued
 from .coroutines import call_blocking_with, call_in_executor, call_with
 from .late import LateEvents
@@ -216,6 +225,7 @@ class ConsumerLoop:
             with self._lock:
                 self._streams.take(client_address(rest.message), 1)
             self.places.release()
+        event.threads.who = functools.partial(described, rest.consumer or rest.run)
         if event.is_consumer:
             call_blocking_with(self.call_site)
             event.threads.use_for_asgiref()

@@ -28,11 +28,11 @@ class _Thread(threading.local):
     connected = False
 
 
-_thread = _Thread()
+this_thread = _Thread()
 
 
 def _note_connection(**kwargs: Any) -> None:
-    _thread.connected = True
+    this_thread.connected = True
 
 
 connection_created.connect(_note_connection)
@@ -44,7 +44,7 @@ def release_connections() -> None:
 
     With DEBUG, also forget the queries that Django keeps. Costs nothing in a thread that uses no database.
     """
-    if _thread.connected:
+    if this_thread.connected:
         if settings.DEBUG:
             reset_queries()
         close_old_connections()

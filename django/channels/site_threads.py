@@ -10,6 +10,7 @@ from typing import Any, Callable
 
 from .coroutines import call_in_executor
 from .signals import release_connections
+from .transactions import Open, add_opened, end_opened, open_here
 
 try:
     from asgiref.sync import SyncToAsync, ThreadSensitiveContext
@@ -46,23 +47,22 @@ class SiteThreads:
             entry[1] += 1
             return entry
 
-    def release(self, entry: list[Any]) -> None:
+    def release(self, entry: list[Any], finish: Callable[[], Any] = bool) -> None:
         """
-        Note that an event no longer uses a thread. A thread without events closes its database connections,
-        because events that share a thread also share its connections.
+        Note that an event no longer uses a thread, in which `finish()` is then called. A thread without
+        events closes its database connections, because events that share a thread also share its connections.
         """
         with self._lock:
             entry[1] -= 1
-            if entry[1]:
-                return
         try:
-            entry[0].submit(self._release_connections, entry)
+            entry[0].submit(self._release_connections, entry, finish)
         except RuntimeError:
             pass  # the process ends
 
     @staticmethod
-    def _release_connections(entry: list[Any]) -> None:
+    def _release_connections(entry: list[Any], finish: Callable[[], Any]) -> None:
         """Release the connections of this thread, if no other event has begun to use it meanwhile."""
+        finish()
         if not entry[1]:
             release_connections()
 
@@ -85,6 +85,10 @@ class SiteThread(Executor):
         self._threads = threads
         self._entry: Any = None
         self._context: Any = None
+        #: Returns how a log line names the event.
+        self.who: Callable[[], str] = lambda: "An event"
+        #: What the event has opened on the thread's connections and not closed yet. The thread's.
+        self._opened: dict[str, Open] = {}
 
     def submit(  # type: ignore[override]
         self, function: Callable[..., Any], *args: Any, **kwargs: Any
@@ -92,8 +96,24 @@ class SiteThread(Executor):
         """Call `function` in the thread."""
         if self._entry is None:
             self._entry = self._threads.acquire()
-        future: Future[Any] = self._entry[0].submit(call_in_executor, function, *args, **kwargs)
+        future: Future[Any] = self._entry[0].submit(self._call, function, *args, **kwargs)
         return future
+
+    def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call `function` in the thread. A transaction may begin in one call and end in a later one."""
+        before = open_here()
+        try:
+            return call_in_executor(function, *args, **kwargs)
+        finally:
+            add_opened(self._opened, before, open_here())
+
+    def _finish(self) -> None:
+        """Roll back what the event has left open, in the thread and after all of its calls."""
+        left = {alias for alias, opened in self._opened.items() if max(opened) > 0}
+        self._opened.clear()
+        if left:
+            others = {alias: each for alias, each in open_here().items() if alias not in left}
+            end_opened(others, self.who)
 
     def take_from(self, threads: SiteThreads) -> None:
         """Use a thread of `threads`. Does nothing after the first `submit`."""
@@ -113,5 +133,5 @@ class SiteThread(Executor):
         if self._context is not None:
             SyncToAsync.context_to_thread_executor.pop(self._context, None)
         if self._entry is not None:
-            self._threads.release(self._entry)
+            self._threads.release(self._entry, self._finish)
             self._entry = None

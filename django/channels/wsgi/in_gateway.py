@@ -19,6 +19,7 @@ from ..gateway.length import TOO_SHORT, Length
 from ..gateway.scopes import request_event
 from ..handler import AsgiRequest
 from ..log import shown
+from ..transactions import end_opened, open_here
 from .consumer import Run, WSGICallable
 from .environ import environ_of
 
@@ -77,6 +78,7 @@ class WSGIRunner:
 
     def _run(self, message: dict[str, Any], response: _Response) -> None:
         """Run the application. In a thread."""
+        opened_before = open_here()
         try:
             request = AsgiRequest(message, response.body())
             run = Run(self._application, environ_of(request))
@@ -89,6 +91,7 @@ class WSGIRunner:
         except BaseException:  # a SystemExit would end the server, with all its sockets
             logger.exception("The HTTP application failed on %s:", shown(message["path"]))
             response.fail()
+        end_opened(opened_before, lambda: "The HTTP application")
 
 
 def _pass_on(run: Run, message: dict[str, Any], response: _Response) -> None:
