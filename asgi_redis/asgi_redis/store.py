@@ -46,10 +46,11 @@ class RedisStore(GatewayCalls, GroupCalls):
 
     # Delay.
 
-    def delay(self, channel: str, body: bytes, seconds: float) -> None:
+    def delay(self, channel: str, body: bytes, seconds: float, id: str = "") -> None:
         keys = (self.keys.delay, self.keys.delay_wake, self.keys.project)
         body = self.renewed(channel, body, seconds)
-        self.servers.call(run("send_later", keys, (int(seconds * 1000), entry.make_delayed(body))))
+        member = entry.make_delayed(body, id)
+        self.servers.call(run("send_later", keys, (int(seconds * 1000), member)))
 
     def send_due(self) -> Due:
         key = self.keys.delay

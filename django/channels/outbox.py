@@ -60,32 +60,37 @@ class PendingSend:
             self.layer.deliver_group(self.name, self.message)
 
     def deliver_once(self) -> None:
-        """
-        Send it as `deliver` does. A layer that is unavailable, and remembers what it was sent, is tried again
-        for SEND_TIMEOUT seconds; but once only, if it was given up as long ago or less.
-        """
-        layer: Any = self.layer
-        if not getattr(layer, "remembers_sends", False):
-            self.deliver()
-            return
-        call = layer.deliver if self.kind == TO_CHANNEL else layer.deliver_group
-        send_id, began, interval = uuid.uuid4().hex, time.monotonic(), RETRY_INTERVAL
-        deadline = began
-        if began - _given_up.get(layer, float("-inf")) > SEND_TIMEOUT:
-            deadline += SEND_TIMEOUT
-        while True:
-            try:
-                call(self.name, self.message, send_id=send_id)
-                return
-            except LayerUnavailable:
-                if time.monotonic() >= deadline:
-                    _given_up[layer] = time.monotonic()
-                    raise
-            time.sleep(interval)
-            interval = min(interval * 2, MAX_RETRY_INTERVAL)
+        """Send it as `deliver` does, by `send_once`."""
+        call = self.layer.deliver if self.kind == TO_CHANNEL else self.layer.deliver_group
+        send_once(self.layer, call, self.name, self.message)
 
     def __repr__(self) -> str:
         return "<PendingSend to %s %s: %r>" % (self.kind, self.name, self.message)
+
+
+def send_once(layer: Any, call: Callable[..., None], *args: Any) -> None:
+    """
+    Call `call(*args)`, a method of `layer` that sends a message. A layer that is unavailable, and remembers
+    what it was sent, is tried again for SEND_TIMEOUT seconds; but once only, if it was given up as long ago
+    or less. The argument `send_id` keeps the message from being sent twice.
+    """
+    if not getattr(layer, "remembers_sends", False):
+        call(*args)
+        return
+    send_id, began, interval = uuid.uuid4().hex, time.monotonic(), RETRY_INTERVAL
+    deadline = began
+    if began - _given_up.get(layer, float("-inf")) > SEND_TIMEOUT:
+        deadline += SEND_TIMEOUT
+    while True:
+        try:
+            call(*args, send_id=send_id)
+            return
+        except LayerUnavailable:
+            if time.monotonic() >= deadline:
+                _given_up[layer] = time.monotonic()
+                raise
+        time.sleep(interval)
+        interval = min(interval * 2, MAX_RETRY_INTERVAL)
 
 
 def deliver_all(sends: Sequence[PendingSend]) -> Exception | None:

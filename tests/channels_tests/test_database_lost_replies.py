@@ -269,8 +269,11 @@ class LostReplyTests:
             self.insist(sender.deliver, "work.y", {"number": 1}, send_id="one")
             self.insist(sender.deliver_group, "room", {"number": 2}, send_id="two")
             self.insist(sender.deliver, "work.y", {"number": 3}, send_id="three")
+            self.insist(sender.send_later, "work.z", {"number": 4}, 0.0, send_id="four")
             fault.arrive()
+            self.layer.leases.send_due()
             self.assertEqual(self.received("work.y"), [1, 3])
+            self.assertEqual(self.received("work.z"), [4])
             for name in plain:
                 self.assertEqual(self.received(name), [2])
             sender.close()

@@ -15,6 +15,8 @@ from asgi_redis.contract import Outgoing
 from asgi_redis.direct import LATE
 from asgi_redis.scripts import run
 from django.channels import outbox
+from django.channels.delay.consumers import delay_message
+from django.channels.message import Message
 
 from asgi_redis import entry, prefetch
 from channels_tests.support.ports import free_port
@@ -275,12 +277,14 @@ class SendIdTests(RedisLayerCase, unittest.TestCase):
             for inbox in opened:  # the notice that it has joined
                 await asyncio.wait_for(inbox.receive(), TIMEOUT)
             sender = self.make_layer(prefix="send-ids:", **config)
+            sender.leases.start = lambda: None  # the test alone makes calls
             sender.store.servers = LossyServers(sender.store.servers, fault, layer.LayerUnavailable)
             for call in (
                 lambda: sender.deliver("work.y", {"n": 1}, send_id="one"),
                 lambda: sender.deliver("gateway.0!a", {"n": 1}, send_id="two"),
                 lambda: sender.deliver("other!c", {"n": 1}, send_id="three"),
                 lambda: sender.deliver_group("room", {"n": 1}, send_id="four"),
+                lambda: sender.send_later("work.z", {"n": 1}, 0.0, send_id="five" * 8),
             ):
                 while True:
                     try:
@@ -296,13 +300,14 @@ class SendIdTests(RedisLayerCase, unittest.TestCase):
                     got += await asyncio.wait_for(inbox.receive(), TIMEOUT)
                 found[inbox.name] = len(got) - 1
                 await inbox.close()
-            for name in plain + ["work.y", "other!c"]:
+            layer.leases.send_due()
+            for name in plain + ["work.y", "work.z", "other!c"]:
                 found[name] = 0
                 while layer.receive_many([name])[0] is not None:
                     found[name] += 1
             return found
 
-        expected = dict.fromkeys(inboxes + plain + ["work.y", "other!c"], 1)
+        expected = dict.fromkeys(inboxes + plain + ["work.y", "work.z", "other!c"], 1)
         expected["gateway.0!"] = 2
         number, fault = 0, None
         while fault is None or fault.has_happened:
@@ -326,12 +331,17 @@ class SendIdTests(RedisLayerCase, unittest.TestCase):
             layer.flush()
             layer.group_add("room", "work.x")
             sender = self.make_layer(prefix="send-ids:")
+            sender.leases.start = lambda: None
             fault = Fault(1, kind)
             sender.store.servers = LossyServers(sender.store.servers, fault, layer.LayerUnavailable)
             outbox.PendingSend(sender, outbox.TO_GROUP, "room", {"n": 1}).deliver_once()
             fault.calls = 0
             outbox.PendingSend(sender, outbox.TO_CHANNEL, "work.y", {"n": 2}).deliver_once()
-            for channel, n in (("work.x", 1), ("work.y", 2)):
+            fault.calls = 0
+            delayed = {"channel": "work.z", "content": {"n": 3}, "delay": 0}
+            delay_message(Message(delayed, "asgi.delay", sender))
+            layer.leases.send_due()
+            for channel, n in (("work.x", 1), ("work.y", 2), ("work.z", 3)):
                 self.assertEqual(layer.receive_many([channel])[1], {"n": n})
                 self.assertIsNone(layer.receive_many([channel])[0])
 

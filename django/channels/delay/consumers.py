@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..channel import Channel
 from ..layers.engine.options import MAX_SECONDS, shown
 from ..layers.names import check_channel_name
+from ..outbox import send_once
 
 if TYPE_CHECKING:
     from ..message import Message
@@ -29,7 +30,7 @@ def delay_message(message: Message) -> None:
     layer = message.channel_layer
     if "delay" in layer.extensions:
         content = Channel(channel, channel_layer=layer).checked(content)
-        layer.send_later(channel, content, delay / 1000)
+        send_once(layer, layer.send_later, channel, content, delay / 1000)
         return
     from .models import DelayedMessage
 

@@ -225,8 +225,9 @@ class BaseChannelLayer(ABC):
     @property
     def remembers_sends(self) -> bool:
         """
-        Whether `deliver` and `deliver_group` take a `send_id`: text that is used for one message alone. They
-        may then be called again with it after LayerUnavailable, for a minute: the message arrives once.
+        Whether `deliver`, `deliver_group` and `send_later` take a `send_id`: text of 32 hexadecimal digits
+        that is used for one message alone. They may then be called again with it after LayerUnavailable, for
+        a minute: the message arrives once.
         """
         return False
 

@@ -154,9 +154,14 @@ class Maintenance(Claiming):
 
     # Delay.
 
-    def delay(self, channel: str, body: Any, seconds: float) -> None:
+    def delay(self, channel: str, body: Any, seconds: float, id: str = "") -> None:
         row = {"queue": self.queue(channel), "channel": channel, "body": body, "delay": seconds}
-        self.write("delay", row)
+
+        def work(connection: Connection) -> None:
+            if not id or self.unsent(connection, [{"sent": self.key(id)}]):
+                connection.run(self.sql["delay"], row)
+
+        self.connections.transaction(work, single=not id)
         self.notify_delay()
 
     def next_due(self) -> float | None:

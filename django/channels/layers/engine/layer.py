@@ -150,11 +150,14 @@ class EngineLayer(BaseChannelLayer):
             [Outgoing(each, self.store.encode(each, message)) for each, message in items]
         )
 
-    def send_later(self, channel: str, message: Message, delay: float) -> None:
+    def send_later(self, channel: str, message: Message, delay: float, send_id: str = "") -> None:
         check_channel_name(channel)
         seconds = seconds_of(delay)
         body = self.store.encode(channel, clean(message))
-        self.store.delay(channel, body, seconds)
+        if send_id:
+            self.store.delay(channel, body, seconds, send_id)
+        else:
+            self.store.delay(channel, body, seconds)
         # If no worker and no gateway runs, this process sends it.
         self.leases.expect(seconds)
 

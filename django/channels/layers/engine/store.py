@@ -279,8 +279,11 @@ class Store(ABC):
     # Delay.
 
     @abstractmethod
-    def delay(self, channel: str, body: Any, seconds: float) -> None:
-        """Keep a message until it is due in `seconds`."""
+    def delay(self, channel: str, body: Any, seconds: float, id: str = "") -> None:
+        """
+        Keep a message until it is due in `seconds`; not again if one with this `id` was kept. A store is
+        given ids only if it `remembers_sends`.
+        """
 
     @abstractmethod
     def send_due(self) -> Due:
