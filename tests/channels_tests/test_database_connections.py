@@ -86,6 +86,21 @@ class PostgreSQLErrorTests(unittest.TestCase):
     def test_a_server_that_cannot_be_reached_or_refuses_makes_the_layer_unavailable(self):
         self.check(["08006", "57P01", "53300", "25P03", "3D000", "28P01", None], LayerUnavailable)
 
+    def test_a_standby_and_a_refused_user_make_the_layer_unavailable(self):
+        self.check(["25006", "0A000", "42501"], LayerUnavailable)
+
+    def test_an_error_of_the_servers_disk_or_of_itself_makes_the_layer_unavailable(self):
+        self.check(["58030", "XX000", "XX001", "XX002"], LayerUnavailable)
+
+    def test_a_lock_that_was_not_got_in_time_makes_the_transaction_run_again(self):
+        self.check(["55P03"], Conflict)
+
+    def test_an_error_of_a_subclass_of_operational_error_makes_the_layer_unavailable(self):
+        operational = type("OperationalError", (Exception,), {})
+        error = type("AdminShutdown", (operational,), {"sqlstate": "99999"})("an error")
+        explained = PostgreSQLConnections("default").explain(error)
+        self.assertIs(type(explained), LayerUnavailable)
+
     def test_an_operational_error_makes_the_layer_unavailable_whatever_its_state(self):
         for name in ("OperationalError", "InterfaceError"):
             error = type(name, (Exception,), {"sqlstate": "XX000"})("")

@@ -52,8 +52,13 @@ class MySQLConnections(Connections):
         raw.autocommit(True)
         self._check_version(connection.rows("SELECT version()")[0][0], raw)
         # At this level, reading locks nothing. Any other level would also lock the gaps between rows.
-        connection.run("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-        limits = "SET SESSION innodb_lock_wait_timeout = %d" % max(1, self.timeout)
+        connection.run("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE")
+        # The site, or its server, may have other modes for its own statements.
+        limits = (
+            "SET SESSION sql_mode = 'STRICT_TRANS_TABLES', SESSION sql_safe_updates = 0, "
+            "SESSION sql_big_selects = 1, SESSION completion_type = 0"
+        )
+        limits += ", SESSION innodb_lock_wait_timeout = %d" % max(1, self.timeout)
         if self.returns:
             # A connection whose path was cut must not keep its locks for hours.
             limits += ", SESSION idle_transaction_timeout = %d" % IDLE_TRANSACTION_TIMEOUT

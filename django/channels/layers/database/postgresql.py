@@ -29,18 +29,23 @@ from .tables import Row
 
 OLDEST = (13, 0)
 
-#: SQLSTATEs of a missing table or function, and of a deadlock and its like.
+#: SQLSTATEs of a missing table or function, and of a deadlock, its like, and a lock that wasn't got in time.
 _UNDEFINED = ("42P01", "42883")
-_CONFLICTS = ("40P01", "40001")
+_CONFLICTS = ("40P01", "40001", "55P03")
+
+#: SQLSTATEs, or their classes, of what the server or its administrator must mend: it refuses all
+#: statements, or writes (a standby: 25006, 0A000), or this user (42501).
+_UNAVAILABLE = ("08", "57", "53", "25", "3D", "28", "55", "58", "XX", "0A000", "42501")
 
 
 class PostgreSQLConnections(Connections):
     vendor = "postgresql"
-    # Claims skip and wait for rows of others, which a stricter level answers with an error.
+    # Claims skip and wait for rows of others, which a stricter level answers with an error. The defaults of
+    # the database or its user may be stricter, and read-only.
     # A connection whose path was cut must not keep its locks for hours.
     begin = (
-        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '%ds'"
-        % IDLE_TRANSACTION_TIMEOUT
+        "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE; "
+        "SET LOCAL idle_in_transaction_session_timeout = '%ds'" % IDLE_TRANSACTION_TIMEOUT
     )
 
     def open(self) -> Connection:
@@ -69,8 +74,11 @@ class PostgreSQLConnections(Connections):
                 % (OLDEST[0], self.alias, number // 10000)
             )
         # Not SET: behind a pooler in transaction mode, the setting would reach connections of the site.
-        isolation = connection.rows("SHOW transaction_isolation")[0][0]
-        connection.explicit = isolation != "read committed"
+        defaults = connection.rows(
+            "SELECT current_setting('transaction_isolation'), "
+            "current_setting('default_transaction_read_only')"
+        )
+        connection.explicit = tuple(defaults[0]) != ("read committed", "off")
         return connection
 
     def explain(self, error: BaseException) -> BaseException:
@@ -79,15 +87,13 @@ class PostgreSQLConnections(Connections):
             return not_migrated(self.alias, error)
         if state in _CONFLICTS:
             return Conflict(str(error))
-        name = type(error).__name__
+        # The drivers have a class for each state.
+        names = [each.__name__ for each in type(error).__mro__]
         if (
             state is None
-            or state[:2] in ("08", "57", "53", "25", "3D", "28")
-            or name
-            in (
-                "OperationalError",
-                "InterfaceError",
-            )
+            or state.startswith(_UNAVAILABLE)
+            or "OperationalError" in names
+            or "InterfaceError" in names
         ):
             return unreachable("PostgreSQL", self.alias, error)
         return error
