@@ -8,8 +8,8 @@ from django.channels.layers.database.connections import Conflict, Connection, Co
 from django.channels.layers.database.layer import DatabaseChannelLayer
 from django.channels.layers.database.mysql import MySQLConnections
 from django.channels.layers.database.postgresql import PostgreSQLConnections
+from django.channels.layers.database.refusals import TablesMissing
 from django.channels.layers.engine.layer import EngineLayer
-from django.core.exceptions import ImproperlyConfigured
 from django.db import connections as aliases
 
 
@@ -81,7 +81,7 @@ class PostgreSQLErrorTests(unittest.TestCase):
         self.check(["40P01", "40001"], Conflict)
 
     def test_a_missing_table_or_function_tells_to_migrate(self):
-        self.check(["42P01", "42883"], ImproperlyConfigured)
+        self.check(["42P01", "42883"], TablesMissing)
 
     def test_a_server_that_cannot_be_reached_or_refuses_makes_the_layer_unavailable(self):
         self.check(["08006", "57P01", "53300", "25P03", "3D000", "28P01", None], LayerUnavailable)
@@ -126,7 +126,7 @@ class MySQLErrorTests(unittest.TestCase):
 
     def test_a_missing_table_tells_to_migrate(self):
         _, explained = self.explain("ProgrammingError", 1146, "an error")
-        self.assertIs(type(explained), ImproperlyConfigured)
+        self.assertIs(type(explained), TablesMissing)
 
     def test_a_server_that_cannot_be_reached_or_refuses_makes_the_layer_unavailable(self):
         for name in ("OperationalError", "InterfaceError", "InternalError"):
