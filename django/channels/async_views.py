@@ -127,7 +127,7 @@ class AsyncViews:
         finally:
             watch.cancel()
         response._handler_class = handler.__class__
-        if getattr(request, "_answered_later", False):
+        if handler.is_answered_later(request, response):
             handler.close_response(response)
             return None
         return response, request.method == "HEAD"

@@ -44,7 +44,15 @@ class ConsumeLater(Exception):
 
 
 class ResponseLater(Exception):
-    """Raised by a view that answers later, through the request's reply channel."""
+    """Raised by a view, or by middleware, that answers later, through the request's reply channel."""
+
+    def __str__(self) -> str:
+        # Read only where it was raised in vain: where it has a meaning, nothing is logged.
+        return super().__str__() or (
+            "Only a view or middleware may raise ResponseLater, before its response begins, in a site that "
+            "%s serves: runserver, runworker or HttpClient, and no WSGI server. A consumer leaves its request "
+            "open by sending nothing." % __package__
+        )
 
 
 class RequestTimeout(Exception):

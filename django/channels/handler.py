@@ -148,8 +148,9 @@ class AsgiHandler(ASGIHandler):
 
     def resolve_request(self, request: Any) -> Any:
         match = super().resolve_request(request)
-        if self.view_found is not None:
-            self.view_found(request.message, match.func)
+        message = getattr(request, "message", None)  # middleware may pass on a request of its own
+        if self.view_found is not None and message is not None:
+            self.view_found(message, match.func)
         return match
 
     @classmethod

@@ -102,6 +102,8 @@ class WorkerTests(WithoutDelayMixin, ChannelTestCase):
             {"channel": "test", "content": {}, "delay": "1"},
             {"channel": "test", "content": {}, "delay": -1},
             {"channel": "test", "content": {}, "delay": True},
+            {"channel": "test", "content": {}, "delay": 0.5},
+            {"channel": "test", "content": {}, "delay": None},
             {"channel": "test", "content": [], "delay": 1},
             {"channel": "bad name", "content": {}, "delay": 1},
             {"channel": "test", "content": {"x": b""}, "delay": 1},
@@ -111,6 +113,13 @@ class WorkerTests(WithoutDelayMixin, ChannelTestCase):
                 with self.assertLogs("django.channels.delay", "ERROR"):
                     self.assertTrue(self.worker.run_once())
         self.assertEqual(DelayedMessage.objects.count(), 0)
+
+    def test_a_whole_number_may_be_a_float(self):
+        for delay in (60000, 60000.0, 6e4, 100000 * 0.6, 1e6):
+            with self.subTest(delay=delay):
+                self.ask(channel="test", content={}, delay=delay)
+                self.assertTrue(self.worker.run_once())
+                DelayedMessage.objects.get().delete()
 
     def test_database_is_looked_into_at_intervals(self):
         self.worker.database_sleep_duration = 60

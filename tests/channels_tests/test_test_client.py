@@ -147,6 +147,14 @@ class SomeCaptiveLayersTests(ChannelTestCase):
         self.assertIs(type(channel_layers["default"]), CrossingLayer)
 
 
+@override_settings(CHANNEL_LAYERS=LAYERS)
+class OneCaptiveLayerTests(ChannelTestCase):
+    test_channel_aliases = "small"
+
+    def test_one_alias_needs_no_list(self):
+        self.assertIs(type(channel_layers["small"]), MemoryChannelLayer)
+
+
 @override_settings(
     CHANNEL_LAYERS=dict(
         LAYERS,

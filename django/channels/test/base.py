@@ -129,6 +129,11 @@ def _pending() -> str:
     )
 
 
+def _aliases(aliases: Iterable[str]) -> list[str]:
+    """Return the aliases of layers, of which one may be given alone."""
+    return [aliases] if isinstance(aliases, str) else list(aliases)
+
+
 def _is_ours(hook: Callable[[], Any]) -> bool:
     return getattr(hook, "__module__", None) is not None and hook.__module__.startswith(_PACKAGE)
 
@@ -144,7 +149,7 @@ else:
 class ChannelTestMixin(_TestCase):
     """Replaces channel layers by in-memory test layers, which are emptied before each test."""
 
-    #: The aliases of the layers to replace; None for all that are configured.
+    #: The aliases of the layers to replace, or one alias; None for all that are configured.
     test_channel_aliases: Iterable[str] | None = None
 
     _former_layers: dict[str, Any]
@@ -158,7 +163,7 @@ class ChannelTestMixin(_TestCase):
         cls._former_layers = {}
         with override_settings(**layers):
             aliases = cls.test_channel_aliases
-            for alias in list(channel_layers if aliases is None else aliases):
+            for alias in _aliases(channel_layers if aliases is None else aliases):
                 layer = make_test_layer(alias)
                 _commit_first(layer)
                 cls._former_layers[alias] = channel_layers.set(alias, layer)
@@ -396,9 +401,7 @@ class apply_routes:
 
     def __init__(self, routes: Any, aliases: Any = None) -> None:
         self.routes = routes if isinstance(routes, (list, tuple, dict, str)) else [routes]
-        if aliases is None:
-            aliases = [DEFAULT_LAYER_ALIAS]
-        self.aliases: list[str] = [aliases] if isinstance(aliases, str) else list(aliases)
+        self.aliases = _aliases(DEFAULT_LAYER_ALIAS if aliases is None else aliases)
         self._former: list[Any] = []
 
     def __enter__(self) -> apply_routes:

@@ -19,6 +19,7 @@ from ..habits import instead
 from ..log import shown
 from ..subprotocols import choose, known_subprotocols
 from .base import Client, forget_session, session_of
+from .refused import warn_of_refused
 
 _CONNECT = "client.send_and_consume('websocket.connect', %s)"
 _RECEIVE = "client.receive(), which decodes JSON; client.receive(json=False) doesn't"
@@ -67,6 +68,7 @@ class WSClient(Client):
         self.subprotocol: str | None = None
         self._offered: Sequence[str] = ()
         self._has_connected = False
+        self._path = "/"
         self.cookies = SimpleCookie()
         self._headers: dict[str, str | bytes] = {}
         self._session: Any = None
@@ -191,6 +193,7 @@ class WSClient(Client):
 
     def _event(self, channel: str, path: str) -> dict[str, Any]:
         path, _, query_string = path.partition("?")
+        self._path = path
         scope = {
             "path": path,
             "query_string": query_string.encode("utf-8"),
@@ -276,7 +279,10 @@ class WSClient(Client):
     def _next_reply(self) -> Any:
         if self._received:
             return self._received.popleft()
-        return super().receive()
+        reply = super().receive()
+        if reply is not None:
+            warn_of_refused(reply, self._path)
+        return reply
 
     def receive(self, json: bool = True) -> Any:
         """

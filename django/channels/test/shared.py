@@ -1,4 +1,4 @@
-"""The warnings that a test uses the channel layer of the running site."""
+"""The warnings that a test uses the channel layer of the running site, and where warnings point."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def _warn(text: str) -> None:
     warnings.warn(
         "%s %s %s" % (text, remedy, see("topics/channels/testing")),
         RuntimeWarning,
-        stacklevel=_level_of_test(),
+        stacklevel=level_of_test(),
     )
 
 
-def _level_of_test() -> int:
+def level_of_test() -> int:
     """Return the `stacklevel` of the nearest frame outside this package, for the caller's `warn`."""
     level, frame = 1, sys._getframe(1)
     package = __name__.split(".test.")[0] + "."

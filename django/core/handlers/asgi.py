@@ -2,7 +2,7 @@
 Django's HTTP handler for channels: an `http.request` message in, reply messages out.
 
 The messages are those of the ASGI 1.0 HTTP specification. This module and those next to it
-(`asgi_request`, `asgi_body`, `asgi_response`) use Django alone: no channel layer, no socket, no thread, and
+(`asgi_request`, `asgi_body`, `asgi_response`, `asgi_later`) use Django alone: no channel layer, no socket, and
 nothing of channels is imported. If a body doesn't fit in its message, the caller passes the rest as an
 iterable of bytes. The response is a generator of replies, which the caller sends.
 """
@@ -28,6 +28,7 @@ from django.http import (
 )
 
 from .asgi_body import BodyStream
+from .asgi_later import AnswersLater
 from .asgi_request import ASGIRequest
 from .asgi_response import CHUNK_SIZE, contents_of
 from .asgi_signals import open_transactions_kept
@@ -39,11 +40,6 @@ __all__ = [
     "CHUNK_SIZE",
     "convert_exception_to_response",
 ]
-
-try:  # this one also recognizes callables that are marked as asynchronous
-    from asgiref.sync import iscoroutinefunction
-except ImportError:
-    from inspect import iscoroutinefunction
 
 if django.VERSION >= (1, 10):
     from django.core.handlers.exception import convert_exception_to_response
@@ -88,7 +84,7 @@ def may_have_body(response: Any) -> bool:
     return status not in (204, 304) and not 100 <= status < 200
 
 
-class ASGIHandler(BaseHandler):
+class ASGIHandler(AnswersLater):
     """
     The site as a function of a message: `handler(message, body)` returns a generator of replies.
 
@@ -99,9 +95,6 @@ class ASGIHandler(BaseHandler):
     """
 
     request_class: type[ASGIRequest] = ASGIRequest
-
-    #: Exceptions by which a view says that other code will answer the request.
-    answered_later: tuple[type[BaseException], ...] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,7 +148,7 @@ class ASGIHandler(BaseHandler):
             if failure is not None and response.status_code >= 400:
                 self.close_response(response)
                 raise failure
-            if getattr(request, "_answered_later", False):
+            if self.is_answered_later(request, response):
                 self.close_response(response)
                 return None
         return response, head
@@ -178,67 +171,6 @@ class ASGIHandler(BaseHandler):
         has sent the replies.
         """
         call()
-
-    def make_view_atomic(self, view: Callable[..., Any]) -> Callable[..., Any]:
-        """
-        Return the view as Django calls it, with ATOMIC_REQUESTS in a transaction.
-
-        A view that is answered later ends here with a response, inside the transaction: an exception would
-        roll it back.
-        """
-        atomic: Callable[..., Any] = super().make_view_atomic(view)
-        # Without a transaction, the exception may leave the view: see `process_exception_by_middleware`.
-        catches = atomic is not view
-        if django.VERSION < (1, 10):
-            catches = True  # that method isn't called
-        if self.answered_later and catches:
-            atomic = super().make_view_atomic(self._catch_later(view))
-        return atomic
-
-    def _catch_later(self, view: Callable[..., Any]) -> Callable[..., Any]:
-        """Return `view` with a response in the place of an exception of `answered_later`."""
-        wrapper: Callable[..., Any]
-        if iscoroutinefunction(view):
-
-            async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-                try:
-                    return await view(request, *args, **kwargs)
-                except self.answered_later:
-                    return self._answer_later(request)
-
-        else:
-
-            def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-                try:
-                    return view(request, *args, **kwargs)
-                except self.answered_later:
-                    return self._answer_later(request)
-
-        # `update_wrapper` needs the attributes of a function; a view may be any object that can be called.
-        present = [each for each in functools.WRAPPER_ASSIGNMENTS if hasattr(view, each)]
-        return functools.update_wrapper(wrapper, view, assigned=present)
-
-    def process_exception_by_middleware(
-        self, exception: BaseException, request: HttpRequest
-    ) -> HttpResponse | None:
-        if isinstance(exception, self.answered_later):
-            return self._answer_later(request)
-        return super().process_exception_by_middleware(exception, request)
-
-    def handle_uncaught_exception(
-        self, request: HttpRequest, resolver: Any, exc_info: Any
-    ) -> HttpResponse:
-        """Return the response for an exception. Django calls this before 2.0 only."""
-        if self.answered_later and issubclass(exc_info[0], self.answered_later):
-            return self._answer_later(request)
-        return super().handle_uncaught_exception(request, resolver, exc_info)
-
-    @staticmethod
-    def _answer_later(request: Any) -> HttpResponse:
-        request._answered_later = True
-        # Middleware needs a response; this one is never sent. No middleware treats 202 as an error, or
-        # stores it in a cache.
-        return HttpResponse(status=202)
 
     @classmethod
     def handle_uncaught(

@@ -1,4 +1,4 @@
-"""`manage.py rundelay`: the process that stores messages of `asgi.delay` until they are due."""
+"""`manage.py rundelay`: the process that takes the messages of `asgi.delay`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...worker import Worker
 
 
 class Command(BaseCommand):
-    help = "Stores messages that are sent to asgi.delay in the database, and sends them when due."
+    help = "Takes messages that are sent to asgi.delay, and has them sent when they are due."
     leave_locale_alone = True
 
     def add_arguments(self, parser: Any) -> None:
@@ -30,7 +30,8 @@ class Command(BaseCommand):
             dest="sleep",
             type=float,
             default=1,
-            help="Seconds between two polls of the database (default: %(default)s).",
+            help="Seconds between two polls of the database, where messages wait if the layer can't delay "
+            "them (default: %(default)s).",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:

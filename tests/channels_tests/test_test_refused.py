@@ -1,0 +1,94 @@
+"""Test clients warn of replies that a gateway would not pass on; channels.test.refused decides."""
+
+import warnings
+
+from django.channels import route
+from django.channels.gateway.http import Request
+from django.channels.gateway.state import LOG
+from django.channels.gateway.websocket import WebSocket
+from django.channels.test import ChannelTestCase, WSClient, apply_routes
+
+WELL = [
+    {"text": "x"},
+    {"text": ""},
+    {"bytes": b"x"},
+    {"text": "x", "close": True},
+    {"close": True},
+    {"close": 1000},
+    {"close": 4403},
+    {"close": False},
+    {"other": "of a consumer that isn't for sockets"},
+]
+
+REFUSED = [
+    {"text": 5},
+    {"text": {"a": 1}},
+    {"text": b"x"},
+    {"bytes": "x"},
+    {"bytes": [1]},
+    {"text": "x", "bytes": b"x"},
+    {"close": 99},
+    {"close": 1006},
+    {"close": "4000"},
+    {"close": 5000},
+    {"text": "x", "close": 2000},
+]
+
+RESPONSES = [
+    {"status": 200, "content": b"x", "headers": []},
+    {"status": 204},
+    {"content": b"x", "more_content": True},
+    {"status": 200, "headers": [[b"content-length", b"1"]], "content": b"x"},
+]
+
+REFUSED_RESPONSES = [
+    {"status": "200", "content": b""},
+    {"status": 100},
+    {"status": 200, "content": "x"},
+    {"status": 200, "headers": [["a", "b"]]},
+    {"status": 200, "headers": {"a": "b"}},
+    {"status": 200, "headers": [[b"a", b"b\r\nc: d"]]},
+    {"status": 200, "headers": [[b"content-length", b"x"]]},
+    {"content": "x"},
+]
+
+
+def is_error(actions):
+    return any(action[:2] == (LOG, "error") for action in actions)
+
+
+class RefusedReplyTests(ChannelTestCase):
+    def warnings_of(self, channel, reply):
+        """Return what is warned of when a client receives `reply`, and check that it gets it anyway."""
+        with apply_routes(route(channel, lambda message: message.reply_channel.send(reply))):
+            client = WSClient()
+            client.send_and_consume(channel, path="/chat/")
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                self.assertEqual(client.receive(json=False), reply.get("text", reply))
+        return [each for each in caught if issubclass(each.category, RuntimeWarning)]
+
+    def check(self, channel, reply, is_refused):
+        with self.subTest(reply=reply):
+            found = self.warnings_of(channel, reply)
+            self.assertEqual(bool(found), is_refused, [str(each.message) for each in found])
+            for each in found:
+                self.assertIn("/chat/", str(each.message))
+                self.assertEqual(each.filename, __file__)
+
+    def test_frames_are_judged_as_by_a_gateway(self):
+        for reply in WELL + REFUSED:
+            socket = WebSocket("gateway.x!1", "/")
+            socket.connect({})
+            socket.reply({"accept": True, "replies": [{"accept": True}]})
+            self.assertEqual(is_error(socket.reply({"replies": [reply]})), reply in REFUSED)
+            self.check("websocket.receive", reply, reply in REFUSED)
+
+    def test_responses_are_judged_as_by_a_gateway(self):
+        for reply in RESPONSES + REFUSED_RESPONSES:
+            request = Request("gateway.x!1", "/")
+            if "status" not in reply:
+                request.reply({"status": 200, "content": b"", "more_content": True})
+            refused = reply in REFUSED_RESPONSES
+            self.assertEqual(is_error(request.reply(dict(reply))), refused, reply)
+            self.check("http.request", reply, refused)
