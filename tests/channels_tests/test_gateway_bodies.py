@@ -569,6 +569,23 @@ class StreamedBodyTests(UploadCase):
         self.run_one(server)
         self.assertEqual(server.content, b"done")
 
+    def test_an_answer_of_one_part_is_complete_for_its_client_before_the_body(self):
+        # A proxy that sends no more of the body once an answer has begun would wait for its end.
+        self.reads = False
+        for method, expected in (("POST", [b"4"]), ("HEAD", [])):
+            server = Server(method=method, path="/stream").body(b"x", more=True)
+
+            async def look(server=server, method=method):
+                await self.until(lambda: server.content or method == "HEAD" and server.sent)
+                self.assertFalse(server.ended)
+                server.body(b"x")
+
+            server.wait = look
+            self.run_one(server)
+            headers = server.sent[0]["headers"]
+            found = [value for name, value in headers if name == b"content-length"]
+            self.assertEqual(found, expected)
+
     def test_an_answer_does_not_wait_for_a_body_that_does_not_come(self):
         self.reads = False
         server = Server(path="/stream").body(b"x", more=True)

@@ -181,6 +181,8 @@ class MiddlewareTests(Site, TestCase):
                 is_kept = runs_view and not (atomic and place == "process_exception")
                 self.assertEqual(Row.objects.filter(name="kept").exists(), is_kept, (place, atomic))
                 Row.objects.all().delete()
+                if django.VERSION < (1, 10) and place == "template":
+                    del self.errors[:]  # these Djangos send the signal before they ask the handler
         self.assertEqual([record.getMessage() for record in self.records], [])
         self.assertEqual((self.errors, mail.outbox), ([], []))
 

@@ -43,3 +43,12 @@ class Length:
         content = content[: self._left]
         self._left -= len(content)
         return content, more and not surplus, TOO_LONG if surplus and self._has_body else None
+
+
+def add_length(head: dict[str, Any], method: str, size: int) -> None:
+    """Add the Content-Length to the event that begins a response of `size` bytes, if it lacks one."""
+    if method == "HEAD" or head["status"] in BODILESS:
+        return
+    headers = list(head.get("headers") or ())
+    if content_length(headers) is None:
+        head["headers"] = [*headers, (b"content-length", b"%d" % size)]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Awaitable, Callable, Mapping, MutableMapp
 
 from ..log import RateLimit, shown
 from ..shares import client_address
+from .length import add_length
 from .limits import BODY_TOO_LARGE
 from .scopes import path_of
 from .spool import Spool, SpoolFull, SpoolRoom
@@ -102,6 +103,12 @@ class Upload:
         self.complete = self.gone = False
         self.problem: int | None = None
         self.connection: Connection | None = None
+
+    @property
+    def method(self) -> str:
+        """The method of the request."""
+        method: str = self._scope["method"]
+        return method
 
     # Before the request is sent.
 
@@ -354,18 +361,33 @@ class Upload:
 
 
 class SendAfterUpload:
-    """A `send` that gives the last part of a response to the server when the body was read or dropped."""
+    """
+    A `send` that gives the last part of a response to the server when the body was read or dropped.
+
+    A response of one part gets its length, so that it is complete for its client before. Without that, nginx
+    waits for its end, and sends no more of the body, which the end waits for.
+    """
 
     def __init__(self, send: Any, upload: Upload) -> None:
         self._send = send
         self._upload = upload
+        self._head: dict[str, Any] | None = None  # until the first part comes
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._send, name)
 
     async def __call__(self, event: dict[str, Any]) -> None:
+        if event["type"] == "http.response.start":
+            self._head = event
+            return
         is_last = event["type"] == "http.response.body" and not event.get("more_body")
-        if is_last and not (self._upload.complete or self._upload.gone):
+        waits = is_last and not (self._upload.complete or self._upload.gone)
+        if self._head is not None:
+            head, self._head = self._head, None
+            if waits:
+                add_length(head, self._upload.method, len(event.get("body", b"")))
+            await self._send(head)
+        if waits:
             if event.get("body"):
                 await self._send(dict(event, more_body=True))
                 event = dict(event, body=b"")
