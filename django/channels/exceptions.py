@@ -50,8 +50,8 @@ class ResponseLater(Exception):
         # Read only where it was raised in vain: where it has a meaning, nothing is logged.
         return super().__str__() or (
             "Only a view or middleware may raise ResponseLater, before its response begins, in a site that "
-            "%s serves: runserver, runworker or HttpClient, and no WSGI server. A consumer leaves its request "
-            "open by sending nothing." % __package__
+            "%s serves: runserver, runworker or HttpClient, and no WSGI server. A consumer leaves its "
+            "request open by sending nothing." % __package__
         )
 
 

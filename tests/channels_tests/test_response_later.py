@@ -1,4 +1,4 @@
-"""ResponseLater wherever a request passes: middleware of both styles, decorators, template tags, async code."""
+"""ResponseLater wherever a request passes: middleware of both styles, decorators, templates, async code."""
 
 import logging
 from unittest import mock, skipIf, skipUnless
@@ -190,7 +190,9 @@ class MiddlewareTests(Site, TestCase):
         self.serve_all()
         self.check_places()
 
-    @skipUnless((1, 10) <= django.VERSION < (2, 0), "MIDDLEWARE_CLASSES beside MIDDLEWARE: 1.10, 1.11")
+    @skipUnless(
+        (1, 10) <= django.VERSION < (2, 0), "MIDDLEWARE_CLASSES beside MIDDLEWARE: 1.10, 1.11"
+    )
     def test_it_is_one_in_middleware_of_the_old_style(self):
         self.serve_all()
         with self.settings(MIDDLEWARE=None):

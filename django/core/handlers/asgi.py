@@ -2,8 +2,8 @@
 Django's HTTP handler for channels: an `http.request` message in, reply messages out.
 
 The messages are those of the ASGI 1.0 HTTP specification. This module and those next to it
-(`asgi_request`, `asgi_body`, `asgi_response`, `asgi_later`) use Django alone: no channel layer, no socket, and
-nothing of channels is imported. If a body doesn't fit in its message, the caller passes the rest as an
+(`asgi_request`, `asgi_body`, `asgi_response`, `asgi_later`) use Django alone: no channel layer, no socket,
+and nothing of channels is imported. If a body doesn't fit in its message, the caller passes the rest as an
 iterable of bytes. The response is a generator of replies, which the caller sends.
 """
 
