@@ -253,7 +253,10 @@ class _Runner:
     async def _call(self, function: Callable[..., Any], *args: Any) -> Any:
         future: Future[Any] = Future()
         call = functools.partial(function, *args)
-        self._calls.put((contextvars.copy_context(), call, future))
+        context = contextvars.copy_context()
+        # It runs in the thread of the caller, where it blocks no loop of this consumer.
+        context.run(_caller.set, None)
+        self._calls.put((context, call, future))
         return await asyncio.wrap_future(future)
 
 

@@ -1,5 +1,6 @@
 """channels.test: test cases with captive layers, clients, apply_routes."""
 
+import asyncio
 import itertools
 import json
 import unittest
@@ -18,7 +19,11 @@ from django.channels.exceptions import (
 )
 from django.channels.gateway.state import WRITE
 from django.channels.gateway.websocket import WebSocket
-from django.channels.generic.websockets import JsonWebsocketConsumer, WebsocketConsumer
+from django.channels.generic.websockets import (
+    JsonWebsocketConsumer,
+    WebsocketConsumer,
+    WebsocketDemultiplexer,
+)
 from django.channels.layers.base import BaseChannelLayer
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.outbox import pending_message_store
@@ -446,6 +451,22 @@ class ClientTests(ChannelTestCase):
             Client().send_and_consume("test")
         self.assertEqual(seen, [0, None])
         self.assertEqual(self.get_next_message("out")["n"], 1)
+
+    def test_a_client_in_an_asynchronous_test(self):
+        class Rooms(WebsocketDemultiplexer):
+            consumers = {}
+
+            def connection_groups(self, **kwargs):
+                return ["rooms"]
+
+        async def test():
+            client = WSClient()
+            client.send_and_consume("websocket.connect")
+            Group("rooms").send({"text": "1"})
+            return client.receive()
+
+        with apply_routes(Rooms.as_route()):
+            self.assertEqual(asyncio.run(test()), 1)
 
     def test_sends_on_commit_arrive_though_the_test_case_rolls_back(self):
         if not hasattr(transaction, "on_commit"):
