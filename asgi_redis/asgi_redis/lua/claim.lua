@@ -57,8 +57,9 @@ for step = 0, channels - 1 do
   local n = (tonumber(ARGV[5]) + step) % channels + 1
   local wanted = n == tonumber(ARGV[6]) and most or 1
   while #found <= wanted do
-    local entry = redis.call("LPOP", queues[n])
-    if not entry then
+    -- A key that is no list must not stop the other channels.
+    local entry = redis.pcall("LPOP", queues[n])
+    if type(entry) ~= "string" then
       break
     end
     if expires_of(entry) > time then

@@ -75,6 +75,23 @@ class DamageTests(RedisLayerCase, unittest.TestCase):
                 left = self.call(("LLEN", queue))
                 self.assertEqual(self.letters() + left, 1)
 
+    def test_a_queue_of_another_type_stops_no_other_channel(self):
+        damage = (("SET", "x"), ("HSET", "x", "x"), ("ZADD", 1, "x"), ("SADD", "x"))
+        damage += (("XADD", "*", "x", "x"),)
+        for command, *arguments in damage:
+            with self.subTest(command=command):
+                self.layer.flush()
+                self.call((command, self.keys.queue("work.x").queue, *arguments))
+                for number in (1, 2, 3):
+                    self.layer.send("work.y", {"n": number})
+                found = [self.layer.claim("consumer", ["work.x", "work.y"])[1] for _ in range(4)]
+                self.assertEqual(found, [{"n": 1}, {"n": 2}, {"n": 3}, None])
+                with self.assertRaises(self.layer.LayerUnavailable):
+                    self.layer.send("work.x", {"n": 4})
+                self.call(("DEL", self.keys.queue("work.x").queue))
+                self.layer.send("work.x", {"n": 5})
+                self.assertEqual(self.layer.claim("consumer", ["work.x"])[1], {"n": 5})
+
     def test_what_a_dead_worker_held(self):
         for raw in DAMAGED:
             for field in (b"consumer:1:0", b"\xff\xfe", b"", b"expired:x"):
