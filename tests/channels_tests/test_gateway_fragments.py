@@ -9,6 +9,7 @@ from unittest import mock
 
 from django.channels.gateway import fragments
 from django.channels.gateway.buffers import MAX_WRITE_BUFFER, WriteBuffers
+from django.channels.gateway.connection import CLOSE_TIMEOUT
 from django.channels.gateway.daphne import bound_frames
 from django.channels.gateway.fragments import (
     FIRST_READ,
@@ -576,8 +577,11 @@ class DaphneTests(unittest.TestCase):
 
 
 class Transport:
-    def __init__(self, size):
-        self.size, self.aborted = size, False
+    def __init__(self, size, closing=False):
+        self.size, self.closing, self.aborted = size, closing, False
+
+    def is_closing(self):
+        return self.closing
 
     def get_write_buffer_size(self):
         return self.size
@@ -599,3 +603,43 @@ class WriteBufferTests(unittest.TestCase):
         WriteBuffers(gateway).check()
         self.assertEqual((few.aborted, many.aborted), (False, True))
         gateway.layer.count.assert_called_once_with("slow_clients")
+
+    def check_during(self, seconds, buffers, transport, taken=0):
+        """Let time pass, with a check each second. The client takes so many bytes meanwhile."""
+        for _ in range(seconds):
+            self.now += 1
+            transport.size = max(0, transport.size - taken)
+            buffers.check()
+
+    def buffers_of(self, *transports):
+        self.now = 1000.0
+        gateway = mock.Mock()
+        gateway.loop.time = lambda: self.now
+        gateway.connections = {
+            number: mock.Mock(transport=each) for number, each in enumerate(transports)
+        }
+        return WriteBuffers(gateway)
+
+    def test_a_closed_transport_whose_client_reads_nothing_is_ended(self):
+        stuck, open_one = Transport(1000, closing=True), Transport(1000)
+        buffers = self.buffers_of(stuck, open_one)
+        self.check_during(int(CLOSE_TIMEOUT), buffers, stuck)
+        self.assertFalse(stuck.aborted)
+        self.check_during(3, buffers, stuck)
+        self.assertEqual((stuck.aborted, open_one.aborted), (True, False))
+
+    def test_a_closed_transport_whose_client_reads_slowly_is_not_ended(self):
+        slow = Transport(3 * int(CLOSE_TIMEOUT), closing=True)
+        buffers = self.buffers_of(slow)
+        self.check_during(4 * int(CLOSE_TIMEOUT), buffers, slow, taken=1)
+        self.assertFalse(slow.aborted)
+        self.assertEqual(buffers._ending, {})
+
+    def test_what_waits_for_a_socket_that_the_gateway_has_left_is_watched_too(self):
+        for size in (0, 1000):
+            transport, buffers = Transport(size), self.buffers_of()
+            buffers.watch_end(transport)
+            buffers.watch_end(None)
+            self.check_during(2 * int(CLOSE_TIMEOUT), buffers, transport)
+            self.assertEqual(transport.aborted, size > 0)
+            self.assertEqual(buffers._ending, {})

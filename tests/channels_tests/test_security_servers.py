@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -13,8 +14,8 @@ import unittest
 
 from .support.ports import free_port
 from .support.requirements import require
-from .support.sites import SiteBehindServer, serve
-from .support.waiting import TIMEOUT
+from .support.sites import FILES, Project, SiteBehindServer, serve
+from .support.waiting import START_TIMEOUT, TIMEOUT
 
 SETTINGS = """
 DEBUG = False
@@ -112,7 +113,9 @@ received = {}
 def receive(message):
     # Numbers one after the other, and then a question for the last one.
     name, text = message.reply_channel.name, message["text"]
-    if text == "?":
+    if text == "much":
+        message.reply_channel.send({"text": "x" * 500000})
+    elif text == "?":
         message.reply_channel.send({"text": str(received.pop(name))})
     elif int(text) == (received.get(name, 0) + 1) % 10:
         received[name] = received.get(name, 0) + 1
@@ -399,7 +402,50 @@ class DaphneTests(FloodTests, ServerAttacks, unittest.TestCase):
             open_socket(site.replace("https:", "http:"))
 
 
-class UvicornTests(FloodTests, ServerAttacks, unittest.TestCase):
+#: uvicorn's libraries for WebSockets, by the value of its option --ws.
+IMPLEMENTATIONS = {
+    "websockets": "uvicorn.protocols.websockets.websockets_impl",
+    "websockets-sansio": "uvicorn.protocols.websockets.websockets_sansio_impl",
+    "wsproto": "uvicorn.protocols.websockets.wsproto_impl",
+}
+
+
+def can_import(*modules):
+    """Return whether these modules can be imported: not each Python has each library, or version of it."""
+    try:
+        for name in modules:
+            importlib.import_module(name)
+    except ImportError:
+        return False
+    return True
+
+
+class EndlessTests:
+    """A part of the tests of uvicorn's parsers: what doesn't end."""
+
+    def endless(self, start, more):
+        """Return how many bytes the server takes, at most 100 MB, until it ends the connection."""
+        sent = 0
+        with socket.create_connection(("127.0.0.1", self.server.port), TIMEOUT) as client:
+            client.sendall(start)
+            try:
+                while sent < 100 * 1024 * 1024:
+                    sent += client.send(more)
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+        return sent
+
+    def test_requests_without_an_end_behind_others_end_their_connection(self):
+        requests = self.get(b"/", close=False) * 1000
+        # Besides what the server takes, the buffers of the system have room for some.
+        self.assertLess(self.endless(b"", requests), 50 * 1024 * 1024)
+
+    def test_a_few_requests_may_wait(self):
+        requests = self.get(b"/a/", close=False) * 30 + self.get(b"/last/")
+        self.assertEqual(self.talk(requests).count(b"view of /"), 31)
+
+
+class UvicornTests(FloodTests, EndlessTests, ServerAttacks, unittest.TestCase):
     program = "uvicorn"
 
     def test_a_flood_ends_its_socket_with_each_library_for_websockets(self):
@@ -417,19 +463,11 @@ class UvicornTests(FloodTests, ServerAttacks, unittest.TestCase):
         """The server gets them in portions: see fragments.py."""
         import websocket
 
-        implementations = {
-            "websockets": "websockets_impl",
-            "websockets-sansio": "websockets_sansio_impl",
-            "wsproto": "wsproto_impl",
-        }
         number = 20000
         frames = b"".join(b"\x81\x81\0\0\0\0%d" % (each % 10) for each in range(1, number + 1))
-        for name, loop in itertools.product(implementations, ("asyncio", "uvloop")):
+        for name, loop in itertools.product(IMPLEMENTATIONS, ("asyncio", "uvloop")):
             with self.subTest(library=name, loop=loop):
-                try:
-                    importlib.import_module("uvicorn.protocols.websockets." + implementations[name])
-                    importlib.import_module(loop)
-                except ImportError:
+                if not can_import(IMPLEMENTATIONS[name], loop):
                     continue
                 with serve(self.project, "uvicorn", args=("--ws", name, "--loop", loop)) as server:
                     client = websocket.create_connection(
@@ -444,6 +482,37 @@ class UvicornTests(FloodTests, ServerAttacks, unittest.TestCase):
                     client.send("?")
                     self.assertEqual(client.recv(), str(number))
                     client.close()
+
+    def test_clients_that_read_no_answers_do_not_keep_the_server_from_ending(self):
+        import websocket
+
+        files = {
+            "mysite/asgi.py": FILES["mysite/asgi.py"]
+            + "from {channels}.gateway import connection\nconnection.CLOSE_TIMEOUT = 1\n",
+            "mysite/routing.py": ROUTING,
+        }
+        project = Project(files, settings=SETTINGS)
+        self.addCleanup(project.close)
+        for name in ("websockets-sansio", "wsproto"):
+            if not can_import(IMPLEMENTATIONS[name]):
+                continue
+            with self.subTest(library=name), serve(
+                project, "uvicorn", args=("--ws", name)
+            ) as server:
+                client = websocket.create_connection(
+                    server.websocket_url("/"),
+                    timeout=TIMEOUT,
+                    host="example.com",
+                    suppress_origin=True,
+                )
+                self.addCleanup(client.shutdown)
+                self.assertEqual(client.recv(), "ws")
+                for _ in range(100):
+                    client.send("much")
+                client.sock.recv(1)  # the first answer is on its way
+                server.popen.send_signal(signal.SIGTERM)
+                server.wait(START_TIMEOUT)
+                self.assertFalse(server.alive)
 
     def need_httptools(self):
         try:
@@ -476,18 +545,6 @@ class UvicornTests(FloodTests, ServerAttacks, unittest.TestCase):
                 pass  # closed, with requests unread
         self.assertLess(answer.count(b"view of /few/"), 100)
 
-    def endless(self, start, more):
-        """Return how many bytes the server takes, at most 100 MB, until it ends the connection."""
-        sent = 0
-        with socket.create_connection(("127.0.0.1", self.server.port), TIMEOUT) as client:
-            client.sendall(start)
-            try:
-                while sent < 100 * 1024 * 1024:
-                    sent += client.send(more)
-            except (BrokenPipeError, ConnectionResetError):
-                pass
-        return sent
-
     def test_a_head_without_an_end_ends_its_connection(self):
         chunked = self.get(b"/", b"Transfer-Encoding: chunked")
         heads = {
@@ -507,9 +564,21 @@ class UvicornTests(FloodTests, ServerAttacks, unittest.TestCase):
         header = b"X: " + b"x" * 100000
         self.assertEqual(self.talk(self.get(b"/", header)).split(b" ")[1], b"431")
 
-    def test_a_few_requests_may_wait(self):
-        requests = self.get(b"/a/", close=False) * 30 + self.get(b"/last/")
-        self.assertEqual(self.talk(requests).count(b"view of /"), 31)
+
+class H11Tests(EndlessTests, ServerAttacks, unittest.TestCase):
+    program, arguments = "uvicorn", ("--http", "h11")
+
+
+class ZttpTests(FloodTests, EndlessTests, ServerAttacks, unittest.TestCase):
+    """uvicorn's newest parser."""
+
+    program, arguments = "uvicorn", ("--http", "zttp")
+
+    @classmethod
+    def setUpClass(cls):
+        if not can_import("uvicorn.protocols.http.zttp_impl"):
+            raise unittest.SkipTest("this Python, or this uvicorn, has no zttp")
+        super().setUpClass()
 
 
 class HypercornTests(ServerAttacks, unittest.TestCase):

@@ -277,6 +277,7 @@ class Gateway:
         client_has_gone = connection.is_gone
         connection.perform(state.gone(codes.GONE))
         self._detach(connection)
+        self.buffers.watch_end(connection.transport)
         # Once the client has gone, servers raise an OSError, or other exceptions.
         if connection.error is not None and not client_has_gone:
             text = "The server refused what was written to the WebSocket %s:"

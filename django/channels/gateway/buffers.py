@@ -1,7 +1,10 @@
 """
-Bound what a server has to write to a WebSocket beyond what the gateway gives it: its answers to pings.
+Bound what a server has to write to a WebSocket beyond what the gateway gives it: its answers to pings; and
+for how long, once the socket is to end.
 
-uvicorn and Daphne answer each ping of a client at once, also if that client reads nothing.
+uvicorn and Daphne answer each ping of a client at once, also if that client reads nothing. uvicorn closes a
+connection when all is written. For a client that stays and reads nothing, it would wait for ever, and not end
+itself, either.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from ..log import RateLimit, shown
+from . import connection as connections
 from .daphne import SocketSend
 
 if TYPE_CHECKING:
@@ -31,6 +35,8 @@ class WriteBuffers:
         self._gateway = gateway
         self._timer: Any = None
         self._lines = RateLimit()
+        #: Of transports that are to end: what waits in them, and since when none of it was taken.
+        self._ending: dict[Any, tuple[int, float]] = {}
 
     def start(self) -> None:
         """Check from now on, as long as there are connections."""
@@ -52,8 +58,32 @@ class WriteBuffers:
                     _size(transport),
                 )
                 _abort(transport)
-        if self._gateway.connections:
+            elif transport is not None and _is_closing(transport):
+                self.watch_end(transport)
+        self._abort_ending()
+        if self._gateway.connections or self._ending:
             self.start()
+
+    def watch_end(self, transport: Any) -> None:
+        """
+        Abort `transport`, which is to end, if its client takes nothing of what is written to it for
+        CLOSE_TIMEOUT seconds. None is no transport that is known.
+        """
+        if transport is not None and transport not in self._ending and _size(transport):
+            self._ending[transport] = (_size(transport), self._gateway.loop.time())
+            self.start()
+
+    def _abort_ending(self) -> None:
+        now = self._gateway.loop.time()
+        for transport, (before, since) in list(self._ending.items()):
+            size = _size(transport)
+            if size and size < before:
+                self._ending[transport] = (size, now)
+            elif not size or now - since > connections.CLOSE_TIMEOUT:
+                del self._ending[transport]
+                if size:
+                    self._gateway.layer.count("slow_clients")
+                    _abort(transport)
 
     def close(self) -> None:
         """Stop checking."""
@@ -74,6 +104,12 @@ def _size(transport: Any) -> int:
         return int(size())
     # Twisted lacks a public name for it.
     return len(getattr(transport, "dataBuffer", b"")) + int(getattr(transport, "_tempDataLen", 0))
+
+
+def _is_closing(transport: Any) -> bool:
+    """Return whether the server has closed a transport: `is_closing` is asyncio's name."""
+    is_closing = getattr(transport, "is_closing", None)
+    return bool(getattr(transport, "disconnecting", False) if is_closing is None else is_closing())
 
 
 def _abort(transport: Any) -> None:

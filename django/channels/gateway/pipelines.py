@@ -2,8 +2,9 @@
 Bound the requests that wait behind another one of their connection (pipelined requests).
 
 uvicorn with httptools makes an object of some kilobytes of each, reads on whenever it has answered one, and
-sets no bound: 11 MB of requests cost 1.2 GB. Other servers parse a request when the one before is answered.
-A proxy passes on one at a time. No module of a server is imported.
+sets no bound: 11 MB of requests cost 1.2 GB. With h11, it parses a request when the one before is answered,
+but reads 256 KB on after each answer, and keeps them. Other servers, and uvicorn's zttp, have bounds. A proxy
+passes on one at a time. No module of a server is imported.
 """
 
 from __future__ import annotations
@@ -13,14 +14,21 @@ from typing import Any
 #: Requests of one connection that may wait behind the one that is answered. No browser sends any.
 MAX_PIPELINED = 32
 
+#: Bytes of requests that h11 may keep unparsed behind the one that is answered.
+MAX_UNPARSED = 512 * 1024
+
 
 def has_too_many(receive: Any) -> bool:
     """
-    Return whether more than MAX_PIPELINED requests wait behind the one that `receive` belongs to. They are
-    dropped then, and the connection must be closed after the response. Call this when the request comes.
+    Return whether more than MAX_PIPELINED requests, or MAX_UNPARSED bytes, wait behind the one that `receive`
+    belongs to. They are dropped then, and the connection must be closed after the response. Call this when
+    the request comes.
     """
     cycle = getattr(receive, "__self__", None)
-    if type(cycle).__module__ != "uvicorn.protocols.http.httptools_impl":
+    module = type(cycle).__module__
+    if module == "uvicorn.protocols.http.h11_impl":
+        return len(getattr(getattr(cycle, "conn", None), "trailing_data", (b"",))[0]) > MAX_UNPARSED
+    if module != "uvicorn.protocols.http.httptools_impl":
         return False
     connection = getattr(getattr(cycle, "on_response", None), "__self__", None)
     waiting: Any = getattr(connection, "pipeline", ())

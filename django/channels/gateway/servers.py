@@ -4,8 +4,11 @@ What the gateway bounds in its server, for the connections that it accepts from 
 
 from __future__ import annotations
 
+import logging
+import sys
 from typing import TYPE_CHECKING
 
+from ..pages import see
 from .fragments import bound_uvicorn
 from .heads import Heads, bound_heads
 from .portions import parse_in_portions
@@ -15,6 +18,11 @@ if TYPE_CHECKING:
     from .limits import Limits
     from .refusal import Refusals
 
+logger = logging.getLogger("django.channels.gateway")
+
+#: What uvicorn imports for its option --http2.
+HTTP2_OF_UVICORN = "uvicorn.protocols.http.zttp_h2_impl"
+
 
 def bound_servers(limits: Limits, refusals: Refusals) -> None:
     """Bound what a connection costs uvicorn or Daphne before the gateway learns of it."""
@@ -22,3 +30,9 @@ def bound_servers(limits: Limits, refusals: Refusals) -> None:
     bound_uvicorn(refusals.note_frames)
     parse_in_portions()
     read_little_of_chunks()
+    if HTTP2_OF_UVICORN in sys.modules:
+        logger.warning(
+            "uvicorn serves HTTP/2 (--http2). The gateway doesn't bound what a connection of HTTP/2 costs "
+            "uvicorn: a client that sends many small frames can hold up the others. Use a proxy for it. %s",
+            see("howto/deployment/asgi/uvicorn"),
+        )
