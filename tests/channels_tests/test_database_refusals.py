@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .support.aliases import add_alias, remove_alias
 from .support.databases import MariaDB, PostgreSQL
-from .support.waiting import wait_until
+from .support.waiting import TIMEOUT, wait_until
 from .test_silence import Lines
 
 
@@ -50,10 +50,12 @@ class RefusalTests(TestCase):
                 layer.send("work", {})
         worker = Worker(layer)
         with Lines("django.channels.layers") as lines, Lines("django.channels.worker") as others:
-            start_thread("worker", worker.run, lambda: worker.stopping)
+            thread = start_thread("worker", worker.run, lambda: worker.stopping)
             wait_until(lambda: lines, "the line")
             worker.stop()
+            thread.join(TIMEOUT)
             layer.close()
+        self.assertFalse(thread.is_alive())
         self.assertEqual(len(lines), 1, lines)
         self.assertIn("migrate --database=channels_refused. This process tries again", lines[0])
         self.assertEqual(others, [])
