@@ -14,6 +14,7 @@ TESTS = os.path.join(ROOT, "tests", "channels_tests")
 LEFT_OUT = (
     "test_async_killed",
     "test_async_layers",
+    "test_async_streams",
     "test_chat",
     "test_chat_browser",
     "test_database_damage",
