@@ -10,6 +10,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import unittest
 
 from .support.ports import free_port
@@ -485,6 +486,9 @@ class UvicornTests(FloodTests, EndlessTests, ServerAttacks, unittest.TestCase):
 
     def test_clients_that_read_no_answers_do_not_keep_the_server_from_ending(self):
         import websocket
+
+        if sys.version_info < (3, 10):
+            self.skipTest("an old uvicorn doesn't wake what waits to write when its client is lost")
 
         files = {
             "mysite/asgi.py": FILES["mysite/asgi.py"]
