@@ -10,6 +10,8 @@ import inspect
 import types
 from typing import Any
 
+from .compat import view_class_of
+
 PACKAGE = __package__
 
 #: Modules whose decorators add no argument: that of `transaction.atomic`, and those of this package.
@@ -90,9 +92,7 @@ def _class_at(function: types.FunctionType, path: str) -> Any:
 def view_class(consumer: Any) -> type | None:
     """Return the class of a view that `as_view()` has made, also inside decorators, or None."""
     while isinstance(consumer, types.FunctionType):
-        found = getattr(consumer, "view_class", None)
-        if found is None and consumer.__globals__.get("__name__") == "django.views.generic.base":
-            found = inspect.getclosurevars(consumer).nonlocals.get("cls")  # Django 1.8
+        found = view_class_of(consumer)
         if isinstance(found, type):
             return found
         consumer = getattr(consumer, "__wrapped__", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import sys
@@ -122,6 +123,15 @@ def relation_of(field: Any) -> Any:
     if django.VERSION >= (1, 9):
         return field.remote_field
     return field.rel  # until Django 1.8 goes
+
+
+def view_class_of(function: Any) -> Any:
+    """Return what `as_view()` notes of the class on the function that it returns, or None."""
+    found = getattr(function, "view_class", None)
+    # Until Django 1.8 goes.
+    if found is None and function.__globals__.get("__name__") == "django.views.generic.base":
+        found = inspect.getclosurevars(function).nonlocals.get("cls")
+    return found
 
 
 def model_of_deferred(sender: Any) -> Any:

@@ -77,6 +77,11 @@ def relation_of(field: Any) -> Any:
     return field.remote_field
 
 
+def view_class_of(function: Any) -> Any:
+    """Return what `as_view()` notes of the class on the function that it returns, or None."""
+    return getattr(function, "view_class", None)
+
+
 def model_of_deferred(sender: Any) -> None:
     """Return None: `only()` and `defer()` make no class."""
 
