@@ -11,8 +11,17 @@ from django.core.checks import run_checks
 from django.test import SimpleTestCase, override_settings
 
 MEMORY = "django.channels.layers.memory.MemoryChannelLayer"
-OLD = {"daphne": "4.2.1", "twisted": "22.10.0", "h11": "0.14.0", "h2": "4.1.0"}
-GOOD = {"daphne": "4.2.2", "twisted": "24.7.0rc1", "h11": "0.16.0", "h2": "4.3.0+local"}
+#: The newest version with a fault of each package, and the first without.
+VERSIONS = {
+    "daphne": ("4.2.1", "4.2.2"),
+    "twisted": ("22.10.0", "24.7.0rc1"),
+    "h11": ("0.14.0", "0.16.0"),
+    "h2": ("4.1.0", "4.3.0+local"),
+    "httptools": ("0.6.1", "0.6.3"),
+    "gunicorn": ("22.0.0", "23.0.0"),
+}
+OLD = {name: old for name, (old, _) in VERSIONS.items()}
+GOOD = {name: good for name, (_, good) in VERSIONS.items()}
 
 
 @any_origin
@@ -61,8 +70,10 @@ class VersionTests(SimpleTestCase):
         self.assertEqual(self.names({"daphne": "5"}), [[], []])
 
     def test_what_this_python_cannot_have_is_named_with_deploy_alone(self):
-        self.assertEqual(self.names(OLD, (3, 7)), [[], list(OLD)])
-        self.assertEqual(self.names(OLD, (3, 8)), [["twisted", "h11"], ["daphne", "h2"]])
+        newer_python = [name for name in OLD if name != "gunicorn"]
+        self.assertEqual(self.names(OLD, (3, 7)), [["gunicorn"], newer_python])
+        can_have = ["twisted", "h11", "httptools", "gunicorn"]
+        self.assertEqual(self.names(OLD, (3, 8)), [can_have, ["daphne", "h2"]])
 
     def test_the_versions_of_this_environment_are_found(self):
         self.assertRegex(checks.installed_version("django"), r"^[0-9]+\.[0-9]+")

@@ -45,6 +45,14 @@ FLOORS = (
     ),
     Floor("h11", (0, 16), (3, 8), "a body may hide another request (CVE-2025-43859)"),
     Floor("h2", (4, 3), (3, 9), "a header of HTTP/2 may hide another request (CVE-2025-57804)"),
+    Floor("httptools", (0, 6, 3), (3, 8), "a header may hide another request (CVE-2024-27982)"),
+    Floor(
+        "gunicorn",
+        (23,),
+        (3, 7),
+        "behind a proxy, a body may hide another request from its own workers, which are for WSGI "
+        "(CVE-2024-1135, CVE-2024-6827)",
+    ),
 )
 
 
