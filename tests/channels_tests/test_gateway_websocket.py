@@ -403,6 +403,16 @@ class BoundTests(unittest.TestCase):
         socket.done()
         self.assertTrue(socket.state.reading)
 
+    def test_a_socket_that_its_server_has_closed_is_read_to_its_end(self):
+        socket = Socket().opened().frame("first")
+        while socket.state.reading:
+            socket.frame("more")
+        waiting = len(socket.state._frames.waiting)
+        socket.state.read_to_end()
+        self.assertTrue(socket.state.reading)
+        socket.frame("last")
+        self.assertEqual(len(socket.state._frames.waiting), waiting + 1)
+
     def test_heavy_frames_count_by_weight(self):
         socket = Socket().opened().frame("first")
         socket.frame("x" * 600 * 1024)

@@ -101,6 +101,8 @@ urlpatterns = [
 """
 
 ROUTING = """
+import time
+
 from {channels} import route
 
 
@@ -114,7 +116,10 @@ received = {}
 def receive(message):
     # Numbers one after the other, and then a question for the last one.
     name, text = message.reply_channel.name, message["text"]
-    if text == "much":
+    if text == "slow":
+        time.sleep(1)
+        message.reply_channel.send({"text": "slow"})
+    elif text == "much":
         message.reply_channel.send({"text": "x" * 500000})
     elif text == "?":
         message.reply_channel.send({"text": str(received.pop(name))})
@@ -514,6 +519,37 @@ class UvicornTests(FloodTests, EndlessTests, ServerAttacks, unittest.TestCase):
                 for _ in range(100):
                     client.send("much")
                 client.sock.recv(1)  # the first answer is on its way
+                server.popen.send_signal(signal.SIGTERM)
+                server.wait(START_TIMEOUT)
+                self.assertFalse(server.alive)
+
+    def test_clients_whose_frames_wait_for_workers_do_not_keep_the_server_from_ending(self):
+        import websocket
+
+        files = {
+            "mysite/asgi.py": FILES["mysite/asgi.py"]
+            + "from {channels}.gateway import application\napplication.SHUTDOWN_TIMEOUT = 1\n",
+            "mysite/routing.py": ROUTING,
+        }
+        project = Project(files, settings=SETTINGS)
+        self.addCleanup(project.close)
+        for name, module in IMPLEMENTATIONS.items():
+            if not can_import(module):
+                continue
+            with self.subTest(library=name), serve(
+                project, "uvicorn", args=("--ws", name)
+            ) as server:
+                client = websocket.create_connection(
+                    server.websocket_url("/"),
+                    timeout=TIMEOUT,
+                    host="example.com",
+                    suppress_origin=True,
+                )
+                self.addCleanup(client.shutdown)
+                self.assertEqual(client.recv(), "ws")
+                for _ in range(300):
+                    client.send("slow")
+                self.assertEqual(client.recv(), "slow")
                 server.popen.send_signal(signal.SIGTERM)
                 server.wait(START_TIMEOUT)
                 self.assertFalse(server.alive)

@@ -46,7 +46,8 @@ class WriteBuffers:
     def check(self) -> None:
         """Abort the sockets that hold too much, and check again later."""
         self._timer = None
-        for connection in list(self._gateway.connections.values()):
+        checked: list[Any] = list(self._gateway.connections.values())
+        for connection in checked:
             transport = getattr(connection, "transport", None)  # a request has none
             if transport is not None and _size(transport) > MAX_WRITE_BUFFER:
                 self._gateway.layer.count("slow_clients")
@@ -59,6 +60,8 @@ class WriteBuffers:
                 )
                 _abort(transport)
             elif transport is not None and _is_closing(transport):
+                # uvicorn ends when all connections have ended, also those that wait for workers.
+                connection.read_to_end()
                 self.watch_end(transport)
         self._abort_ending()
         if self._gateway.connections or self._ending:

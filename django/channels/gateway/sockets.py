@@ -143,6 +143,11 @@ class SocketConnection(Connection):
             self._log_unanswered()
             self.perform(self.state.gone(event.get("code") or codes.GONE))
 
+    def read_to_end(self) -> None:
+        """Read on, although workers are behind: the server has closed the connection, and reads no more."""
+        self.state.read_to_end()
+        self._check_again()
+
     def _log_unanswered(self) -> None:
         """
         Log a handshake that ended while no consumer had answered it for long. Daphne says nothing of it.

@@ -110,6 +110,9 @@ class WebSocket(ConnectionState):
     Belongs to the event loop of its gateway.
     """
 
+    #: Whether the server has closed the connection, and what it has read is all that will come.
+    _has_last_frames = False
+
     def __init__(self, reply_channel: str, path: str) -> None:
         super().__init__(reply_channel, path)
         self.phase = CONNECTING
@@ -177,6 +180,10 @@ class WebSocket(ConnectionState):
         self._forget_others()
         return [(DISCARD,), *self._window.end(), *self._next()]
 
+    def read_to_end(self) -> None:
+        """Take what the server still has of the client. It reads no more."""
+        self._has_last_frames = True
+
     @property
     def over(self) -> bool:
         """Whether nothing more will be sent to the workers."""
@@ -186,7 +193,9 @@ class WebSocket(ConnectionState):
     def reading(self) -> bool:
         """Whether the socket may be read. Not while too many frames wait for a worker."""
         frames = self._frames
-        return (not frames.waiting and not frames.all.full_rooms) or frames.has_room
+        if not frames.waiting and not frames.all.full_rooms:
+            return True
+        return self._has_last_frames or frames.has_room
 
     def use_rooms(
         self, frames: FrameRoom, unread: UnreadRoom, of_others: SharedRoom | None = None
