@@ -101,6 +101,7 @@ class RunworkerTestCase(SimpleTestCase):
     def stop_while_slow_runs(self, process, number):
         """Send a signal, let the consumer `slow` end only then, and return the exit status."""
         process.popen.send_signal(number)
+        process.wait_for_output("got %s and ends" % signal.Signals(number).name)
         self.project.write("go-on", "")
         return process.wait()
 

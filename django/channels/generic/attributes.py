@@ -12,6 +12,7 @@ from typing import Any, Callable, Iterator
 from ..channel import group_names_of
 from ..exceptions import DenyConnection
 from ..layers.names import check_group_name
+from ..protocol import SESSION
 from ..security.websockets import allowed_origins
 from ..subprotocols import SUBPROTOCOL
 
@@ -111,7 +112,7 @@ _DOUBTS: dict[str, tuple[Callable[[Any], str], str]] = {
     "http_user": _FLAG,
     "http_user_and_session": _FLAG,
     "channel_session_user": _FLAG,
-    "channel_session": _FLAG,
+    SESSION: _FLAG,  # the attribute has the name of the key
     "login_required": (_doubt_login, "write True, or a close code from 3000 to 4999"),
     "groups": (_doubt_iterator, "write a list, such as ['news']"),
     "subprotocols": (_doubt_iterator, "write a list, such as ['chat.v1']"),
