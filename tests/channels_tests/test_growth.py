@@ -2,11 +2,13 @@
 
 import asyncio
 import collections
+import contextlib
 import shutil
 import tempfile
 import unittest
 from unittest import mock
 
+from django.channels.layers import names
 from django.channels.layers.database import capacity, claiming
 from django.channels.layers.memory import MemoryChannelLayer
 
@@ -79,10 +81,16 @@ class GrowthCase:
         self.layer.send("growth", {})
         self.assert_constant(step)
 
-    def test_channels_that_were_polled_are_forgotten(self):
+    @contextlib.contextmanager
+    def few_are_remembered(self):
+        """Make the bounds of what is remembered by name small."""
         with mock.patch.object(claiming, "MAX_KINDS", 5), mock.patch.object(
             capacity, "MAX_QUEUES", 5
-        ):
+        ), mock.patch.object(names, "MAX_REMEMBERED", 5):
+            yield
+
+    def test_channels_that_were_polled_are_forgotten(self):
+        with self.few_are_remembered():
             self.assert_constant(lambda number: self.layer.receive_many(["growth-%d" % number]))
 
     def test_channels_that_were_sent_to_are_forgotten(self):
@@ -91,9 +99,7 @@ class GrowthCase:
             self.layer.send(name, {"number": number})
             self.assertEqual(self.layer.receive_many([name]), (name, {"number": number}))
 
-        with mock.patch.object(claiming, "MAX_KINDS", 5), mock.patch.object(
-            capacity, "MAX_QUEUES", 5
-        ):
+        with self.few_are_remembered():
             self.assert_constant(step)
 
     def test_members_and_groups_that_left_are_forgotten(self):
