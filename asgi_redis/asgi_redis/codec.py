@@ -5,12 +5,18 @@ What is encrypted begins with the byte 0xC1, which no msgpack has: then 4 bytes 
 16 of salt, 8 of a counter, 8 of a time (seconds since 1970, 0: none), and the ciphertext with its tag.
 A process encrypts under its own key, which HKDF derives from the salt, so that counters never meet. All
 that stands before the ciphertext, and the channel's name, are authenticated with the message: it cannot be
-moved to another channel, or be read after its time. (NIST SP 800-38D; RFC 5869.)
+moved to another channel, or be read after its time. The layer's prefix is part of each derived key, so that
+two sites that share a key don't read each other's messages. (NIST SP 800-38D; RFC 5869.)
+
+A member of a group that no gateway holds isn't a message, but a name that the layer sends to. Behind it
+stands a newline and an HMAC of the group and the name. Otherwise a writer without the key could add a
+channel of its own, and read what is sent to the group.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 import struct
 import threading
@@ -82,6 +88,14 @@ class Codec:
         """Return what no two payloads of `pack` have in common; nothing if it is not known."""
         return b""
 
+    def members(self, group: bytes, name: bytes) -> list[bytes]:
+        """Return each form in which the member `name` of a group may be stored. The first one is written."""
+        return [name]
+
+    def member_name(self, group: bytes, member: bytes) -> bytes | None:
+        """Return the name of a member as it is stored; None for one that `members` doesn't return."""
+        return None if b"\n" in member else member  # with a newline: of an encrypted layer
+
     def forked(self) -> None:
         """This process is a copy of another."""
 
@@ -103,7 +117,7 @@ class EncryptingCodec(Codec):
 
     seals = True
 
-    def __init__(self, keys: Sequence[str | bytes]) -> None:
+    def __init__(self, keys: Sequence[str | bytes], prefix: str = "") -> None:
         try:
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         except ImportError as error:
@@ -111,13 +125,6 @@ class EncryptingCodec(Codec):
                 "symmetric_encryption_keys needs cryptography; install it with: "
                 "pip install 'asgi_redis[encryption]'"
             ) from error
-        if isinstance(keys, (str, bytes)) or not all(
-            isinstance(key, (str, bytes)) and key for key in keys
-        ):
-            raise ImproperlyConfigured(
-                "The channel layer's option symmetric_encryption_keys is a list of text or bytes, such as "
-                "[SECRET_KEY]."
-            )
         for number, key in enumerate(keys, 1):
             if len(key) < MIN_KEY_LENGTH or len(set(key)) < MIN_KEY_VARIETY:
                 raise ImproperlyConfigured(
@@ -126,13 +133,17 @@ class EncryptingCodec(Codec):
                     "'import secrets; print(secrets.token_urlsafe(32))'. (Is the option a list?)"
                     % (number, MIN_KEY_LENGTH, MIN_KEY_VARIETY)
                 )
-        self._cipher = AESGCM
+        self._cipher, self._prefix = AESGCM, prefix.encode()
         self._masters: OrderedDict[bytes, bytes] = OrderedDict()
         for key in keys:
-            key = key.encode() if isinstance(key, str) else key
+            key = key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key
             master = hashlib.sha256(b"asgi_redis key\0" + key).digest()
             identity = hashlib.sha256(b"asgi_redis key id\0" + master).digest()[:_KEY_ID]
             self._masters.setdefault(identity, master)
+        self._member_keys = [
+            hmac.new(master, b"asgi_redis member\0" + self._prefix, "sha256").digest()
+            for master in self._masters.values()
+        ]
         self._lock = threading.Lock()
         self._derived: OrderedDict[tuple[bytes, bytes], Any] = OrderedDict()
         self.forked()
@@ -184,14 +195,35 @@ class EncryptingCodec(Codec):
             raise Unreadable("its time is over: it was put back into Redis, or a clock is wrong")
         return self._plain(plain)
 
+    def members(self, group: bytes, name: bytes) -> list[bytes]:
+        return [
+            name + b"\n" + hmac.new(key, group + b"\n" + name, "sha256").hexdigest().encode()
+            for key in self._member_keys
+        ]
+
+    def member_name(self, group: bytes, member: bytes) -> bytes | None:
+        name = member.partition(b"\n")[0]
+        forms = self.members(group, name)
+        return name if any(hmac.compare_digest(member, form) for form in forms) else None
+
     def _derive(self, identity: bytes, salt: bytes) -> Any:
         from cryptography.hazmat.primitives import hashes
         from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-        key = HKDF(hashes.SHA256(), 32, salt, b"asgi_redis message").derive(self._masters[identity])
-        return self._cipher(key)
+        derivation = HKDF(hashes.SHA256(), 32, salt, b"asgi_redis message\0" + self._prefix)
+        return self._cipher(derivation.derive(self._masters[identity]))
 
 
-def make_codec(keys: Sequence[str | bytes] | None = None) -> Codec:
-    """Return the codec for `symmetric_encryption_keys`."""
-    return EncryptingCodec(keys) if keys else Codec()
+def make_codec(keys: Any = None, prefix: str = "") -> Codec:
+    """Return the codec for `symmetric_encryption_keys` of a layer. Raises ImproperlyConfigured."""
+    # A wrong type never means "don't encrypt": "" may come from an environment variable that isn't set.
+    if keys is None or keys is False:
+        return Codec()
+    if not isinstance(keys, (list, tuple, set, frozenset)) or not all(
+        isinstance(key, (str, bytes)) and key for key in keys
+    ):
+        raise ImproperlyConfigured(
+            "The channel layer's option symmetric_encryption_keys is a list of text or bytes, such as "
+            "[SECRET_KEY]. Without encryption, it is None or an empty list."
+        )
+    return EncryptingCodec(list(keys), prefix) if keys else Codec()

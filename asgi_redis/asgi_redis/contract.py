@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from channels.layers.engine.threads import start_thread
     from channels.layers.names import check_channel_name, inbox_of
+    from channels.log import RateLimit
 else:
     # The same names, from the package that is there.
     protocol = None
@@ -53,7 +54,7 @@ else:
         )
     for _module in (
         "exceptions layers.base layers.names layers.engine.layer layers.engine.options "
-        "layers.engine.pending layers.engine.recovery layers.engine.store layers.engine.threads"
+        "layers.engine.pending layers.engine.recovery layers.engine.store layers.engine.threads log"
     ).split():
         _names = vars(import_module("%s.%s" % (protocol.__package__, _module)))
         globals().update({name: value for name, value in _names.items() if name[0] != "_"})

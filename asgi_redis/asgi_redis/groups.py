@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import defaultdict
 
 from .calls import BATCH, Calls
-from .contract import Message, Outgoing, inbox_of, protocol
+from .contract import Message, Outgoing, RateLimit, inbox_of, protocol
 from .scripts import Command, run
+
+logger = logging.getLogger("django.channels.layers")
+
+_unreadable = RateLimit()
 
 
 class GroupCalls(Calls):
@@ -33,7 +38,8 @@ class GroupCalls(Calls):
                 if home != partition:
                     self.servers.call(run("add_route", [routes], [inbox, home, number]))
                 return
-        self.servers.call(("ZADD", others, int(time.time()), channel))
+        member = self.codec.members(group.encode(), channel.encode())[0]
+        self.servers.call(("ZADD", others, int(time.time()), member))
 
     def group_discard(self, group: str, channel: str) -> None:
         """Remove `channel` from the group, and the route if it was the last member there."""
@@ -46,7 +52,8 @@ class GroupCalls(Calls):
                 self.servers.call(self.remove_route_command(group, inbox, number))
             if number >= 0:
                 return
-        self.servers.call(("ZREM", others, channel))
+        members = self.codec.members(group.encode(), channel.encode())
+        self.servers.call(("ZREM", others) + tuple(members))
 
     def discard_command(self, group: str, channel: str, record: bytes = b"") -> Command:
         """Return the command that takes a gateway's channel out of a group."""
@@ -64,13 +71,32 @@ class GroupCalls(Calls):
     def group_channels(self, group: str) -> list[str]:
         _, routes, others = self.keys.group(group)
         inboxes, plain = self.servers.call_many([("HKEYS", routes), ("ZRANGE", others, 0, -1)])
-        found = [name.decode("utf-8", "replace") for name in plain]
+        found = self._names(group, plain)
         for inbox in inboxes:
             members = self.servers.call(
                 ("SMEMBERS", self.keys.members(inbox.decode("utf-8", "replace"), group))
             )
             found += [name.decode("utf-8", "replace") for name in members]
         return found
+
+    def _names(self, group: str, members: list[bytes]) -> list[str]:
+        """Return the names of members that no gateway holds. Count and log forged ones."""
+        # Without duplicates: a member may be there under two encryption keys.
+        names: dict[str, None] = {}
+        for member in members:
+            name = self.codec.member_name(group.encode(), member)
+            if name is not None:
+                names[name.decode("utf-8", "replace")] = None
+                continue
+            self.layer.count("unreadable_members")
+            _unreadable.log(
+                logger.error,
+                "A member of the group %s gets no messages: it was added without encryption, or under a key "
+                "that is not in symmetric_encryption_keys. Add it again. Its name in Redis: %r",
+                group,
+                member[:200],
+            )
+        return list(names)
 
     def send_group(self, group: str, message: Message, id: str = "") -> int:
         partition, routes, others = self.keys.group(group)
@@ -87,7 +113,7 @@ class GroupCalls(Calls):
             inboxes = [name.decode("utf-8", "replace") for name in elsewhere[1::2]]
             skipped += self._send_remote(group, record, inboxes, id)
         if plain:
-            names = [name.decode("utf-8", "replace") for name in plain]
+            names = self._names(group, plain)
             inner, names = protocol.for_members(message, names)
             skipped += self._send_to_all(names, inner, id)
         return int(skipped)

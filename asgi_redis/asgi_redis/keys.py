@@ -11,7 +11,7 @@ lies in one place and a script may use all of it:
     b:INBOX        the groups of which it has members, a set
     m:INBOX:GROUP  a group's members there, a set
     r:GROUP        routes of a group, a hash (lua/add_route.lua)
-    p:GROUP        its members that no gateway holds, a sorted set
+    p:GROUP        its members that no gateway holds, a sorted set (codec.py)
     s:ID           exists while a message that was sent with this id must not be sent again
     n:INBOX|TOKEN  the last batch that a gateway has sent (lua/send.lua)
     epoch          a random id: a different value means that the partition lost its data
@@ -79,7 +79,7 @@ class Keys:
             raise refusal("prefix", "text without braces, such as 'mysite:'", prefix)
         if not is_count(partitions) or not 1 <= partitions <= 1024:
             raise refusal("partitions", "a number from 1 to 1024", partitions)
-        self.partitions = partitions
+        self.prefix, self.partitions = prefix, partitions
         self.tags = ["{%s#%d}" % (prefix, number) for number in range(partitions)]
         #: The first partition's.
         self.tag = self.tags[0]

@@ -86,7 +86,7 @@ class RedisChannelLayer(EngineLayer):
             raise ImproperlyConfigured(problem)
 
     def make_store(self) -> RedisStore:
-        codec = make_codec(self._encryption_keys)
+        codec = make_codec(self._encryption_keys, self._keys.prefix)
         milliseconds = int(1000 * max(PROJECT_EXPIRY, 3 * self.options.lease))
         keys = [self._keys.project, self._keys.delay]
         check = run("check_project", keys, [milliseconds] + self._identities)

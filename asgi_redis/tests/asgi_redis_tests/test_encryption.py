@@ -13,7 +13,7 @@ from asgi_redis.contract import Outgoing, Unreadable
 from django.core.exceptions import ImproperlyConfigured
 
 from asgi_redis import RedisChannelLayer
-from channels_tests.support.waiting import TIMEOUT
+from channels_tests.support.waiting import TIMEOUT, wait_until
 
 from .test_standalone import RedisLayerCase, key
 
@@ -128,6 +128,36 @@ class EncryptionTests(RedisLayerCase, unittest.TestCase):
         RedisChannelLayer(prefix="x:", symmetric_encryption_keys=[secrets.token_urlsafe(32)])
         RedisChannelLayer(prefix="x:", symmetric_encryption_keys=[os.urandom(32)])
 
+    def test_what_is_no_list_of_keys_is_refused(self):
+        """Also what is false: an environment variable that isn't set must not turn encryption off."""
+        good = key("good")
+        wrong = [
+            "",
+            b"",
+            good,
+            good.encode(),
+            0,
+            1,
+            1.5,
+            True,
+            {},
+            {good: 1},
+            object(),
+            iter([good]),
+        ]
+        wrong += [[""], [b""], [None], [1], [[good]], [bytearray(good.encode())], [good, ""]]
+        for keys in wrong:
+            with self.subTest(keys), self.assertRaisesRegex(ImproperlyConfigured, "list of text"):
+                RedisChannelLayer(prefix="x:", symmetric_encryption_keys=keys)
+        for keys in (None, False, [], (), set()):
+            with self.subTest(keys):
+                layer = RedisChannelLayer(prefix="x:", symmetric_encryption_keys=keys)
+                self.assertFalse(layer.store.codec.seals)
+        for keys in ([good], (good,), {good}, [good.encode()], [good, good], ["\ud800" + good]):
+            with self.subTest(keys):
+                layer = RedisChannelLayer(prefix="x:", symmetric_encryption_keys=keys)
+                self.assertTrue(layer.store.codec.seals)
+
 
 class SealTests(RedisLayerCase, unittest.TestCase):
     """What encryption protects, and what somebody with access to Redis can do all the same."""
@@ -145,6 +175,18 @@ class SealTests(RedisLayerCase, unittest.TestCase):
     def later(self, seconds):
         now = time.time
         return mock.patch("asgi_redis.codec.time.time", lambda: now() + seconds)
+
+    def receive_due(self, channel):
+        """Return what comes on a channel, although another thread of the layer may be sending it."""
+        found = []
+
+        def is_there():
+            self.layer.store.send_due()
+            found[:] = self.layer.receive_many([channel])
+            return found[0] is not None or self.layer.store.count_dead_letters()
+
+        wait_until(is_there, "a message that is due")
+        return tuple(found)
 
     def test_every_part_of_a_message_is_bound(self):
         store = self.layer.store
@@ -184,8 +226,7 @@ class SealTests(RedisLayerCase, unittest.TestCase):
         for member in call(("ZRANGE", keys.delay, 0, -1)):
             call(("ZADD", keys.delay, 0, member))
         with self.later(year):
-            self.layer.store.send_due()
-            self.assertEqual(self.layer.receive_many(["test.x"])[1], {"a": 1})
+            self.assertEqual(self.receive_due("test.x")[1], {"a": 1})
 
         async def leave_a_will():
             inbox = self.layer.open_inbox("gateway.a!")
@@ -259,3 +300,82 @@ class SealTests(RedisLayerCase, unittest.TestCase):
 
         with mock.patch("asgi_redis.inbox.REMEMBERED", 4):
             self.assertEqual(asyncio.run(check()), [4, 0])
+
+    def test_a_message_belongs_to_the_prefix_of_its_layer(self):
+        """Two sites, or two copies of one, may share a key and a Redis."""
+        other = self.make_layer(prefix="other-seals:")
+        self.addCleanup(other.flush)
+        call = self.layer.store.servers.call
+        self.layer.send("test.x", {"a": 1})
+        entry = call(("LPOP", self.layer.store.keys.queue("test.x").queue))
+        call(("RPUSH", other.store.keys.queue("test.x").queue, entry))
+        self.assertEqual(other.receive_many(["test.x"]), (None, None))
+        self.assertEqual([each.reason for each in other.dead_letters()], ["unreadable"])
+
+    def test_a_group_sends_to_no_member_that_the_layer_did_not_add(self):
+        """Otherwise a writer without the key would read with a socket of its own."""
+        call, others = self.layer.store.servers.call, self.layer.store.keys.group("room").others
+        self.layer.group_add("room", "work.a")
+        self.layer.group_add("hall", "work.b")
+        (of_a,) = call(("ZRANGE", others, 0, -1))
+        (of_b,) = call(("ZRANGE", self.layer.store.keys.group("hall").others, 0, -1))
+        mac = of_a.partition(b"\n")[2]
+        forged = [
+            b"work.b",
+            b"work.b\n" + mac,
+            of_b,
+            of_b[:-1],
+            b"gateway.x!7",
+            b"",
+            b"\n",
+            b"\xff",
+        ]
+        forged += [of_a + b"0", of_a[:-1], of_a.upper(), of_a + b"\n" + mac]
+        for member in forged:
+            call(("ZADD", others, int(time.time()), member))
+        self.layer.send_group("room", {"secret": 1})
+        self.assertEqual(self.layer.receive_many(["work.a"]), ("work.a", {"secret": 1}))
+        self.assertEqual(self.layer.receive_many(["work.a", "work.b"]), (None, None))
+        self.assertEqual(self.layer.receive_many(["gateway.x!"]), (None, None))
+        self.assertEqual(self.layer.group_channels("room"), ["work.a"])
+        self.assertEqual(self.layer.statistics()["unreadable_members"], 2 * len(forged))
+
+    def test_members_stay_while_keys_rotate(self):
+        first, second = key("first"), key("second")
+        old, both, new_first, new = (
+            self.make_layer(symmetric_encryption_keys=keys)
+            for keys in ([first], [first, second], [second, first], [second])
+        )
+        for layer in (old, both, new_first):
+            layer.group_add("room", "work.a")
+        for layer in (both, new_first, new):
+            layer.send_group("room", {"n": 1})
+            self.assertEqual(layer.receive_many(["work.a"]), ("work.a", {"n": 1}))
+            self.assertEqual(layer.receive_many(["work.a"]), (None, None))
+            self.assertEqual(layer.group_channels("room"), ["work.a"])
+        new_first.group_discard("room", "work.a")
+        for layer in (old, both, new):
+            self.assertEqual(layer.group_channels("room"), [])
+
+    def test_members_of_an_encrypted_layer_are_not_those_of_a_plain_one(self):
+        plain = self.make_layer(symmetric_encryption_keys=None)
+        plain.group_add("room", "work.a")
+        self.layer.group_add("room", "work.b")
+        self.assertEqual(plain.group_channels("room"), ["work.a"])
+        self.assertEqual(self.layer.group_channels("room"), ["work.b"])
+
+    def test_what_is_moved_or_sent_early_is_what_it_was(self):
+        """The documentation says that this isn't refused. The channel and the content stay."""
+        call, keys = self.layer.store.servers.call, self.layer.store.keys
+        self.layer.send("test.x", {"a": 1})
+        entry = call(("LPOP", keys.queue("test.x").queue))
+        call(("RPUSH", keys.queue("test.y").queue, entry))
+        self.assertEqual(self.layer.receive_many(["test.y"]), ("test.x", {"a": 1}))
+        self.layer.send_later("test.x", {"b": 1}, 3600)
+        (member,) = call(("ZRANGE", keys.delay, 0, -1))
+        for _ in range(2):
+            call(("ZADD", keys.delay, 0, b"%016x" % time.monotonic_ns() + member[16:]))
+            self.assertEqual(self.receive_due("test.x"), ("test.x", {"b": 1}))
+        call(("ZADD", keys.delay, 0, member.replace(b"test.x", b"test.y")))
+        self.assertEqual(self.receive_due("test.y"), (None, None))
+        self.assertEqual([each.reason for each in self.layer.dead_letters()], ["unreadable"])
