@@ -107,6 +107,11 @@ class DefaultCheckTests(SimpleTestCase):
             (b"example.com:8443", "wss", b"https://example.com"),
             (b"example.com", "ws", b"http://example.com:8000"),
             (b"example.com", "ws", b"http://example.com:443"),
+            # The same port, so that the scheme alone differs.
+            (b"example.com:8443", "wss", b"http://example.com:8443"),
+            (b"example.com:8000", "ws", b"https://example.com:8000"),
+            (b"example.com", "ws", b"https://example.com:80"),
+            (b"example.com:80", "wss", b"http://example.com"),
         ):
             self.check(False, host, scheme, origin)
 

@@ -34,7 +34,17 @@ FORGED = {
     protocol.EVENT_ID: 1,
     protocol.REDELIVERED: True,
     protocol.FRAMES: [{"text": "forged"}],
+    protocol.RAN: 1,
+    protocol.RUNNING: 1,
+    protocol.RETRIES: 1,
+    protocol.EXCLUDE: "gateway.a!1",
 }
+
+#: Those of them that mean something in a message to a worker, but not in a reply to a gateway.
+OF_EVENTS = {protocol.EVENT_ID, protocol.REDELIVERED, protocol.FRAMES, protocol.RETRIES}
+
+#: Names of the control keys that a site may send: they make nobody else speak, or are values of others.
+ALLOWED = {"REPLY_CHANNEL", "BODY_CHANNEL", "MAYBE", "WRITTEN", "CLOSED", "GROUP_MESSAGE"}
 
 
 class ForgedKeyTests(ChannelTestCase):
@@ -64,7 +74,9 @@ class ForgedKeyTests(ChannelTestCase):
         state = self.open_socket()
         event_id = state.in_flight
         Channel("gateway.a!1").send(dict(FORGED, ack=event_id, lost=event_id, text="mine"))
-        self.assert_only_written(state, state.reply(self.received("gateway.a!1")), event_id)
+        found = self.received("gateway.a!1")
+        self.assertEqual(set(found) - OF_EVENTS, {"text"})
+        self.assert_only_written(state, state.reply(found), event_id)
 
     def test_no_control_key_reaches_the_members_of_a_group(self):
         state = self.open_socket()
@@ -75,15 +87,26 @@ class ForgedKeyTests(ChannelTestCase):
     def test_no_control_key_reaches_a_worker_as_an_event(self):
         Channel("websocket.receive").send(dict(FORGED, text="mine"))
         found = self.received("websocket.receive")
-        for key in (protocol.EVENT_ID, protocol.SESSION, protocol.REDELIVERED, protocol.FRAMES):
+        for key in OF_EVENTS | {protocol.SESSION, protocol.EXCLUDE}:
             self.assertNotIn(key, found)
         self.assertIsNone(protocol.reply_address(dict(found, reply_channel="gateway.a!1")))
 
     def test_no_control_key_reaches_another_consumer_as_its_session(self):
         Channel("own-channel").send(dict(FORGED, text="mine"))
         found = self.received("own-channel")
-        self.assertNotIn(protocol.SESSION, found)
-        self.assertNotIn(protocol.REDELIVERED, found)
+        for key in (protocol.SESSION, protocol.REDELIVERED, protocol.RETRIES, protocol.EXCLUDE):
+            self.assertNotIn(key, found)
+
+    def test_each_control_key_is_tried(self):
+        """A site may set the keys of the ASGI specification: reply_channel and body_channel."""
+        with open(protocol.__file__, encoding="utf-8") as source:
+            begin, end = "# Control keys of events", "# What a site may not send"
+            keys = re.findall(r"^([A-Z_]+) = \"", source.read().split(begin)[1].split(end)[0], re.M)
+        for key in keys:
+            value = getattr(protocol, key)
+            if key not in ALLOWED:
+                self.assertIn(value, FORGED, key)
+        self.assertGreater(len(keys), 20)
 
 
 class DeserialisationTests(unittest.TestCase):
@@ -175,8 +198,10 @@ class TableTests(unittest.TestCase):
             named = set(re.findall(r"`(test_\w+)(?:\.(\w+))?`", page.read()))
         self.assertGreater(len(named), 20)
         here = os.path.dirname(os.path.abspath(__file__))
+        of_redis = os.path.join(ROOT, "asgi_redis", "tests", "asgi_redis_tests")
         for module, name in sorted(named):
-            with open(os.path.join(here, module + ".py"), encoding="utf-8") as source:
+            place = here if os.path.exists(os.path.join(here, module + ".py")) else of_redis
+            with open(os.path.join(place, module + ".py"), encoding="utf-8") as source:
                 classes = {
                     node.name
                     for node in ast.parse(source.read()).body
@@ -184,13 +209,31 @@ class TableTests(unittest.TestCase):
                 }
             self.assertTrue(not name or name in classes, "%s.%s" % (module, name))
 
-    def test_the_table_names_each_file_of_these_tests(self):
+    def test_the_table_names_each_class_of_these_tests(self):
+        """A class whose tests run in a subclass is named by the subclass; a module named alone has all."""
         path = os.path.join(ROOT, "SECURITY.md")
         if not os.path.exists(path):
             self.skipTest("SECURITY.md is not here, as in the patched Django")
         with open(path, encoding="utf-8") as page:
-            text = page.read()
+            named = set(re.findall(r"`(test_\w+(?:\.\w+)?)`", page.read()))
         here = os.path.dirname(os.path.abspath(__file__))
-        for name in os.listdir(here):
-            if re.match(r"test_security\w*\.py$", name) and name != "test_security_checks.py":
-                self.assertIn("`" + name[:-3], text)
+        count = 0
+        for file_name in os.listdir(here):
+            module = file_name[:-3]
+            if not re.match(r"test_security\w*\.py$", file_name) or module in named:
+                continue
+            with open(os.path.join(here, file_name), encoding="utf-8") as source:
+                classes = [n for n in ast.parse(source.read()).body if isinstance(n, ast.ClassDef)]
+            for each in classes:
+                has_tests = any(getattr(part, "name", "").startswith("test_") for part in each.body)
+                if has_tests and each.name != type(self).__name__:
+                    heirs = [
+                        n.name
+                        for n in classes
+                        for b in n.bases
+                        if getattr(b, "id", "") == each.name
+                    ]
+                    places = {"%s.%s" % (module, name) for name in [each.name, *heirs]}
+                    self.assertTrue(places & named, "%s.%s" % (module, each.name))
+                    count += 1
+        self.assertGreater(count, 10)
