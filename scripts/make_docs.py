@@ -27,6 +27,11 @@ HINT = re.compile(
 DIAGRAM = re.compile(
     r"^\.\. diagram: (\w+): (.*)\n\n\.\. code-block:: text\n\n(?:(?:    .*)?\n)+", re.M
 )
+#: Names of loggers, which are the same in the add-on: after the word, or between two comments.
+LOGGERS = re.compile(
+    r"[Ll]oggers?\s+``django\.channels|^\.\. loggers: begin$.*?^\.\. loggers: end$", re.M | re.S
+)
+
 IMAGE = r".. image:: /images/\1.svg\n   :alt: \2\n   :class: diagram\n\n"
 
 
@@ -35,11 +40,12 @@ def in_names_of_addon(text):
     text = HINT.sub("", text)
     text = DIAGRAM.sub(IMAGE, text)
     text = re.sub(r"^ *\.\. versionadded:: 1\.11\n\n?", "", text, flags=re.M)
+    text = LOGGERS.sub(lambda found: found.group().replace("django.channels", "django\0channels"), text)
     # In the first column of a table, a shorter name is followed by more spaces.
     text = re.sub(r"``django\.(channels[\w.]*``)(?=  )", r"``\1       ", text)
     # An included file is found from the top of the pages, because the copy lies deeper than docs/.
     text = text.replace(".. literalinclude:: ../../../", ".. literalinclude:: /../../")
-    return re.sub(r"\bdjango\.channels\b", "channels", text)
+    return re.sub(r"\bdjango\.channels\b", "channels", text).replace("\0", ".")
 
 
 def copy_pages():

@@ -203,6 +203,24 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[Any]:
     return problems
 
 
+@register(TAG)
+def check_logging(app_configs: Any, **kwargs: Any) -> list[Any]:
+    """Check for channels.W027: LOGGING names loggers like this package, which logs under another name."""
+    loggers = (getattr(settings, "LOGGING", None) or {}).get("loggers") or {}
+    ours = [each for each in loggers if (str(each) + ".").startswith("django.channels.")]
+    wrong = sorted(each for each in loggers if (str(each) + ".").startswith(PACKAGE + "."))
+    if ours or not wrong:
+        return []
+    return [
+        Warning(
+            "LOGGING configures %s, to which nothing logs." % ", ".join(map(repr, wrong)),
+            hint="The loggers of this package are 'django.channels' and those below it. %s"
+            % see("topics/channels/how-it-works"),
+            id="channels.W027",
+        )
+    ]
+
+
 @register(TAG, deploy=True)
 def check_asgi(app_configs: Any, **kwargs: Any) -> list[Any]:
     """Check for channels.W026: an asgi.py that serves no layer, such as that of startproject."""

@@ -18,6 +18,7 @@ TITLES = {
     "topics/channels/consumers": "Consumers and routing",
     "topics/channels/from-channels-1": "Coming from Channels 1.x",
     "topics/channels/from-channels-2": "Coming from Channels 2, 3, 4",
+    "topics/channels/how-it-works": "How it works",
     "topics/channels/sessions": "Sessions, users and origins",
     "topics/channels/testing": "Testing",
 }

@@ -6,11 +6,12 @@ import shutil
 import sys
 import tempfile
 import types
+import unittest
 from unittest import mock
 
 from django.channels import include, route, route_class
 from django.channels.asgi import ChannelLayerManager, channel_layers
-from django.channels.checks import check_asgi, check_channel_layers
+from django.channels.checks import check_asgi, check_channel_layers, check_logging
 from django.channels.habits import PACKAGE
 from django.channels.layers.database import DatabaseChannelLayer
 from django.channels.layers.memory import MemoryChannelLayer
@@ -450,6 +451,25 @@ class RouteTests(SimpleTestCase):
             "http.request*",
         ):
             self.assertEqual(check(ROUTING=routing, CONFIG={"channel_expiry": {pattern: 5}}), [])
+
+
+class LoggingTests(SimpleTestCase):
+    def ids(self, *names):
+        with override_settings(LOGGING={"version": 1, "loggers": dict.fromkeys(names, {})}):
+            return [each.id for each in check_logging(None)]
+
+    @unittest.skipIf(PACKAGE == "django.channels", "the package has the name of its loggers")
+    def test_loggers_with_the_name_of_the_package_are_named(self):
+        self.assertEqual(self.ids(PACKAGE), ["channels.W027"])
+        self.assertEqual(self.ids("django", PACKAGE + ".worker"), ["channels.W027"])
+
+    def test_other_loggers_are_left_alone(self):
+        for names in ((), ("django",), ("django.channels",), (PACKAGE, "django.channels.worker")):
+            self.assertEqual(self.ids(*names), [], names)
+        for value in ({}, None, {"version": 1}):
+            with override_settings(LOGGING=value):
+                self.assertEqual(check_logging(None), [])
+        self.assertEqual(self.ids(PACKAGE + "x"), [])
 
 
 class AsgiFileTests(SimpleTestCase):

@@ -5,7 +5,7 @@ const assert = require("node:assert");
 const { beforeEach, test } = require("node:test");
 
 // The page: a clock that tests move, and sockets that tests open, close and read.
-let timers, now, sockets, random, online;
+let timers, now, sockets, random, listeners;
 
 class FakeSocket {
   constructor(url, protocols) {
@@ -24,7 +24,9 @@ class FakeSocket {
   }
   end(code) {
     this.readyState = 3;
-    this.onclose({ type: "close", code: code });
+    if (this.onclose) {
+      this.onclose({ type: "close", code: code });
+    }
   }
   send(data) {
     this.sent.push(data);
@@ -45,9 +47,9 @@ globalThis.self = {
   clearTimeout: (timer) => {
     timers = timers.filter((other) => other !== timer);
   },
-  addEventListener: (type, callback) => online.push(callback),
+  addEventListener: (type, callback) => listeners.push([type, callback]),
   removeEventListener: (type, callback) => {
-    online = online.filter((other) => other !== callback);
+    listeners = listeners.filter((other) => other[0] !== type || other[1] !== callback);
   },
 };
 const { WebSocketBridge } = require(process.env.BRIDGE || "../../../django/channels/static/channels/js/websocketbridge.js");
@@ -71,13 +73,22 @@ function connected(url = "/ws/", options) {
   return bridge;
 }
 
+// An event of the window.
+function happens(type, event) {
+  for (const [other, callback] of listeners) {
+    if (other === type) {
+      callback(event || {});
+    }
+  }
+}
+
 const last = () => sockets[sockets.length - 1];
 
 beforeEach(() => {
   timers = [];
   now = 0;
   sockets = [];
-  online = [];
+  listeners = [];
   random = 0.5;
 });
 
@@ -247,7 +258,7 @@ test("close() is for good, also between two attempts", () => {
   bridge.socket.close();
   pass(1e6);
   assert.strictEqual(sockets.length, 1);
-  assert.strictEqual(online.length, 0);
+  assert.strictEqual(listeners.length, 0);
   const other = connected();
   last().open();
   other.socket.close(4000, "bye");
@@ -276,9 +287,42 @@ test("maxRetries ends it", () => {
 test("a network that is back shortens the wait", () => {
   connected();
   last().end(1006);
-  online[0]();
+  happens("online");
   assert.strictEqual(sockets.length, 2);
-  online[0](); // while an attempt runs, there is nothing to do
+  happens("online"); // while an attempt runs, there is nothing to do
+  assert.strictEqual(sockets.length, 2);
+});
+
+test("a page that the browser keeps has no socket until it is shown again", () => {
+  const bridge = connected();
+  const seen = [];
+  for (const type of ["open", "close"]) {
+    bridge.socket.addEventListener(type, (event) => seen.push([event.type, event.code]));
+  }
+  last().open();
+  happens("pagehide", { persisted: false }); // the browser ends the socket by itself
+  assert.strictEqual(last().closedWith, undefined);
+  happens("pagehide", { persisted: true });
+  assert.ok(last().closedWith);
+  bridge.send(1);
+  pass(1e6);
+  assert.strictEqual(sockets.length, 1);
+  happens("pageshow", { persisted: true });
+  assert.strictEqual(sockets.length, 2);
+  last().open();
+  assert.deepStrictEqual(last().sent, ["1"]);
+  assert.deepStrictEqual(seen, [["open", undefined], ["close", 1001], ["open", undefined]]);
+});
+
+test("a page that the browser keeps begins no attempt", () => {
+  connected();
+  last().end(1006);
+  happens("pagehide", { persisted: true });
+  happens("online");
+  pass(1e6);
+  assert.strictEqual(sockets.length, 1);
+  happens("pageshow", { persisted: true });
+  happens("pageshow", { persisted: false });
   assert.strictEqual(sockets.length, 2);
 });
 

@@ -58,10 +58,17 @@
       this._binaryType = "blob";
       this._failures = 0;
       this._stopped = false;
-      if (root.addEventListener) {
+      this._pageListeners = {
         // The browser is on a network again: don't wait out the delay.
-        this._online = () => this._timer !== null && this._connect();
-        root.addEventListener("online", this._online);
+        online: () => this._timer !== null && this._connect(),
+        // The page was left, and the browser keeps it for the button Back. It would keep the socket, too.
+        pagehide: (event) => event.persisted && this._leave(),
+        pageshow: (event) => event.persisted && this._connect(),
+      };
+      if (root.addEventListener) {
+        for (const type of Object.keys(this._pageListeners)) {
+          root.addEventListener(type, this._pageListeners[type]);
+        }
       }
       this._connect();
     }
@@ -147,8 +154,24 @@
       this._queue = [];
       root.clearTimeout(this._timer);
       this._timer = null;
-      if (this._online) {
-        root.removeEventListener("online", this._online);
+      if (root.removeEventListener) {
+        for (const type of Object.keys(this._pageListeners)) {
+          root.removeEventListener(type, this._pageListeners[type]);
+        }
+      }
+    }
+
+    /* End the connection until the page is shown again. */
+    _leave() {
+      root.clearTimeout(this._timer);
+      this._timer = null;
+      const socket = this._socket;
+      if (socket) {
+        // Its own event would come when the page is back, and has another socket.
+        socket.onopen = socket.onmessage = socket.onerror = socket.onclose = null;
+        this._socket = null;
+        socket.close();
+        this._dispatch("close", { type: "close", code: 1001, reason: "", wasClean: true });
       }
     }
 
