@@ -159,10 +159,10 @@ class SocketConnection(Connection):
             return
         _unanswered.log(
             logger.warning,
-            "WebSocket %s ended after %.1f s, because no consumer had answered its handshake. The server or "
-            "the client gave up first: the gateway waits %g s, and so does Daphne unless its option "
-            "--websocket_connect_timeout says less. Look for busy or missing workers, or for a consumer of "
-            "websocket.connect that doesn't accept or close.",
+            "WebSocket %s ended after %.1f s, because no consumer had answered its handshake. Look for a "
+            "consumer of websocket.connect that doesn't accept or close, or for busy or missing workers. (The "
+            "gateway waits %g s. The client, or the server's own limit, came first: Daphne's is "
+            "--websocket_connect_timeout.)",
             shown(self.state.path),
             seconds,
             ACCEPT_TIMEOUT,
