@@ -40,7 +40,9 @@ def in_names_of_addon(text):
     text = HINT.sub("", text)
     text = DIAGRAM.sub(IMAGE, text)
     text = re.sub(r"^ *\.\. versionadded:: 1\.11\n\n?", "", text, flags=re.M)
-    text = LOGGERS.sub(lambda found: found.group().replace("django.channels", "django\0channels"), text)
+    text = LOGGERS.sub(
+        lambda found: found.group().replace("django.channels", "django\0channels"), text
+    )
     # In the first column of a table, a shorter name is followed by more spaces.
     text = re.sub(r"``django\.(channels[\w.]*``)(?=  )", r"``\1       ", text)
     # An included file is found from the top of the pages, because the copy lies deeper than docs/.

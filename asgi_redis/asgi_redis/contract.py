@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from channels import protocol
-    from channels.exceptions import ChannelFull, LayerUnavailable
+    from channels.exceptions import ChannelFull, LayerUnavailable, NotSent
     from channels.layers.base import DeadLetter, Inbox, Message
     from channels.layers.engine.layer import EngineLayer
     from channels.layers.engine.options import Options, is_count, refusal, split

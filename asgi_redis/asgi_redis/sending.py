@@ -23,6 +23,7 @@ from .contract import (
     Inbox,
     LayerUnavailable,
     Message,
+    NotSent,
     Outgoing,
     PendingWork,
     Send,
@@ -129,6 +130,7 @@ class SendingInbox(Inbox):
         """Send one batch; return whether the server took it."""
         batch = self._work.take(SEND_BATCH, SEND_BYTES)
         extra, self._extra = self._extra, []
+        was_tried = False
         try:
             await self._writer.connect()
             await self._settle()
@@ -139,6 +141,7 @@ class SendingInbox(Inbox):
             for place in map(self._store.place, batch.dropped):
                 steps.append(Step(("DEL", place.queue, place.wake)))
             commands = [step.command for step in steps]
+            was_tried = True
             replies = await self._writer.call(commands) if steps else []
         except LayerUnavailable as error:
             self._work.put_back(batch)
@@ -146,8 +149,11 @@ class SendingInbox(Inbox):
             others = self._work.take(sys.maxsize)
             self._work.put_back(others)
             self._extra = extra + self._extra
-            for each in batch.sends + others.sends:
-                each.failed(error)
+            not_sent = NotSent(str(error))
+            for each in batch.sends:
+                each.failed(error if was_tried else not_sent)
+            for each in others.sends:
+                each.failed(not_sent)
             return False
         self._unsure = {}
         self._work.done(batch)

@@ -36,6 +36,10 @@ class LayerUnavailable(ConnectionError):
     """The server behind the layer cannot be reached; the message was not sent."""
 
 
+class NotSent(LayerUnavailable):
+    """The server cannot be reached, and has nothing of the message. After LayerUnavailable, it may have."""
+
+
 # What a consumer raises.
 
 

@@ -5,7 +5,7 @@ import unittest
 from unittest import mock
 
 from django.channels import log, protocol
-from django.channels.exceptions import ChannelFull, LayerUnavailable, MessageTooLarge
+from django.channels.exceptions import ChannelFull, LayerUnavailable, MessageTooLarge, NotSent
 from django.channels.gateway import reader, sender
 from django.channels.gateway.limits import Limits
 from django.channels.gateway.reader import InboxReader
@@ -261,6 +261,16 @@ class SenderTests(unittest.TestCase):
         self.retry(after=100 * sender.SEND_TIMEOUT, attempts=3)
         self.assertEqual(self.connection.performed, [])
         self.assertEqual(message[protocol.REDELIVERED], protocol.MAYBE)
+
+    def test_what_has_not_reached_the_layer_is_told_from_what_may_have(self):
+        self.inbox.error = NotSent("away")
+        message = self.send("http.request")
+        self.assertNotIn(protocol.REDELIVERED, message)
+        self.assertEqual(self.sender.held(), {self.connection})
+        self.inbox.error = LayerUnavailable("away")
+        self.retry(after=0.01, attempts=1)
+        self.assertEqual(message[protocol.REDELIVERED], protocol.MAYBE)
+        self.assertEqual(self.sender.held(), set())
 
     def test_a_frame_that_outlived_an_outage_has_its_time_on_a_full_channel(self):
         self.inbox.error = LayerUnavailable("away")

@@ -231,6 +231,30 @@ class LossTests(ProcessesCase):
         self.assertEqual(remaining.recv(), "to all: is anybody left?")
         self.assertEqual(worker.output.count("gone: "), 3)
 
+    def test_requests_that_come_while_redis_is_stopped_get_a_503(self):
+        gateway = self.gateway()
+        self.worker()
+        urllib.request.urlopen(gateway.url("/"), timeout=TIMEOUT).close()
+        self.redis.stop()
+        gateway.wait_for_output("cannot be reached")
+        status = []
+
+        def get():
+            with self.assertRaises(urllib.error.HTTPError) as caught:
+                urllib.request.urlopen(gateway.url("/"), timeout=TIMEOUT)
+            status.append(caught.exception.code)
+            caught.exception.close()
+
+        # Each begins while others wait, before and after the time for which a request outlives an outage.
+        threads = [threading.Thread(target=get) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+            thread.join(0.8)
+        for thread in threads:
+            thread.join(TIMEOUT)
+        self.redis.start()
+        self.assertEqual(status, [503] * len(threads))
+
     def test_a_redis_that_restarts_empty_closes_sockets_and_no_process(self):
         gateway, worker = self.gateway(), self.worker()
         socket = self.socket(gateway, "/room/")

@@ -71,7 +71,7 @@ _PAGES = {
     413: b"<!doctype html><title>Content Too Large (413)</title><h1>Content Too Large (413)</h1>",
     500: b"<!doctype html><title>Server Error (500)</title><h1>Server Error (500)</h1>",
     502: b"<!doctype html><title>Bad Gateway (502)</title><h1>Bad Gateway (502)</h1>"
-    b"<p>The process that handled this request was lost.</p>",
+    b"<p>The answer to this request was lost. It may have been handled.</p>",
     503: b"<!doctype html><title>Service Unavailable (503)</title><h1>Service Unavailable (503)</h1>"
     b"<p>The site is busy. Please try again shortly.</p>",
 }

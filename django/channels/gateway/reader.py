@@ -87,8 +87,11 @@ class InboxReader:
         """Answer the requests in flight if the layer has been unavailable for ANSWER_TIMEOUT."""
         since = self.inbox.failing_since
         if since is not None and time.monotonic() - since > ANSWER_TIMEOUT:
-            for connection in list(self.connections.values()):
-                was_sent = connection.flight is not None or connection.state.has_begun
+            connections = list(self.connections.values())
+            held = connections[0].gateway.events.held() if connections else ()
+            for connection in connections:
+                was_sent = connection.flight is not None and connection not in held
+                was_sent = was_sent or connection.state.has_begun
                 connection.perform(connection.state.unreachable(was_sent))
 
     def handle(self, channel: str, message: dict[str, Any]) -> int:

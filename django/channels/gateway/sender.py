@@ -17,7 +17,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Dict, Tuple
 
-from ..exceptions import LayerUnavailable
+from ..exceptions import LayerUnavailable, NotSent
 from ..log import RateLimit, shown
 from ..protocol import (
     ACK,
@@ -266,7 +266,7 @@ class EventSender:
         elif not _is_due(connection, channel, message):
             return
         elif is_unavailable or isinstance(error, self._layer.ChannelFull):
-            if is_unavailable:
+            if is_unavailable and not isinstance(error, NotSent):
                 # The layer may have taken it all the same.
                 message[REDELIVERED] = MAYBE
             if channel == WEBSOCKET_RECEIVE:
@@ -319,6 +319,15 @@ class EventSender:
             logger.exception(
                 "An event of %s could not be sent again:", shown(connection.state.path)
             )
+
+    def held(self) -> set[Connection]:
+        """Return the connections whose event waits here, and has never reached the layer."""
+        return {
+            connection
+            for refused in self._refused.values()
+            for _, connection, message in refused
+            if REDELIVERED not in message
+        }
 
     def count_rejected(self) -> None:
         """Count one more client that gets a 503 or a 1013. A line in the log says now and then how many."""

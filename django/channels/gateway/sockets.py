@@ -160,8 +160,8 @@ class SocketConnection(Connection):
         _unanswered.log(
             logger.warning,
             "WebSocket %s ended after %.1f s, because no consumer had answered its handshake. Look for a "
-            "consumer of websocket.connect that doesn't accept or close, or for busy or missing workers. (The "
-            "gateway waits %g s. The client, or the server's own limit, came first: Daphne's is "
+            "consumer of websocket.connect that doesn't accept or close, or for busy or missing workers. ("
+            "The gateway waits %g s. The client, or the server's own limit, came first: Daphne's is "
             "--websocket_connect_timeout.)",
             shown(self.state.path),
             seconds,
