@@ -311,6 +311,11 @@ class SealTests(RedisLayerCase, unittest.TestCase):
         call(("RPUSH", other.store.keys.queue("test.x").queue, entry))
         self.assertEqual(other.receive_many(["test.x"]), (None, None))
         self.assertEqual([each.reason for each in other.dead_letters()], ["unreadable"])
+        self.layer.group_add("room", "work.a")
+        (member,) = call(("ZRANGE", self.layer.store.keys.group("room").others, 0, -1))
+        call(("ZADD", other.store.keys.group("room").others, int(time.time()), member))
+        self.assertEqual(self.layer.group_channels("room"), ["work.a"])
+        self.assertEqual(other.group_channels("room"), [])
 
     def test_a_group_sends_to_no_member_that_the_layer_did_not_add(self):
         """Otherwise a writer without the key would read with a socket of its own."""
