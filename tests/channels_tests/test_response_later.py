@@ -1,6 +1,7 @@
 """ResponseLater wherever a request passes: middleware of both styles, decorators, templates, async code."""
 
 import logging
+import warnings
 from unittest import mock, skipIf, skipUnless
 
 import django
@@ -195,7 +196,8 @@ class MiddlewareTests(Site, TestCase):
     )
     def test_it_is_one_in_middleware_of_the_old_style(self):
         self.serve_all()
-        with self.settings(MIDDLEWARE=None):
+        with self.settings(MIDDLEWARE=None), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Django's, that the style is deprecated
             self.check_places()
 
     def test_other_exceptions_of_middleware_are_errors(self):

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import unittest
+import warnings
 from contextlib import ExitStack
 from types import SimpleNamespace
 
@@ -639,7 +640,8 @@ class WSClientTests(ChannelTestCase):
             socket.connect({})
             actions = socket.reply(ack(0, [reply]))
             written = [action[1]["type"] for action in actions if action[0] is WRITE]
-            with self.subTest(reply=reply):
+            with self.subTest(reply=reply), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # some replies have both text and bytes
                 send = [lambda message, reply=reply: message.reply_channel.send(reply)]
                 if "websocket.accept" in written:
                     self.connect_with(*send)
