@@ -9,7 +9,7 @@ from django.channels.test.conformance import LayerConformance
 from django.core.exceptions import ImproperlyConfigured
 
 from .example_layer import DirectoryChannelLayer
-from .support.waiting import TIMEOUT
+from .support.waiting import TIMEOUT, wait_until
 
 
 @unittest.skipIf(DirectoryChannelLayer is None, "the example locks files with fcntl")
@@ -39,9 +39,13 @@ class DirectoryLayerTests(LayerConformance, unittest.TestCase):
 
     def test_a_closed_layer_polls_no_more(self):
         layer = self.make_layer()
-        layer.block_for = 0.01
-        layer.receive_many(["test"], block=True)  # which waits, and so starts the polls
-        poller = layer.store._poller
+        layer.block_for = 0.1
+
+        def poller_of():
+            layer.receive_many(["test"], block=True)  # if it still waits, it starts the polls
+            return layer.store._poller
+
+        poller = wait_until(poller_of, "the polls to begin")
         self.assertTrue(poller.is_alive())
         layer.close()
         self.assertFalse(poller.is_alive())
