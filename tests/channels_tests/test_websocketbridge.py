@@ -112,6 +112,17 @@ class BrowserTests(ChannelLiveServerTestCase):
             "%s to become %r" % (script, expected),
         )
 
+    def test_a_page_that_was_left_has_no_socket_until_it_is_shown_again(self):
+        def wait_for_members(number):
+            wait_until(lambda: len(Group("everybody").channels()) == number, "%d members" % number)
+
+        self.driver.get(self.live_server_url + "/")
+        wait_for_members(1)
+        self.driver.execute_script("location.href = '/another-page/'")
+        wait_for_members(0)
+        self.driver.back()
+        wait_for_members(1)
+
     def test_a_page_uses_streams_and_comes_back_after_its_socket_was_closed(self):
         self.driver.get(self.live_server_url + "/")
         first = ["echo", {"early": True}, "echo"]
