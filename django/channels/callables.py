@@ -39,7 +39,7 @@ def _adds_no_argument(decorated: Any) -> bool:
 
 def unbound(consumer: Any) -> types.FunctionType | None:
     """
-    Return the function, if `consumer` is a method of a class that has no instance.
+    Return the function, if `consumer` is a method of a class without an instance.
 
     It is known by the name of its first parameter. A class that only groups functions, such as `class Chat:
     def connect(message): …`, works.

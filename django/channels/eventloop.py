@@ -398,7 +398,7 @@ async def _to_its_end(executor: Any, function: Callable[..., Any], *args: Any) -
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        # However often it is cancelled: what follows must not run beside the call.
+        # However often it is cancelled: what follows must not run while the call does.
         while not future.done():
             try:
                 await asyncio.wait([future])

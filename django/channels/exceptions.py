@@ -51,7 +51,7 @@ class ResponseLater(Exception):
     """Raised by a view, or by middleware, that answers later, through the request's reply channel."""
 
     def __str__(self) -> str:
-        # Read only where it was raised in vain: where it has a meaning, nothing is logged.
+        # Read only where it doesn't end a view: otherwise, nothing is logged.
         return super().__str__() or (
             "Only a view or middleware may raise ResponseLater, before its response begins, in a site that "
             "%s serves: runserver, runworker or HttpClient, and no WSGI server. A consumer leaves its "

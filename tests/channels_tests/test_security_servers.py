@@ -489,9 +489,17 @@ class UvicornTests(FloodTests, EndlessTests, ServerAttacks, unittest.TestCase):
                     self.assertEqual(client.recv(), str(number))
                     client.close()
 
-    def test_clients_that_read_no_answers_do_not_keep_the_server_from_ending(self):
+    def socket_of(self, server):
         import websocket
 
+        client = websocket.create_connection(
+            server.websocket_url("/"), timeout=TIMEOUT, host="example.com", suppress_origin=True
+        )
+        self.addCleanup(client.shutdown)
+        self.assertEqual(client.recv(), "ws")
+        return client
+
+    def test_clients_that_read_no_answers_do_not_keep_the_server_from_ending(self):
         if sys.version_info < (3, 10):
             self.skipTest("an old uvicorn doesn't wake what waits to write when its client is lost")
 
@@ -508,14 +516,7 @@ class UvicornTests(FloodTests, EndlessTests, ServerAttacks, unittest.TestCase):
             with self.subTest(library=name), serve(
                 project, "uvicorn", args=("--ws", name)
             ) as server:
-                client = websocket.create_connection(
-                    server.websocket_url("/"),
-                    timeout=TIMEOUT,
-                    host="example.com",
-                    suppress_origin=True,
-                )
-                self.addCleanup(client.shutdown)
-                self.assertEqual(client.recv(), "ws")
+                client = self.socket_of(server)
                 for _ in range(100):
                     client.send("much")
                 client.sock.recv(1)  # the first answer is on its way
@@ -524,8 +525,6 @@ class UvicornTests(FloodTests, EndlessTests, ServerAttacks, unittest.TestCase):
                 self.assertFalse(server.alive)
 
     def test_clients_whose_frames_wait_for_workers_do_not_keep_the_server_from_ending(self):
-        import websocket
-
         files = {
             "mysite/asgi.py": FILES["mysite/asgi.py"]
             + "from {channels}.gateway import application\napplication.SHUTDOWN_TIMEOUT = 1\n",
@@ -539,14 +538,7 @@ class UvicornTests(FloodTests, EndlessTests, ServerAttacks, unittest.TestCase):
             with self.subTest(library=name), serve(
                 project, "uvicorn", args=("--ws", name)
             ) as server:
-                client = websocket.create_connection(
-                    server.websocket_url("/"),
-                    timeout=TIMEOUT,
-                    host="example.com",
-                    suppress_origin=True,
-                )
-                self.addCleanup(client.shutdown)
-                self.assertEqual(client.recv(), "ws")
+                client = self.socket_of(server)
                 for _ in range(300):
                     client.send("slow")
                 self.assertEqual(client.recv(), "slow")

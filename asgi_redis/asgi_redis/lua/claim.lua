@@ -57,7 +57,7 @@ for step = 0, channels - 1 do
   local n = (tonumber(ARGV[5]) + step) % channels + 1
   local wanted = n == tonumber(ARGV[6]) and most or 1
   while #found <= wanted do
-    -- A key that is no list must not stop the other channels.
+    -- A key that isn't a list must not stop the other channels.
     local entry = redis.pcall("LPOP", queues[n])
     if type(entry) ~= "string" then
       break

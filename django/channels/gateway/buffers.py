@@ -70,7 +70,7 @@ class WriteBuffers:
     def watch_end(self, transport: Any) -> None:
         """
         Abort `transport`, which is to end, if its client takes nothing of what is written to it for
-        CLOSE_TIMEOUT seconds. None is no transport that is known.
+        CLOSE_TIMEOUT seconds. None: the transport isn't known.
         """
         if transport is not None and transport not in self._ending and _size(transport):
             self._ending[transport] = (_size(transport), self._gateway.loop.time())
