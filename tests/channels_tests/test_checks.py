@@ -9,7 +9,7 @@ import types
 import unittest
 from unittest import mock
 
-from django.channels import include, route, route_class
+from django.channels import checks, include, route, route_class
 from django.channels.asgi import ChannelLayerManager, channel_layers
 from django.channels.checks import check_asgi, check_channel_layers, check_logging
 from django.channels.habits import PACKAGE
@@ -454,9 +454,13 @@ class RouteTests(SimpleTestCase):
 
 
 class LoggingTests(SimpleTestCase):
-    def ids(self, *names):
-        with override_settings(LOGGING={"version": 1, "loggers": dict.fromkeys(names, {})}):
+    def check(self, value):
+        # From Django 6.1, override_settings would configure the logging of this process.
+        with mock.patch.object(checks, "settings", types.SimpleNamespace(LOGGING=value)):
             return [each.id for each in check_logging(None)]
+
+    def ids(self, *names):
+        return self.check({"version": 1, "loggers": dict.fromkeys(names, {})})
 
     @unittest.skipIf(PACKAGE == "django.channels", "the package has the name of its loggers")
     def test_loggers_with_the_name_of_the_package_are_named(self):
@@ -467,8 +471,7 @@ class LoggingTests(SimpleTestCase):
         for names in ((), ("django",), ("django.channels",), (PACKAGE, "django.channels.worker")):
             self.assertEqual(self.ids(*names), [], names)
         for value in ({}, None, {"version": 1}):
-            with override_settings(LOGGING=value):
-                self.assertEqual(check_logging(None), [])
+            self.assertEqual(self.check(value), [])
         self.assertEqual(self.ids(PACKAGE + "x"), [])
 
 
