@@ -489,6 +489,17 @@ class UvicornTests(FloodTests, EndlessTests, ServerAttacks, unittest.TestCase):
                     self.assertEqual(client.recv(), str(number))
                     client.close()
 
+    def project_with(self, module, setting):
+        """Return a project whose server sets a number of a module of the gateway."""
+        change = "from {channels}.gateway import %s\n%s.%s\n" % (module, module, setting)
+        files = {
+            "mysite/asgi.py": FILES["mysite/asgi.py"] + change,
+            "mysite/routing.py": ROUTING,
+        }
+        project = Project(files, settings=SETTINGS)
+        self.addCleanup(project.close)
+        return project
+
     def socket_of(self, server):
         import websocket
 
@@ -503,13 +514,7 @@ class UvicornTests(FloodTests, EndlessTests, ServerAttacks, unittest.TestCase):
         if sys.version_info < (3, 10):
             self.skipTest("an old uvicorn doesn't wake what waits to write when its client is lost")
 
-        files = {
-            "mysite/asgi.py": FILES["mysite/asgi.py"]
-            + "from {channels}.gateway import connection\nconnection.CLOSE_TIMEOUT = 1\n",
-            "mysite/routing.py": ROUTING,
-        }
-        project = Project(files, settings=SETTINGS)
-        self.addCleanup(project.close)
+        project = self.project_with("connection", "CLOSE_TIMEOUT = 1")
         for name in ("websockets-sansio", "wsproto"):
             if not can_import(IMPLEMENTATIONS[name]):
                 continue
@@ -525,13 +530,7 @@ class UvicornTests(FloodTests, EndlessTests, ServerAttacks, unittest.TestCase):
                 self.assertFalse(server.alive)
 
     def test_clients_whose_frames_wait_for_workers_do_not_keep_the_server_from_ending(self):
-        files = {
-            "mysite/asgi.py": FILES["mysite/asgi.py"]
-            + "from {channels}.gateway import application\napplication.SHUTDOWN_TIMEOUT = 1\n",
-            "mysite/routing.py": ROUTING,
-        }
-        project = Project(files, settings=SETTINGS)
-        self.addCleanup(project.close)
+        project = self.project_with("application", "SHUTDOWN_TIMEOUT = 1")
         for name, module in IMPLEMENTATIONS.items():
             if not can_import(module):
                 continue

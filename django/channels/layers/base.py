@@ -99,7 +99,8 @@ class Inbox(ABC):
         Send without waiting. The gateway's messages are not checked or copied.
 
         `failed(exception)` is called in the event loop, at once or later, if the message was not taken:
-        ChannelFull, MessageTooLarge or LayerUnavailable. After LayerUnavailable it may have been taken.
+        ChannelFull, MessageTooLarge or LayerUnavailable. After LayerUnavailable it may have been taken,
+        but not after NotSent, which is one.
         """
 
     @abstractmethod
