@@ -50,7 +50,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 help:
 	@sed -n 's/^#   make /make /p' Makefile
 
-# While something is installed, this file beside VENV has the number of the process that does it. If that
+# While something is installed, this file next to VENV has the number of the process that does it. If that
 # process is gone, it was interrupted. VENV is then removed before make looks at it, and made anew. So is one
 # without pip, whose making was interrupted.
 UNFINISHED := $(VENV).unfinished

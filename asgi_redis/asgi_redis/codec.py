@@ -9,8 +9,8 @@ moved to another channel, or be read after its time. The layer's prefix is part 
 two sites that share a key don't read each other's messages. (NIST SP 800-38D; RFC 5869.)
 
 A member of a group that no gateway holds isn't a message, but a name that the layer sends to. Behind it
-stands a newline and an HMAC of the group and the name. Otherwise a writer without the key could add a
-channel of its own, and read what is sent to the group.
+stands a newline and an HMAC of the group and the name. Otherwise a writer without the key could add
+another channel, and read there what is sent to the group.
 """
 
 from __future__ import annotations

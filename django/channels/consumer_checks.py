@@ -35,7 +35,7 @@ class _Use(NamedTuple):
 #: The module of the decorators of Django's views.
 _VIEWS = "django.contrib.auth.decorators"
 
-#: Channels whose messages have no cookies.
+#: Channels whose messages come without cookies.
 _LATER = {WEBSOCKET_RECEIVE, WEBSOCKET_DISCONNECT}
 
 #: The methods of a class, and their channels.

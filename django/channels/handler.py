@@ -148,7 +148,7 @@ class AsgiHandler(ASGIHandler):
 
     def resolve_request(self, request: Any) -> Any:
         match = super().resolve_request(request)
-        message = getattr(request, "message", None)  # middleware may pass on a request of its own
+        message = getattr(request, "message", None)  # middleware may pass on another request
         if self.view_found is not None and message is not None:
             self.view_found(message, match.func)
         return match

@@ -164,7 +164,7 @@ class Slot:
     consumer. Most consumers need none, so the first that needs it makes it.
     """
 
-    # Class attributes, because most consumers change none of them.
+    # Class attributes, because most consumers don't change them.
     #: The event (a Continued), once the event loop of a worker continues it.
     event: Any = None
     #: Whether `sending` is held for the event loop that is to continue the consumer.

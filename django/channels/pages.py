@@ -1,7 +1,7 @@
 """
 The pages of the documentation that messages name. Pure: imports nothing of this package.
 
-This project's documentation isn't online, and who reads a message may lack the source. Each message
+This project's documentation isn't online, and a reader of a message may lack the source. Each message
 names a page by its title, which the search and the table of contents of the built pages have.
 """
 

@@ -98,7 +98,7 @@ def _next_of_function(function: types.FunctionType) -> Iterator[Any]:
     for cell in function.__closure__ or ():
         try:
             yield cell.cell_contents
-        except ValueError:  # it has no value yet
+        except ValueError:  # it isn't set yet
             raise _Unknown from None
     names = mentions(function)
     if names.intersection(_BY_TEXT) or any(map(_imports_here, _codes(function.__code__))):

@@ -62,7 +62,7 @@ def add_opened(total: dict[str, Open], before: OpenHere, after: OpenHere) -> Non
 
 def end_opened(before: OpenHere, who: Callable[[], str]) -> None:
     """
-    Roll back what was opened in this thread since `before` and is still open. Log a line for each database,
+    Roll back what this thread has opened after `before` and left open. Log a line for each database,
     which begins with `who()`. Raises nothing.
     """
     if not this_thread.connected:

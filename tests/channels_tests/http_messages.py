@@ -68,7 +68,7 @@ class Sent:
         handler.server = _Server()
         if not handler.parse_request():
             raise ValueError("Django's WSGI server refuses this request.")
-        if not handler.headers:  # a request without a target has no version, and so no headers
+        if not handler.headers:  # without a target, a request lacks a version, and so headers
             handler.headers = http.client.HTTPMessage()
         environ = handler.get_environ()
         if not _has(self.headers, "content-type"):

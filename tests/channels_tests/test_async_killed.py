@@ -76,7 +76,7 @@ class KilledTests:
         return [int(each) for each in re.findall(r"begun (\d+)", worker.output)]
 
     def read(self):
-        """Read what has come for the clients. Return whether each was told of the end of its event."""
+        """Read what has come for the clients. Return whether each got the end of its event."""
         client, message = self.layer.receive_many(list(self.seen))
         while message is not None:
             if "running" not in message:

@@ -648,8 +648,8 @@ class NamesTests(SimpleTestCase):
             try:
                 found = self.resolve(module, names)
             except AttributeError:
-                # An attribute that __init__ sets isn't an attribute of the class, nor one that is only
-                # annotated there.
+                # An attribute that __init__ sets isn't an attribute of the class. One that is only
+                # annotated there isn't, either.
                 source = _sources(self.resolve(module, names[:-1])) if names[1:] else ""
                 self.assertRegex(source, r"(self\.|\n    )%s\b(.* = |: )" % names[-1], where)
             count += 1

@@ -276,7 +276,7 @@ class SQLiteTests(OpenTransactionTests, SQLiteCase, unittest.TestCase):
         self.begin()
         for _ in range(5):
             self.layer.send("leave", {})
-        # The channels of a layer have no order among each other: "next" could come before any "leave".
+        # A layer doesn't order one channel after another: "next" could come before any "leave".
         wait_until(lambda: len(left) == 5, "the five consumers")
         self.run_next("next")
         self.assertEqual(len(self.lines), 1, self.lines)

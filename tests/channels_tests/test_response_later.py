@@ -191,9 +191,7 @@ class MiddlewareTests(Site, TestCase):
         self.serve_all()
         self.check_places()
 
-    @skipUnless(
-        (1, 10) <= django.VERSION < (2, 0), "MIDDLEWARE_CLASSES beside MIDDLEWARE: 1.10, 1.11"
-    )
+    @skipUnless((1, 10) <= django.VERSION < (2, 0), "MIDDLEWARE_CLASSES and MIDDLEWARE: 1.10, 1.11")
     def test_it_is_one_in_middleware_of_the_old_style(self):
         self.serve_all()
         with self.settings(MIDDLEWARE=None), warnings.catch_warnings():

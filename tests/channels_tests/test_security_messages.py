@@ -43,7 +43,7 @@ FORGED = {
 #: Those of them that mean something in a message to a worker, but not in a reply to a gateway.
 OF_EVENTS = {protocol.EVENT_ID, protocol.REDELIVERED, protocol.FRAMES, protocol.RETRIES}
 
-#: Names of the control keys that a site may send: they make nobody else speak, or are values of others.
+#: Control keys that a site may send, by name: those with which it can't speak for others, and values of keys.
 ALLOWED = {"REPLY_CHANNEL", "BODY_CHANNEL", "MAYBE", "WRITTEN", "CLOSED", "GROUP_MESSAGE"}
 
 

@@ -130,7 +130,7 @@ class PostgreSQLTests(CrossingTests, PostgreSQLCase, unittest.TestCase):
 
 
 class LateThreadsTests(unittest.TestCase):
-    """Gateways are told of the events that threads run. Here, workers without threads."""
+    """Gateways learn which events run in threads. Here, workers without threads."""
 
     def setUp(self):
         self.told = []

@@ -232,7 +232,7 @@ class MemoryLayer:
 
 
 class CrossingLayer:
-    """A layer that crosses processes has no worker threads of its own: `start` starts some."""
+    """A layer that crosses processes doesn't start worker threads: `start` does."""
 
     def start(self):
         group = WorkerGroup(self.layer, threads=4)

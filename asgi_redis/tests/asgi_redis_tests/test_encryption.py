@@ -318,7 +318,7 @@ class SealTests(RedisLayerCase, unittest.TestCase):
         self.assertEqual(other.group_channels("room"), [])
 
     def test_a_group_sends_to_no_member_that_the_layer_did_not_add(self):
-        """Otherwise a writer without the key would read with a socket of its own."""
+        """Otherwise a writer without the key could read with any socket it opens."""
         call, others = self.layer.store.servers.call, self.layer.store.keys.group("room").others
         self.layer.group_add("room", "work.a")
         self.layer.group_add("hall", "work.b")

@@ -355,7 +355,7 @@ class ProjectTests(RedisLayerCase, unittest.TestCase):
         self.assertEqual(mine.receive_many(["test.x"])[1], {"cookie": "mine"})
 
     def expire(self, layer):
-        """Have a prefix be free, if it is to be some time. Return in how many milliseconds, or -1."""
+        """Free a prefix whose project expires. Return the milliseconds that it had left, or -1."""
         servers, key = layer.store.servers, layer._keys.project
         left = servers.call(("PTTL", key))
         if left > 0:

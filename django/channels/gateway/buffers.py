@@ -35,7 +35,7 @@ class WriteBuffers:
         self._gateway = gateway
         self._timer: Any = None
         self._lines = RateLimit()
-        #: Of transports that are to end: what waits in them, and since when none of it was taken.
+        #: By transport that will end: the bytes that wait in it, and the time at which some were last taken.
         self._ending: dict[Any, tuple[int, float]] = {}
 
     def start(self) -> None:

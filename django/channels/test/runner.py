@@ -23,7 +23,7 @@ def in_memory_layers() -> Iterator[None]:
     """
     Replace each layer of the settings that is not in memory by one that is, with the same routing.
 
-    For threads of this process and for processes that it forks meanwhile. The layers have no workers, so
+    For threads of this process and for processes that it forks meanwhile. The layers are without workers, so
     messages stay on their channels. A test may override the setting further.
     """
     layers = {alias: _in_memory(alias) for alias in channel_layers}
@@ -55,7 +55,7 @@ def _in_memory(alias: str) -> dict[str, Any]:
 
 @contextmanager
 def _empty_before_each_test() -> Iterator[None]:
-    # unittest has no hook for this: each test of any class comes here, also in a forked process.
+    # unittest lacks a hook for this: each test of any class comes here, also in a forked process.
     run = unittest.TestCase.run
 
     def run_with_empty_layers(self: Any, result: Any = None) -> Any:

@@ -293,7 +293,7 @@ test("a network that is back shortens the wait", () => {
   assert.strictEqual(sockets.length, 2);
 });
 
-test("a page that the browser keeps has no socket until it is shown again", () => {
+test("a page that the browser keeps opens its socket only when it is shown again", () => {
   const bridge = connected();
   const seen = [];
   for (const type of ["open", "close"]) {

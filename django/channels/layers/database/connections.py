@@ -205,9 +205,9 @@ class Connections:
 
     def is_temporary(self) -> bool:
         """
-        Return whether idle connections are closed. Who gave the alias another NAME (a test runner, or a
-        script that clones databases) will want to drop that database, and a server refuses to drop one that
-        somebody is connected to.
+        Return whether idle connections are closed. A test runner, or a script that clones databases, gives
+        the alias another NAME. It will want to drop that database, and a server refuses to drop one that
+        has connections.
         """
         return self.has_other_name()
 

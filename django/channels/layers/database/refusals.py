@@ -31,7 +31,7 @@ _REMEDIES = (
 
 
 class TablesMissing(LayerUnavailable, ImproperlyConfigured):  # type: ignore[misc]
-    """The layer has no tables. Each process says so once, and tries again until `migrate` has made them."""
+    """Tables are missing. Each process logs it once, and retries until `migrate` has made them."""
 
 
 def not_migrated(alias: str, error: object) -> TablesMissing:

@@ -105,7 +105,7 @@ def end_with_parent() -> None:
 
 
 def before_reloading(func: Callable[[], Any]) -> None:
-    """Do nothing: the autoreloader has no hook before it begins to look for changes."""
+    """Do nothing: the autoreloader calls nothing before it begins to look for changes."""
 
 
 def installed_version(package: str) -> str | None:
