@@ -24,6 +24,9 @@ else:
 #: Errors of a lie that is itself broken: they prove nothing.
 MISTAKES = ("AttributeError", "NameError", "TypeError", "ImportError", "SyntaxError")
 
+#: How often a test of the suite may pass for a lie by luck.
+MOST_TRIES = 5
+
 
 class LyingCase(LayerConformance):
     """The suite, for the layer class `lie`. It waits for a short time only, because it is to fail."""
@@ -53,13 +56,19 @@ class LyingDirectoryCase(LyingCase):
 
 
 class LyingLayerTests(unittest.TestCase):
+    def problems(self, test):
+        """Run a test of the suite. Return the texts of its failures and errors."""
+        result = unittest.TestResult()
+        test.run(result)
+        return [text for _, text in result.failures + result.errors]
+
     def check(self, lie, case):
         kind = type(lie.__name__, (case, unittest.TestCase), {"lie": lie})
         for name in lie.noticed_by:
             with self.subTest(test=name):
-                result = unittest.TestResult()
-                kind(name).run(result)
-                problems = [text for _, text in result.failures + result.errors]
+                # On a slow machine, a thread may be too late to meet the lie, but not each time.
+                tries = (self.problems(kind(name)) for _ in range(MOST_TRIES))
+                problems = next(filter(None, tries), None)
                 self.assertTrue(problems, "%s passes for %s" % (name, lie.__name__))
                 last = problems[0].strip().splitlines()[-1]
                 self.assertFalse(last.startswith(MISTAKES), problems[0])

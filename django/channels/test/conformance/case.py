@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import threading
 import time
 import traceback
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
@@ -88,6 +89,20 @@ class LayerCase(TestCase):
         if found is None:
             self.fail("nothing came on %s" % ", ".join(channels))
         return found
+
+    def start_reader(self, read: Callable[[], object]) -> threading.Thread:
+        """Start a thread that calls `read`, and give it a moment, in which the layer should let it wait."""
+        begun = threading.Event()
+
+        def run() -> None:
+            begun.set()
+            read()
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        begun.wait(self.timeout)
+        thread.join(MOMENT)
+        return thread
 
     def assertNothing(self, *channels: str, layer: BaseChannelLayer | None = None) -> None:
         self.assertEqual((layer or self.layer).receive_many(list(channels)), (None, None))

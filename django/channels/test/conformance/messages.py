@@ -70,10 +70,9 @@ class MessageTests(LayerCase):
         self.layer.block_for = 4 * self.timeout
         found: list[Any] = []
         channels = ["test.other", "test.wake"]
-        thread = threading.Thread(
-            target=lambda: found.append(self.layer.receive_many(channels, block=True)), daemon=True
+        thread = self.start_reader(
+            lambda: found.append(self.layer.receive_many(channels, block=True))
         )
-        thread.start()
         self.layer.send("test.wake", {"hello": "there"})
         thread.join(self.timeout)
         self.assertEqual(found, [("test.wake", {"hello": "there"})])

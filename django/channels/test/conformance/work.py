@@ -131,9 +131,7 @@ class AcknowledgementTests(LayerCase):
             def read(name: str = name, found: list[Any] = found) -> None:
                 found.append(here.receive_many([name], block=True))
 
-            thread = threading.Thread(target=read, daemon=True)
-            thread.start()
-            thread.join(0.1)
+            thread = self.start_reader(read)
             there.send(name, {"a": 1})
             thread.join(self.timeout)
             self.assertEqual(found, [(name, {"a": 1})])
