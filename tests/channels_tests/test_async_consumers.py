@@ -24,7 +24,7 @@ from django.channels.worker import Worker, WorkerGroup
 from django.test import SimpleTestCase, override_settings
 from django.utils import timezone, translation
 
-from .support.layers import next_message, next_reply
+from .support.layers import next_message, next_reply, replies_on
 from .support.untimed import leave_out_run_times
 from .support.waiting import TIMEOUT, wait_until
 
@@ -62,10 +62,7 @@ class AsyncCase(SimpleTestCase):
 
     def assert_nothing_more(self, channel):
         """Check that no message to a client is there, but for notices of time."""
-        message = {"running": None}
-        while message is not None:
-            self.assertIn("running", message)
-            message = self.layer.receive_many([channel])[1]
+        self.assertEqual(replies_on(self.layer, channel), [])
 
     def received(self, channel):
         return next_message(self.layer, channel)
@@ -850,10 +847,9 @@ class StopTests(AsyncCase):
         self.start(route("websocket.receive", consumer))
         client = self.send(text="x")
         wait_until(lambda: self.seen, "the consumer to run")
+        self.assertIn("running", self.received(client))
         self.assertFalse(self.group.stop(1.2))
         self.assertEqual(self.seen, ["runs", "cleared up"])
-        notice = self.layer.receive_many([client])[1]
-        self.assertIn("running", notice)
         self.assert_nothing_more(client)
         self.assertEqual(len(self.layer._unacknowledged), 1)
 

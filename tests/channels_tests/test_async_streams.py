@@ -13,7 +13,7 @@ import unittest
 
 from .support.requirements import require
 from .support.sites import Project, serve
-from .support.waiting import TIMEOUT, wait_until
+from .support.waiting import SCALE, TIMEOUT, wait_until
 from .test_async_killed import OnDatabase
 from .test_database_layer import SQLiteCase
 
@@ -215,7 +215,8 @@ class StreamTests:
         layer = self.make_layer()
         layer.flush()
         self.project = Project(
-            {"mysite/routing.py": ROUTING}, self.layer_settings({"heartbeat": 0.2, "lease": 2.0})
+            {"mysite/routing.py": ROUTING},
+            self.layer_settings({"heartbeat": 0.2, "lease": 2 * SCALE}),
         )
         self.addCleanup(self.project.close)
         self.gateway = serve(self.project, self.server)

@@ -233,15 +233,17 @@ class ThreadedInboxTests(unittest.TestCase):
     async def test_an_inbox_tells_since_when_its_reads_fail(self):
         away, reads = LayerUnavailable("away"), []
         self.store.answers["receive_inbox"] = [away, away, entries(("gateway.a!1", "{}"))]
-        receive_inbox = self.store.receive_inbox
+        receive_inbox, is_open = self.store.receive_inbox, threading.Event()
 
         def read(*args):
+            is_open.wait(TIMEOUT)
             reads.append(self.inbox.failing_since)
             return receive_inbox(*args)
 
         self.store.receive_inbox = read
         began = time.monotonic()
         self.open()
+        is_open.set()
         for _ in range(2):
             with self.assertRaises(LayerUnavailable):
                 await asyncio.wait_for(self.inbox.receive(), TIMEOUT)

@@ -19,6 +19,8 @@ from django.channels.routing import Router
 from django.channels.worker import WorkerGroup
 from django.test import SimpleTestCase, override_settings
 
+from .support.waiting import TIMEOUT
+
 
 def consumer(message, **kwargs):
     pass
@@ -288,7 +290,14 @@ class BusyTests(SimpleTestCase):
         self.assertEqual(self.looked(watch, 112), [])
 
     def test_a_slow_consumer_is_logged_once_with_its_stack(self):
-        release, layer = threading.Event(), MemoryChannelLayer()
+        is_waiting, layer = threading.Event(), MemoryChannelLayer()
+
+        class Release(threading.Event):
+            def wait(self, timeout=None):
+                is_waiting.set()
+                return super().wait(timeout)
+
+        release = Release()
 
         def waits_for_a_slow_service(message):
             release.wait(30)
@@ -297,11 +306,14 @@ class BusyTests(SimpleTestCase):
         handler = Lines("django.channels.worker")
         group = WorkerGroup(layer, threads=1)
         with mock.patch.object(busy, "WATCH_INTERVAL", 0.01):
-            with override_settings(CHANNEL_SLOW_CONSUMER=0.05), handler:
+            with override_settings(CHANNEL_SLOW_CONSUMER=None), handler:
                 group.start()
                 try:
                     layer.send("slow", {})
-                    self.assertTrue(handler.arrived.wait(30))
+                    self.assertTrue(is_waiting.wait(TIMEOUT))
+                    # Earlier, the stack could be that of a thread which is about to call the consumer.
+                    with override_settings(CHANNEL_SLOW_CONSUMER=0.05):
+                        self.assertTrue(handler.arrived.wait(TIMEOUT))
                 finally:
                     release.set()
                     group.stop()

@@ -16,6 +16,11 @@ def next_message(layer, channel):
     )
 
 
+def replies_on(layer, channel):
+    """Take the messages that wait for a client. Return them, but for notices of consumers that take long."""
+    return [message for message in waiting_on(layer, channel) if "running" not in message]
+
+
 def next_reply(layer, channel):
     """Return the next message to a client that isn't a notice of a consumer that takes long."""
     message = next_message(layer, channel)
