@@ -45,6 +45,11 @@ MOST_NAMED, MOST_FRAMES = 3, 25
 Running = Tuple[Any, str, float]
 
 
+def began(running: Running) -> float:
+    """Return when a consumer began (monotonic)."""
+    return running[2]
+
+
 def slow_consumer() -> float | None:
     """Return the setting CHANNEL_SLOW_CONSUMER: seconds, or None for never."""
     return getattr(settings, "CHANNEL_SLOW_CONSUMER", SLOW_CONSUMER) or None
@@ -73,7 +78,7 @@ class BusyWatch:
         running = [worker.running for worker in self._workers]
         slow = slow_consumer()
         for index, each in enumerate(running):
-            if each is None or slow is None or now - each[2] < slow:
+            if each is None or slow is None or now - began(each) < slow:
                 continue
             if self._logged.get(index) is not each:
                 self._logged[index] = each
@@ -83,7 +88,7 @@ class BusyWatch:
             self._busy_since = None
             return
         if self._busy_since is None:
-            self._busy_since = min(now, max(since for _, _, since in busy))
+            self._busy_since = min(now, max(map(began, busy)))
         if now - self._busy_since >= ALL_BUSY:
             self._log_all_busy(busy, now)
 
@@ -113,7 +118,7 @@ class BusyWatch:
     def _log_all_busy(self, busy: list[Running], now: float) -> None:
         from .consume import consumer_name
 
-        longest = sorted(busy, key=lambda each: each[2])[:MOST_NAMED]
+        longest = sorted(busy, key=began)[:MOST_NAMED]
         layer = self._workers[0].channel_layer
         more = "manage.py runworker --threads"
         if not layer.crosses_processes:

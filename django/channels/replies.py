@@ -181,9 +181,7 @@ class Replies:
 
     def is_own(self, send: PendingSend) -> bool:
         """Return whether `send` goes to the client whose event this is."""
-        if send.name != self.reply_channel or self.event_id is None:
-            return False
-        return send.kind == TO_CHANNEL and send.layer is self.layer
+        return self.event_id is not None and send.is_for(self.layer, self.reply_channel)
 
     def keeps(self, sends: list[PendingSend]) -> bool:
         """Return whether `add` would keep all of `sends` until `finish`, and so send nothing."""

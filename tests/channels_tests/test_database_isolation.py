@@ -8,7 +8,7 @@ from django.channels.exceptions import LayerUnavailable
 from django.channels.layers.engine.store import Will
 from django.db import connections, transaction
 
-from .support.aliases import add_alias, mariadb_alias, postgresql_alias, remove_alias
+from .support.aliases import add_alias_like, mariadb_alias, postgresql_alias, remove_alias
 from .support.waiting import TIMEOUT
 from .test_database_layer import DatabaseLayerCase
 
@@ -19,11 +19,9 @@ class SerializableTests(DatabaseLayerCase, unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        settings = dict(connections.databases[postgresql_alias()])
-        settings["OPTIONS"] = dict(
-            settings["OPTIONS"], options="-c default_transaction_isolation=" + cls.level
+        cls.alias = add_alias_like(
+            postgresql_alias(), options="-c default_transaction_isolation=" + cls.level
         )
-        cls.alias = add_alias("channels_" + cls.__name__, settings)
 
     def setUp(self):
         self.layer = self.make_layer()
@@ -73,7 +71,7 @@ class SessionDefaultsTests:
     variants = ()
 
     @classmethod
-    def alias_with(cls, number, setting):
+    def alias_with(cls, setting):
         raise NotImplementedError
 
     def work(self):
@@ -115,9 +113,9 @@ class SessionDefaultsTests:
         logger = logging.getLogger("django.channels.layers")
         logger.setLevel(logging.CRITICAL)
         self.addCleanup(logger.setLevel, logging.NOTSET)
-        for number, setting in enumerate(self.variants):
+        for setting in self.variants:
             with self.subTest(setting=setting):
-                self.alias = self.alias_with(number, setting)
+                self.alias = self.alias_with(setting)
                 self.addCleanup(remove_alias, self.alias)
                 self.layer = self.make_layer(heartbeat=20.0, lease=60.0)
                 self.layer.leases.start = lambda: None
@@ -138,13 +136,11 @@ class PostgreSQLDefaultsTests(SessionDefaultsTests, DatabaseLayerCase, unittest.
     )
 
     @classmethod
-    def alias_with(cls, number, setting):
-        settings = dict(connections.databases[postgresql_alias()])
-        settings["OPTIONS"] = dict(settings["OPTIONS"], options="-c " + setting)
-        return add_alias("channels_defaults_postgresql_%d" % number, settings)
+    def alias_with(cls, setting):
+        return add_alias_like(postgresql_alias(), options="-c " + setting)
 
     def test_a_lock_that_is_not_got_in_time_raises_no_error_of_the_driver(self):
-        self.alias = self.alias_with(99, "lock_timeout=20")
+        self.alias = self.alias_with("lock_timeout=20")
         self.addCleanup(remove_alias, self.alias)
         self.layer = self.make_layer()
         self.layer.leases.start = lambda: None
@@ -178,7 +174,5 @@ class MariaDBDefaultsTests(SessionDefaultsTests, DatabaseLayerCase, unittest.Tes
     )
 
     @classmethod
-    def alias_with(cls, number, setting):
-        settings = dict(connections.databases[mariadb_alias()])
-        settings["OPTIONS"] = dict(settings["OPTIONS"], init_command="SET SESSION " + setting)
-        return add_alias("channels_defaults_mariadb_%d" % number, settings)
+    def alias_with(cls, setting):
+        return add_alias_like(mariadb_alias(), init_command="SET SESSION " + setting)

@@ -42,8 +42,10 @@ class Site(Gateway):
         self.layer, self.loop, self.inbox = MemoryChannelLayer(), Loop(), ReportingInbox()
         self.name = "gateway.test!"
         self.connections, self._number = {}, 0
-        self.reader = InboxReader(self.name, self.inbox, self.connections, log.Reachability("test"))
         self.events = EventSender(self.layer, self.inbox, self.loop, Limits())
+        self.reader = InboxReader(
+            self.name, self.inbox, self.connections, self.events, log.Reachability("test")
+        )
         self.send_event = self.events.send
         self.room = mock.Mock()
         for lane in self.events._lanes.values():

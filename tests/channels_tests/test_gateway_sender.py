@@ -377,7 +377,10 @@ class ReaderTests(unittest.TestCase):
         self.inbox = Inbox()
         self.one, self.two = Connection(self.NAME + "1"), Connection(self.NAME + "2")
         self.connections = {each.channel: each for each in (self.one, self.two)}
-        self.reader = InboxReader(self.NAME, self.inbox, self.connections, log.Reachability("test"))
+        self.events = EventSender(MemoryChannelLayer(), self.inbox, Loop(), Limits())
+        self.reader = InboxReader(
+            self.NAME, self.inbox, self.connections, self.events, log.Reachability("test")
+        )
 
     def join(self, *connections, group="g"):
         for each in connections:

@@ -116,7 +116,7 @@ class ExcludeKeyTests(SimpleTestCase):
         from django.channels.gateway.reader import InboxReader
 
         one, other = mock.Mock(channel="gateway.1!a"), mock.Mock(channel="gateway.1!b")
-        reader = InboxReader("gateway.1!", mock.Mock(), {}, mock.Mock())
+        reader = InboxReader("gateway.1!", mock.Mock(), {}, mock.Mock(), mock.Mock())
         reader.groups["room"] = {one: None, other: None}
         message = group_message("room", {"text": "x", EXCLUDE: "gateway.1!a"})
         reader.handle("gateway.1!", message)

@@ -95,9 +95,11 @@ class Gateway:
         self._workers = self._start_workers()
         self.inbox = layer.open_inbox(self.name)
         self.connections: dict[str, Connection] = {}  # by reply channel
-        self.reader = InboxReader(self.name, self.inbox, self.connections, layer.reachability)
         self.events = EventSender(layer, self.inbox, self.loop, self.limits)
         self.send_event = self.events.send
+        self.reader = InboxReader(
+            self.name, self.inbox, self.connections, self.events, layer.reachability
+        )
         self.responses = ResponseStore(layer, self.loop, self.limits)
         self._session_cookie = session_pattern(settings.SESSION_COOKIE_NAME)
         self._advice = Advice()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..layers.base import Inbox
     from ..log import Reachability
     from .connection import Connection
+    from .sender import EventSender
 
 logger = logging.getLogger("django.channels.gateway")
 
@@ -44,12 +45,14 @@ class InboxReader:
         name: str,
         inbox: Inbox,
         connections: dict[str, Connection],
+        events: EventSender,
         reachability: Reachability,
     ) -> None:
         self.name = name
         self.reachability = reachability
         self.inbox = inbox
         self.connections = connections  # by reply channel; shared with the gateway
+        self.events = events
         self.groups: dict[str, dict[Connection, None]] = {}  # the members of each, in order
 
     async def run(self) -> None:
@@ -87,9 +90,8 @@ class InboxReader:
         """Answer the requests in flight if the layer has been unavailable for ANSWER_TIMEOUT."""
         since = self.inbox.failing_since
         if since is not None and time.monotonic() - since > ANSWER_TIMEOUT:
-            connections = list(self.connections.values())
-            held = connections[0].gateway.events.held() if connections else ()
-            for connection in connections:
+            held = self.events.held()
+            for connection in list(self.connections.values()):
                 was_sent = connection.flight is not None and connection not in held
                 was_sent = was_sent or connection.state.has_begun
                 connection.perform(connection.state.unreachable(was_sent))
@@ -125,12 +127,12 @@ class InboxReader:
             if connection is not None and connection.flight is not None:
                 if connection.flight[1] == message[RUNNING]:
                     connection.state.has_begun = True
-                    connection.gateway.events.landed(connection, message)
+                    self.events.landed(connection, message)
         elif connection is not None:
             state, flight = connection.state, connection.flight
             actions = state.reply(message)
             if flight is not None and state.in_flight != flight[1]:
-                connection.gateway.events.landed(connection, message)
+                self.events.landed(connection, message)
             connection.perform(actions)
         return 1
 
@@ -173,6 +175,6 @@ class InboxReader:
             resets.append((connection, connection.state.reset(connection.channel in told)))
         for connection, actions in resets:
             if connection.flight is not None:
-                connection.gateway.events.landed(connection)
+                self.events.landed(connection)
             connection.perform(actions)
         self.groups.clear()

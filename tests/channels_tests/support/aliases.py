@@ -1,11 +1,14 @@
 """Give Django an alias on one of the servers of databases.py, with the database layer's tables in it."""
 
 import contextlib
+import itertools
 
 from django.channels.layers.database import statements
 from django.db import connections
 
 from .databases import MariaDB, PgBouncer, PostgreSQL
+
+_numbers = itertools.count(1)
 
 
 def add_alias(alias, settings):
@@ -28,6 +31,13 @@ def add_alias(alias, settings):
     with contextlib.suppress(AttributeError):
         del connections[alias]  # an earlier test class had its own database under this name
     return alias
+
+
+def add_alias_like(alias, **options):
+    """Add an alias for the database of another one, with these OPTIONS besides, and return it."""
+    settings = dict(connections.databases[alias])
+    settings["OPTIONS"] = dict(settings["OPTIONS"], **options)
+    return add_alias("%s_%d" % (alias, next(_numbers)), settings)
 
 
 def remove_alias(alias):
