@@ -16,14 +16,11 @@ from typing import Any, NamedTuple, Sequence
 import redis
 import redis.asyncio
 import redis.asyncio.cluster
-import redis.asyncio.retry
 import redis.cluster
-import redis.retry
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ResponseError
 
 from . import scripts
-from .direct import ERRORS, LATE
+from .direct import ERRORS, LATE, no_retry
 from .failures import check_version, unavailable
 from .scripts import Command
 
@@ -60,7 +57,7 @@ class Nodes:
         if int(redis.__version__.split(".")[0]) < 6:
             options["cluster_error_retry_attempts"] = 0
         else:
-            options["retry"] = module.retry.Retry(NoBackoff(), 0)
+            options["retry"] = no_retry(module)
         nodes = [module.cluster.ClusterNode(*address) for address in self._addresses]
         return module.RedisCluster(startup_nodes=nodes, **options)
 
@@ -73,8 +70,6 @@ class Nodes:
 class Clustered:
     """The blocking end, for any thread. Call `forked` in a child process."""
 
-    is_cluster = True
-
     #: As in Direct. Here a worker does not learn of another run.
     doubted = 0
 
@@ -86,7 +81,7 @@ class Clustered:
         addresses: Sequence[tuple[str, int]],
         options: dict[str, Any],
         where: str,
-        greeting: Sequence[Command] = (),
+        greeting: Sequence[Command],
     ) -> None:
         self._nodes, self.where, self._greeting = Nodes(addresses, options, where), where, greeting
         self.forked()

@@ -63,7 +63,7 @@ class Codec:
         packed: bytes = msgpack.packb(message, use_bin_type=True, unicode_errors="surrogatepass")
         return packed
 
-    def unpack(self, payload: bytes, channel: bytes = b"", late: bool = False) -> Message:
+    def unpack(self, payload: bytes, channel: bytes, late: bool = False) -> Message:
         """Return the message, with `late` also after its time. Raises Unreadable."""
         if payload[:1] == MARK:
             raise Unreadable("it is encrypted, and symmetric_encryption_keys is not set")
@@ -117,7 +117,7 @@ class EncryptingCodec(Codec):
 
     seals = True
 
-    def __init__(self, keys: Sequence[str | bytes], prefix: str = "") -> None:
+    def __init__(self, keys: Sequence[str | bytes], prefix: str) -> None:
         try:
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         except ImportError as error:
@@ -167,7 +167,7 @@ class EncryptingCodec(Codec):
     def nonce(self, payload: bytes) -> bytes:
         return payload[1:_NONCE]
 
-    def unpack(self, payload: bytes, channel: bytes = b"", late: bool = False) -> Message:
+    def unpack(self, payload: bytes, channel: bytes, late: bool = False) -> Message:
         if payload[:1] != MARK:
             raise Unreadable("it is not encrypted, and symmetric_encryption_keys is set")
         identity = payload[1 : 1 + _KEY_ID]
@@ -214,7 +214,7 @@ class EncryptingCodec(Codec):
         return self._cipher(derivation.derive(self._masters[identity]))
 
 
-def make_codec(keys: Any = None, prefix: str = "") -> Codec:
+def make_codec(keys: Any, prefix: str) -> Codec:
     """Return the codec for `symmetric_encryption_keys` of a layer. Raises ImproperlyConfigured."""
     # A wrong type never means "don't encrypt": "" may come from an environment variable that isn't set.
     if keys is None or keys is False:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Sequence
 
 from . import entry
 from .calls import BATCH, Calls
-from .contract import Entry, LayerUnavailable, Outgoing, check_channel_name, inbox_of
+from .contract import Entry, LayerUnavailable, Outgoing, check_channel_name, queue_of, shares_queue
 from .prefetch import CHANNEL, Consumer, Held, PrefetchMonitor, Reply
 from .scripts import Command, run
 
@@ -78,7 +78,7 @@ class ConsumerCalls(Calls):
         for channel in channels:
             check_channel_name(channel)
             partition, queue, wake = self.keys.queue(channel)
-            if partition or inbox_of(channel) not in (None, channel):
+            if partition or shares_queue(channel):
                 return None
             keys += [queue, wake]
         several = channels.index(CHANNEL) + 1 if CHANNEL in channels else 0
@@ -146,7 +146,7 @@ class ConsumerCalls(Calls):
         """Return the commands that send replies: one for each gateway."""
         bodies: dict[str, list[Reply]] = {}
         for reply in replies:
-            bodies.setdefault(inbox_of(reply.channel) or reply.channel, []).append(reply)
+            bodies.setdefault(queue_of(reply.channel), []).append(reply)
         commands = []
         for name, several in bodies.items():
             if name[-1] != "!":
@@ -257,10 +257,9 @@ class ConsumerCalls(Calls):
         parts: dict[int, tuple[list[str], list[str], list[str]]] = {}
         for channel in channels:
             partition, queue, wake = self.keys.queue(channel)
-            inbox = inbox_of(channel)
             keys, wanted, wakes = parts.setdefault(partition, ([], [], []))
             keys += [queue, wake]
-            wanted.append(channel if inbox and inbox != channel else "")
+            wanted.append(channel if shares_queue(channel) else "")
             wakes.append(wake)
         return [
             Part(self.keys.sending[number][:1] + tuple(keys), wanted, tuple(dict.fromkeys(wakes)))

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         Unreadable,
     )
     from channels.layers.engine.threads import start_thread
-    from channels.layers.names import check_channel_name, inbox_of
+    from channels.layers.names import check_channel_name, inbox_of, queue_of, shares_queue
     from channels.log import RateLimit
 else:
     # The same names, from the package that is there.

@@ -18,6 +18,9 @@ from typing import Any, Callable, Sequence, Tuple
 
 import redis
 import redis.asyncio
+import redis.asyncio.retry
+import redis.retry
+from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from . import scripts
@@ -40,20 +43,16 @@ ERRORS: tuple[Any, ...] = (
     EOFError,
 )
 
-#: Makes a pool of redis-py out of a module (redis or redis.asyncio) and its Retry; where it leads (text).
-Pool = Tuple[Callable[[Any, Any], Any], str]
+#: Makes a pool of redis-py out of a module (redis or redis.asyncio).
+MakePool = Callable[[Any], Any]
+
+#: What makes a pool, and where it leads (text).
+Pool = Tuple[MakePool, str]
 
 
-def _blocking_pool(make: Callable[[Any, Any], Any]) -> Any:
-    from redis.retry import Retry
-
-    return make(redis, Retry)
-
-
-def _async_pool(make: Callable[[Any, Any], Any]) -> Any:
-    from redis.asyncio.retry import Retry
-
-    return make(redis.asyncio, Retry)
+def no_retry(module: Any) -> Any:
+    """Return what keeps redis-py, or redis.asyncio, from sending a command again."""
+    return module.retry.Retry(NoBackoff(), 0)
 
 
 def _preparation(greeting: Sequence[Command]) -> list[Command]:
@@ -78,9 +77,7 @@ def _check_preparation(replies: Sequence[Any], where: str) -> bytes | None:
 class Direct:
     """One server, or the primary that Sentinel names. Thread-safe; call `forked` in a child process."""
 
-    is_cluster = False
-
-    def __init__(self, pool: Pool, pool_size: int, greeting: Sequence[Command] = ()) -> None:
+    def __init__(self, pool: Pool, pool_size: int, greeting: Sequence[Command]) -> None:
         self._make, self.where = pool
         self._pool_size, self._greeting = pool_size, greeting
         self.forked()
@@ -173,7 +170,7 @@ class Direct:
         try:
             with self._lock:
                 if self._pool is None:
-                    self._pool = _blocking_pool(self._make)
+                    self._pool = self._make(redis)
                 pool = self._pool
             connection = pool.connection_class(**pool.connection_kwargs)
             try:
@@ -232,7 +229,7 @@ class DirectLink:
 
     def __init__(
         self,
-        make: Callable[[Any, Any], Any],
+        make: MakePool,
         where: str,
         suspect: Callable[[], None],
         greeting: Sequence[Command],
@@ -250,7 +247,7 @@ class DirectLink:
         if self._connection is not None:
             return
         if self._pool is None:
-            self._pool = _async_pool(self._make)
+            self._pool = self._make(redis.asyncio)
         connection = self._pool.connection_class(**self._pool.connection_kwargs)
         try:
             await connection.connect()

@@ -49,7 +49,7 @@ def make_expired(body: bytes) -> bytes:
     return b"0" * _HEAD + body
 
 
-def make_delayed(body: bytes, id: str = "") -> bytes:
+def make_delayed(body: bytes, id: str) -> bytes:
     """
     Return what a delayed body is kept as: two equal bodies are two messages. `id` is that of one message, at
     least 16 ASCII characters, of which the first 16 count.

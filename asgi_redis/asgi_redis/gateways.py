@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import uuid
-from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Sequence
 
 from .calls import BATCH
 from .consumers import ConsumerCalls, to_entry
@@ -29,14 +29,6 @@ if TYPE_CHECKING:
     from .inbox import RedisInbox
 
 logger = logging.getLogger("django.channels.layers")
-
-
-class Registered(NamedTuple):
-    """The reply of register.lua."""
-
-    number: int
-    lost: bool
-    groups: list[str]  # groups whose routes must be removed
 
 
 def _pairs(reply: list[Any]) -> Iterable[tuple[Any, Any]]:
@@ -237,7 +229,7 @@ class GatewayCalls(ConsumerCalls):
     def register_command(
         self, inbox: str, count: int, last: tuple[int, int], lost: bool, token: str = ""
     ) -> Command:
-        """Return the command that says that a gateway is there; `registered` reads its reply."""
+        """Return the command that says that a gateway is there."""
         home, register, stream, groups = self.keys.inbox(inbox)
         _, queue, wake = self.keys.queue(inbox)
         return run(
@@ -254,11 +246,6 @@ class GatewayCalls(ConsumerCalls):
                 token,
             ),
         )
-
-    @staticmethod
-    def registered(reply: list[Any]) -> Registered:
-        count, lost, *groups = reply
-        return Registered(count, bool(lost), [group.decode("utf-8", "replace") for group in groups])
 
     def remove_route(self, group: str, inbox: str) -> None:
         """Remove the route of a group to a gateway in which no member of it is left."""

@@ -102,11 +102,11 @@ class RedisInbox(SendingInbox):
 
     def _take_registration(self, reply: Any) -> list[str]:
         """Take in the reply of register.lua; return the groups whose routes must be removed."""
-        count, lost, groups = self._store.registered(reply)
+        count, lost, *groups = reply
         self._count = max(self._count, count)
         if lost:
             self._lost_at = time.monotonic()
-        return groups
+        return [group.decode("utf-8", "replace") for group in groups]
 
     # Reading.
 

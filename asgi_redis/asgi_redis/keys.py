@@ -43,7 +43,7 @@ from __future__ import annotations
 from typing import NamedTuple
 from zlib import crc32
 
-from .contract import inbox_of, is_count, protocol, refusal
+from .contract import inbox_of, is_count, protocol, queue_of, refusal
 from .project import default_prefix, is_name
 
 #: Kinds of channels for lua/send.lua: a single reader's, of a connection's events, another shared one.
@@ -110,7 +110,7 @@ class Keys:
     def queue(self, channel: str) -> QueueKeys:
         """Return the keys of a channel's queue; a process-local channel shares its prefix's."""
         number = self.partition(channel)
-        name = inbox_of(channel) or channel
+        name = queue_of(channel)
         tag = self.tags[number]
         return QueueKeys(number, "%sq:%s" % (tag, name), "%sw:%s" % (tag, name))
 

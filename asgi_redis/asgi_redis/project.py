@@ -41,7 +41,7 @@ def is_name(value: Any) -> bool:
     return True
 
 
-def identities(name: Any = None) -> list[str]:
+def identities(name: Any) -> list[str]:
     """
     Return what this project is called in Redis, and then what it was called before. `name` is the option
     `project`; by default, a digest of SECRET_KEY, and of SECRET_KEY_FALLBACKS, stands for it. Raises

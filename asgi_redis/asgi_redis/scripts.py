@@ -38,10 +38,9 @@ def _with_prelude(code: str, prelude: dict[str, str]) -> str:
 
 
 class Script:
-    """A script by its file's name: `text` as it is, `sha` as Redis knows it."""
+    """The script of the file `name`: `text` as it is, `sha` as Redis knows it."""
 
     def __init__(self, name: str, prelude: dict[str, str]) -> None:
-        self.name = name
         self.text = _with_prelude(_read(name + ".lua"), prelude)
         self.sha = _digest(self.text)
 

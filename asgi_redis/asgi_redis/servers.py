@@ -21,13 +21,12 @@ import redis.asyncio.sentinel
 import redis.cluster
 import redis.sentinel
 from django.core.exceptions import ImproperlyConfigured
-from redis.backoff import NoBackoff
 from redis.connection import parse_url
 from redis.credentials import CredentialProvider
 
 from .cluster import Clustered
 from .contract import is_count
-from .direct import Direct, Pool
+from .direct import Direct, Pool, no_retry
 from .scripts import Command
 
 Servers = Union[Direct, Clustered]
@@ -137,16 +136,16 @@ class Host(NamedTuple):
 
 
 def make_servers(
-    hosts: Any = None,
-    cluster: bool = False,
-    sentinels: Any = None,
-    service: str | None = None,
-    sentinel_kwargs: dict[str, Any] | None = None,
-    connection_kwargs: dict[str, Any] | None = None,
-    socket_timeout: float = 5.0,
-    socket_connect_timeout: float = 5.0,
-    pool_size: int = 64,
-    greeting: Sequence[Command] = (),
+    hosts: Any,
+    cluster: bool,
+    sentinels: Any,
+    service: str | None,
+    sentinel_kwargs: dict[str, Any] | None,
+    connection_kwargs: dict[str, Any] | None,
+    socket_timeout: float,
+    socket_connect_timeout: float,
+    pool_size: int,
+    greeting: Sequence[Command],
 ) -> Servers:
     """
     Return the servers that a layer's CONFIG names. Each new connection is sent `greeting`. Raises
@@ -364,23 +363,24 @@ def _require_known(options: dict[str, Any], classes: Sequence[Any], where: str) 
 # What redis-py makes of them.
 
 
-def _kinds(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _kind(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the name of redis-py's connection class for some options, and the options that it takes."""
     options = dict(options)
+    kind = "SSLConnection" if options.pop("ssl", False) else "Connection"
     if "path" in options:
-        return "UnixDomainSocketConnection", options
-    return "SSLConnection" if options.pop("ssl", False) else "Connection", options
+        kind = "UnixDomainSocketConnection"
+    modules = (redis.connection, redis.asyncio.connection)
+    _require_known(options, [getattr(module, kind) for module in modules], "redis-py's " + kind)
+    return kind, options
 
 
 def _pool(host: Host) -> Pool:
-    kind, options = _kinds(host.options)
-    modules = (redis.connection, redis.asyncio.connection)
-    _require_known(options, [getattr(module, kind) for module in modules], "redis-py's " + kind)
+    kind, options = _kind(host.options)
 
-    def make(module: Any, retry: Any) -> Any:
+    def make(module: Any) -> Any:
         return module.ConnectionPool(
             connection_class=getattr(module.connection, kind),
-            retry=retry(NoBackoff(), 0),
+            retry=no_retry(module),
             **options,
         )
 
@@ -407,15 +407,12 @@ def _sentinel_pool(
     of_sentinel = _checked(of_sentinel).options
     for options in (of_primary, of_sentinel):
         del options["host"], options["port"]
-    kind, options = _kinds(of_primary)
-    modules = (redis.connection, redis.asyncio.connection)
-    _require_known(options, [getattr(module, kind) for module in modules], "redis-py's " + kind)
+    _kind(of_primary)
     _require_known(of_sentinel, [redis.Redis, redis.asyncio.Redis], "redis-py's client of Sentinel")
 
-    def make(module: Any, retry: Any) -> Any:
-        sentinel_module = redis.sentinel if module is redis else redis.asyncio.sentinel
-        sentinel = sentinel_module.Sentinel(addresses, sentinel_kwargs=of_sentinel, **of_primary)
-        return sentinel.master_for(service, retry=retry(NoBackoff(), 0)).connection_pool
+    def make(module: Any) -> Any:
+        sentinel = module.sentinel.Sentinel(addresses, sentinel_kwargs=of_sentinel, **of_primary)
+        return sentinel.master_for(service, retry=no_retry(module)).connection_pool
 
     return make, "%s (by Sentinel)" % service
 

@@ -78,6 +78,11 @@ def _pack(commands: Sequence[Command]) -> bytes:
     return b"".join(map(pack_command, commands))
 
 
+def _packed(connection: Any, commands: Sequence[Command]) -> Any:
+    """Return what redis-py's `send_packed_command` is given, however it packs."""
+    return connection.pack_commands(commands) if pack_command is None else [_pack(commands)]
+
+
 def _raise_unanswered(reply: Exception) -> None:
     """Raise an error that isn't about its command, but about the server: it is loading its data, say."""
     if not isinstance(reply, ResponseError):
@@ -137,10 +142,7 @@ class RedisPyWire:
 
     def exchange(self, commands: Sequence[Command], seconds: float | None = None) -> list[Any]:
         connection = self.connection
-        if pack_command is None:
-            connection.send_packed_command(connection.pack_commands(commands))
-        else:
-            connection.send_packed_command([_pack(commands)])
+        connection.send_packed_command(_packed(connection, commands))
         if seconds is not None and not connection.can_read(timeout=seconds):
             raise _silent(seconds)
         replies: list[Any] = []
@@ -246,10 +248,7 @@ class AsyncRedisPyWire:
 
     async def exchange(self, commands: Sequence[Command], seconds: float | None) -> list[Any]:
         connection = self.connection
-        if pack_command is None:
-            await connection.send_packed_command(connection.pack_commands(commands))
-        else:
-            await connection.send_packed_command([_pack(commands)])
+        await connection.send_packed_command(_packed(connection, commands))
         replies: list[Any] = []
         for index in range(len(commands)):
             limit = seconds if index == len(commands) - 1 else None  # redis-py's socket_timeout

@@ -120,7 +120,7 @@ class RedisCodecTests(FuzzMixin, unittest.TestCase):
     def codecs(self):
         yield RedisCodec()
         try:
-            yield EncryptingCodec(["0123456789abcdefghijklmnopqrstuvwxyz"])
+            yield EncryptingCodec(["0123456789abcdefghijklmnopqrstuvwxyz"], "")
         except ImportError:
             pass
 

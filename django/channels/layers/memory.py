@@ -20,10 +20,10 @@ from .base import BaseChannelLayer
 from .delay import Delay
 from .engine import process
 from .engine.notices import Notices
-from .engine.options import COMMON, check_inbox_capacity, fold, is_count, refusal, seconds_of
+from .engine.options import COMMON, check_capacity, fold, is_count, refusal, seconds_of
 from .memory_inbox import MemoryInbox
 from .messages import clean
-from .names import check_channel_name, check_group_name, inbox_of
+from .names import check_channel_name, check_group_name, check_inbox_name, inbox_of, queue_of
 
 if TYPE_CHECKING:
     from typing import Iterable, Sequence
@@ -77,7 +77,7 @@ class MemoryChannelLayer(BaseChannelLayer):
             )
         if not is_count(self.async_concurrency) or not self.async_concurrency:
             raise refusal("async_concurrency", "a positive number", self.async_concurrency)
-        check_inbox_capacity(self.inbox_capacity)
+        check_capacity("inbox_capacity", self.inbox_capacity)
         self._begin()
         process.register(self)
 
@@ -176,7 +176,7 @@ class MemoryChannelLayer(BaseChannelLayer):
         """Wake readers for what a reader of `channels` has left. The lock is held."""
         if self._queues:
             for channel in channels:
-                key = inbox_of(channel) or channel
+                key = queue_of(channel)
                 if key in self._queues:
                     self._wake_reader(channel, key)
 
@@ -303,7 +303,7 @@ class MemoryChannelLayer(BaseChannelLayer):
 
     def _pop_local(self, channel: str) -> tuple[str, Message] | None:
         """Return a message of one process-local channel, from the queue it shares with others."""
-        key = inbox_of(channel) or channel
+        key = queue_of(channel)
         queue = self._queues.get(key)
         if queue is None:
             return None
@@ -331,7 +331,7 @@ class MemoryChannelLayer(BaseChannelLayer):
             if held is None:
                 return
             channel, message = held
-            key = inbox_of(channel) or channel
+            key = queue_of(channel)
             entry = (time.monotonic() + self.expiries[channel], channel, message)
             self._queues.setdefault(key, deque()).appendleft(entry)
             self._wake_reader(channel, key)
@@ -450,7 +450,7 @@ class MemoryChannelLayer(BaseChannelLayer):
         }
 
     def channel_statistics(self, channel: str) -> dict[str, Any]:
-        key = inbox_of(check_channel_name(channel)) or channel
+        key = queue_of(check_channel_name(channel))
         self.drop_expired([key])
         with self._lock:
             queue, inbox = self._queues.get(key), self._inboxes.get(key)
@@ -468,8 +468,7 @@ class MemoryChannelLayer(BaseChannelLayer):
     # The gateway's end.
 
     def open_inbox(self, name: str) -> MemoryInbox:
-        if not check_channel_name(name).endswith("!"):
-            raise ValueError("An inbox has a process-local name, which ends in '!', not %r." % name)
+        check_inbox_name(name)
         with self._lock:
             inbox = self._inboxes[name] = MemoryInbox(self, name)
             for _, channel, message in self._queues.pop(name, ()):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..exceptions import ChannelFull
 from ..protocol import ignores_capacity
 from .base import Inbox
-from .names import inbox_of
+from .names import queue_of
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -134,7 +134,7 @@ class MemoryInbox(Inbox):
         if not self._layer._readers:
             return found
         for name in sent_to:
-            wakeup = self._layer._take_reader(name, inbox_of(name) or name)
+            wakeup = self._layer._take_reader(name, queue_of(name))
             if wakeup is not None:
                 found.append(wakeup)
         return found

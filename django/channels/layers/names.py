@@ -63,6 +63,18 @@ def queue_of(channel: str) -> str:
     return inbox_of(channel) or channel
 
 
+def shares_queue(channel: str) -> bool:
+    """Return whether a channel is one of an inbox ("gateway.a!7"), whose queue holds those of others, too."""
+    return inbox_of(channel) not in (None, channel)
+
+
+def check_inbox_name(name: str) -> str:
+    """Return `name`. Raise InvalidChannelName or ValueError for any other than an inbox can have."""
+    if not check_channel_name(name).endswith("!"):
+        raise ValueError("An inbox has a process-local name, which ends in '!', not %r." % name)
+    return name
+
+
 #: Names for which a ByName remembers its number. A site has fewer channels that aren't replies.
 MAX_REMEMBERED = 1000
 

@@ -12,7 +12,7 @@ from typing import Any, List, Sequence, Tuple
 from ...exceptions import LayerUnavailable
 from ..engine.store import Entry, Outgoing
 from ..engine.waiting import CHANGED, TIMEOUT
-from ..names import inbox_of
+from ..names import shares_queue
 from . import rows as values
 from .connections import Connection
 from .sending import Sending
@@ -90,12 +90,9 @@ class Claiming(Sending):
         """
         Return what a reader of `channels` wants, and the queues for whose changes it waits. Remember both.
         """
-        wanted = []
-        for channel in channels:
-            inbox = inbox_of(channel)
-            wanted.append(
-                (self.key(inbox or channel), channel if inbox not in (None, channel) else "")
-            )
+        wanted = [
+            (self.queue(channel), channel if shares_queue(channel) else "") for channel in channels
+        ]
         if len(self._kinds) >= MAX_KINDS:
             self._kinds.clear()
         found = self._kinds[channels] = wanted, tuple(queue for queue, _ in wanted)

@@ -184,6 +184,14 @@ class Connections:
         """Return the exception to raise for one of the driver's `errors`."""
         raise NotImplementedError
 
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Raise what `explain` returns for the driver's errors in the block."""
+        try:
+            yield
+        except self.errors as error:
+            raise self.explain(error) from error
+
     def lock(self) -> None:
         """Prepare a transaction that writes. `unlock` follows."""
 
@@ -300,9 +308,9 @@ class Connections:
         raise error
 
     @contextmanager
-    def long_timeout(self, seconds: float = LONG_TIMEOUT) -> Iterator[None]:
-        """Let the statements of this thread take so many seconds, in the block."""
-        self._timeouts.seconds = seconds
+    def long_timeout(self) -> Iterator[None]:
+        """Let the statements of this thread take LONG_TIMEOUT seconds, in the block."""
+        self._timeouts.seconds = LONG_TIMEOUT
         try:
             yield
         finally:
@@ -379,10 +387,11 @@ def with_long_timeout(method: Any) -> Any:
     return call
 
 
-def readable(descriptor: int, timeout: float = 0.0) -> bool:
-    """Return whether there is something to read, or the end is closed, within `timeout` seconds."""
+def readable(*descriptors: int, timeout: float = 0.0) -> list[int]:
+    """Return those of which there is something to read, or the end is closed, within `timeout` seconds."""
     if hasattr(select, "poll"):
         poll = select.poll()
-        poll.register(descriptor, select.POLLIN | select.POLLPRI)
-        return bool(poll.poll(timeout * 1000))
-    return bool(select.select([descriptor], [], [], timeout)[0])
+        for descriptor in descriptors:
+            poll.register(descriptor, select.POLLIN | select.POLLPRI)
+        return [descriptor for descriptor, _ in poll.poll(timeout * 1000)]
+    return select.select(descriptors, [], [], timeout)[0]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import select
 import socket
 import threading
 import time
@@ -146,19 +145,9 @@ class NotificationListener:
         if self._pair is None:
             return
         own = self._pair[0]
-        if descriptor is None:
-            if readable(own.fileno(), max(0.0, seconds)):
-                own.recv(4096)
-        elif hasattr(select, "poll"):
-            poll = select.poll()
-            poll.register(descriptor, select.POLLIN | select.POLLPRI)
-            poll.register(own.fileno(), select.POLLIN)
-            if own.fileno() in [each for each, _ in poll.poll(max(seconds, 0) * 1000)]:
-                own.recv(4096)
-        else:
-            watched: list[Any] = [descriptor, own]
-            if own in select.select(watched, [], [], max(seconds, 0))[0]:
-                own.recv(4096)
+        watched = [own.fileno()] if descriptor is None else [own.fileno(), descriptor]
+        if own.fileno() in readable(*watched, timeout=max(0.0, seconds)):
+            own.recv(4096)
 
     # Polling.
 

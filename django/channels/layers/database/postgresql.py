@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import Any, Callable, Sequence
+from typing import Any, Sequence
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -156,10 +156,8 @@ class PostgreSQLStore(DatabaseStore):
         return [Entry(*row) for row in rows]
 
     def listen(self) -> ListenConnection:
-        try:
+        with self.connections.explaining():
             return ListenConnection(self.connections.open(), self.connections)
-        except self.connections.errors as error:
-            raise self.connections.explain(error) from error
 
 
 class ListenConnection:
@@ -173,15 +171,17 @@ class ListenConnection:
         return int(self._connection.raw.fileno())
 
     def listen(self, topic: str) -> None:
-        self._call(self._connection.run, 'LISTEN "%s"' % topic)
+        with self._connections.explaining():
+            self._connection.run('LISTEN "%s"' % topic)
 
     def unlisten(self, topic: str) -> None:
-        self._call(self._connection.run, 'UNLISTEN "%s"' % topic)
+        with self._connections.explaining():
+            self._connection.run('UNLISTEN "%s"' % topic)
 
     def topics(self) -> set[str]:
         """Return the topics of the notifications that have come: a set. Does not wait."""
-        found: set[str] = self._call(self._topics)
-        return found
+        with self._connections.explaining():
+            return self._topics()
 
     def _topics(self) -> set[str]:
         raw = self._connection.raw
@@ -198,12 +198,6 @@ class ListenConnection:
         while raw.notifies:
             found.add(raw.notifies.pop(0).channel)
         return found
-
-    def _call(self, function: Callable[..., Any], *args: Any) -> Any:
-        try:
-            return function(*args)
-        except self._connections.errors as error:
-            raise self._connections.explain(error) from error
 
     def close(self) -> None:
         self._connection.close()

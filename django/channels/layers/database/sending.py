@@ -92,7 +92,7 @@ class Sending(Tables):
     def _insert(self, rows: list[Row], sender: Sender = NO_GATEWAY) -> None:
         """Insert rows, and wake their readers."""
         topics = self._topics(rows)
-        at_once = self.notifier.due(topics) if topics else []
+        at_once = self.notifier.due(topics)
         self.insert(rows, at_once, sender)
         self._inserted(rows, topics, at_once)
 

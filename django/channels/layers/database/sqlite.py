@@ -131,8 +131,7 @@ class SQLiteConnections(Connections):
         )
         # A text that is not UTF-8 must not fail all the rows that are fetched with it.
         raw.text_factory = lambda value: value.decode("utf-8", "surrogateescape")
-        connection = SQLiteConnection(raw, raw.cursor())
-        connection.path = path
+        connection = SQLiteConnection(raw, raw.cursor(), path)
         self._file_id = connection.file_id = _id_of(path)
         self._told = None  # a new file may get the number of an old one
         raw.create_function("unixnow", 0, time.time)
@@ -261,17 +260,13 @@ class SQLiteStore(DatabaseStore):
         return row
 
     def change_counter(self) -> Callable[[], Any]:
-        try:
+        with self.connections.explaining():
             connection = self.connections.open()
-        except sqlite3.Error as error:
-            raise self.connections.explain(error) from error
 
         def version() -> Any:
-            try:
+            with self.connections.explaining():
                 if self.connections.is_alive(connection):
                     return connection.rows("PRAGMA data_version")[0][0]
-            except sqlite3.Error as error:
-                raise self.connections.explain(error) from error
             connection.close()
             raise LayerUnavailable("The file of the channel layer was replaced.")
 

@@ -81,7 +81,7 @@ class DatabaseStore(Maintenance):
                 self._insert(rows, sender)
             return refused
         topics = self._topics(rows)
-        at_once = self.notifier.due(topics) if topics else []
+        at_once = self.notifier.due(topics)
         will_rows = [{"channel": self.key(each.connection), "gateway": gateway} for each in wills]
         for row, each in zip(will_rows, wills):
             row.update(queue=self.key(each.channel), body=each.body)

@@ -39,9 +39,8 @@ class Tables(TransactionStore):
 
     connections_class: type[Connections]
 
-    #: Whether the database notifies (PostgreSQL); else, readers poll, at this interval in seconds.
+    #: Whether the database notifies (PostgreSQL); else, readers poll.
     notifies = False
-    poll_interval = 0.05
     due_pause = 0.05
 
     #: Whether `change_counter` tells cheaply that there may be something new.
@@ -161,7 +160,7 @@ class Tables(TransactionStore):
         if rows and not self.listener.listening:
             self.listener.changed({row["queue"] for row in rows})
 
-    def wake_readers(self, queues: set[str], below: bool = False) -> None:
+    def wake_readers(self, queues: set[str], below: bool) -> None:
         """Wake the readers of `queues`; with `below`, something came in below their low-water marks."""
         if not queues:
             return

@@ -16,7 +16,7 @@ from ...log import Reachability
 from ...protocol import MAYBE, REDELIVERED, ignores_capacity
 from ..base import BaseChannelLayer, DeadLetter, Inbox, Message, Received
 from ..messages import clean
-from ..names import check_channel_name, check_group_name, inbox_of
+from ..names import check_channel_name, check_group_name, check_inbox_name, queue_of
 from . import process
 from .leases import LeaseManager
 from .notices import Notices
@@ -26,7 +26,7 @@ from .redelivery import RedeliveryPolicy
 from .store import Entry, Outgoing, Unreadable
 
 if TYPE_CHECKING:
-    from .store import Store
+    from .store import Pending, Store
 
 
 class EngineLayer(BaseChannelLayer):
@@ -294,12 +294,10 @@ class EngineLayer(BaseChannelLayer):
         self.counters.reset_shared()
 
     def global_statistics(self) -> dict[str, Any]:
-        pending = self.store.pending()
         counters = self.counters.total(self.store.counters)
         return {
+            **self._describe(self.store.pending()),
             "messages_count": counters.pop("sent", 0),
-            "messages_pending": sum(each.count for each in pending),
-            "messages_max_age": max([each.age for each in pending] + [0.0]),
             "messages_held": self.store.count_unacknowledged(),
             "messages_expired": counters.pop("expired", 0),
             "channel_full_count": counters.get("full", 0),
@@ -308,11 +306,12 @@ class EngineLayer(BaseChannelLayer):
         }
 
     def channel_statistics(self, channel: str) -> dict[str, Any]:
-        check_channel_name(channel)
-        pending = self.store.pending(inbox_of(channel) or channel)
+        return self._describe(self.store.pending(queue_of(check_channel_name(channel))))
+
+    def _describe(self, pending: Sequence[Pending]) -> dict[str, Any]:
         return {
             "messages_pending": sum(each.count for each in pending),
-            "messages_max_age": max([each.age for each in pending] + [0.0]),
+            "messages_max_age": max((each.age for each in pending), default=0.0),
         }
 
     def share_counters(self) -> None:
@@ -335,7 +334,4 @@ class EngineLayer(BaseChannelLayer):
     # What gateways call.
 
     def open_inbox(self, name: str) -> Inbox:
-        check_channel_name(name)
-        if not name.endswith("!"):
-            raise ValueError("An inbox has a process-local name, which ends in '!', not %r." % name)
-        return self.store.open_inbox(name)
+        return self.store.open_inbox(check_inbox_name(name))

@@ -53,7 +53,7 @@ class Options(NamedTuple):
             )
         if not is_count(self.dead_letters):
             raise refusal("dead_letters", "how many are kept, 0 or more", self.dead_letters)
-        check_inbox_capacity(self.inbox_capacity)
+        check_capacity("inbox_capacity", self.inbox_capacity)
         if not isinstance(self.retry_safe_requests, bool):
             raise refusal("retry_safe_requests", "True or False", self.retry_safe_requests)
         RedeliveryPolicy(self.lost, self.retry_safe_requests)
@@ -72,9 +72,9 @@ def check_common(
     """Raise ImproperlyConfigured for an option of BaseChannelLayer that is out of range."""
     check_seconds("expiry", expiry)
     check_seconds("group_expiry", group_expiry)
-    _check_capacity("capacity", capacity)
+    check_capacity("capacity", capacity)
     for name, numbers, check in (
-        ("channel_capacity", capacities, _check_capacity),
+        ("channel_capacity", capacities, check_capacity),
         ("channel_expiry", expiries, check_seconds),
     ):
         if numbers is None:
@@ -87,7 +87,8 @@ def check_common(
             check("%s[%r]" % (name, pattern), number)
 
 
-def _check_capacity(name: str, value: object) -> None:
+def check_capacity(name: str, value: object) -> None:
+    """Raise ImproperlyConfigured unless the option `name` has a number of messages."""
     if not is_count(value, 1):
         raise refusal(name, "a number of messages, 1 or more", value)
 
@@ -121,11 +122,6 @@ def is_number(value: object) -> bool:
 def is_count(value: object, least: int = 0) -> bool:
     """Return whether `value` is an int of at least `least`."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def check_inbox_capacity(value: object) -> None:
-    """Raise ImproperlyConfigured unless `value` can bound an inbox."""
-    _check_capacity("inbox_capacity", value)
 
 
 def refusal(name: str, wanted: str, value: object) -> ImproperlyConfigured:
