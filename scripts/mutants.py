@@ -54,6 +54,7 @@ class Group:
 
 ADDON, REDIS = "tests/runtests_addon.py", "asgi_redis/tests/run.py"
 FOLDERS = {ADDON: "tests/channels_tests", REDIS: "asgi_redis/tests/asgi_redis_tests"}
+SERVERS = ["cluster", "former", "layer", "project", "servers"]
 GATEWAY_TESTS = ["test_gateway_application", "test_gateway_faults", "test_view_consumer"]
 GROUPS = [
     Group(
@@ -101,6 +102,21 @@ GROUPS = [
         ["django/channels/layers/engine/*.py", "django/channels/layers/*.py"],
         ADDON,
         ["test_engine*", "test_memory_layer*", "test_directory_layer"],
+    ),
+    Group(
+        "redis servers",
+        [
+            "asgi_redis/asgi_redis/%s.py" % each
+            for each in ("cluster", "former", "layer", "servers")
+        ],
+        REDIS,
+        ["test_settings", "test_former", "test_standalone", "test_topologies", "test_failures"],
+    ),
+    Group(
+        "redis messages",
+        ["asgi_redis/asgi_redis/%s.py" % each for each in ("codec", "direct", "wire")],
+        REDIS,
+        ["test_wire", "test_encryption", "test_standalone", "test_lost_replies", "test_failures"],
     ),
     Group(
         "redis",

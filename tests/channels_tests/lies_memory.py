@@ -218,6 +218,13 @@ class KeepsAClaimWithoutAnother(MemoryChannelLayer):
         return found
 
 
+@noticed_by("a_waiting_claim_is_woken_by_each_of_its_channels")
+class WakesClaimsForTheirFirstChannelOnly(MemoryChannelLayer):
+    def _wake_reader(self, channel, key):
+        if any(key == channels[0] for channels, _, _ in self._readers):
+            super()._wake_reader(channel, key)
+
+
 @noticed_by("a_waiting_claim_can_be_woken")
 class WakesNoClaim(MemoryChannelLayer):
     def wake(self, consumer):

@@ -90,6 +90,26 @@ class AcknowledgementTests(LayerCase):
         thread.join(self.timeout)
         self.assertTrue(woken)
 
+    def test_a_waiting_claim_is_woken_by_each_of_its_channels(self) -> None:
+        self.need("acknowledgement")
+        self.layer.block_for = 4 * self.timeout  # so that only the message ends the wait in time
+        channels = ["test.wake.%d" % number for number in range(4)]
+        for channel in channels:
+            found: list[Any] = []
+
+            def claim(found: list[Any] = found) -> None:
+                found.append(self.layer.claim("consumer-a", channels, block=True))
+
+            thread = threading.Thread(target=claim, daemon=True)
+            thread.start()
+            thread.join(0.1)
+            self.layer.send(channel, {"a": 1})
+            thread.join(self.timeout)
+            if thread.is_alive():
+                self.layer.wake("consumer-a")
+                thread.join(self.timeout)
+            self.assertEqual(found, [(channel, {"a": 1})])
+
     def test_a_waiting_claim_gets_what_another_process_sends(self) -> None:
         self.need("acknowledgement", "leases")
         # Only the message itself ends a wait: its time and the next heartbeat are far away.
