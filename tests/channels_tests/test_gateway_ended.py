@@ -4,7 +4,7 @@ import unittest
 from unittest import mock
 
 from django.channels import log, protocol
-from django.channels.exceptions import LayerUnavailable
+from django.channels.exceptions import LayerUnavailable, NotSent
 from django.channels.gateway import sender
 from django.channels.gateway.application import Gateway
 from django.channels.gateway.connection import Connection
@@ -155,11 +155,30 @@ class EndedTests(unittest.TestCase):
         self.site.let_go(requests)
         self.check_others(Request)
 
-    def test_requests_that_wait_in_an_outage_are_refused_and_not_run(self):
-        requests = [self.site.open(Request) for _ in range(20)]
+    def give_up(self, after=sender.TRY_TIMEOUT):
+        """Have the reader meet a long outage, so many seconds later."""
+        self.site.loop.now += after
         self.site.inbox.failing_since = float("-inf")
         with self.assertLogs("django.channels.gateway", "WARNING"):
             self.site.reader._give_up_requests()
+
+    def test_a_request_that_is_being_sent_in_an_outage_is_answered_when_that_has_failed(self):
+        self.site.inbox.error = NotSent("away")
+        request = self.site.open(Request)
+        self.site.inbox.error = None
+        self.site.try_again()
+        self.site.inbox.failing_since = float("-inf")
+        self.site.reader._give_up_requests()
+        self.assertEqual(list(request._outgoing), [])
+        self.site.inbox.sent.clear()
+        self.site.inbox.reports[-1](NotSent("still away"))
+        self.site.loop.tasks.pop().close()
+        self.give_up(after=0)
+        self.assertEqual(request._outgoing[0][1]["status"], 503)
+
+    def test_requests_that_wait_in_an_outage_are_refused_and_not_run(self):
+        requests = [self.site.open(Request) for _ in range(20)]
+        self.give_up()
         statuses = [each._outgoing[0][1]["status"] for each in requests]
         self.assertEqual(statuses, [502] * 4 + [503] * 16)
         self.site.let_go(requests)
@@ -173,9 +192,7 @@ class EndedTests(unittest.TestCase):
             notice = protocol.running(each.state.in_flight, 20)
             self.site.reader.handle(each.channel, notice)
         self.assertEqual(len(self.site.inbox.sent), 8)
-        self.site.inbox.failing_since = float("-inf")
-        with self.assertLogs("django.channels.gateway", "WARNING"):
-            self.site.reader._give_up_requests()
+        self.give_up()
         statuses = [each._outgoing[0][1]["status"] for each in requests]
         self.assertEqual(statuses, [502] * 8 + [503] * 12)
         self.site.let_go(requests)

@@ -48,6 +48,7 @@ class Connection:
         "overdue",
         "reader",
         "state",
+        "tried_at",
         "wills",
         "writer",
         "_finished",
@@ -70,6 +71,8 @@ class Connection:
         self.client: ClientKey = ("", state.reply_channel)
         #: Of the event in flight: its lane, its id, when it was sent, and whether no other was in flight.
         self.flight: tuple[Lane, int, float, bool] | None = None
+        #: When its last event was given to the inbox, on the clock of the loop; 0 if that has failed.
+        self.tried_at = 0.0
         #: True once the client has gone. The gateway forgets the connection when its state is over.
         self.detached = False
         #: Of a WebSocket: whether the server has told that its client has gone.

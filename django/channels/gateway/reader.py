@@ -93,7 +93,10 @@ class InboxReader:
             held = self.events.held()
             for connection in list(self.connections.values()):
                 was_sent = connection.flight is not None and connection not in held
-                was_sent = was_sent or connection.state.has_begun
+                if connection.state.has_begun:
+                    was_sent = True
+                elif was_sent and connection.gateway.events.is_tried(connection):
+                    continue  # soon it is known whether the layer has it
                 connection.perform(connection.state.unreachable(was_sent))
 
     def handle(self, channel: str, message: dict[str, Any]) -> int:

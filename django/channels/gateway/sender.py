@@ -61,6 +61,9 @@ RETRY_RESET_AFTER = 1.0
 #: Seconds between two checks for events that have waited too long for their turn.
 TURN_CHECK_INTERVAL = 0.25
 
+#: Seconds within which the layer usually has taken or refused an event.
+TRY_TIMEOUT = 3.0
+
 #: Events of one channel that are tried again at a time.
 RETRY_BATCH = 100
 
@@ -247,6 +250,7 @@ class EventSender:
     def _send(
         self, connection: Connection, channel: str, message: dict[str, Any], deadline: float
     ) -> None:
+        connection.tried_at = self._loop.time()
         self._inbox.send(
             channel, message, partial(self._not_sent, connection, channel, message, deadline)
         )
@@ -261,6 +265,7 @@ class EventSender:
     ) -> None:
         """Let an event wait for a while. Of a body or a window no part may be missing, so that one fails."""
         is_unavailable = isinstance(error, LayerUnavailable)
+        connection.tried_at = 0.0
         if EVENT_ID not in message:
             self._refuse(connection, channel)
         elif not _is_due(connection, channel, message):
@@ -319,6 +324,10 @@ class EventSender:
             logger.exception(
                 "An event of %s could not be sent again:", shown(connection.state.path)
             )
+
+    def is_tried(self, connection: Connection) -> bool:
+        """Return whether the event of `connection` is on its way: the layer is about to take or refuse it."""
+        return self._loop.time() - connection.tried_at < TRY_TIMEOUT
 
     def held(self) -> set[Connection]:
         """Return the connections whose event waits here, and has never reached the layer."""
