@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from asgi_redis import RedisChannelLayer
 from channels_tests.support.ports import free_port
 from channels_tests.support.redis_server import RedisServer
-from channels_tests.support.waiting import TIMEOUT, wait_until
+from channels_tests.support.waiting import SCALE, TIMEOUT, wait_until
 
 from .test_recovery import start_lease
 from .test_standalone import RedisLayerCase, key
@@ -64,7 +64,7 @@ class FailuresTests(RedisLayerCase, unittest.TestCase):
 
     def test_a_server_that_stops_answering(self):
         server = self.start()
-        layer = self.make_layer(hosts=[server.url], socket_timeout=0.2)
+        layer = self.make_layer(hosts=[server.url], socket_timeout=0.5 * SCALE)
         layer.send("test.x", {})
         os.kill(server.process.pid, 19)  # SIGSTOP
         try:
@@ -282,7 +282,8 @@ class NeighboursTests(RedisLayerCase, unittest.TestCase):
         self.assertEqual(client.exists("site:of-somebody-else", "{site"), 2)
 
     def test_nothing_is_left_of_channels_that_nobody_reads(self):
-        layer = self.make_layer(prefix="leftovers:", expiry=1)
+        layer = self.make_layer(prefix="leftovers:", expiry=60)
+        self.addCleanup(layer.flush)
         for _ in range(3):
             layer.send(layer.new_channel("test.body?"), {})
         layer.send(layer.new_channel("test.local!"), {})
@@ -294,7 +295,7 @@ class NeighboursTests(RedisLayerCase, unittest.TestCase):
 
 class ForkTests(RedisLayerCase, unittest.TestCase):
     def test_a_child_has_a_lease_of_its_own(self):
-        layer = self.make_layer(prefix="fork:", heartbeat=0.1, lease=1)
+        layer = self.make_layer(prefix="fork:", heartbeat=0.1, lease=SCALE)
         layer.flush()
         layer.send("test.fork", {"number": 1})
         layer.claim("slot", ["test.fork"])

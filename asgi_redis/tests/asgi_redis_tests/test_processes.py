@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 import unittest
 import urllib.error
 import urllib.request
@@ -9,7 +10,7 @@ import urllib.request
 from channels_tests.support.redis_server import RedisServer
 from channels_tests.support.requirements import require
 from channels_tests.support.sites import Project, serve
-from channels_tests.support.waiting import TIMEOUT, wait_until
+from channels_tests.support.waiting import SCALE, TIMEOUT, wait_until
 
 ROUTING = """
 import os
@@ -68,7 +69,7 @@ CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "asgi_redis.RedisChannelLayer",
         "ROUTING": "mysite.routing.channel_routing",
-        "CONFIG": {"hosts": ["redis://127.0.0.1:%d/0"], "heartbeat": 0.2, "lease": 1.0%s},
+        "CONFIG": {"hosts": ["redis://127.0.0.1:%d/0"], "heartbeat": 0.2, "lease": %g%s},
     }
 }
 """
@@ -88,7 +89,7 @@ class ProcessesCase(unittest.TestCase):
         self.addCleanup(self.redis.stop)
         self.project = Project(
             {"mysite/routing.py": self.routing, "mysite/views.py": VIEWS},
-            SETTINGS % (self.redis.port, self.config),
+            SETTINGS % (self.redis.port, SCALE, self.config),
         )
         self.addCleanup(self.project.close)
 
@@ -131,11 +132,11 @@ class SeveralProcessesTests(ProcessesCase):
         rooms[0].send("to all: hi")
         for room in rooms:
             self.assertEqual(room.recv(), "to all: hi")
-        # Many at once, so that both workers have something to do.
-        pids = set()
+        # Many at once, until both workers have had something to do.
+        pids, deadline = set(), time.monotonic() + TIMEOUT
 
         def ask(socket):
-            for _ in range(20):
+            while len(pids) < len(workers) and time.monotonic() < deadline:
                 socket.send("pid")
                 pids.add(int(socket.recv()))
 
@@ -143,7 +144,7 @@ class SeveralProcessesTests(ProcessesCase):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(TIMEOUT)
+            thread.join(2 * TIMEOUT)
         self.assertEqual(pids, {worker.popen.pid for worker in workers})
         # A worker that is told to end hands over to the other.
         self.assertEqual(workers[0].stop(signal.SIGTERM), 0)
@@ -168,7 +169,8 @@ class SeveralProcessesTests(ProcessesCase):
 
 
 class NoWorkerTests(ProcessesCase):
-    config = ', "expiry": 1, "channel_expiry": {"websocket.*": 1}'
+    # Long enough for a worker to take what comes while it runs.
+    config = ', "expiry": {0:g}, "channel_expiry": {{"websocket.*": {0:g}}}'.format(2 * SCALE)
 
     def test_clients_whose_events_nobody_takes_are_told(self):
         gateway = self.gateway()

@@ -17,11 +17,14 @@ from asgi_redis.wire import (
 from redis.exceptions import InvalidResponse, RedisError
 
 from channels_tests.support.redis_server import RedisServer
-from channels_tests.support.waiting import TIMEOUT
+from channels_tests.support.waiting import SCALE, TIMEOUT
 
 from .test_standalone import RedisLayerCase
 
 PING = [("PING",)]
+
+#: Seconds within which a server answers at once, also on a busy machine.
+SHORT = 0.25 * SCALE
 
 
 class Derived(redis.Connection):
@@ -64,7 +67,7 @@ class BlockingTests(unittest.TestCase):
 
     def test_the_deadline_of_one_exchange_does_not_stay(self):
         wire = self.connect(socket_timeout=TIMEOUT)
-        self.assertEqual(wire.exchange([("BLPOP", "nothing", 0.01)], 1.0), [None])
+        self.assertEqual(wire.exchange([("BLPOP", "nothing", 0.01)], TIMEOUT / 2), [None])
         self.assertEqual(wire.connection._sock.gettimeout(), TIMEOUT)
 
     def test_a_server_that_closes_raises(self):
@@ -133,22 +136,24 @@ class LoopTests(unittest.TestCase):
 
     def test_a_longer_deadline_is_kept_after_a_shorter_one(self):
         async def check(wire):
-            await wire.exchange(PING, 0.05)
-            self.assertEqual(await wire.exchange([("BLPOP", "nothing", 0.2)], TIMEOUT), [None])
+            await wire.exchange(PING, SHORT)
+            longer = [("BLPOP", "nothing", 2 * SHORT)]
+            self.assertEqual(await wire.exchange(longer, TIMEOUT), [None])
 
         self.run_with(check)
 
     def test_without_a_time_out_no_exchange_ends_early(self):
         async def check(wire):
-            await wire.exchange(PING, 0.05)
-            self.assertEqual(await wire.exchange([("BLPOP", "nothing", 0.2)], None), [None])
+            await wire.exchange(PING, SHORT)
+            longer = [("BLPOP", "nothing", 2 * SHORT)]
+            self.assertEqual(await wire.exchange(longer, None), [None])
 
         self.run_with(check, socket_timeout=None)
 
     def test_each_reply_extends_the_deadline(self):
         async def check(wire):
-            pauses = [("BLPOP", "nothing", 0.2)] * 4
-            self.assertEqual(await wire.exchange(pauses, 0.6), [None] * 4)
+            pauses = [("BLPOP", "nothing", SHORT)] * 4
+            self.assertEqual(await wire.exchange(pauses, 3 * SHORT), [None] * 4)
 
         self.run_with(check)
 
