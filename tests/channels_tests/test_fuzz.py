@@ -32,6 +32,7 @@ from django.channels.routing import Router
 from django.channels.security.origins import Origin, explain
 from django.channels.security.websockets import allowed_hosts_only, origin_allowed
 from django.channels.sessions import ChannelSession
+from django.core import exceptions
 from django.core.exceptions import SuspiciousOperation
 from django.http import HttpResponse
 from django.http.multipartparser import MultiPartParserError
@@ -277,7 +278,13 @@ class StateTests(FuzzMixin, unittest.TestCase):
 @override_settings(ALLOWED_HOSTS=["example.com"], DEBUG=False)
 class HandlerTests(FuzzMixin, SimpleTestCase):
     #: What Django raises for a request that it cannot read, and answers with a 4xx.
-    REFUSALS = (SuspiciousOperation, MultiPartParserError, UnicodeError)
+    REFUSALS = (
+        SuspiciousOperation,
+        MultiPartParserError,
+        UnicodeError,
+        # Of Django 3.2 and later.
+        getattr(exceptions, "BadRequest", SuspiciousOperation),
+    )
 
     def test_a_request_is_read_or_refused(self):
         def check(scope, body):

@@ -7,6 +7,7 @@ from pathlib import Path
 import django.channels
 from django.channels import protocol
 from django.channels.gateway import scopes
+from django.channels.layers.messages import clean
 
 PACKAGE = Path(django.channels.__file__).parent
 
@@ -47,6 +48,17 @@ class TypeTests(unittest.TestCase):
         scope = {"path": "/", "headers": [], "method": "GET", "subprotocols": ["chat"]}
         self.assertLessEqual(set(scopes.request_event(scope)), keys_of(protocol.HttpRequest))
         self.assertLessEqual(set(scopes.connect_event(scope)), keys_of(protocol.WebSocketConnect))
+
+
+    def test_what_no_layer_can_carry_of_a_scope_does_not_get_into_an_event(self):
+        lone = "a\ud800"
+        scope = {"path": lone, "headers": [], "method": "GET", "root_path": lone}
+        scope.update(subprotocols=["chat", lone], client=(lone, 1), server=(lone, None))
+        event = scopes.connect_event(scope)
+        self.assertEqual(event["subprotocols"], ["chat", "a?"])
+        self.assertEqual((event["client"], event["server"]), (["a?", 1], ["a?", None]))
+        for each in (event, scopes.request_event(scope)):
+            clean(each)
 
 
 class AccessorTests(unittest.TestCase):

@@ -79,7 +79,7 @@ def connect_event(scope: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of `websocket.connect`: a `protocol.WebSocketConnect`."""
     event = _connection(scope, "ws")
     if scope.get("subprotocols"):
-        event["subprotocols"] = list(scope["subprotocols"])
+        event["subprotocols"] = [_text(each) for each in scope["subprotocols"]]
     return event
 
 
@@ -89,12 +89,24 @@ def _connection(scope: Mapping[str, Any], scheme: str) -> dict[str, Any]:
         "scheme": scope.get("scheme", scheme),
         "path": path_of(scope),
         "query_string": scope.get("query_string", b""),
-        "root_path": scope.get("root_path", ""),
+        "root_path": _text(scope.get("root_path", "")),
         # Consumers and checks look for names in lower case, as ASGI has them.
         "headers": [[bytes(name).lower(), bytes(value)] for name, value in scope["headers"]],
-        "client": list(scope["client"]) if scope.get("client") else None,
-        "server": list(scope["server"]) if scope.get("server") else None,
+        "client": _address(scope.get("client")),
+        "server": _address(scope.get("server")),
     }
+
+
+def _address(address: Any) -> list[Any] | None:
+    """Return an address of a scope, a host and a port, as a layer carries it."""
+    return [_text(address[0]), *address[1:]] if address else None
+
+
+def _text(value: Any) -> Any:
+    """Return text with "?" for each lone surrogate, which a layer cannot carry. None stays None."""
+    if not value or value.isascii():
+        return value
+    return value.encode("utf-8", "replace").decode()
 
 
 def path_of(scope: Mapping[str, Any]) -> str:
