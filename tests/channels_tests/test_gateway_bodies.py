@@ -4,6 +4,7 @@ import asyncio
 import collections
 import re
 import threading
+import time
 import unittest
 from unittest import mock
 
@@ -104,7 +105,7 @@ class BodyCase(unittest.TestCase):
 
         async def main():
             try:
-                return await function()
+                return await asyncio.wait_for(function(), 5 * TIMEOUT)
             finally:
                 await self.layer.gateway.stop()
 
@@ -141,6 +142,7 @@ class SharesTests(unittest.TestCase):
         """Let an address take as much as it may, one by one. Return how much that is."""
         while self.shares.allows(address, 1, limit, least):
             self.shares.take(address, 1)
+            self.assertLessEqual(self.shares.of(address), limit)
         return self.shares.of(address)
 
     def setUp(self):
@@ -205,7 +207,10 @@ class UploadCase(BodyCase):
         message.reply_channel.send({"status": 200, "headers": [], "content": b"done"})
 
     async def until(self, condition):
+        deadline = time.monotonic() + TIMEOUT
         while not condition():
+            if time.monotonic() > deadline:
+                raise AssertionError("waited %g s for what a test expects" % TIMEOUT)
             await asyncio.sleep(0)
 
     def channels(self):
@@ -357,8 +362,7 @@ class GatheredBodyTests(UploadCase):
             room = self.layer.gateway.room
             server = Server().body(b"x" * 5000, b"x" * 500, more=True)
             running = asyncio.ensure_future(self.layer(server.scope, server.receive, server.send))
-            while not room.disk.used:
-                await asyncio.sleep(0)
+            await self.until(lambda: room.disk.used)
             running.cancel()
             await asyncio.wait({running})
             self.assertEqual((room.memory.used, room.disk.used), (0, 0))

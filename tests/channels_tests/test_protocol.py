@@ -49,7 +49,6 @@ class TypeTests(unittest.TestCase):
         self.assertLessEqual(set(scopes.request_event(scope)), keys_of(protocol.HttpRequest))
         self.assertLessEqual(set(scopes.connect_event(scope)), keys_of(protocol.WebSocketConnect))
 
-
     def test_what_no_layer_can_carry_of_a_scope_does_not_get_into_an_event(self):
         lone = "a\ud800"
         scope = {"path": lone, "headers": [], "method": "GET", "root_path": lone}

@@ -10,7 +10,7 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
+import time
 import unittest
 
 from .support.ports import free_port
@@ -127,8 +127,14 @@ def receive(message):
         received[name] = received.get(name, 0) + 1
 
 
+def disconnect(message):
+    print("disconnected", flush=True)
+
+
 channel_routing = [
-    route("websocket.connect", connect), route("websocket.receive", receive)
+    route("websocket.connect", connect),
+    route("websocket.receive", receive),
+    route("websocket.disconnect", disconnect),
 ]
 """
 
@@ -174,6 +180,28 @@ BAD_NAMES = (
     b"Content_Length",
     b"\xff",
 )
+
+
+def sent_until_end(client, more, most):
+    """
+    Send `more` again and again on the socket `client`, until the server ends the connection. Return how many
+    bytes were sent. Raises AssertionError if these are `most`, or if it takes too long.
+    """
+    sent, deadline = 0, time.monotonic() + TIMEOUT
+    try:
+        while sent < most:
+            sent += client.send(more)
+            if time.monotonic() > deadline:
+                raise AssertionError(
+                    "the connection is open after %d bytes, %g s" % (sent, TIMEOUT)
+                )
+    except (BrokenPipeError, ConnectionResetError):
+        return sent
+    except socket.timeout:
+        raise AssertionError(
+            "the server neither reads nor ends the connection, %d bytes" % sent
+        ) from None
+    raise AssertionError("the connection is still open after %d bytes" % sent)
 
 
 class Recorded:
@@ -332,8 +360,8 @@ FLOODS = {
 class FloodTests:
     """A part of the tests of the servers whose frames the gateway can count: fragments.py."""
 
-    def flood(self, port, first, more):
-        """Open a socket that reads nothing, and return how many bytes it can send, at most 100 MB."""
+    def check_flood(self, port, first, more):
+        """Open a socket that reads nothing, and check that the server soon ends it."""
         import websocket
 
         client = websocket.create_connection(
@@ -341,20 +369,14 @@ class FloodTests:
         )
         self.addCleanup(client.shutdown)
         self.assertEqual(client.recv(), "ws")
-        sent, more = 0, more * (65536 // len(more))
-        try:
-            client.sock.sendall(first)
-            while sent < 100 * 1024 * 1024:
-                sent += client.sock.send(more)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
-        return sent
+        client.sock.sendall(first)
+        # Besides what the server takes, the buffers of the system have room for some.
+        sent_until_end(client.sock, more * (65536 // len(more)), 20 * 1024 * 1024)
 
     def test_a_flood_of_frames_that_are_no_message_ends_its_socket(self):
         for name, parts in FLOODS.items():
             with self.subTest(name):
-                # Besides what the server takes, the buffers of the system have room for some.
-                self.assertLess(self.flood(self.server.port, *parts), 20 * 1024 * 1024)
+                self.check_flood(self.server.port, *parts)
         self.assertEqual(self.talk(self.get(b"/meta/")).split(b" ")[1], b"200")
 
 
@@ -432,22 +454,16 @@ def can_import(*modules):
 class EndlessTests:
     """A part of the tests of uvicorn's parsers: what doesn't end."""
 
-    def endless(self, start, more):
-        """Return how many bytes the server takes, at most 100 MB, until it ends the connection."""
-        sent = 0
+    def check_endless(self, start, more):
+        """Check that the server soon ends a connection on which `more` comes again and again."""
         with socket.create_connection(("127.0.0.1", self.server.port), TIMEOUT) as client:
             client.sendall(start)
-            try:
-                while sent < 100 * 1024 * 1024:
-                    sent += client.send(more)
-            except (BrokenPipeError, ConnectionResetError):
-                pass
-        return sent
+            # Besides what the server takes, the buffers of the system have room for some.
+            sent_until_end(client, more, 50 * 1024 * 1024)
 
     def test_requests_without_an_end_behind_others_end_their_connection(self):
         requests = self.get(b"/", close=False) * 1000
-        # Besides what the server takes, the buffers of the system have room for some.
-        self.assertLess(self.endless(b"", requests), 50 * 1024 * 1024)
+        self.check_endless(b"", requests)
 
     def test_a_few_requests_may_wait(self):
         requests = self.get(b"/a/", close=False) * 30 + self.get(b"/last/")
@@ -466,7 +482,7 @@ class UvicornTests(FloodTests, EndlessTests, ServerAttacks, unittest.TestCase):
             with serve(self.project, "uvicorn", args=("--ws", name)) as server:
                 for kind, parts in FLOODS.items():
                     with self.subTest(kind, library=name):
-                        self.assertLess(self.flood(server.port, *parts), 20 * 1024 * 1024)
+                        self.check_flood(server.port, *parts)
 
     def test_each_of_many_tiny_messages_arrives_in_order(self):
         """The server gets them in portions: see fragments.py."""
@@ -514,11 +530,8 @@ class UvicornTests(FloodTests, EndlessTests, ServerAttacks, unittest.TestCase):
         return client
 
     def test_clients_that_read_no_answers_do_not_keep_the_server_from_ending(self):
-        if sys.version_info < (3, 10):
-            self.skipTest("an old uvicorn doesn't wake what waits to write when its client is lost")
-
         project = self.project_with("connection", "CLOSE_TIMEOUT = 1")
-        for name in ("websockets-sansio", "wsproto"):
+        for name in IMPLEMENTATIONS:
             if not can_import(IMPLEMENTATIONS[name]):
                 continue
             with self.subTest(library=name), serve(
@@ -528,6 +541,24 @@ class UvicornTests(FloodTests, EndlessTests, ServerAttacks, unittest.TestCase):
                 for _ in range(100):
                     client.send("much")
                 client.sock.recv(1)  # the first answer is on its way
+                server.popen.send_signal(signal.SIGTERM)
+                server.wait(START_TIMEOUT)
+                self.assertFalse(server.alive)
+
+    def test_a_client_that_leaves_with_its_answers_unread_gets_its_disconnect(self):
+        """Before version 0.53, uvicorn doesn't wake what waits to write to a client that has left."""
+        for name in IMPLEMENTATIONS:
+            if not can_import(IMPLEMENTATIONS[name]):
+                continue
+            with self.subTest(library=name), serve(
+                self.project, "uvicorn", args=("--ws", name)
+            ) as server:
+                client = self.socket_of(server)
+                for _ in range(100):
+                    client.send("much")
+                client.sock.recv(1)  # the first answer is on its way
+                client.shutdown()
+                server.wait_for_output("disconnected")
                 server.popen.send_signal(signal.SIGTERM)
                 server.wait(START_TIMEOUT)
                 self.assertFalse(server.alive)
@@ -557,7 +588,7 @@ class UvicornTests(FloodTests, EndlessTests, ServerAttacks, unittest.TestCase):
     def test_a_connection_with_many_waiting_requests_is_closed(self):
         self.need_httptools()
         answer = self.talk(self.get(b"/many/", close=False) * 2000)
-        self.assertEqual(answer.split(b" ")[1], b"429", answer)
+        self.assertEqual(answer.split(b" ")[1], b"429", answer[:200])
         self.assertEqual(answer.count(b"HTTP/1.1"), 1)
         self.assertNotIn("/many/", self.seen())
 
@@ -592,8 +623,7 @@ class UvicornTests(FloodTests, EndlessTests, ServerAttacks, unittest.TestCase):
         }
         for name, parts in heads.items():
             with self.subTest(name):
-                # Besides what the server takes, the buffers of the system have room for some.
-                self.assertLess(self.endless(*parts), 50 * 1024 * 1024)
+                self.check_endless(*parts)
 
     def test_a_large_head_that_ends_gets_its_status(self):
         header = b"X: " + b"x" * 100000
