@@ -158,7 +158,7 @@ def report_failed_send(target: _Target, error: Exception, number: int = 1) -> No
         "A message to %s was not sent, and is lost: %s: %s.",
         target.name,
         type(error).__name__,
-        shown(error),
+        shown(error).rstrip("."),
     )
 
 

@@ -1,22 +1,21 @@
 """
-System checks of the consumers that routes lead to, and of bindings: what would do nothing, in silence. What
-would raise an error is E007, in checks.py.
+System checks of the consumers that routes lead to: what would do nothing, in silence. What would raise an
+error is E007, in route_checks.py.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 import types
 from typing import Any, Iterable, Iterator, NamedTuple
 
-from django.core.checks import Warning, register
+from django.core.checks import Warning
 
 from .callables import remedy_of_unbound, unbound, view_class
+from .class_checks import check_attributes, check_names
 from .consume import consumer_name
 from .decorators import decorators_of
-from .generic.attributes import doubtful
-from .misspelt import mentions, misspelt
+from .misspelt import mentions
 from .pages import see
 from .protocol import WEBSOCKET_CONNECT, WEBSOCKET_DISCONNECT, WEBSOCKET_RECEIVE
 from .reached import reached
@@ -34,6 +33,11 @@ class _Use(NamedTuple):
 
 #: The module of the decorators of Django's views.
 _VIEWS = "django.contrib.auth.decorators"
+
+#: Modules of Django whose decorators need a request or a response. Those of csrf only set a flag.
+_NEED_REQUEST = {
+    "django.views.decorators." + each for each in ("cache", "clickjacking", "http", "vary")
+}
 
 #: Channels whose messages come without cookies.
 _LATER = {WEBSOCKET_RECEIVE, WEBSOCKET_DISCONNECT}
@@ -82,8 +86,8 @@ def check_consumers(alias: str, routes: list[Any]) -> Iterator[Any]:
             yield from _check_streams(alias, each, streams)
     for each in sorted(classes, key=consumer_name):
         if hasattr(each, "method_calls"):
-            yield from _check_names("CHANNEL_LAYERS[%r]: " % alias, each)
-            yield from _check_attributes("CHANNEL_LAYERS[%r]: " % alias, each)
+            yield from check_names("CHANNEL_LAYERS[%r]: " % alias, each)
+            yield from check_attributes("CHANNEL_LAYERS[%r]: " % alias, each)
     if _are_known(routes):
         yield from _check_http_session(alias, uses)
         yield from _check_user(alias, uses)
@@ -101,25 +105,37 @@ def _are_known(routes: Iterable[Any]) -> bool:
 
 def _check_decorators(alias: str, uses: list[_Use]) -> Iterator[Any]:
     """Check for channels.W021: a decorator of Django's views. On methods, route() refuses it."""
-    for name in sorted(
-        {consumer_name(use.consumer) for use in uses if _is_for_views(use.consumer)}
-    ):
+    found = {(consumer_name(use.consumer), _decorator_for_views(use.consumer)) for use in uses}
+    for name, home in sorted(each for each in found if each[1]):
+        text = "fails, because it gets a message and not a request"
+        hint = "Remove it. A route filters by method='^POST$'. %s" % see(
+            "topics/channels/consumers"
+        )
+        if home == _VIEWS:
+            text = (
+                "For a user who isn't logged in it fails with an AttributeError, because it gets a message "
+                "and not a request"
+            )
+            hint = "Use login_required of %s.auth. %s" % (
+                __package__,
+                see("topics/channels/sessions"),
+            )
         yield Warning(
-            "CHANNEL_LAYERS[%r]: %s has a decorator of views from %s. For a user who isn't logged in it "
-            "fails with an AttributeError, because it gets a message and not a request."
-            % (alias, name, _VIEWS),
-            hint="Use login_required of %s.auth. %s"
-            % (__package__, see("topics/channels/sessions")),
+            "CHANNEL_LAYERS[%r]: %s has a decorator of views from %s. %s."
+            % (alias, name, home, text[:1].upper() + text[1:]),
+            hint=hint,
             id="channels.W021",
         )
 
 
-def _is_for_views(function: Any) -> bool:
+def _decorator_for_views(function: Any) -> str:
+    """Return the module of a decorator around `function` that needs a request, or ""."""
     while isinstance(function, types.FunctionType):
-        if function.__globals__.get("__name__") == _VIEWS:
-            return True
+        home = str(function.__globals__.get("__name__"))
+        if home == _VIEWS or home in _NEED_REQUEST:
+            return home
         function = getattr(function, "__wrapped__", None)
-    return False
+    return ""
 
 
 def _check_kinds(alias: str, uses: list[_Use]) -> Iterator[Any]:
@@ -176,51 +192,6 @@ def _check_streams(alias: str, owner: type, streams: dict[str, Any]) -> Iterator
                 hint="Use one name: consumers = {%r: %s.consumer}." % (stream, binding.__name__),
                 id="channels.W019",
             )
-
-
-@register("channels")  # type: ignore[untyped-decorator]
-def check_bindings(app_configs: Any, **kwargs: Any) -> list[Any]:
-    """
-    Check for channels.W016, a misspelt name in a binding, W020, a name that isn't a field, and W025, a
-    value of the wrong type.
-    """
-    base = sys.modules.get(__package__ + ".binding.base")
-    bindings = [] if base is None else base.BindingMetaclass.binding_classes
-    problems = [problem for each in bindings for problem in _check_names("", each)]
-    problems += [problem for each in bindings for problem in _check_attributes("", each)]
-    return problems + [problem for each in bindings for problem in _check_fields(each)]
-
-
-def _check_fields(binding: Any) -> Iterator[Any]:
-    for attribute, name in binding.unknown_names():
-        yield Warning(
-            "%s.%s.%s has %r, which isn't a field of its model: it has no effect."
-            % (binding.__module__, binding.__qualname__, attribute, name),
-            hint="Correct or remove it. Methods and properties go into send_members of a "
-            "WebsocketBindingWithMembers; the primary key is always sent, as pk.",
-            id="channels.W020",
-        )
-
-
-def _check_names(where: str, owner: type) -> Iterator[Any]:
-    for name, meant in misspelt(owner):
-        yield Warning(
-            "%s%s.%s has %r, which nothing uses, and no %r."
-            % (where, owner.__module__, owner.__qualname__, name, meant),
-            hint="Did you mean %r? If other code uses it, give it another name." % meant,
-            id="channels.W016",
-        )
-
-
-def _check_attributes(where: str, owner: type) -> Iterator[Any]:
-    """Check for channels.W025: an attribute of a class whose value does something else than it says."""
-    for name, problem in doubtful(owner):
-        text, _, remedy = problem.rpartition(": ")
-        yield Warning(
-            "%s%s.%s.%s %s." % (where, owner.__module__, owner.__qualname__, name, text),
-            hint="%s%s." % (remedy[:1].upper(), remedy[1:]),
-            id="channels.W025",
-        )
 
 
 def _uses(routes: Iterable[Any], outer: Filters = []) -> Iterator[_Use]:  # noqa: B006  (never changed)

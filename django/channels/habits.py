@@ -202,6 +202,14 @@ def _imports_name(frame: Any) -> bool:
     return bool(frame.f_code.co_code[frame.f_lasti] == opmap["IMPORT_FROM"])
 
 
+def _attribute_error(text: str) -> AttributeError:
+    """Return an AttributeError to which Python adds no "Did you mean" if its text names a remedy."""
+    error = AttributeError(text)
+    if "Write " in text or PAGE in text:
+        error.obj = None  # from Python 3.10. Otherwise it sets this and `name`
+    return error
+
+
 def missing_method(owner: object, name: str) -> AttributeError:
     """Return the exception for an attribute that `owner`, a Channel, a Group or a layer, doesn't have."""
     kind = type(owner).__name__
@@ -210,7 +218,7 @@ def missing_method(owner: object, name: str) -> AttributeError:
         text += ". Write %s. %s" % (_TARGET_ATTRIBUTES[name], PAGE)
     elif remedy_for(kind, name):
         text += ". Write %s. %s" % (remedy_for(kind, name), see("ref/channels/api"))
-    return AttributeError(text)
+    return _attribute_error(text)
 
 
 class Missing:
@@ -264,15 +272,15 @@ def missing_attribute(owner: object, name: str) -> AttributeError:
     """Return the exception for an attribute that `owner`, a consumer or a message, doesn't have."""
     kind = type(owner).__name__
     if name in _MESSAGE_ATTRIBUTES and kind == "Message":
-        return AttributeError(
+        return _attribute_error(
             "This message has no %s: ask for it with %s." % (name, _MESSAGE_ATTRIBUTES[name])
         )
     text = "%r object has no attribute %r" % (kind, name)
     remedy = remedy_for(kind, name) if kind == "Message" else remedy_of_consumer(owner, name)
     if name in _ATTRIBUTES:
-        return AttributeError(instead("%s.%s" % (kind, name), _ATTRIBUTES[name]))
+        return _attribute_error(instead("%s.%s" % (kind, name), _ATTRIBUTES[name]))
     if remedy:
-        return AttributeError("%s. Write %s. %s" % (text, remedy, see("ref/channels/api")))
+        return _attribute_error("%s. Write %s. %s" % (text, remedy, see("ref/channels/api")))
     if kind == "Message" and (name in _MESSAGE_KEYS or name in vars(owner).get("content", ())):
         text += ". Write message[%r]. %s" % (name, see("ref/channels/messages"))
     if kind == "Message" and name in _REPLIES:
@@ -284,7 +292,7 @@ def missing_attribute(owner: object, name: str) -> AttributeError:
             "there. Keep it in self.message.channel_session, with channel_session = True on the class. "
             + PAGE
         )
-    return AttributeError(text)
+    return _attribute_error(text)
 
 
 #: A converter of Django's path(), such as <str:room>, but no part of a regular expression such as (?P<room>.

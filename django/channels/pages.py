@@ -15,6 +15,7 @@ TITLES = {
     "ref/channels/messages": "Messages",
     "ref/channels/settings": "Channels settings",
     "topics/channels/async": "Asynchronous consumers",
+    "topics/channels/binding": "Data binding",
     "topics/channels/consumers": "Consumers and routing",
     "topics/channels/from-channels-1": "Coming from Channels 1.x",
     "topics/channels/from-channels-2": "Coming from Channels 2, 3, 4",

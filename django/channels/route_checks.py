@@ -25,6 +25,25 @@ _LOWER = re.compile(r"\^?[a-z|()?:]+\$?\Z")
 #: How near a name of a channel is to the one that is meant.
 _NEAR = 0.85
 
+#: Names of what is sent to a client, or of another protocol's events, and what to write.
+_REPLIES = {
+    "http.response": 'message.reply_channel.send({"status": 200, "content": b"…"})',
+    "http.response.body": 'message.reply_channel.send({"content": b"…", "more_content": True})',
+    "http.response.start": 'message.reply_channel.send({"status": 200, "more_content": True})',
+    "websocket.accept": 'message.reply_channel.send({"accept": True})',
+    "websocket.close": 'message.reply_channel.send({"close": True})',
+    "websocket.message": "route('websocket.receive', consumer)",
+    "websocket.open": "route('websocket.connect', consumer)",
+    "websocket.send": 'message.reply_channel.send({"text": "…"})',
+    "websocket.error": "route('websocket.disconnect', consumer)",
+}
+
+#: A path filter with a scheme and a host.
+_URL = re.compile(r"\^?(wss?|https?)\??://[^/]*/?")
+
+#: A path filter with a query string: an escaped question mark, or one before `name=`.
+_QUERY = re.compile(r"(?<!\\)\\\?|(?<!\()\?\w+=")
+
 
 def check_routes(alias: str, router: Router) -> Iterator[Any]:
     """Check the routes of a layer for channels.W004, W015, W022 and E007."""
@@ -54,38 +73,85 @@ def _check_reachable(alias: str, router: Router) -> Iterator[Any]:
     """Check for channels.W015: a misspelt channel of gateways, or a filter that no path can match."""
     for name in sorted(router.channels - EVENT_CHANNELS):
         near = difflib.get_close_matches(name, sorted(EVENT_CHANNELS), 1, _NEAR)
-        if near:
+        hint = "Did you mean %r?" % near[0] if near else ""
+        if name in _REPLIES:
+            hint = "Write %s." % _REPLIES[name]
+        if hint:
             yield Warning(
                 "CHANNEL_LAYERS[%r] has a route for the channel %r, to which no gateway sends."
                 % (alias, name),
-                hint="Did you mean %r? See %s" % (near[0], see("ref/channels/messages")[4:]),
+                hint="%s See %s" % (hint, see("ref/channels/messages")[4:]),
                 id="channels.W015",
             )
-    for each in router.root.routes:
+    for owner, problem, hint in _unreachable(router.root.routes, []):
+        yield Warning(
+            "CHANNEL_LAYERS[%r]: %s %s, so it takes no message." % (alias, shown(owner), problem),
+            hint=hint,
+            id="channels.W015",
+        )
+
+
+def _unreachable(
+    routes: Iterable[Any], outer: list[tuple[str, Any]]
+) -> Iterator[tuple[Any, str, str]]:
+    """
+    Return each route that can take no message of a gateway, why, and what to write. `outer` are the filters
+    of the includes around `routes`.
+    """
+    for each in routes:
+        if getattr(type(each), "match", None) not in (Route.match, Include.match):
+            continue  # the site's own kind of route
         if isinstance(each, Route) and not each.channels:
-            yield Warning(
-                "CHANNEL_LAYERS[%r]: %s names no channel, so it takes no message."
-                % (alias, shown(each)),
-                hint="A class names its channels in method_mapping: {'channel': 'method'}.",
-                id="channels.W015",
+            yield (
+                each,
+                "names no channel",
+                "A class names its channels in method_mapping: {'channel': 'method'}.",
             )
-        if isinstance(each, Route) and each.channels.isdisjoint(EVENT_CHANNELS):
+        if each.channel_names().isdisjoint(EVENT_CHANNELS):
             continue
-        for name, pattern in getattr(each, "filters", ()):
-            if name == "path" and re.match(r"\^?\w", pattern.pattern):
-                yield Warning(
-                    "CHANNEL_LAYERS[%r]: %s filters by path=%r, but each path begins with a slash, so it "
-                    "takes no message." % (alias, shown(each), pattern.pattern),
-                    hint="Write path=r'^/%s'." % pattern.pattern.lstrip("^"),
-                    id="channels.W015",
-                )
-            if name == "method" and _LOWER.match(pattern.pattern) and not pattern.flags & re.I:
-                yield Warning(
-                    "CHANNEL_LAYERS[%r]: %s filters by method=%r, but methods are in upper case, so it takes "
-                    "no message." % (alias, shown(each), pattern.pattern),
-                    hint="Write method=%r." % pattern.pattern.upper(),
-                    id="channels.W015",
-                )
+        for name, pattern in each.filters:
+            problem = _problem_of_filter(name, pattern, outer)
+            if problem is not None:
+                yield (each, *problem)
+        if isinstance(each, Include):
+            yield from _unreachable(each.routes, outer + each.filters)
+
+
+def _problem_of_filter(
+    name: str, pattern: Any, outer: list[tuple[str, Any]]
+) -> tuple[str, str] | None:
+    """Return why no message of a gateway passes a filter, and what to write, or None."""
+    text = pattern.pattern
+    prefixes = [one for key, one in outer if key == name]
+    if prefixes and _is_end(prefixes[-1].pattern) and pattern.match("") is None:
+        return (
+            "filters by %s=%r, but its include takes the whole %s by %r"
+            % (name, text, name, prefixes[-1].pattern),
+            "Remove the $ at the end of the include's filter: its routes get what follows.",
+        )
+    if name == "path" and _QUERY.search(text):
+        return (
+            "filters by path=%r, but a path has no query string" % text,
+            "Remove what begins with the question mark. The consumer of websocket.connect finds the query in "
+            "message['query_string']. %s" % see("ref/channels/messages"),
+        )
+    if name == "path" and not prefixes and re.match(r"\^?\w", text):
+        rest = _URL.sub("", text, count=1).lstrip("^")
+        return (
+            "filters by path=%r, but each path begins with a slash" % text,
+            "Write path=r'^/%s'." % rest,
+        )
+    if name == "method" and _LOWER.match(text) and not pattern.flags & re.I:
+        return (
+            "filters by method=%r, but methods are in upper case" % text,
+            "Write method=%r." % text.upper(),
+        )
+    return None
+
+
+def _is_end(text: str) -> bool:
+    """Return whether a pattern takes its value to the end."""
+    return text.endswith("$") and not text.endswith("\\$")
 
 
 def _check_shadowed(alias: str, routes: Iterable[Any]) -> Iterator[Any]:

@@ -397,6 +397,13 @@ def _consumer(consumer: str | Consumer | ConsumerClass) -> Any:
 
 
 def _compile(filters: Mapping[str, str | bytes | Pattern[str]]) -> Filters:
+    for name, value in filters.items():
+        if not isinstance(value, (str, bytes, re.Pattern)):
+            raise InvalidRoute(
+                "%s=%r cannot be the filter of a route: write a regular expression. Attributes of a class "
+                "stand in attrs: as_route(attrs={%r: %r}, path=r'^/…$')."
+                % (name, value, name, value)
+            )
     try:
         compiled = [
             (name, re.compile(pattern.decode() if isinstance(pattern, bytes) else pattern))

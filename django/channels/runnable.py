@@ -146,6 +146,8 @@ def _problem_of_handlers(consumer: type, calls: Mapping[Any, Call], groups: Iter
         if problem:
             return "%s.%s %s" % (name, method, problem)
         parameters = _parameters(function, _takes_self(consumer, method))
+        if is_own(function):  # a frame fails if a group has its name, but this site may expect none
+            groups = [each for each in groups if each not in call.keywords]
         problem = "" if parameters is None else _mismatch(parameters, call, groups, True)
         if problem:
             return "%s.%s cannot be run: %s." % (name, method, problem)
@@ -294,6 +296,17 @@ def _mismatch(
         if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
     ]
     takes_any = any(each.kind is each.VAR_POSITIONAL for each in parameters)
+    given = set(call.keywords).union(
+        each.name
+        for each in by_position[: len(call.positional)]
+        if each.kind is each.POSITIONAL_OR_KEYWORD
+    )
+    for each in groups:
+        if each in given:
+            return (
+                "it gets %r already, so no group of the route's filters can have this name: rename the "
+                "group, (?P<other_%s>…)" % (each, each)
+            )
     if len(by_position) < len(call.positional) and not takes_any:
         return "it doesn't take the %s: %s" % (call.positional[len(by_position)], remedy)
     if any(each.kind is each.VAR_KEYWORD for each in parameters):

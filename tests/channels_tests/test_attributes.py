@@ -6,7 +6,7 @@ from unittest import mock
 from django.channels import route_class
 from django.channels.binding.base import BindingMetaclass
 from django.channels.binding.websockets import WebsocketBindingWithMembers
-from django.channels.consumer_checks import check_bindings
+from django.channels.class_checks import check_bindings
 from django.channels.generic import BaseConsumer
 from django.channels.generic.websockets import (
     JsonWebsocketConsumer,
@@ -112,7 +112,8 @@ class DoubtfulTests(SimpleTestCase):
             ("stream", 5, "is 5, and not text"),
             ("channel_session_user", "no", "is 'no', which counts as True"),
         ):
-            binding = made(WebsocketBindingWithMembers, __module__=__name__, **{name: value})
+            body = {"stream": "items", "group_names": method, name: value}
+            binding = made(WebsocketBindingWithMembers, __module__=__name__, **body)
             with self.subTest(name=name, value=value):
                 with mock.patch.object(BindingMetaclass, "binding_classes", [binding]):
                     (problem,) = check_bindings(None)

@@ -6,7 +6,7 @@ from django.channels import route
 from django.channels.apps import ChannelsConfig
 from django.channels.binding.base import CREATE, DELETE, UPDATE, Binding, BindingMetaclass
 from django.channels.binding.websockets import WebsocketBinding
-from django.channels.consumer_checks import check_bindings
+from django.channels.class_checks import check_bindings
 from django.channels.test import ChannelTestCase, WSClient, apply_routes
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ValidationError

@@ -429,6 +429,50 @@ class RouteTests(SimpleTestCase):
         for method in ("^POST$", "(?i)^post$", "^[A-Z]"):
             self.assertEqual(check(ROUTING=[route("http.request", consumer, method=method)]), [])
 
+    def test_an_include_that_takes_the_whole_path_leaves_none_to_its_routes(self):
+        for outer in ("^/x$", r"^/x/$"):
+            inner = route("websocket.receive", consumer, path="^/chat/$")
+            problems = check(ROUTING=[include([inner], path=outer)])
+            self.assert_warned(
+                "channels.W015", problems, "path='^/chat/$'", repr(outer), "Remove the $"
+            )
+        for outer, inner in (("^/x", "^/chat/$"), ("^/x$", "^$"), (r"^/x\$", "^/chat/$")):
+            routes = [route("websocket.receive", consumer, path=inner)]
+            self.assertEqual(check(ROUTING=[include(routes, path=outer)]), [], outer)
+
+    def test_a_path_with_a_query_string(self):
+        for path in (r"^/chat/\?token=", r"^/chat/\?", "^/chat/?token=(?P<token>.*)"):
+            each = route("websocket.connect", lambda message, **kwargs: None, path=path)
+            problems = check(ROUTING=[each])
+            self.assert_warned(
+                "channels.W015", problems, "no query string", "message['query_string']"
+            )
+        for path in ("^/chat/?$", r"^/(?P<a>\w+)/(?P=a)/$", r"^/\\?$"):
+            each = route("websocket.connect", lambda message, **kwargs: None, path=path)
+            self.assertEqual(check(ROUTING=[each]), [], path)
+
+    def test_a_path_that_is_a_url(self):
+        for path in ("ws://localhost:8000/chat/", "^wss?://example.com/chat/", "chat/"):
+            problems = check(ROUTING=[route("websocket.receive", consumer, path=path)])
+            self.assert_warned("channels.W015", problems, repr(path), "Write path=r'^/chat/'.")
+
+    def test_a_path_without_a_slash_in_an_include(self):
+        routes = [route("websocket.receive", consumer, path="^room/$")]
+        self.assertEqual(check(ROUTING=[include(routes, path="^/chat/")]), [])
+        problems = check(ROUTING=[include([include(routes)])])
+        self.assert_warned("channels.W015", problems, "path='^room/$'", "begins with a slash")
+
+    def test_the_name_of_what_is_sent_to_a_client(self):
+        for name, remedy in (
+            ("websocket.send", 'message.reply_channel.send({"text"'),
+            ("websocket.accept", 'message.reply_channel.send({"accept"'),
+            ("http.response", 'message.reply_channel.send({"status"'),
+            ("websocket.message", "route('websocket.receive', consumer)"),
+        ):
+            problems = check(ROUTING=[route(name, consumer)])
+            self.assert_warned("channels.W015", problems, repr(name), remedy, "Messages")
+        self.assertEqual(check(ROUTING=[route("websocket.notify", consumer)]), [])
+
     def test_a_pattern_that_is_near_a_channel_and_matches_none(self):
         routing = [route("thumbnails", consumer)]
         for pattern, near in [

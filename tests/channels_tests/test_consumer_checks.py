@@ -1,6 +1,9 @@
 """What manage.py check says about consumers and bindings that would do nothing, in silence."""
 
 import functools
+import os
+import sys
+import tempfile
 import types
 from unittest import mock
 
@@ -16,7 +19,7 @@ from django.channels.auth import (
 from django.channels.binding.base import Binding, BindingMetaclass
 from django.channels.binding.websockets import WebsocketBinding, WebsocketBindingWithMembers
 from django.channels.checks import check_channel_layers
-from django.channels.consumer_checks import check_bindings
+from django.channels.class_checks import check_bindings
 from django.channels.generic.async_websockets import AsyncWebsocketConsumer
 from django.channels.generic.websockets import (
     JsonWebsocketConsumer,
@@ -30,6 +33,11 @@ from django.channels.sessions import channel_and_http_session, channel_session, 
 from django.contrib.auth.decorators import login_required as django_login_required
 from django.contrib.auth.decorators import user_passes_test
 from django.test import SimpleTestCase, override_settings
+from django.views.decorators.cache import never_cache
+from django.views.decorators.clickjacking import xframe_options_deny
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_POST
+from django.views.decorators.vary import vary_on_headers
 
 MEMORY = MemoryChannelLayer.__module__ + ".MemoryChannelLayer"
 
@@ -182,14 +190,62 @@ class MisspeltTests(SimpleTestCase):
 
     def test_a_binding(self):
         bindings = [
-            made(WebsocketBinding, has_permissions=method, __module__=__name__),
-            made(Binding, group_name=method, created=method, __module__=__name__),
+            made(
+                WebsocketBinding,
+                has_permissions=method,
+                stream="a",
+                group_names=method,
+                __module__=__name__,
+            ),
+            made(
+                Binding,
+                group_name=method,
+                created=method,
+                post_change_receiver=method,
+                __module__=__name__,
+            ),
         ]
         with mock.patch.object(BindingMetaclass, "binding_classes", bindings):
             problems = check_bindings(None)
         self.assertEqual([each.id for each in problems], ["channels.W016"] * 2)
         self.assertIn("'has_permission'", problems[0].hint)
         self.assertIn("'group_names'", problems[1].hint)
+
+    def test_a_binding_that_lacks_what_each_change_needs(self):
+        for body, words in (
+            ({"stream": "items"}, ["Room lacks group_names(cls, instance)"]),
+            ({"group_names": method}, ["Room lacks stream"]),
+            ({"group_names": method, "serialize": method}, []),
+            ({"stream": "items", "post_change_receiver": method}, []),
+        ):
+            binding = made(WebsocketBinding, __module__=__name__, **body)
+            with mock.patch.object(BindingMetaclass, "binding_classes", [binding]):
+                problems = check_bindings(None)
+            self.assertEqual([each.id for each in problems], ["channels.W028"] * len(words))
+            for problem, word in zip(problems, words):
+                self.assertIn(word, problem.msg)
+                self.assertIn("Data binding", problem.hint)
+
+    def test_the_bindings_that_a_routing_imports_are_found_in_any_order_of_the_checks(self):
+        source = (
+            "from %s.binding.base import BindingMetaclass\n"
+            "from %s.binding.websockets import WebsocketBinding\n"
+            "class Late(WebsocketBinding):\n"
+            "    group_names = classmethod(lambda cls, instance: [])\n"
+            "BindingMetaclass.binding_classes.append(Late)  # as if it had a model\n"
+            "channel_routing = []\n" % (PACKAGE, PACKAGE)
+        )
+        layers = {"default": {"BACKEND": MEMORY, "ROUTING": "late_routing.channel_routing"}}
+        self.addCleanup(sys.modules.pop, "late_routing", None)
+        with tempfile.TemporaryDirectory() as folder:
+            with open(os.path.join(folder, "late_routing.py"), "w") as file:
+                file.write(source)
+            with mock.patch.object(sys, "path", [folder, *sys.path]):
+                with mock.patch.object(BindingMetaclass, "binding_classes", []):
+                    with override_settings(CHANNEL_LAYERS=layers):
+                        problems = check_bindings(None)
+        self.assertEqual([each.id for each in problems], ["channels.W028"])
+        self.assertIn("late_routing.Late lacks stream", problems[0].msg)
 
 
 class HttpSessionTests(SimpleTestCase):
@@ -245,6 +301,19 @@ class ViewDecoratorTests(SimpleTestCase):
             self.assertEqual(problem.id, "channels.W021")
             self.assertIn("django.contrib.auth.decorators", problem.msg)
             self.assertIn("Use login_required of %s.auth" % PACKAGE, problem.hint)
+
+    def test_decorators_that_need_a_request_or_a_response(self):
+        for decorator in (
+            require_POST,
+            never_cache,
+            vary_on_headers("Cookie"),
+            xframe_options_deny,
+        ):
+            (problem,) = check(route("own", decorator(consumer)))
+            self.assertEqual(problem.id, "channels.W021")
+            self.assertIn("gets a message and not a request", problem.msg)
+            self.assertIn("Consumers and routing", problem.hint)
+        self.assertEqual(check(route("own", csrf_exempt(consumer))), [])
 
 
 class UserTests(SimpleTestCase):

@@ -881,6 +881,7 @@ class NamesTests(SimpleTestCase):
         known = set()
         modules = (
             ".checks",
+            ".class_checks",
             ".consumer_checks",
             ".old_python",
             ".route_checks",

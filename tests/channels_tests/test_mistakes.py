@@ -282,6 +282,37 @@ class RouteTests(SimpleTestCase):
     def test_include_of_what_is_no_list(self):
         self.assert_refused(lambda: include(route("own", consumer)), "list of routes")
 
+    def test_an_attribute_of_a_class_among_the_filters(self):
+        for call in (Echo.as_route, functools.partial(route_class, Echo)):
+            wrong = functools.partial(call, path="^/", http_user=True)
+            self.assert_refused(wrong, "http_user=True", "attrs={'http_user': True}")
+        self.assert_refused(
+            lambda: route("own", consumer, order=5), "order=5", "regular expression"
+        )
+
+    def test_a_group_with_the_name_of_an_argument(self):
+        class Json(JsonWebsocketConsumer):
+            def receive(self, content, **kwargs):
+                pass
+
+        class Plain(WebsocketConsumer):
+            def receive(self, text=None, bytes=None, **kwargs):
+                pass
+
+        def takes_any(message, **kwargs):
+            pass
+
+        for call, name in (
+            (functools.partial(route_class, Json), "content"),
+            (functools.partial(route_class, Plain), "text"),
+            (functools.partial(route_class, Plain), "message"),
+            (functools.partial(route, "own", takes_any), "message"),
+        ):
+            wrong = functools.partial(call, path="^/(?P<%s>a)/" % name)
+            self.assert_refused(wrong, "gets %r already" % name, "(?P<other_")
+        # Nothing fails there until a frame comes.
+        self.assertTrue(route_class(Echo, path="^/(?P<text>a)/"))
+
 
 class SettingTests(SimpleTestCase):
     def check(self, **given):

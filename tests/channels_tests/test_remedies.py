@@ -3,9 +3,12 @@ Names that people look for where they aren't, and calls that look right: each en
 the log, that says what to write.
 """
 
+import contextlib
 import copy
 import importlib
+import io
 import itertools
+import sys
 
 from django.channels import Channel, Group, include, route, route_class
 from django.channels.asgi import InvalidChannelLayerError
@@ -84,6 +87,16 @@ class GroupTests(RemedyTestCase):
             with self.subTest(name):
                 self.assertFalse(hasattr(owner, name))
                 self.assert_says(AttributeError, lambda: getattr(owner, name), word)  # noqa: B023
+
+    def test_python_adds_no_other_name_to_a_remedy(self):
+        message = Message({"text": "a"}, "websocket.receive", None)
+        for name in ("scope", "GET", "text"):
+            with self.assertRaises(AttributeError) as raised:
+                getattr(message, name)
+            shown = io.StringIO()
+            with contextlib.redirect_stderr(shown):
+                sys.__excepthook__(AttributeError, raised.exception, None)
+            self.assertTrue(shown.getvalue().endswith("of the documentation.\n"), shown.getvalue())
 
     def test_names_that_are_missing_are_not_listed(self):
         for owner, present in (

@@ -601,6 +601,26 @@ class WSClientTests(ChannelTestCase):
             client.send_and_consume("websocket.connect")
         return client
 
+    def test_a_reply_that_accepts_nothing_is_shown(self):
+        with self.assertRaisesRegex(AssertionError, "not accepted.*It sent {'json': 1}"):
+            self.connect_with(lambda message: message.reply_channel.send({"json": 1}))
+
+    def test_a_path_without_a_slash_is_warned_of(self):
+        client = WSClient()
+        with apply_routes(route("websocket.receive", lambda message: None)):
+            for call in (
+                lambda: client.send_and_consume("websocket.receive", "hello"),
+                lambda: client.send_and_consume("websocket.receive", path="hello"),
+            ):
+                with self.assertWarnsRegex(
+                    RuntimeWarning, "begins with a slash.*text='hello'"
+                ) as caught:
+                    call()
+                self.assertEqual(caught.filename.rpartition("/")[2], "test_test_client.py")
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                client.send_and_consume("websocket.receive", text="hello", path="/?hello")
+
     def test_accept_is_checked(self):
         def accept(message):
             message.reply_channel.send({"accept": True})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import warnings
 from collections import deque
 from importlib import import_module
 from typing import Any, Sequence
@@ -20,6 +21,7 @@ from ..log import shown
 from ..subprotocols import choose, known_subprotocols
 from .base import Client, forget_session, session_of
 from .refused import warn_of_refused
+from .shared import level_of_test
 
 _CONNECT = "client.send_and_consume('websocket.connect', %s)"
 _RECEIVE = "client.receive(), which decodes JSON; client.receive(json=False) doesn't"
@@ -38,6 +40,12 @@ _INSTEAD = {
     "send_to": _SEND,
     "wait": "nothing: consume() runs the consumer to its end",
 }
+
+#: The warning for a path that no real event has, twice with the path.
+_NO_SLASH = (
+    "%r is taken for the path of the event, and each path begins with a slash. For the text of a frame, "
+    "write text=%r."
+)
 
 
 class WSClient(Client):
@@ -193,6 +201,8 @@ class WSClient(Client):
 
     def _event(self, channel: str, path: str) -> dict[str, Any]:
         path, _, query_string = path.partition("?")
+        if not path.startswith("/"):
+            warnings.warn(_NO_SLASH % (path, path), RuntimeWarning, stacklevel=level_of_test())
         self._path = path
         scope = {
             "path": path,
@@ -260,7 +270,7 @@ class WSClient(Client):
         else:
             raise AssertionError(
                 "The connection was not accepted: the consumer of websocket.connect sends "
-                '{"accept": True} or a frame.'
+                '{"accept": True} or a frame.%s' % (" It sent %r." % replies[0] if replies else "")
             )
         only = {"accept", "subprotocol"}
         self._received.extend(
