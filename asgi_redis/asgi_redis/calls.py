@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple, Sequence
+from typing import Any, Iterable, Iterator, NamedTuple, Sequence, TypeVar
 
 from .codec import Codec
 from .contract import EngineLayer, Message, Outgoing, Store, Unreadable, inbox_of
@@ -14,10 +14,22 @@ from .servers import Servers
 #: Keys, members or commands in one round trip at most.
 BATCH = 200
 
+Item = TypeVar("Item")
 
 #: How often a message can wait for its expiry: at first, and after each of nine losses. An expiry below
 #: MIN_EXPIRY seconds counts as that, because clocks differ.
 MAX_WAITS, MIN_EXPIRY = 10, 60.0
+
+
+def in_batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """Yield `items` in parts of up to BATCH."""
+    for start in range(0, len(items), BATCH):
+        yield items[start : start + BATCH]
+
+
+def pairs(reply: Sequence[Any]) -> Iterable[tuple[Any, Any]]:
+    """Return the pairs of a reply that has them one after the other."""
+    return zip(reply[::2], reply[1::2])
 
 
 class Place(NamedTuple):

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, Sequence
 
 from . import entry
-from .calls import BATCH, Calls
+from .calls import Calls, in_batches
 from .contract import Entry, LayerUnavailable, Outgoing, check_channel_name, queue_of, shares_queue
 from .prefetch import CHANNEL, Consumer, Held, PrefetchMonitor, Reply
 from .scripts import Command, run
@@ -210,9 +210,9 @@ class ConsumerCalls(Calls):
 
     def acknowledge_all(self, consumers: Sequence[str]) -> None:
         """Make one round trip for up to BATCH of them."""
-        for start in range(0, len(consumers), BATCH):
+        for names in in_batches(consumers):
             simple = []
-            for name in consumers[start : start + BATCH]:
+            for name in names:
                 found = self.consumer(name)
                 if found.is_unsure or found.prefetched or found.returned:
                     self.acknowledge(name)

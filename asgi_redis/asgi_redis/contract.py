@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from channels import protocol
     from channels.exceptions import ChannelFull, LayerUnavailable, NotSent
     from channels.layers.base import DeadLetter, Inbox, Message
+    from channels.layers.engine.counters import NUMBER_LIFETIME
     from channels.layers.engine.layer import EngineLayer
     from channels.layers.engine.options import Options, is_count, refusal, split
     from channels.layers.engine.pending import (
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
         Send,
         encode,
     )
-    from channels.layers.engine.recovery import DEAD_LETTER, DROP, REQUEUE, WILL_EXPIRY, Action
+    from channels.layers.engine.recovery import DEAD_LETTER, DROP, REQUEUE, Action
     from channels.layers.engine.store import (
         Due,
         Entry,
@@ -53,8 +54,9 @@ else:
             "channels_redis)."
         )
     for _module in (
-        "exceptions layers.base layers.names layers.engine.layer layers.engine.options "
-        "layers.engine.pending layers.engine.recovery layers.engine.store layers.engine.threads log"
+        "exceptions layers.base layers.names layers.engine.counters layers.engine.layer "
+        "layers.engine.options layers.engine.pending layers.engine.recovery layers.engine.store "
+        "layers.engine.threads log"
     ).split():
         _names = vars(import_module("%s.%s" % (protocol.__package__, _module)))
         globals().update({name: value for name, value in _names.items() if name[0] != "_"})

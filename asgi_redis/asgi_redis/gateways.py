@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import uuid
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Sequence
 
-from .calls import BATCH
+from .calls import in_batches, pairs
 from .consumers import ConsumerCalls, to_entry
 from .contract import (
     DEAD_LETTER,
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from .inbox import RedisInbox
 
 logger = logging.getLogger("django.channels.layers")
-
-
-def _pairs(reply: list[Any]) -> Iterable[tuple[Any, Any]]:
-    return zip(reply[::2], reply[1::2])
 
 
 def _to_reader(gateway: str, connection: bytes, will: bytes) -> Outgoing:
@@ -195,7 +191,7 @@ class GatewayCalls(ConsumerCalls):
             )
         )
         decisions, dropped = self._carry_out(held, decide)
-        for channel, number in _pairs(counted):
+        for channel, number in pairs(counted):
             decisions += [(channel.decode("ascii", "replace"), DROP)] * number
         return Recovered([], decisions, dropped)
 
@@ -205,9 +201,9 @@ class GatewayCalls(ConsumerCalls):
         """Do with messages that this process has taken over as `decide` says. Twice does no harm."""
         decisions: list[tuple[str, str]] = []
         dropped = 0
-        entries = [to_entry(field, raw) for field, raw in _pairs(held)]
-        for start in range(0, len(entries), BATCH):
-            actions = [(entry, _decide(decide, entry)) for entry in entries[start : start + BATCH]]
+        entries = [to_entry(field, raw) for field, raw in pairs(held)]
+        for some in in_batches(entries):
+            actions = [(entry, _decide(decide, entry)) for entry in some]
             # What a gateway is told is sent before the message is forgotten.
             self.send([action.notice for _, action in actions if action.notice is not None])
             replies = self.servers.call_many([self._action_command(*each) for each in actions])
@@ -279,7 +275,7 @@ class GatewayCalls(ConsumerCalls):
             for body in unreadable:
                 error = Unreadable("it isn't a last will")
                 self.layer.recovery.unreadable(Entry(None, "", body), error, 0)
-            self.send([_to_reader(gateway, *each) for each in _pairs(single)])
+            self.send([_to_reader(gateway, *each) for each in pairs(single)])
             sent = tuple(single[::2])
 
     def _clear_up(self, gateway: str) -> None:

@@ -7,7 +7,7 @@ import math
 import time
 from collections import defaultdict
 
-from .calls import BATCH, Calls
+from .calls import Calls, in_batches
 from .contract import Message, Outgoing, RateLimit, inbox_of, protocol
 from .scripts import Command, run
 
@@ -134,8 +134,7 @@ class GroupCalls(Calls):
     def _send_to_all(self, channels: list[str], message: Message, id: str) -> int:
         """Send to members that no gateway holds; return how many were full."""
         skipped = 0
-        for start in range(0, len(channels), BATCH):
-            some = channels[start : start + BATCH]
+        for some in in_batches(channels):
             items = [
                 Outgoing(each, self.encode(each, message), id=id and "%s:%s" % (id, each))
                 for each in some

@@ -21,6 +21,7 @@ from .contract import (
     Unreadable,
     protocol,
 )
+from .failures import unavailable
 from .scripts import Command
 from .sending import SendingInbox, Step
 
@@ -154,7 +155,7 @@ class RedisInbox(SendingInbox):
         last = self._last
         reply = (await link.call(commands, WAIT))[-1]
         if isinstance(reply, Exception):
-            raise LayerUnavailable(str(reply))
+            raise unavailable(reply, self._store.servers.where)
         self._trimmed = last
         taken = self._take_records(reply[0][1]) if reply else []
         try:
@@ -171,7 +172,7 @@ class RedisInbox(SendingInbox):
         another = None not in (self._run_id, link.run_id) and self._run_id != link.run_id
         reply = (await link.call([self._register_command(another)]))[0]
         if isinstance(reply, Exception):
-            raise LayerUnavailable(str(reply))
+            raise unavailable(reply, self._store.servers.where)
         for group in self._take_registration(reply):
             self._extra.append(Step(self._store.remove_route_command(group, self.name)))
         self._registered = link.generation

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from .contract import (
     UNSENDABLE,
-    WILL_EXPIRY,
     WILL_REFUSED,
     Batch,
     Inbox,
@@ -83,7 +82,7 @@ class SendingInbox(Inbox):
         except UNSENDABLE as error:
             self._loop.call_soon(failed, error)
             return
-        event = protocol.event_key(message)
+        event = protocol.reply_address(message)
         self._work.send(Send(channel, body, protocol.ignores_capacity(message), failed, event))
         self._schedule()
 
@@ -97,7 +96,7 @@ class SendingInbox(Inbox):
 
     def set_will(self, channel: str, will: tuple[str, Message]) -> None:
         target, message = will
-        expiry = int(max(self._layer.expiries[target], WILL_EXPIRY) * 1000)
+        expiry = int(self._layer.recovery.will_expiry(target) * 1000)
         try:
             body = encode(self._store, target, message)
         except UNSENDABLE as error:

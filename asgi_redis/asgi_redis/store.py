@@ -10,8 +10,17 @@ from collections import defaultdict
 from typing import Any, Iterator, Sequence
 
 from . import entry
-from .calls import BATCH
-from .contract import Due, Entry, Inbox, Outgoing, Pending, check_channel_name, inbox_of
+from .calls import BATCH, in_batches, pairs
+from .contract import (
+    NUMBER_LIFETIME,
+    Due,
+    Entry,
+    Inbox,
+    Outgoing,
+    Pending,
+    check_channel_name,
+    inbox_of,
+)
 from .gateways import GatewayCalls
 from .groups import GroupCalls
 from .inbox import RedisInbox
@@ -22,9 +31,6 @@ DUE_BATCH = 100
 
 #: Milliseconds after which another process sends what one has taken and not sent.
 PUT_OFF = 15000
-
-#: Seconds for which the number is remembered under which a process last added its counters.
-COUNTED_LIFETIME = 86400
 
 #: Seconds between two polls for due messages. A process that delays a message also wakes another one.
 DUE_INTERVAL = 60.0
@@ -120,8 +126,8 @@ class RedisStore(GatewayCalls, GroupCalls):
 
     def drop_dead_letters(self, ids: Sequence[str]) -> int:
         count = 0
-        for index in range(0, len(ids), BATCH):
-            count += self.servers.call(("XDEL", self.keys.dead) + tuple(ids[index : index + BATCH]))
+        for some in in_batches(ids):
+            count += self.servers.call(("XDEL", self.keys.dead) + tuple(some))
         return count
 
     def count_dead_letters(self) -> int:
@@ -130,7 +136,7 @@ class RedisStore(GatewayCalls, GroupCalls):
     # Counters, statistics and flush.
 
     def add_counters(self, increments: dict[str, int], process: str, number: int) -> None:
-        arguments: list[Any] = [number, COUNTED_LIFETIME]
+        arguments: list[Any] = [number, NUMBER_LIFETIME]
         arguments += [each for item in increments.items() for each in item]
         keys = (self.keys.counters, self.keys.counted(process))
         self.servers.call(run("add_counters", keys, arguments))
@@ -138,10 +144,10 @@ class RedisStore(GatewayCalls, GroupCalls):
     def counters(self) -> dict[str, int]:
         reply = self.servers.call(("HGETALL", self.keys.counters))
         # A cluster's client makes a dict of it.
-        pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2])
+        found = reply.items() if isinstance(reply, dict) else pairs(reply)
         return {
             name.decode("utf-8", "replace"): int(value)
-            for name, value in pairs
+            for name, value in found
             if value.lstrip(b"-").isdigit()
         }
 
@@ -167,8 +173,8 @@ class RedisStore(GatewayCalls, GroupCalls):
         return [
             each
             for keys in found.values()
-            for start in range(0, len(keys), BATCH)
-            for each in self._describe(keys[start : start + BATCH])
+            for some in in_batches(keys)
+            for each in self._describe(some)
         ]
 
     def _describe(self, keys: Sequence[str]) -> Iterator[Pending]:
@@ -194,8 +200,8 @@ class RedisStore(GatewayCalls, GroupCalls):
                 if not key.startswith(kept):
                     doomed[key.partition(b"}")[0]].append(key)
             for keys in doomed.values():
-                for start in range(0, len(keys), BATCH):
-                    self.servers.call(("UNLINK",) + tuple(keys[start : start + BATCH]))
+                for some in in_batches(keys):
+                    self.servers.call(("UNLINK",) + tuple(some))
         for holder in self.servers.call(("ZRANGE", self.keys.leases, 0, -1)):
             if holder.startswith(b"g:"):
                 inbox = holder[2:].partition(b"|")[0].decode()

@@ -425,13 +425,6 @@ def is_notice(message: Message) -> bool:
     return not _REPLY_KEYS.isdisjoint(message)
 
 
-def event_key(message: Message) -> tuple[Any, Any] | None:
-    """Return an id that is unique among the events of a site's connections; None if it isn't an event."""
-    if EVENT_ID not in message:
-        return None
-    return (message.get(REPLY_CHANNEL), message[EVENT_ID])
-
-
 def lost_a_worker(message: Message) -> bool:
     """Return whether a worker was lost with this message before. A message sent twice doesn't count."""
     return message.get(REDELIVERED) is True

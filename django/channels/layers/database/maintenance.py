@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any, Iterable, Sequence
 
+from ..engine.counters import NUMBER_LIFETIME
 from ..engine.store import Entry, Heartbeat, Outgoing, Pending, Will
 from .claiming import Claiming
 from .connections import Connection, with_long_timeout
@@ -20,9 +21,6 @@ LONG_POLL = 0.25
 #: Seconds between two of them at most; and their share of the time.
 POLL_MAX_INTERVAL = 10.0
 POLL_SHARE = 0.05
-
-#: Seconds for which the number is remembered under which a process last added its counters.
-COUNTED_LIFETIME = 86400.0
 
 #: Seconds between two polls for delayed messages where nothing tells of those of other processes.
 DUE_INTERVAL = 0.5
@@ -230,7 +228,7 @@ class Maintenance(Claiming):
         last = {
             "id": self.key("counted " + process),
             "attempt": number,
-            "seconds": COUNTED_LIFETIME,
+            "seconds": NUMBER_LIFETIME,
         }
 
         def work(connection: Connection) -> None:

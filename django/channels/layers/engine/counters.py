@@ -7,6 +7,9 @@ import uuid
 from collections import Counter
 from typing import Callable
 
+#: Seconds for which a store remembers the number under which a process last added its counters.
+NUMBER_LIFETIME = 86400
+
 
 class Counters:
     """The counters of one layer in one process. Thread-safe."""

@@ -69,6 +69,11 @@ class Recovery:
             return Action(DEAD_LETTER, reason="unreadable")
         return self._notify(message) or Action(DROP)
 
+    def will_expiry(self, channel: str) -> float:
+        """Return for how many seconds a last will on `channel` waits for a worker."""
+        expiry: float = max(self._layer.expiries[channel], WILL_EXPIRY)
+        return expiry
+
     def _notify(self, message: protocol.Message) -> Action | None:
         """Return the action that tells the gateway of a message, or None if none waits for it."""
         address = protocol.reply_address(message)

@@ -228,13 +228,10 @@ class TransactionStore(RecordStore):
         whose wills were sent.
         """
         wills = list(self.take_wills(tx, name))
-        expiries = self.layer.expiries
+        will_expiry = self.layer.recovery.will_expiry
         self.put(
             tx,
-            [
-                Outgoing(each.channel, each.body, True, max(expiries[each.channel], WILL_EXPIRY))
-                for each in wills
-            ],
+            [Outgoing(each.channel, each.body, True, will_expiry(each.channel)) for each in wills],
         )
         self.end_lease(tx, name)
         return [each.connection for each in wills]

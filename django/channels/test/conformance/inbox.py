@@ -28,14 +28,17 @@ if TYPE_CHECKING:
 class InboxTests(LayerCase):
     """An inbox gives what was sent and every notice, each once and in order, and sends without waiting."""
 
-    def run_in_inbox(self, function: Callable[[Inbox], Awaitable[Any]]) -> Any:
-        """Run the coroutine function `function(inbox)` in an event loop, with an open inbox."""
+    def run_in_inbox(self, function: Callable[[Inbox], Awaitable[Any]], steps: int = 1) -> Any:
+        """
+        Run the coroutine function `function(inbox)` in an event loop, with an open inbox. Each of its `steps`
+        may take as long as `timeout`.
+        """
         self.need("inbox")
 
         async def run() -> Any:
             inbox = self.layer.open_inbox("test.inbox!")
             try:
-                return await asyncio.wait_for(function(inbox), self.timeout)
+                return await asyncio.wait_for(function(inbox), steps * self.timeout)
             finally:
                 await inbox.close()
 
@@ -153,7 +156,7 @@ class InboxTests(LayerCase):
                 self.assertEqual(message["number"], number)
             self.assertEqual(failures, [])
 
-        self.run_in_inbox(check)
+        self.run_in_inbox(check, steps=14)
 
     def test_an_inbox_is_told_of_a_full_channel(self) -> None:
         self.layer = self.make_layer(capacity=1)
