@@ -169,6 +169,22 @@ class FailuresTests(RedisLayerCase, unittest.TestCase):
 
         self.assertEqual(asyncio.run(run()), [("gateway.early!1", {"number": 1})])
 
+    def test_an_inbox_that_may_not_be_read_names_the_remedy(self):
+        server = self.start()
+        words = "SETUSER", "channels", "on", ">secret", "~*", "+@all", "-xread"
+        server.client().execute_command("ACL", *words)
+        layer = self.make_layer(hosts=["redis://channels:secret@127.0.0.1:%d" % server.port])
+
+        async def run():
+            inbox = layer.open_inbox("gateway.x!")
+            try:
+                with self.assertRaisesRegex(layer.LayerUnavailable, "ACL"):
+                    await asyncio.wait_for(inbox.receive(), TIMEOUT)
+            finally:
+                await inbox.close()
+
+        asyncio.run(run())
+
     def test_scripts_that_the_server_forgot(self):
         layer = self.make_layer()
         layer.flush()
