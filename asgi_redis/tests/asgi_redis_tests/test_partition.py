@@ -4,6 +4,8 @@ import asyncio
 import threading
 import unittest
 
+from asgi_redis.contract import protocol
+
 from channels_tests.support.redis_server import RedisServer
 from channels_tests.support.waiting import TIMEOUT, wait_until
 
@@ -99,3 +101,65 @@ class PartitionTests(RedisLayerCase, unittest.TestCase):
             for recovers in (True, False):
                 with self.subTest(recovers=recovers, partitions=partitions):
                     self.assertEqual(self.check(recovers, partitions), ({"code": 1006}, reset))
+
+
+class CrossingChangesTests(RedisLayerCase, unittest.TestCase):
+    """A change of a membership is two commands if group and gateway lie in different partitions."""
+
+    config = {"prefix": "crossing:", "partitions": 8}
+
+    def hold(self, method, *args):
+        """Call a method of a layer, whose second command waits. Return what lets it go."""
+        layer, commands = self.make_layer(), []
+        waits, released = threading.Event(), threading.Event()
+        call = layer.store.servers.call
+
+        def held_call(command):
+            commands.append(command)
+            if len(commands) == 2:
+                waits.set()
+                released.wait(TIMEOUT)
+            return call(command)
+
+        layer.store.servers.call = held_call
+        thread = threading.Thread(target=getattr(layer, method), args=args)
+
+        def release():
+            released.set()
+            thread.join(TIMEOUT)
+
+        thread.start()
+        self.addCleanup(release)
+        self.assertTrue(waits.wait(TIMEOUT))
+        return release
+
+    def test_the_last_change_of_a_membership_stands_whatever_command_arrives_last(self):
+        layer = self.make_layer()
+        layer.flush()
+        self.addCleanup(layer.flush)
+        keys, member = layer.store.keys, "gateway.a!1"
+        groups = ["room-%d" % number for number in range(99)]
+        home = keys.partition(member)
+        group = next(each for each in groups if keys.group(each).partition != home)
+
+        def change():
+            late_add = self.hold("group_add", group, member)
+            late_discard = self.hold("group_discard", group, member)
+            layer.group_add(group, member)
+            late_add()
+            late_discard()
+            layer.send_group(group, {"number": 1})
+            layer.send(member, {"number": 2})
+
+        async def run():
+            inbox, found = layer.open_inbox("gateway.a!"), []
+            try:
+                await asyncio.get_event_loop().run_in_executor(None, change)
+                while (member, {"number": 2}) not in found:
+                    found += await asyncio.wait_for(inbox.receive(), TIMEOUT)
+            finally:
+                await inbox.close()
+            return found
+
+        sent = protocol.group_message(group, {"number": 1})
+        self.assertIn(("gateway.a!", sent), asyncio.run(run()))

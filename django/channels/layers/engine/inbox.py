@@ -204,33 +204,26 @@ class ThreadedInbox(Inbox):
     # What goes out.
 
     def send(self, channel: str, message: Message, failed: Callable[[Exception], None]) -> None:
-        with self._lock:
-            self._work.send(Send(channel, message, ignores_capacity(message), failed))
-            self._wake_sender()
+        self._add(self._work.send, Send(channel, message, ignores_capacity(message), failed))
 
     def group_discard(self, group: str, channel: str) -> None:
-        with self._lock:
-            self._work.discard(group, channel)
-            self._wake_sender()
+        self._add(self._work.discard, group, channel)
 
     def drop_channel(self, channel: str) -> None:
-        with self._lock:
-            self._work.drop(channel)
-            self._wake_sender()
+        self._add(self._work.drop, channel)
 
     def set_will(self, channel: str, will: tuple[str, Message]) -> None:
-        with self._lock:
-            self._work.set_will(channel, will)
-            self._wake_sender()
+        self._add(self._work.set_will, channel, will)
 
     def clear_will(self, channel: str) -> None:
-        with self._lock:
-            self._work.clear_will(channel)
-            self._wake_sender()
+        self._add(self._work.clear_will, channel)
 
-    def _wake_sender(self) -> None:
-        if not self._sending:
-            self._lock.notify_all()
+    def _add(self, method: Callable[..., None], *args: Any) -> None:
+        """Call a method of `PendingWork`, and wake the sender."""
+        with self._lock:
+            method(*args)
+            if not self._sending:
+                self._lock.notify_all()
 
     def _send(self) -> bool:
         """Send one batch, when there is one. Return False once the inbox is closed and nothing is left."""
