@@ -22,7 +22,7 @@ import django
 
 from .support import pages
 from .support.chromium import FLAGS, start_chromium
-from .support.ports import can_connect, free_port
+from .support.ports import can_connect, can_connect_to, free_port
 from .support.processes import Process, python_environment
 from .support.requirements import find_program, require
 from .support.waiting import TIMEOUT, wait_until
@@ -381,7 +381,7 @@ class TutorialTests(unittest.TestCase):
 
     def check_the_server_and_the_workers_run(self):
         path = self.machine.root + "/run/chatsite/asgi.sock"
-        wait_until(lambda: os.path.exists(path), "the server's socket", 4 * TIMEOUT)
+        wait_until(lambda: can_connect_to(path), "the server's socket", 4 * TIMEOUT)
         for service in self.machine.services.values():
             self.assertTrue(service.alive, service.describe("should run"))
 

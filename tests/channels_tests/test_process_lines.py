@@ -28,7 +28,7 @@ class ProcessLineTests(SimpleTestCase):
         return [
             TIME + r"\[%d\] Server process %d started, on the channel layer default " % (pid, pid),
             TIME
-            + r"\[%d\] Server process %d ends: it has \d+ connections, of which 0 wait for a worker"
+            + r"\[%d\] Server process %d ends: it has \d+ connections, of which [01] wait for a worker"
             % (pid, pid),
         ]
 

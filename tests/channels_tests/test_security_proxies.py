@@ -13,7 +13,7 @@ import textwrap
 import unittest
 import urllib.parse
 
-from .support.ports import can_connect, free_port
+from .support.ports import can_connect, can_connect_to, free_port
 from .support.processes import Process
 from .support.requirements import find_program, missing, require
 from .support.sites import Project
@@ -201,7 +201,7 @@ class ProxyCase(unittest.TestCase):
             server = project.python(*command)
             stack.callback(server.kill)
             wait_until(
-                lambda: not server.alive or os.path.exists(path),
+                lambda: not server.alive or can_connect_to(path),
                 "the server's socket",
                 START_TIMEOUT,
             )

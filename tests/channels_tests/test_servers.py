@@ -15,6 +15,7 @@ import sys
 import threading
 import unittest
 
+from .support.ports import can_connect_to
 from .support.processes import Process, allow_open_files
 from .support.requirements import missing, require_servers
 from .support.sites import SiteBehindServer, serve
@@ -403,12 +404,6 @@ class EveryServer(SiteBehindServer):
         self.assertLessEqual(wrong, {(503, each[1]) for each in wrong}, "not cut, but refused")
         cut = [each for each in ends if isinstance(each, http.client.IncompleteRead)]
         self.assertEqual(cut, [])
-
-
-def can_connect_to(path):
-    """Return whether a server listens on the Unix socket `path`."""
-    with socket.socket(socket.AF_UNIX) as found:
-        return found.connect_ex(path) == 0
 
 
 class files_for:

@@ -11,6 +11,7 @@ from unittest import mock
 
 from django.test import SimpleTestCase
 
+from .support import ports
 from .support.leftovers import RUN, kill_marked, marked_processes
 from .support.ports import can_connect, free_port
 from .support.processes import Process
@@ -71,6 +72,18 @@ class PortTests(SimpleTestCase):
     def test_nothing_listens_on_a_free_port(self):
         self.assertFalse(can_connect(free_port()))
         self.assertLess(free_port(offset=10000), 2**16 - 10000)
+
+    def test_a_port_that_another_test_process_has_is_not_given(self):
+        code = "import ports, time; print(ports.free_port(), flush=True); time.sleep(600)"
+        support = os.path.dirname(os.path.abspath(ports.__file__))
+        process = Process([sys.executable, "-c", code], cwd=support)
+        self.addCleanup(process.kill)
+        port = int(process.wait_for_output(r"\d+\n").group())
+        others = mock.patch.multiple(ports, FIRST=port - 5, LAST=port, _given=set())
+        with others, mock.patch.object(ports, "_is_free", return_value=True):
+            self.assertNotIn(port, [ports.free_port() for _ in range(3)])
+            process.kill()
+            wait_until(lambda: ports.free_port() == port, "the port of the process that ended")
 
 
 class ProcessTests(SimpleTestCase):

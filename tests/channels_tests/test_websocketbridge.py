@@ -17,7 +17,7 @@ from django.test import override_settings
 from .applications import INSTALLED
 from .support.chromium import start_chromium
 from .support.requirements import require
-from .support.waiting import wait_until
+from .support.waiting import TIMEOUT, wait_until
 
 try:
     from django.urls import re_path
@@ -72,7 +72,7 @@ class NodeTests(unittest.TestCase):
             env=dict(os.environ, BRIDGE=script),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=60,
+            timeout=6 * TIMEOUT,
         )
         self.assertEqual(result.returncode, 0, result.stdout.decode("utf-8", "replace"))
 

@@ -12,7 +12,7 @@ import pwd
 import sys
 import unittest
 
-from .support.ports import free_port
+from .support.ports import can_connect_to, free_port
 from .support.requirements import find_program, missing, require
 from .support.sites import Project, SiteServer, serve
 from .support.waiting import START_TIMEOUT, TIMEOUT, wait_until
@@ -219,7 +219,7 @@ class GunicornTests(BodyCase):
         options = ["--bind", "unix:" + path, "--threads", "4", "--timeout", str(int(BODY_TIMEOUT))]
         self.server = project.python("-m", "gunicorn", *options, "mysite.wsgi:application")
         self.addCleanup(self.server.kill)
-        wait_until(lambda: os.path.exists(path), "gunicorn", START_TIMEOUT)
+        wait_until(lambda: can_connect_to(path), "gunicorn", START_TIMEOUT)
         self.nginx = SiteNginx(project.directory)
         self.addCleanup(self.nginx.close)
         return worker
