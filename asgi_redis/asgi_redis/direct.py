@@ -245,7 +245,11 @@ class DirectLink:
 
     async def connect(self) -> None:
         if self._connection is not None:
-            return
+            if not self._wire.is_lost:
+                return
+            # What is sent over it would count as sent: the server may have taken it.
+            self._suspect()
+            await self.close()
         if self._pool is None:
             self._pool = self._make(redis.asyncio)
         connection = self._pool.connection_class(**self._pool.connection_kwargs)

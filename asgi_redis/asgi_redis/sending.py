@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import uuid
 from collections import defaultdict
 from functools import partial
@@ -86,6 +85,14 @@ class SendingInbox(Inbox):
         self._work.send(Send(channel, body, protocol.ignores_capacity(message), failed, event))
         self._schedule()
 
+    def withdraw(self) -> None:
+        self._put_off(NotSent("The channel layer is unavailable."))
+
+    def _put_off(self, error: NotSent) -> None:
+        """Give what waits back to its senders."""
+        for each in self._work.withdraw():
+            each.failed(error)
+
     def group_discard(self, group: str, channel: str) -> None:
         self._work.discard(group, channel)
         self._schedule()
@@ -127,12 +134,16 @@ class SendingInbox(Inbox):
 
     async def _write_once(self) -> bool:
         """Send one batch; return whether the server took it."""
-        batch = self._work.take(SEND_BATCH, SEND_BYTES)
-        extra, self._extra = self._extra, []
-        was_tried = False
         try:
             await self._writer.connect()
             await self._settle()
+        except LayerUnavailable as error:
+            # Nothing of the next batch was sent, and it would have to wait as long once more.
+            self._put_off(NotSent.because_of(error))
+            return False
+        batch = self._work.take(SEND_BATCH, SEND_BYTES)
+        extra, self._extra = self._extra, []
+        try:
             # What was reported, and was done all the same, must not be reported again.
             batch = batch._replace(sends=list(filter(self._is_new, batch.sends)))
             steps = self._will_steps(batch) + self._send_steps(batch.sends)
@@ -140,19 +151,14 @@ class SendingInbox(Inbox):
             for place in map(self._store.place, batch.dropped):
                 steps.append(Step(("DEL", place.queue, place.wake)))
             commands = [step.command for step in steps]
-            was_tried = True
             replies = await self._writer.call(commands) if steps else []
         except LayerUnavailable as error:
             self._work.put_back(batch)
-            # What came meanwhile has waited as well. Its senders must not wait as long once more.
-            others = self._work.take(sys.maxsize)
-            self._work.put_back(others)
             self._extra = extra + self._extra
-            not_sent = NotSent(str(error))
             for each in batch.sends:
-                each.failed(error if was_tried else not_sent)
-            for each in others.sends:
-                each.failed(not_sent)
+                each.failed(error)
+            # What came meanwhile has waited as well. Its senders must not wait as long once more.
+            self._put_off(NotSent(str(error)))
             return False
         self._unsure = {}
         self._work.done(batch)

@@ -173,6 +173,11 @@ class TransportWire(asyncio.Protocol):
         self._transport = connection._writer.transport
         self._transport.set_protocol(self)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is known already that nothing can be sent."""
+        return self._error is not None
+
     async def exchange(self, commands: Sequence[Command], seconds: float | None) -> list[Any]:
         if self._error is not None:
             raise self._error
@@ -242,6 +247,9 @@ class TransportWire(asyncio.Protocol):
 
 class AsyncRedisPyWire:
     """For one event loop, in redis-py's own way."""
+
+    #: Not known before something is sent.
+    is_lost = False
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection

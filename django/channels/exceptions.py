@@ -39,6 +39,15 @@ class LayerUnavailable(ConnectionError):
 class NotSent(LayerUnavailable):
     """The server cannot be reached, and has nothing of the message. After LayerUnavailable, it may have."""
 
+    @classmethod
+    def because_of(cls, error: BaseException) -> NotSent:
+        """Return `error` as one that says that nothing was sent."""
+        if isinstance(error, cls):
+            return error
+        result = cls(str(error))
+        result.__cause__ = error
+        return result
+
 
 # What a consumer raises.
 

@@ -63,7 +63,7 @@ class _FakeStore(Store):
 
 
 _OWN = {"encode", "decode"}
-_MORE = {"sweep", "gateway_batch", "receive_inbox", "subscribe", "unsubscribe"}
+_MORE = {"reach", "sweep", "gateway_batch", "receive_inbox", "subscribe", "unsubscribe"}
 FakeStore = type(
     "FakeStore",
     (_FakeStore,),

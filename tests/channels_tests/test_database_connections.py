@@ -3,7 +3,7 @@
 import unittest
 from unittest import mock
 
-from django.channels.exceptions import LayerUnavailable
+from django.channels.exceptions import LayerUnavailable, NotSent
 from django.channels.layers.database.connections import Conflict, Connection, Connections
 from django.channels.layers.database.layer import DatabaseChannelLayer
 from django.channels.layers.database.mysql import MySQLConnections
@@ -84,10 +84,13 @@ class PostgreSQLErrorTests(unittest.TestCase):
         self.check(["42P01", "42883"], TablesMissing)
 
     def test_a_server_that_cannot_be_reached_or_refuses_makes_the_layer_unavailable(self):
-        self.check(["08006", "57P01", "53300", "25P03", "3D000", "28P01", None], LayerUnavailable)
+        self.check(["08006", "57P01", None], LayerUnavailable)
+
+    def test_a_statement_that_a_running_server_refuses_has_done_nothing(self):
+        self.check(["53300", "25P03", "3D000", "28P01"], NotSent)
 
     def test_a_standby_and_a_refused_user_make_the_layer_unavailable(self):
-        self.check(["25006", "0A000", "42501"], LayerUnavailable)
+        self.check(["25006", "0A000", "42501"], NotSent)
 
     def test_an_error_of_the_servers_disk_or_of_itself_makes_the_layer_unavailable(self):
         self.check(["58030", "XX000", "XX001", "XX002"], LayerUnavailable)
@@ -135,6 +138,11 @@ class MySQLErrorTests(unittest.TestCase):
                 self.assertIs(type(explained), LayerUnavailable)
                 self.assertIn("an error", str(explained))
         self.assertIs(type(self.explain("InterfaceError")[1]), LayerUnavailable)
+
+    def test_a_statement_that_a_running_server_refuses_has_done_nothing(self):
+        for number in (1021, 1114, 1142, 1290, 1792, 1836):
+            _, explained = self.explain("OperationalError", number, "an error")
+            self.assertIs(type(explained), NotSent)
 
     def test_a_mistake_of_the_layer_itself_is_raised_as_it_is(self):
         error, explained = self.explain("IntegrityError", 1062, "an error")

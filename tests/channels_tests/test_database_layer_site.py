@@ -2,6 +2,7 @@
 A site on the database layer: uvicorn as the gateway, and `manage.py runworker`, as real processes.
 """
 
+import glob
 import json
 import os
 import re
@@ -244,6 +245,29 @@ class SiteTests:
 
         wait_until(is_counted, "the counters of the gateway, in another process")
 
+    def test_requests_that_come_in_an_outage_get_a_503(self):
+        worker = self.worker()
+        self.assertEqual(self.get("/")[0], 200)
+        said = self.gateway.output.count("cannot be reached")
+        self.begin_outage()
+        try:
+            wait_until(lambda: self.gateway.output.count("cannot be reached") > said, "the outage")
+            status = []
+            # Each begins while others wait, before and after the time for which one outlives an outage.
+            threads = [
+                threading.Thread(target=lambda: status.append(self.get("/")[0])) for _ in range(8)
+            ]
+            for thread in threads:
+                thread.start()
+                thread.join(0.6)
+            for thread in threads:
+                thread.join(TIMEOUT)
+        finally:
+            self.end_outage()
+        self.assertEqual(status, [503] * len(threads))
+        wait_until(lambda: self.get("/") == (200, b"hello"), "the layer")
+        self.assertIsNone(worker.popen.poll())
+
     def test_a_killed_gateway_says_farewell(self):
         worker = self.worker()
         gateway = serve(self.project, "uvicorn", args=["--log-level", "warning"])
@@ -259,6 +283,15 @@ class SQLiteSiteTests(SiteTests, unittest.TestCase):
     @classmethod
     def settings(cls):
         return ""
+
+    def begin_outage(self):
+        (self.file,) = glob.glob(os.path.join(self.project.directory, "*-channels.sqlite3"))
+        os.rename(self.file, self.file + ".away")
+        os.mkdir(self.file)
+
+    def end_outage(self):
+        os.rmdir(self.file)
+        os.rename(self.file + ".away", self.file)
 
 
 class ServerSiteTests(SiteTests):
@@ -279,6 +312,12 @@ class ServerSiteTests(SiteTests):
         )
 
     preamble = ""
+
+    def begin_outage(self):
+        self.server.stop()
+
+    def end_outage(self):
+        self.server.start()
 
     def test_the_server_restarts_under_load(self):
         worker = self.worker()

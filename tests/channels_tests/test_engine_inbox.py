@@ -7,7 +7,7 @@ import time
 import unittest
 from unittest import mock
 
-from django.channels.exceptions import ChannelFull, LayerUnavailable, MessageTooLarge
+from django.channels.exceptions import ChannelFull, LayerUnavailable, MessageTooLarge, NotSent
 from django.channels.layers.engine import inbox as engine_inbox
 from django.channels.layers.engine import pending
 from django.channels.layers.engine.pending import PendingWork, Send
@@ -412,6 +412,56 @@ class ThreadedInboxTests(unittest.TestCase):
         wills, _, discards, sends = self.batches()[1]
         self.assertEqual([will.connection for will in wills], ["gateway.a!1"])
         self.assertEqual((discards, sends), ([("room", "gateway.a!2")], []))
+
+    @in_loop
+    async def test_in_an_outage_only_what_was_given_to_the_store_may_have_been_sent(self):
+        gate = threading.Event()
+
+        def lose(*args):
+            gate.wait(TIMEOUT)
+            raise LayerUnavailable("the answer got lost")
+
+        failed = {}
+        self.store.answers["gateway_batch"] = [lose]
+        self.store.usual["reach"] = LayerUnavailable("away")
+        self.open()
+
+        def send(number):
+            self.inbox.send("work", {"n": number}, lambda error: failed.update({number: error}))
+
+        send(1)
+        await self.until(lambda: self.batches())
+        send(2)
+        self.inbox.set_will("gateway.a!1", ("websocket.disconnect", {}))
+        gate.set()
+        await self.until(lambda: len(failed) == 2)
+        self.assertNotIsInstance(failed[1], NotSent)
+        self.assertIsInstance(failed[2], NotSent)
+        send(3)  # while no connection can be had
+        await self.until(lambda: 3 in failed)
+        self.assertIsInstance(failed[3], NotSent)
+        self.assertEqual(len(self.batches()), 1)
+        self.store.usual["reach"] = None
+        send(4)
+        await self.until(lambda: len(self.batches()) > 1)
+        await self.until(lambda: self.sent()[-1] == '{"n": 4}')
+        self.assertEqual([will.connection for will in self.batches()[1][0]], ["gateway.a!1"])
+        self.assertNotIn(4, failed)
+
+    @in_loop
+    async def test_what_waits_is_withdrawn_at_once(self):
+        gate = threading.Event()
+        self.store.answers["gateway_batch"] = [lambda *args: gate.wait(TIMEOUT) and ()]
+        self.open()
+        self.inbox.send("work", {"n": 1}, self.failures.append)
+        await self.until(lambda: self.batches())
+        self.inbox.send("work", {"n": 2}, self.failures.append)
+        self.inbox.withdraw()
+        self.assertEqual([type(error) for error in self.failures], [NotSent])
+        gate.set()
+        self.inbox.send("work", {"n": 3}, self.failures.append)
+        await self.until(lambda: len(self.batches()) == 2)
+        self.assertEqual(self.sent(), ['{"n": 1}', '{"n": 3}'])
 
     @in_loop
     async def test_a_will_that_cannot_be_stored_harms_no_other_work(self):

@@ -5,7 +5,7 @@ import time
 import unittest
 from unittest import mock
 
-from django.channels.exceptions import LayerUnavailable
+from django.channels.exceptions import LayerUnavailable, NotSent
 from django.channels.gateway import application, connection, reader, sender
 from django.channels.gateway.http import Request
 from django.channels.gateway.state import SET_WILL, WRITE
@@ -172,7 +172,7 @@ class OutageTests(unittest.TestCase):
 
     def test_a_request_is_answered_in_an_outage(self):
         async def scenario():
-            self.inbox.error = LayerUnavailable("away")
+            self.inbox.error = NotSent("away")
             server = Server(self.gateway, {"type": "http"})
             server.events.put_nowait({"type": "http.request"})
             with self.assertLogs("django.channels.gateway", "WARNING") as logs:

@@ -90,6 +90,7 @@ class InboxReader:
         """Answer the requests in flight if the layer has been unavailable for ANSWER_TIMEOUT."""
         since = self.inbox.failing_since
         if since is not None and time.monotonic() - since > ANSWER_TIMEOUT:
+            self.inbox.withdraw()
             held = self.events.held()
             for connection in list(self.connections.values()):
                 was_sent = connection.flight is not None and connection not in held

@@ -240,9 +240,12 @@ class EventSender:
 
     # The layer.
 
-    def _refuse(self, connection: Connection, channel: str) -> None:
-        """Tell a connection that its event, or a part of a body, was not sent."""
-        actions = connection.state.refused(channel)
+    def _refuse(self, connection: Connection, channel: str, was_sent: bool = False) -> None:
+        """Tell a connection that its event, or a part of a body, was not sent, or may not have been."""
+        if was_sent and channel == HTTP_REQUEST:
+            actions = connection.state.unreachable()
+        else:
+            actions = connection.state.refused(channel)
         if connection.flight is not None and connection.flight[0].channel == channel:
             self.landed(connection)
         connection.perform(actions)
@@ -317,7 +320,7 @@ class EventSender:
             if not _is_due(connection, channel, message):
                 return
             if deadline < now and channel not in DISCONNECT_CHANNELS:
-                self._refuse(connection, channel)
+                self._refuse(connection, channel, REDELIVERED in message)
             else:
                 self._send(connection, channel, message, deadline)
         except Exception:

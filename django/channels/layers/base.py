@@ -103,6 +103,12 @@ class Inbox(ABC):
         but not after NotSent, which is one.
         """
 
+    def withdraw(self) -> None:
+        """
+        Call `failed(NotSent)` now for each message that waits here and has not begun to leave. Called while
+        the layer is unavailable.
+        """
+
     @abstractmethod
     def group_discard(self, group: str, channel: str) -> None:
         """Remove one of this gateway's channels from `group`; no notice of it comes back. Never raises."""

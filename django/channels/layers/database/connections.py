@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Callable, NoReturn
 from django.db import connections as aliases
 from django.db.utils import load_backend
 
-from ...exceptions import LayerUnavailable
+from ...exceptions import LayerUnavailable, NotSent
 from ..engine.records import Result
 from . import deadlines
 
@@ -150,6 +150,8 @@ class Connections:
     vendor: str
     begin = "BEGIN"
     fresh = FRESH
+    #: Whether a statement that failed may have been executed: its answer got lost.
+    loses_answers = True
 
     def __init__(self, alias: str, timeout: float = SOCKET_TIMEOUT) -> None:
         self.alias = alias
@@ -226,21 +228,22 @@ class Connections:
     @contextmanager
     def lend(self) -> Iterator[Connection]:
         """
-        Lend a connection, in autocommit, for the block. Raises LayerUnavailable, Conflict or
-        ImproperlyConfigured.
+        Lend a connection, in autocommit, for the block. Raises LayerUnavailable (NotSent if there is no
+        connection), Conflict or ImproperlyConfigured.
         """
         connection = None
         try:
             connection = self._get()
             yield connection
         except BaseException as error:
-            self._give_up(connection, error)
+            self._give_up(connection, error, connection is not None)
         self._put(connection)
 
     def transaction(self, work: Callable[[Connection], Result], single: bool = False) -> Result:
         """
         Return `work(connection)`, run between BEGIN and COMMIT, or as it is if it is a `single` statement.
-        It runs again if it lost against another transaction.
+        It runs again if it lost against another transaction. Raises NotSent if certainly nothing was done,
+        and another LayerUnavailable if the database may have done it.
         """
         return self._repeat(lambda: self._transaction(work, single))
 
@@ -269,33 +272,40 @@ class Connections:
             except Conflict as error:
                 attempt += 1
                 if attempt == TRIES or time.monotonic() - began > self.timeout:
-                    raise LayerUnavailable(
+                    raise NotSent(
                         "A transaction lost against others %d times: %s" % (TRIES, error)
                     ) from error
                 time.sleep(0.002 * attempt)
 
     def _transaction(self, work: Callable[[Connection], Result], single: bool) -> Result:
-        connection, locked = None, False
+        connection, locked, committing = None, False, False
         try:
             connection = self._get()
             self.lock()
             locked = True
-            if single and not connection.explicit:
+            committing = single and not connection.explicit
+            if committing:
                 result = work(connection)
             else:
                 connection.run(self.begin)
                 result = work(connection)
+                committing = True
                 connection.run("COMMIT")
         except BaseException as error:
             if locked:
                 self.unlock()
-            self._give_up(connection, error)
+            self._give_up(connection, error, committing)
         self.unlock()
         self._put(connection)
         return result
 
-    def _give_up(self, connection: Connection | None, error: BaseException) -> NoReturn:
-        """Close a connection that failed, and raise `error` as callers know it."""
+    def _give_up(
+        self, connection: Connection | None, error: BaseException, committing: bool
+    ) -> NoReturn:
+        """
+        Close a connection that failed, and raise `error` as callers know it. Without `committing`, nothing
+        was sent that could be done now.
+        """
         if connection is not None:
             connection.close()
         explained = error
@@ -303,6 +313,8 @@ class Connections:
             explained = self.explain(error)
         if isinstance(explained, LayerUnavailable):
             self.close_idle()
+            if not (committing and self.loses_answers):
+                explained = NotSent.because_of(explained)
         if explained is not error:
             raise explained from error
         raise error
@@ -359,6 +371,11 @@ class Connections:
         if isinstance(found, BaseException):
             raise found
         return found
+
+    def reach(self) -> None:
+        """Raise LayerUnavailable if no connection can be had."""
+        with self.lend():
+            pass
 
     def close_idle(self) -> None:
         """Close the connections that are not in use."""

@@ -26,6 +26,10 @@ OLDEST_MYSQL = (8, 0)
 _NO_SUCH_TABLE = 1146
 _CONFLICTS = (1205, 1213, 1020)  # lock wait time-out, deadlock, record changed since it was read
 
+#: With these, a running server refuses a statement: the disk or a table is full, it is read-only, the user
+#: may not do it.
+_REFUSED = (1021, 1114, 1142, 1143, 1290, 1792, 1836)
+
 
 class MySQLConnections(Connections):
     vendor = "mysql"
@@ -85,7 +89,7 @@ class MySQLConnections(Connections):
             return Conflict(str(error))
         name = type(error).__name__
         if name in ("OperationalError", "InterfaceError", "InternalError"):
-            return unreachable("MySQL", self.alias, error)
+            return unreachable("MySQL", self.alias, error, number in _REFUSED)
         return error
 
 

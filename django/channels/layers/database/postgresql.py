@@ -37,6 +37,9 @@ _CONFLICTS = ("40P01", "40001", "55P03")
 #: statements, or writes (a standby: 25006, 0A000), or this user (42501).
 _UNAVAILABLE = ("08", "57", "53", "25", "3D", "28", "55", "58", "XX", "0A000", "42501")
 
+#: Those with which a running server refuses a statement: it is rolled back.
+_REFUSED = ("53", "25", "3D", "28", "55", "0A000", "42501")
+
 
 class PostgreSQLConnections(Connections):
     vendor = "postgresql"
@@ -95,7 +98,8 @@ class PostgreSQLConnections(Connections):
             or "OperationalError" in names
             or "InterfaceError" in names
         ):
-            return unreachable("PostgreSQL", self.alias, error)
+            refused = state is not None and state.startswith(_REFUSED)
+            return unreachable("PostgreSQL", self.alias, error, refused)
         return error
 
 
@@ -116,8 +120,8 @@ class PostgreSQLStore(DatabaseStore):
         statement, parameters = self.many(name, "insert_row", rows)
         parameters.update(sent=rows[0]["sent"], topics=list(topics), seconds=SENT_LIFETIME)
         parameters.update(gateway=gateway, turn=turn)
-        done = self.connections.statement(
-            partial(Connection.run, statement=statement, parameters=parameters)
+        done = self.connections.transaction(
+            partial(Connection.run, statement=statement, parameters=parameters), single=True
         )
         if name == "insert_once" and not done:
             raise self.lease_ended(gateway)

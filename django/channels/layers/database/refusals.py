@@ -6,7 +6,7 @@ import re
 
 from django.core.exceptions import ImproperlyConfigured
 
-from ...exceptions import LayerUnavailable
+from ...exceptions import LayerUnavailable, NotSent
 
 #: What PostgreSQL, MariaDB and their drivers say, and what to do. The first that is found counts.
 _REMEDIES = (
@@ -30,7 +30,7 @@ _REMEDIES = (
 )
 
 
-class TablesMissing(LayerUnavailable, ImproperlyConfigured):  # type: ignore[misc]
+class TablesMissing(NotSent, ImproperlyConfigured):  # type: ignore[misc]
     """Tables are missing. Each process logs it once, and retries until `migrate` has made them."""
 
 
@@ -43,8 +43,13 @@ def not_migrated(alias: str, error: object) -> TablesMissing:
     )
 
 
-def unreachable(server: str, alias: str, error: BaseException) -> LayerUnavailable:
-    """Return the exception to raise if `server` doesn't answer, or refuses the layer."""
+def unreachable(
+    server: str, alias: str, error: BaseException, refused: bool = False
+) -> LayerUnavailable:
+    """
+    Return the exception to raise if `server` doesn't answer, or has `refused` the statement, which then has
+    done nothing.
+    """
     text = " ".join(str(error).split()) or type(error).__name__
     for pattern, remedy in _REMEDIES:
         found = re.search(pattern, text)
@@ -52,4 +57,5 @@ def unreachable(server: str, alias: str, error: BaseException) -> LayerUnavailab
             remedy = remedy.format(*found.groups())
             text = "%s. %s of %r in DATABASES" % (text.rstrip(".?"), remedy, alias)
             break
-    return LayerUnavailable("%s (database %r): %s" % (server, alias, text))
+    result = NotSent if refused else LayerUnavailable
+    return result("%s (database %r): %s" % (server, alias, text))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Sequence, Tuple
 
+from ...exceptions import LayerUnavailable, NotSent
 from ..engine.store import LeaseEnded, Outgoing
 from .capacity import RemainingCapacity
 from .connections import Connection
@@ -48,7 +49,10 @@ class Sending(Tables):
     def _fitting(
         self, items: Sequence[Outgoing], connection: Connection | None = None
     ) -> tuple[list[int], list[Row]]:
-        """Return the indexes of the `items` whose queue is full, and the rows of the other items."""
+        """
+        Return the indexes of the `items` whose queue is full, and the rows of the other items. Raises
+        NotSent if the database can't be asked.
+        """
         refused, rows = [], []
         pending: dict[str, int] = {}
         for index, item in enumerate(items):
@@ -80,7 +84,10 @@ class Sending(Tables):
             limit = max(capacity, inbox_capacity) if "!" in queue else capacity
             parameters = {"queue": queue, "limit": limit, "mark": mark if self.uses_marks else 0}
             if connection is None:
-                rows = self.read("room", parameters)
+                try:
+                    rows = self.read("room", parameters)
+                except LayerUnavailable as error:
+                    raise NotSent.because_of(error)  # noqa: B904
             else:
                 rows = connection.rows(self.sql["room"], parameters)
             waiting, gateways, first = rows[0]

@@ -79,6 +79,7 @@ class SQLiteConnections(Connections):
     vendor = "sqlite"
     begin = "BEGIN IMMEDIATE"
     fresh = 0.0  # checking whether a connection is alive costs next to nothing
+    loses_answers = False
 
     def __init__(self, alias: str, file: Any = None) -> None:
         self._file = file

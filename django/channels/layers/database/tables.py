@@ -73,6 +73,9 @@ class Tables(TransactionStore):
         self.notifier.flush()
         self.connections.close_idle()
 
+    def reach(self) -> None:
+        self.connections.reach()
+
     def key(self, name: str) -> str:
         """Return the key under which a queue, group, gateway or process is stored."""
         return self.range["low"] + name

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable, Iterable
 
-from ...exceptions import LayerUnavailable
+from ...exceptions import LayerUnavailable, NotSent
 from ...protocol import RESET, ignores_capacity, reply_address, reset
 from ..base import Inbox
 from .pending import UNSENDABLE, WILL_REFUSED, Batch, PendingWork, Send, encode
@@ -69,6 +69,7 @@ class ThreadedInbox(Inbox):
         #: How many of the next messages leave one by one.
         self._singly = 0
         self._registered = False
+        self._is_away = False  # the last batch failed
         try:
             self._register()
         except LayerUnavailable as error:
@@ -206,6 +207,12 @@ class ThreadedInbox(Inbox):
     def send(self, channel: str, message: Message, failed: Callable[[Exception], None]) -> None:
         self._add(self._work.send, Send(channel, message, ignores_capacity(message), failed))
 
+    def withdraw(self) -> None:
+        with self._lock:
+            sends = self._work.withdraw()
+        for each in sends:
+            each.failed(NotSent("The channel layer is unavailable."))
+
     def group_discard(self, group: str, channel: str) -> None:
         self._add(self._work.discard, group, channel)
 
@@ -234,6 +241,13 @@ class ThreadedInbox(Inbox):
             if not self._work:
                 return False
             self._sending = True
+        try:
+            self._reach()
+        except BaseException as error:
+            if not isinstance(error, LayerUnavailable):
+                logger.exception("The gateway %s could not reach its channel layer:", self.name)
+            return self._put_off(error)
+        with self._lock:
             is_single = self._singly > 0
             self._singly -= is_single
             batch = self._work.take(1 if is_single else SEND_BATCH)
@@ -253,17 +267,40 @@ class ThreadedInbox(Inbox):
                 self._call(each.failed, reported)
             with self._lock:
                 self._work.put_back(batch)
-                if self._closed:
-                    return False
-                self._lock.wait(RETRY_INTERVAL)
-            return True
+            return self._put_off(error)
+        self._is_away = False
         with self._lock:
             self._work.done(batch)
         return True
 
-    def _send_batch(self, batch: Batch) -> None:
+    def _reach(self) -> None:
+        """
+        Raise LayerUnavailable while a batch would fail. After a failure, this is tried before a batch is
+        taken, because what was taken may have been sent.
+        """
         if not self._registered:
             self._register()
+        elif self._is_away:
+            self._store.reach()
+
+    def _put_off(self, error: BaseException) -> bool:
+        """
+        Wait before the next try. In an outage, give what waits back to its senders. Return False once the
+        inbox is closed.
+        """
+        self._is_away = isinstance(error, LayerUnavailable)
+        if self._is_away or not self._registered:
+            with self._lock:
+                sends = self._work.withdraw()
+            for each in sends:
+                self._call(each.failed, NotSent.because_of(error))
+        with self._lock:
+            if self._closed:
+                return False
+            self._lock.wait(RETRY_INTERVAL)
+        return True
+
+    def _send_batch(self, batch: Batch) -> None:
         store = self._store
         wills, sends, senders = [], [], []
         for connection, (channel, message) in list(batch.wills.items()):

@@ -131,6 +131,12 @@ class PendingWork:
         self._discards = batch.discards + self._discards
         self._dropped = batch.dropped + self._dropped
 
+    def withdraw(self) -> list[Send]:
+        """Return the messages that wait, which are then not sent. What else is wanted stays."""
+        sends = list(self._sends)
+        self._sends.clear()
+        return sends
+
 
 def encode(store: Store, channel: str, message: Message) -> Any:
     """Return the body of a gateway's message. Raises one of UNSENDABLE."""

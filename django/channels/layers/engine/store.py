@@ -23,7 +23,7 @@ import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
-from ...exceptions import LayerUnavailable
+from ...exceptions import NotSent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,7 +37,7 @@ class Unreadable(Exception):
     """A body that is damaged, from another version, or encrypted under an unknown key."""
 
 
-class LeaseEnded(LayerUnavailable):
+class LeaseEnded(NotSent):
     """The lease under which a call was made has ended: others have recovered what its holder had."""
 
 
@@ -137,6 +137,9 @@ class Store(ABC):
         """Forget connections, threads and locks: they are the parent's."""
         self._due = threading.Condition()
         self._due_changed = False
+
+    def reach(self) -> None:
+        """Raise LayerUnavailable if no connection can be had. A store that can't tell does nothing."""
 
     def close(self) -> None:
         """Close connections and end threads. A later call opens them again."""
