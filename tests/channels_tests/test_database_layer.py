@@ -178,21 +178,24 @@ class SQLiteFileTests(SQLiteCase, unittest.TestCase):
                 mode = os.stat(os.path.join(self.folder, name)).st_mode & 0o777
                 self.assertEqual(mode, 0o600, name)
 
-    def lose(self, replaces):
-        """Delete the layer's file, or put an empty one in its place."""
+    def lose(self, how):
+        """Delete the layer's file, put an empty one in its place, or cut it to 0 bytes."""
+        if how == "emptied":
+            os.truncate(self.path, 0)
+            return
         for suffix in ("", "-wal", "-shm"):
             if os.path.exists(self.path + suffix):
                 os.remove(self.path + suffix)
-        if replaces:
+        if how == "replaced":
             with open(self.path, "w"):
                 pass
 
-    def test_a_file_that_is_deleted_or_replaced_is_noticed_and_told(self):
-        for replaces in (False, True):
-            with self.subTest(replaces=replaces):
+    def test_a_file_that_is_deleted_replaced_or_emptied_is_noticed_and_told(self):
+        for how in ("deleted", "replaced", "emptied"):
+            with self.subTest(how=how):
                 self.layer.send("work", {"n": 1})
                 with self.assertLogs("django.channels.layers", "ERROR") as logs:
-                    self.lose(replaces)
+                    self.lose(how)
                     wait_until(
                         lambda: self.layer.receive_many(["work"])[0] is None and logs.output,
                         "the line in the log",
@@ -204,9 +207,33 @@ class SQLiteFileTests(SQLiteCase, unittest.TestCase):
 
     def test_a_reader_that_waits_finds_what_comes_to_the_new_file(self):
         self.layer.block_for = 0.2
-        self.layer.receive_many(["work"], block=True)
-        with self.assertLogs("django.channels.layers", "ERROR"):
-            self.lose(True)
-            other = self.make_layer(file=self.path)
-            other.send("work", {"n": 1})
-            wait_until(lambda: self.layer.receive_many(["work"], block=True)[1], "the message")
+        for how in ("replaced", "emptied"):
+            with self.subTest(how=how):
+                self.layer.receive_many(["work"], block=True)
+                with self.assertLogs("django.channels.layers", "ERROR") as logs:
+                    self.lose(how)
+                    other = self.make_layer(file=self.path)
+                    other.send("work", {"n": 1})
+                    wait_until(lambda: self.layer.receive_many(["work"], block=True)[1], "it")
+                    wait_until(lambda: logs.output, "the line of the thread that noticed it first")
+
+    def test_two_layers_on_an_emptied_file_go_on_together(self):
+        other = self.make_layer(file=self.path)
+        for number in range(20):
+            self.layer.send("work.%d" % number, {"text": "x" * 3000})
+            other.send("work.%d" % number, {"text": "x" * 3000})
+        with self.assertLogs("django.channels.layers", "ERROR") as logs:
+            self.lose("emptied")
+            for layer in (self.layer, other):
+                wait_until(lambda layer=layer: layer.receive_many(["work"]) and logs.output, "it")
+            wait_until(
+                lambda: (
+                    (self.layer.receive_many(["work"]), other.receive_many(["work"]))
+                    and len(logs.output) == 2
+                ),
+                "each tells it",
+            )
+        self.layer.send("work", {"n": 1})
+        self.assertEqual(other.receive_many(["work"])[1], {"n": 1})
+        other.send("work", {"n": 2})
+        self.assertEqual(self.layer.receive_many(["work"])[1], {"n": 2})

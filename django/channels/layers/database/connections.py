@@ -8,8 +8,6 @@ fork. What differs between databases is in postgresql.py, mysql.py and sqlite.py
 from __future__ import annotations
 
 import asyncio
-import functools
-import select
 import socket
 import threading
 import time
@@ -79,7 +77,7 @@ class Connection:
         self.cursor = cursor
         #: The file, on SQLite; and the descriptor of the socket, on the others.
         self.path = path
-        self.file_id: tuple[int, int] | None = None
+        self.file_id: tuple[int, int, bool] | None = None
         self.descriptor = descriptor
         self.timeout = SOCKET_TIMEOUT
         self._deadline = _NEVER  # (monotonic) of the statement that runs
@@ -180,7 +178,7 @@ class Connections:
 
     def is_alive(self, connection: Connection) -> bool:
         """Return whether an idle connection is still there, without asking the server."""
-        return not readable(connection.descriptor)
+        return not deadlines.readable(connection.descriptor)
 
     def explain(self, error: BaseException) -> BaseException:
         """Return the exception to raise for one of the driver's `errors`."""
@@ -391,24 +389,3 @@ class Connections:
         # A pool of Django's is for requests; these connections are kept here.
         settings["OPTIONS"].pop("pool", None)
         return load_backend(settings["ENGINE"]).DatabaseWrapper(settings, self.alias)
-
-
-def with_long_timeout(method: Any) -> Any:
-    """Let the statements of a store's method take LONG_TIMEOUT seconds, because it reads whole tables."""
-
-    @functools.wraps(method)
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with self.connections.long_timeout():
-            return method(self, *args, **kwargs)
-
-    return call
-
-
-def readable(*descriptors: int, timeout: float = 0.0) -> list[int]:
-    """Return those of which there is something to read, or the end is closed, within `timeout` seconds."""
-    if hasattr(select, "poll"):
-        poll = select.poll()
-        for descriptor in descriptors:
-            poll.register(descriptor, select.POLLIN | select.POLLPRI)
-        return [descriptor for descriptor, _ in poll.poll(timeout * 1000)]
-    return select.select(descriptors, [], [], timeout)[0]

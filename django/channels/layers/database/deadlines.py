@@ -8,6 +8,7 @@ a process, "channels-deadline", cuts the sockets of such connections. It runs wh
 from __future__ import annotations
 
 import os
+import select
 import socket
 import threading
 import time
@@ -78,3 +79,13 @@ def _run() -> None:
             connection.cut_if_late(now)
         del found, connection
         time.sleep(INTERVAL)
+
+
+def readable(*descriptors: int, timeout: float = 0.0) -> list[int]:
+    """Return those of which there is something to read, or the end is closed, within `timeout` seconds."""
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        for descriptor in descriptors:
+            poll.register(descriptor, select.POLLIN | select.POLLPRI)
+        return [descriptor for descriptor, _ in poll.poll(timeout * 1000)]
+    return select.select(descriptors, [], [], timeout)[0]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 from ...exceptions import LayerUnavailable
 from ..engine.threads import start_thread
-from .connections import readable
+from .deadlines import readable
 
 if TYPE_CHECKING:
     from .tables import Tables

@@ -6,13 +6,14 @@ Each is a statement, or a primitive of a transaction: see engine/transactions.py
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Any, Iterable, Sequence
 
 from ..engine.counters import NUMBER_LIFETIME
 from ..engine.store import Entry, Heartbeat, Outgoing, Pending, Will
 from .claiming import Claiming
-from .connections import Connection, with_long_timeout
+from .connections import Connection
 from .rows import LAST_TIME, entry_of, is_text, name, number, text
 
 #: Seconds of a poll for expired events from which on not every heartbeat polls.
@@ -24,6 +25,17 @@ POLL_SHARE = 0.05
 
 #: Seconds between two polls for delayed messages where nothing tells of those of other processes.
 DUE_INTERVAL = 0.5
+
+
+def with_long_timeout(method: Any) -> Any:
+    """Let the statements of a store's method take LONG_TIMEOUT seconds, because it reads whole tables."""
+
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with self.connections.long_timeout():
+            return method(self, *args, **kwargs)
+
+    return call
 
 
 class Maintenance(Claiming):

@@ -20,7 +20,6 @@ from .connections import (
     Conflict,
     Connection,
     Connections,
-    readable,
 )
 from .refusals import not_migrated, unreachable
 from .sending import SENT_LIFETIME, Sender
@@ -191,7 +190,7 @@ class ListenConnection:
         raw = self._connection.raw
         found: set[str] = set()
         if hasattr(raw, "pgconn"):
-            if readable(raw.fileno()):
+            if deadlines.readable(raw.fileno()):
                 raw.pgconn.consume_input()
             while True:
                 notify = raw.pgconn.notifies()

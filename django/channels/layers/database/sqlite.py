@@ -9,15 +9,17 @@ it holds that lock cannot find that another writer came first.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import logging
 import os
 import re
 import sqlite3
+import stat
 import tempfile
 import threading
 import time
-from typing import Any, Callable
+from typing import Any, Callable, Tuple
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -40,7 +42,7 @@ OLDEST = (3, 35, 0)
 #: The version of the tables, which is written into the file. Add one when the tables change.
 SCHEMA = 4
 
-#: Seconds between two checks whether the file was deleted or replaced.
+#: Seconds between two checks whether the file was deleted, replaced or emptied.
 FILE_INTERVAL = 0.5
 
 #: Seconds that SQLite itself waits for a lock that somebody else (a backup, a shell) holds.
@@ -50,13 +52,20 @@ BUSY_TIMEOUT = 30
 SPINS = 40
 
 
-def _id_of(path: str) -> tuple[int, int] | None:
-    """Return what tells a file from another one of the same name; None if there is none."""
+#: See `_id_of`.
+_FileId = Tuple[int, int, bool]
+
+
+def _id_of(path: str) -> _FileId | None:
+    """
+    Return what tells a file from another one of the same name, and from itself after it was emptied; None if
+    there is none.
+    """
     try:
         status = os.stat(path)
     except OSError:
         return None
-    return status.st_dev, status.st_ino
+    return status.st_dev, status.st_ino, not status.st_size
 
 
 class SQLiteConnection(Connection):
@@ -86,8 +95,9 @@ class SQLiteConnections(Connections):
         self._name: str | None = None  # of the site's file, in whose folder _path is
         self._path = ""
         self._check_at = 0.0  # when (monotonic) to check again whether the file is still there
-        self._file_id: tuple[int, int] | None = None
-        self._told: tuple[int, int] | None = None  # the file of whose end the log has told
+        self._file_id: _FileId | None = None
+        self._known: tuple[str, _FileId | None] = ("", None)  # the file that was opened last
+        self._told: _FileId | None = None  # the file of whose end the log has told
         super().__init__(alias)
         self.errors = (sqlite3.Error, OSError)
 
@@ -126,18 +136,17 @@ class SQLiteConnections(Connections):
                 % (OLDEST[0], OLDEST[1], sqlite3.sqlite_version)
             )
         path = self.path()
-        self._create(path)
-        raw = sqlite3.connect(
-            path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
-        )
-        # A text that is not UTF-8 must not fail all the rows that are fetched with it.
-        raw.text_factory = lambda value: value.decode("utf-8", "surrogateescape")
-        connection = SQLiteConnection(raw, raw.cursor(), path)
-        self._file_id = connection.file_id = _id_of(path)
-        self._told = None  # a new file may get the number of an old one
-        raw.create_function("unixnow", 0, time.time)
+        # Under the lock, so that no other process takes a new file for one that was emptied.
         self.lock()
         try:
+            self._create(path)
+            raw = sqlite3.connect(
+                path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+            )
+            # A text that is not UTF-8 must not fail all the rows that are fetched with it.
+            raw.text_factory = lambda value: value.decode("utf-8", "surrogateescape")
+            connection = SQLiteConnection(raw, raw.cursor(), path)
+            raw.create_function("unixnow", 0, time.time)
             # The journal's mode stays with the file. In WAL mode, NORMAL loses the last messages with a power
             # failure, and nothing else.
             connection.rows("PRAGMA journal_mode = WAL")
@@ -147,17 +156,61 @@ class SQLiteConnections(Connections):
                     "BEGIN IMMEDIATE; %s; PRAGMA user_version = %d; COMMIT"
                     % (statements("sqlite")["tables"], SCHEMA)
                 )
+            # Only now is there something in a new file.
+            lost = self._meet(path)
+            connection.file_id = self._known[1]
         finally:
             self.unlock()
+        if lost is not None:
+            self._leave_file(path, lost)
         return connection
 
+    def _meet(self, path: str) -> _FileId | None:
+        """
+        Take the file that is there now for the layer's. Return that of another one that was it until now.
+        """
+        known_path, known = self._known
+        self._file_id = found = _id_of(path)
+        if path != known_path:
+            known = None
+        if known is None or found != known:
+            # Another tuple for another file, also if it gets the number of an old one.
+            self._known = path, found
+            return known
+        return None
+
+    def _leave_file(self, path: str, lost: _FileId | None) -> None:
+        """Close what is open of a lost file. Log the loss, but once."""
+        if lost is None or self._told is lost:
+            return
+        self._told = lost
+        if self._known[1] is lost:
+            self._known = path, None
+        with self._writer:  # a thread that holds the lock gives back the one that it took
+            self._leave_line()  # the file in whose lock writers wait may be another one, too
+        self._leave_emptied(path)
+        self.close_idle()
+        logger.error(
+            "The file of the channel layer, %s, was deleted, replaced or emptied. What it held is lost to "
+            "this process, which goes on with the file that is there now. Sockets are closed with 1012.",
+            path,
+        )
+
     def _create(self, path: str) -> None:
-        """Create the file for its owner alone. SQLite gives the files next to it the same permissions."""
+        """
+        Create the file for its owner alone. SQLite gives the files next to it the same permissions. Under
+        the lock of writers.
+        """
+        emptied = self._remove_emptied(path)
         try:
             # Only a new one is opened: closing an existing one would drop the locks of other connections.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         except FileExistsError:
-            pass
+            return
+        if emptied is not None:
+            os.chmod(path, stat.S_IMODE(emptied.st_mode))
+            with contextlib.suppress(OSError, AttributeError):  # another user's; Windows
+                os.chown(path, emptied.st_uid, emptied.st_gid)
 
     def is_alive(self, connection: Connection) -> bool:
         # Another file may be under the name of this one: a test runner's next database, a restored backup, or
@@ -169,16 +222,35 @@ class SQLiteConnections(Connections):
             self._check_at, self._file_id = now + FILE_INTERVAL, _id_of(connection.path)
         if connection.file_id == self._file_id:
             return True
-        if self._told != connection.file_id:
-            self._told = connection.file_id
-            self.close_idle()
-            self._line = None  # the file in whose lock writers wait may be another one, too
-            logger.error(
-                "The file of the channel layer, %s, was deleted or replaced. What it held is lost to this "
-                "process, which goes on with the file that is there now. Sockets are closed with 1012.",
-                connection.path,
-            )
+        self._leave_file(connection.path, connection.file_id)
         return False
+
+    def _remove_emptied(self, path: str) -> os.stat_result | None:
+        """
+        Delete a file that was cut to 0 bytes while it was in use, and return its state. What a process still
+        has in the log beside it would be written into it, as a part of a database. All processes notice a
+        new file.
+        """
+        try:
+            status = os.stat(path)
+        except OSError:
+            return None
+        if status.st_size or not os.path.exists(path + "-wal"):
+            return None
+        for suffix in ("-wal", "-shm", ""):
+            with contextlib.suppress(OSError):
+                os.remove(path + suffix)
+        return status
+
+    def _leave_emptied(self, path: str) -> None:
+        """Put a new file in its place before connections are closed, which writes their log into it."""
+        now = _id_of(path)
+        if now is not None and now[2]:
+            self.lock()
+            try:
+                self._create(path)
+            finally:
+                self.unlock()
 
     def explain(self, error: BaseException) -> BaseException:
         if "locked" in str(error):
@@ -214,11 +286,15 @@ class SQLiteConnections(Connections):
         """Return that of the file in whose lock writers wait in line. A child process opens it anew."""
         path = self.path()
         if self._line is None or self._line[0] != path:
-            if self._line is not None:
-                os.close(self._line[1])
+            self._leave_line()
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
             self._line = (path, os.open(path + "-lock", flags, 0o600))
         return self._line[1]
+
+    def _leave_line(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            os.close(line[1])
 
 
 class SQLiteStore(DatabaseStore):
