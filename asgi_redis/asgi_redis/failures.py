@@ -54,8 +54,8 @@ def unavailable(error: Exception | None, where: str) -> LayerUnavailable:
         error.__traceback__.tb_next = None
         error.__cause__ = error.__context__ = None
     text = str(error) or type(error).__name__
-    if isinstance(error, (redis.exceptions.AuthenticationError,)):
-        text = "WRONGPASS " + text if "NOAUTH" not in text else text
+    if isinstance(error, redis.exceptions.AuthenticationError) and "NOAUTH" not in text:
+        text = "WRONGPASS " + text
     for sign, remedy in _REMEDIES:
         if sign in text:
             text = "%s [%s]" % (remedy, text)

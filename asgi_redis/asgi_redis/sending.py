@@ -187,9 +187,8 @@ class SendingInbox(Inbox):
                 self._taken.update((each.event, None) for each in taken if each.event is not None)
                 self._layer.count("sent", len(taken))
         self._unsure = {}
-        while (
-            len(self._taken) > MAX_TAKEN
-        ):  # events that are not sent again, because their clients left
+        # Some events are not sent again, because their clients left.
+        while len(self._taken) > MAX_TAKEN:
             del self._taken[next(iter(self._taken))]
 
     def _is_new(self, send: Send) -> bool:

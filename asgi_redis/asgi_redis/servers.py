@@ -277,10 +277,8 @@ def _parse(url: str) -> dict[str, Any]:
             name in ("username", "password") and getattr(parts, name)
         ):
             raise _refusal(name, "the URL says it twice: give it once")
-    if port == 0:
-        raise _refusal(
-            "port", "give it a number from 1 to 65535"
-        )  # redis-py would take its default
+    if port == 0:  # redis-py would take its default
+        raise _refusal("port", "give it a number from 1 to 65535")
     database = parts.path.strip("/")
     if parts.fragment or (parts.scheme != "unix" and database and not database.isdigit()):
         raise ImproperlyConfigured(

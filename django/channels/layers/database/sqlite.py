@@ -303,9 +303,8 @@ class SQLiteStore(DatabaseStore):
     connections_class = SQLiteConnections
     poll_interval = 0.02
     sees_changes = True
-    uses_marks = (
-        False  # nothing is left in the way of a search, and the clock that numbers may be set back
-    )
+    # Nothing is left in the way of a search, and the clock that numbers may be set back.
+    uses_marks = False
 
     def write(self, name: str, parameters: dict[str, Any]) -> int:
         return self.connections.transaction(

@@ -21,7 +21,6 @@ INTERVAL = 1.0
 #: Channels that one line names. Code can name channels after what a client sent.
 MAX_CHANNELS = 20
 
-
 #: The part of a channel's name that one connection or reader has alone.
 _SINGLE_USE = re.compile(r"([!?]).+")
 
