@@ -19,6 +19,7 @@ from ..exceptions import ChannelFull
 from .base import BaseChannelLayer
 from .delay import Delay
 from .engine import process
+from .engine.counters import with_statistics
 from .engine.notices import Notices
 from .engine.options import COMMON, check_capacity, fold, is_count, refusal, seconds_of
 from .memory_inbox import MemoryInbox
@@ -439,15 +440,8 @@ class MemoryChannelLayer(BaseChannelLayer):
         counters = self.statistics()
         with self._lock:
             found = self._describe(list(self._queues.values()), self._inboxes.values())
-            held = len(self._unacknowledged)
-        return {
-            **found,
-            "messages_count": counters.pop("sent", 0),
-            "messages_held": held,
-            "messages_expired": counters.pop("expired", 0),
-            "channel_full_count": counters.get("full", 0),
-            "counters": counters,
-        }
+            found["messages_held"] = len(self._unacknowledged)
+        return with_statistics(counters, found)
 
     def channel_statistics(self, channel: str) -> dict[str, Any]:
         key = queue_of(check_channel_name(channel))

@@ -5,10 +5,21 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import Counter
-from typing import Callable
+from typing import Any, Callable
 
 #: Seconds for which a store remembers the number under which a process last added its counters.
 NUMBER_LIFETIME = 86400
+
+
+def with_statistics(counters: dict[str, int], found: dict[str, Any]) -> dict[str, Any]:
+    """Return what was `found`, and the counters, some of them under the names of `global_statistics`."""
+    return {
+        **found,
+        "messages_count": counters.pop("sent", 0),
+        "messages_expired": counters.pop("expired", 0),
+        "channel_full_count": counters.get("full", 0),
+        "counters": counters,
+    }
 
 
 class Counters:

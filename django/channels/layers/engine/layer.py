@@ -18,6 +18,7 @@ from ..base import BaseChannelLayer, DeadLetter, Inbox, Message, Received
 from ..messages import clean
 from ..names import check_channel_name, check_group_name, check_inbox_name, queue_of
 from . import process
+from .counters import with_statistics
 from .leases import LeaseManager
 from .notices import Notices
 from .options import Options, seconds_of
@@ -294,16 +295,10 @@ class EngineLayer(BaseChannelLayer):
         self.counters.reset_shared()
 
     def global_statistics(self) -> dict[str, Any]:
-        counters = self.counters.total(self.store.counters)
-        return {
-            **self._describe(self.store.pending()),
-            "messages_count": counters.pop("sent", 0),
-            "messages_held": self.store.count_unacknowledged(),
-            "messages_expired": counters.pop("expired", 0),
-            "channel_full_count": counters.get("full", 0),
-            "dead_letters": self.store.count_dead_letters(),
-            "counters": counters,
-        }
+        found = self._describe(self.store.pending())
+        found["messages_held"] = self.store.count_unacknowledged()
+        found["dead_letters"] = self.store.count_dead_letters()
+        return with_statistics(self.counters.total(self.store.counters), found)
 
     def channel_statistics(self, channel: str) -> dict[str, Any]:
         return self._describe(self.store.pending(queue_of(check_channel_name(channel))))
