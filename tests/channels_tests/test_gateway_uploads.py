@@ -12,9 +12,9 @@ import unittest
 
 from .support.ports import can_connect, free_port
 from .support.processes import Process
-from .support.requirements import find_program, missing, require
+from .support.requirements import find_program, missing, require, require_servers
 from .support.servers import open_directory
-from .support.sites import Project, serve
+from .support.sites import NEW_SERVERS, Project, serve
 from .support.waiting import START_TIMEOUT, TIMEOUT, wait_until
 
 MB = 1024 * 1024
@@ -31,15 +31,29 @@ CHANNEL_LAYERS["default"]["GATEWAY"] = {
 
 VIEWS = """
 import hashlib
+import io
 import threading
 
-from django.http import HttpResponse
+from django.http import FileResponse, HttpResponse
 from {channels}.asgi import channel_layers
 from mysite import routing
 
 
 def ignore(request):
     return HttpResponse("did not look")
+
+
+def refuse(request):
+    return HttpResponse("refused", status=403)
+
+
+def read_some(request):
+    request.read(70000)
+    return HttpResponse("read some")
+
+
+def in_parts(request):
+    return FileResponse(io.BytesIO(b"in parts"))
 
 
 def read(request):
@@ -95,7 +109,7 @@ except ImportError:
 
 from mysite import views
 
-names = ("ignore", "read", "wait", "state", "release", "reset")
+names = "ignore refuse read_some in_parts read wait state release reset".split()
 urlpatterns = [re_path("^(?:stream/)?%s$" % name, getattr(views, name)) for name in names]
 """
 
@@ -124,7 +138,7 @@ http {
         location / { proxy_pass http://127.0.0.1:%(server)d; }
         # Not for /stream/wait: without its buffer, nginx doesn't notice a client that leaves while the
         # last of its body is on the way.
-        location ~ ^/stream/(ignore|read)$ {
+        location ~ ^/stream/(ignore|refuse|read_some|in_parts|read)$ {
             proxy_pass http://127.0.0.1:%(server)d;
             proxy_http_version 1.1;
             proxy_request_buffering off;
@@ -170,16 +184,18 @@ class Nginx:
 class UploadTests:
     """The tests, for the server `program`."""
 
-    program = None
+    program, arguments = None, ()
 
     @classmethod
     def setUpClass(cls):
+        if cls.program in NEW_SERVERS:
+            require_servers()
         require(cls.program)
         super().setUpClass()
         files = {"mysite/views.py": VIEWS, "mysite/urls.py": URLS, "mysite/routing.py": ROUTING}
         with contextlib.ExitStack() as stack:
             project = stack.enter_context(Project(files, settings=SETTINGS))
-            cls.server = serve(project, cls.program)
+            cls.server = serve(project, cls.program, args=cls.arguments)
             stack.callback(cls.server.kill)
             nginx = Nginx(cls.server.port)
             stack.callback(nginx.close)
@@ -216,6 +232,21 @@ class UploadTests:
             self.assertEqual(self.request(path, b"x" * size, port), (200, "did not look"))
 
         self.each(("/ignore", "/stream/ignore"), (10, 300000, 20 * MB), check)
+
+    def test_an_early_answer_arrives_whatever_its_kind(self):
+        expected = {
+            "refuse": (403, "refused"),
+            "read_some": (200, "read some"),
+            "in_parts": (200, "in parts"),
+        }
+
+        def check(port, path, size):
+            for _ in range(3):
+                answer = self.request(path, b"x" * size, port)
+                self.assertEqual(answer, expected[path.split("/")[-1]])
+
+        paths = [before + name for before in ("/", "/stream/") for name in expected]
+        self.each(paths, (300000, 6 * MB), check)
 
     def test_bodies_arrive_whole(self):
         def check(port, path, size):
@@ -281,3 +312,11 @@ class UvicornUploadTests(UploadTests, unittest.TestCase):
 
 class HypercornUploadTests(UploadTests, unittest.TestCase):
     program = "hypercorn"
+
+
+class UvicornH11UploadTests(UploadTests, unittest.TestCase):
+    program, arguments = "uvicorn", ("--http", "h11")
+
+
+class GranianUploadTests(UploadTests, unittest.TestCase):
+    program = "granian"

@@ -60,6 +60,12 @@ def stream(request):
     return StreamingHttpResponse(iter([b"one,", b"two,", b"three"]))
 
 
+def odd_header(request):
+    response = HttpResponse("odd")
+    response["X-Odd"] = bytes.fromhex(request.GET["value"]).decode("latin-1")
+    return response
+
+
 def slow(request):
     time.sleep(0.05)
     return HttpResponse(b"x" * 20000)
@@ -84,6 +90,7 @@ urlpatterns = [
     re_path("^status/([0-9]+)/$", views.status),
     re_path("^stream/$", views.stream),
     re_path("^slow/$", views.slow),
+    re_path("^odd-header/$", views.odd_header),
     re_path("^tell/$", views.tell),
 ]
 """
@@ -210,6 +217,21 @@ class EveryServer(SiteBehindServer):
     def test_every_set_cookie_is_a_header_of_its_own(self):
         cookies = self.ask("GET /seen/").all("set-cookie")
         self.assertEqual(sorted(each.partition(";")[0] for each in cookies), ["one=1", "two=2"])
+
+    def test_a_header_with_any_character_arrives_in_a_response(self):
+        for byte in (*range(33), 127, 128, 160, 255):
+            for value in (b"a%cb" % byte, b"%ca" % byte, b"a%c" % byte):
+                answer = self.ask("GET /odd-header/?value=" + value.hex())
+                with self.subTest(value):
+                    if byte in b"\0\r\n":  # a break of the head: refused
+                        self.assertEqual(answer.status, 500)
+                        continue
+                    is_control = byte == 127 or byte < 32 and (byte != 9 or value != b"a\tb")
+                    expected = value.replace(b"%c" % byte, b" ") if is_control else value
+                    self.assertEqual(
+                        (answer.status, answer.all("x-odd")),
+                        (200, [expected.decode("latin-1").strip()]),
+                    )
 
     def test_a_chunked_body_arrives_whole(self):
         chunks = "3\r\nabc\r\n2;x=1\r\nde\r\n0\r\n\r\n"

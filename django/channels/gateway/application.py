@@ -29,6 +29,7 @@ from .backlog import ResponseStore
 from .buffers import WriteBuffers
 from .connection import Connection, ServerSend
 from .daphne import bound_frames, correct_scope, response_lock, with_flow_control
+from .early import SendAfterUpload
 from .frames import AddressRooms, FrameRoom, SharedRoom, UnreadRoom
 from .handshake import ACCEPT_TIMEOUT
 from .http import Request
@@ -44,7 +45,7 @@ from .servers import bound_servers
 from .sockets import ServerReceive, SocketConnection
 from .spool import SpoolRoom
 from .turns import client_key, session_pattern
-from .upload import NO_ROOM, SendAfterUpload, Upload
+from .upload import NO_ROOM, Upload
 from .websocket import WebSocket
 
 if TYPE_CHECKING:

@@ -17,6 +17,11 @@ _TOKEN = b"!#$%&'*+-.^_`|~" + (string.ascii_letters + string.digits).encode()
 #: The characters that a header's value must not have: they would end it, or the whole head.
 _BREAK = re.compile(rb"[\r\n\0]")
 
+#: What a value may not have at its ends, and the control characters that it may not have anywhere. A tab may be
+#: inside.
+_UNCLEAN = re.compile(rb"^[ \t]|[ \t]\Z|[\0-\x08\x0a-\x1f\x7f]")
+_TO_SPACES = bytes(32 if byte in (*range(9), *range(10, 32), 127) else byte for byte in range(256))
+
 #: The most digits of a Content-Length: no body has more bytes.
 _LENGTH_DIGITS = 18
 
@@ -29,6 +34,14 @@ def is_token(name: bytes) -> bool:
 def is_value(value: bytes) -> bool:
     """Return whether `value` may be the value of a header."""
     return _BREAK.search(value) is None
+
+
+def clean_value(value: bytes) -> bytes:
+    """
+    Return the value with spaces for control characters, and without spaces at its ends (RFC 9110, section
+    5.5). Some servers send no response at all otherwise.
+    """
+    return value if _UNCLEAN.search(value) is None else value.translate(_TO_SPACES).strip(b" \t")
 
 
 def are_headers(headers: Iterable[Any]) -> bool:

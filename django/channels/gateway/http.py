@@ -23,7 +23,7 @@ from ..protocol import (
     SESSION,
     WINDOW_CHANNEL,
 )
-from .headers import content_length, is_one_number, is_token, is_value
+from .headers import clean_value, content_length, is_one_number, is_token, is_value
 from .length import BODILESS, TOO_SHORT, Length
 from .state import (
     ABORT,
@@ -401,7 +401,7 @@ def response_start(status: int, headers: Iterable[Any]) -> dict[str, Any]:
         "type": "http.response.start",
         "status": status,
         "headers": [
-            (name.lower(), value)
+            (name.lower(), clean_value(value))
             for name, value in headers
             # The server says how it frames the body. Some raise for a length that no body follows.
             if name.lower() not in (_FRAMING if status in BODILESS else _FRAMING[:1])

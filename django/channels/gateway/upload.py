@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Awaitable, Callable, Mapping, MutableMapp
 
 from ..log import RateLimit, shown
 from ..shares import client_address
-from .length import add_length
 from .limits import BODY_TOO_LARGE
 from .scopes import path_of
 from .spool import Spool, SpoolFull, SpoolRoom
@@ -358,38 +357,3 @@ class Upload:
     def _wake(self) -> None:
         if self._changed is not None and not self._changed.done():
             self._changed.set_result(None)
-
-
-class SendAfterUpload:
-    """
-    A `send` that gives the last part of a response to the server when the body was read or dropped.
-
-    A response of one part gets its length, so that it is complete for its client before. Without that, nginx
-    waits for its end, and sends no more of the body, which the end waits for.
-    """
-
-    def __init__(self, send: Any, upload: Upload) -> None:
-        self._send = send
-        self._upload = upload
-        self._head: dict[str, Any] | None = None  # until the first part comes
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._send, name)
-
-    async def __call__(self, event: dict[str, Any]) -> None:
-        if event["type"] == "http.response.start":
-            self._head = event
-            return
-        is_last = event["type"] == "http.response.body" and not event.get("more_body")
-        waits = is_last and not (self._upload.complete or self._upload.gone)
-        if self._head is not None:
-            head, self._head = self._head, None
-            if waits:
-                add_length(head, self._upload.method, len(event.get("body", b"")))
-            await self._send(head)
-        if waits:
-            if event.get("body"):
-                await self._send(dict(event, more_body=True))
-                event = dict(event, body=b"")
-            await self._upload.drain()
-        await self._send(event)

@@ -1,0 +1,77 @@
+"""Answers that come before the body of their request was read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .headers import content_length
+from .length import add_length
+
+if TYPE_CHECKING:
+    from .upload import Upload
+
+
+def ends_at_length(send: Any) -> bool:
+    """
+    Return whether this is the `send` of a server (granian) that ends the connection as soon as a response has
+    its length, although the body of the request wasn't read, and although the last part wasn't sent.
+    """
+    kind = type(getattr(send, "__self__", None))
+    return (kind.__module__, kind.__qualname__) == ("granian._granian", "ASGIHTTPProtocol")
+
+
+class SendAfterUpload:
+    """
+    A `send` that gives the last part of a response to the server when the body was read or dropped.
+
+    A response of one part gets its length, so that it is complete for its client before. Without that, nginx
+    waits for its end, and sends no more of the body, which the end waits for.
+
+    A server for which `ends_at_length` holds gets the part that completes the response only afterwards, and
+    the head with it: nginx answers with 502 if its connection ends while it sends the body.
+    """
+
+    def __init__(self, send: Any, upload: Upload) -> None:
+        self._send = send
+        self._upload = upload
+        self._head: dict[str, Any] | None = None  # until the first part comes
+        self._ends_at_length = ends_at_length(send)
+        self._left: int | None = None  # bytes until the response has its length
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._send, name)
+
+    async def __call__(self, event: dict[str, Any]) -> None:
+        if event["type"] == "http.response.start":
+            self._head = event
+            self._left = content_length(event.get("headers") or ())
+            return
+        is_last = event["type"] == "http.response.body" and not event.get("more_body")
+        if self._ends_at_length and (is_last or self._completes(event)) and self._is_due:
+            await self._upload.drain()
+            waits = False
+        else:
+            waits = is_last and self._is_due
+        if self._head is not None:
+            head, self._head = self._head, None
+            if waits:
+                add_length(head, self._upload.method, len(event.get("body", b"")))
+            await self._send(head)
+        if waits:
+            if event.get("body"):
+                await self._send(dict(event, more_body=True))
+                event = dict(event, body=b"")
+            await self._upload.drain()
+        await self._send(event)
+
+    @property
+    def _is_due(self) -> bool:
+        """Whether more of the body may come."""
+        return not (self._upload.complete or self._upload.gone)
+
+    def _completes(self, event: dict[str, Any]) -> bool:
+        """Return whether the response has its length with this part."""
+        if self._left is None:
+            return False
+        self._left -= len(event.get("body", b""))
+        return self._left <= 0
