@@ -129,3 +129,59 @@ class Attachment(models.Model):
 
     class Meta:
         app_label = "channels_tests"
+
+
+class NotACode(Exception):
+    """What the field of another package raises."""
+
+
+class Code:
+    """A value that JSON doesn't have."""
+
+    def __init__(self, text):
+        if not text.startswith("code-"):
+            raise NotACode(text)
+        self.text = text
+
+    def __str__(self):
+        return self.text
+
+    def __len__(self):
+        return len(self.text)
+
+    def __eq__(self, other):
+        return isinstance(other, Code) and self.text == other.text
+
+    def __hash__(self):
+        return hash(self.text)
+
+
+class CodeField(models.CharField):
+    """A field of another package, with values and exceptions of its own."""
+
+    def to_python(self, value):
+        return value if value is None or isinstance(value, Code) else Code(value)
+
+    def from_db_value(self, value, *args):
+        return self.to_python(value)
+
+    def get_prep_value(self, value):
+        return value if value is None else str(value)
+
+
+def new_code():
+    return Code("code-%s" % uuid.uuid4())
+
+
+class Parcel(models.Model):
+    """A model with keys of another package, and with a `save` that takes no arguments."""
+
+    code = CodeField(max_length=50, primary_key=True, default=new_code)
+    customs = CodeField(max_length=50, null=True, blank=True)
+    title = models.CharField(max_length=100)
+
+    class Meta:
+        app_label = "channels_tests"
+
+    def save(self):
+        super().save()

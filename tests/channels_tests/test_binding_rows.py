@@ -26,7 +26,7 @@ from django.db.models.signals import post_save, pre_delete, pre_save
 from django.test.utils import override_settings
 
 from .applications import INSTALLED
-from .models import Attachment, Document, Place, Restaurant, Tag, Ticket
+from .models import Attachment, Code, Document, Parcel, Place, Restaurant, Tag, Ticket
 from .test_binding import defined_for_a_test
 
 HAS_COMMIT_HOOKS = hasattr(transaction, "on_commit")
@@ -271,6 +271,49 @@ class UuidKeyTests(BindingOf, ChannelTestCase):
         self.assertEqual(list(self.ask("delete", pk=str(uuid.uuid4()))), ["pk"])
         self.assertIsNone(self.ask("create", data={"title": "C", "id": str(ticket.pk)}))
         self.assertEqual(Ticket.objects.count(), 2)
+
+
+class ForeignFieldTests(BindingOf, ChannelTestCase):
+    """A model with fields of another package."""
+
+    model = Parcel
+
+    def test_a_key_that_json_does_not_have_is_sent_as_text(self):
+        parcel = Parcel(title="A")
+        parcel.save()
+        self.assertEqual(self.watcher.receive()["payload"]["pk"], str(parcel.pk))
+        self.assertIsNone(self.ask("update", pk=str(parcel.pk), data={"title": "B"}))
+        self.assertEqual(self.asked, [("update", parcel.pk)])
+        self.assertEqual(self.told_of("title"), [("update", "B")])
+        self.assertEqual(list(self.ask("update", pk="code-unknown", data={"title": "C"})), ["pk"])
+        self.assertIsNone(self.ask("delete", pk=str(parcel.pk)))
+        self.assertEqual(self.told_of("title"), [("delete", "B")])
+
+    def test_bytes_are_sent_as_a_field_reads_them(self):
+        for key in (b"abc", bytearray(b"abc"), memoryview(b"abc")):
+            self.assertEqual(fields.key_to_send(key), "YWJj")
+        self.assertEqual(fields.key_to_send((1, b"abc", Code("code-1"))), [1, "YWJj", "code-1"])
+
+    def test_an_exception_of_the_field_refuses_the_value(self):
+        parcel = Parcel(title="A")
+        parcel.save()
+        self.told()
+        for value in ("odd", 5, [1], {"a": 1}, True):
+            with self.subTest(value):
+                errors = self.ask("update", pk=str(parcel.pk), data={"customs": value})
+                self.assertEqual(list(errors), ["customs"])
+                self.assertEqual(list(self.ask("delete", pk=value)), ["pk"])
+        self.assertEqual(self.told(), [])
+        self.assertIsNone(
+            self.ask("update", pk=str(parcel.pk), data={"customs": "code-1"})
+        )
+        self.assertEqual(self.told_of("customs"), [("update", "code-1")])
+
+    def test_a_model_whose_save_takes_no_arguments_is_saved(self):
+        self.assertIsNone(self.ask("create", data={"title": "A"}))
+        self.assertEqual(self.told_of("title"), [("create", "A")])
+        self.assertIsNone(self.ask("update", pk=str(Parcel.objects.get().pk), data={"title": "B"}))
+        self.assertEqual(self.told_of("title"), [("update", "B")])
 
 
 class ValueTests(BindingOf, ChannelTestCase):

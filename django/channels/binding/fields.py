@@ -7,14 +7,16 @@ writes to the database.
 
 from __future__ import annotations
 
+import base64
 import datetime
 import decimal
 import logging
 import math
-from typing import Any, Iterable, Iterator
+from typing import Any, Callable, Iterable, Iterator
 
 from django.conf import settings
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+from django.db import Error as DatabaseFailed
 from django.db import connections, router
 from django.db.models import CharField, FileField, FilePathField, Model, TextField
 from django.utils import timezone
@@ -22,6 +24,7 @@ from django.utils.encoding import is_protected_type
 from django.utils.translation import gettext as _
 
 from ..compat import relation_of
+from ..generic.json_text import json_value
 from ..log import RateLimit, shown
 
 logger = logging.getLogger("django.channels.binding")
@@ -35,10 +38,10 @@ _MAX_KEY_LENGTH = 1000
 #: Keys that one query looks up. SQLite takes 999 parameters.
 _CHUNK = 500
 
-#: What a field's `to_python` may raise, besides ValidationError, for a value of an unexpected type.
+#: What a field's `to_python` often raises, besides ValidationError, for a value of an unexpected type.
 _CONVERSION_ERRORS = (TypeError, ValueError, ArithmeticError, AttributeError, LookupError)
 
-_failed_validators = RateLimit()
+_failed_fields = RateLimit()
 
 
 def identity(model: type[Model]) -> frozenset[str]:
@@ -80,13 +83,29 @@ def is_plain_relation(field: Any) -> bool:
 def value_to_send(field: Any, instance: Any) -> Any:
     """Return what Django's serializers give for a column: a plain value, or text."""
     value = field.value_from_object(instance)
+    if hasattr(field, "foreign_related_fields"):
+        return key_to_send(value)
     return value if is_protected_type(value) else field.value_to_string(instance)
+
+
+def key_to_send(key: Any) -> Any:
+    """
+    Return a primary key as JSON. What JSON doesn't have is text: bytes by base64, as a BinaryField reads
+    them. A composite key is a list.
+    """
+    if isinstance(key, tuple):
+        return [key_to_send(each) for each in key]
+    if isinstance(key, (bytes, bytearray, memoryview)):
+        return base64.b64encode(bytes(key)).decode("ascii")
+    try:
+        return json_value(key)
+    except TypeError:
+        return str(key)
 
 
 def related_keys(field: Any, instance: Any) -> list[Any]:
     """Return the primary keys in a many-to-many field of `instance`, read from the database."""
-    keys = getattr(instance, field.name).values_list("pk", flat=True)
-    return [key if is_protected_type(key) else str(key) for key in keys]
+    return [key_to_send(key) for key in getattr(instance, field.name).values_list("pk", flat=True)]
 
 
 # Cleaning.
@@ -157,7 +176,7 @@ def assign(
             cleaned.add(field.name)
             try:
                 value = _clean_column(field, data[field.name], instance)
-                setattr(instance, field.attname, value)
+                _by_field(field, setattr, instance, field.attname, value)
             except ValidationError as error:
                 errors[field.name] = error.messages
         elif creating and not field.has_default() and not _has_database_default(field):
@@ -179,20 +198,6 @@ def assign(
     if errors:
         raise ValidationError(errors)
     return relations
-
-
-def update_options(model: type[Model]) -> dict[str, Any]:
-    """Return the arguments with which `save` never inserts a row again that was deleted meanwhile."""
-    if not any(model._meta.parents.values()):
-        return {"force_update": True}
-    # With force_update, Django would insert the row of the parent, and then that of the child.
-    keys = identity(model)
-    return {"update_fields": [f.name for f in _columns(model) if f.name not in keys]}
-
-
-def _columns(model: type[Model]) -> list[Any]:
-    """Return the columns that a row's owner may write: without those that the database computes."""
-    return [f for f in model._meta.concrete_fields if not getattr(f, "generated", False)]
 
 
 def messages_of(error: ValidationError) -> dict[str, list[str]]:
@@ -259,14 +264,34 @@ def _try_validators(field: Any, value: Any, instance: Any) -> None:
     if field.blank and value in list(field.empty_values):
         return
     try:
-        field.clean(value, instance)
+        _by_field(field, field.clean, value, instance, expected=())
+    except _FieldFailed:
+        raise
     except ValidationError:
         pass
-    except _CONVERSION_ERRORS as error:
-        name = "%s.%s" % (type(instance).__name__, field.name)
-        line = "A validator of %s failed for a value of a client: %s"
-        _failed_validators.log(logger.warning, line, name, shown(repr(error)))
-        raise _invalid() from None
+
+
+class _FieldFailed(ValidationError):
+    """The code of a field raised another exception for a client's value than ValidationError."""
+
+
+def _by_field(
+    field: Any, method: Callable[..., Any], *args: Any, expected: Any = _CONVERSION_ERRORS
+) -> Any:
+    """
+    Return what `method`, code of a field, makes of a client's value. Whatever exception it raises, the value
+    is not valid: fields of other packages have their own exceptions. Those of the database pass. What isn't
+    `expected` is logged.
+    """
+    try:
+        return method(*args)
+    except (ValidationError, DatabaseFailed):
+        raise
+    except Exception as error:
+        if not isinstance(error, expected):
+            line = "The field %s failed for a value of a client: %s"
+            _failed_fields.log(logger.warning, line, shown(str(field)), shown(repr(error)))
+        raise _FieldFailed(_("This value is not valid."), code="invalid") from None
 
 
 def _unfit_columns(
@@ -280,10 +305,10 @@ def _unfit_columns(
             continue
         value = getattr(instance, field.attname)
         try:
-            prepared = field.get_db_prep_save(value, connection)
+            prepared = _by_field(field, field.get_db_prep_save, value, connection)
             # The field has passed on what the client sent: it expects something else.
             unfit = prepared is data[field.name] and isinstance(prepared, (list, dict))
-        except _CONVERSION_ERRORS:
+        except ValidationError:
             unfit = True
         if unfit:
             errors[field.name] = _invalid().messages
@@ -294,12 +319,7 @@ def _convert(field: Any, value: Any) -> Any:
     """Return `value` by the field's own `to_python`, if a database can keep the result."""
     if isinstance(value, str):
         _check_text(value)
-    try:
-        converted = field.to_python(value)
-    except ValidationError:
-        raise
-    except _CONVERSION_ERRORS:
-        raise _invalid() from None
+    converted = _by_field(field, field.to_python, value)
     if isinstance(converted, str):
         _check_text(converted)
     elif isinstance(converted, int) and converted not in _INTEGERS:

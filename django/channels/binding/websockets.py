@@ -22,13 +22,14 @@ from .base import Binding
 from .fields import (
     assign,
     find_row,
+    key_to_send,
     no_such_row,
     plain_fields,
     related_fields,
     related_keys,
-    update_options,
     value_to_send,
 )
+from .saving import insert, update
 
 if TYPE_CHECKING:
     from ..message import Message
@@ -52,7 +53,7 @@ class WebsocketBinding(Binding):
     def serialize(self, instance: Any, action: str) -> dict[str, Any]:
         payload = {
             "action": action,
-            "pk": json_value(instance.pk),
+            "pk": key_to_send(instance.pk),
             "data": self.serialize_data(instance),
             "model": "%s.%s" % (instance._meta.app_label, instance._meta.model_name),
         }
@@ -102,7 +103,7 @@ class WebsocketBinding(Binding):
         payload = {
             "action": "error",
             "request": self.action or None,
-            "pk": json_value(self.pk),
+            "pk": key_to_send(self.pk),
             "model": "%s.%s" % (meta.app_label, meta.model_name),
             "errors": errors,
         }
@@ -117,7 +118,7 @@ class WebsocketBinding(Binding):
         """
         instance = self._model()()
         relations = assign(instance, self.bound_fields(), data, creating=True)
-        instance.save(force_insert=True)
+        insert(instance)
         if instance.pk is None or instance.pk == "":
             raise ValidationError({"pk": [_("The primary key of a new row cannot be set here.")]})
         self._save_relations(instance, relations)
@@ -127,7 +128,7 @@ class WebsocketBinding(Binding):
         instance = find_row(self._model(), pk)
         relations = assign(instance, self.bound_fields(), data, creating=False)
         try:
-            instance.save(**update_options(type(instance)))
+            update(instance)
         except DatabaseError as error:
             if type(error) is DatabaseError or type(error).__name__ == "NotUpdated":
                 raise no_such_row() from None
