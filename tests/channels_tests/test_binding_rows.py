@@ -304,9 +304,7 @@ class ForeignFieldTests(BindingOf, ChannelTestCase):
                 self.assertEqual(list(errors), ["customs"])
                 self.assertEqual(list(self.ask("delete", pk=value)), ["pk"])
         self.assertEqual(self.told(), [])
-        self.assertIsNone(
-            self.ask("update", pk=str(parcel.pk), data={"customs": "code-1"})
-        )
+        self.assertIsNone(self.ask("update", pk=str(parcel.pk), data={"customs": "code-1"}))
         self.assertEqual(self.told_of("customs"), [("update", "code-1")])
 
     def test_a_model_whose_save_takes_no_arguments_is_saved(self):

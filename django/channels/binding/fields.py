@@ -271,7 +271,7 @@ def _try_validators(field: Any, value: Any, instance: Any) -> None:
         pass
 
 
-class _FieldFailed(ValidationError):
+class _FieldFailed(ValidationError):  # type: ignore[misc]
     """The code of a field raised another exception for a client's value than ValidationError."""
 
 

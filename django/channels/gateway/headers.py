@@ -17,8 +17,8 @@ _TOKEN = b"!#$%&'*+-.^_`|~" + (string.ascii_letters + string.digits).encode()
 #: The characters that a header's value must not have: they would end it, or the whole head.
 _BREAK = re.compile(rb"[\r\n\0]")
 
-#: What a value may not have at its ends, and the control characters that it may not have anywhere. A tab may be
-#: inside.
+#: What a value may not have at its ends, and the control characters that it may not have anywhere. A tab may
+#: be inside.
 _UNCLEAN = re.compile(rb"^[ \t]|[ \t]\Z|[\0-\x08\x0a-\x1f\x7f]")
 _TO_SPACES = bytes(32 if byte in (*range(9), *range(10, 32), 127) else byte for byte in range(256))
 
