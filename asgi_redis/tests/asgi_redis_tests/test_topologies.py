@@ -112,12 +112,14 @@ class Flow:
 
 
 class SentinelTopology(Topology):
-    """A primary, its replica, and a Sentinel that promotes the replica."""
+    """A primary, its replica, and a Sentinel that promotes the replica after `down_after` ms of silence."""
+
+    down_after = 1000
 
     @classmethod
     def start_servers(cls):
         cls.primary = cls.add(RedisServer())
-        replica, sentinel = replica_and_sentinel(cls.primary)
+        replica, sentinel = replica_and_sentinel(cls.primary, cls.down_after)
         cls.replica = cls.add(replica)
         await_replica(replica.client())
         cls.sentinel = cls.add(sentinel)
@@ -131,7 +133,9 @@ class SentinelTopology(Topology):
 
 
 class SentinelTests(SentinelTopology, LayerConformance, unittest.TestCase):
-    pass
+    down_after = int(
+        60000 * TIMEOUT
+    )  # a primary that a busy machine keeps waiting stays the primary
 
 
 class FailoverTests(SentinelTopology, unittest.TestCase):

@@ -135,7 +135,7 @@ def cut_replication(primary):
     client.execute_command("CLIENT", "KILL", "TYPE", "replica")
 
 
-def replica_and_sentinel(primary, down_after=300):
+def replica_and_sentinel(primary, down_after):
     """Return a replica of `primary`, and a Sentinel that promotes it after so many ms of silence."""
     replica = RedisServer(replicaof="127.0.0.1 %d" % primary.port, repl_diskless_sync_delay=0)
     sentinel = RedisServer(
