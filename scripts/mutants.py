@@ -123,7 +123,7 @@ GROUPS = [
         ["asgi_redis/asgi_redis/*.py"],
         REDIS,
         ["test_standalone", "test_lost_replies", "test_prefetch", "test_counters", "test_failures"]
-        + ["test_recovery"],
+        + ["test_recovery", "test_partition"],
     ),
 ]
 #: Contracts and declarations: nothing in them runs, or all of it is trivial.
