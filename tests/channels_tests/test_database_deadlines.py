@@ -11,14 +11,14 @@ from django.db import connections as aliases
 
 from .support.aliases import add_alias, mariadb_alias, postgresql_alias, remove_alias
 from .support.proxy import Proxy
-from .support.waiting import TIMEOUT, wait_until
+from .support.waiting import SCALE, TIMEOUT, wait_until
 from .test_database_layer import SQLiteCase
 
 
 class SilenceTests:
     """`alias` goes through `proxy`."""
 
-    socket_timeout = 0.5
+    socket_timeout = 0.5 * SCALE
 
     @classmethod
     def setUpClass(cls):
@@ -73,7 +73,7 @@ class SilenceTests:
                 wait_until(lambda: self.works(layer), "the server to be back")
                 self.proxy.stall(**directions)
                 text = self.assertRaisesSoon(call)
-                self.assertIn("did not answer within 0.5 seconds", text)
+                self.assertIn("did not answer within %g seconds" % self.socket_timeout, text)
         # And while a new connection is opened.
         self.assertRaisesSoon(layer.send, "work", {})
         self.proxy.resume()
@@ -88,9 +88,9 @@ class SilenceTests:
 
     def test_a_look_at_whole_tables_may_take_longer(self):
         with self.layer.store.connections.long_timeout():
-            self.sleep(1.5)
+            self.sleep(3 * self.socket_timeout)
         with self.assertRaises(LayerUnavailable):
-            self.sleep(1.5)
+            self.sleep(3 * self.socket_timeout)
         self.layer.store.sweep()
 
     def sleep(self, seconds):

@@ -17,16 +17,16 @@ from django.db import transaction
 from .support.databases import MariaDB, PostgreSQL
 from .support.requirements import require
 from .support.sites import Project, serve
-from .support.waiting import TIMEOUT, wait_until
+from .support.waiting import SCALE, TIMEOUT, wait_until
 from .test_chat import ChatSite, Visitor, require_chat
 
 SETTINGS = """
 INSTALLED_APPS += ["{channels}.layers.database"]
 CHANNEL_LAYERS["default"]["BACKEND"] = "{channels}.layers.database.DatabaseChannelLayer"
-CHANNEL_LAYERS["default"]["CONFIG"] = {"DATABASE": "default", "heartbeat": 0.3, "lease": 1.5}
+CHANNEL_LAYERS["default"]["CONFIG"] = {"DATABASE": "default", "heartbeat": 0.3, "lease": %g}
 CHANNEL_LAYERS["default"]["CONFIG"]["channel_expiry"] = {"http.request": 3.0}
 CHANNEL_LAYERS["default"]["TEST_CONFIG"] = {"prefix": "test"}
-"""
+""" % (1.5 * SCALE)
 
 FILES = {
     "mysite/routing.py": """
