@@ -18,7 +18,7 @@ from django.channels.gateway.frames import (
     SharedRoom,
     UnreadRoom,
 )
-from django.channels.gateway.state import COUNT, LOG, WRITE
+from django.channels.gateway.state import COUNT, LOG, SEND, WRITE
 from django.channels.gateway.websocket import OTHERS, OWN, WebSocket
 from django.channels.layers.memory import MemoryChannelLayer
 
@@ -283,6 +283,23 @@ class AddressTests(unittest.TestCase):
         slow = MAX_BATCH_TIME * FIRST_BATCH // 2
         numbers = self.batches(self.socket("other"), 0, slow, 0, 0, 0, 0)
         self.assertEqual(numbers, [FIRST_BATCH, 2, 4, 8, 16, 32])
+
+    def test_few_frames_go_together_if_their_answers_are_large(self):
+        """Sending these takes a worker longer than its consumers ran."""
+        socket = self.socket("other")
+        socket.frame("first")
+        numbers, message = [], None
+        for length in (10, 10, 20 * KB, 20 * KB, 60 * KB, 10, 10):
+            while socket.reading:
+                socket.frame("next")
+            answers = [{"text": "x" * length}] * (numbers[-1] if numbers else 1)
+            actions = socket.reply(protocol.ack(socket.in_flight, answers))
+            for action in actions:
+                if action[0] == WRITE:
+                    socket.written(action[1], OWN)
+            ((_, _, message),) = [each for each in actions if each[0] == SEND]
+            numbers.append(len(message.get(protocol.FRAMES) or [message]))
+        self.assertEqual(numbers, [8, 16, 6, 6, 2, 4, 8])
 
     def test_no_client_is_closed_because_those_of_another_address_read_no_group(self):
         def send(socket, number):

@@ -48,8 +48,27 @@ class WindowTests(unittest.TestCase):
 
     def test_quick_consumers_are_not_throttled_by_a_busy_processor(self):
         for _ in range(50):
-            self.ack(1.0, 100, ran=1)
+            self.ack(0.2, 100, ran=1)
         self.assertEqual(self.window.limit, turns.QUICK_WINDOW)
+
+    def test_quick_consumers_with_slow_answers_are_throttled_until_the_answers_are_quick(self):
+        each = 0.03  # seconds that the layer takes for the answers to one event
+        self.window.limit = in_flight = 100
+        for _ in range(10):
+            self.ack(each * in_flight, in_flight, ran=0)
+            in_flight = self.window.limit
+        self.assertLessEqual(each * in_flight, turns.QUICK_WAIT)
+        self.assertGreaterEqual(in_flight, turns.MIN_WINDOW)
+        for _ in range(10):
+            self.ack(0.0005 * in_flight, in_flight, ran=0)
+            in_flight = self.window.limit
+        self.assertGreaterEqual(in_flight, turns.QUICK_WINDOW)
+
+    def test_the_window_of_quick_consumers_grows_in_steps(self):
+        self.window = Window()
+        self.ack(0.02, 4, ran=0)
+        self.ack(0.001, 16, ran=0)
+        self.assertEqual(self.window.limit, 2 * turns.FIRST_WINDOW)
 
     def test_it_grows_while_workers_keep_up_and_is_lifted_in_the_end(self):
         self.ack(1.0, 200)
@@ -403,14 +422,15 @@ class TurnTests(unittest.TestCase):
 
     def test_the_frames_of_one_gateway_never_find_their_channel_full(self):
         sender = self.sender = EventSender(self.layer, self.inbox, self.loop, Limits())
-        connections = [self.send(number) for number in range(200)]
+        connections = [self.send(number) for number in range(400)]
         self.assertEqual(len(self.inbox.sent), turns.FIRST_WINDOW)
         most = 0
         for connection in connections:
+            self.loop.now += 0.001
             sender.landed(connection, protocol.ack(7))
             most = max(most, sender._lanes[RECEIVE].in_flight)
         self.assertEqual(most, 100)
-        self.assertEqual(len(self.inbox.sent), 200)
+        self.assertEqual(len(self.inbox.sent), 400)
 
     def test_after_a_pause_few_are_sent_again(self):
         few = turns.FIRST_WINDOW, 4

@@ -26,9 +26,12 @@ MAX_BATCH_WEIGHT = 512 * 1024
 #: client that sends much to a slow consumer doesn't keep a worker from others.
 MAX_BATCH_TIME = 25
 
-#: How many frames go together at first. It may double with each event that has ended: the time of a worker
-#: doesn't tell what it takes to send the answers, and a hundred clients that begin with 64 frames each would
-#: keep workers from others for long.
+#: Bytes of answers for which frames may go together, by what the last ones got. The time of a worker doesn't
+#: tell what it takes to send the answers.
+MAX_BATCH_ANSWERS = 128 * 1024
+
+#: How many frames go together at first. It may double with each event that has ended: a hundred clients that
+#: begin with 64 frames each would keep workers from others for long.
 FIRST_BATCH = 8
 
 #: The weight up to which a frame that is sent at once isn't counted.
@@ -204,7 +207,16 @@ class FrameQueue:
     Belongs to the event loop of its gateway.
     """
 
-    __slots__ = ("all", "room", "sent", "waiting", "_batch_size", "_in_flight", "_weight")
+    __slots__ = (
+        "all",
+        "answered",
+        "room",
+        "sent",
+        "waiting",
+        "_batch_size",
+        "_in_flight",
+        "_weight",
+    )
 
     def __init__(self, room: FrameRoom) -> None:
         self.room = room
@@ -214,6 +226,8 @@ class FrameQueue:
         self._weight = 0
         #: How many frames the event in flight has, if they are counted.
         self.sent = 0
+        #: The bytes of the answers to them.
+        self.answered = 0
         self._in_flight = 0  # their weight
         self._batch_size = FIRST_BATCH
 
@@ -235,7 +249,7 @@ class FrameQueue:
 
     def send(self, weight: int) -> None:
         """Count a frame that is sent without waiting. A small one need not be counted."""
-        self.sent, self._in_flight = 1, weight
+        self.sent, self._in_flight, self.answered = 1, weight, 0
         self.room.take(weight)
 
     def take_batch(self, most: int = MAX_WAITING) -> list[dict[str, Any]]:
@@ -257,17 +271,19 @@ class FrameQueue:
         if not waiting:
             self.waiting = ()
         self._weight -= total
-        self.sent, self._in_flight = len(frames), total
+        self.sent, self._in_flight, self.answered = len(frames), total, 0
         return frames
 
     def landed(self, ran: int | None = None) -> None:
         """
         Count that the event in flight has ended. If its consumers ran for `ran` milliseconds, that bounds how
-        many frames go together next.
+        many frames go together next, and so do their answers.
         """
         if ran is not None:
             sent = self.sent or 1
             size = MAX_BATCH_TIME * sent // ran if ran > 0 else MAX_WAITING
+            if self.answered > MAX_BATCH_ANSWERS // MAX_WAITING:
+                size = min(size, MAX_BATCH_ANSWERS * sent // self.answered)
             self._batch_size = max(1, min(MAX_WAITING, size, max(self._batch_size, 2 * sent)))
         if self.sent:
             weight, self._in_flight, self.sent = self._in_flight, 0, 0

@@ -38,6 +38,10 @@ MIN_WAITING = 2
 #: processor is busy, and each costs more of it if few are in flight.
 QUICK_WINDOW, QUICK = 100, 2
 
+#: Seconds for which such events may wait. If they wait for longer, what is slow is not the consumers but the
+#: answers, which the layer carries: fewer are in flight then.
+QUICK_WAIT = 0.25
+
 #: Events in flight before anything is known of the workers: at first, and after PAUSE seconds without one. A
 #: lane may begin with another number.
 FIRST_WINDOW, PAUSE = 16, 1.0
@@ -126,14 +130,16 @@ class Window:
         self._least, self._waited = float("inf"), 0.0
         self._ran = self._count = self._begun = self._peak = 0
         if least > TARGET and in_flight > smallest:
-            smallest = QUICK_WINDOW if is_quick else smallest
+            if is_quick:
+                smallest = max(smallest, min(QUICK_WINDOW, int(in_flight * QUICK_WAIT / least)))
             self.limit = min(self.most, max(smallest, int(in_flight * TARGET / least)))
         elif not is_used:
             # Whether workers would keep up with more isn't known.
             if self.limit > self.start:
                 self.limit = max(self.start, min(self.limit, MAX_WINDOW) * 3 // 4)
-        elif is_quick and self.limit < QUICK_WINDOW:
-            self.limit = min(self.most, QUICK_WINDOW)
+        elif is_quick and self.limit < QUICK_WINDOW and least < QUICK_WAIT / 2:
+            # Step by step: with many more, one learns only after all of them what each takes.
+            self.limit = min(self.most, QUICK_WINDOW, 2 * self.limit)
         elif least < TARGET / 2 and self.limit < self.most:
             self.limit += 1 + self.limit // 4
             if self.limit > min(MAX_WINDOW, self.most):

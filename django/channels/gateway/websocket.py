@@ -389,6 +389,7 @@ class WebSocket(ConnectionState):
         self._unread_weight[sender] += length
         if sender:
             self._all_unread.add(length)
+            self._frames.answered += length
         else:
             self._hold(value)
         return [(WRITE, {"type": "websocket.send", key: value}, sender)]
