@@ -32,6 +32,9 @@ class Open(NamedTuple):
 
 _NOTHING = Open()
 
+#: A bit of the status of MariaDB and MySQL: SERVER_STATUS_IN_TRANS.
+_IN_TRANSACTION = 1
+
 #: How a log line names each.
 _WHAT = (
     "inside transaction.atomic()",
@@ -125,6 +128,10 @@ def _driver_is_in_transaction(connection: Any) -> bool | None:
         info = getattr(raw, "info", None)
         status = getattr(info, "transaction_status", None)
         return None if status is None else int(status) in (2, 3)  # INTRANS, INERROR
+    if connection.vendor == "mysql":
+        # What the server said with its last answer. PyMySQL keeps it, and mysqlclient doesn't tell it.
+        status = getattr(raw, "server_status", None)
+        return None if status is None else bool(status & _IN_TRANSACTION)
     return None
 
 

@@ -316,8 +316,45 @@ class PostgreSQLTests(OpenTransactionTests, PostgreSQLCase, unittest.TestCase):
         self.check([action])
 
 
+def leave_own_start(alias):
+    connections[alias].cursor().execute("START TRANSACTION")
+    add_row(alias, "left")
+
+
+def leave_own_begin_after_bad_sql(alias):
+    leave_own_begin(alias)
+    try:
+        connections[alias].cursor().execute("SELECT nothing FROM nowhere")
+    except Exception:
+        pass
+
+
 class MariaDBTests(OpenTransactionTests, MariaDBCase, unittest.TestCase):
-    pass
+    @property
+    def leaving(self):
+        connections[self.alias].ensure_connection()
+        if not hasattr(connections[self.alias].connection, "server_status"):
+            return LEAVING  # mysqlclient doesn't tell of the site's own BEGIN
+        return [*LEAVING, leave_own_begin, leave_own_start, leave_own_begin_after_bad_sql]
+
+    def test_own_transactions_that_have_ended_are_not_logged(self):
+        def commit(alias):
+            leave_own_begin(alias)
+            connections[alias].cursor().execute("COMMIT")
+
+        def roll_back(alias):
+            leave_own_begin(alias)
+            connections[alias].cursor().execute("ROLLBACK")
+
+        def end_by_ddl(alias):
+            leave_own_begin(alias)
+            connections[alias].cursor().execute("CREATE TABLE IF NOT EXISTS ended_by (id int)")
+            connections[alias].cursor().execute("DROP TABLE ended_by")
+
+        for action in (commit, roll_back, end_by_ddl, rows):
+            before = open_here()
+            action(self.alias)
+            self.assertEqual(open_here(), before, action.__name__)
 
 
 class TestCaseTests(ChannelTestCase):
