@@ -3,7 +3,8 @@
 import logging
 import unittest
 
-from django.channels.layers.engine.store import Will
+from django.channels.exceptions import NotSent
+from django.channels.layers.engine.store import Entry, Will
 
 from .test_database_layer import MariaDBCase, PostgreSQLCase, SQLiteCase
 
@@ -150,7 +151,28 @@ class DamageTests:
                 self.assertLessEqual(lost, 1, found)
 
 
+GREATEST = 2**63 - 1
+
+
 class SQLiteDamageTests(DamageTests, SQLiteCase, unittest.TestCase):
+    def test_a_row_with_the_greatest_number_blocks_no_other(self):
+        for table in ("message", "delayed", "dead"):
+            with self.subTest(table=table):
+                self.empty()
+                self.build()
+                self.run_sql(
+                    "UPDATE channels_database_%s SET id = %d WHERE id IN (SELECT max(id) "
+                    "FROM channels_database_%s)" % (table, GREATEST, table)
+                )
+                self.layer.send("work", {"n": 3})
+                self.layer.send_later("later", {"n": 3}, 0)
+                self.layer.send("bad", {"n": 3})
+                self.layer.dead_letter(None, self.layer.store.take(["bad"]), ValueError("a test"))
+                self.layer.leases.send_due()
+                self.assertEqual(self.received("later"), {1, 2, 3})
+                self.assertIn(3, self.received("work"))
+                self.assertEqual(len(self.layer.dead_letters()), 3)
+
     def test_without_damage_everything_arrives(self):
         self.build()
         found = self.work()
@@ -167,6 +189,31 @@ class SQLiteDamageTests(DamageTests, SQLiteCase, unittest.TestCase):
 
 
 class MariaDBDamageTests(DamageTests, MariaDBCase, unittest.TestCase):
+    def test_if_no_greater_number_is_left_the_error_tells_what_to_do(self):
+        def delay():
+            self.layer.send_later("later", {"n": 2}, 0)
+
+        def bury():
+            self.layer.store.dead_letter(None, Entry(1, "work", "{}", 0), "unreadable")
+
+        def send():
+            self.layer.send("work", {"n": 2})
+
+        for table, call in (("message", send), ("delayed", delay), ("dead", bury)):
+            with self.subTest(table=table):
+                name = "channels_database_" + table
+                self.addCleanup(self.run_sql, "TRUNCATE TABLE " + name)
+                call()
+                self.run_sql("UPDATE %s SET id = %d" % (name, GREATEST))
+                self.run_sql("ALTER TABLE %s AUTO_INCREMENT = %d" % (name, GREATEST))
+                for _ in range(2):
+                    with self.assertRaisesRegex(NotSent, "AUTO_INCREMENT = 1 for .*" + name):
+                        call()
+                # What the line in the log says.
+                self.run_sql("DELETE FROM %s WHERE id > 9e18" % name)
+                self.run_sql("ALTER TABLE %s AUTO_INCREMENT = 1" % name)
+                call()
+
     def test_a_damaged_value_harms_no_other_row(self):
         for table, (key, columns) in TABLES.items():
             for number, column in enumerate(columns.split()):
@@ -175,6 +222,22 @@ class MariaDBDamageTests(DamageTests, MariaDBCase, unittest.TestCase):
 
 
 class PostgreSQLDamageTests(DamageTests, PostgreSQLCase, unittest.TestCase):
+    def test_a_row_with_the_greatest_number_blocks_no_other(self):
+        self.layer.send("work", {"n": 1})
+        self.run_sql("UPDATE channels_database_message SET id = %d" % GREATEST)
+        self.layer.send("work", {"n": 2})
+        self.assertEqual(self.received("work"), {1, 2})
+        self.layer.send("work", {"n": 3})
+        self.assertEqual(self.received("work"), {3})
+
+    def test_if_a_sequence_is_at_its_end_the_error_tells_what_to_do(self):
+        sequence = "channels_database_message_id_seq"
+        self.addCleanup(self.run_sql, "ALTER SEQUENCE %s RESTART" % sequence)
+        self.run_sql("ALTER SEQUENCE %s RESTART %d" % (sequence, GREATEST))
+        self.layer.send("work", {"n": 1})
+        with self.assertRaisesRegex(NotSent, "ALTER SEQUENCE %s RESTART" % sequence):
+            self.layer.send("work", {"n": 2})
+
     def test_a_time_that_never_comes_harms_no_other_row(self):
         for table, column in (("process", "expires"), ("delayed", "due"), ("message", "expires")):
             for value in ("'NaN'", "'Infinity'", "'-Infinity'"):

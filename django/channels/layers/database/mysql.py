@@ -17,7 +17,7 @@ from .connections import (
     Connection,
     Connections,
 )
-from .refusals import not_migrated, unreachable
+from .refusals import not_migrated, numbers_used_up, unreachable
 from .store import DatabaseStore
 
 OLDEST_MARIADB = (10, 6)
@@ -87,6 +87,9 @@ class MySQLConnections(Connections):
             return not_migrated(self.alias, error)
         if number in _CONFLICTS:
             return Conflict(str(error))
+        used_up = numbers_used_up("MySQL", self.alias, error)
+        if used_up is not None:
+            return used_up
         name = type(error).__name__
         if name in ("OperationalError", "InterfaceError", "InternalError"):
             return unreachable("MySQL", self.alias, error, number in _REFUSED)

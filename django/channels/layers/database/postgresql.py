@@ -21,7 +21,7 @@ from .connections import (
     Connection,
     Connections,
 )
-from .refusals import not_migrated, unreachable
+from .refusals import not_migrated, numbers_used_up, unreachable
 from .sending import SENT_LIFETIME, Sender
 from .store import DatabaseStore
 from .tables import Row
@@ -99,7 +99,7 @@ class PostgreSQLConnections(Connections):
         ):
             refused = state is not None and state.startswith(_REFUSED)
             return unreachable("PostgreSQL", self.alias, error, refused)
-        return error
+        return numbers_used_up("PostgreSQL", self.alias, error) or error
 
 
 class PostgreSQLStore(DatabaseStore):

@@ -29,6 +29,21 @@ _REMEDIES = (
     ),
 )
 
+#: What they say if no greater number is left for a row, and what to do.
+_NUMBERS_USED_UP = (
+    (
+        r"reached maximum value of sequence \"([^\"]+)\"",
+        "Delete the rows with ids above 9e18 from the layer's tables, and run ALTER SEQUENCE {0} RESTART",
+    ),
+    (
+        r"Failed to read auto-increment|Out of range value for column 'id'"
+        r"|Duplicate entry '\S*9223372036854775807",
+        "Delete the rows with ids above 9e18 from the layer's tables, and run ALTER TABLE ... "
+        "AUTO_INCREMENT = 1 for channels_database_message, channels_database_delayed and "
+        "channels_database_dead",
+    ),
+)
+
 
 class TablesMissing(NotSent, ImproperlyConfigured):  # type: ignore[misc]
     """Tables are missing. Each process logs it once, and retries until `migrate` has made them."""
@@ -41,6 +56,19 @@ def not_migrated(alias: str, error: object) -> TablesMissing:
         "manage.py migrate --database=%s"
         % (alias, str(error).strip().split("\n")[0], __package__, alias)
     )
+
+
+def numbers_used_up(server: str, alias: str, error: object) -> NotSent | None:
+    """Return the exception to raise if a table takes no more rows, because a row has the greatest number."""
+    for pattern, remedy in _NUMBERS_USED_UP:
+        found = re.search(pattern, str(error))
+        if found is not None:
+            remedy = remedy.format(*found.groups())
+            return NotSent(
+                "%s (database %r) has no greater number for another row: %s. %s."
+                % (server, alias, " ".join(str(error).split()), remedy)
+            )
+    return None
 
 
 def unreachable(

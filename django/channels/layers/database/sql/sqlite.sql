@@ -70,13 +70,24 @@ CREATE TABLE IF NOT EXISTS channels_database_counter (
 -- name: insert_one
 -- Put a message at the end of its queue. Its number is the time in microseconds, so that no message that was
 -- taken, and may be put back under its own, had the same; and greater than the last one's, whatever the
--- clock does.
+-- clock does. A damaged row may have a number that leaves none above it.
 INSERT INTO channels_database_message (queue, id, channel, body, expires)
 VALUES (
     :queue,
     max(CAST({now} * 1000000 AS integer),
-        coalesce((SELECT max(id) + 1 FROM channels_database_message WHERE queue = :queue), 0)),
+        coalesce((SELECT max(id) + 1 FROM channels_database_message WHERE queue = :queue
+            AND id < 9000000000000000000), 0)),
     :channel, :body, {now} + :expiry);
+
+-- name: add_dead
+-- SQLite's own next number is refused after a damaged row that leaves none above it.
+INSERT INTO channels_database_dead (id, queue, channel, body, losses, reason, died)
+VALUES (
+    1 + coalesce(
+        (SELECT seq FROM sqlite_sequence
+            WHERE name = 'channels_database_dead' AND seq < 9000000000000000000),
+        (SELECT max(id) FROM channels_database_dead WHERE id < 9000000000000000000), 0),
+    :queue, :channel, :body, :losses, :reason, {now});
 
 -- name: requeue
 -- Put a message back under the number it had. If the clock was set back and another message has that
