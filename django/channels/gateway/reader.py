@@ -96,7 +96,7 @@ class InboxReader:
                 was_sent = connection.flight is not None and connection not in held
                 if connection.state.has_begun:
                     was_sent = True
-                elif was_sent and connection.gateway.events.is_tried(connection):
+                elif was_sent and self.events.is_tried(connection):
                     continue  # soon it is known whether the layer has it
                 connection.perform(connection.state.unreachable(was_sent))
 

@@ -100,9 +100,7 @@ class AcknowledgementTests(LayerCase):
             def claim(found: list[Any] = found) -> None:
                 found.append(self.layer.claim("consumer-a", channels, block=True))
 
-            thread = threading.Thread(target=claim, daemon=True)
-            thread.start()
-            thread.join(0.1)
+            thread = self.start_reader(claim)
             self.layer.send(channel, {"a": 1})
             thread.join(self.timeout)
             if thread.is_alive():
