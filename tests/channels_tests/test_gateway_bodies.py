@@ -566,7 +566,8 @@ class StreamedBodyTests(UploadCase):
             await self.until(lambda: server.content)
             for number in range(40):
                 self.assertFalse(server.ended, "the answer ended before the body")
-                server.body(b"x" * 50000, more=number < 39)
+                # granian has events without content now and then.
+                server.body(b"x" * 50000 * (number < 20), more=number < 39)
                 await self.until(server.events.empty)
 
         server.wait = go_on
