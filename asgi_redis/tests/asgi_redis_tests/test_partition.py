@@ -13,6 +13,13 @@ from .test_recovery import start_lease
 from .test_standalone import RedisLayerCase
 
 
+def group_elsewhere(keys, channel):
+    """Return a group that lies in another partition than the gateway of `channel`, if there are several."""
+    groups = ["room-%d" % number for number in range(99)]
+    found = [each for each in groups if keys.group(each).partition != keys.partition(channel)]
+    return found[0] if found else groups[0]
+
+
 class OlderDataTests(RedisLayerCase, unittest.TestCase):
     def test_what_was_there_before_another_run_of_the_server_may_have_been_handled(self):
         server = RedisServer().start()
@@ -103,6 +110,39 @@ class PartitionTests(RedisLayerCase, unittest.TestCase):
                     self.assertEqual(self.check(recovers, partitions), ({"code": 1006}, reset))
 
 
+class FullInboxTests(RedisLayerCase, unittest.TestCase):
+    def check(self, partitions):
+        """Send to a group whose two members are behind an inbox for four records."""
+        layer = self.make_layer(prefix="full:", partitions=partitions, inbox_capacity=4)
+        layer.flush()
+        self.addCleanup(layer.flush)
+        group = group_elsewhere(layer.store.keys, "gateway.a!")
+
+        def send():
+            for number in (1, 2):
+                layer.group_add(group, "gateway.a!%d" % number)
+            for number in range(4):
+                layer.send_group(group, {"number": number})
+
+        async def run():
+            inbox = layer.open_inbox("gateway.a!")
+            try:
+                await asyncio.get_event_loop().run_in_executor(None, send)
+                return await asyncio.wait_for(inbox.receive(), TIMEOUT)
+            finally:
+                await inbox.close()
+
+        found = [message for channel, message in asyncio.run(run()) if channel == "gateway.a!"]
+        sent = [protocol.group_message(group, {"number": number}) for number in (0, 1)]
+        self.assertEqual(found, sent)
+        self.assertEqual(layer.statistics()["group_full"], 4)
+
+    def test_members_behind_a_full_inbox_are_skipped_and_counted(self):
+        for partitions in (1, 8):
+            with self.subTest(partitions=partitions):
+                self.check(partitions)
+
+
 class CrossingChangesTests(RedisLayerCase, unittest.TestCase):
     """A change of a membership is two commands if group and gateway lie in different partitions."""
 
@@ -138,9 +178,7 @@ class CrossingChangesTests(RedisLayerCase, unittest.TestCase):
         layer.flush()
         self.addCleanup(layer.flush)
         keys, member = layer.store.keys, "gateway.a!1"
-        groups = ["room-%d" % number for number in range(99)]
-        home = keys.partition(member)
-        group = next(each for each in groups if keys.group(each).partition != home)
+        group = group_elsewhere(keys, member)
 
         def change():
             late_add = self.hold("group_add", group, member)

@@ -187,6 +187,18 @@ class LostWorkerTests(RecoveryCase):
         self.watch()
         self.assertEqual(wait_until(self.layer.dead_letters, "it")[0].message, {"number": 1})
 
+    def test_what_a_process_has_taken_over_outlives_its_own_lease(self):
+        self.lose("work.paused", number=1)
+        reaper = self.make_layer()
+        store, leases = reaper.store, reaper.leases
+        carry_out, store._carry_out = store._carry_out, lambda held, decide: ([], 0)
+        wait_until(leases.recover, "the lease of the dead to end")
+        # As after a pause of this process that no other one has noticed.
+        store.servers.call(("ZADD", store.keys.leases, 0, store._taker))
+        store._carry_out = carry_out
+        leases.recover()
+        self.assertEqual([each.message for each in reaper.dead_letters()], [{"number": 1}])
+
     def test_a_long_running_consumer_keeps_its_message_while_its_process_lives(self):
         self.watch()
         worker = self.make_layer()
