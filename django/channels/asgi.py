@@ -77,6 +77,14 @@ class ChannelLayerManager:
                     "layer, not %s. A message goes to send({…}), and a member to add(channel)."
                     % shown(repr(alias))
                 )
+            if (
+                isinstance(alias, dict) and "type" in alias
+            ):  # a server calls the function with its scope
+                text = (
+                    "The server runs get_channel_layer itself. In asgi.py, write "
+                    "channel_layer = get_channel_layer(), with parentheses. %s"
+                    % see("howto/deployment/asgi/index")
+                )
             raise InvalidChannelLayerError(text) from None
 
     @sensitive_variables()  # type: ignore[untyped-decorator]  # a password, maybe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from importlib.util import find_spec
 from typing import Any, Callable, Iterator
 
@@ -221,6 +222,10 @@ def check_logging(app_configs: Any, **kwargs: Any) -> list[Any]:
     ]
 
 
+#: An asgi.py that forgets to call the function.
+_NOT_CALLED = re.compile(r"^\w+\s*=\s*(\w+\.)*get_channel_layer[ \t]*(#.*)?$", re.M)
+
+
 @register(TAG, deploy=True)
 def check_asgi(app_configs: Any, **kwargs: Any) -> list[Any]:
     """Check for channels.W026: an asgi.py that serves no layer, such as that of startproject."""
@@ -233,17 +238,17 @@ def check_asgi(app_configs: Any, **kwargs: Any) -> list[Any]:
             text = source.read()
     except (AttributeError, ImportError, OSError, TypeError, ValueError):
         return []
-    if "get_asgi_application" not in text or PACKAGE in text:
+    problem = ""
+    if "get_asgi_application" in text and PACKAGE not in text:
+        problem = "serves Django's own application, which refuses WebSockets, and no channel layer"
+        hint = "Write it with manage.py startasgi --force."
+    elif _NOT_CALLED.search(text):
+        problem = "has the function get_channel_layer in place of the layer that it returns"
+        hint = "Write channel_layer = get_channel_layer(), with parentheses."
+    if not problem:
         return []
-    return [
-        Warning(
-            "%s.asgi serves Django's own application, which refuses WebSockets, and no channel layer."
-            % package,
-            hint="Write it with manage.py startasgi --force. %s"
-            % see("howto/deployment/asgi/index"),
-            id="channels.W026",
-        )
-    ]
+    hint += " " + see("howto/deployment/asgi/index")
+    return [Warning("%s.asgi %s." % (package, problem), hint=hint, id="channels.W026")]
 
 
 def _has_routes() -> bool:

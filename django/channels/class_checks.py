@@ -83,10 +83,9 @@ def check_names(where: str, owner: type) -> Iterator[Any]:
 
 def check_attributes(where: str, owner: type) -> Iterator[Any]:
     """Check for channels.W025: an attribute of a class whose value does something else than it says."""
-    for name, problem in doubtful(owner):
-        text, _, remedy = problem.rpartition(": ")
+    for name, problem, remedy in doubtful(owner):
         yield Warning(
-            "%s%s.%s.%s %s." % (where, owner.__module__, owner.__qualname__, name, text),
+            "%s%s.%s.%s %s." % (where, owner.__module__, owner.__qualname__, name, problem),
             hint="%s%s." % (remedy[:1].upper(), remedy[1:]),
             id="channels.W025",
         )

@@ -26,8 +26,9 @@ CALLED = (
     "serialize serialize_data subprotocols"
 ).split()
 
-#: What other libraries call, and browsers.
+#: What other libraries call, browsers, and the demultiplexer of Channels 1.0.
 _ELSEWHERE = {
+    "mapping": "consumers",
     "on_close": "disconnect",
     "on_connect": "connect",
     "on_disconnect": "disconnect",

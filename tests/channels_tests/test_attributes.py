@@ -102,6 +102,16 @@ class DoubtfulTests(SimpleTestCase):
         (problem,) = check(route_class(several))
         self.assertIn("Room.consumers has the stream 5", problem.msg)
 
+    def test_a_demultiplexer_without_streams(self):
+        (problem,) = check(route_class(made(WebsocketDemultiplexer)))
+        self.assertEqual(problem.id, "channels.W025")
+        self.assertIn("Room.consumers is empty, so that each frame closes its socket", problem.msg)
+        self.assertIn("Write {'stream': Consumer}", problem.hint)
+        problems = check(route_class(made(WebsocketDemultiplexer, mapping={"a": "b"})))
+        self.assertIn("'mapping', which nothing uses, and no 'consumers'", problems[0].msg)
+        streams = property(lambda self: {"a": WebsocketConsumer})
+        self.assertEqual(check(route_class(made(WebsocketDemultiplexer, consumers=streams))), [])
+
     def test_bindings(self):
         for name, value, word in (
             ("fields", 5, "is 5"),

@@ -10,7 +10,7 @@ import unittest
 from unittest import mock
 
 from django.channels import checks, include, route, route_class
-from django.channels.asgi import ChannelLayerManager, channel_layers
+from django.channels.asgi import ChannelLayerManager, channel_layers, get_channel_layer
 from django.channels.checks import check_asgi, check_channel_layers, check_logging
 from django.channels.habits import PACKAGE
 from django.channels.layers.database import DatabaseChannelLayer
@@ -520,7 +520,12 @@ class LoggingTests(SimpleTestCase):
 
 
 class AsgiFileTests(SimpleTestCase):
-    def ids(self, text, routes=(consumer,)):
+    def ids(
+        self,
+        text,
+        routes=(consumer,),
+        words=("serves Django's own application", "startasgi --force"),
+    ):
         folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, folder)
         os.mkdir(os.path.join(folder, "asgi_file"))
@@ -538,14 +543,30 @@ class AsgiFileTests(SimpleTestCase):
                 found = check_asgi(None)
         sys.modules.pop("asgi_file", None)
         for each in found:
-            self.assertIn("asgi_file.asgi serves Django's own application", each.msg)
-            self.assertIn("startasgi --force", each.hint)
+            self.assertIn("asgi_file.asgi %s" % words[0], each.msg)
+            self.assertIn(words[1], each.hint)
         return [each.id for each in found]
 
     def test_the_file_of_startproject_is_named_and_not_run(self):
         theirs = "from django.core.asgi import get_asgi_application\nraise SystemExit\n"
         self.assertEqual(self.ids(theirs), ["channels.W026"])
         self.assertEqual(self.ids(theirs, routes=()), [])
+
+    def test_a_function_that_is_not_called_is_named(self):
+        start = "from %s import asgi\n" % PACKAGE
+        for line in (
+            "channel_layer = asgi.get_channel_layer",
+            "application=get_channel_layer  # it",
+        ):
+            words = ("has the function", "channel_layer = get_channel_layer()")
+            self.assertEqual(self.ids(start + line + "\n", words=words), ["channels.W026"], line)
+        self.assertEqual(self.ids(start + "layer = asgi.get_channel_layer()\n"), [])
+
+    def test_a_server_that_runs_the_function_is_told_so(self):
+        with self.assertRaisesRegex(
+            ImproperlyConfigured, r"get_channel_layer\(\), with parenth.*ASGI"
+        ):
+            get_channel_layer({"type": "http", "path": "/"})
 
     def test_a_file_that_serves_a_layer_is_left_alone(self):
         ours = "from %s.asgi import get_channel_layer\n" % PACKAGE

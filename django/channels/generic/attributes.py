@@ -61,13 +61,15 @@ def refused(owner: type, besides: str = "") -> str:
     return ""
 
 
-def doubtful(owner: type) -> Iterator[tuple[str, str]]:
-    """Return each attribute of `owner` that does something else than it says, with what it does."""
+def doubtful(owner: type) -> Iterator[tuple[str, str, str]]:
+    """
+    Return each attribute of `owner` that does something else than it says, what it does, and what to write.
+    """
     for name, (check, remedy) in _DOUBTS.items():
         value = inspect.getattr_static(owner, name, None)
         problem = check(value)
         if problem:
-            yield name, "%s: %s" % (problem, remedy)
+            yield name, problem, remedy
 
 
 def _doubt_flag(value: Any) -> str:
@@ -101,6 +103,8 @@ def _doubt_text(value: Any) -> str:
 
 def _doubt_streams(value: Any) -> str:
     names = [name for name in value if not isinstance(name, str)] if isinstance(value, dict) else []
+    if isinstance(value, dict) and not value:
+        return "is empty, so that each frame closes its socket"
     return "has the stream %r, but names of streams are text" % (names[0],) if names else ""
 
 
