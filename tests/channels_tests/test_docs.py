@@ -25,6 +25,8 @@ import django
 import django.channels
 from django.channels import Channel, Group
 from django.channels.asgi import channel_layers
+from django.channels.binding import base as binding_base
+from django.channels.log import RateLimit
 from django.channels.test import ChannelTestCase, HttpClient, WSClient, apply_routes, runner
 from django.core.management import find_commands, load_command_class
 from django.test import SimpleTestCase, modify_settings, override_settings
@@ -482,7 +484,8 @@ class BindingPageTests(unittest.TestCase):
                             "websocket.receive", path="/boards/main/", text=frame
                         )
 
-                    with outer.assertLogs("django.channels.binding", "WARNING"):
+                    limit = mock.patch.object(binding_base, "_refusals", RateLimit())
+                    with limit, outer.assertLogs("django.channels.binding", "WARNING"):
                         change(guest, action="create", data={"title": "No"})
                     outer.assertEqual(Note.objects.count(), 0)
                     change(staff, action="create", data={"title": "Milk"})
