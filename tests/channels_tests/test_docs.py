@@ -433,6 +433,8 @@ class PageTests(ChannelTestCase):
 class BindingPageTests(unittest.TestCase):
     """The page about data binding, which defines a model."""
 
+    databases = {"default"}  # so that Django's runner makes it, also if this test runs alone
+
     def test_binding(self):
         with Page("topics/channels/binding.txt").importable():
             with modify_settings(INSTALLED_APPS={"append": "notes"}):

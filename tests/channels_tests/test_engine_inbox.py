@@ -333,11 +333,16 @@ class ThreadedInboxTests(unittest.TestCase):
             await self.until(lambda: len(self.batches()) == 5)
         self.assertEqual(len(refused), 4)
         self.assertEqual(self.sent()[-3:], ['{"n": 1}', '{"bad": 2}', '{"n": 3}'])
-        # After these three, messages share batches again.
+        # After these three, messages share batches again: those that come while one is on its way.
+        gate.clear()
+        self.store.answers["gateway_batch"] = [lambda *args: gate.wait(TIMEOUT) and ()]
         self.inbox.send("work", {"n": 4}, self.failures.append)
-        self.inbox.send("work", {"n": 5}, self.failures.append)
-        await self.until(lambda: '{"n": 5}' in self.sent())
-        self.assertEqual(len(self.batches()), 6)
+        await self.until(lambda: len(self.batches()) == 6)
+        for number in (5, 6):
+            self.inbox.send("work", {"n": number}, self.failures.append)
+        gate.set()
+        await self.until(lambda: '{"n": 6}' in self.sent())
+        self.assertEqual(len(self.batches()), 7)
 
     @in_loop
     async def test_what_one_turn_wants_leaves_in_one_batch(self):

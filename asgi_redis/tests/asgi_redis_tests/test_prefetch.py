@@ -153,7 +153,8 @@ class AheadTests(RedisLayerCase, unittest.TestCase):
 
         def call_and_lose(commands):
             replies = call_many(commands)
-            if not lost:
+            # The lease's thread makes such calls, too.
+            if not lost and threading.current_thread().name == "channels-prefetch":
                 lost.append(replies)
                 raise self.layer.LayerUnavailable("the reply got lost")
             return replies
