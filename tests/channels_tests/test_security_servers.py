@@ -39,6 +39,10 @@ def index(request):
     return HttpResponse("view of %s %s" % (request.path, len(request.body)))
 
 
+def large(request):
+    return HttpResponse(b"x" * 5000000)
+
+
 def seen_paths(request):
     return HttpResponse(json.dumps(seen))
 
@@ -90,6 +94,7 @@ except ImportError:
 from mysite import views
 
 urlpatterns = [
+    re_path("^large/$", views.large),
     re_path("^slow/$", views.slow),
     re_path("^fast/$", views.fast),
     re_path("^meta/$", views.meta),
@@ -562,6 +567,31 @@ class UvicornTests(FloodTests, EndlessTests, ServerAttacks, unittest.TestCase):
                 server.popen.send_signal(signal.SIGTERM)
                 server.wait(START_TIMEOUT)
                 self.assertFalse(server.alive)
+
+    def test_at_its_end_clients_get_the_rest_of_their_answers_and_others_do_not_keep_it(self):
+        """With a time limit, without which uvicorn waits as long as the gateway does."""
+        limit = "%d" % max(1, TIMEOUT / 2)
+        args = ("--timeout-graceful-shutdown", limit)
+        with serve(self.project, "uvicorn", args=args) as server:
+            clients, answers = [], []
+            for _ in range(4):
+                client = socket.socket()
+                self.addCleanup(client.close)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+                client.settimeout(TIMEOUT)
+                client.connect(("127.0.0.1", server.port))
+                client.sendall(self.get(b"/large/"))
+                clients.append(client)
+                answers.append(client.recv(1000))  # it is on its way
+            server.popen.send_signal(signal.SIGTERM)
+            for client, answer in list(zip(clients, answers))[:2]:
+                part = answer
+                while part:
+                    part = client.recv(65536)
+                    answer += part
+                self.assertEqual(len(answer.partition(b"\r\n\r\n")[2]), 5000000)
+            server.wait(START_TIMEOUT)
+            self.assertFalse(server.alive)
 
     def test_clients_whose_frames_wait_for_workers_do_not_keep_the_server_from_ending(self):
         project = self.project_with("application", "SHUTDOWN_TIMEOUT = 1")

@@ -384,3 +384,9 @@ class SealTests(RedisLayerCase, unittest.TestCase):
         call(("ZADD", keys.delay, 0, member.replace(b"test.x", b"test.y")))
         self.assertEqual(self.receive_due("test.y"), (None, None))
         self.assertEqual([each.reason for each in self.layer.dead_letters()], ["unreadable"])
+
+
+class SealPartitionsTests(SealTests):
+    """The same with keys in many partitions, as on a cluster."""
+
+    config = {**SealTests.config, "prefix": "parted-seals:", "partitions": 8}

@@ -5,6 +5,7 @@ import threading
 import unittest
 
 from asgi_redis.contract import protocol
+from django.channels.exceptions import InvalidChannelName
 
 from channels_tests.support.redis_server import RedisServer
 from channels_tests.support.waiting import TIMEOUT, wait_until
@@ -201,3 +202,88 @@ class CrossingChangesTests(RedisLayerCase, unittest.TestCase):
 
         sent = protocol.group_message(group, {"number": 1})
         self.assertIn(("gateway.a!", sent), asyncio.run(run()))
+
+
+class NameTests(RedisLayerCase, unittest.TestCase):
+    """Names that clients choose, such as those of rooms, on a layer with many partitions."""
+
+    config = {"prefix": "names:", "partitions": 8}
+
+    #: Names with a meaning for Redis Cluster, for the keys of the layer, or for Redis.
+    BAD = [
+        "#",
+        "{",
+        "}",
+        "{a}",
+        "x{y}z",
+        "{names:#0}",
+        "{names:#0}q:test.canary",
+        "q:test.canary",
+        "a:b",
+        "a|b",
+    ]
+    BAD += [
+        "test.canary\n",
+        "test.canary\0",
+        " test.canary",
+        "*",
+        "[a]",
+        "\r\nFLUSHALL\r\n",
+        "$1",
+        "",
+        "x" * 100,
+    ]
+    BAD += [
+        "\xe9",
+        "\ud800",
+        "\uff41",
+        "a!b!c",
+        "a!b?c",
+        None,
+        1,
+        b"test.canary",
+        ["test.canary"],
+        {"a": 1},
+    ]
+    ODD = [
+        "leases",
+        "dead",
+        "delay",
+        "epoch",
+        "..",
+        "-",
+        "x" * 99,
+        "test.canary.",
+        "canary-",
+        "counters",
+    ]
+
+    def test_no_name_reaches_what_has_another_name(self):
+        layer = self.make_layer()
+        layer.flush()
+        self.addCleanup(layer.flush)
+        layer.send("test.canary", {"own": 1})
+        layer.group_add("canary", "test.member")
+        for name in self.BAD + self.ODD:
+            is_bad = name not in self.ODD
+            for call in (
+                lambda name: layer.send(name, {"evil": 1}),
+                lambda name: layer.send_group(name, {"evil": 1}),
+                lambda name: layer.group_add(name, "test.evil"),
+                lambda name: layer.group_add("evil", name),
+                lambda name: layer.group_discard(name, "test.member"),
+                lambda name: layer.group_discard("evil", name),
+                lambda name: layer.receive_many([name]),
+            ):
+                with self.subTest(name):
+                    if is_bad:
+                        self.assertRaises(InvalidChannelName, call, name)
+                    else:
+                        call(name)
+        self.assertEqual(layer.receive_many(["test.canary"]), ("test.canary", {"own": 1}))
+        self.assertEqual(layer.receive_many(["test.canary"]), (None, None))
+        self.assertEqual(layer.group_channels("canary"), ["test.member"])
+        tags = {tag.encode() for tag in layer.store.keys.tags}
+        for key in RedisServer.shared().client().keys("*names:*"):
+            self.assertIn(key.partition(b"}")[0] + b"}", tags)
+            self.assertEqual(key.count(b"{"), 1, key)
