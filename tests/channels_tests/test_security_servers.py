@@ -40,7 +40,10 @@ def index(request):
 
 
 def large(request):
-    return HttpResponse(b"x" * 5000000)
+    response = HttpResponse(b"x" * 5000000)
+    # Django before 1.11 doesn't say it, and the body would be in chunks.
+    response["Content-Length"] = "5000000"
+    return response
 
 
 def seen_paths(request):
