@@ -517,6 +517,8 @@ class BindingPageTests(unittest.TestCase):
 class TestCasePageTests(unittest.TestCase):
     """The test cases on the pages pass, each with the routing of its page."""
 
+    databases = {"default"}  # for a run of this class alone
+
     def run_test_case(self, page, routing, name):
         entry = dict(channel_layers.configs["default"], ROUTING=routing)
         with Page(page).importable(), override_settings(CHANNEL_LAYERS={"default": entry}):

@@ -199,6 +199,8 @@ class CrossingLayerTests(LiveServerBase):
 
 
 class EndOfTestTests(unittest.TestCase):
+    databases = {"default"}  # for a run of this class alone
+
     def test_what_a_test_leaves_open_is_closed_before_its_data_goes(self):
         require("daphne", "websocket")
         import websocket

@@ -264,6 +264,8 @@ class RowsOfTheClassTests(ChannelTestCase):
 
 
 class LayersComeBackTests(unittest.TestCase):
+    databases = {"default"}  # for a run of this class alone
+
     def run_case(self, body, base=ChannelTestCase, **attributes):
         case_class = type("Case", (base,), dict({"runTest": body}, **attributes))
         result = unittest.TestResult()
