@@ -155,6 +155,13 @@ GREATEST = 2**63 - 1
 
 
 class SQLiteDamageTests(DamageTests, SQLiteCase, unittest.TestCase):
+    def test_a_message_with_the_greatest_number_blocks_none_of_its_queue(self):
+        self.layer.send("work", {"n": 1})
+        self.run_sql("UPDATE channels_database_message SET id = %d" % GREATEST)
+        for number in (2, 3, 4):
+            self.layer.send("work", {"n": number})
+        self.assertEqual(self.received("work"), {1, 2, 3, 4})
+
     def test_a_row_with_the_greatest_number_blocks_no_other(self):
         for table in ("message", "delayed", "dead"):
             with self.subTest(table=table):
