@@ -27,6 +27,21 @@ NUMBERS = "id expires losses turn attempt due died value".split()
 #: What SQLite may find in any column: bytes, text that isn't UTF-8, text, and a number.
 VALUES = ("X'ff00fe'", "CAST(X'63ff' AS TEXT)", "'damaged'", "0.5", "''")
 
+#: Bodies, or expressions for them, that no version of this layer writes.
+BODIES = (
+    "''",
+    "'{'",
+    "'[1, 2]'",
+    "'null'",
+    "'7'",
+    "'2:{}'",
+    "'%s'" % ("[" * 5000),
+    "substr(body, 1, length(body) - 1)",
+    "reverse(body)",
+    "concat(body, body)",
+    "md5(body)",
+)
+
 
 class DamageTests:
     config = {"heartbeat": 20.0, "lease": 60.0}
@@ -150,6 +165,26 @@ class DamageTests:
                 )
                 self.assertLessEqual(lost, 1, found)
 
+    def check_each_column(self):
+        """Damage each column once, where the database has types."""
+        for table, (key, columns) in TABLES.items():
+            for number, column in enumerate(columns.split()):
+                is_number = column in NUMBERS and (table, column) != ("sent", "id")
+                values = ("-32768", "0") if is_number else ("'damaged'", "''")
+                self.check(table, column, values[number % 2], key, ("min", "max")[number % 2 :][:1])
+
+    def check_unreadable_bodies(self):
+        """Each body that can't be read becomes a dead letter. The message behind it arrives."""
+        for body in BODIES:
+            with self.subTest(body=body[:20]):
+                self.empty()
+                self.layer.send("work", {"n": 1})
+                self.run_sql("UPDATE channels_database_message SET body = %s" % body)
+                self.layer.send("work", {"n": 2})
+                self.assertEqual(self.received("work"), {2})
+                (letter,) = self.layer.dead_letters()
+                self.assertEqual((letter.channel, letter.reason), ("work", "unreadable"))
+
 
 GREATEST = 2**63 - 1
 
@@ -196,6 +231,9 @@ class SQLiteDamageTests(DamageTests, SQLiteCase, unittest.TestCase):
 
 
 class MariaDBDamageTests(DamageTests, MariaDBCase, unittest.TestCase):
+    def test_a_body_that_cannot_be_read_becomes_a_dead_letter(self):
+        self.check_unreadable_bodies()
+
     def test_if_no_greater_number_is_left_the_error_tells_what_to_do(self):
         def delay():
             self.layer.send_later("later", {"n": 2}, 0)
@@ -222,13 +260,16 @@ class MariaDBDamageTests(DamageTests, MariaDBCase, unittest.TestCase):
                 call()
 
     def test_a_damaged_value_harms_no_other_row(self):
-        for table, (key, columns) in TABLES.items():
-            for number, column in enumerate(columns.split()):
-                values = ("-32768", "0") if column in NUMBERS else ("'damaged'", "''")
-                self.check(table, column, values[number % 2], key, ("min", "max")[number % 2 :][:1])
+        self.check_each_column()
 
 
 class PostgreSQLDamageTests(DamageTests, PostgreSQLCase, unittest.TestCase):
+    def test_a_damaged_value_harms_no_other_row(self):
+        self.check_each_column()
+
+    def test_a_body_that_cannot_be_read_becomes_a_dead_letter(self):
+        self.check_unreadable_bodies()
+
     def test_a_row_with_the_greatest_number_blocks_no_other(self):
         self.layer.send("work", {"n": 1})
         self.run_sql("UPDATE channels_database_message SET id = %d" % GREATEST)
