@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+import unittest
 import uuid
 from decimal import Decimal
 from unittest import mock, skipUnless
@@ -19,6 +20,7 @@ from django.channels.test import (
     WSClient,
     apply_routes,
 )
+from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.db import IntegrityError, transaction
 from django.db.models import F
@@ -27,6 +29,7 @@ from django.test.utils import override_settings
 
 from .applications import INSTALLED
 from .models import Attachment, Code, Document, Parcel, Place, Restaurant, Tag, Ticket
+from .support.aliases import postgresql_alias
 from .test_binding import defined_for_a_test
 
 HAS_COMMIT_HOOKS = hasattr(transaction, "on_commit")
@@ -457,6 +460,38 @@ class UncleanedValueTests(BindingOf, ChannelTestCase):
             self.row.save()
             self.row = Attachment.objects.get(pk=self.row.pk)
             self.assertEqual(self.told_of("price"), [("update", str(self.row.price))])
+
+
+class ToPostgreSQL:
+    """A database router."""
+
+    def db_for_write(self, model, **hints):
+        return postgresql_alias()
+
+
+class PostgreSQLValueTests(unittest.TestCase):
+    """The drivers of PostgreSQL look at a value only when the row is saved."""
+
+    @override_settings(DATABASE_ROUTERS=[ToPostgreSQL()])
+    def test_bytes_are_the_only_values_of_a_binary_field(self):
+        for value in (True, 5, 1.5, [1], {"a": 1}):
+            with self.subTest(value), self.assertRaises(ValidationError) as caught:
+                fields.assign(Attachment(), ["content"], {"content": value}, creating=False)
+            self.assertEqual(list(caught.exception.message_dict), ["content"])
+        row = Attachment()
+        fields.assign(row, ["content"], {"content": "YWJj"}, creating=False)
+        self.assertEqual(bytes(row.content), b"abc")
+
+    @override_settings(DATABASE_ROUTERS=[ToPostgreSQL()], USE_TZ=True)
+    def test_a_time_that_could_not_be_read_again_is_refused(self):
+        for value in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"):
+            with self.subTest(value):
+                with self.assertRaises(ValidationError) as caught:
+                    fields.assign(Restaurant(), ["at"], {"at": value}, creating=False)
+                self.assertEqual(list(caught.exception.message_dict), ["at"])
+        row = Restaurant()
+        fields.assign(row, ["at"], {"at": "0001-01-02T00:00:00+14:00"}, creating=False)
+        self.assertEqual(row.at.year, 1)
 
 
 class RelationTests(BindingOf, ChannelTestCase):

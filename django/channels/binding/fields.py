@@ -18,7 +18,7 @@ from django.conf import settings
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import Error as DatabaseFailed
 from django.db import connections, router
-from django.db.models import CharField, FileField, FilePathField, Model, TextField
+from django.db.models import BinaryField, CharField, FileField, FilePathField, Model, TextField
 from django.utils import timezone
 from django.utils.encoding import is_protected_type
 from django.utils.translation import gettext as _
@@ -31,6 +31,9 @@ logger = logging.getLogger("django.channels.binding")
 
 #: Databases keep integers of 64 bits.
 _INTEGERS = range(-(2**63), 2**63)
+
+#: The values of a BinaryField.
+_BYTES = (bytes, bytearray, memoryview)
 
 #: A longer text can't be the primary key of a row. Reading it as a number would also be slow.
 _MAX_KEY_LENGTH = 1000
@@ -95,7 +98,7 @@ def key_to_send(key: Any) -> Any:
     """
     if isinstance(key, tuple):
         return [key_to_send(each) for each in key]
-    if isinstance(key, (bytes, bytearray, memoryview)):
+    if isinstance(key, _BYTES):
         return base64.b64encode(bytes(key)).decode("ascii")
     try:
         return json_value(key)
@@ -232,6 +235,8 @@ def _clean_column(field: Any, value: Any, instance: Any) -> Any:
     if isinstance(field, FilePathField):
         return _clean_path(field, value)
     converted = _convert(field, value)
+    if isinstance(field, BinaryField) and not isinstance(converted, _BYTES):
+        raise _invalid()  # psycopg would raise a TypeError of its own when the row is saved
     _try_validators(field, converted, instance)
     return converted
 
@@ -346,9 +351,12 @@ def _check_text(value: str) -> None:
 def _in_time_zone(value: datetime.datetime) -> Any:
     """Return `value` with a time zone if the site uses them, and without one if it doesn't."""
     try:
-        if settings.USE_TZ and timezone.is_naive(value):
-            return timezone.make_aware(value, timezone.get_current_timezone())
-        if not settings.USE_TZ and timezone.is_aware(value):
+        if settings.USE_TZ:
+            if timezone.is_naive(value):
+                value = timezone.make_aware(value, timezone.get_current_timezone())
+            # Rows are read in UTC: PostgreSQL would keep a value that Python can't read any more.
+            value.astimezone(datetime.timezone.utc)
+        elif timezone.is_aware(value):
             return timezone.make_naive(value, timezone.get_default_timezone())
     except Exception:
         # The year 1 or 9999; or a time that does not exist, for which pytz has its own errors.
