@@ -11,6 +11,7 @@ from __future__ import annotations
 TITLES = {
     "howto/deployment/asgi/index": "How to deploy with ASGI",
     "howto/deployment/asgi/nginx": "How to put nginx in front of Django",
+    "howto/deployment/asgi/uvicorn": "How to use Django with uvicorn",
     "ref/channels/api": "Python API",
     "ref/channels/messages": "Messages",
     "ref/channels/settings": "Channels settings",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -15,10 +16,16 @@ from django.apps import apps
 
 from .advice import is_test
 from .log import process_logger, show_processes
+from .pages import see
 
 if TYPE_CHECKING:
     from .gateway.application import Gateway
     from .layers.base import BaseChannelLayer
+
+#: The modules of gunicorn's worker classes for WSGI. It loads only the one that it runs.
+_WSGI_WORKERS = {
+    "gunicorn.workers." + each for each in ("geventlet", "ggevent", "gthread", "gtornado", "sync")
+}
 
 #: The gateways of this process, to count their connections at its end.
 _gateways: WeakSet[Gateway] = WeakSet()
@@ -40,6 +47,12 @@ def log_start(layer: BaseChannelLayer) -> None:
             "%r isn't in INSTALLED_APPS, so manage.py check, runserver and runworker know nothing of the "
             "channel layers: runserver answers each WebSocket with 404. Add it.",
             __package__,
+        )
+    if not _WSGI_WORKERS.isdisjoint(sys.modules):
+        process_logger.error(
+            "gunicorn runs a worker class for WSGI, and a channel layer is an ASGI application, so each "
+            "request fails. Start gunicorn with a worker class for ASGI. %s",
+            see("howto/deployment/asgi/uvicorn"),
         )
     atexit.register(log_end)
 

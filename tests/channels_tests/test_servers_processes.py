@@ -186,6 +186,15 @@ class SeveralProcesses(unittest.TestCase):
                 self.assertEqual(self.get(server, tries=3), (200, b"hello from a worker"))
             self.assertGreater(server.output.count("Booting worker"), 4)
             server.stop()
+        self.assertNotIn("worker class for WSGI", server.output)
+
+    def test_gunicorn_with_a_worker_class_for_wsgi_says_what_to_use(self):
+        for kind in ("sync", "gthread"):
+            with serve(self.project, "gunicorn", args=["--worker-class", kind]) as server:
+                line = "gunicorn runs a worker class for WSGI.*How to use Django with uvicorn"
+                server.wait_for_output(line)
+                self.assertEqual(self.get(server)[0], 500)
+                server.stop()
 
 
 def certificate(directory):
