@@ -124,6 +124,8 @@ class FullInboxTests(RedisLayerCase, unittest.TestCase):
                 layer.group_add(group, "gateway.a!%d" % number)
             for number in range(4):
                 layer.send_group(group, {"number": number})
+            with self.assertRaises(layer.ChannelFull):
+                layer.send("gateway.a!1", {})
 
         async def run():
             inbox = layer.open_inbox("gateway.a!")
