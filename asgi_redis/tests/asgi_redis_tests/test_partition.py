@@ -289,3 +289,35 @@ class NameTests(RedisLayerCase, unittest.TestCase):
         for key in RedisServer.shared().client().keys("*names:*"):
             self.assertIn(key.partition(b"}")[0] + b"}", tags)
             self.assertEqual(key.count(b"{"), 1, key)
+
+
+class RepliesTests(RedisLayerCase, unittest.TestCase):
+    def test_the_last_replies_of_several_consumers_reach_their_gateway(self):
+        # A heartbeat would bring what has not come by itself.
+        layer = self.make_layer(prefix="replies:", heartbeat=4 * TIMEOUT, lease=16 * TIMEOUT)
+        layer.flush()
+        self.addCleanup(layer.flush)
+        replies = [("gateway.a!%d" % number, {"number": number}) for number in range(3)]
+
+        def reply():
+            for consumer, (_, message) in zip("abc", replies):
+                layer.send("test.work", message)
+                self.assertEqual(layer.claim(consumer, ["test.work"])[1], message)
+            for consumer, answer in zip("abc", replies):
+                layer.finish(consumer, *answer)
+            layer.acknowledge_all("abc")
+
+        async def run():
+            inbox, found = layer.open_inbox("gateway.a!"), []
+            call = asyncio.get_event_loop().run_in_executor
+            try:
+                await call(None, layer.send, "gateway.a!9", {})
+                self.assertEqual(await inbox.receive(), [("gateway.a!9", {})])
+                await call(None, reply)
+                while len(found) < len(replies):
+                    found += await asyncio.wait_for(inbox.receive(), TIMEOUT)
+            finally:
+                await inbox.close()
+            return found
+
+        self.assertEqual(asyncio.run(run()), replies)
