@@ -1,8 +1,11 @@
 """Attacks by way of messages, sessions and names. SECURITY.md lists these tests and the others."""
 
 import ast
+import json
 import os
 import re
+import subprocess
+import sys
 import unittest
 
 import django.channels
@@ -11,9 +14,13 @@ from django.channels.asgi import channel_layers
 from django.channels.exceptions import InvalidChannelName
 from django.channels.gateway.state import WRITE
 from django.channels.gateway.websocket import WebSocket
+from django.channels.generic import json_text
+from django.channels.layers.engine import codec
 from django.channels.sessions import http_session
 from django.channels.test import ChannelTestCase, WSClient, apply_routes
 from django.test import SimpleTestCase
+
+from .support.waiting import TIMEOUT
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -137,6 +144,60 @@ class DeserialisationTests(unittest.TestCase):
                 self.assertFalse(self.FORBIDDEN.intersection(names), path)
             count += 1
         self.assertGreater(count, 50)
+
+
+#: Decodes text that is nested too deeply while the garbage collector runs, whose exceptions Python ignores.
+DEEP = """
+import gc, sys
+from importlib import import_module
+from django.conf import settings
+settings.configure(INSTALLED_APPS=["django.contrib.contenttypes"])
+import django
+django.setup()
+
+def descend(levels):
+    return levels and descend(levels - 1)
+
+class Garbage:
+    def __init__(self):
+        self.myself = self
+    def __del__(self):
+        Garbage()
+        descend(60)
+
+decode = getattr(import_module(sys.argv[1]), sys.argv[2])
+gc.set_threshold(3)
+Garbage()
+try:
+    decode(sys.argv[3] * 20000)
+except ValueError as error:
+    print("refused:", error)
+"""
+
+
+class NestingTests(unittest.TestCase):
+    def test_no_depth_of_json_ends_the_process(self):
+        for decode in (json_text.decode_json, codec.decode):
+            for text in ("[", '{"a":', '[{"a":', '["\\"", {"[": '):
+                with self.subTest(decode=decode.__module__, text=text):
+                    done = subprocess.run(
+                        [sys.executable, "-c", DEEP, decode.__module__, decode.__name__, text],
+                        env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+                        capture_output=True,
+                        timeout=TIMEOUT,
+                    )
+                    self.assertIn(b"refused: It is nested more than", done.stdout, done.stderr)
+                    self.assertEqual(done.returncode, 0)
+
+    def test_brackets_inside_strings_are_not_levels(self):
+        for value in ("[" * 500, ['\\"' + "{" * 500, "\\"], [[]] * 500, {"[" * 500: {"{": "}"}}):
+            with self.subTest(value=value):
+                self.assertEqual(json_text.decode_json(json.dumps(value)), value)
+
+    def test_text_that_does_not_end_is_refused_at_once(self):
+        for text in ('"' + '\\"' * 200000, '["' * 100000, '"' + "[" * 200000, '\\"' * 200000):
+            with self.subTest(text=text[:10]), self.assertRaises(ValueError):
+                json_text.decode_json("[" + text + "[" * 201)
 
 
 class SessionTests(ChannelTestCase):

@@ -11,6 +11,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from ..channel import Channel
+from ..layers.messages import check_nesting
 
 if TYPE_CHECKING:
     from ..layers.base import BaseChannelLayer
@@ -52,6 +53,7 @@ class DelayedMessage(models.Model):
     @property
     def message(self) -> dict[str, Any]:
         """The message (a dict). Setting it raises TypeError for a value that JSON cannot hold."""
+        check_nesting(self.content)
         return cast("dict[str, Any]", json.loads(self.content))
 
     @message.setter

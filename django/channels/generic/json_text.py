@@ -7,42 +7,18 @@ from typing import Any, cast
 
 from django.core.serializers.json import DjangoJSONEncoder
 
-from ..layers.messages import MAX_NESTING
+from ..layers.messages import check_nesting
 
 
 def decode_json(text: str) -> Any:
     """
-    Return the value that JSON `text` encodes. Raises ValueError if it isn't JSON, if it is nested more than
-    MAX_NESTING levels deep, and for numbers that JSON doesn't have (NaN, Infinity) or that are too large.
+    Return the value that JSON `text` encodes. Raises ValueError if it isn't JSON, if it is nested more deeply
+    than a message may be, and for numbers that JSON doesn't have (NaN, Infinity) or that are too large.
     """
-    try:
-        value = json.loads(
-            text, parse_constant=_not_a_number, parse_float=_finite, parse_int=_short_integer
-        )
-    except RecursionError:
-        raise _too_deep() from None
-    if text.count("[") + text.count("{") > MAX_NESTING:
-        _check_nesting(value)
-    return value
-
-
-def _check_nesting(value: Any) -> None:
-    """Raise ValueError for a value with more than MAX_NESTING levels. Don't use recursion."""
-    level = [value] if isinstance(value, (dict, list)) else []
-    for _ in range(MAX_NESTING):
-        level = [
-            each
-            for parent in level
-            for each in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(each, (dict, list))
-        ]
-        if not level:
-            return
-    raise _too_deep()
-
-
-def _too_deep() -> ValueError:
-    return ValueError("It is nested more than %d levels deep." % MAX_NESTING)
+    check_nesting(text)
+    return json.loads(
+        text, parse_constant=_not_a_number, parse_float=_finite, parse_int=_short_integer
+    )
 
 
 #: Digits of an integer. Reading one takes time that grows with their square.

@@ -7,6 +7,8 @@ None, lists (a tuple becomes a list) and dicts with text keys.
 
 from __future__ import annotations
 
+import re
+from itertools import accumulate
 from typing import Any
 
 from ..compat import CallableBool
@@ -16,6 +18,10 @@ MAX_WEIGHT = 1024 * 1024
 
 #: Levels of lists and dicts in a message. Code that walks through more of them may reach Python's limit.
 MAX_NESTING = 200
+
+#: What isn't a bracket of JSON: strings, also one without an end, and the rest.
+_NOT_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[^"\[\]{}]+', re.DOTALL)
+_STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 _REMEDY = (
     "; a message holds text, bytes, 64-bit integers, floats, booleans, None, lists and dicts. "
@@ -54,6 +60,17 @@ def weigh(value: str | bytes) -> int:
     if value.isascii():
         return len(value) + 2
     return len(value.encode("utf-8", "surrogatepass")) + 2
+
+
+def check_nesting(text: str, most: int = MAX_NESTING) -> None:
+    """
+    Raise ValueError if JSON `text` has more than `most` levels of lists and dicts. Call it before text is
+    decoded that others can choose: Python 3.7 and 3.8 can end the process if it is nested very deeply.
+    """
+    if text.count("[") + text.count("{") > most:
+        brackets = _NOT_BRACKETS.sub("", text)
+        if max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > most:
+            raise ValueError("It is nested more than %d levels deep." % most)
 
 
 def _copy(value: Any, where: str, depth: int = 0) -> tuple[Any, int]:

@@ -11,7 +11,12 @@ import json
 from base64 import b64decode, b64encode
 from typing import Any
 
+from ..messages import MAX_NESTING, check_nesting
+
 _NUL = "\0"
+
+#: Levels that a body may have: those of a message, and one for bytes; with room to spare.
+_MAX_LEVELS = MAX_NESTING + 10
 
 
 def encode(message: dict[str, Any]) -> str:
@@ -29,10 +34,10 @@ def encode(message: dict[str, Any]) -> str:
 
 
 def decode(text: str) -> Any:
-    """Return the message that `encode` was given."""
-    if '"\\u0000' in text:
-        return json.loads(text, object_hook=_restore)
-    return json.loads(text)
+    """Return the message that `encode` was given. Raises ValueError and others for what it didn't write."""
+    has_marks = '"\\u0000' in text
+    check_nesting(text, _MAX_LEVELS)
+    return json.loads(text, object_hook=_restore if has_marks else None)
 
 
 def _escape(value: Any) -> Any:
