@@ -157,7 +157,7 @@ class Code:
 
 
 class CodeField(models.CharField):
-    """A field of another package, with values and exceptions of its own."""
+    """A field of another package, with its own values and exceptions."""
 
     def to_python(self, value):
         return value if value is None or isinstance(value, Code) else Code(value)

@@ -442,7 +442,7 @@ class ThreadedInboxTests(unittest.TestCase):
         await self.until(lambda: len(failed) == 2)
         self.assertNotIsInstance(failed[1], NotSent)
         self.assertIsInstance(failed[2], NotSent)
-        send(3)  # while no connection can be had
+        send(3)  # while the server can't be reached
         await self.until(lambda: 3 in failed)
         self.assertIsInstance(failed[3], NotSent)
         self.assertEqual(len(self.batches()), 1)

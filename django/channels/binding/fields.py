@@ -236,7 +236,7 @@ def _clean_column(field: Any, value: Any, instance: Any) -> Any:
         return _clean_path(field, value)
     converted = _convert(field, value)
     if isinstance(field, BinaryField) and not isinstance(converted, _BYTES):
-        raise _invalid()  # psycopg would raise a TypeError of its own when the row is saved
+        raise _invalid()  # psycopg would raise a TypeError when the row is saved
     _try_validators(field, converted, instance)
     return converted
 

@@ -28,7 +28,7 @@ def _take(port):
     if port in _given:
         return False
     if fcntl is not None:
-        # A forked process has no lock of its parent, so it opens the file again.
+        # A forked process doesn't have its parent's lock, so it opens the file again.
         if not _locks or _locks[0] != os.getpid():
             _locks[:] = [os.getpid(), os.open(LOCKS, os.O_RDWR | os.O_CREAT, 0o600)]
         try:

@@ -371,7 +371,7 @@ class Connections:
         return found
 
     def reach(self) -> None:
-        """Raise LayerUnavailable if no connection can be had."""
+        """Raise LayerUnavailable if the database can't be reached."""
         with self.lend():
             pass
 

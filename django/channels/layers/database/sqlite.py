@@ -228,7 +228,7 @@ class SQLiteConnections(Connections):
     def _remove_emptied(self, path: str) -> os.stat_result | None:
         """
         Delete a file that was cut to 0 bytes while it was in use, and return its state. What a process still
-        has in the log beside it would be written into it, as a part of a database. All processes notice a
+        has in the log next to it would be written into it, as a part of a database. All processes notice a
         new file.
         """
         try:

@@ -139,7 +139,7 @@ class Store(ABC):
         self._due_changed = False
 
     def reach(self) -> None:
-        """Raise LayerUnavailable if no connection can be had. A store that can't tell does nothing."""
+        """Raise LayerUnavailable if the server can't be reached. A store that can't tell does nothing."""
 
     def close(self) -> None:
         """Close connections and end threads. A later call opens them again."""
