@@ -77,9 +77,8 @@ class ChannelLayerManager:
                     "layer, not %s. A message goes to send({…}), and a member to add(channel)."
                     % shown(repr(alias))
                 )
-            if (
-                isinstance(alias, dict) and "type" in alias
-            ):  # a server calls the function with its scope
+            # A server that runs the function itself gives it a scope.
+            if isinstance(alias, dict) and "type" in alias:
                 text = (
                     "The server runs get_channel_layer itself. In asgi.py, write "
                     "channel_layer = get_channel_layer(), with parentheses. %s"

@@ -344,13 +344,18 @@ class ThreadedInboxTests(unittest.TestCase):
         await self.until(lambda: '{"n": 6}' in self.sent())
         self.assertEqual(len(self.batches()), 7)
 
-    @in_loop
-    async def test_what_one_turn_wants_leaves_in_one_batch(self):
+    async def hold_first_batch(self):
+        """Open the inbox and send one message. Return the event that lets its batch end."""
         gate = threading.Event()
         self.store.answers["gateway_batch"] = [lambda *args: gate.wait(TIMEOUT) and ()]
         self.open()
         self.inbox.send("work", {"n": 1}, self.failures.append)
         await self.until(lambda: len(self.batches()) == 1)
+        return gate
+
+    @in_loop
+    async def test_what_one_turn_wants_leaves_in_one_batch(self):
+        gate = await self.hold_first_batch()
         self.inbox.set_will("gateway.a!1", ("websocket.disconnect", {"code": 1006}))
         self.inbox.group_discard("room", "gateway.a!1")
         self.inbox.send("work", {"n": 2}, self.failures.append)
@@ -455,11 +460,7 @@ class ThreadedInboxTests(unittest.TestCase):
 
     @in_loop
     async def test_what_waits_is_withdrawn_at_once(self):
-        gate = threading.Event()
-        self.store.answers["gateway_batch"] = [lambda *args: gate.wait(TIMEOUT) and ()]
-        self.open()
-        self.inbox.send("work", {"n": 1}, self.failures.append)
-        await self.until(lambda: self.batches())
+        gate = await self.hold_first_batch()
         self.inbox.send("work", {"n": 2}, self.failures.append)
         self.inbox.withdraw()
         self.assertEqual([type(error) for error in self.failures], [NotSent])

@@ -1,5 +1,6 @@
 """What a consumer leaves open on its database connections is rolled back before the next one runs."""
 
+import contextlib
 import logging
 import threading
 import unittest
@@ -63,12 +64,14 @@ def leave_block_that_must_roll_back(alias):
     transaction.set_rollback(True, alias)
 
 
+def run_bad_sql(alias):
+    with contextlib.suppress(Exception):
+        connections[alias].cursor().execute("SELECT nothing FROM nowhere")
+
+
 def leave_block_after_bad_sql(alias):
     leave_block(alias)
-    try:
-        connections[alias].cursor().execute("SELECT nothing FROM nowhere")
-    except Exception:
-        pass
+    run_bad_sql(alias)
 
 
 def leave_block_and_savepoint(alias):
@@ -323,10 +326,7 @@ def leave_own_start(alias):
 
 def leave_own_begin_after_bad_sql(alias):
     leave_own_begin(alias)
-    try:
-        connections[alias].cursor().execute("SELECT nothing FROM nowhere")
-    except Exception:
-        pass
+    run_bad_sql(alias)
 
 
 class MariaDBTests(OpenTransactionTests, MariaDBCase, unittest.TestCase):
