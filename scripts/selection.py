@@ -30,6 +30,7 @@ LEFT_OUT = (
     "test_database_layer_site.PostgreSQLSiteTests",
     "test_database_lost_replies",
     "test_database_refusals",
+    "test_database_silent_site",
     "test_directory_layer",
     "test_docs",
     "test_docs_howto",

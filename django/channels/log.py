@@ -349,7 +349,7 @@ class Reachability:
         layer_logger.warning(
             "The channel layer %s cannot be reached: %s. This process tries again until it can.",
             self._layer,
-            error,
+            str(error).rstrip("."),
         )
 
     def succeeded(self, began: float) -> None:

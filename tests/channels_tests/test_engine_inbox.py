@@ -161,6 +161,18 @@ class ThreadedInboxTests(unittest.TestCase):
 
     # What comes in.
 
+    def read_only_when_asked(self):
+        patch = mock.patch.object(engine_inbox, "READ_INTERVAL", 10 * TIMEOUT)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    @in_loop
+    async def test_a_store_is_read_without_a_notification_before_a_silence_is_long(self):
+        # A silent server is noticed by a statement. What waits for an answer must learn it in a few seconds.
+        self.layer.block_for = 10 * TIMEOUT
+        self.open()
+        await self.until(lambda: len(self.store.named("receive_inbox")) >= 2)
+
     @in_loop
     async def test_what_was_there_before_is_read_at_once_and_in_order(self):
         self.store.answers["receive_inbox"] = [
@@ -178,7 +190,7 @@ class ThreadedInboxTests(unittest.TestCase):
 
     @in_loop
     async def test_what_was_passed_on_is_acknowledged_until_a_read_succeeds(self):
-        self.layer.block_for = 10 * TIMEOUT  # no read comes unasked
+        self.read_only_when_asked()
         self.store.answers["receive_inbox"] = [
             entries(
                 ("gateway.a!1", '{"n": 1}'), ("gateway.a!2", "{damaged"), ("gateway.a!3", "{}")
@@ -196,7 +208,7 @@ class ThreadedInboxTests(unittest.TestCase):
 
     @in_loop
     async def test_a_full_batch_is_followed_by_another_read(self):
-        self.layer.block_for = 10 * TIMEOUT  # no read comes unasked
+        self.read_only_when_asked()
         full = entries(*[("gateway.a!1", "{}")] * engine_inbox.READ_BATCH)
         last = entries(("gateway.a!1", '{"last": 1}'), first=9999)
         self.store.answers["receive_inbox"] = [full, last]

@@ -214,6 +214,29 @@ class OutageTests(unittest.TestCase):
 
         self.run_with(scenario)
 
+    def test_a_request_is_answered_while_a_layer_stays_silent(self):
+        async def scenario():
+            failures = [LayerUnavailable("silent")]
+
+            async def fail_once_and_hang():
+                if failures:
+                    raise failures.pop()
+                await asyncio.Event().wait()
+
+            self.gateway.reader.inbox.receive = fail_once_and_hang
+            self.gateway._reading.cancel()
+            self.inbox.failing_since = time.monotonic()
+            self.gateway._reading = asyncio.ensure_future(self.gateway.reader.run())
+            await until(lambda: not failures)
+            server = Server(self.gateway, {"type": "http"})
+            server.events.put_nowait({"type": "http.request"})
+            await until(lambda: self.layer._queues.get("http.request"))
+            self.inbox.failing_since -= reader.ANSWER_TIMEOUT
+            await server.until_written(2)
+            self.assertEqual(server.written[0]["status"], 502)
+
+        self.run_with(scenario)
+
     def test_turning_away_is_logged_now_and_then(self):
         async def scenario():
             with self.assertLogs("django.channels.gateway", "WARNING") as logs:

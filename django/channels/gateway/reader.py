@@ -29,8 +29,9 @@ BATCH_SIZE = 256
 RECONNECT_INTERVAL, MAX_RECONNECT_INTERVAL = 0.1, 2.0
 
 
-#: Seconds for which a request whose answer is awaited outlives an outage of the layer.
-ANSWER_TIMEOUT = 3.0
+#: Seconds for which a request whose answer is awaited outlives an outage of the layer; and between two looks
+#: at them while the layer is silent.
+ANSWER_TIMEOUT, GIVE_UP_INTERVAL = 3.0, 0.5
 
 
 class InboxReader:
@@ -61,7 +62,7 @@ class InboxReader:
         while True:
             began = time.monotonic()
             try:
-                messages = await self.inbox.receive()
+                messages = await self._receive()
             except asyncio.CancelledError:  # an Exception until Python 3.7 goes
                 raise
             except Exception as error:
@@ -85,6 +86,21 @@ class InboxReader:
                 if work >= BATCH_SIZE:
                     work = 0
                     await asyncio.sleep(0)
+
+    async def _receive(self) -> list[tuple[str, dict[str, Any]]]:
+        """
+        Return what the inbox receives. In an outage, a try can take as long as a silent server is given for
+        its answer: what waits is given up meanwhile.
+        """
+        if self.inbox.failing_since is None:
+            return await self.inbox.receive()
+        receiving = asyncio.ensure_future(self.inbox.receive())
+        try:
+            while not (await asyncio.wait([receiving], timeout=GIVE_UP_INTERVAL))[0]:
+                self._give_up_requests()
+        finally:
+            receiving.cancel()  # nothing, if it is done
+        return receiving.result()
 
     def _give_up_requests(self) -> None:
         """Answer the requests in flight if the layer has been unavailable for ANSWER_TIMEOUT."""

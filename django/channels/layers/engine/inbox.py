@@ -32,6 +32,9 @@ READ_AHEAD = 5000
 #: Seconds after which what was read is acknowledged, unless something else is read before.
 ACK_INTERVAL = 0.05
 
+#: Seconds after which it is read without a notification: a store that has become silent is noticed then.
+READ_INTERVAL = 2.0
+
 #: Messages that leave in one batch at most.
 SEND_BATCH = 500
 
@@ -145,7 +148,7 @@ class ThreadedInbox(Inbox):
         with self._lock:
             while not self._closed and (not self._unread or len(self._messages) > READ_AHEAD):
                 # Read unasked from time to time, because a notification may be lost.
-                if not self._lock.wait(ACK_INTERVAL if self._acked else self._layer.block_for):
+                if not self._lock.wait(ACK_INTERVAL if self._acked else READ_INTERVAL):
                     self._unread = True
             if self._closed:
                 return False
@@ -275,12 +278,12 @@ class ThreadedInbox(Inbox):
 
     def _reach(self) -> None:
         """
-        Raise LayerUnavailable while a batch would fail. After a failure, this is tried before a batch is
-        taken, because what was taken may have been sent.
+        Raise LayerUnavailable while a batch would fail. After a failure, of a read too, this is tried before
+        a batch is taken, because what was taken may have been sent.
         """
         if not self._registered:
             self._register()
-        elif self._is_away:
+        elif self._is_away or self.failing_since is not None:
             self._store.reach()
 
     def _put_off(self, error: BaseException) -> bool:
