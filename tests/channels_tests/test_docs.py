@@ -826,7 +826,7 @@ class NamesTests(SimpleTestCase):
         }
         started = set()
         for source in sources():
-            if re.search(r"threading\.Thread\(|start_thread\(|thread_name_prefix=", source):
+            if re.search(r"threading\.Thread\(|start_thread\(|thread_name(?:_prefix)?=", source):
                 started |= set(re.findall(r"\"(channels-[a-z-]+?)(?:-%d|-)?\"[ ,)]", source))
         if "channels-prefetch" not in started:  # of the Redis layer: not in the patched Django
             named.discard("channels-prefetch")

@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import os
 import re
 import threading
 import time
@@ -384,6 +385,25 @@ class GatheredBodyTests(UploadCase):
             await asyncio.wait_for(asyncio.gather(*uploads), TIMEOUT)
             self.assertEqual(self.content, b"x" * 50000 + b"y")
             self.assertEqual((room.memory.used, room.disk.used), (0, 0))
+
+        self.serve(run)
+
+    def test_bodies_in_files_take_one_descriptor_together(self):
+        # A process has 1,024 by default, and each connection takes one.
+        async def run():
+            self.limit(body_memory=1000)
+            room = self.layer.gateway.room
+            before = len(os.listdir("/dev/fd"))
+            servers = [Server().body(b"%04d" % n * 500, more=True) for n in range(50)]
+            uploads = [asyncio.ensure_future(server.run(self.layer)) for server in servers]
+            await self.until(lambda: room.disk.used == 50 * 2000)
+            self.assertLess(len(os.listdir("/dev/fd")), before + 10)
+            for each in servers:
+                each.body(b"")
+            await asyncio.wait_for(asyncio.gather(*uploads), TIMEOUT)
+            bodies = sorted(each["body"] for each in self.messages)
+            self.assertTrue(bodies == [b"%04d" % n * 500 for n in range(50)])
+            self.assertEqual((room.memory.used, room.disk.used, room.file.used), (0, 0, 0))
 
         self.serve(run)
 

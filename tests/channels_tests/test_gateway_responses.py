@@ -48,8 +48,8 @@ class StoreCase(unittest.TestCase):
         """Let the thread write all that it was given."""
 
         async def settle():
-            if store._thread is not None:
-                await self.loop.run_in_executor(store._thread, int)
+            if store.file._thread is not None:
+                await self.loop.run_in_executor(store.file._thread, int)
             await asyncio.sleep(0)
 
         self.loop.run_until_complete(settle())
@@ -118,7 +118,7 @@ class BacklogTests(StoreCase):
             two.append(content(b"2" * PIECE))
             self.settle(store)
             self.take(two)
-        self.assertEqual(store._blocks, 2)
+        self.assertEqual(store.file.size, 2)
         self.assertEqual([each["body"][:1] for each in self.take(one)], [b"1"])
 
     def test_what_is_dropped_while_it_is_written_frees_its_block(self):
@@ -129,10 +129,27 @@ class BacklogTests(StoreCase):
         self.settle(store)
         self.assertEqual((store.memory, store.stored), (0, 0))
 
+    def test_what_is_read_for_a_client_that_leaves_frees_its_block(self):
+        store = self.store(responses_memory=1)
+        backlog = self.backlog(store)
+        for _ in range(2):
+            backlog.append(content(b"x" * PIECE))
+            self.settle(store)
+
+        async def leave():
+            reading = asyncio.ensure_future(backlog.popleft()[1])
+            await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.wait({reading})
+            store.close(backlog)
+
+        self.loop.run_until_complete(leave())
+        self.assertEqual((store.memory, store.stored, store.file.used), (0, 0, 0))
+
     def test_a_full_disk_keeps_responses_in_memory(self):
         store = self.store(responses_memory=2 * PIECE)
         backlog = self.backlog(store)
-        with mock.patch.object(store, "_write", side_effect=OSError("no space left")):
+        with mock.patch.object(store.file, "_write", side_effect=OSError("no space left")):
             with self.assertLogs("django.channels.gateway", "ERROR") as logs:
                 for _ in range(4):
                     backlog.append(content(b"x" * PIECE))

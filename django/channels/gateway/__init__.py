@@ -13,6 +13,7 @@ The gateway: an ASGI 3 application in front of a channel layer.
 * `limits.py`, `refusal.py`: what a client may send and cost, and how it is refused
 * `heads.py`, `pipelines.py`, `fragments.py`, `buffers.py`: what a server does not bound by itself
 * `backlog.py`, `response.py`: what waits for clients that read slowly
+* `upload.py`, `spool.py`, `blocks.py`: bodies, and the temporary files
 * `daphne.py`, `transport.py`: flow control for Daphne, which has none
 
 Nothing here knows Django's views.

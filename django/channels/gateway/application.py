@@ -369,14 +369,14 @@ class Gateway:
             self.idle.close()
         self.buffers.close()
         self.responses.end()
-        self.room.close()
+        self.room.file.end()
         if self._wsgi is not None:
             self._wsgi.close()
         await self.inbox.close()
 
     def abandon(self) -> None:
         """End the threads of a loop that was closed without `stop`, each after its message."""
-        self.room.close()
+        self.room.file.end()
         if self._workers is not None:
             self._workers.stop(grace=0)
             atexit.unregister(self._at_exit)

@@ -3,21 +3,21 @@ What waits for clients that read more slowly than workers write: in memory up to
 
 A worker must not wait for a client. So a gateway takes a response up to a size as fast as the worker makes
 it, and keeps it here. `ResponseStore` has the bounds of all responses of a gateway, and `Backlog` the parts
-of one response. The file is unnamed, and its blocks are used again. A thread reads and writes it, because
-a disk may be slow.
+of one response. The file is that of blocks.py.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import tempfile
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Callable
 
 from ..log import RateLimit, shown
 from ..shares import Shares
+from .blocks import BLOCK, BlockFile
 from .state import WRITE, Action
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django.channels.gateway")
 
-#: Bytes that the server gets at a time, so that a client's progress can be seen; and of a block of the file.
-PIECE = 64 * 1024
+#: Bytes that the server gets at a time, so that a client's progress can be seen.
+PIECE = BLOCK
 
 #: Bytes of a response that stay in memory although its client is behind.
 READY = 256 * 1024
@@ -194,8 +194,10 @@ class Backlog:
         return (WRITE, piece.event(piece.body), piece.note)
 
     async def _load(self, piece: _Piece) -> dict[str, Any]:
-        body = await self._store.read(piece)
-        self._drop(piece)
+        try:
+            body = await self._store.read(piece)
+        finally:
+            self._drop(piece)  # also if the task was cancelled: its client has gone
         if self.is_stream:
             self.changed()
         return piece.event(body)
@@ -220,7 +222,7 @@ class ResponseStore:
     """
     The backlogs of one gateway, with the bounds of all together.
 
-    Belongs to the event loop of the gateway. `_file` belongs to the thread.
+    Belongs to the event loop of the gateway.
     """
 
     def __init__(self, layer: BaseChannelLayer, loop: AbstractEventLoop, limits: Limits) -> None:
@@ -230,10 +232,7 @@ class ResponseStore:
         self._layer = layer
         self._loop = loop
         self._backlogs: dict[Backlog, None] = {}
-        self._thread: ThreadPoolExecutor | None = None
-        self._file: Any = None
-        self._free: list[int] = []
-        self._blocks = 0
+        self.file = BlockFile(thread_name="channels-responses")
         self._timer: Any = None
         self._too_slow, self._failed = RateLimit(), RateLimit()
 
@@ -276,22 +275,17 @@ class ResponseStore:
             self._release(piece)
 
     def _release(self, piece: _Piece) -> None:
-        self._free.append(piece.block)
+        self.file.release(piece.block)
         piece.block = None
         self.stored -= PIECE
-        if not self.stored and self._thread is not None:
-            self._free, self._blocks = [], 0
-            self._thread.submit(self._truncate)
 
     def _move(self, backlog: Backlog, piece: _Piece) -> None:
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="channels-responses")
-        if self._free:
-            piece.block = self._free.pop()
-        else:
-            piece.block, self._blocks = self._blocks, self._blocks + 1
+        piece.block = self.file.take()
         self.stored += PIECE
-        future = self._loop.run_in_executor(self._thread, self._write, piece.block, piece.body)
+        body = piece.body
+        future = asyncio.wrap_future(
+            self.file.write([(piece.block, 0, len(body))], body), loop=self._loop
+        )
         future.add_done_callback(lambda future: self._moved(backlog, piece, future))
 
     def _moved(self, backlog: Backlog, piece: _Piece, future: Any) -> None:
@@ -316,33 +310,9 @@ class ResponseStore:
 
     async def read(self, piece: _Piece) -> bytes:
         """Return the body of a piece that is in the file."""
-        call = self._loop.run_in_executor(self._thread, self._read, piece.block, piece.size)
-        body: bytes = await call
-        return body
-
-    # In the thread.
-
-    def _write(self, block: int, body: bytes) -> None:
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="channels-responses.", buffering=0)
-        self._file.seek(block * PIECE)
-        view = memoryview(body)
-        while view:
-            view = view[self._file.write(view) :]
-
-    def _read(self, block: int, size: int) -> bytes:
-        self._file.seek(block * PIECE)
-        parts = []
-        while size:
-            parts.append(self._file.read(size))
-            if not parts[-1]:
-                raise OSError("The temporary file of responses is shorter than it was.")
-            size -= len(parts[-1])
-        return b"".join(parts)
-
-    def _truncate(self) -> None:
-        if self._file is not None:
-            self._file.truncate(0)
+        return await asyncio.wrap_future(
+            self.file.read([(piece.block, 0, piece.size)]), loop=self._loop
+        )
 
     # Clients that are too slow.
 
@@ -389,12 +359,4 @@ class ResponseStore:
         """End the thread, and with it the file."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._thread is not None:
-            thread, self._thread = self._thread, None
-            thread.submit(self._close)
-            thread.shutdown(wait=False)
-
-    def _close(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            file.close()
+        self.file.end()

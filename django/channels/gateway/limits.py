@@ -63,10 +63,10 @@ class Limits(NamedTuple):
     body_in_message: int = 256 * KB
     #: Size of a body: above it, 413.
     body_size: int = GB
-    #: Bytes of one body, and of all bodies, that are kept in memory. What is more goes into temporary files.
+    #: Bytes of one body, and of all bodies, that are kept in memory. What is more goes into a file.
     body_memory: int = MB
     bodies_memory: int = 64 * MB
-    #: Bytes of all bodies in temporary files: above it, 503.
+    #: Bytes of all bodies in the temporary file: above it, 503.
     bodies_disk: int = 4 * GB
     #: A client gets `body_grace` for its body, and a second more for each `body_rate` bytes that it has sent,
     #: but no more than `body_time`. After that, 408.

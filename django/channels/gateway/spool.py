@@ -1,19 +1,18 @@
 """
-Where bodies of requests wait in the gateway: in memory up to a bound, then in a temporary file.
-
-A file is read and written by the thread "channels-spool", so that a slow disk doesn't stop the event loop.
+Where bodies of requests wait in the gateway: in memory up to a bound, then in a temporary file, which all
+bodies share (blocks.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Callable
+from collections import deque
+from typing import TYPE_CHECKING, Iterator
 
 from django.conf import settings
 
 from ..shares import Shares
+from .blocks import BLOCK, BlockFile, Place
 
 if TYPE_CHECKING:
     from .http import Request
@@ -27,7 +26,7 @@ MIN_WRITE_SIZE = 4096
 
 
 class SpoolFull(Exception):
-    """The temporary files of the gateway are as large as they may be."""
+    """The temporary file of the gateway is as large as it may be."""
 
 
 class SpoolRoom:
@@ -44,7 +43,7 @@ class SpoolRoom:
         self.memory, self.disk, self.waiting = Shares(), Shares(), Shares()
         #: The address, and the size of what went with it.
         self._sent: dict[Request, tuple[str, int]] = {}
-        self._thread: ThreadPoolExecutor | None = None
+        self.file = BlockFile(thread_name="channels-bodies", folder=settings.FILE_UPLOAD_TEMP_DIR)
 
     def admit(self, request: Request, address: str, size: int) -> bool:
         """
@@ -72,31 +71,18 @@ class SpoolRoom:
             address, size = self._sent.pop(request)
             self.waiting.take(address, -size)
 
-    def run(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Return a future of `function(*args)`, which the thread calls after what it was given before."""
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="channels-spool")
-        return self._thread.submit(function, *args)
-
-    def close(self) -> None:
-        """End the thread after what it was given."""
-        if self._thread is not None:
-            self._thread.shutdown(wait=False)
-
 
 class Spool:
     """
     The bytes of one body that have come and were not taken yet, first in, first out.
 
-    `put` and `take` may wait at the same time. Belongs to the event loop; the methods named `_file_…` to the
-    thread of `room`.
+    `put` and `take` may wait at the same time. Belongs to the event loop.
     """
 
     __slots__ = (
         "_address",
+        "_blocks",
         "_closed",
-        "_file",
-        "_has_file",
         "_lock",
         "_newest",
         "_read_to",
@@ -108,8 +94,8 @@ class Spool:
         self._room = room
         self._address = address  # of its client
         self._newest = bytearray()  # what has come after the bytes in the file
-        self._has_file = False
-        self._file: Any = None
+        #: The blocks of the file that it has, and what is in them: from `_read_to` to `_written_to`.
+        self._blocks: deque[int] = deque()
         self._read_to = self._written_to = 0
         self._lock: asyncio.Lock | None = None
         self._closed = False
@@ -122,7 +108,7 @@ class Spool:
         limits, room = self._room.limits, self._room
         self._newest += data
         room.memory.take(self._address, len(data))
-        allowed = min(limits.body_memory, WRITE_SIZE) if self._has_file else limits.body_memory
+        allowed = min(limits.body_memory, WRITE_SIZE) if self._blocks else limits.body_memory
         if not room.memory.allows(self._address, 0, limits.bodies_memory, limits.body_memory):
             allowed = min(allowed, MIN_WRITE_SIZE)
         if len(self._newest) > allowed:
@@ -135,33 +121,23 @@ class Spool:
         async with self._lock:
             if self._read_to == self._written_to:
                 return self._take_newest(size)
-            data: bytes = await asyncio.wrap_future(
-                self._room.run(self._file_read, self._read_to, size, self._written_to)
-            )
+            end = min(self._read_to + size, self._written_to)
+            data = await asyncio.wrap_future(self._room.file.read(self._places(self._read_to, end)))
             if self._closed:
                 return b""
-            if not data:
-                raise OSError("A temporary file of a request's body is shorter than it was.")
-            self._read_to += len(data)
-            if self._read_to == self._written_to:
-                self._room.disk.take(self._address, -self._written_to)
-                self._read_to = self._written_to = 0
+            self._room.disk.take(self._address, -len(data))
+            self._read_to = end
+            self._release(end if end == self._written_to else end - end % BLOCK)
             return data
 
     def close(self) -> None:
-        """Forget everything, and remove the file."""
+        """Forget everything."""
         room, self._closed = self._room, True
         room.memory.take(self._address, -len(self._newest))
-        room.disk.take(self._address, -self._written_to)
+        room.disk.take(self._address, self._read_to - self._written_to)
         self._newest = bytearray()
-        self._read_to = self._written_to = 0
-        if self._has_file:
-            self._has_file = False
-            try:
-                # After what the thread was given, whose task may have been cancelled.
-                room.run(self._file_close)
-            except RuntimeError:  # the gateway has ended its thread
-                self._file_close()
+        self._read_to = self._written_to
+        self._release(self._written_to)
 
     def _take_newest(self, size: int) -> bytes:
         data = bytes(self._newest[:size])
@@ -175,33 +151,29 @@ class Spool:
             self._lock = asyncio.Lock()
         async with self._lock:
             size = len(self._newest)
+            if self._closed:
+                return
             if not room.disk.allows(self._address, size, limits.bodies_disk, limits.body_size):
                 raise SpoolFull()
-            position, data = self._written_to, self._take_newest(size)
-            self._has_file = True
+            start, data = self._written_to, self._take_newest(size)
             self._written_to += size
+            while len(self._blocks) * BLOCK < self._written_to:
+                self._blocks.append(room.file.take())
             room.disk.take(self._address, size)
-            await asyncio.wrap_future(room.run(self._file_write, position, data))
+            await asyncio.wrap_future(room.file.write(self._places(start, self._written_to), data))
 
-    # In the thread.
+    def _places(self, start: int, end: int) -> Iterator[Place]:
+        """Yield where the bytes from `start` to `end` are."""
+        while start < end:
+            index, offset = divmod(start, BLOCK)
+            size = min(BLOCK - offset, end - start)
+            yield self._blocks[index], offset, size
+            start += size
 
-    def _file_write(self, position: int, data: bytes) -> None:
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(
-                prefix="channels-body.", dir=settings.FILE_UPLOAD_TEMP_DIR
-            )
-        self._file.seek(position)
-        self._file.write(data)
-        self._file.flush()  # a full disk is noticed here
-
-    def _file_read(self, position: int, size: int, end: int) -> bytes:
-        self._file.seek(position)
-        data: bytes = self._file.read(size)
-        if position + len(data) == end:
-            self._file.truncate(0)
-        return data
-
-    def _file_close(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            file.close()
+    def _release(self, end: int) -> None:
+        """Give back the blocks of the bytes up to `end`: whole blocks, or all."""
+        is_all = end == self._written_to
+        for _ in range(len(self._blocks) if is_all else end // BLOCK):
+            self._room.file.release(self._blocks.popleft())
+        self._read_to -= end
+        self._written_to -= end
