@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 import django
+from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from django.utils import autoreload
 
@@ -91,6 +92,55 @@ else:  # until Python 3.7 goes: nothing checks the types at run time
 
         def __init_subclass__(cls, total=True):
             pass
+
+
+def opening_handlers() -> list[Any]:
+    """Return the objects of Django that open something once in each context, and keep it there: caches."""
+    from django.core.cache import caches  # needs settings, until Django 1.8 goes
+
+    if django.VERSION < (3, 0):  # they are kept in thread-local objects
+        return []
+    if django.VERSION < (6, 0):
+        return [caches]
+    from django.tasks import task_backends
+
+    return [caches, task_backends]
+
+
+def local_of(handler: Any) -> Any:
+    """Return the asgiref Local in which one of `opening_handlers` keeps what it has opened."""
+    return (
+        handler._caches if django.VERSION < (3, 2) else handler._connections
+    )  # until Django 3.1 goes
+
+
+def opened_by(handler: Any) -> dict[str, Any]:
+    """Return what one of `opening_handlers` keeps in this context, by alias."""
+    if django.VERSION < (3, 2):  # until Django 3.1 goes
+        return dict(getattr(handler._caches, "caches", {}))
+    # Only Django 4.1 and newer have a public way to ask, and it doesn't tell the aliases.
+    try:
+        found = [(alias, getattr(local_of(handler), alias, None)) for alias in handler]
+    except ImproperlyConfigured:  # whoever uses it is told
+        return {}
+    return {alias: opened for alias, opened in found if opened is not None}
+
+
+def keep_opened(handler: Any, alias: str, opened: Any) -> None:
+    """Have one of `opening_handlers` return `opened` for `alias` in this context."""
+    if django.VERSION < (3, 2):  # until Django 3.1 goes
+        handler._caches.caches = dict(opened_by(handler), **{alias: opened})
+    else:
+        handler[alias] = opened
+
+
+def forget_opened(handler: Any) -> None:
+    """Have one of `opening_handlers` forget in this context what it keeps. Closes nothing."""
+    if django.VERSION < (3, 2):  # until Django 3.1 goes
+        handler._caches.caches = {}
+        return
+    for alias in opened_by(handler):
+        del handler[alias]
 
 
 def on_commit(func: Callable[[], Any], using: str | None = None) -> None:

@@ -25,7 +25,7 @@ from .protocol import REPLY_CHANNEL, WEBSOCKET_CONNECT, SessionPatch
 from .security.origins import explain, origin_text
 from .security.websockets import origin_allowed
 from .signals import consumer_finished, consumer_started
-from .thread_state import apply_state, current_state, site_defaults
+from .thread_state import apply_state, current_state, leave_opened, own_context, run_in
 from .transactions import end_opened, open_here
 
 if TYPE_CHECKING:
@@ -116,16 +116,45 @@ def run_consumer(
     An asynchronous consumer runs on a new event loop, to its end. With `may_wait`, it doesn't run
     here: the outcome is WAITS, and the caller has `Result.rest` run by `continue_consumer`.
     """
+    context = own_context()
+    root_path = message.content.get("root_path")
+    result: Result = run_in(
+        context,
+        root_path,
+        _run_held,
+        message,
+        consumer,
+        kwargs,
+        sender,
+        answer_error,
+        may_wait,
+        send_ahead,
+    )
+    if result.afterwards:
+        result.afterwards = [
+            functools.partial(run_in, context, None, call) for call in result.afterwards
+        ]
+    return result
+
+
+def _run_held(
+    message: Message,
+    consumer: Consumer,
+    kwargs: dict[str, Any],
+    sender: Any,
+    answer_error: AnswerError,
+    may_wait: bool,
+    send_ahead: SendAhead,
+) -> Result:
+    """Do what `run_consumer` does, in the consumer's context."""
     result = Result()
-    with site_defaults(message.content.get("root_path")):
-        # Inside: what this sets would count as a change of what is the site's default.
-        outbox.open(_handshake_of(message), send_ahead)
-        try:
-            _run(result, message, consumer, kwargs, sender, answer_error, may_wait)
-        finally:
-            held = None if result.outcome == WAITS else outbox.close()
-            if held is None:
-                outbox.leave()
+    outbox.open(_handshake_of(message), send_ahead)
+    try:
+        _run(result, message, consumer, kwargs, sender, answer_error, may_wait)
+    finally:
+        held = None if result.outcome == WAITS else outbox.close()
+        if held is None:
+            outbox.leave()
     try:
         return result if held is None else result.take(held, answer_error)
     finally:
@@ -177,7 +206,7 @@ def _rest_of(
     def run(event: Continued) -> Awaitable[Any]:
         return with_state(_awaited(message, waiting), state)
 
-    context, held = contextvars.copy_context(), outbox.held
+    context, held = leave_opened(contextvars.copy_context()), outbox.held
     state = current_state()
     return Rest(message, run, context, state, answer_error, held, sender, consumer, waiting)
 
@@ -252,12 +281,11 @@ def call_afterwards(calls: Sequence[Callable[[], Any]]) -> None:
     if not calls:
         return
     opened_before = open_here()
-    with site_defaults(None):
-        for call in calls:
-            try:
-                call()
-            except BaseException:
-                logger.exception("After a response:")
+    for call in calls:
+        try:
+            call()
+        except BaseException:
+            logger.exception("After a response:")
     end_opened(opened_before, lambda: "The end of a response")
 
 

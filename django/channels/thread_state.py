@@ -1,5 +1,5 @@
 """
-What Django keeps for each thread and sets for each request: language, time zone, URL prefix and URLconf.
+What each consumer begins with: its own context, and the default language, time zone, URL prefix and URLconf.
 
 A worker's thread runs consumers and views of many visitors, one after the other.
 """
@@ -7,13 +7,25 @@ A worker's thread runs consumers and views of many visitors, one after the other
 from __future__ import annotations
 
 import contextvars
+import decimal
+import operator
 import threading
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from django.conf import settings
 from django.utils import timezone, translation
 
-from .compat import get_script_prefix, get_urlconf, set_script_prefix, set_urlconf
+from .compat import (
+    forget_opened,
+    get_script_prefix,
+    get_urlconf,
+    keep_opened,
+    local_of,
+    opened_by,
+    opening_handlers,
+    set_script_prefix,
+    set_urlconf,
+)
 
 
 class _State(NamedTuple):
@@ -26,89 +38,167 @@ class _State(NamedTuple):
 
 
 class _Thread(threading.local):
-    #: The context variables of this thread when everything was last known to be the site's default.
-    clean: contextvars.Context | None = None
+    #: The context of this thread, and the same with the site's defaults, which was made of it.
+    found_and_clean: tuple[contextvars.Context, contextvars.Context] | None = None
+    #: Whether the thread's context has caches that consumers have opened.
+    has_opened = False
 
 
 _thread = _Thread()
 
 
-class site_defaults:
+def own_context() -> contextvars.Context:
     """
-    A context manager: run with the site's default language, time zone and URLconf, and with the prefix of
-    URLs that the server has told as `root_path` (text or None). As in a request, FORCE_SCRIPT_NAME replaces
-    that.
-
-    At the end, restore what was there before: in a worker, the defaults; in a test, what the test has set.
-    Belongs to one thread.
+    Return a new context for one consumer: what this thread's context has, and the site's default language,
+    time zone, URL prefix and URLconf. What the consumer sets in it ends with it.
     """
-
-    __slots__ = ("_before", "_prefix")
-
-    def __init__(self, root_path: Any) -> None:
-        try:
-            # As `settings.FORCE_SCRIPT_NAME` in a tenth of the time: settings keep there what was asked for.
-            name = object.__getattribute__(settings, "FORCE_SCRIPT_NAME")
-        except AttributeError:
-            name = settings.FORCE_SCRIPT_NAME
-        if name is None:
-            name = root_path if isinstance(root_path, str) else ""
-        self._prefix = name.rstrip("/") + "/" if name else "/"
-        self._before: _State | None = None
-
-    def __enter__(self) -> None:
-        # Comparing all of the state costs as much as a small consumer.
-        if not _is_clean():
-            self._before = current_state()
-            apply_state(_defaults())
-        if self._prefix != "/":
-            set_script_prefix(self._prefix)
-
-    def __exit__(self, *exc_info: Any) -> None:
-        before = self._before
-        if before is not None:
-            apply_state(before)
-            _thread.clean = contextvars.copy_context() if before == _defaults() else None
-        elif not _is_clean():
-            _restore_urls()
-            if not _is_clean():
-                apply_state(_defaults())
-                _thread.clean = contextvars.copy_context()
-
-
-def _is_clean() -> bool:
-    """Return whether this thread is known to have the defaults. False may also mean that it isn't known."""
-    if not IN_CONTEXT_VARIABLES:
-        return False
     now = contextvars.copy_context()
+    if not IN_CONTEXT_VARIABLES:
+        return now
+    kept = _thread.found_and_clean
+    # Python compares contexts at once, if nothing was set since one was copied from the other.
+    if kept is not None and _equal(kept[0], now):
+        return _unshared(kept[1].copy())
+    clean = _unshared(now.copy())
+    clean.run(apply_state, _defaults())
+    _thread.found_and_clean = _unshared(now.copy()), clean
+    return _unshared(clean.copy())
+
+
+def _unshared(context: contextvars.Context) -> contextvars.Context:
+    """Return `context`, a copy. What is set in the Locals of asgiref must not reach where it came from."""
+    if SHARES_LOCALS:
+        for variable, value in list(context.items()):
+            if variable.name == "asgiref.local" and type(value) is dict:
+                context.run(variable.set, dict(value))
+    return context
+
+
+def _equal(one: contextvars.Context, other: contextvars.Context) -> bool:
     try:
-        is_clean = _thread.clean == now
+        return one == other
     except BaseException:  # from comparing values of the site's own variables
         return False
-    if is_clean:
-        _thread.clean = now  # Python compares contexts at once, if nothing was set between them
-    return is_clean
 
 
-def _restore_urls() -> None:
-    """Restore the prefix and the URLconf, if their defaults are known. A request sets no more than these."""
-    clean = _thread.clean
-    if clean is not None:
-        for each in _url_variables:
-            if each in clean:
-                each.set(clean[each])
+def run_in(
+    context: contextvars.Context, root_path: Any, function: Callable[..., Any], *args: Any
+) -> Any:
+    """
+    Return what `function(*args)` returns, run in this thread, in `context` of `own_context`, and with the
+    prefix of URLs that the server has told as `root_path` (text or None). As in a request,
+    FORCE_SCRIPT_NAME replaces that.
+
+    Where Django keeps its state for each thread, restore at the end what was there before: in a worker, the
+    defaults; in a test, what the test has set.
+    """
+    prefix = _prefix_of(root_path)
+    if not IN_CONTEXT_VARIABLES:
+        before = current_state()
+        apply_state(_defaults()._replace(prefix=prefix))
+        try:
+            return context.run(function, *args)
+        finally:
+            apply_state(before)
+    if prefix != "/":
+        context.run(set_script_prefix, prefix)
+    try:
+        return context.run(function, *args)
+    finally:
+        _keep_opened(context)
 
 
-def _changed(before: contextvars.Context, after: contextvars.Context) -> set[Any]:
+def _prefix_of(root_path: Any) -> str:
+    try:
+        # As `settings.FORCE_SCRIPT_NAME` in a tenth of the time: settings keep there what was asked for.
+        name = object.__getattribute__(settings, "FORCE_SCRIPT_NAME")
+    except AttributeError:
+        name = settings.FORCE_SCRIPT_NAME
+    if name is None:
+        name = root_path if isinstance(root_path, str) else ""
+    return name.rstrip("/") + "/" if name else "/"
+
+
+class _Opening(NamedTuple):
+    """A handler of Django that opens its caches, for example, once in each context, and keeps them there."""
+
+    handler: Any
+    #: The asgiref Local in which it keeps them.
+    local: Any
+    #: The context variable of that, or None if it has several.
+    variable: contextvars.ContextVar[Any] | None
+
+
+_openings: list[_Opening] = []
+
+
+def _find_openings() -> None:
+    """Find the variables of what may be opened. Changed settings replace the Locals."""
+    found = []
+    for handler in opening_handlers():
+        local = local_of(handler)
+        # asgiref 3.9.0 has one for each attribute.
+        first, second = (_set_by(local, name) for name in ("channels_1", "channels_2"))
+        variable = first.pop() if first == second and len(first) == 1 else None
+        found.append(_Opening(handler, local, variable))
+    _openings[:] = found
+
+
+def _set_by(local: Any, name: str) -> set[contextvars.ContextVar[Any]]:
+    """Return the context variables that setting an attribute of `local` sets."""
+    before, after = contextvars.copy_context(), contextvars.copy_context()
+    after.run(setattr, local, name, None)
     return {each for each in after if each not in before or after[each] is not before[each]}
 
 
-def _find_url_variables() -> set[Any]:
-    """Return the context variables in which Django keeps the prefix and the URLconf."""
-    before, after = contextvars.copy_context(), contextvars.copy_context()
-    after.run(set_script_prefix, "/probe/")
-    after.run(set_urlconf, "probe")
-    return _changed(before, after)
+def _keep_opened(context: contextvars.Context) -> None:
+    """
+    Keep in this thread's context the caches that code in `context` has opened: the next consumer of this
+    thread uses their connections again.
+    """
+    for handler, local, variable in _openings:
+        if local_of(handler) is not local:
+            _find_openings()
+            break
+        # Asking the Local itself takes longer than a small consumer.
+        if variable is None or _differ(context.get(variable), variable.get(None)):
+            break
+    else:
+        return
+    for handler in opening_handlers():
+        here = opened_by(handler)
+        for alias, opened in context.run(opened_by, handler).items():
+            if alias not in here:
+                keep_opened(handler, alias, opened)
+                _thread.has_opened = True
+
+
+def leave_opened(context: contextvars.Context) -> contextvars.Context:
+    """Return `context`, for another thread, without the caches that this thread has opened and uses."""
+    if _thread.has_opened:
+        _unshared(context).run(_forget_opened)
+    return context
+
+
+def _forget_opened() -> None:
+    for handler in opening_handlers():
+        forget_opened(handler)
+
+
+def starting_context() -> contextvars.Context:
+    """
+    Return the context for new threads that run consumers: what the process has set in this one, without what
+    belongs to a single thread, as caches and the context of `decimal` do.
+    """
+    now = contextvars.copy_context()
+    probe = now.copy()
+    probe.run(decimal.setcontext, decimal.Context())
+    context = contextvars.Context()
+    for variable, value in now.items():
+        if probe[variable] is value:
+            context.run(variable.set, value)
+    _unshared(context).run(_forget_opened)
+    return context
 
 
 def _defaults() -> _State:
@@ -142,7 +232,7 @@ def apply_state(state: _State) -> None:
 
 
 def _keeps_in_context_variables() -> bool:
-    """Return whether Django keeps this state in context variables: since 3.0, with asgiref 3.7 or newer."""
+    """Return whether Django keeps this state in context variables: since 3.0, with asgiref 3.8 or newer."""
     before = get_urlconf()
     contextvars.Context().run(set_urlconf, "probe")
     if get_urlconf() != "probe":
@@ -151,6 +241,17 @@ def _keeps_in_context_variables() -> bool:
     return False
 
 
+def _shares_locals() -> bool:
+    """Return whether a copy of a context shares what Django keeps in it: with asgiref 3.8."""
+    set_urlconf("probe")
+    contextvars.copy_context().run(set_urlconf, "changed")
+    return bool(get_urlconf() != "probe")
+
+
 #: Whether each task has its own language, time zone and URLs.
 IN_CONTEXT_VARIABLES = _keeps_in_context_variables()
-_url_variables = _find_url_variables() if IN_CONTEXT_VARIABLES else set()
+#: Whether it has them only in a context whose Locals of asgiref were copied, too.
+SHARES_LOCALS = IN_CONTEXT_VARIABLES and contextvars.Context().run(_shares_locals)
+_differ = operator.ne if SHARES_LOCALS else operator.is_not
+if IN_CONTEXT_VARIABLES:
+    _find_openings()

@@ -10,6 +10,7 @@ The file is a little over 400 lines because Channels 1.1 has both Worker and Wor
 
 from __future__ import annotations
 
+import contextvars
 import fnmatch
 import functools
 import logging
@@ -34,6 +35,7 @@ from .protocol import HTTP_REQUEST, WEBSOCKET_CONNECT, lost_a_worker
 from .replies import MESSAGE_RETRIES, Replies
 from .signals import release_connections, worker_process_ready, worker_ready
 from .streams import StreamThreads
+from .thread_state import starting_context
 from .unrouted import denial
 
 if TYPE_CHECKING:
@@ -340,7 +342,17 @@ class Worker:
         message = Message(content, channel, self.channel_layer, replies.event_id, replies.session)
         message.worker = self
         if self.callback:
-            self.callback(channel, message)
+            # What it sets is there for the consumer of this message, and for no other one.
+            contextvars.copy_context().run(self._call_back, message, replies)
+        else:
+            self._consume_message(message, replies)
+
+    def _call_back(self, message: Message, replies: Replies) -> None:
+        self.callback(message.channel_name, message)  # type: ignore[misc]
+        self._consume_message(message, replies)
+
+    def _consume_message(self, message: Message, replies: Replies) -> None:
+        channel = message.channel_name
         match = self.channel_layer.router.match(message)
         if match is None:
             self._refuse_unrouted(message, replies)
@@ -452,7 +464,8 @@ class WorkerGroup:
         self.ready()
         for number, worker in enumerate(self.workers, 1):
             name = "channels-worker-%d" % number
-            self._threads.append(start_thread(name, worker.run, worker.failed))
+            run = functools.partial(starting_context().run, worker.run)
+            self._threads.append(start_thread(name, run, worker.failed))
         watch = BusyWatch(self.workers, self._stop)
         start_thread("channels-watch", watch.run, self._stop.is_set)
         start_thread("channels-late", self._late.run, self._stop.is_set)
