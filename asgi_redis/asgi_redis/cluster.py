@@ -11,7 +11,7 @@ import asyncio
 import os
 import threading
 import time
-from typing import Any, NamedTuple, Sequence
+from typing import Any, Sequence
 
 import redis
 import redis.asyncio
@@ -29,13 +29,6 @@ BLOCKING = 10.0
 
 #: Seconds for which a command is tried again while its slot moves to another node.
 MOVING = 5.0
-
-
-class Owners(NamedTuple):
-    """Which run of which node has a slot, by key; and the runs of all primaries that had one, or have."""
-
-    runs: dict[str, str]
-    primaries: set[str]
 
 
 class Nodes:
@@ -109,7 +102,7 @@ class Clustered:
             info = client.info("server", target_nodes=client.get_random_node())
             check_version("redis_version:%s" % info["redis_version"], self.where)
             for command in self._greeting:
-                client.execute_command(*scripts.in_full(command))
+                self._execute(client, command)
         except ERRORS as error:
             raise unavailable(error, self.where) from error
         self._nodes.found(client)
@@ -117,16 +110,22 @@ class Clustered:
 
     def call(self, command: Command) -> Any:
         """Return the reply to one command."""
+        client = self.client
+        try:
+            return self._execute(client, command)
+        except ERRORS as error:
+            raise unavailable(error, self.where) from error
+
+    def _execute(self, client: Any, command: Command) -> Any:
         deadline = time.monotonic() + MOVING
         while True:
-            client = self.client
             try:
                 return client.execute_command(*command)
             except NoScriptError:
                 command = scripts.in_full(command)
             except ERRORS as error:
                 if not _is_moving(error) or time.monotonic() > deadline:
-                    raise unavailable(error, self.where) from error
+                    raise
                 time.sleep(0.02)
 
     def call_many(self, commands: Sequence[Command]) -> list[Any]:
@@ -149,9 +148,9 @@ class Clustered:
         except ERRORS as error:
             raise unavailable(error, self.where) from error
 
-    def owners(self, keys: Sequence[str], former: set[str]) -> Owners:
+    def owners(self, keys: Sequence[str], former: set[str]) -> tuple[dict[str, str], set[str]]:
         """
-        Return who has the slots of `keys`. Of the primaries, only those are asked for their run that have
+        Return which run of which node has the slot of each of `keys`; and the runs of all primaries that have
         such a slot, or whose run is in `former`.
         """
         client = self.client
@@ -177,7 +176,7 @@ class Clustered:
                 runs.update(dict.fromkeys(mine, run))
         except ERRORS + (AttributeError, ValueError) as error:  # a node that redis-py has not found
             raise unavailable(error, self.where) from error
-        return Owners(runs, primaries)
+        return runs, primaries
 
     def close(self) -> None:
         client, self._client = self._client, None
@@ -215,7 +214,7 @@ class ClusterLink:
         try:
             await client.initialize()
             for command in self._greeting:
-                await client.execute_command(*scripts.in_full(command))
+                await self._execute(client, command)
         except ERRORS as error:
             await _aclose(client)
             raise unavailable(error, self._nodes.where) from error
@@ -229,7 +228,7 @@ class ClusterLink:
         replies: list[Any] = []
         for command in commands:
             try:
-                replies.append(await self._one(command))
+                replies.append(await self._execute(self._client, command))
             except ResponseError as error:
                 replies.append(error)
             except ERRORS as error:
@@ -237,11 +236,11 @@ class ClusterLink:
                 raise unavailable(error, self._nodes.where) from error
         return replies
 
-    async def _one(self, command: Command) -> Any:
+    async def _execute(self, client: Any, command: Command) -> Any:
         deadline = time.monotonic() + MOVING
         while True:
             try:
-                return await self._client.execute_command(*command)
+                return await client.execute_command(*command)
             except NoScriptError:
                 command = scripts.in_full(command)
             except ERRORS as error:

@@ -145,8 +145,9 @@ class GatewayCalls(ConsumerCalls):
         owners = self.servers.owners(self.keys.tags, set(self._runs.values()))
         if owners is not None:
             # A run that is still a primary has passed the partition on, with all that was in it.
-            lost = lost or not set(self._runs.values()) <= owners.primaries
-            self._runs.update(owners.runs)
+            runs, primaries = owners
+            lost = lost or not set(self._runs.values()) <= primaries
+            self._runs.update(runs)
         self._epochs.update(epochs)
         return lost
 

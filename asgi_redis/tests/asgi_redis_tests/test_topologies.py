@@ -6,11 +6,14 @@ import subprocess
 import threading
 import time
 import unittest
+from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
 
 import redis
+from asgi_redis.contract import Outgoing
 from django.channels.test.conformance import LayerConformance
 
-from asgi_redis import RedisChannelLayer
+from asgi_redis import RedisChannelLayer, cluster
 from channels_tests.support.redis_server import (
     RedisServer,
     await_replica,
@@ -23,6 +26,9 @@ from channels_tests.support.waiting import TIMEOUT, wait_until
 
 #: The ACL of the guide, in docs/topics/channels/redis.txt.
 ACL = "~{mysite:#* +@read +@write +@blocking +@scripting +@connection -@dangerous +info +time"
+#: How often redis-py's client of a cluster sends one command at most.
+MOST_TRIES = redis.RedisCluster.RedisClusterRequestTTL
+
 CLUSTER_ACL = ACL + " +cluster|slots +cluster|shards +cluster|nodes +cluster|myid +command"
 
 
@@ -209,12 +215,21 @@ class ClusterTests(ClusterTopology, LayerConformance, unittest.TestCase):
         }
         self.assertEqual(slots, {0, 1, 2})
 
-    def test_a_user_who_may_do_no_more_than_the_guide_says(self):
+    def make_layer_of(self, user, acl):
+        """Return a layer that uses the cluster as a new user with this ACL."""
         for node in self.nodes:
-            words = ("on", ">secret") + tuple(CLUSTER_ACL.split())
-            node.client().execute_command("ACL", "SETUSER", "channels", *words)
-        urls = [node.url.replace("//", "//channels:secret@") for node in self.nodes]
-        layer = self.make_layer(hosts=urls, prefix="mysite:")
+            words = ("on", ">secret") + tuple(acl.split())
+            node.client().execute_command("ACL", "SETUSER", user, *words)
+        urls = [node.url.replace("//", "//%s:secret@" % user) for node in self.nodes]
+        return self.make_layer(hosts=urls, prefix="mysite:")
+
+    def test_a_user_who_may_not_ask_for_the_nodes_is_told(self):
+        layer = self.make_layer_of("curious", CLUSTER_ACL.replace("+cluster|nodes", ""))
+        with self.assertRaisesRegex(layer.LayerUnavailable, "ACL"):
+            layer.store.servers.owners(layer.store.keys.tags, set())
+
+    def test_a_user_who_may_do_no_more_than_the_guide_says(self):
+        layer = self.make_layer_of("channels", CLUSTER_ACL)
         layer.flush()
         layer.send("test.x", {"a": 1})
         self.assertEqual(layer.claim("slot", ["test.x"]), ("test.x", {"a": 1}))
@@ -263,7 +278,49 @@ class ClusterTests(ClusterTopology, LayerConformance, unittest.TestCase):
             flow.flows()
         self.assertEqual(flow.got, flow.sent)
 
-    def move_slot(self, tag):
+    def test_a_send_waits_until_its_slot_has_moved(self):
+        layer = self.make_layer()
+        self.call_while_the_slot_moves(layer, layer.store.servers.call)
+
+    def test_a_gateway_waits_until_its_slot_has_moved(self):
+        layer = self.make_layer()
+
+        async def call(command):
+            link = layer.store.servers.link(blocks=False)
+            try:
+                return (await link.call([command]))[0]
+            finally:
+                await link.close()
+
+        self.call_while_the_slot_moves(layer, lambda command: asyncio.run(call(command)))
+
+    def call_while_the_slot_moves(self, layer, call):
+        """Send by `call(command)` while the slot is between two nodes, for longer than redis-py tries."""
+        layer.flush()
+        layer.send("test.moving", {"number": 1})
+        body = layer.store.encode("test.moving", {"number": 2})
+        command = layer.store.send_command(Outgoing("test.moving", body))
+        futures = []
+
+        def between():
+            enough = self.count_tries() + MOST_TRIES + 1
+            futures.append(executor.submit(call, command))
+            wait_until(
+                lambda: self.count_tries() > enough or futures[0].done(), "redis-py to give up"
+            )
+
+        with ThreadPoolExecutor(1) as executor, mock.patch.object(cluster, "MOVING", TIMEOUT):
+            self.move_slot(layer.store.keys.tag, between)
+            self.assertEqual(futures[0].result(TIMEOUT), 0)
+        self.assertEqual(layer.receive_many(["test.moving"])[1], {"number": 1})
+        self.assertEqual(layer.receive_many(["test.moving"])[1], {"number": 2})
+
+    def count_tries(self):
+        """Return how many commands the nodes have answered with TRYAGAIN."""
+        found = [node.client().info("errorstats") for node in self.nodes]
+        return sum(each.get("errorstat_TRYAGAIN", {"count": 0})["count"] for each in found)
+
+    def move_slot(self, tag, between=lambda: None):
         clients = [node.client() for node in self.nodes]
         slot = clients[0].execute_command("CLUSTER", "KEYSLOT", tag)
         ids = [client.execute_command("CLUSTER", "MYID").decode() for client in clients]
@@ -278,6 +335,7 @@ class ClusterTests(ClusterTopology, LayerConformance, unittest.TestCase):
         target = (source + 1) % 3
         clients[target].execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
         clients[source].execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+        between()
         while True:
             keys = clients[source].execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100)
             if not keys:
