@@ -234,6 +234,18 @@ class SlowTests(StoreCase):
             store.check_rates()
         self.assertEqual(self.cuts, ["x"], "it is cut off once")
 
+    def test_a_client_that_reads_on_is_not_cut_off(self):
+        store = self.store()
+        backlogs = [self.backlog(store, name=name) for name in ("stopped", "reading")]
+        for each in backlogs:
+            each.append(content(b"x" * 3 * PIECE, more=False))
+            each.popleft()
+            each.taken_at = time.monotonic() - 2 * backlog_module.READ_TIMEOUT
+        backlogs[1].popleft()  # the server has taken the one before
+        with self.assertLogs("django.channels.gateway", "WARNING"):
+            store.check_rates()
+        self.assertEqual(self.cuts, ["stopped"])
+
     def test_a_full_file_costs_the_client_that_read_nothing_for_longest(self):
         store = self.store(responses_memory=1, responses_file=3 * PIECE)
         for name in "abc":
