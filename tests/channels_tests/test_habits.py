@@ -742,7 +742,7 @@ class SettingTests(SimpleTestCase):
 class BesideTests(SimpleTestCase):
     def check(self, **versions):
         if PACKAGE == OTHER_NAME:
-            self.skipTest("this name runs beside Channels 4")
+            self.skipTest("this name runs next to Channels 4")
         with mock.patch.object(checks, "installed_version", versions.get):
             return checks.check_channels_4(None)
 
@@ -777,7 +777,7 @@ print(" ".join(each.id for each in check_channels_4(None) if each.id == "channel
 """
         require("daphne.apps")  # since Daphne 4
         if PACKAGE == OTHER_NAME:
-            self.skipTest("this name runs beside Channels 4")
+            self.skipTest("this name runs next to Channels 4")
         for names, found in [
             ([PACKAGE, "daphne"], ""),
         ]:

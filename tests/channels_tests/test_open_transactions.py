@@ -245,7 +245,7 @@ class OpenTransactionTests:
         self.leave_in_thread = consumer
         self.check([consumer], "leave.async", "next.async", logged=0, kept=["kept"])
 
-    @unittest.skipIf(django.VERSION < (1, 9), "Django 1.8 has no hooks")
+    @unittest.skipIf(django.VERSION < (1, 9), "Django 1.8 lacks hooks")
     def test_hooks_of_what_is_rolled_back_do_not_run(self):
         called = []
 

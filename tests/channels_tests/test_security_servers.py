@@ -207,7 +207,7 @@ def sent_until_end(client, more, most):
         return sent
     except socket.timeout:
         raise AssertionError(
-            "the server neither reads nor ends the connection, %d bytes" % sent
+            "the server doesn't read, and doesn't end the connection: %d bytes" % sent
         ) from None
     raise AssertionError("the connection is still open after %d bytes" % sent)
 
@@ -675,7 +675,7 @@ class ZttpTests(FloodTests, EndlessTests, ServerAttacks, unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         if not can_import("uvicorn.protocols.http.zttp_impl"):
-            raise unittest.SkipTest("this Python, or this uvicorn, has no zttp")
+            raise unittest.SkipTest("this Python, or this uvicorn, lacks zttp")
         super().setUpClass()
 
 
