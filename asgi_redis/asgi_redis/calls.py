@@ -59,7 +59,6 @@ class Calls(Store):
         self.keys = keys
         self.codec = codec
         self._cached_place = lru_cache(maxsize=1024)(self.make_place)
-        self._cached_start = lru_cache(maxsize=1024)(self._make_start)
 
     def bind(self, layer: EngineLayer) -> None:
         super().bind(layer)
@@ -103,33 +102,19 @@ class Calls(Store):
         except Unreadable:
             return body
 
-    def _make_start(self, channel: str) -> tuple[Command, int, int, int, int]:
-        """Return how commands begin that send to a queue; its capacity, expiry, kind and partition."""
-        place = self.make_place(channel)
-        keys = self.keys.sending[place.partition] + (place.queue, place.wake)
-        return run("send", keys), place.capacity, place.expiry, place.kind, place.partition
-
     def send_command(self, item: Outgoing) -> Command:
         """Return the command that sends `item`. Its reply is 0, or the numbers of what was refused."""
-        channel, body, unlimited, seconds, id = item
-        if "!" not in channel:
-            make_start = self._make_start if "?" in channel else self._cached_start
-            start, capacity, expiry, kind, partition = make_start(channel)
-            if unlimited:
-                capacity = -1
-            if seconds is not None:
-                expiry = int(seconds * 1000)
-            return start + ("", 0, capacity, expiry, kind, self.keys.sent(partition, id), body)
-        partition, queue, wake, capacity, expiry, _, inbox = self.make_place(channel)
-        assert inbox is not None
-        inbox_capacity = self.layer.options.inbox_capacity
-        if unlimited:
-            capacity = inbox_capacity = -1
-        if seconds is not None:
-            expiry = int(seconds * 1000)
-        _, register, stream, _ = self.keys.inbox(inbox)
-        arguments = (inbox_capacity, capacity, expiry, body, self.keys.sent(partition, id))
-        return run("send_inbox", (register, stream, queue, wake), arguments)
+        place = self.place(item.channel)
+        capacity = -1 if item.unlimited else place.capacity
+        expiry = place.expiry if item.expiry is None else int(item.expiry * 1000)
+        sent = self.keys.sent(place.partition, item.id)
+        if place.inbox is None:
+            keys = self.keys.sending[place.partition] + (place.queue, place.wake)
+            return run("send", keys, ("", 0, capacity, expiry, place.kind, sent, item.body))
+        inbox_capacity = -1 if item.unlimited else self.layer.options.inbox_capacity
+        _, register, stream, _ = self.keys.inbox(place.inbox)
+        keys = (register, stream, place.queue, place.wake)
+        return run("send_inbox", keys, (inbox_capacity, capacity, expiry, item.body, sent))
 
     def remove_route_command(self, group: str, inbox: str, number: int = -1) -> Command:
         """Return the command that removes a route, unless a change later than `number` put it there."""

@@ -38,15 +38,6 @@ def _to_reader(gateway: str, connection: bytes, will: bytes) -> Outgoing:
     return Outgoing(split_body(body)[0], body, True, int(expiry) / 1000.0, id)
 
 
-def _decide(decide: Callable[[Entry], Action], entry: Entry) -> Action:
-    """Return `decide(entry)`. An entry for which that fails must not stop the others."""
-    try:
-        return decide(entry)
-    except Exception:
-        logger.exception("A message on %s could not be recovered.", entry.channel)
-        return Action(DEAD_LETTER, reason="unreadable")
-
-
 class GatewayCalls(ConsumerCalls):
     """Thread-safe; `heartbeat`, `recover` and `expire` are called by the lease thread alone."""
 
@@ -204,7 +195,7 @@ class GatewayCalls(ConsumerCalls):
         dropped = 0
         entries = [to_entry(field, raw) for field, raw in pairs(held)]
         for some in in_batches(entries):
-            actions = [(entry, _decide(decide, entry)) for entry in some]
+            actions = [(entry, decide(entry)) for entry in some]
             # What a gateway is told is sent before the message is forgotten.
             self.send([action.notice for _, action in actions if action.notice is not None])
             replies = self.servers.call_many([self._action_command(*each) for each in actions])

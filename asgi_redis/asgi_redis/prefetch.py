@@ -66,7 +66,7 @@ class Consumer:
         self.prefetched: deque[Held] = deque()  # claimed and not begun
         self.returned: list[Held] = []  # to requeue, until the server has said that it has them
         self.quick = 0
-        self.since = 0.0  # when its consumer began (monotonic)
+        self.began_at = 0.0  # when the consumer of `current` began (monotonic)
         self.sent_at = 0.0  # when the server last took replies
 
     def end(self) -> None:
@@ -75,7 +75,7 @@ class Consumer:
             if self.current is not None:
                 self.acked.append(self.current.field)
                 self.current = None
-                self.quick = self.quick + 1 if time.monotonic() - self.since < QUICK else 0
+                self.quick = self.quick + 1 if time.monotonic() - self.began_at < QUICK else 0
 
     def hand_over(self, other: Consumer) -> None:
         """Have `other` hold the message whose consumer runs on, on an event loop."""
@@ -89,7 +89,7 @@ class Consumer:
             if not self.prefetched:
                 return None
             self.current = self.prefetched.popleft()
-            self.since = time.monotonic()
+            self.began_at = time.monotonic()
             return self.current
 
     def claimed(self, entries: Sequence[bytes], used_up: bool = False) -> None:
@@ -165,6 +165,6 @@ class PrefetchMonitor:
         with consumer.lock:
             if not consumer.prefetched and not consumer.replies:
                 self._consumers.pop(consumer.name, None)  # its thread reports again
-            elif consumer.current is not None and time.monotonic() - consumer.since > MAX_WAIT:
+            elif consumer.current is not None and time.monotonic() - consumer.began_at > MAX_WAIT:
                 consumer.quick = 0
                 self._settle(consumer)

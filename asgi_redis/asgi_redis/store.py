@@ -96,22 +96,19 @@ class RedisStore(GatewayCalls, GroupCalls):
 
     # Dead letters.
 
-    def _letters(self) -> Iterator[tuple[str, str, bytes]]:
-        """Yield (id, reason, entry) of each dead letter, the oldest first."""
+    def dead_letters(self) -> Iterator[tuple[str, str, bytes, str, float]]:
         start = "-"
         while True:
             found = self.servers.call(run("list_dead_letters", (self.keys.dead,), (start, BATCH)))
             for number, reason, raw in zip(found[::3], found[1::3], found[2::3]):
-                yield number.decode(), reason.decode("utf-8", "replace"), raw
+                id = number.decode()
+                channel, body, _ = entry.parse(raw)
+                body = self.renewed(channel, body)
+                died = int(id.partition("-")[0]) / 1000.0
+                yield id, channel, body, reason.decode("utf-8", "replace"), died
             if len(found) < 3 * BATCH:
                 return
             start = found[-3].decode()
-
-    def dead_letters(self) -> Iterator[tuple[str, str, bytes, str, float]]:
-        for number, reason, raw in self._letters():
-            channel, body, _ = entry.parse(raw)
-            body = self.renewed(channel, body)
-            yield number, channel, body, reason, int(number.partition("-")[0]) / 1000.0
 
     def requeue_dead_letter(self, id: str) -> bool:
         found = self.servers.call(("XRANGE", self.keys.dead, id, id))

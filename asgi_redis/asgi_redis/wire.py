@@ -78,11 +78,6 @@ def _pack(commands: Sequence[Command]) -> bytes:
     return b"".join(map(pack_command, commands))
 
 
-def _packed(connection: Any, commands: Sequence[Command]) -> Any:
-    """Return what redis-py's `send_packed_command` is given, however it packs."""
-    return connection.pack_commands(commands) if pack_command is None else [_pack(commands)]
-
-
 def _raise_unanswered(reply: Exception) -> None:
     """Raise an error that isn't about its command, but about the server: it is loading its data, say."""
     if not isinstance(reply, ResponseError):
@@ -142,7 +137,7 @@ class RedisPyWire:
 
     def exchange(self, commands: Sequence[Command], seconds: float | None = None) -> list[Any]:
         connection = self.connection
-        connection.send_packed_command(_packed(connection, commands))
+        connection.send_packed_command(connection.pack_commands(commands))
         if seconds is not None and not connection.can_read(timeout=seconds):
             raise _silent(seconds)
         replies: list[Any] = []
@@ -256,7 +251,7 @@ class AsyncRedisPyWire:
 
     async def exchange(self, commands: Sequence[Command], seconds: float | None) -> list[Any]:
         connection = self.connection
-        await connection.send_packed_command(_packed(connection, commands))
+        await connection.send_packed_command(connection.pack_commands(commands))
         replies: list[Any] = []
         for index in range(len(commands)):
             limit = seconds if index == len(commands) - 1 else None  # redis-py's socket_timeout

@@ -31,19 +31,19 @@ class TemporaryDatabaseTests(unittest.TestCase):
     def renamed(self):
         return mock.patch.dict(self.settings, {"NAME": "a clone"})
 
-    def lend(self):
-        with self.connections.lend() as connection:
-            return connection
+    def used(self):
+        """Return the connection that a statement is executed on."""
+        return self.connections.statement(lambda connection: connection)
 
     def test_a_connection_is_used_again(self):
         with mock.patch.dict("django.channels.layers.database.connections._names", clear=True):
-            self.assertIs(self.lend(), self.lend())
+            self.assertIs(self.used(), self.used())
 
     def test_an_alias_whose_name_was_changed_keeps_no_connection(self):
         with mock.patch.dict("django.channels.layers.database.connections._names", clear=True):
             self.connections.name()
             with self.renamed():
-                connection = self.lend()
+                connection = self.used()
                 connection.raw.close.assert_called_once_with()
                 self.assertEqual(self.connections._idle, [])
 
@@ -52,12 +52,12 @@ class TemporaryDatabaseTests(unittest.TestCase):
         layer._store = mock.Mock(connections=self.connections)
         with mock.patch.object(EngineLayer, "leave") as leave:
             with self.renamed():
-                self.lend()
+                self.used()
             layer.leave()
             leave.assert_not_called()
-            self.lend().close()
+            self.used().close()
             self.connections._idle.clear()
-            self.lend()
+            self.used()
             layer.leave()
             leave.assert_called_once_with()
 
@@ -109,7 +109,7 @@ class PostgreSQLErrorTests(unittest.TestCase):
             error = type(name, (Exception,), {"sqlstate": "XX000"})("")
             explained = PostgreSQLConnections("default").explain(error)
             self.assertIs(type(explained), LayerUnavailable)
-            self.assertIn(name, str(explained))  # the error has no text
+            self.assertIn(name, str(explained))  # the error is without text
 
     def test_a_mistake_of_the_layer_itself_is_raised_as_it_is(self):
         for state in ("22P02", "23505", "42601"):

@@ -11,7 +11,7 @@ from unittest import mock
 
 from django.channels.exceptions import LayerUnavailable
 from django.channels.layers.database import maintenance
-from django.channels.layers.engine import notices
+from django.channels.layers.engine.notices import Notices
 from django.channels.layers.engine.redelivery import RedeliveryPolicy
 from django.channels.layers.engine.store import Outgoing
 from django.core.exceptions import ImproperlyConfigured
@@ -349,15 +349,14 @@ class LeaseTests:
         layer.send("http.request", {"of": "somebody who waits for nothing"})
         self.wait_for_expiry(layer)
         layer.store.sweep()  # does not touch events
-        with mock.patch.object(notices, "INTERVAL", 3600.0), self.assertLogs(
-            "django.channels.layers", "WARNING"
-        ) as logs:
+        layer.notices = Notices(0, clock=lambda: 100.0)  # no second passes
+        with self.assertLogs("django.channels.layers", "WARNING") as logs:
             layer.leases.step()
         self.assertEqual(layer.statistics()["expired"], 3)
         self.assertEqual(len(logs.output), 1)
         for text in ("http.request (2)", "websocket.receive (1)", "manage.py runworker"):
             self.assertIn(text, logs.output[0])
-        # The log has a line in that time, no more.
+        # The log has one line a second, no more.
         layer.send("http.request", dict(REQUEST, reply_channel="gateway.a!9"))
         self.wait_for_expiry(layer)
         with self.assertRaises(AssertionError):

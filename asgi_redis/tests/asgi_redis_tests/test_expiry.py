@@ -6,6 +6,7 @@ import threading
 import time
 
 from asgi_redis.consumers import to_entry
+from asgi_redis.contract import RateLimit
 from django.core.exceptions import ImproperlyConfigured
 
 from channels_tests.support.redis_server import RedisServer
@@ -337,7 +338,7 @@ class DeadLetterLimitTests(RecoveryCase):
                 self.dead_letter(number)
             self.assertEqual(self.numbers(), [5, 6, 7])
             self.assertEqual(self.layer.statistics()["dead_letters_dropped"], 5)
-            self.layer.notices._dropped_at = float("-inf")  # as if a second had passed
+            self.layer.notices._dropped_limit = RateLimit()  # as if a second had passed
             self.layer.leases.step()
         messages = [record.getMessage() for record in logs.records]
         self.assertIn("1 dead letters were dropped: no more than 3 are kept", messages[0])

@@ -1,7 +1,7 @@
 """
 Take messages out of the tables of a database store, acknowledge them, and requeue them.
 
-`next_row`, which takes the next message, differs between databases: see postgresql.py, mysql.py, sqlite.py.
+How the next message is taken differs: `take_first` in mysql.py, `next_row` in postgresql.py.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ Wanted = List[Tuple[str, str]]
 
 class Claiming(Sending):
     """The part of DatabaseStore that claims. Thread-safe."""
+
+    #: Whether the statement "take" removes a message and returns its row.
+    takes_at_once = True
 
     #: Whether the last call of `next_row` found a message. Only a hint, because threads share it.
     last_found = False
@@ -142,17 +145,30 @@ class Claiming(Sending):
         With a `consumer`, make it the consumer's claim; after None, an earlier claim stays. If the consumer's
         row has a later `turn`, this call arrived late, and must do nothing.
         """
-        raise NotImplementedError
+        single = consumer is None and self.takes_at_once
+        if not (self.last_found and len(wanted) == 1):
+            # This query locks nothing, and most channels are empty most of the time.
+            waiting = self.peek([queue for queue, _ in wanted])
+            wanted = [each for each in wanted if each[0] in waiting]
 
-    def worth_taking(self, wanted: Wanted) -> Wanted:
-        """
-        Return those of `wanted` where a message waits. This query locks nothing, and most channels are empty
-        most of the time. A reader of one channel that found a message last time does without it.
-        """
-        if self.last_found and len(wanted) == 1:
-            return wanted
-        waiting = self.peek([queue for queue, _ in wanted])
-        return [each for each in wanted if each[0] in waiting]
+        def work(connection: Connection) -> Any:
+            for queue, channel in wanted:
+                rows = self.take_first(connection, queue, channel, single)
+                if rows:
+                    if consumer is not None:
+                        self.put_claim(connection, consumer, process, rows[0], turn)
+                    return rows[0]
+            return None
+
+        row = self.connections.transaction(work, single) if wanted else None
+        self.last_found = row is not None
+        return row
+
+    def take_first(
+        self, connection: Connection, queue: str, channel: str, single: bool
+    ) -> list[Any]:
+        """Take the row of the next message of one queue, as a `single` statement or as several."""
+        return connection.rows(self.sql["take"], {"queue": queue, "channel": channel})
 
     def put_claim(
         self, connection: Connection, consumer: str, process: str, row: Any, turn: int

@@ -1,7 +1,7 @@
 """
 The layer's own connections: opened as the Django alias says, in autocommit, and never a request's.
 
-`Connections` lends them out, one to a thread at a time, and outlives a restart of the server and a
+`Connections` gives them out, one to a thread at a time, and outlives a restart of the server and a
 fork. What differs between databases is in postgresql.py, mysql.py and sqlite.py.
 """
 
@@ -11,6 +11,7 @@ import asyncio
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
@@ -223,50 +224,26 @@ class Connections:
         """Return whether the alias has another NAME than when a connection was last opened."""
         return self._opened is not None and self._opened != self.name()
 
-    @contextmanager
-    def lend(self) -> Iterator[Connection]:
-        """
-        Lend a connection, in autocommit, for the block. Raises LayerUnavailable (NotSent if there is no
-        connection), Conflict or ImproperlyConfigured.
-        """
-        connection = None
-        try:
-            connection = self._get()
-            yield connection
-        except BaseException as error:
-            self._give_up(connection, error, connection is not None)
-        self._put(connection)
-
     def transaction(self, work: Callable[[Connection], Result], single: bool = False) -> Result:
         """
         Return `work(connection)`, run between BEGIN and COMMIT, or as it is if it is a `single` statement.
-        It runs again if it lost against another transaction. Raises NotSent if certainly nothing was done,
-        and another LayerUnavailable if the database may have done it.
+        It runs again if it lost against another transaction. Raises ImproperlyConfigured, NotSent if
+        certainly nothing was done, and another LayerUnavailable if the database may have done it.
         """
-        return self._repeat(lambda: self._transaction(work, single))
+        return self._repeat(work, single, writes=True)
 
     def statement(self, work: Callable[[Connection], Result]) -> Result:
         """
-        Return `work(connection)`, which executes one statement. It runs again if it lost against another
-        transaction. Raises as `lend` does, but never Conflict.
+        Do as `transaction` for `work` that executes one statement, and that needs no `lock`: on SQLite, one
+        that reads.
         """
+        return self._repeat(work, single=True, writes=False)
 
-        def run() -> Result:
-            with self.lend() as connection:
-                if not connection.explicit:
-                    return work(connection)
-                connection.run(self.begin)
-                result = work(connection)
-                connection.run("COMMIT")
-                return result
-
-        return self._repeat(run)
-
-    def _repeat(self, run: Callable[[], Result]) -> Result:
+    def _repeat(self, work: Callable[[Connection], Result], single: bool, writes: bool) -> Result:
         attempt, began = 0, time.monotonic()
         while True:
             try:
-                return run()
+                return self._run(work, single, writes)
             except Conflict as error:
                 attempt += 1
                 if attempt == TRIES or time.monotonic() - began > self.timeout:
@@ -275,12 +252,13 @@ class Connections:
                     ) from error
                 time.sleep(0.002 * attempt)
 
-    def _transaction(self, work: Callable[[Connection], Result], single: bool) -> Result:
+    def _run(self, work: Callable[[Connection], Result], single: bool, writes: bool) -> Result:
         connection, locked, committing = None, False, False
         try:
             connection = self._get()
-            self.lock()
-            locked = True
+            if writes:
+                self.lock()
+                locked = True
             committing = single and not connection.explicit
             if committing:
                 result = work(connection)
@@ -293,7 +271,8 @@ class Connections:
             if locked:
                 self.unlock()
             self._give_up(connection, error, committing)
-        self.unlock()
+        if locked:
+            self.unlock()
         self._put(connection)
         return result
 
@@ -354,26 +333,12 @@ class Connections:
             asyncio.get_running_loop()
         except RuntimeError:
             return self.open()
-        result: list[Connection | BaseException] = []
-
-        def work() -> None:
-            try:
-                result.append(self.open())
-            except BaseException as error:
-                result.append(error)
-
-        thread = threading.Thread(target=work, name="channels-connect")
-        thread.start()
-        thread.join()
-        found = result[0]
-        if isinstance(found, BaseException):
-            raise found
-        return found
+        with ThreadPoolExecutor(1, thread_name_prefix="channels-connect") as executor:
+            return executor.submit(self.open).result()
 
     def reach(self) -> None:
         """Raise LayerUnavailable if the database can't be reached."""
-        with self.lend():
-            pass
+        self.statement(lambda connection: None)
 
     def close_idle(self) -> None:
         """Close the connections that are not in use."""

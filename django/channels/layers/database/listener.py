@@ -128,10 +128,11 @@ class NotificationListener:
     def _run(self) -> None:
         while not self.stopped:
             try:
-                if self.store.notifies:
-                    _Session(self).run()
-                else:
-                    self.poll()
+                with self.store.connections.explaining():
+                    if self.store.notifies:
+                        _Session(self).run()
+                    else:
+                        self.poll()
             except LayerUnavailable as error:
                 logger.debug("The listener cannot reach the database: %s", error)
                 self.sleep(RETRY_INTERVAL)

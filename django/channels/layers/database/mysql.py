@@ -8,7 +8,6 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 
 from . import deadlines
-from .claiming import Wanted
 from .connections import (
     CONNECT_TIMEOUT,
     IDLE_TRANSACTION_TIMEOUT,
@@ -103,40 +102,20 @@ class MySQLStore(DatabaseStore):
     connections: MySQLConnections
     poll_interval = 0.03
 
-    def next_row(self, wanted: Wanted, consumer: str | None, process: str, turn: int) -> Any:
-        wanted = self.worth_taking(wanted)
-        row = None
-        if wanted and consumer is None and self.connections.returns:
-            row = self._take_at_once(wanted)
-        elif wanted:
-            row = self._take_past_others(wanted, consumer, process, turn)
-        self.last_found = row is not None
-        return row
+    @property
+    def takes_at_once(self) -> bool:  # type: ignore[override]
+        return self.connections.returns
 
-    def _take_at_once(self, wanted: Wanted) -> Any:
-        def work(connection: Connection) -> Any:
-            for queue, channel in wanted:
-                rows = connection.rows(self.sql["take"], {"queue": queue, "channel": channel})
-                if rows:
-                    return rows[0]
-            return None
-
-        return self.connections.transaction(work, single=True)
-
-    def _take_past_others(
-        self, wanted: Wanted, consumer: str | None, process: str, turn: int
-    ) -> Any:
-        def work(connection: Connection) -> Any:
-            for queue, channel in wanted:
-                rows = connection.rows(self.sql["next"], {"queue": queue, "channel": channel})
-                if rows:
-                    if consumer is not None:
-                        self.put_claim(connection, consumer, process, rows[0], turn)
-                    connection.run(self.sql["drop"], {"queue": queue, "id": rows[0][0]})
-                    return rows[0]
-            return None
-
-        return self.connections.transaction(work)
+    def take_first(
+        self, connection: Connection, queue: str, channel: str, single: bool
+    ) -> list[Any]:
+        if single:
+            return super().take_first(connection, queue, channel, single)
+        # Past what others have locked.
+        rows = connection.rows(self.sql["next"], {"queue": queue, "channel": channel})
+        if rows:
+            connection.run(self.sql["drop"], {"queue": queue, "id": rows[0][0]})
+        return rows
 
     def write_claim(self, connection: Connection, parameters: dict[str, Any]) -> int:
         return super().write_claim(connection, parameters) or connection.run(

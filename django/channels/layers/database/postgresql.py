@@ -159,34 +159,26 @@ class PostgreSQLStore(DatabaseStore):
         return [Entry(*row) for row in rows]
 
     def listen(self) -> ListenConnection:
-        with self.connections.explaining():
-            return ListenConnection(self.connections.open(), self.connections)
+        return ListenConnection(self.connections.open())
 
 
 class ListenConnection:
-    """A connection that LISTENs. For one thread."""
+    """A connection that LISTENs. For one thread. Each call may raise the driver's errors."""
 
-    def __init__(self, connection: Connection, connections: Connections) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._connections = connections
 
     def fileno(self) -> int:
-        return int(self._connection.raw.fileno())
+        return self._connection.descriptor
 
     def listen(self, topic: str) -> None:
-        with self._connections.explaining():
-            self._connection.run('LISTEN "%s"' % topic)
+        self._connection.run('LISTEN "%s"' % topic)
 
     def unlisten(self, topic: str) -> None:
-        with self._connections.explaining():
-            self._connection.run('UNLISTEN "%s"' % topic)
+        self._connection.run('UNLISTEN "%s"' % topic)
 
     def topics(self) -> set[str]:
         """Return the topics of the notifications that have come: a set. Does not wait."""
-        with self._connections.explaining():
-            return self._topics()
-
-    def _topics(self) -> set[str]:
         raw = self._connection.raw
         found: set[str] = set()
         if hasattr(raw, "pgconn"):

@@ -24,7 +24,6 @@ from typing import Any, Callable, Tuple
 from django.core.exceptions import ImproperlyConfigured
 
 from ...exceptions import LayerUnavailable
-from .claiming import Wanted
 from .connections import Conflict, Connection, Connections
 from .statements import statements
 from .store import DatabaseStore
@@ -319,30 +318,12 @@ class SQLiteStore(DatabaseStore):
         for row in self.unsent(connection, rows):
             connection.run(self.sql["insert_one"], row)
 
-    def next_row(self, wanted: Wanted, consumer: str | None, process: str, turn: int) -> Any:
-        wanted = self.worth_taking(wanted)
-
-        def work(connection: Connection) -> Any:
-            for queue, channel in wanted:
-                rows = connection.rows(self.sql["take"], {"queue": queue, "channel": channel})
-                if rows:
-                    if consumer is not None:
-                        self.put_claim(connection, consumer, process, rows[0], turn)
-                    return rows[0]
-            return None
-
-        row = self.connections.transaction(work, single=consumer is None) if wanted else None
-        self.last_found = row is not None
-        return row
-
     def change_counter(self) -> Callable[[], Any]:
-        with self.connections.explaining():
-            connection = self.connections.open()
+        connection = self.connections.open()
 
         def version() -> Any:
-            with self.connections.explaining():
-                if self.connections.is_alive(connection):
-                    return connection.rows("PRAGMA data_version")[0][0]
+            if self.connections.is_alive(connection):
+                return connection.rows("PRAGMA data_version")[0][0]
             connection.close()
             raise LayerUnavailable("The file of the channel layer was replaced.")
 

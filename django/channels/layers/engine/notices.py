@@ -13,10 +13,9 @@ import time
 from collections import Counter
 from typing import Callable, Mapping
 
-logger = logging.getLogger("django.channels.layers")
+from ...log import RateLimit
 
-#: Seconds between two lines of one kind.
-INTERVAL = 1.0
+logger = logging.getLogger("django.channels.layers")
 
 #: Channels that one line names. Code can name channels after what a client sent.
 MAX_CHANNELS = 20
@@ -29,11 +28,11 @@ class Notices:
     """The rate-limited lines of one layer, which keeps `kept` dead letters. Thread-safe."""
 
     def __init__(self, kept: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._kept, self._clock = kept, clock
+        self._kept = kept
         self._lock = threading.Lock()
         self._expired: Counter[str] = Counter()
         self._dropped = 0
-        self._expired_at = self._dropped_at = float("-inf")
+        self._expired_limit, self._dropped_limit = RateLimit(clock=clock), RateLimit(clock=clock)
 
     def expired(self, channels: Mapping[str, int]) -> None:
         """Report expired messages: how many on each channel."""
@@ -54,14 +53,13 @@ class Notices:
 
     def flush(self) -> None:
         """Log the lines that are due. The lease thread calls this with each heartbeat."""
-        now = self._clock()
         expired: Counter[str] = Counter()
         dropped = 0
         with self._lock:
-            if self._expired and now - self._expired_at >= INTERVAL:
-                expired, self._expired, self._expired_at = self._expired, Counter(), now
-            if self._dropped and now - self._dropped_at >= INTERVAL:
-                dropped, self._dropped, self._dropped_at = self._dropped, 0, now
+            if self._expired and self._expired_limit.allow() is not None:
+                expired, self._expired = self._expired, Counter()
+            if self._dropped and self._dropped_limit.allow() is not None:
+                dropped, self._dropped = self._dropped, 0
         if expired:
             command = "manage.py runworker"
             if "asgi.delay" in expired:

@@ -2,7 +2,8 @@
 What happens to a message whose worker died, or that expired: the engine's decisions. No I/O but logging.
 
 A store calls `decide_lost` or `decide_expired` for each message while it holds it, maybe more than once if
-its transaction is repeated. Counters and log lines therefore follow the commit (`lost`, `expired`).
+its transaction is repeated. Counters and log lines therefore follow the commit (`lost`, `expired`). Neither
+raises anything: one message must not stop what happens to the others.
 """
 
 from __future__ import annotations
