@@ -9,22 +9,21 @@ it holds that lock cannot find that another writer came first.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import hashlib
 import logging
 import os
 import re
 import sqlite3
-import stat
 import tempfile
 import threading
 import time
-from typing import Any, Callable, Tuple
+from typing import Any, Callable
 
 from django.core.exceptions import ImproperlyConfigured
 
 from ...exceptions import LayerUnavailable
 from .connections import Conflict, Connection, Connections
+from .sqlite_file import ASIDE, FileId, LayerFile, is_damage
 from .statements import statements
 from .store import DatabaseStore
 from .tables import Row
@@ -41,38 +40,35 @@ OLDEST = (3, 35, 0)
 #: The version of the tables, which is written into the file. Add one when the tables change.
 SCHEMA = 4
 
-#: Seconds between two checks whether the file was deleted, replaced or emptied.
-FILE_INTERVAL = 0.5
+#: What else is in the file: tables of a site that keeps its own in it.
+_OF_OTHERS = (
+    "SELECT 1 FROM sqlite_master WHERE tbl_name NOT LIKE 'channels\\_database\\_%' ESCAPE '\\' "
+    "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' LIMIT 1"
+)
 
-#: Seconds that SQLite itself waits for a lock that somebody else (a backup, a shell) holds.
-BUSY_TIMEOUT = 30
+#: Seconds that SQLite itself waits for a lock that somebody else (a backup, a shell) holds: as long as a
+#: statement may take on a server.
+BUSY_TIMEOUT = 5
 
 #: Tries to get the lock before sleeping until it is free. A write takes less time than waking up.
 SPINS = 40
 
 
-#: See `_id_of`.
-_FileId = Tuple[int, int, bool]
-
-
-def _id_of(path: str) -> _FileId | None:
-    """
-    Return what tells a file from another one of the same name, and from itself after it was emptied; None if
-    there is none.
-    """
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, not status.st_size
-
-
 class SQLiteConnection(Connection):
-    """A connection that takes back, as a parameter, what a damaged row holds: text that is not UTF-8."""
+    """
+    A connection that tells the layer's file if it is damaged. It takes back, as a parameter, what a damaged
+    row holds: text that is not UTF-8.
+    """
+
+    file: LayerFile
 
     def _answer(self, statement: str, parameters: Any, result: Callable[[], Any]) -> Any:
         try:
             return super()._answer(statement, parameters, result)
+        except sqlite3.DatabaseError as error:
+            if is_damage(error):
+                self.file.note_damage(self.file_id, error)
+            raise
         except UnicodeEncodeError:
             parameters = dict(parameters)
             for name, value in parameters.items():
@@ -93,10 +89,7 @@ class SQLiteConnections(Connections):
         self._file = file
         self._name: str | None = None  # of the site's file, in whose folder _path is
         self._path = ""
-        self._check_at = 0.0  # when (monotonic) to check again whether the file is still there
-        self._file_id: _FileId | None = None
-        self._known: tuple[str, _FileId | None] = ("", None)  # the file that was opened last
-        self._told: _FileId | None = None  # the file of whose end the log has told
+        self._layer_file = LayerFile(SCHEMA)
         super().__init__(alias)
         self.errors = (sqlite3.Error, OSError)
 
@@ -135,16 +128,27 @@ class SQLiteConnections(Connections):
                 % (OLDEST[0], OLDEST[1], sqlite3.sqlite_version)
             )
         path = self.path()
+        try:
+            return self._open_file(path)
+        except (sqlite3.Error, OSError) as error:
+            if not self._layer_file.found_damaged(path, error):
+                raise
+        return self._open_file(path)  # a new one, in the place of one that was damaged
+
+    def _open_file(self, path: str) -> Connection:
+        file = self._layer_file
         # Under the lock, so that no other process takes a new file for one that was emptied.
         self.lock()
         try:
-            self._create(path)
+            file.look(path)
+            file.create(path)
             raw = sqlite3.connect(
                 path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
             )
             # A text that is not UTF-8 must not fail all the rows that are fetched with it.
             raw.text_factory = lambda value: value.decode("utf-8", "surrogateescape")
             connection = SQLiteConnection(raw, raw.cursor(), path)
+            connection.file = file
             raw.create_function("unixnow", 0, time.time)
             # The journal's mode stays with the file. In WAL mode, NORMAL loses the last messages with a power
             # failure, and nothing else.
@@ -155,105 +159,63 @@ class SQLiteConnections(Connections):
                     "BEGIN IMMEDIATE; %s; PRAGMA user_version = %d; COMMIT"
                     % (statements("sqlite")["tables"], SCHEMA)
                 )
+            file.is_shared = bool(connection.rows(_OF_OTHERS))
             # Only now is there something in a new file.
-            lost = self._meet(path)
-            connection.file_id = self._known[1]
+            problem = file.damage(file.known)
+            lost = file.meet(path)
+            connection.file_id, connection.beside = file.known, file.state.beside
         finally:
             self.unlock()
         if lost is not None:
-            self._leave_file(path, lost)
+            self._leave_file(path, lost, problem)
         return connection
 
-    def _meet(self, path: str) -> _FileId | None:
-        """
-        Take the file that is there now for the layer's. Return that of another one that was it until now.
-        """
-        known_path, known = self._known
-        self._file_id = found = _id_of(path)
-        if path != known_path:
-            known = None
-        if known is None or found != known:
-            # Another tuple for another file, also if it gets the number of an old one.
-            self._known = path, found
-            return known
-        return None
-
-    def _leave_file(self, path: str, lost: _FileId | None) -> None:
+    def _leave_file(self, path: str, lost: FileId | None, problem: str | None) -> None:
         """Close what is open of a lost file. Log the loss, but once."""
-        if lost is None or self._told is lost:
+        if not self._layer_file.leave(path, lost):
             return
-        self._told = lost
-        if self._known[1] is lost:
-            self._known = path, None
         with self._writer:  # a thread that holds the lock gives back the one that it took
             self._leave_line()  # the file in whose lock writers wait may be another one, too
-        self._leave_emptied(path)
+        # A new file comes before connections are closed, which writes their log into it.
+        if self._layer_file.is_unusable(path):
+            self.lock()
+            try:
+                self._layer_file.create(path)
+            finally:
+                self.unlock()
         self.close_idle()
+        aside = ""
+        if problem is not None:
+            aside = " It is %s now: delete it, or look at it with sqlite3's .recover." % (
+                path + ASIDE
+            )
         logger.error(
-            "The file of the channel layer, %s, was deleted, replaced or emptied. What it held is lost to "
-            "this process, which goes on with the file that is there now. Sockets are closed with 1012.",
+            "The file of the channel layer, %s, was %s.%s What it held is lost to this process, which goes "
+            "on with the file that is there now. Sockets are closed with 1012.",
             path,
+            "deleted, replaced or emptied" if problem is None else "damaged (%s)" % problem,
+            aside,
         )
-
-    def _create(self, path: str) -> None:
-        """
-        Create the file for its owner alone. SQLite gives the files next to it the same permissions. Under
-        the lock of writers.
-        """
-        emptied = self._remove_emptied(path)
-        try:
-            # Only a new one is opened: closing an existing one would drop the locks of other connections.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        except FileExistsError:
-            return
-        if emptied is not None:
-            os.chmod(path, stat.S_IMODE(emptied.st_mode))
-            with contextlib.suppress(OSError, AttributeError):  # another user's; Windows
-                os.chown(path, emptied.st_uid, emptied.st_gid)
 
     def is_alive(self, connection: Connection) -> bool:
         # Another file may be under the name of this one: a test runner's next database, a restored backup, or
         # nothing at all.
         if connection.path != self.path():
             return False
-        now = time.monotonic()
-        if now >= self._check_at:
-            self._check_at, self._file_id = now + FILE_INTERVAL, _id_of(connection.path)
-        if connection.file_id == self._file_id:
+        file = self._layer_file
+        if file.is_whole(connection.path, connection.file_id, connection.beside):
             return True
-        self._leave_file(connection.path, connection.file_id)
+        self._leave_file(connection.path, connection.file_id, file.damage(connection.file_id))
         return False
-
-    def _remove_emptied(self, path: str) -> os.stat_result | None:
-        """
-        Delete a file that was cut to 0 bytes while it was in use, and return its state. What a process still
-        has in the log next to it would be written into it, as a part of a database. All processes notice a
-        new file.
-        """
-        try:
-            status = os.stat(path)
-        except OSError:
-            return None
-        if status.st_size or not os.path.exists(path + "-wal"):
-            return None
-        for suffix in ("-wal", "-shm", ""):
-            with contextlib.suppress(OSError):
-                os.remove(path + suffix)
-        return status
-
-    def _leave_emptied(self, path: str) -> None:
-        """Put a new file in its place before connections are closed, which writes their log into it."""
-        now = _id_of(path)
-        if now is not None and now[2]:
-            self.lock()
-            try:
-                self._create(path)
-            finally:
-                self.unlock()
 
     def explain(self, error: BaseException) -> BaseException:
         if "locked" in str(error):
             return Conflict("SQLite (%s): %s" % (self.path(), error))
+        if is_damage(error) and self._layer_file.known is None:
+            return LayerUnavailable(
+                "SQLite (%s): %s. The file is damaged, or is no file of a channel layer: move it away, with "
+                "those beside it that end in -wal and -shm, or correct FILE." % (self.path(), error)
+            )
         if isinstance(error, (sqlite3.OperationalError, sqlite3.DatabaseError, OSError)):
             return LayerUnavailable("SQLite (%s): %s" % (self.path(), error))
         return error

@@ -1,0 +1,220 @@
+"""The layer's SQLite file under a running site: deleted, replaced, emptied, or damaged in any way."""
+
+import os
+import shutil
+import sqlite3
+import stat
+import unittest
+
+from django.channels.exceptions import LayerUnavailable
+
+from .support.waiting import wait_until
+from .test_database_layer import SQLiteCase
+
+PAGE = 4096
+
+#: How to damage a file that is in use, whose log is empty.
+DAMAGE = {
+    "cut to half a page": lambda path: os.truncate(path, PAGE // 2),
+    "cut to a page": lambda path: os.truncate(path, PAGE),
+    "cut to three pages": lambda path: os.truncate(path, 3 * PAGE),
+    "cut by a page": lambda path: os.truncate(path, os.path.getsize(path) - PAGE),
+    "zeroes": lambda path: overwrite(path, bytes(os.path.getsize(path))),
+    "noise": lambda path: overwrite(path, os.urandom(os.path.getsize(path))),
+    "a damaged beginning": lambda path: overwrite(path, b"SQLate"),
+    "a strange format": lambda path: overwrite(path, b"\x09\x09", 18),
+    "text": lambda path: copy(b"no database\n" * 20, path),
+    "another database": lambda path: copy(another_database(path + ".other"), path),
+    "the log removed": lambda path: os.remove(path + "-wal"),
+    "the index removed": lambda path: os.remove(path + "-shm"),
+}
+
+
+def overwrite(path, data, offset=0):
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+def copy(data, path):
+    """Do as `cp`: the file stays the same, with another content."""
+    with open(path, "wb") as file:
+        file.write(data)
+
+
+def another_database(path):
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE other (text)")
+    connection.executemany("INSERT INTO other VALUES (?)", [("x" * 1000,)] * 500)
+    connection.commit()
+    connection.close()
+    with open(path, "rb") as file:
+        return file.read()
+
+
+class SQLiteFileTests(SQLiteCase, unittest.TestCase):
+    def setUp(self):
+        self.layer = self.make_layer(file=os.path.join(self.folder, self.id() + ".sqlite3"))
+        self.path = self.layer.store.connections.path()
+
+    def test_nobody_else_may_read_the_files(self):
+        self.layer.send("work", {})
+        for name in os.listdir(self.folder):
+            if self.id() in name:
+                mode = os.stat(os.path.join(self.folder, name)).st_mode & 0o777
+                self.assertEqual(mode, 0o600, name)
+
+    def lose(self, how):
+        """Delete the layer's file, put an empty one in its place, or cut it to 0 bytes."""
+        if how == "emptied":
+            os.truncate(self.path, 0)
+            return
+        if how == "deleted without its log":
+            os.remove(self.path)
+            return
+        for suffix in ("", "-wal", "-shm"):
+            if os.path.exists(self.path + suffix):
+                os.remove(self.path + suffix)
+        if how == "replaced":
+            with open(self.path, "w"):
+                pass
+
+    def test_a_file_that_is_deleted_replaced_or_emptied_is_noticed_and_told(self):
+        for how in ("deleted", "deleted without its log", "replaced", "emptied"):
+            with self.subTest(how=how):
+                self.layer.send("work", {"n": 1})
+                with self.assertLogs("django.channels.layers", "ERROR") as logs:
+                    self.lose(how)
+                    wait_until(
+                        lambda: self.layer.receive_many(["work"])[0] is None and logs.output,
+                        "the line in the log",
+                    )
+                self.assertEqual(len(logs.output), 1)
+                self.assertIn(self.path, logs.output[0])
+                self.layer.send("work", {"n": 2})
+                self.assertEqual(self.layer.receive_many(["work"])[1], {"n": 2})
+
+    def test_a_reader_that_waits_finds_what_comes_to_the_new_file(self):
+        self.layer.block_for = 0.2
+        for how in ("replaced", "emptied"):
+            with self.subTest(how=how):
+                self.layer.receive_many(["work"], block=True)
+                with self.assertLogs("django.channels.layers", "ERROR") as logs:
+                    self.lose(how)
+                    other = self.make_layer(file=self.path)
+                    other.send("work", {"n": 1})
+                    wait_until(lambda: self.layer.receive_many(["work"], block=True)[1], "it")
+                    wait_until(lambda: logs.output, "the line of the thread that noticed it first")
+
+    def test_two_layers_on_an_emptied_file_go_on_together(self):
+        other = self.make_layer(file=self.path)
+        for number in range(20):
+            self.layer.send("work.%d" % number, {"text": "x" * 3000})
+            other.send("work.%d" % number, {"text": "x" * 3000})
+        with self.assertLogs("django.channels.layers", "ERROR") as logs:
+            self.lose("emptied")
+            for layer in (self.layer, other):
+                wait_until(lambda layer=layer: layer.receive_many(["work"]) and logs.output, "it")
+            wait_until(
+                lambda: (
+                    (self.layer.receive_many(["work"]), other.receive_many(["work"]))
+                    and len(logs.output) == 2
+                ),
+                "each tells it",
+            )
+        self.layer.send("work", {"n": 1})
+        self.assertEqual(other.receive_many(["work"])[1], {"n": 1})
+        other.send("work", {"n": 2})
+        self.assertEqual(self.layer.receive_many(["work"])[1], {"n": 2})
+
+    def fill(self):
+        """Put some pages into the file, and nothing into its log."""
+        for number in range(40):
+            self.layer.send("waits.%d" % number, {"text": "x" * 2000})
+        connection = sqlite3.connect(self.path)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
+
+    def test_a_damaged_file_is_put_aside_and_told(self):
+        for how, damage in DAMAGE.items():
+            with self.subTest(how=how):
+                self.fill()
+                with self.assertLogs("django.channels.layers", "ERROR") as logs:
+                    damage(self.path)
+                    wait_until(lambda: self.take_or_fail() and logs.output, "the line in the log")
+                self.assertEqual(len(logs.output), 1)
+                for word in (self.path + ".damaged", "was damaged", ".recover", "1012"):
+                    self.assertIn(word, logs.output[0])
+                self.layer.send("work", {"n": 2})
+                self.assertEqual(self.layer.receive_many(["work"])[1], {"n": 2})
+                self.assertIsNone(self.layer.receive_many(["waits.1"])[0])
+
+    def take_or_fail(self):
+        try:
+            self.layer.receive_many(["work"])
+        except LayerUnavailable:
+            pass  # the statement that met the damage
+        return True
+
+    def test_damage_in_the_middle_is_dealt_with_by_whoever_reads_it(self):
+        self.fill()
+        size = os.path.getsize(self.path)
+        with self.assertLogs("django.channels.layers", "ERROR") as logs:
+            overwrite(self.path, os.urandom(size - PAGE), PAGE)
+            other = self.make_layer(file=self.path)
+            with self.assertRaises(LayerUnavailable):
+                other.receive_many(["waits.1"])
+            other.send("work", {"n": 1})
+            wait_until(lambda: self.take_or_fail() and len(logs.output) == 2, "both tell it")
+        other.send("late", {"n": 2})
+        self.assertEqual(self.layer.receive_many(["late"])[1], {"n": 2})
+
+    def test_a_file_that_never_was_the_layers_stays_where_it_is(self):
+        copy(b"no database\n" * 20, self.path)
+        with self.assertRaisesRegex(LayerUnavailable, "move it away.*or correct FILE"):
+            self.layer.send("work", {})
+        with open(self.path, "rb") as file:
+            self.assertEqual(file.read(), b"no database\n" * 20)
+        os.remove(self.path)
+        self.layer.send("work", {"n": 1})
+        self.assertEqual(self.layer.receive_many(["work"])[1], {"n": 1})
+
+    def test_a_file_with_tables_of_others_is_never_put_aside(self):
+        copy(another_database(self.path + ".other"), self.path)
+        self.fill()
+        backup = self.path + ".backup"
+        shutil.copyfile(self.path, backup)
+        overwrite(self.path, b"SQLate")
+        wait_until(lambda: self.refusal() == "told", "the damage to be told")
+        self.assertFalse(os.path.exists(self.path + ".damaged"))
+        overwrite(self.path, b"SQLite")
+        wait_until(lambda: self.refusal() is None, "the layer, once the file is whole")
+
+    def refusal(self):
+        try:
+            self.layer.send("work", {})
+        except LayerUnavailable as error:
+            return "told" if "holds tables of others" in str(error) else "met"
+
+    def test_a_file_that_was_put_aside_leaves_its_permissions_to_the_new_one(self):
+        self.fill()
+        os.chmod(self.path, 0o660)
+        with self.assertLogs("django.channels.layers", "ERROR") as logs:
+            os.truncate(self.path, PAGE)
+            wait_until(lambda: self.take_or_fail() and logs.output, "the line in the log")
+        self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o660)
+
+    def test_a_file_that_was_compacted_is_whole(self):
+        self.fill()
+        for number in range(40):
+            self.layer.receive_many(["waits.%d" % number])
+        self.layer.send("work", {"n": 1})
+        size = os.path.getsize(self.path)
+        connection = sqlite3.connect(self.path, isolation_level=None)
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
+        self.assertLess(os.path.getsize(self.path), size)
+        file = self.layer.store.connections._layer_file
+        file.look(self.path, at_once=True)
+        self.assertEqual(self.layer.receive_many(["work"])[1], {"n": 1})
