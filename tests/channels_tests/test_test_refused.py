@@ -4,7 +4,7 @@ import warnings
 
 from django.channels import route
 from django.channels.gateway.http import Request
-from django.channels.gateway.state import LOG
+from django.channels.gateway.state import LOG, WRITE
 from django.channels.gateway.websocket import WebSocket
 from django.channels.test import ChannelTestCase, WSClient, apply_routes
 
@@ -92,3 +92,37 @@ class RefusedReplyTests(ChannelTestCase):
             refused = reply in REFUSED_RESPONSES
             self.assertEqual(is_error(request.reply(dict(reply))), refused, reply)
             self.check("http.request", reply, refused)
+
+    def test_what_follows_a_close_is_warned_of(self):
+        for replies, late in (
+            ([{"close": True}, {"text": "x"}], 1),
+            ([{"text": "x", "close": 4000}, {"bytes": b"x"}, {"text": "x"}], 2),
+            ([{"close": 4403}, {"close": True}], 0),
+            ([{"close": False}, {"text": "x"}], 0),
+            ([{"text": "x"}, {"close": True}], 0),
+        ):
+            with self.subTest(replies=replies):
+                # The gateway writes none of them.
+                socket = WebSocket("gateway.x!1", "/")
+                socket.connect({})
+                actions = socket.reply({"accept": True, "replies": [{"accept": True}] + replies})
+                frames = sum("text" in each or "bytes" in each for each in replies)
+                written = [each[1]["type"] for each in actions if each[0] == WRITE]
+                self.assertEqual(written.count("websocket.send"), frames - late)
+
+                def consumer(message, replies=replies):
+                    for each in replies:
+                        message.reply_channel.send(each)
+
+                client = WSClient()
+                with apply_routes(route("websocket.receive", consumer)):
+                    client.send_and_consume("websocket.receive", path="/chat/")
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    for each in replies:
+                        self.assertEqual(client.receive(json=False), each.get("text", each))
+                found = [
+                    each for each in caught if "after the one that closes" in str(each.message)
+                ]
+                self.assertEqual(len(found), late)
+                self.assertEqual({each.filename for each in found}, {__file__} if late else set())

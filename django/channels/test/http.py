@@ -20,7 +20,7 @@ from ..habits import instead
 from ..log import shown
 from ..subprotocols import choose, known_subprotocols
 from .base import Client, forget_session, session_of
-from .refused import warn_of_refused
+from .refused import warn_of_late, warn_of_refused
 from .shared import level_of_test
 
 _CONNECT = "client.send_and_consume('websocket.connect', %s)"
@@ -76,6 +76,8 @@ class WSClient(Client):
         self.subprotocol: str | None = None
         self._offered: Sequence[str] = ()
         self._has_connected = False
+        #: Whether a reply has closed the socket.
+        self._is_closed = False
         self._path = "/"
         self.cookies = SimpleCookie()
         self._headers: dict[str, str | bytes] = {}
@@ -219,7 +221,7 @@ class WSClient(Client):
         elif channel == "websocket.connect":
             event = connect_event(scope)
             self.order = 0
-            self._has_connected = True
+            self._has_connected, self._is_closed = True, False
             forget_session(self.channel_layer, self.reply_channel)
         elif channel == "websocket.disconnect":
             event["code"] = 1000
@@ -292,6 +294,9 @@ class WSClient(Client):
         reply = super().receive()
         if reply is not None:
             warn_of_refused(reply, self._path)
+            if self._is_closed:
+                warn_of_late(reply, self._path)
+            self._is_closed = self._is_closed or bool(reply.get("close"))
         return reply
 
     def receive(self, json: bool = True) -> Any:

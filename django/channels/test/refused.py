@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any, Iterator
 
+from ..gateway.handshake import has_data
 from ..gateway.http import head_problem
 from ..gateway.state import LOG
 from ..gateway.websocket import WebSocket
@@ -21,6 +22,17 @@ def warn_of_refused(reply: dict[str, Any], path: str) -> None:
     for problem in _of_response(reply, path) if is_http else _of_frame(reply, path):
         warnings.warn(
             "%s A test client gets it anyway, but a real one doesn't." % problem,
+            RuntimeWarning,
+            stacklevel=level_of_test(),
+        )
+
+
+def warn_of_late(reply: dict[str, Any], path: str) -> None:
+    """Warn if `reply` carries a frame for the client of `path`, whose socket is closed."""
+    if has_data(reply):
+        warnings.warn(
+            "A reply to %s comes after the one that closes its socket. A test client gets it anyway, but a "
+            "real one doesn't." % shown(path),
             RuntimeWarning,
             stacklevel=level_of_test(),
         )
