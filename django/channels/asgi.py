@@ -95,7 +95,7 @@ class ChannelLayerManager:
         except TypeError as error:
             raise InvalidChannelLayerError(
                 "CHANNEL_LAYERS[%r]: %s does not take this CONFIG: %s."
-                % (alias, entry["BACKEND"], error)
+                % (alias, entry["BACKEND"], str(error).rstrip("."))
             ) from error
         layer.alias = alias
         layer.routing = entry.get("ROUTING", [])

@@ -334,7 +334,7 @@ def _resolve(routing: Routing) -> list[Routable]:
         try:
             routing = import_path(routing)
         except CannotImport as error:
-            text = "The routing %r cannot be imported: %s." % (routing, error)
+            text = "The routing %r cannot be imported: %s." % (routing, str(error).rstrip("."))
             if not error.is_raised:
                 text += " Write the dotted path of a list of routes, such as '%s'." % _EXAMPLE
             raise InvalidRoute(text) from error
@@ -380,7 +380,7 @@ def _consumer(consumer: str | Consumer | ConsumerClass) -> Any:
         try:
             found = import_path(consumer)
         except CannotImport as error:
-            text = "The consumer %r cannot be imported: %s." % (consumer, error)
+            text = "The consumer %r cannot be imported: %s." % (consumer, str(error).rstrip("."))
             if not error.is_raised:
                 text += " Write its dotted path, such as 'mysite.consumers.ws_connect'."
             raise InvalidRoute(text) from error

@@ -80,7 +80,11 @@ class OptionTests(SimpleTestCase):
             (DATABASE, {"leese": 10}, ["Did you mean 'lease'?"]),
             (DATABASE, {"lease": 1, "heartbeat": 5}, ["lease", "heartbeat"]),
             (DATABASE, {"lost": {"http.*": "no such"}}, ["lost"]),
-            (DATABASE, {"prefix": "not a name"}, ["not a name"]),
+            (
+                DATABASE,
+                {"prefix": "mysite:"},
+                ["option prefix is up to 99 ASCII letters", "'mysite:'"],
+            ),
             (DATABASE, {"retry_safe_requests": "yes"}, ["retry_safe_requests", "True or False"]),
             (DATABASE, {"database": 5}, ["database", "an alias of DATABASES"]),
             (DATABASE, {"file": 5}, ["file", "the path of a file"]),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections as aliases
 
+from ...exceptions import InvalidChannelName
 from ..engine import options
 from ..engine.layer import EngineLayer
 from ..engine.options import Options
@@ -52,7 +53,11 @@ class DatabaseChannelLayer(EngineLayer):
         self.socket_timeout = own["socket_timeout"]
         if self.socket_timeout is not None:
             options.check_seconds("socket_timeout", self.socket_timeout)
-        self.prefix: str = check_group_name(own["prefix"])
+        try:
+            self.prefix: str = check_group_name(own["prefix"])
+        except InvalidChannelName as error:
+            what = "up to 99 ASCII letters, digits, hyphens, underscores and periods"
+            raise options.refusal("prefix", what, own["prefix"]) from error
         super().__init__(Options(**shared), **common)
 
     def leave(self) -> None:
