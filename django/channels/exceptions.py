@@ -76,6 +76,13 @@ class RequestAborted(Exception):
     """The client went away while its request was read, or its response was being sent."""
 
 
+class ClientGone(RequestAborted):
+    """
+    RequestAborted as this package raises it. A view that it ends needs no answer. If the site raises
+    RequestAborted itself, its client may wait for one.
+    """
+
+
 #: The close codes that a site may choose (RFC 6455, section 7.4.2).
 DENIAL_CODES = range(3000, 5000)
 
@@ -128,7 +135,7 @@ class WebsocketCloseException(ChannelSocketException):
         message.reply_channel.send({"close": self.code or True})
 
 
-class ClientDisconnected(RequestAborted, ChannelSocketException):
+class ClientDisconnected(ClientGone, ChannelSocketException):
     """
     Raised by `asend` for the client of the consumer itself, if it has gone, or takes nothing. A consumer that
     does not catch it ends in order.

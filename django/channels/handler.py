@@ -22,8 +22,8 @@ from .coroutines import in_thread
 from .eventloop import WorkerStops
 from .exceptions import (
     ChannelFull,
+    ClientGone,
     LayerUnavailable,
-    RequestAborted,
     RequestTimeout,
     ResponseLater,
 )
@@ -73,7 +73,7 @@ def read_body(message: Any) -> Iterator[bytes]:
     Yield the parts of the body that follow the one in `message`, which has a `body_channel`.
 
     For each part it gives a credit back to the gateway, which then sends another one. Raises
-    RequestAborted if the client goes away, and RequestTimeout after BODY_TIMEOUT seconds without a part.
+    ClientGone if the client goes away, and RequestTimeout after BODY_TIMEOUT seconds without a part.
     """
     layer, channel = message.channel_layer, message[BODY_CHANNEL]
     while True:
@@ -81,7 +81,7 @@ def read_body(message: Any) -> Iterator[bytes]:
         if part is None:
             raise RequestTimeout(f"No part of the request's body came in {BODY_TIMEOUT:g} seconds.")
         if part.get(CLOSED):
-            raise RequestAborted("The client went away before it had sent the request's body.")
+            raise ClientGone("The client went away before it had sent the request's body.")
         more = part.get("more_content", False)
         if more:
             _send(message, protocol.body_credit(1), BODY_TIMEOUT)
@@ -237,7 +237,7 @@ class ViewConsumer:
                 return
             if reply["more_content"]:
                 self._stream(message, reply, replies)
-        except RequestAborted:
+        except ClientGone:
             return
         except RequestTimeout:
             reply = next(self.handler_class.encode_response(_request_timeout()))
@@ -310,7 +310,7 @@ class ViewConsumer:
         self, message: Message, reply: dict[str, Any] | None, replies: Iterator[dict[str, Any]]
     ) -> None:
         """
-        Send `reply`, the first of several, and the rest. Raises RequestAborted if the client goes away.
+        Send `reply`, the first of several, and the rest. Raises ClientGone if the client goes away.
         """
         layer = message.channel_layer
         window = layer.new_channel("http.window.?")
@@ -340,20 +340,20 @@ class ViewConsumer:
     def _written(layer: BaseChannelLayer, window: str, ahead: int) -> int:
         """
         Return how many messages the gateway has written. While the window is full, wait for it. Raises
-        RequestAborted if the client goes away, or takes nothing for STREAM_TIMEOUT seconds.
+        ClientGone if the client goes away, or takes nothing for STREAM_TIMEOUT seconds.
         """
         written = 0
         while True:
             if ahead - written >= RESPONSE_WINDOW:
                 found = _wait(layer, window, STREAM_TIMEOUT)
                 if found is None:
-                    raise RequestAborted(f"The client took nothing for {STREAM_TIMEOUT:g} seconds.")
+                    raise ClientGone(f"The client took nothing for {STREAM_TIMEOUT:g} seconds.")
             else:
                 _, found = layer.receive_many([window])
                 if found is None:
                     return written
             if found.get(CLOSED):
-                raise RequestAborted("The client went away while its response was sent.")
+                raise ClientGone("The client went away while its response was sent.")
             written += found.get(WRITTEN, 0)
 
 

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
-from .exceptions import ChannelFull, LayerUnavailable, RequestAborted
+from .exceptions import ChannelFull, ClientGone, LayerUnavailable
 from .log import RateLimit, shown
 from .outbox import PendingSend, outbox
 from .protocol import REPLY_CHANNEL, WINDOW_CHANNEL
@@ -142,7 +142,7 @@ class AsyncStream:
             if not event.stops:
                 raise  # from the iterator
             self._answer(unavailable())
-        except RequestAborted:
+        except ClientGone:
             return
         except LayerUnavailable as error:
             logger.warning(
@@ -230,7 +230,7 @@ class AsyncStream:
             if only_head and self._head is None:
                 return
             if not await self._window.below(self.window_size, self.timeout):
-                raise RequestAborted("The client took nothing for %g seconds." % self.timeout)
+                raise ClientGone("The client took nothing for %g seconds." % self.timeout)
             self._check_client()
             reply = {"content": content, "more_content": True}
             if self._head is not None:
@@ -242,11 +242,11 @@ class AsyncStream:
 
     def _check_client(self) -> None:
         """
-        Raise RequestAborted if the client has gone. The cancellation may be lost: an iterator may swallow it,
+        Raise ClientGone if the client has gone. The cancellation may be lost: an iterator may swallow it,
         and so does asyncio.wait_for until Python 3.11.
         """
         if self._window.is_closed:
-            raise RequestAborted("The client went away while its response was sent.")
+            raise ClientGone("The client went away while its response was sent.")
 
     async def _deliver(self, sends: list[PendingSend], reply: dict[str, Any]) -> None:
         """Send. While the gateway's inbox is full, try again. Raises ChannelFull after the timeout."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import contextlib
 import os
 import re
 import threading
@@ -618,6 +619,49 @@ class StreamedBodyTests(UploadCase):
             self.run_one(server)
         self.assertEqual(server.content, b"done")
         self.assertTrue(server.ended)
+
+    def answer_in_parts(self, server, may_answer, **bounds):
+        """
+        Let a consumer answer `server` in two parts, without a length, when the event `may_answer` is set. It
+        doesn't read the body.
+        """
+
+        def consume(message):
+            may_answer.wait(TIMEOUT)
+            message.reply_channel.send({"status": 200, "content": b"a", "more_content": True})
+            message.reply_channel.send({"content": b"b"})
+
+        self.consume = consume
+        with contextlib.ExitStack() as stack:
+            for name, value in dict(bounds, LINGER_TIMEOUT=10 * TIMEOUT).items():
+                stack.enter_context(mock.patch("%s.%s" % (upload.__name__, name), value))
+            self.run_one(server)
+        self.assertEqual((server.content, server.ended), (b"ab", True))
+
+    def test_the_end_of_an_answer_is_not_kept_from_a_proxy_that_waits_for_it(self):
+        # nginx sends no more of the body once an answer has begun.
+        server = Server(path="/stream").body(b"x" * 300000, more=True)
+        may_answer = threading.Event()
+        may_answer.set()
+        self.answer_in_parts(server, may_answer, PROXY_TIMEOUT=0.05)
+
+    def test_a_client_whose_body_comes_with_pauses_is_not_taken_for_such_a_proxy(self):
+        server = Server(path="/stream").body(b"x", more=True)
+        may_answer = threading.Event()
+
+        async def go_on():
+            for _ in range(2):
+                await asyncio.sleep(0.05)
+                server.body(b"x", more=True)
+                await self.until(server.events.empty)
+            may_answer.set()
+            await self.until(lambda: server.content == b"ab")
+            await asyncio.sleep(0.2)
+            self.assertFalse(server.ended, "the answer ended before the body")
+            server.body(b"x")
+
+        server.wait = go_on
+        self.answer_in_parts(server, may_answer, PROXY_TIMEOUT=0.01, PAUSES=100000)
 
     def test_a_consumer_that_reads_on_after_its_answer_is_told_at_once(self):
         def consume(message):

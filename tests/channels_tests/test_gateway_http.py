@@ -231,6 +231,15 @@ class ResponseTests(unittest.TestCase):
         self.assertEqual(client.body, b"a")
 
 
+    def test_a_reply_for_a_socket_does_not_end_a_response_that_has_begun(self):
+        for reply in ({"close": True}, {"text": "x"}, {"bytes": b"x"}, {"accept": True}):
+            with self.subTest(reply=reply):
+                client = Client().reply(status=200, content=b"a", more_content=True).done(reply)
+                self.assertIn("for WebSockets", client.logged[0])
+                self.assertEqual((client.finished, client.counted), (True, ["responses_cut"]))
+                self.assertEqual(client.body, b"a")
+
+
 class BodyTests(unittest.TestCase):
     def test_the_rest_of_a_body_has_a_channel(self):
         client = Client(more_body=True)

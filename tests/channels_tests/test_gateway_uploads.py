@@ -34,7 +34,7 @@ import hashlib
 import io
 import threading
 
-from django.http import FileResponse, HttpResponse
+from django.http import FileResponse, HttpResponse, StreamingHttpResponse
 from {channels}.asgi import channel_layers
 from mysite import routing
 
@@ -54,6 +54,10 @@ def read_some(request):
 
 def in_parts(request):
     return FileResponse(io.BytesIO(b"in parts"))
+
+
+def stream(request):
+    return StreamingHttpResponse(iter([b"a ", b"stream"]))
 
 
 def read(request):
@@ -109,7 +113,7 @@ except ImportError:
 
 from mysite import views
 
-names = "ignore refuse read_some in_parts read wait state release reset".split()
+names = "ignore refuse read_some in_parts stream read wait state release reset".split()
 urlpatterns = [re_path("^(?:stream/)?%s$" % name, getattr(views, name)) for name in names]
 """
 
@@ -138,7 +142,7 @@ http {
         location / { proxy_pass http://127.0.0.1:%(server)d; }
         # Not for /stream/wait: without its buffer, nginx doesn't notice a client that leaves while the
         # last of its body is on the way.
-        location ~ ^/stream/(ignore|refuse|read_some|in_parts|read)$ {
+        location ~ ^/stream/(ignore|refuse|read_some|in_parts|stream|read)$ {
             proxy_pass http://127.0.0.1:%(server)d;
             proxy_http_version 1.1;
             proxy_request_buffering off;
@@ -238,6 +242,7 @@ class UploadTests:
             "refuse": (403, "refused"),
             "read_some": (200, "read some"),
             "in_parts": (200, "in parts"),
+            "stream": (200, "a stream"),
         }
 
         def check(port, path, size):

@@ -10,9 +10,18 @@ from unittest import mock
 from django.channels import route, route_class
 from django.channels.compat import sync_to_async
 from django.channels.coroutines import in_thread
-from django.channels.exceptions import ChannelSocketException, ConsumeLater, DenyConnection
+from django.channels.exceptions import (
+    ChannelFull,
+    ChannelSocketException,
+    ConsumeLater,
+    DenyConnection,
+    LayerUnavailable,
+    RequestAborted,
+    RequestTimeout,
+)
 from django.channels.generic.websockets import WebsocketConsumer
 from django.channels.outbox import outbox
+from django.channels.protocol import ACK, ERROR, REPLIES
 from django.http import HttpResponse, StreamingHttpResponse
 from django.test import override_settings
 
@@ -245,15 +254,17 @@ class OddErrorTests(AsyncCase):
     def event(consumer):
         return "connect" if consumer is in_a_code else "receive"
 
-    def check(self, *clients):
-        """Check that each event is acknowledged, and by threads that live on."""
-        for client in clients:
-            message = self.next(client)
-            while "ack" not in message:
-                message = self.next(client)
+    def check(self, client):
+        """
+        Check that an event is acknowledged, and by threads that live on. Return the messages to its client.
+        """
+        messages = [self.next(client)]
+        while ACK not in messages[-1]:
+            messages.append(self.next(client))
         self.assertEqual(self.seen, [])
         self.assertIsNone(outbox.pending)
         self.assertEqual(self.layer.statistics().get("threads_restarted", 0), 0)
+        return messages
 
     def test_each_consumer_is_answered_for(self):
         for _Site.error in ERRORS:
@@ -269,10 +280,24 @@ class OddErrorTests(AsyncCase):
         for _Site.error in ERRORS:
             for name in VIEWS:
                 with self.subTest(name, error=ERRORS.index(_Site.error)):
-                    request = {
-                        "path": "/" + name,
-                        "method": "GET",
-                        "query_string": b"",
-                        "body": b"",
-                    }
-                    self.check(self.send("http.request", **request))
+                    self.check(self.request(name))
+
+    def test_an_error_of_this_package_that_a_view_raises_is_answered(self):
+        for _Site.error in (
+            ChannelFull,
+            LayerUnavailable,
+            RequestAborted,
+            RequestTimeout,
+            asyncio.CancelledError,
+        ):
+            for name in VIEWS:
+                with self.subTest(name, error=_Site.error):
+                    messages = self.check(self.request(name))
+                    replies = [*messages, *(messages[-1].get(REPLIES) or ())]
+                    is_whole = any(each.get("more_content") is False for each in replies)
+                    self.assertTrue(is_whole or messages[-1].get(ERROR), "no answer")
+
+    def request(self, name):
+        return self.send(
+            "http.request", path="/" + name, method="GET", query_string=b"", body=b""
+        )

@@ -29,6 +29,9 @@ class SendAfterUpload:
 
     A server for which `ends_at_length` holds gets the part that completes the response only afterwards, and
     the head with it: nginx answers with 502 if its connection ends while it sends the body.
+
+    A response of several parts whose head has left, and whose end its client can't tell yet, waits only as
+    long as the body is coming: nginx may have stopped sending it.
     """
 
     def __init__(self, send: Any, upload: Upload) -> None:
@@ -48,10 +51,11 @@ class SendAfterUpload:
             return
         is_last = event["type"] == "http.response.body" and not event.get("more_body")
         if self._ends_at_length and (is_last or self._completes(event)) and self._is_due:
-            await self._upload.drain()
+            await self._upload.drain(proxy_waits=self._head is None)
             waits = False
         else:
             waits = is_last and self._is_due
+        proxy_waits = self._head is None and self._left is None
         if self._head is not None:
             head, self._head = self._head, None
             if waits:
@@ -61,7 +65,7 @@ class SendAfterUpload:
             if event.get("body"):
                 await self._send(dict(event, more_body=True))
                 event = dict(event, body=b"")
-            await self._upload.drain()
+            await self._upload.drain(proxy_waits)
         await self._send(event)
 
     @property

@@ -64,6 +64,9 @@ MAX_UNREAD = 1000
 #: wait, and a short response costs no message.
 CREDIT_BATCH = 4
 
+#: What replies to sockets have, and those to requests don't.
+FRAME_KEYS = ("accept", "close", "text", "bytes")
+
 _FRAMING = (b"transfer-encoding", b"content-length")
 
 _PAGES = {
@@ -258,6 +261,11 @@ class Request(ConnectionState):
             return [(LOG, "error", text, self.path, problem), *self._fail(500)]
         if "status" in message:
             return self._abort()  # an error page, in the middle of the response that it is about
+        frame = next((key for key in FRAME_KEYS if key in message), None)
+        if frame is not None and "content" not in message:
+            # It would end the response as if it were complete.
+            text = "A reply to %s has %r, which is for WebSockets. The response was cut."
+            return [(LOG, "error", text, self.path, frame), *self._abort()]
         content = message.get("content", b"")
         if isinstance(content, bytes):
             return None

@@ -31,6 +31,10 @@ BODY_PART = 256 * 1024
 #: Seconds that an answer waits for the rest of the body: for the next part of it, and in all.
 LINGER_TIMEOUT, LINGER_TIME = 5.0, 30.0
 
+#: Seconds that it waits for the next part, at least, if a proxy may wait for the end of the answer. A client
+#: whose parts came with longer pauses gets PAUSES times its longest one, at most LINGER_TIMEOUT.
+PROXY_TIMEOUT, PAUSES = 1.0, 3
+
 #: The statuses of a body that comes too slowly, and of one for which memory and disk are too full.
 TOO_SLOW, NO_ROOM = 408, 503
 
@@ -67,10 +71,12 @@ class Upload:
         "_feeder",
         "_first",
         "_has_body",
+        "_longest_pause",
         "_loop",
         "_reader",
         "_receive",
         "_received",
+        "_received_at",
         "_room",
         "_scope",
         "_spool",
@@ -93,6 +99,8 @@ class Upload:
         self._first = b""  # the whole body, if it came at once and is small
         self._spool: Spool | None = None
         self._received = 0
+        self._received_at: float | None = None
+        self._longest_pause = 0.0
         self._discards = False
         self._timer: asyncio.TimerHandle | None = None
         self._task: Any = None  # serves the request, while it waits for the first event
@@ -200,10 +208,13 @@ class Upload:
                 raise OSError("The body of the request does not come, or cannot be kept.")
             await self._changes()
 
-    async def drain(self) -> None:
+    async def drain(self, proxy_waits: bool = False) -> None:
         """
         Drop the rest of the body, up to LINGER_TIME seconds. A server that gets an answer before that would
         end the connection, and the answer might be lost with it.
+
+        With `proxy_waits`, a proxy may have stopped sending the body when the answer began, as nginx does
+        without request buffering, and wait for its end. So the rest is not waited for if it stops.
         """
         self._drop()
         if not self._has_body or self._client_waits() or self.problem == TOO_SLOW:
@@ -212,9 +223,14 @@ class Upload:
         deadline = self._loop.time() + LINGER_TIME
         while not (self.complete or self.gone) and self._loop.time() < deadline:
             # Not whether more was received: granian has events without content now and then.
-            done, _ = await asyncio.wait({self._changes()}, timeout=LINGER_TIMEOUT)
+            timeout = self._stop_timeout() if proxy_waits else LINGER_TIMEOUT
+            done, _ = await asyncio.wait({self._changes()}, timeout=timeout)
             if not done:
                 return
+
+    def _stop_timeout(self) -> float:
+        """Return after how many seconds without a part the client seems to have stopped sending."""
+        return min(max(PROXY_TIMEOUT, PAUSES * self._longest_pause), LINGER_TIMEOUT)
 
     def close(self) -> None:
         """Stop reading, and drop what was read."""
@@ -274,12 +290,20 @@ class Upload:
             self._client_left()
         elif not self.complete:
             data = event.get("body", b"")
+            if data:
+                self._note_pause()
             self._received += len(data)
             if data and not self._discards:
                 await self._put(data)
             if not event.get("more_body", False):
                 self._end_body()
         self._wake()
+
+    def _note_pause(self) -> None:
+        now = self._loop.time()
+        if self._received_at is not None:
+            self._longest_pause = max(self._longest_pause, now - self._received_at)
+        self._received_at = now
 
     async def _put(self, data: bytes) -> None:
         if self._received > self._room.limits.body_size:
