@@ -32,7 +32,10 @@ logger = logging.getLogger("django.channels.layers")
 
 
 def _to_reader(gateway: str, connection: bytes, will: bytes) -> Outgoing:
-    """Return a last will for a single reader as it is sent: once, although several processes may try."""
+    """
+    Return a last will for a single reader or a process-local channel as it is sent: once, although several
+    processes may try.
+    """
     expiry, _, body = will.partition(b":")
     id = "will:%s:%s" % (gateway, connection.decode("utf-8", "replace"))
     return Outgoing(split_body(body)[0], body, True, int(expiry) / 1000.0, id)

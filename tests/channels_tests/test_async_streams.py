@@ -10,6 +10,9 @@ import signal
 import socket
 import time
 import unittest
+import urllib.request
+
+import django
 
 from .support.requirements import require
 from .support.sites import Project, serve
@@ -162,6 +165,25 @@ channel_routing = [
 """
 
 
+VIEWS = """
+import asyncio
+
+from django.http import StreamingHttpResponse
+
+
+def index(request):
+    async def parts():
+        print("begun a response", flush=True)
+        try:
+            yield b"first"
+            await asyncio.sleep(3600)
+        finally:
+            print("ended a response", flush=True)
+
+    return StreamingHttpResponse(parts())
+"""
+
+
 class Client:
     """A WebSocket of the test, on a plain socket, so that it may leave as it likes."""
 
@@ -215,7 +237,7 @@ class StreamTests:
         layer = self.make_layer()
         layer.flush()
         self.project = Project(
-            {"mysite/routing.py": ROUTING},
+            {"mysite/routing.py": ROUTING, "mysite/views.py": VIEWS},
             self.layer_settings({"heartbeat": 0.2, "lease": 2 * SCALE}),
         )
         self.addCleanup(self.project.close)
@@ -267,6 +289,14 @@ class StreamTests:
                 began = time.monotonic()
                 self.assertEqual(worker.stop(signal.SIGTERM), 1)
                 self.assertLess(time.monotonic() - began, 3.5 + SLACK, worker.output)
+
+    @unittest.skipIf(django.VERSION < (4, 2), "this Django has no asynchronous streams")
+    def test_a_response_that_waits_ends_if_its_gateway_is_killed(self):
+        worker = self.worker()
+        with urllib.request.urlopen(self.gateway.url("/")):
+            worker.wait_for_output("begun a response")
+            self.gateway.kill()
+            worker.wait_for_output("ended a response")
 
     def is_paused(self, watcher):
         return self.stats(watcher).get("paused")

@@ -230,7 +230,6 @@ class ResponseTests(unittest.TestCase):
         self.assertTrue(client.finished)
         self.assertEqual(client.body, b"a")
 
-
     def test_a_reply_for_a_socket_does_not_end_a_response_that_has_begun(self):
         for reply in ({"close": True}, {"text": "x"}, {"bytes": b"x"}, {"accept": True}):
             with self.subTest(reply=reply):

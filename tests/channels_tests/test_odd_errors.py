@@ -298,6 +298,4 @@ class OddErrorTests(AsyncCase):
                     self.assertTrue(is_whole or messages[-1].get(ERROR), "no answer")
 
     def request(self, name):
-        return self.send(
-            "http.request", path="/" + name, method="GET", query_string=b"", body=b""
-        )
+        return self.send("http.request", path="/" + name, method="GET", query_string=b"", body=b"")

@@ -1,6 +1,7 @@
 -- Send the last wills that a lost gateway left, up to 500 at a time, each exactly once and whatever
--- the capacity of its channel. One that cannot be read becomes a dead letter. One for a single reader is for
--- the caller to send, because its channel may lie in another partition; it stays until the caller has.
+-- the capacity of its channel. One that cannot be read becomes a dead letter. One for a single reader or a
+-- process-local channel is for the caller to send, because its channel may lie in another partition; it stays
+-- until the caller has.
 --
 -- KEYS 1 the gateway's wills (hash of connection to expiry in milliseconds, ":", channel of the will,
 --        newline, payload)
@@ -9,7 +10,7 @@
 -- ARGV 1 the partition's tag, before the "q:…" and "w:…" keys of the wills' channels
 --      2 how many dead letters are kept
 --      3… connections whose will the caller has sent
--- Returns {how many are left, {wills that cannot be read…}, {connection, will for a single reader, …}}.
+-- Returns {how many are left, {wills that cannot be read…}, {connection, will for the caller to send, …}}.
 local time = now()
 local unreadable, single = {}, {}
 local function forget(connection)
@@ -21,12 +22,12 @@ for n = 3, #ARGV do
 end
 local some = redis.call("HRANDFIELD", KEYS[1], 500, "WITHVALUES")
 for n = 1, #some, 2 do
-  local expiry, channel = string.match(some[n + 1], "^(%d+):([%w%.%-_?]+)\n")
+  local expiry, channel = string.match(some[n + 1], "^(%d+):([%w%.%-_?!]+)\n")
   if not expiry or #expiry >= 12 then
     redis.call("XADD", KEYS[3], "*", "r", "unreadable", "e", make_entry(0, 0, some[n + 1]))
     unreadable[#unreadable + 1] = some[n + 1]
     forget(some[n])
-  elseif string.find(channel, "?", 1, true) then
+  elseif string.find(channel, "[?!]") then
     single[#single + 1] = some[n]
     single[#single + 1] = some[n + 1]
   else

@@ -257,17 +257,21 @@ class WillTests(DeathCase):
         self.need("wills")
         self.survive()
         channels = ["test.body?%d" % number for number in range(20)]
+        local = ["test.window!%d" % number for number in range(3)]
 
         async def run() -> None:
             inbox = self.layer.open_inbox("test.gateway!")
-            for channel in channels:
+            for channel in channels + local:
                 inbox.set_will(channel, (channel, {"end": channel}))
             await inbox.close()
 
         asyncio.run(run())
         found = [self.layer.receive_many([channel])[1] for channel in channels]
         self.assertEqual(found, [{"end": channel} for channel in channels])
-        self.assertNothing(*channels)
+        # A worker process reads all its windows at once.
+        got = dict(self.layer.receive_many(["test.window!"]) for _ in local)
+        self.assertEqual(got, {channel: {"end": channel} for channel in local})
+        self.assertNothing(*channels, "test.window!")
 
     def test_memberships_of_a_killed_gateway_end(self) -> None:
         self.need("groups")
