@@ -1,12 +1,24 @@
-"""Rows of clients that send the body of a request slowly: they may not hold up the other clients."""
+"""
+Rows of uploads: clients that send the body of a request slowly may not hold up the others, and a body that no
+view reads may not stay on the layer.
+"""
 
 import asyncio
+import json
+import time
 
+from bounds import MB, layerstats, upload
 from clients import ARRIVE, Crowd, Reader, bystanders_beside
-from table import PATIENT, row, until
+from load import fetch
+from stack import require
+from table import PATIENT, in_thread, row, until
 
 #: What each client sends in all, and how much of it in how many seconds: a little more than the least rate.
 SIZE, PART, PAUSE = 128 * 1024, 4096, 3.0
+
+#: The size of a body that no view reads, and how long (seconds) any of it may be on the layer after the
+#: answers. Messages expire after 60 seconds.
+UNREAD, UNREAD_TIME = 9 * MB // 4, 15
 
 
 class Uploader(Reader):
@@ -71,3 +83,48 @@ async def uploaders(stack, options):
 
     programs = ("uvicorn",) if options.quick else ("uvicorn", "daphne")
     return "\n".join([await bystanders_beside(stack, each, crowd, finish) for each in programs])
+
+
+async def pending(stack, gateway):
+    """Return how many messages wait on the layer."""
+    if stack.server.kind != "in memory":
+        return (await in_thread(layerstats, stack))["layer"]["messages_pending"]
+    _, _, body = await fetch(gateway.port, "/statistics")
+    return json.loads(body.decode())["messages_pending"]
+
+
+@row(
+    "unread",
+    "uploads whose views read nothing",
+    backends=("redis", "postgresql", "memory"),
+    quick=("redis", "memory"),
+    seconds=300,
+    **PATIENT,
+)
+async def unread(stack, options):
+    count = 60 if options.quick else 300
+    lines = []
+    for program in ("uvicorn", "daphne"):
+        gateway = stack.gateway(program)
+        worker = None if stack.server.kind == "in memory" else stack.worker(threads=4)
+        answers = []
+        for start in range(0, count, ARRIVE):
+            several = range(start, min(start + ARRIVE, count))
+            paths = ["/work?n=%d" % number for number in several]
+            answers += await asyncio.gather(*[upload(gateway.port, each, UNREAD) for each in paths])
+        require(all(b" 200 " in each[:13] for each in answers), "answers: %s", set(answers))
+        begun = time.monotonic()
+        left = await pending(stack, gateway)
+        while left:
+            waited = time.monotonic() - begun
+            require(waited < UNREAD_TIME, "%d messages on the layer after %d s", left, waited)
+            await asyncio.sleep(0.1)
+            left = await pending(stack, gateway)
+        lines.append(
+            "%s: %d bodies of %.2f MB; nothing of them on the layer %.1f s after the answers"
+            % (program, count, UNREAD / MB, time.monotonic() - begun)
+        )
+        for each in (gateway, worker):
+            if each is not None:
+                each.kill()
+    return "\n".join(lines)
