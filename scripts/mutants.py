@@ -74,7 +74,13 @@ GROUPS = [
         "gateway",
         ["django/channels/gateway/*.py"],
         ADDON,
-        ["test_gateway_sender", "test_gateway_[!s]*", "test_log", "test_gateway_servers"],
+        [
+            "test_gateway_sender",
+            "test_gateway_[!s]*",
+            "test_log",
+            "test_paths",
+            "test_gateway_servers",
+        ],
     ),
     Group(
         "sessions",

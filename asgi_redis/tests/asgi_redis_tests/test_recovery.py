@@ -199,6 +199,18 @@ class LostWorkerTests(RecoveryCase):
         leases.recover()
         self.assertEqual([each.message for each in reaper.dead_letters()], [{"number": 1}])
 
+    def test_what_is_claimed_after_the_end_of_the_lease_is_recovered_too(self):
+        dying = self.layer_that_dies()
+        self.assertIsNone(dying.claim("doomed", ["work.late"])[1])  # takes the lease
+        self.die(dying)
+        holder = "w:" + dying.leases.process
+        self.layer.store.servers.call(("ZREM", self.layer.store.keys.leases, holder))
+        self.layer.send("work.late", {"number": 1})
+        self.assertEqual(dying.claim("doomed", ["work.late"])[1], {"number": 1})
+        self.watch()
+        letter = wait_until(self.layer.dead_letters, "a dead letter")[0]
+        self.assertEqual(letter.message, {"number": 1})
+
     def test_a_long_running_consumer_keeps_its_message_while_its_process_lives(self):
         self.watch()
         worker = self.make_layer()

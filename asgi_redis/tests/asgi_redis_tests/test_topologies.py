@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 import unittest
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from unittest import mock
 
 import redis
@@ -206,6 +206,19 @@ class ClusterTopology(Topology):
         }
 
 
+def call_as_gateway(layer, command):
+    """Return the reply to `command` over a new connection of an event loop; an exception for a refusal."""
+
+    async def call():
+        link = layer.store.servers.link(blocks=False)
+        try:
+            return (await link.call([command]))[0]
+        finally:
+            await link.close()
+
+    return asyncio.run(call())
+
+
 class ClusterTests(ClusterTopology, LayerConformance, unittest.TestCase):
     def test_partitions_lie_on_all_nodes(self):
         layer = self.make_layer()
@@ -284,15 +297,34 @@ class ClusterTests(ClusterTopology, LayerConformance, unittest.TestCase):
 
     def test_a_gateway_waits_until_its_slot_has_moved(self):
         layer = self.make_layer()
+        self.call_while_the_slot_moves(layer, lambda command: call_as_gateway(layer, command))
 
-        async def call(command):
-            link = layer.store.servers.link(blocks=False)
-            try:
-                return (await link.call([command]))[0]
-            finally:
-                await link.close()
+    def test_a_slot_that_takes_too_long_to_move_is_told(self):
+        layer = self.make_layer()
+        command = layer.store.send_command(Outgoing("test.moving", b"test.moving\nbody"))
+        layer.store.servers.call(command)
+        told = []
 
-        self.call_while_the_slot_moves(layer, lambda command: asyncio.run(call(command)))
+        def between():
+            futures = [
+                executor.submit(layer.store.servers.call, command),
+                executor.submit(call_as_gateway, layer, command),
+            ]
+            told.extend(each.exception() for each in wait(futures, TIMEOUT).done)
+
+        with ThreadPoolExecutor(2) as executor, mock.patch.object(cluster, "MOVING", 0.0):
+            self.move_slot(layer.store.keys.tag, between)
+        self.assertEqual([type(each) for each in told], [layer.LayerUnavailable] * 2)
+
+    def test_what_a_node_refuses_is_told_at_once(self):
+        layer = self.make_layer()
+        layer.send("test.refused", {})
+        command = ("INCR", layer.store.place("test.refused").queue)
+        with ThreadPoolExecutor(1) as executor, mock.patch.object(cluster, "MOVING", 2 * TIMEOUT):
+            with self.assertRaisesRegex(layer.LayerUnavailable, "WRONGTYPE"):
+                executor.submit(layer.store.servers.call, command).result(TIMEOUT)
+            reply = executor.submit(call_as_gateway, layer, command).result(TIMEOUT)
+        self.assertIn("WRONGTYPE", str(reply))
 
     def call_while_the_slot_moves(self, layer, call):
         """Send by `call(command)` while the slot is between two nodes, for longer than redis-py tries."""
