@@ -13,7 +13,7 @@ from statistics import median
 
 from load import Lag, Refused, Socket, Traffic, fetch, percentile
 from stack import memory, require, reset_peak
-from table import PATIENT, both, in_thread, require_untouched, row, settle, until
+from table import PATIENT, in_thread, require_untouched, row, start_both, stop_and_audit, until
 
 MB = 2**20
 
@@ -421,7 +421,7 @@ async def blocked(stack, options):
     during, count = percentile(traffic.latencies, 0.99), len(traffic.latencies)
     await until(lambda: len(answers) == 3, 10, "the blocked sockets' answers")
     took = time.monotonic() - begun
-    measured = require_untouched(traffic, await settle(stack, traffic))
+    measured = require_untouched(traffic, await stop_and_audit(stack, traffic))
     require(during < 1000, "p99 %.0f ms while 3 of 4 threads were blocked", during)
     for each in sleepers:
         each.close()
@@ -473,7 +473,7 @@ async def full(stack, options):
 
         await until(lambda: kept() == 4, 10, "requests that keep all threads")
     else:
-        gateways = both(stack)  # and no worker
+        gateways = start_both(stack)  # and no worker
 
     def port(number):
         return gateways[number % len(gateways)].port

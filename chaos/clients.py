@@ -9,7 +9,7 @@ from collections import Counter
 from bounds import MB, UNDISTURBED, count_of
 from load import Traffic, percentile
 from stack import memory, require, reset_peak
-from table import PATIENT, require_untouched, row, settle, until
+from table import PATIENT, require_untouched, row, stop_and_audit, until
 
 #: Seconds in which the bystanders are watched, without the others and with them.
 WATCHED = 8
@@ -151,7 +151,7 @@ async def bystanders_beside(
         ", ".join("%.0f %.0f" % pair for pair in pairs) for pairs in (without, among)
     )
     require(held(without, among, bound), "%s", text)
-    text += "\n  " + require_untouched(traffic, await settle(stack, traffic))
+    text += "\n  " + require_untouched(traffic, await stop_and_audit(stack, traffic))
     require(set(crowd.statuses()) <= set(statuses), "%s", text)
     require(grown < 512, "%s", text)
     if worker is not None:

@@ -9,7 +9,7 @@ from collections import Counter
 
 from load import Refused, Socket, Traffic, fetch
 from stack import LEASE, Failure, require
-from table import both, in_thread, ports, require_untouched, row, settle, until
+from table import in_thread, ports, require_untouched, row, start_both, stop_and_audit, until
 
 
 @row(
@@ -19,7 +19,7 @@ from table import both, in_thread, ports, require_untouched, row, settle, until
     seconds=300,
 )
 async def rolling(stack, options):
-    gateways = both(stack)
+    gateways = start_both(stack)
     workers = [stack.worker() for _ in range(3)]
     traffic = Traffic(ports(gateways))
     await traffic.start()
@@ -30,7 +30,7 @@ async def rolling(stack, options):
             slowest = max(slowest, await in_thread(worker.seconds_until_end, 12))
             require(worker.popen.returncode == 0, "a worker left with %s", worker.popen.returncode)
             workers[index] = await in_thread(stack.worker)
-    measured = require_untouched(traffic, await settle(stack, traffic))
+    measured = require_untouched(traffic, await stop_and_audit(stack, traffic))
     return "%d times 3 workers: %s; slowest leave %.1f s" % (rounds, measured, slowest)
 
 
@@ -40,7 +40,7 @@ async def rolling(stack, options):
     backends=("redis", "postgresql"),
 )
 async def reload(stack, options):
-    gateways = both(stack)
+    gateways = start_both(stack)
     supervisor = stack.worker("--processes", "3")
     traffic = Traffic(ports(gateways))
     await traffic.start()
@@ -70,7 +70,7 @@ async def reload(stack, options):
         )
         old = traffic.versions[version - 1]
         require(old < since + 0.3, "old code answered %.1f s after the reload", old - since)
-    measured = require_untouched(traffic, await settle(stack, traffic))
+    measured = require_untouched(traffic, await stop_and_audit(stack, traffic))
     return "%d times, all 3 renewed in %.1f s at most: %s" % (rounds, max(times), measured)
 
 
@@ -81,7 +81,7 @@ async def reload(stack, options):
     quick=("redis", "postgresql"),
 )
 async def killed(stack, options):
-    gateways = both(stack)
+    gateways = start_both(stack)
     supervisor = stack.worker("--processes", "4")
     await until(lambda: len(supervisor.children()) == 4, 20, "workers")
     traffic = Traffic(ports(gateways), frame_ms=10, request_ms=60, interval=0.05, requests=10)
@@ -93,7 +93,7 @@ async def killed(stack, options):
         os.kill(random.choice(supervisor.children()), signal.SIGKILL)
         kills += 1
     await asyncio.sleep(LEASE + 1)
-    found = await settle(stack, traffic)
+    found = await stop_and_audit(stack, traffic)
     stack.require_alive(gateways + [supervisor])
     statuses, codes = traffic.statuses(), traffic.codes()
     worst = max(seconds for _, seconds, _, _ in traffic.answers)
@@ -219,7 +219,7 @@ EXPIRY = 3
     ),
 )
 async def expired(stack, options):
-    gateways = both(stack)
+    gateways = start_both(stack)
     worker = stack.worker()
     answers, handshakes, sockets = [], [], []
 
@@ -284,7 +284,7 @@ async def expired(stack, options):
 @row("gateway", "SIGKILL of a gateway", backends=("redis", "postgresql"))
 async def gateway_killed(stack, options):
     count = 50
-    gateways = both(stack)
+    gateways = start_both(stack)
     worker = stack.worker(threads=8)
     sockets = []
     for index in range(2 * count):
@@ -341,7 +341,7 @@ async def gateway_killed(stack, options):
 async def outage(stack, options, fault, may_close=(), loses=False):
     """Measure an outage: `fault(seconds)` takes the server away, which then `loses` its data or not."""
     may_close = set(may_close)
-    gateways = both(stack)
+    gateways = start_both(stack)
     worker, supervisor = stack.worker(), stack.worker("--processes", "2")
     traffic = Traffic(ports(gateways), sockets=40)
     await traffic.start()
@@ -365,7 +365,7 @@ async def outage(stack, options, fault, may_close=(), loses=False):
     except Failure:
         everyone, missing = None, (len(traffic.open_flows()), len(silent()))
     await asyncio.sleep(1)
-    found = await settle(stack, traffic)
+    found = await stop_and_audit(stack, traffic)
     stack.require_alive(gateways + [worker, supervisor])
     codes, statuses = traffic.codes(), traffic.statuses()
     measured = (
@@ -447,7 +447,7 @@ async def under(stack, options, fault, seconds, bound=30):
     without an answer, lost, twice without a mark, or out of order. Each request is answered within `bound`
     seconds. Return what was measured.
     """
-    gateways = both(stack)
+    gateways = start_both(stack)
     workers = [stack.worker() for _ in range(2)]
     traffic = Traffic(ports(gateways), sockets=40)
     await traffic.start()
@@ -458,7 +458,7 @@ async def under(stack, options, fault, seconds, bound=30):
     resumed = traffic.last_echo - ended
     traffic.request_timeout = 30.0
     await asyncio.sleep(2)
-    found = await settle(stack, traffic, drain=30 - resumed)
+    found = await stop_and_audit(stack, traffic, drain=30 - resumed)
     stack.require_alive(gateways + workers)
     slowest = max(
         [seconds for at, seconds, _, _ in traffic.answers if at < ended and at + seconds > begun]

@@ -50,7 +50,7 @@ async def until(condition, seconds, what):
     return time.monotonic() - begun
 
 
-def both(stack):
+def start_both(stack):
     """Start a gateway under uvicorn and one under Daphne; return both."""
     gateways = [stack.gateway("uvicorn", wait=False), stack.gateway("daphne", wait=False)]
     for gateway in gateways:
@@ -90,7 +90,7 @@ def require_untouched(traffic, found):
     return measured
 
 
-async def settle(stack, traffic, drain=15.0):
+async def stop_and_audit(stack, traffic, drain=15.0):
     """
     Stop the load, wait for the last disconnects, and return what the audit found. `drain`: seconds that the
     last answers may take.

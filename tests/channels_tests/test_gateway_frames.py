@@ -118,7 +118,7 @@ class SocketTests(unittest.TestCase):
         for socket, callback in zip(sockets, (first, second)):
             socket.call_when_free(callback)
         self.frames.give(1)
-        sockets[0].waits_no_more(first)  # it reads on, and may need all of the room
+        sockets[0].stop_waiting(first)  # it reads on, and may need all of the room
         self.assertEqual(called, ["first"])
 
     def test_sockets_with_frames_are_not_read_while_all_together_have_too_much(self):

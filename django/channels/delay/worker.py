@@ -73,21 +73,21 @@ class Worker:
     def _repeat(self) -> None:
         while not self._stopped:
             try:
-                busy = self.run_once()
+                did_something = self.run_once()
             except (ChannelFull, LayerUnavailable, OperationalError) as error:
                 logger.warning(
                     "The layer or the database cannot be reached, or is full (%s). Trying again.",
                     shown(error),
                 )
-                busy = False
+                did_something = False
                 time.sleep(RETRY_AFTER)
             except BaseException as error:
                 if self._ends_the_process(error):
                     raise
                 logger.exception("rundelay continues after this error:")
-                busy = False
+                did_something = False
                 time.sleep(RETRY_AFTER)
-            if not busy and not self._stopped:
+            if not did_something and not self._stopped:
                 # Short, so that a signal and a new request are noticed soon.
                 time.sleep(min(0.1, self.database_sleep_duration))
 
@@ -113,7 +113,7 @@ class Worker:
         try:
             delay_message(Message(dict(content), name, self.channel_layer))
         except BaseException as error:
-            if not self._may_pass(error):
+            if not self._is_temporary(error):
                 self._log_dropped("A message on %s" % DELAY_CHANNEL, error)
                 return True
             try:
@@ -127,12 +127,12 @@ class Worker:
         """Return whether `error` is how this process is told to end. By signal, `stop` is."""
         return isinstance(error, (KeyboardInterrupt, SystemExit)) and not self.signal_handlers
 
-    def _may_pass(self, error: BaseException) -> bool:
+    def _is_temporary(self, error: BaseException) -> bool:
         """Return whether the same message can be stored or sent later, in spite of `error`."""
         if isinstance(error, DataError):
             return False
-        passing = (ChannelFull, LayerUnavailable, DatabaseError, InterfaceError)
-        return isinstance(error, passing) or self._ends_the_process(error)
+        temporary = (ChannelFull, LayerUnavailable, DatabaseError, InterfaceError)
+        return isinstance(error, temporary) or self._ends_the_process(error)
 
     def _log_dropped(self, what: str, error: BaseException) -> None:
         """Log that a message was dropped: with a traceback, unless the text says it all."""
@@ -155,7 +155,7 @@ class Worker:
             try:
                 sent += delayed.send(channel_layer=self.channel_layer)
             except BaseException as error:
-                if self._may_pass(error):
+                if self._is_temporary(error):
                     raise
                 self._log_dropped("The delayed message %s" % shown(delayed), error)
                 delayed.delete()

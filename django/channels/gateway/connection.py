@@ -179,10 +179,10 @@ class Connection:
                     await self._paused
         except BaseException:
             # Cancelled, or the transport is gone. The room that it was woken for is another's now.
-            state.waits_no_more(self._check_again, is_leaving=True)
+            state.stop_waiting(self._check_again, is_leaving=True)
             raise
         else:
-            state.waits_no_more(self._check_again)
+            state.stop_waiting(self._check_again)
         finally:
             self._paused = None
 

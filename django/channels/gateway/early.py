@@ -22,10 +22,11 @@ def ends_at_length(send: Any) -> bool:
 
 class SendAfterUpload:
     """
-    A `send` that gives the last part of a response to the server when the body was read or dropped.
+    A `send` that ends a response only after the body of its request was read or dropped.
 
-    A response of one part gets its length, so that it is complete for its client before. Without that, nginx
-    waits for its end, and sends no more of the body, which the end waits for.
+    A response of one part gets its length and leaves at once, without its end. With the length, its client
+    has all of it. Without the length, nginx would wait for the end before it sends more of the body, while
+    the end waits for the body.
 
     A server for which `ends_at_length` holds gets the part that completes the response only afterwards, and
     the head with it: nginx answers with 502 if its connection ends while it sends the body.
@@ -50,11 +51,11 @@ class SendAfterUpload:
             self._left = content_length(event.get("headers") or ())
             return
         is_last = event["type"] == "http.response.body" and not event.get("more_body")
-        if self._ends_at_length and (is_last or self._completes(event)) and self._is_due:
+        if self._ends_at_length and (is_last or self._completes(event)) and self._expects_body:
             await self._upload.drain(proxy_waits=self._head is None)
             waits = False
         else:
-            waits = is_last and self._is_due
+            waits = is_last and self._expects_body
         proxy_waits = self._head is None and self._left is None
         if self._head is not None:
             head, self._head = self._head, None
@@ -69,8 +70,8 @@ class SendAfterUpload:
         await self._send(event)
 
     @property
-    def _is_due(self) -> bool:
-        """Whether more of the body may come."""
+    def _expects_body(self) -> bool:
+        """Whether more of the body of the request may come."""
         return not (self._upload.complete or self._upload.gone)
 
     def _completes(self, event: dict[str, Any]) -> bool:

@@ -124,12 +124,15 @@ def _counting(original: Any) -> Any:
 
     @functools.wraps(original)
     def data_received(self: Any, data: bytes) -> None:
-        # Without the attribute, the connection is older than the gateway, and what came is not known.
-        counter = getattr(self, "channels_frames", self)
+        if not hasattr(self, "channels_frames"):
+            # The connection is older than the gateway, so it isn't known where a frame begins.
+            original(self, data)
+            return
+        counter = self.channels_frames
         if counter is None:
             self.channels_frames = FrameCounter()  # uvicorn passes on the head of the handshake
             self.channels_read_size = ReadSize(self.transport)
-        elif counter is not self:
+        else:
             portions = self.channels_portions
             if portions is not None and portions.waiting:
                 portions.hold(data)

@@ -1,10 +1,10 @@
 """
 Bound the requests that wait behind another one of their connection (pipelined requests).
 
-uvicorn with httptools makes an object of some kilobytes of each, reads on whenever it has answered one, and
-sets no bound: 11 MB of requests cost 1.2 GB. With h11, it parses a request when the one before is answered,
-but reads 256 KB on after each answer, and keeps them. Other servers, and uvicorn's zttp, have bounds. A proxy
-passes on one at a time. No module of a server is imported.
+uvicorn with httptools makes an object of some kilobytes for each, reads on whenever it has answered one, and
+sets no bound: 11 MB of requests take 1.2 GB of memory. With h11, uvicorn parses a request only when the one
+before is answered, but reads and keeps another 256 KB after each answer. Other servers, and uvicorn's zttp,
+have bounds. A proxy passes on one at a time. No module of a server is imported.
 """
 
 from __future__ import annotations

@@ -64,8 +64,8 @@ class ConnectionState:
 
     def unreachable(self, was_sent: bool = True) -> list[Action]:
         """
-        Handle that the layer has been unavailable for a while, and with it the answer to an event. `was_sent`
-        tells whether the event may have reached a worker.
+        Handle that the layer has been unavailable for a while, so that the answer to an event does not come.
+        `was_sent` tells whether the event may have reached a worker.
         """
         return []
 
@@ -76,7 +76,7 @@ class ConnectionState:
     def call_when_free(self, callback: Callable[[], Any]) -> None:
         """Call `callback()` when there may be room that other connections take now."""
 
-    def waits_no_more(self, callback: Callable[[], Any], is_leaving: bool = False) -> None:
+    def stop_waiting(self, callback: Callable[[], Any], is_leaving: bool = False) -> None:
         """Forget a callback of `call_when_free`. With `is_leaving`, others may have the room at once."""
 
     def release(self) -> None:

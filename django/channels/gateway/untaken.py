@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("django.channels.gateway")
 
 #: Seconds without an acknowledgement after which the gateway asks the layer whether events wait.
-PATIENCE = 5.0
+ACK_TIMEOUT = 5.0
 
-#: Seconds for which the oldest event waits then, at least. Less: the events before it were taken.
+#: Seconds that the oldest event must have waited then. If it is younger, workers took those before it.
 MIN_AGE = 4.0
 
 #: Seconds between two lines of one gateway.
@@ -29,8 +29,8 @@ LOG_INTERVAL = 60.0
 
 class UntakenWatch:
     """
-    Looks after PATIENCE seconds whether the events that a gateway sent were taken. That of a slow consumer
-    was, so that it isn't logged. Belongs to the event loop of its gateway; `look` runs in a thread.
+    Logs that no worker takes the events that a gateway sends. The event of a slow consumer has been taken,
+    so it isn't logged. Belongs to the event loop of its gateway; `report` runs in a thread.
     """
 
     def __init__(
@@ -39,13 +39,13 @@ class UntakenWatch:
         self._layer, self._loop, self._lanes = layer, loop, list(lanes)
         self._acks: list[int] = []
         self._line = RateLimit(LOG_INTERVAL)
-        #: The timer of the next look, while events are in flight.
+        #: The timer of the next check, while events are in flight.
         self.timer: Any = None
 
     def start(self) -> None:
-        """Look after PATIENCE seconds. Call this when an event is sent and `timer` is None."""
+        """Check after ACK_TIMEOUT seconds. Call this when an event is sent and `timer` is None."""
         self._acks = [lane.acks for lane in self._lanes]
-        self.timer = self._loop.call_later(PATIENCE, self._check)
+        self.timer = self._loop.call_later(ACK_TIMEOUT, self._check)
 
     def _check(self) -> None:
         self.timer = None
@@ -54,11 +54,11 @@ class UntakenWatch:
         ]
         channels = [lane.channel for lane, acks in in_flight if lane.acks == acks]
         if channels:
-            self._loop.run_in_executor(None, self.look, channels)
+            self._loop.run_in_executor(None, self.report, channels)
         if in_flight:
             self.start()
 
-    def look(self, channels: Iterable[str]) -> None:
+    def report(self, channels: Iterable[str]) -> None:
         """Ask the layer how long events wait on `channels`, and log it if they do. Raises nothing."""
         for channel in channels:
             try:
@@ -80,6 +80,6 @@ class UntakenWatch:
                 return
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         if self.timer is not None:
             self.timer.cancel()

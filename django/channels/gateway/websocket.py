@@ -211,7 +211,7 @@ class WebSocket(ConnectionState):
         """Call `callback()` when there may be room for frames that other sockets take now."""
         self._frames.room.call_when_free(callback)
 
-    def waits_no_more(self, callback: Callable[[], Any], is_leaving: bool = False) -> None:
+    def stop_waiting(self, callback: Callable[[], Any], is_leaving: bool = False) -> None:
         """Forget a callback of `call_when_free`. With `is_leaving`, others may have the room at once."""
         self._frames.room.forget(callback, is_leaving)
 

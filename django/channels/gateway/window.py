@@ -1,5 +1,5 @@
 """
-What a gateway owes to a consumer that awaits its sends: the notice that frames were written. Pure.
+Flow control: tell a consumer that awaits its sends which frames the server has written. No I/O, no clock.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 from .. import protocol
 from .state import SEND, WRITE, Action
 
-#: Units (see `protocol.window_units`) that are told together.
+#: Units (see `protocol.window_units`) of which one notice tells.
 OWED_BATCH = 8
 
 
