@@ -292,8 +292,9 @@ class ClusterTests(ClusterTopology, LayerConformance, unittest.TestCase):
         self.assertEqual(flow.got, flow.sent)
 
     def test_a_send_waits_until_its_slot_has_moved(self):
-        layer = self.make_layer()
-        self.call_while_the_slot_moves(layer, layer.store.servers.call)
+        layer, newcomer = self.make_layer(), self.make_layer()
+        # A layer that connects meanwhile waits, too.
+        self.call_while_the_slot_moves(layer, newcomer.store.servers.call)
 
     def test_a_gateway_waits_until_its_slot_has_moved(self):
         layer = self.make_layer()
