@@ -4,7 +4,8 @@ import json
 import os
 import uuid
 
-from django.db import models
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import IntegrityError, models
 
 
 class Tag(models.Model):
@@ -174,7 +175,9 @@ def new_code():
 
 
 class Parcel(models.Model):
-    """A model with keys of another package, and with a `save` that takes no arguments."""
+    """
+    A model with keys of another package, and a `save` that takes no arguments. Some titles make it raise.
+    """
 
     code = CodeField(max_length=50, primary_key=True, default=new_code)
     customs = CodeField(max_length=50, null=True, blank=True)
@@ -183,5 +186,21 @@ class Parcel(models.Model):
     class Meta:
         app_label = "channels_tests"
 
+    def clean(self):
+        if self.title == "a clean":
+            raise RuntimeError("clean")
+        if self.title == "a bad text":
+            raise ValidationError("%(missing)s", params={"other": 1})
+        if self.title == "a database that refuses in clean":
+            raise IntegrityError("clean")
+
     def save(self):
+        if self.title == "a save":
+            raise ValueError("save")
+        if self.title == "a save that forbids":
+            raise PermissionDenied
+        if self.title == "a database that refuses in save":
+            raise IntegrityError("save")
+        if self.title == "a broken save":
+            raise RuntimeError("the service is away")
         super().save()

@@ -9,7 +9,7 @@ from decimal import Decimal
 from unittest import mock, skipUnless
 
 from django.channels import channel_layers
-from django.channels.binding import fields, outbound
+from django.channels.binding import fields, outbound, site_code
 from django.channels.binding.websockets import WebsocketBinding
 from django.channels.exceptions import InvalidChannelName, LayerUnavailable, MessageTooLarge
 from django.channels.log import RateLimit
@@ -309,6 +309,37 @@ class ForeignFieldTests(BindingOf, ChannelTestCase):
         self.assertEqual(self.told(), [])
         self.assertIsNone(self.ask("update", pk=str(parcel.pk), data={"customs": "code-1"}))
         self.assertEqual(self.told_of("customs"), [("update", "code-1")])
+
+    def test_what_a_model_raises_for_the_values_of_a_client_refuses_the_change(self):
+        parcel = Parcel(title="A")
+        parcel.save()
+        self.told()
+        for name in (
+            "a clean",
+            "a bad text",
+            "a save",
+            "a save that forbids",
+            "a database that refuses in save",
+            "a database that refuses in clean",
+        ):
+            for action, key in (("create", None), ("update", str(parcel.pk))):
+                with self.subTest(name, action=action):
+                    errors = self.ask(action, pk=key, data={"title": name})
+                    self.assertEqual(list(errors), ["__all__"])
+        self.assertEqual([each.title for each in Parcel.objects.all()], ["A"])
+        self.assertEqual(self.told(), [])
+
+    def test_a_failure_of_a_model_is_logged_with_its_traceback(self):
+        with mock.patch.object(site_code, "_failed_models", RateLimit()):
+            with self.assertLogs("django.channels.binding", "WARNING") as logs:
+                self.ask("create", data={"title": "a clean"})
+        (line,) = [each for each in logs.output if "failed for values of a client" in each]
+        self.assertIn("Parcel.full_clean", line)
+        self.assertIn("RuntimeError", line)
+
+    def test_a_failure_of_the_site_in_save_stays_one(self):
+        with self.assertRaisesRegex(RuntimeError, "the service is away"):
+            self.ask("create", data={"title": "a broken save"})
 
     def test_a_model_whose_save_takes_no_arguments_is_saved(self):
         self.assertIsNone(self.ask("create", data={"title": "A"}))

@@ -10,13 +10,11 @@ from __future__ import annotations
 import base64
 import datetime
 import decimal
-import logging
 import math
-from typing import Any, Callable, Iterable, Iterator
+from typing import Any, Iterable, Iterator
 
 from django.conf import settings
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
-from django.db import Error as DatabaseFailed
 from django.db import connections, router
 from django.db.models import BinaryField, CharField, FileField, FilePathField, Model, TextField
 from django.utils import timezone
@@ -25,9 +23,7 @@ from django.utils.translation import gettext as _
 
 from ..compat import relation_of
 from ..generic.json_text import json_value
-from ..log import RateLimit, shown
-
-logger = logging.getLogger("django.channels.binding")
+from .site_code import FieldFailed, by_field, by_model, log_failure
 
 #: Databases keep integers of 64 bits.
 _INTEGERS = range(-(2**63), 2**63)
@@ -40,11 +36,6 @@ _MAX_KEY_LENGTH = 1000
 
 #: Keys that one query looks up. SQLite takes 999 parameters.
 _CHUNK = 500
-
-#: What a field's `to_python` often raises, besides ValidationError, for a value of an unexpected type.
-_CONVERSION_ERRORS = (TypeError, ValueError, ArithmeticError, AttributeError, LookupError)
-
-_failed_fields = RateLimit()
 
 
 def identity(model: type[Model]) -> frozenset[str]:
@@ -179,7 +170,7 @@ def assign(
             cleaned.add(field.name)
             try:
                 value = _clean_column(field, data[field.name], instance)
-                _by_field(field, setattr, instance, field.attname, value)
+                by_field(field, setattr, instance, field.attname, value)
             except ValidationError as error:
                 errors[field.name] = error.messages
         elif creating and not field.has_default() and not _has_database_default(field):
@@ -192,7 +183,7 @@ def assign(
                 errors[field.name] = error.messages
     others = [f.name for f in instance._meta.fields if f.name not in cleaned or f.name in errors]
     try:
-        instance.full_clean(exclude=others)
+        by_model(instance, instance.full_clean, exclude=others)
     except ValidationError as error:
         for name, messages in messages_of(error).items():
             errors.setdefault(name, []).extend(messages)
@@ -208,9 +199,15 @@ def messages_of(error: ValidationError) -> dict[str, list[str]]:
     Return the texts of `error` by field. What belongs to no field is under "__all__". Each text has at most
     200 characters, because Django's texts may repeat the value.
     """
-    texts = (
-        error.message_dict if hasattr(error, "error_dict") else {NON_FIELD_ERRORS: error.messages}
-    )
+    try:
+        texts = (
+            error.message_dict
+            if hasattr(error, "error_dict")
+            else {NON_FIELD_ERRORS: error.messages}
+        )
+    except Exception as failure:  # the text and its `params` do not match
+        log_failure("A ValidationError has no text: %s", repr(failure))
+        texts = {NON_FIELD_ERRORS: _invalid().messages}
     return {str(name)[:200]: [str(each)[:200] for each in some] for name, some in texts.items()}
 
 
@@ -269,34 +266,11 @@ def _try_validators(field: Any, value: Any, instance: Any) -> None:
     if field.blank and value in list(field.empty_values):
         return
     try:
-        _by_field(field, field.clean, value, instance, expected=())
-    except _FieldFailed:
+        by_field(field, field.clean, value, instance, expected=())
+    except FieldFailed:
         raise
     except ValidationError:
         pass
-
-
-class _FieldFailed(ValidationError):  # type: ignore[misc]
-    """The code of a field raised another exception for a client's value than ValidationError."""
-
-
-def _by_field(
-    field: Any, method: Callable[..., Any], *args: Any, expected: Any = _CONVERSION_ERRORS
-) -> Any:
-    """
-    Return what `method`, code of a field, makes of a client's value. Whatever exception it raises, the value
-    is not valid: fields of other packages have their own exceptions. Those of the database pass. What isn't
-    `expected` is logged.
-    """
-    try:
-        return method(*args)
-    except (ValidationError, DatabaseFailed):
-        raise
-    except Exception as error:
-        if not isinstance(error, expected):
-            line = "The field %s failed for a value of a client: %s"
-            _failed_fields.log(logger.warning, line, shown(str(field)), shown(repr(error)))
-        raise _FieldFailed(_("This value is not valid."), code="invalid") from None
 
 
 def _unfit_columns(
@@ -310,7 +284,7 @@ def _unfit_columns(
             continue
         value = getattr(instance, field.attname)
         try:
-            prepared = _by_field(field, field.get_db_prep_save, value, connection)
+            prepared = by_field(field, field.get_db_prep_save, value, connection)
             # The field has passed on what the client sent: it expects something else.
             unfit = prepared is data[field.name] and isinstance(prepared, (list, dict))
         except ValidationError:
@@ -324,7 +298,7 @@ def _convert(field: Any, value: Any) -> Any:
     """Return `value` by the field's own `to_python`, if a database can keep the result."""
     if isinstance(value, str):
         _check_text(value)
-    converted = _by_field(field, field.to_python, value)
+    converted = by_field(field, field.to_python, value)
     if isinstance(converted, str):
         _check_text(converted)
     elif isinstance(converted, int) and converted not in _INTEGERS:

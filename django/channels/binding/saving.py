@@ -8,6 +8,7 @@ from typing import Any
 from django.db.models import Model
 
 from .fields import identity
+from .site_code import UNWANTED, by_model
 
 
 def insert(instance: Any) -> None:
@@ -32,7 +33,7 @@ def _save(instance: Any, **options: Any) -> None:
         inspect.signature(instance.save).bind(**options)
     except (TypeError, ValueError):
         options = {}
-    instance.save(**options)
+    by_model(instance, instance.save, refusing=UNWANTED, **options)
 
 
 def _columns(model: type[Model]) -> list[Any]:
