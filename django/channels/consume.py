@@ -134,7 +134,10 @@ def run_consumer(
         result.afterwards = [
             functools.partial(run_in, context, None, call) for call in result.afterwards
         ]
-    return result
+    try:
+        return result
+    finally:
+        del result  # its error's traceback holds this frame, which would hold it in turn
 
 
 def _run_held(
