@@ -1,8 +1,8 @@
 """
-The Content-Length of a response: nothing more leaves the gateway, and nothing less. Pure: no I/O.
+Hold a response to its Content-Length. Pure: no I/O.
 
-A server may send a surplus ahead of the next response on the connection, as Daphne does. The handler of
-views holds to the length, too. Here it holds for every reply.
+Otherwise a server, such as Daphne, may send what is too much ahead of the next response on the connection.
+The handler of views holds to the length by itself; this is for every reply of a consumer.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 Have uvicorn parse what one client sent in portions, so that other clients get their turn between them. No
 module of a server is imported.
 
-uvicorn reads up to 256 KB at once, and handles each chunk of a chunked body by itself: of chunks of one byte,
-these are 40,000, and each of them copies the body. Four clients that sent them held up all others for
-seconds. The same read holds 37,000 messages of a WebSocket of one byte (fragments.py counts them).
+uvicorn reads up to 256 KB at once. These can be 40,000 chunks of one byte, and for each chunk uvicorn copies
+the body that has come: four clients that sent such chunks held up all others for seconds. Or they can be
+37,000 messages of one byte on a WebSocket, which fragments.py counts.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class PortionedTransport:
     def __init__(self, protocol: Any, parse: Any) -> None:
         #: What has been read, and not parsed.
         self.waiting = b""
-        self._holds = self._is_due = False
+        self._is_paused = self._is_scheduled = False
         self._parse = parse
         self._protocol = protocol
         self._transport = protocol.transport
@@ -129,27 +129,27 @@ class PortionedTransport:
     def resume_reading(self) -> None:
         """Parse on, and read on when nothing waits."""
         if self.waiting:
-            if not self._is_due:
-                self._is_due = True
+            if not self._is_scheduled:
+                self._is_scheduled = True
                 self._protocol.loop.call_soon(self._parse_next)
         else:
-            self._holds = False
+            self._is_paused = False
             self._transport.resume_reading()
 
     def hold(self, data: bytes) -> None:
         """Let `data` wait. Nothing is read meanwhile."""
         self.waiting += data
-        if not self._holds:
-            self._holds = True
+        if not self._is_paused:
+            self._is_paused = True
             self._transport.pause_reading()
 
     def go_on(self) -> None:
         """Parse or read on after a portion, unless the server will ask for it."""
-        if self._holds and not self._protocol.read_paused and not self._transport.is_closing():
+        if self._is_paused and not self._protocol.read_paused and not self._transport.is_closing():
             self.resume_reading()
 
     def _parse_next(self) -> None:
-        self._is_due = False
+        self._is_scheduled = False
         data, self.waiting = self.waiting, b""
         if self._transport.is_closing():
             return

@@ -11,12 +11,12 @@ import functools
 import sys
 from typing import Any
 
-#: Bytes that are read at once from a client at first, and always if it sends many messages at once. So many
-#: are in a portion, too.
+#: Bytes that are read at once from a client at first, and always if it sends many messages at once. A portion
+#: of messages (fragments.py) has as many bytes at most.
 FIRST_READ = 4096
 
-#: A read with more frames than these makes FIRST_READ the client's limit. A portion ends after that many. Of
-#: a body, so many chunks.
+#: Frames, or chunks of a body. A read with more of them makes FIRST_READ the client's limit. A portion of
+#: messages ends when it has more.
 MAX_FRAMES_OF_A_READ = 64
 
 #: What transports call the number of bytes that they read at once: Twisted's, and asyncio's own.
@@ -33,7 +33,7 @@ class ReadSize:
     left alone: it reads up to 256 KB.
     """
 
-    __slots__ = ("_most", "_name", "_now", "_transport")
+    __slots__ = ("_limit", "_name", "_size", "_transport")
 
     def __init__(self, transport: Any) -> None:
         # With TLS, Twisted's transport that reads is below the one that encrypts.
@@ -41,23 +41,23 @@ class ReadSize:
         found = [(each, name) for each in below for name in READ_SIZES if hasattr(each, name)]
         self._transport: Any = found[0][0] if found else None
         self._name = found[0][1] if found else ""
-        self._now: int = getattr(self._transport, self._name) if found else 0
+        self._size: int = getattr(self._transport, self._name) if found else 0
         # Requests that came before on the connection may have set its own.
-        self._most: int = getattr(type(self._transport), self._name, self._now) if found else 0
+        self._limit: int = getattr(type(self._transport), self._name, self._size) if found else 0
         self._set(FIRST_READ)
 
     def note(self, size: int, frames: int) -> None:
         """Take into account a read of `size` bytes with so many frames, or chunks of a body."""
         if frames > MAX_FRAMES_OF_A_READ:
-            self._most = min(self._most, FIRST_READ)
+            self._limit = min(self._limit, FIRST_READ)
             self._set(FIRST_READ)
-        elif size >= self._now < self._most:
-            self._set(self._now * 2)
+        elif size >= self._size < self._limit:
+            self._set(self._size * 2)
 
     def _set(self, size: int) -> None:
-        size = min(size, self._most)
-        if size != self._now:
-            self._now = size
+        size = min(size, self._limit)
+        if size != self._size:
+            self._size = size
             setattr(self._transport, self._name, size)
 
 
