@@ -139,6 +139,30 @@ class AbsoluteFormTests(SimpleTestCase):
             self.assertEqual(scope["raw_path"], corrected.encode())
 
 
+class RootPathTests(SimpleTestCase):
+    def test_a_slash_at_its_end_is_in_no_path(self):
+        for root, path, expected in (
+            ("/app/", "/app//x/", ("/app", "/app/x/")),  # as uvicorn joins them
+            ("/app/", "/app/x/", ("/app", "/app/x/")),
+            ("/app/", "/x/", ("/app", "/x/")),
+            ("/app/", "/app", ("/app", "/app")),
+            ("/app/", "/app//", ("/app", "/app/")),
+            ("/app/", "/app///x", ("/app", "/app//x")),
+            ("/", "//x/", ("", "/x/")),
+            ("/", "/x/", ("", "/x/")),
+            ("app", "app/x/", ("/app", "/app/x/")),
+            ("app/", "/x/", ("/app", "/x/")),
+            ("/app", "/app//x/", ("/app", "/app//x/")),
+            ("/a//b", "/a//b/x/", ("/a//b", "/a//b/x/")),
+            ("/\xe9/", "/\xe9//x/", ("/\xe9", "/\xe9/x/")),
+        ):
+            with self.subTest(root=root, path=path):
+                scope = {"root_path": root, "path": path, "raw_path": path.encode()}
+                correct_path(scope)
+                self.assertEqual((scope["root_path"], scope["path"]), expected)
+                self.assertEqual(scope["raw_path"].decode(), expected[1])
+
+
 class FragmentTests(SimpleTestCase):
     def test_a_fragment_is_cut_off_and_an_escaped_sign_is_not(self):
         for raw, path, corrected, query in (
@@ -184,6 +208,10 @@ class UvicornBelowAPathTests(EveryServer, unittest.TestCase):
         # Since 0.26, the path begins with the root path. Python 3.7 has an older uvicorn.
         version = tuple(int(number) for number in uvicorn.__version__.split(".")[:2])
         return "/base" if version >= (0, 26) else ""
+
+
+class UvicornBelowAPathWithASlashTests(UvicornBelowAPathTests):
+    arguments = ["--root-path", "/base/"]
 
 
 class UvicornInPythonTests(WithFragment, EveryServer, unittest.TestCase):

@@ -30,8 +30,12 @@ def correct_path(scope: MutableMapping[str, Any]) -> None:
     """
     Make the path of a target in absolute form ("http://host/path"), or without a path, what the path of the
     usual form would be. Every server has to accept the absolute form, and some leave all of it in the path.
-    Remove a fragment ("#…"), which a target must not have: some servers do so for requests only.
+    Remove a fragment ("#…"), which a target must not have: some servers do so for requests only. Make the
+    `root_path` one that begins with a slash and doesn't end in one.
     """
+    root = scope.get("root_path") or ""
+    if root and (root[0] != "/" or root[-1] == "/"):
+        _correct_root(scope, root)
     path, root = scope["path"], scope.get("root_path") or ""
     if "#" in path:
         path = _cut_fragment(scope)
@@ -47,6 +51,26 @@ def correct_path(scope: MutableMapping[str, Any]) -> None:
             latin = root.encode("utf-8", "surrogateescape").decode("latin-1")
             scope["raw_path"] = _without_authority(raw.decode("latin-1"), latin).encode("latin-1")
         scope["path"] = corrected
+
+
+def _correct_root(scope: MutableMapping[str, Any], root: str) -> None:
+    """Correct the `root_path`, and the paths that begin with it: uvicorn puts it before the client's path."""
+    stripped = root.strip("/")
+    corrected = "/" + stripped if stripped else ""
+    path, raw = scope["path"], scope.get("raw_path")
+    if path.startswith(root):
+        scope["path"] = corrected + _absolute(path[len(root) :])
+    if raw is not None:
+        octets = root.encode("utf-8", "surrogateescape")
+        if raw.startswith(octets):
+            rest = _absolute(raw[len(octets) :].decode("latin-1")).encode("latin-1")
+            scope["raw_path"] = corrected.encode("utf-8", "surrogateescape") + rest
+    scope["root_path"] = corrected
+
+
+def _absolute(path: str) -> str:
+    """Return a path that begins with a slash, or with a scheme."""
+    return path if path[:1] == "/" or _AUTHORITY.match(path) else "/" + path
 
 
 def _cut_fragment(scope: MutableMapping[str, Any]) -> str:
