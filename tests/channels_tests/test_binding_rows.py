@@ -22,14 +22,14 @@ from django.channels.test import (
 )
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
-from django.db import IntegrityError, transaction
+from django.db import DatabaseError, IntegrityError, OperationalError, connections, transaction
 from django.db.models import F
 from django.db.models.signals import post_save, pre_delete, pre_save
 from django.test.utils import override_settings
 
 from .applications import INSTALLED
 from .models import Attachment, Code, Document, Parcel, Place, Restaurant, Tag, Ticket
-from .support.aliases import postgresql_alias
+from .support.aliases import mariadb_alias, postgresql_alias
 from .test_binding import defined_for_a_test
 
 HAS_COMMIT_HOOKS = hasattr(transaction, "on_commit")
@@ -523,6 +523,56 @@ class PostgreSQLValueTests(unittest.TestCase):
         row = Restaurant()
         fields.assign(row, ["at"], {"at": "0001-01-02T00:00:00+14:00"}, creating=False)
         self.assertEqual(row.at.year, 1)
+
+
+class MariaDBValueTests(unittest.TestCase):
+    """For the drivers of MariaDB, a value that the server refuses may be a failure of the server."""
+
+    REFUSED = (
+        ("int", "'abc'"),
+        ("int", "99999999999"),
+        ("decimal(5, 2)", "100000"),
+        ("datetime", "'2021-13-45'"),
+        ("datetime", "'10000-01-01 00:00:00'"),
+        ("time", "'900:00:00'"),
+        ("varchar(3)", "'abcd'"),
+        ("varchar(9) CHARACTER SET latin1", "_utf8mb4 X'F09F9880'"),
+        ("json", "'{'"),
+        ("enum('a')", "'b'"),
+        ("int NOT NULL", "NULL"),
+        ("int UNIQUE", "1), (1"),
+        ("int CHECK (value > 5)", "1"),
+    )
+
+    def test_what_the_server_refuses_is_told_from_its_failures(self):
+        with connections[mariadb_alias()].cursor() as cursor:
+            cursor.execute("SET SESSION sql_mode = 'STRICT_ALL_TABLES'")
+            for column, value in self.REFUSED:
+                cursor.execute("CREATE OR REPLACE TEMPORARY TABLE refused (value %s)" % column)
+                with self.subTest(column, value=value), self.assertRaises(DatabaseError) as raised:
+                    cursor.execute("INSERT INTO refused VALUES (%s)" % value)
+                self.assertTrue(site_code.refuses_values(raised.exception), raised.exception)
+            for statement in ("SELECT * FROM no_such_table", "nonsense"):
+                with self.assertRaises(DatabaseError) as raised:
+                    cursor.execute(statement)
+                self.assertFalse(site_code.refuses_values(raised.exception), raised.exception)
+        connections[mariadb_alias()].close()
+
+
+class RefusedByMariaDBTests(BindingOf, ChannelTestCase):
+    def test_a_value_that_the_server_refuses_is_told(self):
+        for error in (
+            OperationalError(1366, "Incorrect string value"),
+            OperationalError(1292, "Incorrect uuid value"),
+        ):
+            with mock.patch.object(self.binding, "create", side_effect=error):
+                self.assertEqual(list(self.ask("create", data={})), ["__all__"])
+
+    def test_a_failure_of_the_server_stays_one(self):
+        for error in (OperationalError(2013, "Lost connection"), OperationalError("closed")):
+            with mock.patch.object(self.binding, "create", side_effect=error):
+                with self.assertRaises(OperationalError):
+                    self.ask("create", data={})
 
 
 class RelationTests(BindingOf, ChannelTestCase):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Iterable, Iterator, cast
 import django
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured, ValidationError
-from django.db import DEFAULT_DB_ALIAS, DataError, IntegrityError, router, transaction
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, router, transaction
 from django.db.models import Model
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 from django.utils.translation import gettext as _
@@ -33,6 +33,7 @@ from .fields import clean_pk, find_row, identity, messages_of, no_such_row
 from .outbound import CREATE, DELETE, UPDATE
 from .receivers import Receivers
 from .relations import connect_relations, relation_changed
+from .site_code import refuses_values
 from .synchronous import check_synchronous
 
 if django.VERSION < (1, 10):
@@ -332,7 +333,9 @@ class Binding(Receivers, metaclass=BindingMetaclass):
                 self.run_action(action, pk, self.data)
         except model.DoesNotExist:
             raise no_such_row() from None
-        except (IntegrityError, DataError, OverflowError) as error:
+        except (DatabaseError, OverflowError) as error:
+            if not refuses_values(error):
+                raise
             log_refusal("The database refused a change by %s: %s", type(self).__name__, error)
             raise ValidationError(_("The database does not accept this change.")) from None
 

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Callable
 
 from django.core.exceptions import ObjectDoesNotExist, PermissionDenied, ValidationError
+from django.db import DataError, IntegrityError, OperationalError
 from django.db import Error as DatabaseFailed
 from django.utils.translation import gettext as _
 
@@ -19,6 +20,10 @@ logger = logging.getLogger("django.channels.binding")
 
 #: What code often raises, besides ValidationError, for a value of an unexpected type.
 CONVERSION_ERRORS = (TypeError, ValueError, ArithmeticError, AttributeError, LookupError)
+
+#: Errors of MariaDB and MySQL about values that their drivers take for failures of the server: truncated,
+#: incorrect or out of range, also in JSON and in a function.
+_MYSQL_VALUES = frozenset((1264, 1265, 1292, 1366, 1367, 1406, 1411, 1426, 1441, 1690, 3140, 3141))
 
 _failed_fields, _failed_models = RateLimit(), RateLimit()
 
@@ -75,3 +80,10 @@ def by_model(
 #: What a model's `save`, or a receiver of its signals, raises if it does not want these values. Anything else
 #: is a failure of the site.
 UNWANTED = (*CONVERSION_ERRORS, ObjectDoesNotExist, PermissionDenied)
+
+
+def refuses_values(error: Exception) -> bool:
+    """Return whether the database, or its driver, says by `error` that it does not take these values."""
+    if isinstance(error, OperationalError):
+        return bool(error.args) and error.args[0] in _MYSQL_VALUES
+    return isinstance(error, (IntegrityError, DataError, OverflowError))
