@@ -21,9 +21,11 @@ logger = logging.getLogger("django.channels.binding")
 #: What code often raises, besides ValidationError, for a value of an unexpected type.
 CONVERSION_ERRORS = (TypeError, ValueError, ArithmeticError, AttributeError, LookupError)
 
-#: Errors of MariaDB and MySQL about values that their drivers take for failures of the server: truncated,
-#: incorrect or out of range, also in JSON and in a function.
-_MYSQL_VALUES = frozenset((1264, 1265, 1292, 1366, 1367, 1406, 1411, 1426, 1441, 1690, 3140, 3141))
+#: Errors of MariaDB and MySQL about values that their drivers or Django may take for failures of the
+#: server: NULL, truncated, incorrect or out of range, also in JSON and in a function; and CHECK constraints.
+_MYSQL_VALUES = frozenset(
+    (1048, 1264, 1265, 1292, 1366, 1367, 1406, 1411, 1426, 1441, 1690, 3140, 3141, 3819, 4025)
+)
 
 _failed_fields, _failed_models = RateLimit(), RateLimit()
 
