@@ -56,7 +56,7 @@ def own_context() -> contextvars.Context:
     if not IN_CONTEXT_VARIABLES:
         return now
     kept = _thread.found_and_clean
-    # Python compares contexts at once, if nothing was set since one was copied from the other.
+    # Python compares contexts at once, if nothing was set after one was copied from the other.
     if kept is not None and _equal(kept[0], now):
         return _unshared(kept[1].copy())
     clean = _unshared(now.copy())

@@ -290,7 +290,7 @@ class StreamTests:
                 self.assertEqual(worker.stop(signal.SIGTERM), 1)
                 self.assertLess(time.monotonic() - began, 3.5 + SLACK, worker.output)
 
-    @unittest.skipIf(django.VERSION < (4, 2), "this Django has no asynchronous streams")
+    @unittest.skipIf(django.VERSION < (4, 2), "this Django lacks asynchronous streams")
     def test_a_response_that_waits_ends_if_its_gateway_is_killed(self):
         worker = self.worker()
         with urllib.request.urlopen(self.gateway.url("/")):

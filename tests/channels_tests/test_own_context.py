@@ -1,4 +1,4 @@
-"""Each consumer and view runs in a context of its own: the site's variables don't reach the next one."""
+"""Each consumer and view runs in its own context: the site's variables don't reach the next one."""
 
 import contextvars
 import decimal
@@ -32,7 +32,7 @@ except ImportError:  # Django 1.8 to 2.2
 
 variable = contextvars.ContextVar("variable", default="default")
 local = Local() if IN_CONTEXT_VARIABLES else threading.local()
-needs_locals = skipUnless(IN_CONTEXT_VARIABLES, "Locals are no context variables here.")
+needs_locals = skipUnless(IN_CONTEXT_VARIABLES, "Locals aren't context variables here.")
 
 
 def look():

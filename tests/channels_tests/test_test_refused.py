@@ -102,7 +102,7 @@ class RefusedReplyTests(ChannelTestCase):
             ([{"text": "x"}, {"close": True}], 0),
         ):
             with self.subTest(replies=replies):
-                # The gateway writes none of them.
+                # The gateway doesn't write them.
                 socket = WebSocket("gateway.x!1", "/")
                 socket.connect({})
                 actions = socket.reply({"accept": True, "replies": [{"accept": True}] + replies})

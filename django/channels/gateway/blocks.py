@@ -44,7 +44,7 @@ class BlockFile:
         return self.size - 1
 
     def release(self, block: int) -> None:
-        """Let others have a block. The file gives back its space when none is used."""
+        """Let others have a block. The file gives back its space when no block is used."""
         self.used -= 1
         self._free.append(block)
         if not self.used:

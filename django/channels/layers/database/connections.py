@@ -79,7 +79,7 @@ class Connection:
         #: The file, on SQLite; and the descriptor of the socket, on the others.
         self.path = path
         self.file_id: tuple[int, int, bool] | None = None
-        self.beside: tuple[Any, ...] = ()  # the ids of the files beside it
+        self.companions: tuple[Any, ...] = ()  # the ids of its log and of the log's index
         self.descriptor = descriptor
         self.timeout = SOCKET_TIMEOUT
         self._deadline = _NEVER  # (monotonic) of the statement that runs

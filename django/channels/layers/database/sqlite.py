@@ -163,7 +163,7 @@ class SQLiteConnections(Connections):
             # Only now is there something in a new file.
             problem = file.damage(file.known)
             lost = file.meet(path)
-            connection.file_id, connection.beside = file.known, file.state.beside
+            connection.file_id, connection.companions = file.known, file.state.companions
         finally:
             self.unlock()
         if lost is not None:
@@ -203,7 +203,7 @@ class SQLiteConnections(Connections):
         if connection.path != self.path():
             return False
         file = self._layer_file
-        if file.is_whole(connection.path, connection.file_id, connection.beside):
+        if file.is_whole(connection.path, connection.file_id, connection.companions):
             return True
         self._leave_file(connection.path, connection.file_id, file.damage(connection.file_id))
         return False
@@ -213,8 +213,9 @@ class SQLiteConnections(Connections):
             return Conflict("SQLite (%s): %s" % (self.path(), error))
         if is_damage(error) and self._layer_file.known is None:
             return LayerUnavailable(
-                "SQLite (%s): %s. The file is damaged, or is no file of a channel layer: move it away, with "
-                "those beside it that end in -wal and -shm, or correct FILE." % (self.path(), error)
+                "SQLite (%s): %s. The file is damaged, or isn't a file of a channel layer: move it away, "
+                "with those next to it that end in -wal and -shm, or correct FILE."
+                % (self.path(), error)
             )
         if isinstance(error, (sqlite3.OperationalError, sqlite3.DatabaseError, OSError)):
             return LayerUnavailable("SQLite (%s): %s" % (self.path(), error))

@@ -23,8 +23,8 @@ INTERVAL = 0.5
 #: What is added to the name of a damaged file when it is put aside.
 ASIDE = ".damaged"
 
-#: What SQLite calls the files beside the one that holds the tables: the log, and its index.
-BESIDE = ("-wal", "-shm")
+#: How the names of the companions of the layer's file end: the log, and its index.
+COMPANIONS = ("-wal", "-shm")
 
 #: What tells a file from another one of the same name, and from itself after it was emptied.
 FileId = Tuple[int, int, bool]
@@ -62,7 +62,7 @@ def problem_of(path: str, schema: int) -> str | None:
         try:
             version = raw.execute("PRAGMA user_version").fetchone()[0]
             if version != schema:
-                return "it is no file of this version of the channel layer"
+                return "it isn't a file of this version of the channel layer"
             found: str = raw.execute("PRAGMA quick_check(1)").fetchone()[0]
             return None if found == "ok" else found
         finally:
@@ -75,7 +75,7 @@ class State(NamedTuple):
     """What a look at the files finds."""
 
     file: FileId | None
-    beside: tuple[FileId | None, ...]  # of BESIDE; one that is empty is no other one
+    companions: tuple[FileId | None, ...]  # those of COMPANIONS; an empty one counts as the same
     sizes: tuple[int, int]  # of the file and of its log
     head: bytes  # the parts of _HEAD
     pages: int  # the size that the file should have
@@ -105,12 +105,14 @@ class LayerFile:
             return self.state
         self._look_at = now + INTERVAL
         before, file = self.state, _id_of(path)
-        found = [_id_of(path + suffix) for suffix in BESIDE]
-        beside = tuple(each and (each[0], each[1], False) for each in found)
+        found = [_id_of(path + suffix) for suffix in COMPANIONS]
+        companions = tuple(each and (each[0], each[1], False) for each in found)
+        if companions == before.companions:
+            companions = before.companions  # connections share it
         head = self._head(path, file)
         self.state = after = State(
             file,
-            before.beside if beside == before.beside else beside,  # connections share it
+            companions,
             (_size_of(path), _size_of(path + "-wal")),
             b"".join(head[part] for part in _HEAD),
             int.from_bytes(head[28:32], "big") * int.from_bytes(head[16:18], "big"),
@@ -160,12 +162,14 @@ class LayerFile:
         damage = self._damage
         return damage[1] if damage is not None and damage[0] == file else None
 
-    def is_whole(self, path: str, file: FileId | None, beside: tuple[FileId | None, ...]) -> bool:
-        """Return whether a connection's file, and those beside it, are still those of the layer."""
+    def is_whole(
+        self, path: str, file: FileId | None, companions: tuple[FileId | None, ...]
+    ) -> bool:
+        """Return whether a connection's file, and its companions, are still those of the layer."""
         state = self.look(path)
         if file != state.file:
             return False
-        if beside != state.beside:
+        if companions != state.companions:
             self.note_damage(file, "%s-wal or -shm was removed or replaced" % path)
         return self.damage(file) is None
 
@@ -204,7 +208,7 @@ class LayerFile:
 
     def create(self, path: str) -> None:
         """
-        Create the file for its owner alone, and put aside what is in its way. SQLite gives the files beside
+        Create the file for its owner alone, and put aside what is in its way. SQLite gives its companions
         it the same permissions.
         """
         former = self._make_way(path)
@@ -232,11 +236,11 @@ class LayerFile:
             status = os.stat(path)
         except OSError:
             # SQLite takes a log that it finds for that of the new file.
-            self._remove(path, BESIDE)
+            self._remove(path, COMPANIONS)
             return None
         if not status.st_size and os.path.exists(path + "-wal"):
             # What a process still has in the log would be written into it, as a part of a database.
-            self._remove(path, (*BESIDE, ""))
+            self._remove(path, (*COMPANIONS, ""))
             return status
         file = _id_of(path)
         problem = self.damage(file)
@@ -250,7 +254,7 @@ class LayerFile:
                 "The file of the channel layer, %s, is damaged (%s), and holds tables of others: put a "
                 "backup in its place. Better give the layer a separate FILE." % (path, problem)
             )
-        for suffix in ("", *BESIDE):
+        for suffix in ("", *COMPANIONS):
             with contextlib.suppress(FileNotFoundError):
                 os.replace(path + suffix, path + ASIDE + suffix)
         return status
