@@ -269,7 +269,8 @@ class BaseChannelLayer(ABC):
         With `block`, wait up to `block_for` seconds for one. Each message is returned once, to one caller.
         Messages of a channel come in the order they were sent, and no channel of the list starves behind
         another. For a process-local channel, name the part up to the "!" to receive all of it, or a full
-        name. Raises LayerUnavailable if the layer cannot be reached.
+        name. Raises InvalidChannelName for what isn't a list of names, and LayerUnavailable if the layer
+        cannot be reached.
         """
 
     def receive(self, channels: Sequence[str], block: bool = False) -> Received:

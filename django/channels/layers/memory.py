@@ -24,7 +24,14 @@ from .engine.notices import Notices
 from .engine.options import COMMON, check_capacity, fold, is_count, refusal, seconds_of
 from .memory_inbox import MemoryInbox
 from .messages import clean
-from .names import check_channel_name, check_group_name, check_inbox_name, inbox_of, queue_of
+from .names import (
+    check_channel_name,
+    check_channel_names,
+    check_group_name,
+    check_inbox_name,
+    inbox_of,
+    queue_of,
+)
 
 if TYPE_CHECKING:
     from typing import Iterable, Sequence
@@ -221,9 +228,7 @@ class MemoryChannelLayer(BaseChannelLayer):
         self._notices.expired(expired)
 
     def receive_many(self, channels: Sequence[str], block: bool = False) -> Received:
-        for channel in channels:
-            check_channel_name(channel)
-        return self._take(list(channels), block, None)
+        return self._take(list(check_channel_names(channels)), block, None)
 
     def _take(self, channels: Sequence[str], block: bool, consumer: str | None) -> Received:
         deadline = reader = None
@@ -320,7 +325,7 @@ class MemoryChannelLayer(BaseChannelLayer):
     # Acknowledgement.
 
     def claim(self, consumer: str, channels: Sequence[str], block: bool = False) -> Received:
-        return self._take(channels, block, consumer)
+        return self._take(check_channel_names(channels), block, consumer)
 
     def acknowledge(self, consumer: str) -> None:
         with self._lock:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any, Dict, Mapping, Pattern
+from typing import Any, Dict, Mapping, Pattern, Sequence
 
 from ..exceptions import InvalidChannelName
 
@@ -19,11 +20,11 @@ _CHANNEL = re.compile(r"[a-zA-Z0-9\-_.]+([!?][a-zA-Z0-9\-_.]*)?\Z")
 _GROUP = re.compile(r"[a-zA-Z0-9\-_.]+\Z")
 
 _CHANNEL_TEXT = (
-    "%.200r is not a channel name: use up to %d ASCII letters, digits, hyphens, underscores and "
+    "%.200s is not a channel name: use up to %d ASCII letters, digits, hyphens, underscores and "
     "periods, with at most one '!' or '?'."
 )
 _GROUP_TEXT = (
-    "%.200r is not a group name: use up to %d ASCII letters, digits, hyphens, underscores and "
+    "%.200s is not a group name: use up to %d ASCII letters, digits, hyphens, underscores and "
     "periods."
 )
 
@@ -31,25 +32,62 @@ _GROUP_TEXT = (
 def check_channel_name(name: str) -> str:
     """Return `name`. Raise InvalidChannelName, saying what a channel name looks like, for any other."""
     try:
-        return _check(name, _CHANNEL, _CHANNEL_TEXT)
-    except TypeError:  # a name that cannot be cached, such as a list from a client's JSON
-        raise InvalidChannelName(_CHANNEL_TEXT % (name, MAX_NAME_LENGTH)) from None
+        return _check(name, _CHANNEL)
+    except TypeError:  # also for a name that cannot be cached, such as a list from a client's JSON
+        raise _refusal(name, _CHANNEL_TEXT) from None
 
 
 def check_group_name(name: str) -> str:
     """Return `name`. Raise InvalidChannelName, saying what a group name looks like, for any other."""
     try:
-        return _check(name, _GROUP, _GROUP_TEXT)
+        return _check(name, _GROUP)
     except TypeError:
-        raise InvalidChannelName(_GROUP_TEXT % (name, MAX_NAME_LENGTH)) from None
+        raise _refusal(name, _GROUP_TEXT) from None
+
+
+def check_channel_names(names: Sequence[str]) -> Sequence[str]:
+    """
+    Return `names` (a list or tuple), the channels that are to be read. Raise InvalidChannelName for one that
+    isn't a channel's name, and for text, whose letters would be the names.
+    """
+    if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
+        raise InvalidChannelName(
+            "The channels to read are a list of names, not %.200s: write [name]." % _repr(names)
+        )
+    if not isinstance(names, (list, tuple)):
+        names = list(names)
+    try:
+        _check_each(tuple(names))
+    except TypeError:
+        for name in names:
+            check_channel_name(name)
+    return names
 
 
 @lru_cache(maxsize=8192)
-def _check(name: str, pattern: Pattern[str], text: str) -> str:
-    """Return `name`, or raise InvalidChannelName. Exceptions are not cached, so no bad name is kept."""
+def _check(name: str, pattern: Pattern[str]) -> str:
+    """Return `name`, or raise TypeError. Exceptions are not cached, so no bad name is kept."""
     if not isinstance(name, str) or len(name) > MAX_NAME_LENGTH or not pattern.match(name):
-        raise InvalidChannelName(text % (name, MAX_NAME_LENGTH))
+        raise TypeError
     return name
+
+
+@lru_cache(maxsize=256)
+def _check_each(names: tuple[str, ...]) -> None:
+    """Raise TypeError if one of `names` isn't a channel's. A worker claims from the same ones each time."""
+    for name in names:
+        _check(name, _CHANNEL)
+
+
+def _refusal(name: Any, text: str) -> InvalidChannelName:
+    return InvalidChannelName(text % (_repr(name), MAX_NAME_LENGTH))
+
+
+def _repr(value: Any) -> str:
+    try:
+        return repr(value)
+    except Exception:  # for example of an integer with more digits than Python writes
+        return "this %s" % type(value).__name__
 
 
 def inbox_of(channel: str) -> str | None:

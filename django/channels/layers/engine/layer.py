@@ -16,7 +16,13 @@ from ...log import Reachability
 from ...protocol import MAYBE, REDELIVERED, ignores_capacity
 from ..base import BaseChannelLayer, DeadLetter, Inbox, Message, Received
 from ..messages import clean
-from ..names import check_channel_name, check_group_name, check_inbox_name, queue_of
+from ..names import (
+    check_channel_name,
+    check_channel_names,
+    check_group_name,
+    check_inbox_name,
+    queue_of,
+)
 from . import process
 from .counters import with_statistics
 from .leases import LeaseManager
@@ -165,12 +171,10 @@ class EngineLayer(BaseChannelLayer):
     # Receiving.
 
     def receive_many(self, channels: Sequence[str], block: bool = False) -> Received:
-        for channel in channels:
-            check_channel_name(channel)
-        return self._receive(None, channels, block)
+        return self._receive(None, check_channel_names(channels), block)
 
     def claim(self, consumer: str, channels: Sequence[str], block: bool = False) -> Received:
-        return self._receive(consumer, channels, block)
+        return self._receive(consumer, check_channel_names(channels), block)
 
     def _receive(self, consumer: str | None, channels: Sequence[str], block: bool) -> Received:
         store = self.store
@@ -286,6 +290,11 @@ class EngineLayer(BaseChannelLayer):
     def _letter_ids(self, ids: Iterable[str] | None) -> list[str]:
         if ids is None:
             return [letter[0] for letter in self.store.dead_letters()]
+        if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
+            # The letters of a text would be the ids, which no dead letter has.
+            raise TypeError(
+                "ids is a list of ids of dead letters, not %.200r: write [id]." % (ids,)
+            )
         return [str(each) for each in ids]
 
     # Flush and statistics.

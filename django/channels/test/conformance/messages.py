@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
+from typing import Any, Callable
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -12,6 +12,9 @@ from ...exceptions import ChannelFull, InvalidChannelName, InvalidMessage, Messa
 from ...layers.names import MAX_NAME_LENGTH
 from ...protocol import EVENT_CHANNELS, EVENT_ID, HTTP_REQUEST, REPLY_CHANNEL, ack, lost
 from .case import MOMENT, LayerCase
+
+#: The id of a consumer.
+CONSUMER = "test-consumer"
 
 
 class MessageTests(LayerCase):
@@ -162,10 +165,55 @@ class MessageTests(LayerCase):
             with self.subTest(name=name):
                 with self.assertRaises(InvalidChannelName):
                     self.layer.send(name, {})
-                with self.assertRaises(InvalidChannelName):
-                    self.layer.receive_many([name])
+                for read in self.readers():
+                    with self.assertRaises(InvalidChannelName):
+                        read([name])
         self.layer.send("x" * MAX_NAME_LENGTH, {})
         self.receive("x" * MAX_NAME_LENGTH)
+
+    def readers(self) -> list[Callable[[Any], Any]]:
+        """Return the calls that take a list of channels."""
+        return [
+            self.layer.receive_many,
+            lambda channels: self.layer.claim(CONSUMER, channels),
+        ]
+
+    def test_a_name_of_another_type_is_refused_by_every_call_that_takes_one(self) -> None:
+        layer = self.layer
+        calls: list[Callable[[Any], Any]] = [
+            lambda name: layer.send(name, {}),
+            lambda name: layer.receive_many([name]),
+            lambda name: layer.claim(CONSUMER, [name]),
+            layer.new_channel,
+        ]
+        if "statistics" in layer.extensions:
+            calls.append(layer.channel_statistics)
+        if "delay" in layer.extensions:
+            calls.append(lambda name: layer.send_later(name, {}, 1))
+        if "groups" in layer.extensions:
+            calls += [
+                lambda name: layer.group_add(name, "test.a"),
+                lambda name: layer.group_add("test", name),
+                lambda name: layer.group_discard(name, "test.a"),
+                lambda name: layer.group_discard("test", name),
+                lambda name: layer.send_group(name, {}),
+                layer.group_channels,
+            ]
+        names: Any = (None, 1, True, 1.5, b"a", [], ["a"], {}, {"a"}, ("a",), 10**5000, object())
+        for number, call in enumerate(calls):
+            for name in names:
+                with self.subTest(call=number, name=type(name)):
+                    self.assertRaises(InvalidChannelName, call, name)
+
+    def test_what_is_not_a_list_of_channels_is_refused(self) -> None:
+        self.layer.send("t", {})
+        for read in self.readers():
+            for channels in ("t", "test", b"test", None, 1, object()):
+                with self.subTest(channels=channels):
+                    with self.assertRaisesRegex(InvalidChannelName, "list of names"):
+                        read(channels)
+            self.assertEqual(read([]), (None, None))
+        self.assertEqual(self.receive("t"), ("t", {}))
 
     # Process-local and single-reader channels.
 
