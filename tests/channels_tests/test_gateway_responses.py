@@ -183,6 +183,35 @@ class RoomTests(StoreCase):
         backlog.popleft()
         self.assertTrue(store.has_room(backlog, 101 * PIECE))
 
+    def assert_memory_bounds(self, store):
+        """A worker that asks before each part stops at the bound of one response, far below that of all."""
+        backlog, other = self.backlog(store), self.backlog(store)
+        for _ in range(100):
+            if not store.has_room(backlog, 1):
+                break
+            backlog.append(content(b"x" * PIECE))
+        self.assertFalse(store.has_room(backlog, 1))
+        self.assertEqual(backlog.memory, READY + 3 * PIECE)
+        self.assertTrue(store.has_room(other, 1), "others are not held up by it")
+        backlog.popleft()
+        self.assertTrue(store.has_room(backlog, 1), "its client reads on")
+
+    def test_one_response_in_memory_is_bounded_if_the_file_has_no_room(self):
+        self.assert_memory_bounds(self.store(responses_file=0))
+
+    def test_one_response_in_memory_is_bounded_if_the_disk_is_slow(self):
+        store = self.store()
+        written = threading.Event()
+        self.addCleanup(written.set)
+        backlog = self.backlog(store)
+        for _ in range(1 + READY // PIECE):
+            backlog.append(content(b"x" * PIECE))
+        store.file._thread.submit(written.wait, TIMEOUT)
+        self.assert_memory_bounds(store)
+        written.set()
+        self.settle(store)
+        self.assertLess(store.memory, 2 * READY)
+
     def test_the_total_in_memory_is_bounded(self):
         store = self.store(responses_memory=4 * PIECE, responses_file=0)
         full, other = self.backlog(store), self.backlog(store)
