@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, cast
 
 from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
-from django.http import QueryDict, parse_cookie
+from django.http import QueryDict
 from django.utils.functional import SimpleLazyObject
 
 from .compat import SessionEnded, save_existing_session
@@ -28,6 +28,11 @@ from .protocol import SESSION, SessionPatch, make_patch
 
 if TYPE_CHECKING:
     from .message import Message
+
+if __package__ == "django.channels":
+    from django.core.handlers.asgi_request import read_cookies
+else:  # the add-on brings its own
+    from channels.handlers.asgi_request import read_cookies
 
 logger = logging.getLogger("django.channels")
 
@@ -282,7 +287,7 @@ def http_session_key(message: Message) -> str | None:
     # HTTP/2 sends several headers. As in a view, the last cookie of a name counts.
     headers = [value for name, value in message.get("headers") or () if name.lower() == b"cookie"]
     if headers:
-        cookies = parse_cookie(b"; ".join(headers).decode("latin-1"))
+        cookies = read_cookies(b"; ".join(headers).decode("latin-1"))
         if settings.SESSION_COOKIE_NAME in cookies:
             return cast(str, cookies[settings.SESSION_COOKIE_NAME])
     query = message.get("query_string")

@@ -24,6 +24,7 @@ from django.utils.translation import gettext as _
 from ..compat import relation_of
 from ..generic.json_text import json_value
 from .site_code import FieldFailed, by_field, by_model, log_failure
+from .texts import check_text, invalid
 
 #: Databases keep integers of 64 bits.
 _INTEGERS = range(-(2**63), 2**63)
@@ -36,6 +37,9 @@ _MAX_KEY_LENGTH = 1000
 
 #: Keys that one query looks up. SQLite takes 999 parameters.
 _CHUNK = 500
+
+#: Primary keys in a many-to-many field that a client sends.
+MAX_KEYS = 10000
 
 
 def identity(model: type[Model]) -> frozenset[str]:
@@ -207,7 +211,7 @@ def messages_of(error: ValidationError) -> dict[str, list[str]]:
         )
     except Exception as failure:  # the text and its `params` do not match
         log_failure("A ValidationError has no text: %s", repr(failure))
-        texts = {NON_FIELD_ERRORS: _invalid().messages}
+        texts = {NON_FIELD_ERRORS: invalid().messages}
     return {str(name)[:200]: [str(each)[:200] for each in some] for name, some in texts.items()}
 
 
@@ -228,12 +232,12 @@ def _clean_column(field: Any, value: Any, instance: Any) -> Any:
     if type(field).to_python in (CharField.to_python, TextField.to_python) and isinstance(
         value, (list, dict)
     ):
-        raise _invalid()  # `to_python` would accept it, by str()
+        raise invalid()  # `to_python` would accept it, by str()
     if isinstance(field, FilePathField):
         return _clean_path(field, value)
     converted = _convert(field, value)
     if isinstance(field, BinaryField) and not isinstance(converted, _BYTES):
-        raise _invalid()  # psycopg would raise a TypeError when the row is saved
+        raise invalid()  # psycopg would raise a TypeError when the row is saved
     _try_validators(field, converted, instance)
     return converted
 
@@ -255,7 +259,7 @@ def _clean_path(field: Any, value: Any) -> Any:
             return field.formfield().clean(value)
     except OSError:  # the directory does not exist
         pass
-    raise _invalid()
+    raise invalid()
 
 
 def _try_validators(field: Any, value: Any, instance: Any) -> None:
@@ -290,36 +294,26 @@ def _unfit_columns(
         except ValidationError:
             unfit = True
         if unfit:
-            errors[field.name] = _invalid().messages
+            errors[field.name] = invalid().messages
     return errors
 
 
 def _convert(field: Any, value: Any) -> Any:
     """Return `value` by the field's own `to_python`, if a database can keep the result."""
     if isinstance(value, str):
-        _check_text(value)
+        check_text(field, value)
     converted = by_field(field, field.to_python, value)
     if isinstance(converted, str):
-        _check_text(converted)
+        check_text(field, converted)
     elif isinstance(converted, int) and converted not in _INTEGERS:
-        raise _invalid()
+        raise invalid()
     elif isinstance(converted, float) and not math.isfinite(converted):
-        raise _invalid()
+        raise invalid()
     elif isinstance(converted, decimal.Decimal) and not converted.is_finite():
-        raise _invalid()
+        raise invalid()
     elif isinstance(converted, datetime.datetime):
         return _in_time_zone(converted)
     return converted
-
-
-def _check_text(value: str) -> None:
-    """Raise ValidationError for text that a database refuses: with NUL, or with half a surrogate pair."""
-    if "\x00" in value:
-        raise _invalid()
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        raise _invalid() from None
 
 
 def _in_time_zone(value: datetime.datetime) -> Any:
@@ -334,7 +328,7 @@ def _in_time_zone(value: datetime.datetime) -> Any:
             return timezone.make_naive(value, timezone.get_default_timezone())
     except Exception:
         # The year 1 or 9999; or a time that does not exist, for which pytz has its own errors.
-        raise _invalid() from None
+        raise invalid() from None
     return value
 
 
@@ -343,17 +337,19 @@ def _clean_relation(field: Any, values: Any) -> list[Any]:
         raise ValidationError(_("Send a list of primary keys."), code="list")
     if not values and not field.blank:
         raise ValidationError(field.error_messages["blank"], code="blank")
+    if len(values) > MAX_KEYS:
+        raise ValidationError(_("Send fewer primary keys."), code="max_length")
     target = field.related_model
-    keys = list({clean_pk(target, value) for value in values})
     rows = target._default_manager.complex_filter(field.get_limit_choices_to())
-    found = {
-        key
-        for some in chunks(keys)
-        for key in rows.filter(pk__in=some).values_list("pk", flat=True)
-    }
-    if found != set(keys):
-        raise ValidationError(_("This row does not exist."), code="invalid_choice")
-    return keys
+    found: set[Any] = set()
+    for some in chunks(values):
+        # No set has more keys than these before they are known to exist: clients can choose numbers that all
+        # have the same hash, and each takes longer to add than the one before.
+        keys = {clean_pk(target, value) for value in some}
+        if keys != set(rows.filter(pk__in=list(keys)).values_list("pk", flat=True)):
+            raise ValidationError(_("This row does not exist."), code="invalid_choice")
+        found |= keys
+    return list(found)
 
 
 def chunks(keys: Iterable[Any]) -> Iterator[list[Any]]:
@@ -361,7 +357,3 @@ def chunks(keys: Iterable[Any]) -> Iterator[list[Any]]:
     keys = list(keys)
     for start in range(0, len(keys), _CHUNK):
         yield keys[start : start + _CHUNK]
-
-
-def _invalid() -> ValidationError:
-    return ValidationError(_("This value is not valid."), code="invalid")

@@ -23,6 +23,10 @@ MAX_NESTING = 200
 _NOT_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[^"\[\]{}]+', re.DOTALL)
 _STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
 
+#: Where a value is in a message: the place of the dict or list that holds it, and its key there. Only errors
+#: make text of it, which is as long as all keys above the value. Clients may choose them.
+_Place = Any
+
 _REMEDY = (
     "; a message holds text, bytes, 64-bit integers, floats, booleans, None, lists and dicts. "
 )
@@ -44,7 +48,7 @@ def clean(message: Any, limit: int = MAX_WEIGHT) -> dict[str, Any]:
             % (type(message).__name__, key)
         )
     copy: dict[str, Any]
-    copy, weight = _copy(message, "")
+    copy, weight = _copy(message)
     if weight > limit:
         raise MessageTooLarge(
             "The message weighs %d bytes, over the limit of %d: send it in parts, or store it and "
@@ -73,7 +77,7 @@ def check_nesting(text: str, most: int = MAX_NESTING) -> None:
             raise ValueError("It is nested more than %d levels deep." % most)
 
 
-def _copy(value: Any, where: str, depth: int = 0) -> tuple[Any, int]:
+def _copy(value: Any, where: _Place = None, depth: int = 0) -> tuple[Any, int]:
     kind = type(value)
     if kind is str:
         if value.isascii():
@@ -102,7 +106,7 @@ def _copy(value: Any, where: str, depth: int = 0) -> tuple[Any, int]:
         for key, item in value.items():
             if type(key) is not str or not key.isascii():
                 key = _plain_key(key, where)
-            copy[key], weight = _copy(item, where + "." + key if where else key, depth + 1)
+            copy[key], weight = _copy(item, (where, key), depth + 1)
             total += weight + len(key) + 4
         return copy, total
     if kind is list or kind is tuple:
@@ -113,7 +117,7 @@ def _copy(value: Any, where: str, depth: int = 0) -> tuple[Any, int]:
             item, weight = (
                 (item, len(item) + 2)
                 if type(item) is bytes
-                else _copy(item, "%s[%d]" % (where, index), depth + 1)
+                else _copy(item, (where, index), depth + 1)
             )
             items.append(item)
             total += weight + 1
@@ -121,7 +125,7 @@ def _copy(value: Any, where: str, depth: int = 0) -> tuple[Any, int]:
     return _copy(_plain(value, where), where, depth)
 
 
-def _plain_key(key: Any, where: str) -> str:
+def _plain_key(key: Any, where: _Place) -> str:
     """Return a key of the dict at `where` as plain text."""
     if not isinstance(key, str):
         raise InvalidMessage("%s has the key %.200r: keys are text." % (_name(where), key))
@@ -129,7 +133,7 @@ def _plain_key(key: Any, where: str) -> str:
     return text
 
 
-def _plain(value: Any, where: str) -> Any:
+def _plain(value: Any, where: _Place) -> Any:
     """Return a subclass (SafeString, IntEnum, OrderedDict…) as its plain type."""
     if isinstance(value, str):
         return str.__str__(value)
@@ -142,5 +146,10 @@ def _plain(value: Any, where: str) -> Any:
     raise InvalidMessage("%s is a %s%s" % (_name(where), type(value).__name__, _REMEDY))
 
 
-def _name(where: str) -> str:
-    return "The message's %.200r" % where if where else "The message"
+def _name(where: _Place) -> str:
+    """Return how an error names the value at `where`, such as "The message's 'a.b[3]'"."""
+    keys = []
+    while where is not None:
+        where, key = where
+        keys.append("[%d]" % key if isinstance(key, int) else "." + key)
+    return "The message's %.200r" % "".join(reversed(keys))[1:] if keys else "The message"
