@@ -79,9 +79,18 @@ _AWAITED = (
 )
 
 
+#: As much of the text of an exception is searched. It may hold what a client sent, as of `Model(**content)`,
+#: and the patterns take time that grows with the square of it.
+_MAX_SEARCHED = 500
+
+
+def _text_of(error: BaseException) -> str:
+    return str(error)[:_MAX_SEARCHED]
+
+
 def hint_for(error: BaseException, message: Message | None = None) -> str:
     """Return what to write instead of what raised `error` in the consumer of `message`, or ""."""
-    text = str(error)
+    text = _text_of(error)
     if message is not None and message.reply_channel is None and _OF_NONE.match(text):
         return (
             "A message on %s that was sent without a reply channel lacks message.reply_channel and "
@@ -136,7 +145,7 @@ _OF_ROUTE = re.compile(r".*\bmissing \d required positional arguments?: .*'(cons
 
 def hint_for_route(error: TypeError) -> str:
     """Return what to write instead of a call of route(), route_class() or include() without it, or ""."""
-    if not _OF_ROUTE.match(str(error)):
+    if not _OF_ROUTE.match(_text_of(error)):
         return ""
     return (
         "These aren't decorators. Write a list: channel_routing = [route('websocket.receive', consumer, "
@@ -162,7 +171,7 @@ def hinted_route(function: _Function) -> _Function:
 
 def _hint_for_send(error: TypeError) -> str:
     """Return what to write instead of a call of Channel.send or Group.send with other arguments, or ""."""
-    found = _UNEXPECTED.search(str(error))
+    found = _UNEXPECTED.search(_text_of(error))
     if found is None or found.group(2) not in _MESSAGE:
         return hint_for(error)
     write = {"data": "send_json(…)", "json": "send_json(…)", "message": '%s({"text": …})'}

@@ -47,15 +47,28 @@ class SafeLogger(logging.Logger):
 
 def _escape_traceback(record: logging.LogRecord) -> None:
     """
-    Give `record` the text of its traceback, if an exception has put control characters into it. Otherwise
-    leave it to the formatters, which may write a traceback in another way.
+    Give `record` the text of its traceback, if an exception has put control characters or very much text into
+    it. Otherwise leave it to the formatters, which may write a traceback in another way.
     """
-    text = _plain.formatException(record.exc_info)  # type: ignore[arg-type]
-    if not text.replace("\n", "").replace("\t", "").isprintable():
+    whole = _plain.formatException(record.exc_info)  # type: ignore[arg-type]
+    text = _shortened(whole)
+    if len(text) < len(whole) or not text.replace("\n", "").replace("\t", "").isprintable():
         record.exc_text = "\n".join(visible(line) for line in text.split("\n"))
 
 
 _plain = logging.Formatter()
+
+#: Characters of a traceback in the log. The text of an exception may hold all that a client sent.
+MAX_TRACEBACK = 32 * 1024
+
+
+def _shortened(traceback: str) -> str:
+    """Return a traceback (text), or its beginning and its end if it is longer than MAX_TRACEBACK."""
+    surplus = len(traceback) - MAX_TRACEBACK
+    if surplus <= 0:
+        return traceback
+    half = MAX_TRACEBACK // 2
+    return "%s\n(%d characters are left out.)\n%s" % (traceback[:half], surplus, traceback[-half:])
 
 
 def _show_lost_line(record: logging.LogRecord) -> None:
@@ -380,7 +393,7 @@ class _LastResortFormatter(logging.Formatter):
         return super().format(record)
 
     def formatException(self, ei: Any) -> str:
-        lines = super().formatException(ei).split("\n")
+        lines = _shortened(super().formatException(ei)).split("\n")
         return "\n".join("    " + visible(line) for line in lines)
 
 

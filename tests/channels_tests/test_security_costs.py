@@ -1,14 +1,18 @@
 """What a client sends for little, and what would cost this site much: it is refused, or read at once."""
 
+import io
 import json
+import logging
 import time
 from decimal import Decimal
 from unittest import mock
 
+from django.channels import hints
 from django.channels.binding import fields
 from django.channels.exceptions import InvalidMessage
 from django.channels.generic import json_text
 from django.channels.layers.messages import clean
+from django.channels.log import MAX_TRACEBACK
 from django.channels.security.origins import ASGIRequest
 from django.channels.sessions import http_session_key
 from django.core.exceptions import ValidationError
@@ -158,6 +162,45 @@ class CharsetTests(CostCase):
         ):
             with self.subTest(charset=charset):
                 self.assertEqual(self.query(charset, query)["a"], text)
+
+
+class ErrorTests(CostCase):
+    """Exceptions of the site's code whose text holds what a client sent."""
+
+    def test_the_hint_for_an_error_is_found_at_once(self):
+        for text in (
+            "Model() got unexpected keyword arguments: '%s'" % ("k" * 100000),
+            "missing 1 required positional argument: " * 3000,
+            "connect() missing 1 required positional argument: " * 3000,
+            "f() got an unexpected keyword argument '" * 3000,
+            "a(" * 50000,
+        ):
+            error = TypeError(text)
+            for find in (hints.hint_for, hints.hint_for_route, hints._hint_for_send):
+                with self.subTest(text=text[:20], find=find.__name__):
+                    self.assertCheap(find, error)
+
+    def test_a_traceback_is_logged_in_part_if_it_is_very_long(self):
+        for text in ("x" * 900000, "\x01" * 900000, "\n" * 900000, "\x1b[31m" * 200000):
+            with self.subTest(text=text[:5]):
+                stream = io.StringIO()
+                handler = logging.StreamHandler(stream)
+                logger = logging.getLogger("django.channels.consume")
+                logger.addHandler(handler)
+                self.addCleanup(logger.removeHandler, handler)
+                with mock.patch.object(logger, "propagate", False):
+                    self.assertCheap(self.log_error, logger, text)
+                logger.removeHandler(handler)
+                self.assertLess(len(stream.getvalue()), 8 * MAX_TRACEBACK)
+                self.assertIn("Traceback", stream.getvalue())
+                self.assertIn("characters are left out", stream.getvalue())
+                self.assertIn("the end", stream.getvalue())
+
+    def log_error(self, logger, text):
+        try:
+            raise ValueError(text + "the end")
+        except ValueError:
+            logger.exception("A consumer failed:")
 
 
 class Rows:
