@@ -16,7 +16,7 @@ import unittest
 from .support.ports import free_port
 from .support.requirements import require
 from .support.sites import FILES, Project, SiteBehindServer, serve
-from .support.waiting import START_TIMEOUT, TIMEOUT
+from .support.waiting import START_TIMEOUT, TIMEOUT, wait_until
 
 SETTINGS = """
 DEBUG = False
@@ -145,6 +145,12 @@ channel_routing = [
     route("websocket.disconnect", disconnect),
 ]
 """
+
+#: The head of a handshake, without the line that ends it.
+HANDSHAKE = (
+    b"GET /ws/ HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
 
 #: A request that must not be taken out of the body of another one.
 SMUGGLED = b"GET /smuggled00/ HTTP/1.1\r\nHost: example.com\r\n\r\n"
@@ -491,6 +497,44 @@ class UvicornTests(FloodTests, EndlessTests, ServerAttacks, unittest.TestCase):
                 for kind, parts in FLOODS.items():
                     with self.subTest(kind, library=name):
                         self.check_flood(server.port, *parts)
+
+    def test_a_handshake_that_its_library_refuses_is_answered(self):
+        """uvicorn never answered it with websockets-sansio, and kept the connection."""
+        heads = {
+            "method": HANDSHAKE.replace(b"GET", b"POST") + b"Content-Length: 2\r\n\r\nab",
+            "header": HANDSHAKE + b"Cookie: a=%s\r\n\r\n" % (b"x" * 20000),
+        }
+        for name in IMPLEMENTATIONS:
+            if not can_import(IMPLEMENTATIONS[name]):
+                continue
+            with serve(self.project, "uvicorn", args=("--ws", name)) as server:
+                for kind, head in heads.items():
+                    with self.subTest(kind, library=name):
+                        with socket.create_connection(
+                            ("127.0.0.1", server.port), TIMEOUT
+                        ) as client:
+                            client.sendall(head)
+                            self.assertRegex(client.recv(13), rb"^HTTP/1.1 [14]")
+
+    def test_what_is_no_frame_before_the_answer_logs_no_traceback(self):
+        connect = 'message.reply_channel.send({"accept": True, "text": message["scheme"]})'
+        routing = ROUTING.replace(connect, 'print("asked", flush=True)')  # it answers nothing
+        files = {"mysite/routing.py": routing}
+        with Project(files, settings=SETTINGS) as project:
+            for name in IMPLEMENTATIONS:
+                if not can_import(IMPLEMENTATIONS[name]):
+                    continue
+                with self.subTest(library=name):
+                    with serve(project, "uvicorn", args=("--ws", name)) as server:
+                        with socket.create_connection(
+                            ("127.0.0.1", server.port), TIMEOUT
+                        ) as client:
+                            client.sendall(HANDSHAKE + b"\r\n")
+                            wait_until(lambda: "asked" in server.output, "the consumer")  # noqa: B023
+                            client.sendall(b"\xff\xff\xff\xff")
+                            client.shutdown(socket.SHUT_WR)
+                            client.recv(1)
+                        self.assertNotIn("Traceback", server.output)
 
     def test_each_of_many_tiny_messages_arrives_in_order(self):
         """The server gets them in portions: see fragments.py."""

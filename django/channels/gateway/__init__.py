@@ -11,7 +11,8 @@ The gateway: an ASGI 3 application in front of a channel layer.
 * `turns.py`: whose event is sent next, while workers are behind
 * `reader.py`: takes what comes out of the inbox to its connection; groups
 * `limits.py`, `refusal.py`: what a client may send and cost, and how it is refused
-* `heads.py`, `pipelines.py`, `fragments.py`, `buffers.py`: what a server does not bound by itself
+* `heads.py`, `pipelines.py`, `fragments.py`, `buffers.py`, `sansio.py`: what a server does not bound
+  or end by itself
 * `backlog.py`, `response.py`: what waits for clients that read slowly
 * `upload.py`, `spool.py`, `blocks.py`: bodies, and the temporary files
 * `daphne.py`, `transport.py`: flow control for Daphne, which has none

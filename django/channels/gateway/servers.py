@@ -13,6 +13,7 @@ from .fragments import bound_uvicorn
 from .heads import Heads, bound_heads
 from .portions import parse_in_portions
 from .reading import read_little_of_chunks
+from .sansio import answer_handshakes
 
 if TYPE_CHECKING:
     from .limits import Limits
@@ -27,6 +28,7 @@ HTTP2_OF_UVICORN = "uvicorn.protocols.http.zttp_h2_impl"
 def bound_servers(limits: Limits, refusals: Refusals) -> None:
     """Bound what a connection costs uvicorn or Daphne before the gateway learns of it."""
     bound_heads(Heads.of(limits, refusals.note_head))
+    answer_handshakes()  # within what counts frames, which may hold some of them back
     bound_uvicorn(refusals.note_frames)
     parse_in_portions()
     read_little_of_chunks()

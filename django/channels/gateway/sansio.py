@@ -1,0 +1,45 @@
+"""
+End the connections whose handshake uvicorn's protocol `websockets-sansio` neither passes on nor answers. No
+module of uvicorn is imported.
+
+The library websockets refuses some handshakes by itself: those with a method other than GET, with more than
+128 headers, or with a header of more than 8 KB, such as a long cookie. uvicorn doesn't send that answer, and
+keeps the connection. If a client sends what isn't a frame before its handshake is answered, uvicorn raises
+an error, and the event loop logs a traceback for each such client.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import Any
+
+#: The module of the protocol, and its class.
+MODULE, NAME = "uvicorn.protocols.websockets.websockets_sansio_impl", "WebSocketsSansIOProtocol"
+
+_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+def answer_handshakes() -> None:
+    """Answer such handshakes from now on. Do nothing without that protocol."""
+    protocol: Any = getattr(sys.modules.get(MODULE), NAME, None)
+    if protocol is not None and not hasattr(protocol.data_received, "channels_answers"):
+        protocol.data_received = _answering(protocol.data_received)
+
+
+def _answering(original: Any) -> Any:
+    @functools.wraps(original)
+    def data_received(self: Any, data: bytes) -> None:
+        try:
+            original(self, data)
+        except AssertionError:
+            if self.handshake_complete:
+                raise
+            self.transport.abort()
+            return
+        if not self.handshake_initiated and getattr(self.conn, "handshake_exc", None) is not None:
+            self.transport.write(b"".join(self.conn.data_to_send()) or _BAD_REQUEST)
+            self.transport.close()
+
+    data_received.channels_answers = True  # type: ignore[attr-defined]
+    return data_received
