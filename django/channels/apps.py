@@ -27,7 +27,8 @@ class ChannelsConfig(AppConfig):
         bindings = sys.modules.get(self.name + ".binding.base")
         if bindings is not None:
             bindings.BindingMetaclass.register_all()
-        from . import checks, signals  # noqa: F401  (the system checks; the release of connections)
+        # The system checks; the release of connections.
+        from . import checks, signals, url_checks  # noqa: F401
         from .security import checks as security_checks  # noqa: F401  (registers more)
 
 

@@ -893,6 +893,7 @@ class NamesTests(SimpleTestCase):
             ".old_python",
             ".route_checks",
             ".security.checks",
+            ".url_checks",
         )
         for module in modules:
             with open(inspect.getfile(importlib.import_module(PACKAGE + module))) as source:
