@@ -66,12 +66,12 @@ class Topology:
 
 
 class Flow:
-    """Messages that flow, from a sender to a claiming worker and to an inbox, while something happens."""
+    """Messages that flow from a sender to a claiming worker, while something happens."""
 
     def __init__(self, sender, worker):
         self.sender, self.worker = sender, worker
         self.sent, self.got, self.refused = [], [], 0
-        self.stop = threading.Event()
+        self.stop, self.all_sent = threading.Event(), threading.Event()
         self.threads = [threading.Thread(target=each) for each in (self._send, self._claim)]
 
     def _send(self):
@@ -87,7 +87,9 @@ class Flow:
             time.sleep(0.002)
 
     def _claim(self):
-        while not self.stop.is_set() or len(self.got) < len(self.sent):
+        all_sent = False
+        while not all_sent or len(self.got) < len(self.sent):
+            all_sent = self.all_sent.is_set()  # before the claim, which finds what was sent then
             try:
                 message = self.worker.claim("slot", ["flow.work"], block=True)[1]
             except self.worker.LayerUnavailable:
@@ -95,7 +97,7 @@ class Flow:
                 continue
             if message is not None:
                 self.got.append(message["number"])
-            elif self.stop.is_set():
+            elif all_sent:
                 return
 
     def __enter__(self):
@@ -106,8 +108,10 @@ class Flow:
 
     def __exit__(self, *exc_info):
         self.stop.set()
-        for thread in self.threads:
-            thread.join(TIMEOUT)
+        sending, claiming = self.threads
+        sending.join(TIMEOUT)
+        self.all_sent.set()
+        claiming.join(TIMEOUT)
 
     def flows(self):
         """Wait until messages that are sent from now on come out."""
