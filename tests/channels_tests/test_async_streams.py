@@ -290,6 +290,14 @@ class StreamTests:
                 self.assertEqual(worker.stop(signal.SIGTERM), 1)
                 self.assertLess(time.monotonic() - began, 3.5 + SLACK, worker.output)
 
+    def test_a_consumer_that_waits_for_its_client_ends_if_its_gateway_is_killed(self):
+        worker, watcher = self.worker(), self.client("/stats/")
+        self.client("/plain/", "fast")
+        worker.wait_for_output("begun plain")
+        wait_until(functools.partial(self.is_paused, watcher), "it to wait for its client")
+        self.gateway.kill()
+        worker.wait_for_output("ended plain")
+
     @unittest.skipIf(django.VERSION < (4, 2), "this Django lacks asynchronous streams")
     def test_a_response_that_waits_ends_if_its_gateway_is_killed(self):
         worker = self.worker()

@@ -130,7 +130,7 @@ class WebSocket(ConnectionState):
         self._unread, self._unread_weight = [0, 0], [0, 0]  # by sender: OTHERS, OWN
         #: Whether the server takes nothing more for the client.
         self._is_cut_off = False
-        self._window = SocketWindow()
+        self._window = SocketWindow(reply_channel)
 
     # What the client does.
 
@@ -261,8 +261,7 @@ class WebSocket(ConnectionState):
 
     def _apply_windowed(self, message: dict[str, Any]) -> list[Action]:
         """Handle replies of a consumer that waits until they are written."""
-        self._window.open(message[WINDOW_CHANNEL])
-        actions = []
+        actions = self._window.open(message[WINDOW_CHANNEL])
         for each in message[REPLIES]:
             actions += self._window.mark(self._apply(each, sender=OWN))
         has_ended = self._is_cut_off or self.phase in (CLOSING, CLOSED)
