@@ -287,7 +287,7 @@ def missing_attribute(owner: object, name: str) -> AttributeError:
         text += ". Write message.reply_channel.send({…}). " + see("ref/channels/messages")
     if kind != "Message" and not name.startswith("__"):
         text += (
-            ". Each message gets an instance of its own, which handles it inside BaseConsumer.__init__: what "
+            ". Each message gets its own instance, which handles it inside BaseConsumer.__init__: what "
             "another message has set on self, or what an __init__ sets after super().__init__(), isn't "
             "there. Keep it in self.message.channel_session, with channel_session = True on the class. "
             + PAGE

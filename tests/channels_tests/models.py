@@ -202,5 +202,5 @@ class Parcel(models.Model):
         if self.title == "a database that refuses in save":
             raise IntegrityError("save")
         if self.title == "a broken save":
-            raise RuntimeError("the service is away")
+            raise RuntimeError("the service can't be reached")
         super().save()

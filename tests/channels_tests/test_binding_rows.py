@@ -338,7 +338,7 @@ class ForeignFieldTests(BindingOf, ChannelTestCase):
         self.assertIn("RuntimeError", line)
 
     def test_a_failure_of_the_site_in_save_stays_one(self):
-        with self.assertRaisesRegex(RuntimeError, "the service is away"):
+        with self.assertRaisesRegex(RuntimeError, "the service can't be reached"):
             self.ask("create", data={"title": "a broken save"})
 
     def test_a_model_whose_save_takes_no_arguments_is_saved(self):

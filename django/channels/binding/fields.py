@@ -210,7 +210,7 @@ def messages_of(error: ValidationError) -> dict[str, list[str]]:
             else {NON_FIELD_ERRORS: error.messages}
         )
     except Exception as failure:  # the text and its `params` do not match
-        log_failure("A ValidationError has no text: %s", repr(failure))
+        log_failure("A ValidationError lacks a text: %s", repr(failure))
         texts = {NON_FIELD_ERRORS: invalid().messages}
     return {str(name)[:200]: [str(each)[:200] for each in some] for name, some in texts.items()}
 

@@ -1,6 +1,6 @@
 """
-End the connections whose handshake uvicorn's protocol `websockets-sansio` neither passes on nor answers. No
-module of uvicorn is imported.
+End the connections whose handshake uvicorn's protocol `websockets-sansio` doesn't pass on and doesn't answer.
+No module of uvicorn is imported.
 
 The library websockets refuses some handshakes by itself: those with a method other than GET, with more than
 128 headers, or with a header of more than 8 KB, such as a long cookie. uvicorn doesn't send that answer, and

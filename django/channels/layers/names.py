@@ -47,7 +47,7 @@ def check_group_name(name: str) -> str:
 
 def check_channel_names(names: Sequence[str]) -> Sequence[str]:
     """
-    Return `names` (a list or tuple), the channels that are to be read. Raise InvalidChannelName for one that
+    Return `names` (a list or tuple), the channels to read. Raise InvalidChannelName for one that
     isn't a channel's name, and for text, whose letters would be the names.
     """
     if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):

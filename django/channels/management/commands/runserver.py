@@ -121,7 +121,7 @@ class Command(WSGICommand):
         return super().handle(*args, **options)
 
     def warn_of_timeouts(self, options: dict[str, Any]) -> None:
-        """Say once that the time-outs of Channels 1.x have no effect."""
+        """Say once that the time-outs of Channels 1.x do nothing."""
         for name, spellings in TIMEOUTS.items():
             if options.get(name) is not None and os.environ.get("RUN_MAIN") != "true":
                 self.stderr.write(
