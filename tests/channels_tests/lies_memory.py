@@ -11,7 +11,7 @@ from django.channels.exceptions import ChannelFull
 from django.channels.layers.delay import Delay
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.layers.messages import clean
-from django.channels.layers.names import ByName, check_channel_name, inbox_of
+from django.channels.layers.names import ByName, check_channel_name, inbox_of, is_shared
 
 from .support.layers import lie_to
 
@@ -160,6 +160,15 @@ class CountsNoExpiredMessages(MemoryChannelLayer):
     def count(self, name, number=1):
         if name != "expired":
             super().count(name, number)
+
+
+@noticed_by("only_messages_that_a_worker_takes_are_counted_as_expired")
+class CountsWhatNoWorkerTakes(MemoryChannelLayer):
+    def _drop_expired(self, key, queue, now):
+        number = sum(each[0] <= now and not is_shared(each[1]) for each in queue)
+        super()._drop_expired(key, queue, now)
+        if number:
+            self.count("expired", number)
 
 
 # Acknowledgement.

@@ -30,6 +30,7 @@ from .names import (
     check_group_name,
     check_inbox_name,
     inbox_of,
+    is_shared,
     queue_of,
 )
 
@@ -199,8 +200,8 @@ class MemoryChannelLayer(BaseChannelLayer):
         dropped = 0
         while queue and queue[0][0] <= now:
             _, channel, message = queue.popleft()
-            dropped += 1
-            if "!" not in channel and "?" not in channel:
+            if is_shared(channel):
+                dropped += 1
                 self._expired[channel] += 1
             address = (
                 protocol.reply_address(message) if channel in protocol.EVENT_CHANNELS else None

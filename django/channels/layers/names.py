@@ -117,6 +117,14 @@ def check_inbox_name(name: str) -> str:
 MAX_REMEMBERED = 1000
 
 
+def is_shared(channel: str) -> bool:
+    """
+    Return whether any worker may take a message of `channel`. Others belong to one process or to one reader,
+    and expire unnoticed when that has gone.
+    """
+    return "!" not in channel and "?" not in channel
+
+
 class ByName(Dict[str, Any]):
     """
     A number by channel name: the first of `patterns` that matches, what `names` has, or `default`.

@@ -13,7 +13,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from ... import protocol
-from ..names import check_channel_name
+from ..names import check_channel_name, is_shared
 from .redelivery import REPORT, RETRY
 from .store import Entry, Outgoing
 
@@ -127,12 +127,10 @@ class Recovery:
         self.dropped(done.dropped)
 
     def swept(self, channels: dict[str, int]) -> None:
-        """Count and log expired messages: how many on each channel."""
-        if channels:
-            self._layer.count("expired", sum(channels.values()))
-        # Only those that workers take: the others belong to one process, which has gone.
-        shared = {name: number for name, number in channels.items() if not set("!?") & set(name)}
+        """Count and log expired messages that a worker could have taken: how many on each channel."""
+        shared = {name: number for name, number in channels.items() if is_shared(name)}
         if shared:
+            self._layer.count("expired", sum(shared.values()))
             self._layer.notices.expired(shared)
 
     def unreadable(self, entry: Entry, error: Exception | str, dropped: int) -> None:

@@ -340,3 +340,22 @@ class ExpiryTests(LayerCase):
             return int(layer.global_statistics()["messages_expired"])
 
         self.assertTrue(self.until(lambda: count() == 2), layer.global_statistics())
+
+    def test_only_messages_that_a_worker_takes_are_counted_as_expired(self) -> None:
+        self.need("statistics")
+        layer = self.make_layer(expiry=self.shortest_expiry, capacity=1, **self.busy)
+        # Their readers have gone. Both expire before the other one.
+        layer.send("test.reader?abc", {})
+        layer.send("test.process.gone!abc", {})
+        layer.send("test.expiry", {})
+
+        def count() -> int:
+            layer.claim("consumer-a", ["test.quiet"])
+            return int(layer.global_statistics()["messages_expired"])
+
+        self.assertTrue(self.until(count), layer.global_statistics())
+        self.assertEqual(count(), 1)
+        # What is sent to them now finds the old message expired, and room.
+        for channel in ("test.reader?abc", "test.process.gone!abc"):
+            self.send_when_there_is_room(layer, channel, {})
+        self.assertEqual(count(), 1)
