@@ -57,6 +57,28 @@ else:  # nothing checks the types at run time
             pass
 
 
+def opening_handlers() -> list[Any]:
+    """Return no handlers: Django keeps what it opens for each thread, and in no context."""
+    return []
+
+
+def local_of(handler: Any) -> Any:
+    """Return None. There is no handler to ask about."""
+
+
+def opened_by(handler: Any) -> dict[str, Any]:
+    """Return nothing. There is no handler to ask about."""
+    return {}
+
+
+def keep_opened(handler: Any, alias: str, opened: Any) -> None:
+    """Do nothing. There is no handler to keep it."""
+
+
+def forget_opened(handler: Any) -> None:
+    """Do nothing. There is no handler that keeps anything in a context."""
+
+
 def on_commit(func: Callable[[], Any], using: str | None = None) -> None:
     """Call `func()` when the transaction on the database `using` commits."""
     transaction.on_commit(func, using=using)
