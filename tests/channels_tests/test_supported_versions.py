@@ -3,6 +3,7 @@
 Reads the repository; inside the patched Django there is none, and nothing to check.
 """
 
+import ast
 import importlib
 import os
 import re
@@ -34,6 +35,26 @@ class SupportedVersionsTests(SimpleTestCase):
             cls.matrix = importlib.import_module("matrix")
         finally:
             sys.path.remove(SCRIPTS)
+
+    def test_the_patch_has_each_name_of_compat(self):
+        """The patched Django has a compat.py of its own, and the same other modules, which import from it."""
+        named = set()
+        for name in os.listdir(os.path.join(ROOT, "django", "channels")):
+            if name.endswith(".py"):
+                for node in ast.walk(ast.parse(read("django", "channels", name))):
+                    if isinstance(node, ast.ImportFrom) and node.module == "compat":
+                        named.update(each.name for each in node.names)
+        self.assertIn("on_commit", named)
+        tree = ast.parse(read("patches", "django-1.10", "files", "django", "channels", "compat.py"))
+        has = set()
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                has.add(node.name)
+            elif isinstance(node, ast.ImportFrom):
+                has.update(each.name for each in node.names)
+            elif isinstance(node, ast.Name):
+                has.add(node.id)
+        self.assertEqual(named - has, set())
 
     def versions(self, column):
         return sorted(
