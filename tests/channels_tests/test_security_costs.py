@@ -253,7 +253,7 @@ class BindingTests(CostCase):
                 fields._convert(ListField(), text)
         self.assertEqual(read, [])
         self.assertEqual(fields._convert(ListField(), "[[1], [2]]"), [[1], [2]])
-        for field in (models.CharField(), models.TextField(), models.Field()):
+        for field in (models.CharField(max_length=9000), models.TextField(), models.Field()):
             self.assertEqual(fields._convert(field, "[" * 1000), "[" * 1000)
 
     @override_settings(USE_TZ=True)
@@ -277,6 +277,14 @@ class BindingTests(CostCase):
             ):
                 with self.subTest(field=type(field).__name__, value=value[:10]):
                     self.assertCheap(self.convert, field, value)
+
+    def test_a_text_that_is_too_long_is_refused_before_it_is_examined(self):
+        for field in (models.URLField(), models.EmailField(), models.SlugField()):
+            for value in ("http://" + "a." * 400000, "a@" + "a-" * 400000, "a-" * 400000 + "!"):
+                with self.subTest(field=type(field).__name__, value=value[:10]):
+                    with self.assertRaisesMessage(ValidationError, "at most"):
+                        self.assertCheap(fields._clean_column, field, value, None)
+        self.assertEqual(fields._clean_column(models.TextField(), "a" * 9000, None), "a" * 9000)
 
     def convert(self, field, value):
         try:

@@ -24,7 +24,7 @@ from django.utils.translation import gettext as _
 from ..compat import relation_of
 from ..generic.json_text import json_value
 from .site_code import FieldFailed, by_field, by_model, log_failure
-from .texts import check_text, invalid
+from .texts import check_length, check_text, invalid
 
 #: Databases keep integers of 64 bits.
 _INTEGERS = range(-(2**63), 2**63)
@@ -305,6 +305,7 @@ def _convert(field: Any, value: Any) -> Any:
     converted = by_field(field, field.to_python, value)
     if isinstance(converted, str):
         check_text(field, converted)
+        check_length(field, converted)
     elif isinstance(converted, int) and converted not in _INTEGERS:
         raise invalid()
     elif isinstance(converted, float) and not math.isfinite(converted):

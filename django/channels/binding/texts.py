@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.exceptions import ValidationError
+from django.core.validators import MaxLengthValidator
 from django.db.models import CharField, Field, TextField
 from django.utils.translation import gettext as _
 
 from ..layers.messages import check_nesting
+from .site_code import by_field
 
 #: The `to_python` of fields that don't read text. Those of others, such as lists, may read it as JSON.
 _KEEP_TEXT = (Field.to_python, CharField.to_python, TextField.to_python)
@@ -32,3 +34,13 @@ def check_text(field: Any, value: str) -> None:
             check_nesting(value)
     except ValueError:
         raise invalid() from None
+
+
+def check_length(field: Any, value: str) -> None:
+    """
+    Raise ValidationError for text that is longer than `field` allows. The other validators don't see it: old
+    versions of Django take minutes for a URL or an e-mail address of a megabyte.
+    """
+    for validator in field.validators:
+        if isinstance(validator, MaxLengthValidator):
+            by_field(field, validator, value)
