@@ -8,7 +8,7 @@ import unittest
 
 from django.channels.exceptions import LayerUnavailable
 
-from .support.waiting import wait_until
+from .support.waiting import TIMEOUT, wait_until
 from .test_database_layer import SQLiteCase
 
 PAGE = 4096
@@ -131,7 +131,7 @@ class SQLiteFileTests(SQLiteCase, unittest.TestCase):
         """Put some pages into the file, and nothing into its log."""
         for number in range(40):
             self.layer.send("waits.%d" % number, {"text": "x" * 2000})
-        connection = sqlite3.connect(self.path)
+        connection = sqlite3.connect(self.path, timeout=TIMEOUT)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.close()
 
@@ -210,7 +210,7 @@ class SQLiteFileTests(SQLiteCase, unittest.TestCase):
             self.layer.receive_many(["waits.%d" % number])
         self.layer.send("work", {"n": 1})
         size = os.path.getsize(self.path)
-        connection = sqlite3.connect(self.path, isolation_level=None)
+        connection = sqlite3.connect(self.path, timeout=TIMEOUT, isolation_level=None)
         connection.execute("VACUUM")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.close()

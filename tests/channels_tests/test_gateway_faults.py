@@ -205,7 +205,7 @@ class OutageTests(unittest.TestCase):
                     self.inbox.failing_since = time.monotonic()  # a short outage ends no request
                     await until(lambda: len(tried) > 3)
                     self.assertEqual(server.written, [])
-                    self.inbox.failing_since -= reader.ANSWER_TIMEOUT
+                    self.inbox.failing_since = time.monotonic() - reader.ANSWER_TIMEOUT
                     await server.until_written(2)
             self.assertEqual(server.written[0]["status"], 502)
             self.assertEqual(len(logs.output), 1)  # however often it was tried
@@ -225,13 +225,13 @@ class OutageTests(unittest.TestCase):
 
             self.gateway.reader.inbox.receive = fail_once_and_hang
             self.gateway._reading.cancel()
-            self.inbox.failing_since = time.monotonic()
+            self.inbox.failing_since = time.monotonic() + TIMEOUT  # nothing is given up yet
             self.gateway._reading = asyncio.ensure_future(self.gateway.reader.run())
             await until(lambda: not failures)
             server = Server(self.gateway, {"type": "http"})
             server.events.put_nowait({"type": "http.request"})
             await until(lambda: self.layer._queues.get("http.request"))
-            self.inbox.failing_since -= reader.ANSWER_TIMEOUT
+            self.inbox.failing_since = time.monotonic() - reader.ANSWER_TIMEOUT
             await server.until_written(2)
             self.assertEqual(server.written[0]["status"], 502)
 

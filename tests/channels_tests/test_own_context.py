@@ -21,7 +21,7 @@ from django.test import SimpleTestCase, TestCase, override_settings
 
 from . import http_site
 from .http_messages import Sent
-from .support.layers import next_message
+from .support.layers import next_reply
 from .support.untimed import leave_out_run_times
 from .support.waiting import TIMEOUT
 
@@ -78,7 +78,7 @@ class ContextCase(SimpleTestCase):
                 Sent().message() if channel == "http.request" else {"path": "/", "headers": []}
             )
             self.layer.send(channel, dict(content, reply_channel=name, event_id=7))
-            self.assertIsNotNone(next_message(self.layer, name))
+            self.assertIsNotNone(next_reply(self.layer, name))
         return group
 
 

@@ -346,7 +346,7 @@ class ClusterTests(ClusterTopology, LayerConformance, unittest.TestCase):
                 lambda: self.count_tries() > enough or futures[0].done(), "redis-py to give up"
             )
 
-        with ThreadPoolExecutor(1) as executor, mock.patch.object(cluster, "MOVING", TIMEOUT):
+        with ThreadPoolExecutor(1) as executor, mock.patch.object(cluster, "MOVING", 3 * TIMEOUT):
             self.move_slot(layer.store.keys.tag, between)
             self.assertEqual(futures[0].result(TIMEOUT), 0)
         self.assertEqual(layer.receive_many(["test.moving"])[1], {"number": 1})
