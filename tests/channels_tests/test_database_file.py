@@ -1,12 +1,17 @@
 """The layer's SQLite file under a running site: deleted, replaced, emptied, or damaged in any way."""
 
+import contextlib
 import os
 import shutil
 import sqlite3
 import stat
+import threading
+import time
 import unittest
 
 from django.channels.exceptions import LayerUnavailable
+from django.channels.layers.database.sqlite import SCHEMA
+from django.channels.layers.database.sqlite_file import LayerFile, problem_of
 
 from .support.waiting import TIMEOUT, wait_until
 from .test_database_layer import SQLiteCase
@@ -218,3 +223,76 @@ class SQLiteFileTests(SQLiteCase, unittest.TestCase):
         file = self.layer.store.connections._layer_file
         file.look(self.path, at_once=True)
         self.assertEqual(self.layer.receive_many(["work"])[1], {"n": 1})
+
+    def test_a_file_that_cannot_be_examined_now_is_not_taken_for_damaged(self):
+        """SQLite fails for many reasons: a full disk, or no descriptor that is free."""
+        self.fill()
+        for suffix in ("-wal", "-shm"):
+            with self.subTest(suffix=suffix):
+                whole = self.path + suffix + ".copy"
+                shutil.copyfile(self.path, whole)
+                self.assertIsNone(problem_of(whole, SCHEMA))
+                os.mkdir(whole + suffix)
+                self.assertIsNone(problem_of(whole, SCHEMA))
+
+    def test_the_log_stays_if_the_file_cannot_be_reached(self):
+        """A network file system may fail for a while."""
+        os.symlink(self.path, self.path)
+        copy(b"messages", self.path + "-wal")
+        with self.assertRaises(LayerUnavailable):
+            self.layer.send("work", {})
+        self.assertTrue(os.path.exists(self.path + "-wal"))
+
+    def test_a_file_that_is_compacted_during_a_look_is_whole(self):
+        class Slow(LayerFile):
+            """Others compact the file between two steps of a look."""
+
+            def _head(self, path, file):
+                head = super()._head(path, file)
+                if self.compacts:
+                    self.compacts = False
+                    connection = sqlite3.connect(path, isolation_level=None)
+                    connection.execute("VACUUM")
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                    connection.close()
+                return head
+
+        self.fill()
+        for number in range(40):
+            self.layer.receive_many(["waits.%d" % number])
+        with contextlib.closing(sqlite3.connect(self.path)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        file = Slow(SCHEMA)
+        file.compacts = False
+        file.meet(self.path)
+        size, file.compacts = os.path.getsize(self.path), True
+        file.look(self.path, at_once=True)
+        self.assertLess(os.path.getsize(self.path), size)
+        self.assertIsNone(file.damage(file.known))
+
+    def test_threads_that_look_at_the_same_time_open_each_file_once(self):
+        file = LayerFile(SCHEMA)
+        failed, ends = [], threading.Event()
+
+        def look():
+            while not ends.is_set():
+                try:
+                    file.look(self.path, at_once=True)
+                except OSError as error:
+                    failed.append(error)
+
+        threads = [threading.Thread(target=look, daemon=True) for _ in range(4)]
+        self.addCleanup(ends.set)
+        for each in threads:
+            each.start()
+        for number in range(300):
+            copy(b"%d" % number * 100, self.path + ".new")
+            os.replace(self.path + ".new", self.path)
+            time.sleep(0.001)  # so that threads look at some of them
+        ends.set()
+        for each in threads:
+            each.join(TIMEOUT)
+        self.assertEqual(failed, [])
+        links = ["/proc/self/fd/%d" % number for number in range(1000)]
+        held = [os.readlink(each) for each in links if os.path.islink(each)]
+        self.assertLessEqual(len([each for each in held if self.path in each]), 1)

@@ -96,6 +96,7 @@ class SQLiteConnections(Connections):
     def _reset(self) -> None:
         super()._reset()
         self._writer = threading.Lock()
+        self._layer_file.after_fork()
         self._line: tuple[str, int] | None = None
 
     def path(self) -> str:

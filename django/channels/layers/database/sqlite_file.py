@@ -11,6 +11,7 @@ import os
 import re
 import sqlite3
 import stat
+import threading
 import time
 from typing import NamedTuple, Tuple
 from urllib.request import pathname2url
@@ -29,7 +30,9 @@ COMPANIONS = ("-wal", "-shm")
 #: What tells a file from another one of the same name, and from itself after it was emptied.
 FileId = Tuple[int, int, bool]
 
-_DAMAGE = re.compile(r"malformed|not a database|file is encrypted|no such table: channels_database")
+_DAMAGE = re.compile(
+    r"malformed|not a database|file is encrypted|unsupported file format|no such table: channels_database"
+)
 
 #: The bytes at the file's beginning that stay: its kind, the size of a page, formats, encoding, versions.
 _HEAD = (slice(0, 20), slice(56, 64), slice(68, 72))
@@ -56,7 +59,10 @@ def _size_of(path: str) -> int:
 
 
 def problem_of(path: str, schema: int) -> str | None:
-    """Return what is wrong with the file, as a connection that has read nothing of it sees it, or None."""
+    """
+    Return what is wrong with the file, as a connection that has read nothing of it sees it, or None: also if
+    it can't be examined, because it is locked, for example, or no descriptor is free.
+    """
     try:
         raw = sqlite3.connect("file:%s?mode=rw" % pathname2url(path), timeout=1.0, uri=True)
         try:
@@ -68,7 +74,7 @@ def problem_of(path: str, schema: int) -> str | None:
         finally:
             raw.close()
     except sqlite3.DatabaseError as error:
-        return None if "locked" in str(error) else str(error)
+        return str(error) if is_damage(error) else None
 
 
 class State(NamedTuple):
@@ -92,18 +98,32 @@ class LayerFile:
         self._told: FileId | None = None  # the file of whose end the log has told
         self._damage: tuple[FileId, str] | None = None  # the file, and what is wrong with it
         self._descriptor: tuple[FileId, int] | None = None  # to read its head
+        self.after_fork()
         #: Whether the file holds tables of others, so that it must not be put aside.
         self.is_shared = False
+
+    def after_fork(self) -> None:
+        """Begin anew in a child process: a thread of the parent may have been looking."""
+        self._looking = threading.Lock()
 
     def look(self, path: str, at_once: bool = False) -> State:
         """
         Look at the files, if that is due. A file that has become smaller, is smaller than it says, or has
         another head, is checked.
         """
-        now = time.monotonic()
-        if now < self._look_at and not at_once:
+        if time.monotonic() < self._look_at and not at_once:
             return self.state
-        self._look_at = now + INTERVAL
+        # One thread at a time: two would close the same descriptor, or replace a newer state by an older one.
+        # Checking a large file takes long, so that others don't wait for it unless they must.
+        if self._looking.acquire(blocking=at_once):
+            try:
+                self._look_at = time.monotonic() + INTERVAL
+                self._look(path)
+            finally:
+                self._looking.release()
+        return self.state
+
+    def _look(self, path: str) -> None:
         before, file = self.state, _id_of(path)
         found = [_id_of(path + suffix) for suffix in COMPANIONS]
         companions = tuple(each and (each[0], each[1], False) for each in found)
@@ -118,17 +138,18 @@ class LayerFile:
             int.from_bytes(head[28:32], "big") * int.from_bytes(head[16:18], "big"),
         )
         if file is None or file != before.file or file != self._known[1]:
-            return after
+            return
         is_smaller = any(new < old for new, old in zip(after.sizes, before.sizes))
         # For a moment, it also is while its log is written into it.
         is_short = after.sizes[0] < after.pages and after[2:] != before[2:]
         if is_smaller or is_short or after.head != before.head:
             problem = problem_of(path, self._schema)
-            if problem is None and is_short and not after.sizes[1]:
+            # Others may have compacted the file between the reading of its head and that of its size.
+            is_cut = is_short and not after.sizes[1] and head == self._head(path, file)
+            if problem is None and is_cut:
                 problem = "a part is missing at its end"  # and isn't in the log
             if problem is not None:
                 self._damage = file, problem
-        return after
 
     def _head(self, path: str, file: FileId | None) -> bytes:
         """
@@ -234,7 +255,7 @@ class LayerFile:
         """
         try:
             status = os.stat(path)
-        except OSError:
+        except FileNotFoundError:
             # SQLite takes a log that it finds for that of the new file.
             self._remove(path, COMPANIONS)
             return None
