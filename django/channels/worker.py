@@ -35,7 +35,7 @@ from .protocol import HTTP_REQUEST, WEBSOCKET_CONNECT, lost_a_worker
 from .replies import MESSAGE_RETRIES, Replies
 from .signals import release_connections, worker_process_ready, worker_ready
 from .streams import StreamThreads
-from .thread_state import starting_context
+from .thread_state import keep_opened_in, starting_context
 from .unrouted import denial
 
 if TYPE_CHECKING:
@@ -343,7 +343,11 @@ class Worker:
         message.worker = self
         if self.callback:
             # What it sets is there for the consumer of this message, and for no other one.
-            contextvars.copy_context().run(self._call_back, message, replies)
+            context = contextvars.copy_context()
+            try:
+                context.run(self._call_back, message, replies)
+            finally:
+                keep_opened_in(context)
         else:
             self._consume_message(message, replies)
 

@@ -5,6 +5,7 @@ import unittest
 from unittest import mock
 
 from django.channels import route
+from django.channels.gateway import sansio
 from django.channels.gateway.advice import Advice, advice_about
 from django.channels.gateway.limits import Limits, make_limits
 from django.channels.layers.memory import MemoryChannelLayer
@@ -167,6 +168,26 @@ class Protocol:
 
     async def receive(self):
         pass
+
+
+class HandshakeTests(unittest.TestCase):
+    def test_a_protocol_of_uvicorn_with_other_names_works_on(self):
+        class Renamed:
+            def __init__(self):
+                self.received = []
+
+            def data_received(self, data):
+                self.received.append(data)
+                assert data
+
+        module = type("Module", (), {sansio.NAME: Renamed})
+        with mock.patch.dict("sys.modules", {sansio.MODULE: module}):
+            sansio.answer_handshakes()
+        protocol = Renamed()
+        protocol.data_received(b"GET")
+        with self.assertRaises(AssertionError):
+            protocol.data_received(b"")
+        self.assertEqual(protocol.received, [b"GET", b""])
 
 
 class AdviceTests(unittest.TestCase):

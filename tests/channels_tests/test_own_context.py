@@ -240,6 +240,11 @@ class CacheTests(ContextCase):
         self.work("test", "test", "test")
         self.assertEqual(len({id(each) for each in self.seen}), 1)
 
+    def test_also_if_a_callback_is_called_with_each_message(self):
+        self.layer.routing = [route("test", self.consumer)]
+        self.work("test", "test", "test", callback=lambda channel, message: None)
+        self.assertEqual(len({id(each) for each in self.seen}), 1)
+
     def test_also_those_of_settings_that_changed_meanwhile(self):
         self.layer.routing = [route("test", self.consumer)]
         self.work("test")
@@ -327,14 +332,14 @@ class ConnectionTests(TestCase):
 class ClientTests(ChannelTestCase):
     """Consumers under the test client."""
 
-    def consumers(self):
+    def consumers(self, channel="test"):
         self.seen = []
 
         def consumer(message):
             self.seen.append(variable.get())
             variable.set("consumer")
 
-        channel_layers["default"].router.add_route(route("test", consumer))
+        channel_layers["default"].router.add_route(route(channel, consumer))
 
     def test_a_consumer_sees_what_the_test_has_set_and_leaves_nothing(self):
         def begin():
@@ -347,3 +352,14 @@ class ClientTests(ChannelTestCase):
         self.consumers()
         self.assertEqual(contextvars.copy_context().run(begin), "test")
         self.assertEqual(self.seen, ["test", "test"])
+
+    def test_a_consumer_sees_the_object_that_was_set_last_and_not_an_equal_one(self):
+        def begin():
+            for _ in range(2):
+                variable.set([])
+                Client().send_and_consume("object", {})
+            return variable.get()
+
+        self.consumers("object")
+        last = contextvars.copy_context().run(begin)
+        self.assertIs(self.seen[1], last)

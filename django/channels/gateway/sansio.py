@@ -33,11 +33,13 @@ def _answering(original: Any) -> Any:
         try:
             original(self, data)
         except AssertionError:
-            if self.handshake_complete:
+            if getattr(self, "handshake_complete", True):
                 raise
             self.transport.abort()
             return
-        if not self.handshake_initiated and getattr(self.conn, "handshake_exc", None) is not None:
+        # A later uvicorn may have other names.
+        refusal = getattr(getattr(self, "conn", None), "handshake_exc", None)
+        if refusal is not None and not getattr(self, "handshake_initiated", True):
             self.transport.write(b"".join(self.conn.data_to_send()) or _BAD_REQUEST)
             self.transport.close()
 
