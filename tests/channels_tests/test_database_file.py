@@ -235,6 +235,15 @@ class SQLiteFileTests(SQLiteCase, unittest.TestCase):
                 os.mkdir(whole + suffix)
                 self.assertIsNone(problem_of(whole, SCHEMA))
 
+    def test_what_is_wrong_with_a_file_is_told_in_one_line(self):
+        self.fill()
+        damaged = self.path + ".copy"
+        shutil.copyfile(self.path, damaged)
+        overwrite(damaged, os.urandom(2 * PAGE), PAGE)
+        problem = problem_of(damaged, SCHEMA)
+        self.assertIsNotNone(problem)
+        self.assertNotIn("\n", problem)
+
     def test_the_log_stays_if_the_file_cannot_be_reached(self):
         """A network file system may fail for a while."""
         os.symlink(self.path, self.path)

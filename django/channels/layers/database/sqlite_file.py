@@ -70,7 +70,7 @@ def problem_of(path: str, schema: int) -> str | None:
             if version != schema:
                 return "it isn't a file of this version of the channel layer"
             found: str = raw.execute("PRAGMA quick_check(1)").fetchone()[0]
-            return None if found == "ok" else found
+            return None if found == "ok" else " ".join(found.split())  # a line of the log
         finally:
             raw.close()
     except sqlite3.DatabaseError as error:
