@@ -503,6 +503,9 @@ class ToPostgreSQL:
 class PostgreSQLValueTests(unittest.TestCase):
     """The drivers of PostgreSQL look at a value only when the row is saved."""
 
+    def setUp(self):
+        self.addCleanup(connections[postgresql_alias()].close)
+
     @override_settings(DATABASE_ROUTERS=[ToPostgreSQL()])
     def test_bytes_are_the_only_values_of_a_binary_field(self):
         for value in (True, 5, 1.5, [1], {"a": 1}):
@@ -545,7 +548,9 @@ class MariaDBValueTests(unittest.TestCase):
     )
 
     def test_what_the_server_refuses_is_told_from_its_failures(self):
-        with connections[mariadb_alias()].cursor() as cursor:
+        connection = connections[mariadb_alias()]
+        self.addCleanup(connection.close)
+        with connection.cursor() as cursor:
             cursor.execute("SET SESSION sql_mode = 'STRICT_ALL_TABLES'")
             for column, value in self.REFUSED:
                 cursor.execute("CREATE OR REPLACE TEMPORARY TABLE refused (value %s)" % column)
@@ -556,7 +561,6 @@ class MariaDBValueTests(unittest.TestCase):
                 with self.assertRaises(DatabaseError) as raised:
                     cursor.execute(statement)
                 self.assertFalse(site_code.refuses_values(raised.exception), raised.exception)
-        connections[mariadb_alias()].close()
 
 
 class RefusedByMariaDBTests(BindingOf, ChannelTestCase):

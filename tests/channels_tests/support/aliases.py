@@ -96,5 +96,8 @@ def _shared_alias(server_class, alias):
     if alias not in connections.databases:
         make_tables(server)
         add_alias(alias, server.settings())
+    # An earlier test may have left it open, and its server was restarted.
+    if not connections[alias].in_atomic_block:
+        connections[alias].close()
     empty_tables(server)
     return alias
