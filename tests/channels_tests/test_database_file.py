@@ -302,6 +302,19 @@ class SQLiteFileTests(SQLiteCase, unittest.TestCase):
         for each in threads:
             each.join(TIMEOUT)
         self.assertEqual(failed, [])
+        self.assertLessEqual(self.descriptors(), 1)
+
+    def descriptors(self):
+        """Return how many descriptors of the layer's file this process has, where that can be known."""
         links = ["/proc/self/fd/%d" % number for number in range(1000)]
         held = [os.readlink(each) for each in links if os.path.islink(each)]
-        self.assertLessEqual(len([each for each in held if self.path in each]), 1)
+        return len([each for each in held if self.path in each and "-lock" not in each])
+
+    def test_a_file_that_cannot_be_opened_is_closed_at_once(self):
+        copy(b"no database\n" * 20, self.path)
+        errors = []
+        for _ in range(3):
+            with self.assertRaises(LayerUnavailable) as caught:
+                self.layer.send("work", {})
+            errors.append(caught.exception.__cause__)
+        self.assertLessEqual(self.descriptors(), 1)  # with which its beginning is read

@@ -146,20 +146,13 @@ class SQLiteConnections(Connections):
             raw = sqlite3.connect(
                 path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
             )
-            # A text that is not UTF-8 must not fail all the rows that are fetched with it.
-            raw.text_factory = lambda value: value.decode("utf-8", "surrogateescape")
             connection = SQLiteConnection(raw, raw.cursor(), path)
             connection.file = file
-            raw.create_function("unixnow", 0, time.time)
-            # The journal's mode stays with the file. In WAL mode, NORMAL loses the last messages with a power
-            # failure, and nothing else.
-            connection.rows("PRAGMA journal_mode = WAL")
-            connection.run("PRAGMA synchronous = NORMAL")
-            if connection.rows("PRAGMA user_version") != [(SCHEMA,)]:
-                raw.executescript(
-                    "BEGIN IMMEDIATE; %s; PRAGMA user_version = %d; COMMIT"
-                    % (statements("sqlite")["tables"], SCHEMA)
-                )
+            try:
+                self._prepare(connection)
+            except BaseException:
+                connection.close()
+                raise
             file.is_shared = bool(connection.rows(_OF_OTHERS))
             # Only now is there something in a new file.
             problem = file.damage(file.known)
@@ -170,6 +163,22 @@ class SQLiteConnections(Connections):
         if lost is not None:
             self._leave_file(path, lost, problem)
         return connection
+
+    def _prepare(self, connection: Connection) -> None:
+        """Set what each connection needs, and create the tables if they aren't there."""
+        raw = connection.raw
+        # A text that is not UTF-8 must not fail all the rows that are fetched with it.
+        raw.text_factory = lambda value: value.decode("utf-8", "surrogateescape")
+        raw.create_function("unixnow", 0, time.time)
+        # The journal's mode stays with the file. In WAL mode, NORMAL loses the last messages with a power
+        # failure, and nothing else.
+        connection.rows("PRAGMA journal_mode = WAL")
+        connection.run("PRAGMA synchronous = NORMAL")
+        if connection.rows("PRAGMA user_version") != [(SCHEMA,)]:
+            raw.executescript(
+                "BEGIN IMMEDIATE; %s; PRAGMA user_version = %d; COMMIT"
+                % (statements("sqlite")["tables"], SCHEMA)
+            )
 
     def _leave_file(self, path: str, lost: FileId | None, problem: str | None) -> None:
         """Close what is open of a lost file. Log the loss, but once."""
