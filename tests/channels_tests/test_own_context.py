@@ -72,6 +72,11 @@ class ContextCase(SimpleTestCase):
         group = WorkerGroup(self.layer, threads=1, **options)
         group.start()
         self.addCleanup(group.stop, TIMEOUT)
+        self.handle(*channels)
+        return group
+
+    def handle(self, *channels):
+        """Have the thread of the group that runs handle these."""
         for number, channel in enumerate(channels):
             name = "gateway.test%d!1" % number
             content = (
@@ -79,7 +84,6 @@ class ContextCase(SimpleTestCase):
             )
             self.layer.send(channel, dict(content, reply_channel=name, event_id=7))
             self.assertIsNotNone(next_reply(self.layer, name))
-        return group
 
 
 class WorkerTests(ContextCase):
@@ -252,7 +256,7 @@ class CacheTests(ContextCase):
         with override_settings(
             CACHES={"default": {"BACKEND": backend}, "other": {"BACKEND": backend}}
         ):
-            self.work("test", "test")
+            self.handle("test", "test")
         first, second, third = self.seen
         self.assertIsNot(first, second)
         self.assertIs(second, third)
