@@ -14,7 +14,7 @@ from django.channels.layers.engine.pending import PendingWork, Send
 from django.channels.layers.engine.store import Entry, Heartbeat, Outgoing, Will
 
 from .fake_store import FakeLayer
-from .support.waiting import TIMEOUT
+from .support.waiting import TIMEOUT, wait_until
 
 LOGGER = "django.channels.layers"
 
@@ -294,10 +294,27 @@ class ThreadedInboxTests(unittest.TestCase):
     @in_loop
     async def test_after_an_outage_a_gateway_learns_of_lost_data_before_it_reads(self):
         """Workers that got no reply send again, to a server that has forgotten that their answers left."""
+        await self.lose_data_in_an_outage(lambda: None)
+
+    @in_loop
+    async def test_also_if_it_sees_its_new_lease_before_it_is_told_of_the_old_one(self):
+        def reply_late():
+            seen = len(self.store.named("heartbeat"))
+            wait_until(lambda: len(self.store.named("heartbeat")) > seen + 2)
+
+        await self.lose_data_in_an_outage(reply_late)
+
+    async def lose_data_in_an_outage(self, reply):
+        """Have the store forget the gateway while it is away. `reply()` is called once it knows it again."""
         again = entries(("gateway.a!1", '{"n": 1}'))
         self.store.answers["receive_inbox"] = [LayerUnavailable("away"), again]
         is_registered = threading.Event()
-        self.store.answers["register"] = [None, lambda name: is_registered.set()]
+
+        def register(name):
+            is_registered.set()
+            reply()
+
+        self.store.answers["register"] = [None, register]
         self.store.usual["heartbeat"] = lambda names: Heartbeat(
             [] if is_registered.is_set() else ["gateway.a!"]
         )

@@ -153,11 +153,12 @@ class ThreadedInbox(Inbox):
             if self._closed:
                 return False
             self._unread = False
-            is_lost, self._is_lost = self._is_lost, False
-        began = time.monotonic()
+        began, is_lost = time.monotonic(), False
         try:
             if self.failing_since is not None and self._registered:
                 self._check_lease()
+            with self._lock:
+                is_lost, self._is_lost = self._is_lost, False
             found = self._store.receive_inbox(self.name, self._acked, READ_BATCH)
         except LayerUnavailable as error:
             self.failing_since = self.failing_since or began
@@ -188,6 +189,8 @@ class ThreadedInbox(Inbox):
         if self.name in self._store.heartbeat([self.name]).missing:
             self._layer.leases.has_ended(self.name)  # takes it again, and tells the gateway
             raise LeaseEnded("The lease of %s has ended." % self.name)
+        if not self._layer.leases.is_told(self.name):  # it was taken again just now
+            raise LeaseEnded("The lease of %s had ended." % self.name)
 
     def _decoded(self, found: Iterable[Entry], acked: list[Any]) -> Iterable[tuple[str, Message]]:
         """

@@ -239,9 +239,8 @@ class LeaseManager:
                 self._untold.discard(name)
                 return
         if wanted:
+            # If its reply is lost, the owner is told with the next heartbeat.
             self._layer.store.register(name)
-        # Only now: if the reply of `register` is lost, the owner is told with the next heartbeat.
-        self._untold.discard(name)
         if lost is not None:
             try:
                 lost()
@@ -249,6 +248,15 @@ class LeaseManager:
                 logger.exception(
                     "The owner of the lease %s could not be told that it ran out.", name
                 )
+        # Only now: the lease is there already, and whoever sees it may ask `is_told`.
+        self._untold.discard(name)
+
+    def is_told(self, name: str) -> bool:
+        """
+        Return False if the lease `name` had run out, and its owner hasn't been told yet. Ask after a look at
+        the store, where the lease is there again before its owner is told.
+        """
+        return name not in self._untold
 
     def _notice_an_outage(self) -> None:
         """
