@@ -305,7 +305,7 @@ class ThreadedInboxTests(unittest.TestCase):
         await self.lose_data_in_an_outage(reply_late)
 
     async def lose_data_in_an_outage(self, reply):
-        """Have the store forget the gateway while it is away. `reply()` is called once it knows it again."""
+        """Have the store forget the gateway in an outage. `reply()` is called when it has the lease again."""
         again = entries(("gateway.a!1", '{"n": 1}'))
         self.store.answers["receive_inbox"] = [LayerUnavailable("away"), again]
         is_registered = threading.Event()

@@ -37,7 +37,7 @@ class SupportedVersionsTests(SimpleTestCase):
             sys.path.remove(SCRIPTS)
 
     def test_the_patch_has_each_name_of_compat(self):
-        """The patched Django has a compat.py of its own, and the same other modules, which import from it."""
+        """The patched Django has another compat.py, and the same other modules, which import from it."""
         named = set()
         for name in os.listdir(os.path.join(ROOT, "django", "channels")):
             if name.endswith(".py"):

@@ -248,7 +248,7 @@ class LeaseManager:
                 logger.exception(
                     "The owner of the lease %s could not be told that it ran out.", name
                 )
-        # Only now: the lease is there already, and whoever sees it may ask `is_told`.
+        # Only now, because a thread that sees the lease asks `is_told`.
         self._untold.discard(name)
 
     def is_told(self, name: str) -> bool:

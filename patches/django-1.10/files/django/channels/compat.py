@@ -63,20 +63,20 @@ def opening_handlers() -> list[Any]:
 
 
 def local_of(handler: Any) -> Any:
-    """Return None. There is no handler to ask about."""
+    """Return None. It is only called with one of `opening_handlers`."""
 
 
 def opened_by(handler: Any) -> dict[str, Any]:
-    """Return nothing. There is no handler to ask about."""
+    """Return an empty dict. It is only called with one of `opening_handlers`."""
     return {}
 
 
 def keep_opened(handler: Any, alias: str, opened: Any) -> None:
-    """Do nothing. There is no handler to keep it."""
+    """Do nothing. It is only called with one of `opening_handlers`."""
 
 
 def forget_opened(handler: Any) -> None:
-    """Do nothing. There is no handler that keeps anything in a context."""
+    """Do nothing. It is only called with one of `opening_handlers`."""
 
 
 def on_commit(func: Callable[[], Any], using: str | None = None) -> None:
