@@ -1,0 +1,86 @@
+"""
+channels.binding: values that only a real server or its driver refuses.
+
+Apart from test_binding_rows.py, because the alias of a server stays: a test of Django's that writes a
+project's settings would write it, too.
+"""
+
+import unittest
+
+from django.channels.binding import fields, site_code
+from django.core.exceptions import ValidationError
+from django.db import DatabaseError, connections
+from django.test.utils import override_settings
+
+from .models import Attachment, Restaurant
+from .support.aliases import mariadb_alias, postgresql_alias
+
+
+class ToPostgreSQL:
+    """A database router."""
+
+    def db_for_write(self, model, **hints):
+        return postgresql_alias()
+
+
+class PostgreSQLValueTests(unittest.TestCase):
+    """The drivers of PostgreSQL look at a value only when the row is saved."""
+
+    def setUp(self):
+        self.addCleanup(connections[postgresql_alias()].close)
+
+    @override_settings(DATABASE_ROUTERS=[ToPostgreSQL()])
+    def test_bytes_are_the_only_values_of_a_binary_field(self):
+        for value in (True, 5, 1.5, [1], {"a": 1}):
+            with self.subTest(value), self.assertRaises(ValidationError) as caught:
+                fields.assign(Attachment(), ["content"], {"content": value}, creating=False)
+            self.assertEqual(list(caught.exception.message_dict), ["content"])
+        row = Attachment()
+        fields.assign(row, ["content"], {"content": "YWJj"}, creating=False)
+        self.assertEqual(bytes(row.content), b"abc")
+
+    @override_settings(DATABASE_ROUTERS=[ToPostgreSQL()], USE_TZ=True)
+    def test_a_time_that_could_not_be_read_again_is_refused(self):
+        for value in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"):
+            with self.subTest(value):
+                with self.assertRaises(ValidationError) as caught:
+                    fields.assign(Restaurant(), ["at"], {"at": value}, creating=False)
+                self.assertEqual(list(caught.exception.message_dict), ["at"])
+        row = Restaurant()
+        fields.assign(row, ["at"], {"at": "0001-01-02T00:00:00+14:00"}, creating=False)
+        self.assertEqual(row.at.year, 1)
+
+
+class MariaDBValueTests(unittest.TestCase):
+    """For the drivers of MariaDB, a value that the server refuses may be a failure of the server."""
+
+    REFUSED = (
+        ("int", "'abc'"),
+        ("int", "99999999999"),
+        ("decimal(5, 2)", "100000"),
+        ("datetime", "'2021-13-45'"),
+        ("datetime", "'10000-01-01 00:00:00'"),
+        ("time", "'900:00:00'"),
+        ("varchar(3)", "'abcd'"),
+        ("varchar(9) CHARACTER SET latin1", "_utf8mb4 X'F09F9880'"),
+        ("json", "'{'"),
+        ("enum('a')", "'b'"),
+        ("int NOT NULL", "NULL"),
+        ("int UNIQUE", "1), (1"),
+        ("int CHECK (value > 5)", "1"),
+    )
+
+    def test_what_the_server_refuses_is_told_from_its_failures(self):
+        connection = connections[mariadb_alias()]
+        self.addCleanup(connection.close)
+        with connection.cursor() as cursor:
+            cursor.execute("SET SESSION sql_mode = 'STRICT_ALL_TABLES'")
+            for column, value in self.REFUSED:
+                cursor.execute("CREATE OR REPLACE TEMPORARY TABLE refused (value %s)" % column)
+                with self.subTest(column, value=value), self.assertRaises(DatabaseError) as raised:
+                    cursor.execute("INSERT INTO refused VALUES (%s)" % value)
+                self.assertTrue(site_code.refuses_values(raised.exception), raised.exception)
+            for statement in ("SELECT * FROM no_such_table", "nonsense"):
+                with self.assertRaises(DatabaseError) as raised:
+                    cursor.execute(statement)
+                self.assertFalse(site_code.refuses_values(raised.exception), raised.exception)
