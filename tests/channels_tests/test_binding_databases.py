@@ -1,8 +1,8 @@
 """
 channels.binding: values that only a real server or its driver refuses.
 
-Apart from test_binding_rows.py, because the alias of a server stays: a test of Django's that writes a
-project's settings would write it, too.
+These tests add the alias of a server to the settings, where it stays. So this module doesn't run beside
+tests of Django's own: some write the settings of a project, and the alias with them.
 """
 
 import unittest
