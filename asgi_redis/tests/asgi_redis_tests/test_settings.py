@@ -436,11 +436,12 @@ class ProjectTests(RedisLayerCase, unittest.TestCase):
 
     def test_equal_names_of_settings_in_two_folders_are_two_projects(self):
         """Their SECRET_KEY differs; the one that comes second is refused, and told why."""
-        with override_settings(SETTINGS_MODULE="mysite.settings", SECRET_KEY="one"):
+        # No other test has this prefix: Redis remembers for a minute whose one is.
+        with override_settings(SETTINGS_MODULE="twofolders.settings", SECRET_KEY="one"):
             one = self.layer_by_default()
             one.flush()
             one.send("http.request", {"cookie": "one"})
-        with override_settings(SETTINGS_MODULE="mysite.settings.prod", SECRET_KEY="two"):
+        with override_settings(SETTINGS_MODULE="twofolders.settings.prod", SECRET_KEY="two"):
             two = self.layer_by_default()
             for call in (
                 lambda: two.receive_many(["http.request"]),
