@@ -3,15 +3,19 @@
 import contextlib
 import os
 import shutil
+import socket
 import sqlite3
 import stat
+import tempfile
 import threading
 import time
 import unittest
 
-from django.channels.exceptions import LayerUnavailable
+from django.channels.exceptions import LayerUnavailable, NotSent
+from django.channels.layers.database.refusals import TablesMissing
 from django.channels.layers.database.sqlite import SCHEMA
 from django.channels.layers.database.sqlite_file import LayerFile, problem_of
+from django.core.exceptions import ImproperlyConfigured
 
 from .support.waiting import TIMEOUT, wait_until
 from .test_database_layer import SQLiteCase
@@ -201,6 +205,44 @@ class SQLiteFileTests(SQLiteCase, unittest.TestCase):
         except LayerUnavailable as error:
             return "told" if "holds tables of others" in str(error) else "met"
 
+    def set_version(self, version):
+        connection = sqlite3.connect(self.path, timeout=TIMEOUT, isolation_level=None)
+        connection.execute("PRAGMA user_version = %d" % version)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
+
+    def test_a_file_with_tables_of_another_version_is_refused_and_stays(self):
+        """Processes with other code may use it."""
+        for version, word in ((SCHEMA - 1, "older"), (SCHEMA + 1, "newer")):
+            with self.subTest(version=version):
+                self.layer.send("work", {"n": version})
+                self.set_version(version)
+                newcomer = self.make_layer(file=self.path)
+                for _ in range(2):
+                    with self.assertRaisesRegex(
+                        ImproperlyConfigured, "%s version.*the same code.*delete the file" % word
+                    ):
+                        newcomer.send("work", {})
+                self.assertTrue(issubclass(TablesMissing, NotSent))  # the gateway answers with 503
+                # The one that is there finds that the file has changed.
+                self.layer.store.connections._layer_file.look(self.path, at_once=True)
+                self.assertEqual(self.layer.receive_many(["work"])[1], {"n": version})
+                self.assertFalse(os.path.exists(self.path + ".damaged"))
+                self.set_version(SCHEMA)
+                newcomer.send("work", {"n": 0})
+                self.assertEqual(self.layer.receive_many(["work"])[1], {"n": 0})
+
+    def test_a_file_of_another_version_with_tables_of_others_is_not_to_be_deleted(self):
+        self.layer.send("work", {})
+        connection = sqlite3.connect(self.path, timeout=TIMEOUT)
+        connection.execute("CREATE TABLE site (id integer)")
+        connection.commit()
+        connection.close()
+        self.set_version(SCHEMA + 1)
+        with self.assertRaisesRegex(LayerUnavailable, "drop the tables") as raised:
+            self.make_layer(file=self.path).send("work", {})
+        self.assertNotIn("delete the file", str(raised.exception))
+
     def test_a_file_that_was_put_aside_leaves_its_permissions_to_the_new_one(self):
         self.fill()
         os.chmod(self.path, 0o660)
@@ -318,3 +360,120 @@ class SQLiteFileTests(SQLiteCase, unittest.TestCase):
                 self.layer.send("work", {})
             errors.append(caught.exception.__cause__)
         self.assertLessEqual(self.descriptors(), 1)  # with which its beginning is read
+
+
+@unittest.skipUnless(hasattr(os, "fork"), "another user's process is a fork")
+class UnusableFileTests(SQLiteCase, unittest.TestCase):
+    """The file, or its folder, can't be used for a while: the error says what to do, and nothing is lost."""
+
+    def setUp(self):
+        # Open to all, unlike the folder of the other tests.
+        self.place = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.place)
+        os.chmod(self.place, 0o777)
+        self.path = os.path.join(self.place, "layer.sqlite3")
+        # Python's own modules may not be readable for the other user: what the layer imports is imported now.
+        self.make_layer(file=os.path.join(self.place, "other.sqlite3")).receive_many(["work"])
+
+    def begin(self, limit=None):
+        """
+        Start a process that sends a message, as a user without rights. Return `step`: it lets the process try
+        to send and to receive, and returns what came of it.
+        """
+        import resource
+
+        sock, ours = socket.socketpair()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                ours.close()
+                if limit is not None:
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+                if os.geteuid() == 0:
+                    os.setgid(65534)
+                    os.setuid(65534)
+                layer = self.make_layer(file=self.path)
+                while True:
+                    number = sock.recv(20)
+                    if not number:
+                        break
+                    if number == b"free":
+                        resource.setrlimit(
+                            resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+                        )
+                        sock.sendall(b"done")
+                        continue
+                    sock.sendall(self.outcome(layer, int(number)).encode())
+            except BaseException as error:
+                sock.sendall(("failed: %r" % error).encode())
+            finally:
+                os._exit(0)
+        sock.close()
+        self.addCleanup(os.waitpid, pid, 0)
+        self.addCleanup(ours.close)
+        ours.settimeout(TIMEOUT)
+
+        def step(what):
+            ours.sendall(str(what).encode())
+            return ours.recv(10000).decode()
+
+        return step
+
+    def outcome(self, layer, number):
+        """Fill a channel with `number` messages, and read what waits. Return what was raised, or "n read"."""
+        raised, sent, read = "", 0, 0
+        try:
+            for _ in range(number):
+                layer.send("work", {"text": "x" * 4000})
+                sent += 1
+        except LayerUnavailable as error:
+            raised = "%s: %s" % ("NotSent" if isinstance(error, NotSent) else "maybe", error)
+        try:
+            while layer.receive_many(["work"])[0] is not None:
+                read += 1
+        except LayerUnavailable as error:
+            raised = raised or "at the reading: %s" % error
+        if read < sent:
+            return "%d of %d are lost. %s" % (sent - read, sent, raised)
+        return raised or "%d read" % read
+
+    def test_a_file_of_another_user_is_refused_with_the_remedy_until_it_may_be_written(self):
+        self.make_layer(file=self.path).send("work", {})
+        names = [self.path + suffix for suffix in ("", "-lock", "-wal", "-shm")]
+        for closed in ("", "-lock"):
+            with self.subTest(closed=closed):
+                for name in names:
+                    os.chmod(name, 0o666)
+                os.chmod(self.path + closed, 0o444)
+                step = self.begin()
+                for _ in range(2):
+                    self.assertRegex(
+                        step(1), "NotSent: .*ermission denied.*Let the user.*-lock, -wal"
+                    )
+                os.chmod(self.path + closed, 0o666)
+                self.assertRegex(step(1), "[12] read")
+
+    def test_a_folder_that_may_not_be_written_is_refused_with_the_remedy(self):
+        os.chmod(self.place, 0o555)
+        step = self.begin()
+        self.assertRegex(
+            step(1), "NotSent: .*Let the user of this process.*folder, or correct FILE"
+        )
+        os.chmod(self.place, 0o777)
+        self.assertEqual(step(1), "1 read")
+
+    def test_a_folder_that_is_missing_is_refused_with_the_remedy(self):
+        self.path = os.path.join(self.place, "folder", "layer.sqlite3")
+        step = self.begin()
+        self.assertRegex(step(1), "NotSent: .*Create its folder, or correct FILE")
+        os.mkdir(os.path.dirname(self.path))
+        os.chmod(os.path.dirname(self.path), 0o777)
+        self.assertEqual(step(1), "1 read")
+
+    def test_a_file_that_may_not_grow_refuses_one_message_and_keeps_the_others(self):
+        step = self.begin(limit=200000)
+        self.assertEqual(step(3), "3 read")
+        refused = step(90)
+        self.assertRegex(refused, "NotSent: .*ulimit -f")
+        step("free")
+        self.assertEqual(step(3), "3 read")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Sequence
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -29,6 +30,25 @@ _REMEDIES = (
     ),
 )
 
+#: What SQLite and the operating system say about a file, and what to do.
+_FILE_REMEDIES = (
+    (
+        r"readonly database|Read-only file system|Permission denied|not permitted|unable to open",
+        "Let the user of this process read and write the file, those next to it (-lock, -wal and -shm) and "
+        "their folder, or correct FILE. (If they may, the process has too many open files: see ulimit -n)",
+    ),
+    (
+        r"disk is full|No space left|[Qq]uota exceeded",
+        "Free space on its disk, or let FILE be on another one",
+    ),
+    (
+        r"disk I/O error|File too large",
+        "Its disk may be full or broken, or the process may not write files of this size (ulimit -f)",
+    ),
+    (r"No such file or directory", "Create its folder, or correct FILE"),
+    (r"Too many open files", "Let the process open more files (ulimit -n)"),
+)
+
 #: What they say if no greater number is left for a row, and what to do.
 _NUMBERS_USED_UP = (
     (
@@ -46,7 +66,10 @@ _NUMBERS_USED_UP = (
 
 
 class TablesMissing(NotSent, ImproperlyConfigured):  # type: ignore[misc]
-    """Tables are missing. Each process logs it once, and retries until `migrate` has made them."""
+    """
+    The tables, or those of this version, are missing. Each process logs it once, and retries until somebody
+    has mended it.
+    """
 
 
 def not_migrated(alias: str, error: object) -> TablesMissing:
@@ -55,6 +78,27 @@ def not_migrated(alias: str, error: object) -> TablesMissing:
         "The database %r lacks the tables of the channel layer (%s): add %r to INSTALLED_APPS and run "
         "manage.py migrate --database=%s"
         % (alias, str(error).strip().split("\n")[0], __package__, alias)
+    )
+
+
+def tables_of_other_version(path: str, version: int, own: int, is_shared: bool) -> TablesMissing:
+    """
+    Return the exception to raise if the file at `path` has tables of another version than this code's own.
+    `is_shared` tells whether it has tables of others, too.
+    """
+    return TablesMissing(
+        "The file of the channel layer, %s, has tables of %s version (%d) than this code uses (%d). Run the "
+        "same code in all processes of the site. If it is this one, stop them, and %s. What waits there is "
+        "lost."
+        % (
+            path,
+            "a newer" if version > own else "an older",
+            version,
+            own,
+            "drop the tables whose names begin with channels_database_"
+            if is_shared
+            else "delete the file with those next to it that end in -wal and -shm",
+        )
     )
 
 
@@ -71,6 +115,21 @@ def numbers_used_up(server: str, alias: str, error: object) -> NotSent | None:
     return None
 
 
+def _with_remedy(error: BaseException, remedies: Sequence[tuple[str, str]], where: str = "") -> str:
+    """Return the text of `error`, with what to do about it, and `where`."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    for pattern, remedy in remedies:
+        found = re.search(pattern, text)
+        if found is not None:
+            return "%s. %s%s" % (text.rstrip(".?"), remedy.format(*found.groups()), where)
+    return text
+
+
+def unusable_file(path: str, error: BaseException) -> LayerUnavailable:
+    """Return the exception to raise if the SQLite file at `path` can't be read or written."""
+    return LayerUnavailable("SQLite (%s): %s" % (path, _with_remedy(error, _FILE_REMEDIES)))
+
+
 def unreachable(
     server: str, alias: str, error: BaseException, refused: bool = False
 ) -> LayerUnavailable:
@@ -78,12 +137,6 @@ def unreachable(
     Return the exception to raise if `server` doesn't answer, or has `refused` the statement, which then has
     done nothing.
     """
-    text = " ".join(str(error).split()) or type(error).__name__
-    for pattern, remedy in _REMEDIES:
-        found = re.search(pattern, text)
-        if found is not None:
-            remedy = remedy.format(*found.groups())
-            text = "%s. %s of %r in DATABASES" % (text.rstrip(".?"), remedy, alias)
-            break
+    text = _with_remedy(error, _REMEDIES, " of %r in DATABASES" % alias)
     result = NotSent if refused else LayerUnavailable
     return result("%s (database %r): %s" % (server, alias, text))

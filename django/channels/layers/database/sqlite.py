@@ -9,6 +9,7 @@ it holds that lock cannot find that another writer came first.
 from __future__ import annotations
 
 import atexit
+import errno
 import hashlib
 import logging
 import os
@@ -23,7 +24,8 @@ from django.core.exceptions import ImproperlyConfigured
 
 from ...exceptions import LayerUnavailable
 from .connections import Conflict, Connection, Connections
-from .sqlite_file import ASIDE, FileId, LayerFile, is_damage
+from .refusals import tables_of_other_version, unusable_file
+from .sqlite_file import ASIDE, FileId, LayerFile, is_damage, other_version
 from .statements import statements
 from .store import DatabaseStore
 from .tables import Row
@@ -37,7 +39,8 @@ logger = logging.getLogger("django.channels.layers")
 
 OLDEST = (3, 35, 0)
 
-#: The version of the tables, which is written into the file. Add one when the tables change.
+#: The version of the tables, which is written into the file. Add one when the tables change: code of another
+#: version then refuses the file.
 SCHEMA = 4
 
 #: What else is in the file: tables of a site that keeps its own in it.
@@ -143,6 +146,9 @@ class SQLiteConnections(Connections):
         try:
             file.look(path)
             file.create(path)
+            # SQLite would open it to read. That connection would fail even when the file can be written.
+            if not os.access(path, os.R_OK | os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
             raw = sqlite3.connect(
                 path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
             )
@@ -174,6 +180,10 @@ class SQLiteConnections(Connections):
         # failure, and nothing else.
         connection.rows("PRAGMA journal_mode = WAL")
         connection.run("PRAGMA synchronous = NORMAL")
+        version = other_version(raw, SCHEMA)
+        if version is not None:
+            is_shared = bool(connection.rows(_OF_OTHERS))
+            raise tables_of_other_version(connection.path, version, SCHEMA, is_shared)
         if connection.rows("PRAGMA user_version") != [(SCHEMA,)]:
             raw.executescript(
                 "BEGIN IMMEDIATE; %s; PRAGMA user_version = %d; COMMIT"
@@ -228,7 +238,7 @@ class SQLiteConnections(Connections):
                 % (self.path(), error)
             )
         if isinstance(error, (sqlite3.OperationalError, sqlite3.DatabaseError, OSError)):
-            return LayerUnavailable("SQLite (%s): %s" % (self.path(), error))
+            return unusable_file(self.path(), error)
         return error
 
     def lock(self) -> None:

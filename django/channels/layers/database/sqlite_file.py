@@ -13,7 +13,7 @@ import sqlite3
 import stat
 import threading
 import time
-from typing import NamedTuple, Tuple
+from typing import Any, NamedTuple, Tuple
 from urllib.request import pathname2url
 
 from ...exceptions import LayerUnavailable
@@ -33,6 +33,9 @@ FileId = Tuple[int, int, bool]
 _DAMAGE = re.compile(
     r"malformed|not a database|file is encrypted|unsupported file format|no such table: channels_database"
 )
+
+#: The tables of any version of the layer.
+_TABLES = "SELECT 1 FROM sqlite_master WHERE name = 'channels_database_message'"
 
 #: The bytes at the file's beginning that stay: its kind, the size of a page, formats, encoding, versions.
 _HEAD = (slice(0, 20), slice(56, 64), slice(68, 72))
@@ -58,17 +61,27 @@ def _size_of(path: str) -> int:
         return 0
 
 
+def other_version(raw: Any, schema: int) -> int | None:
+    """
+    Return the version of the layer's tables that a connection finds, if it isn't `schema`. The file is
+    whole, and processes with other code may use it. Return None for a file without such tables, too.
+    """
+    version: int = raw.execute("PRAGMA user_version").fetchone()[0]
+    return version if version != schema and raw.execute(_TABLES).fetchone() else None
+
+
 def problem_of(path: str, schema: int) -> str | None:
     """
     Return what is wrong with the file, as a connection that has read nothing of it sees it, or None: also if
-    it can't be examined, because it is locked, for example, or no descriptor is free.
+    it can't be examined, because it is locked, for example, or no descriptor is free; or if its tables have
+    another version.
     """
     try:
         raw = sqlite3.connect("file:%s?mode=rw" % pathname2url(path), timeout=1.0, uri=True)
         try:
-            version = raw.execute("PRAGMA user_version").fetchone()[0]
-            if version != schema:
-                return "it isn't a file of this version of the channel layer"
+            if other_version(raw, schema) is None:
+                if raw.execute("PRAGMA user_version").fetchone()[0] != schema:
+                    return "it isn't a file of the channel layer"
             found: str = raw.execute("PRAGMA quick_check(1)").fetchone()[0]
             return None if found == "ok" else " ".join(found.split())  # a line of the log
         finally:
