@@ -117,7 +117,10 @@ class CountingResult(unittest.TextTestResult):
         signal.signal(signal.SIGALRM, self._fail_what_hangs)
 
     def startTest(self, test):
+        from channels_tests.support.redis_server import RedisServer
+
         super().startTest(test)
+        RedisServer.empty_shared()
         self.settings = current_settings()
         self.in_test = True
         signal.setitimer(signal.ITIMER_REAL, TEST_TIMEOUT)

@@ -67,6 +67,23 @@ class RedisLayerCase(OneSlot):
         return layer
 
 
+class SharedServerTests(unittest.TestCase):
+    """In either order, the second test meets nothing that the first one left."""
+
+    def leave(self, name):
+        for number in (0, 3):
+            client = RedisServer.shared().client(db=number)
+            self.addCleanup(client.close)
+            self.assertEqual(client.keys("*"), [])
+            client.set(name, 1)
+
+    def test_a_test_meets_no_key_of_another(self):
+        self.leave("one")
+
+    def test_another_test_meets_no_key_either(self):
+        self.leave("another")
+
+
 class StandaloneTests(RedisLayerCase, LayerConformance, unittest.TestCase):
     pass
 

@@ -69,6 +69,12 @@ class RedisServer(Server):
         except OSError:
             return b""
 
+    @classmethod
+    def empty_shared(cls):
+        """Delete what earlier tests left on the shared server, if one has been started."""
+        if cls.running is not None:
+            cls.running.ask("FLUSHALL")  # without an answer, the test that needs the server fails
+
     def client(self, **kwargs):
         """Return a client of the package redis."""
         import redis
