@@ -7,6 +7,7 @@ from django.channels import Group, route
 from django.channels.binding import Binding
 from django.channels.binding.base import CREATE, DELETE, UPDATE, BindingMetaclass
 from django.channels.binding.websockets import WebsocketBinding, WebsocketBindingWithMembers
+from django.channels.compat import relation_of
 from django.channels.generic.websockets import WebsocketDemultiplexer
 from django.channels.signals import consumer_finished
 from django.channels.test import (
@@ -22,7 +23,7 @@ from django.contrib.sessions.models import Session
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from django.db.models.deletion import Collector
-from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 
 from .applications import INSTALLED
 from .models import Document, IntegerValue, Tag
@@ -32,15 +33,21 @@ def defined_for_a_test(test, name, bases, **body):
     """Define a binding, and disconnect it when the test ends."""
     body.setdefault("__module__", __name__)
     binding = BindingMetaclass(name, bases, body)
-
-    def forget():
-        BindingMetaclass.binding_classes.remove(binding)
-        uid = "%s.%s" % (binding.__module__, binding.__qualname__)
-        for signal in (pre_save, post_save, pre_delete, post_delete):
-            signal.disconnect(sender=binding.model, dispatch_uid=uid)
-
-    test.addCleanup(forget)
+    test.addCleanup(forget, binding, [binding.model])
     return binding
+
+
+def forget(binding, bound):
+    """Disconnect a binding from the signals of the models `bound`."""
+    BindingMetaclass.binding_classes.remove(binding)
+    uid = "%s.%s" % (binding.__module__, binding.__qualname__)
+    for model in bound:
+        for signal in (pre_save, post_save, pre_delete, post_delete):
+            signal.disconnect(sender=model, dispatch_uid=uid)
+        # With a receiver for it, Django fetches the rows that it deletes.
+        for field in model._meta.many_to_many:
+            through = relation_of(field).through
+            m2m_changed.disconnect(sender=through, dispatch_uid="channels.binding")
 
 
 class WithBinding:

@@ -10,9 +10,9 @@ from django.channels.class_checks import check_bindings
 from django.channels.test import ChannelTestCase, WSClient, apply_routes
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ValidationError
-from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 
 from .models import Document, IntegerValue, Tag
+from .test_binding import forget
 
 
 class HooksTests(ChannelTestCase):
@@ -35,15 +35,7 @@ class HooksTests(ChannelTestCase):
             **body,
         )
         binding = BindingMetaclass("HookedBinding", (body.pop("base", WebsocketBinding),), body)
-
-        def forget():
-            BindingMetaclass.binding_classes.remove(binding)
-            uid = "%s.%s" % (binding.__module__, binding.__qualname__)
-            for model in models or (IntegerValue,):
-                for signal in (pre_save, post_save, pre_delete, post_delete):
-                    signal.disconnect(sender=model, dispatch_uid=uid)
-
-        self.addCleanup(forget)
+        self.addCleanup(forget, binding, models or [IntegerValue])
         self.binding = binding
         return binding
 

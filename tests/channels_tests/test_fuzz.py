@@ -10,6 +10,7 @@ import math
 import unittest
 
 from django.channels import Channel, Group, include, protocol, route
+from django.channels.compat import get_script_prefix, set_script_prefix
 from django.channels.exceptions import (
     BadFrame,
     InvalidChannelName,
@@ -324,6 +325,7 @@ class HandlerTests(FuzzMixin, SimpleTestCase):
     def test_the_handler_answers_every_request(self):
         handler = ASGIHandler()
         handler.get_response = lambda request: HttpResponse(request.META.get("HTTP_HOST", ""))
+        self.addCleanup(set_script_prefix, get_script_prefix())
 
         def check(scope):
             event = request_event(scope)
