@@ -58,6 +58,10 @@ class ConsumerCalls(Calls):
         self._consumers: dict[str, Consumer] = {}
         self._claim_keys.cache_clear()
 
+    def close(self) -> None:
+        super().close()
+        self._monitor.close()
+
     def after_fork(self) -> None:
         super().after_fork()
         self._monitor.forked()

@@ -17,6 +17,7 @@ import logging
 import threading
 import time
 from collections import deque
+from functools import partial
 from typing import Any, Callable, NamedTuple, Sequence
 
 from .contract import LayerUnavailable, start_thread
@@ -136,6 +137,15 @@ class PrefetchMonitor:
         self._wanted = threading.Event()
         self._lock = threading.Lock()
 
+    def close(self) -> None:
+        """
+        End the thread, and forget the consumers: others requeue what they had. `watch` starts another thread.
+        """
+        with self._lock:
+            ended, self._wanted = self._wanted, threading.Event()
+            self._consumers, self._thread = {}, None
+        ended.set()
+
     def watch(self, consumer: Consumer) -> None:
         """Have the thread look after `consumer`, which has something that must not wait long."""
         self._consumers[consumer.name] = consumer
@@ -144,13 +154,15 @@ class PrefetchMonitor:
             if self._thread is None:
                 with self._lock:
                     if self._thread is None:
-                        self._thread = start_thread("channels-prefetch", self._run)
+                        self._thread = start_thread(
+                            "channels-prefetch", partial(self._run, self._wanted)
+                        )
 
-    def _run(self) -> None:
-        while True:
-            self._wanted.wait()
-            self._wanted.clear()
-            while self._consumers:
+    def _run(self, wanted: threading.Event) -> None:
+        while self._wanted is wanted:
+            wanted.wait()
+            wanted.clear()
+            while self._consumers and self._wanted is wanted:
                 time.sleep(MAX_WAIT)
                 for consumer in list(self._consumers.values()):
                     try:

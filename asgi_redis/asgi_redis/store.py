@@ -45,6 +45,7 @@ class RedisStore(GatewayCalls, GroupCalls):
         self.codec.forked()
 
     def close(self) -> None:
+        super().close()
         self.servers.close()
 
     def open_inbox(self, name: str) -> Inbox:

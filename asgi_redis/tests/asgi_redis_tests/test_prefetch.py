@@ -167,6 +167,16 @@ class AheadTests(RedisLayerCase, unittest.TestCase):
         self.finish(first)
         self.assertIsNone(self.claim())
 
+    def test_a_closed_layer_has_no_thread_that_sends_for_its_consumers(self):
+        before = set(threading.enumerate())
+        layer = self.layer = self.make_layer()
+        self.prove_quick()
+        self.nobody_watches()
+        self.send(5)
+        self.claim()
+        layer.close()
+        wait_until(lambda: set(threading.enumerate()) <= before, "its threads to end")
+
     def test_a_released_one_is_next_before_those_ahead(self):
         self.prove_quick()
         self.send(5)
