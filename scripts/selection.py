@@ -56,6 +56,7 @@ LEFT_OUT = (
     "test_open_transactions.PostgreSQLTests",
     "test_runworker.GraceTests",
     "test_runworker.SupervisorTests",
+    "test_security_compression",
     "test_security_servers",
     "test_send_order",
     "test_servers",

@@ -103,7 +103,7 @@ class DeploymentPageTests(unittest.TestCase):
         return self.check_uvicorn(words)
 
     def test_each_command_of_uvicorn_refuses_compression(self):
-        """Without the option the gateway warns, and compressed frames can take much memory."""
+        """The gateway refuses it, too, but not on a connection that is older than itself."""
         seen, without = 0, []
         for folder, _, names in os.walk(pages.DOCS):
             for name in sorted(names):

@@ -6,7 +6,7 @@ from unittest import mock
 
 from django.channels import route
 from django.channels.gateway import sansio
-from django.channels.gateway.advice import Advice, advice_about
+from django.channels.gateway.advice import Advice
 from django.channels.gateway.limits import Limits, make_limits
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.routing import null_consumer
@@ -158,18 +158,6 @@ class HeadTests(unittest.TestCase):
         self.assertEqual(found, [431, 414])
 
 
-class Protocol:
-    """What uvicorn's protocol of a WebSocket looks like to the gateway."""
-
-    __module__ = "uvicorn.protocols.websockets.websockets_sansio_impl"
-
-    def __init__(self, compresses):
-        self.config = mock.Mock(ws_per_message_deflate=compresses)
-
-    async def receive(self):
-        pass
-
-
 class HandshakeTests(unittest.TestCase):
     def test_a_protocol_of_uvicorn_with_other_names_works_on(self):
         class Renamed:
@@ -188,23 +176,6 @@ class HandshakeTests(unittest.TestCase):
         with self.assertRaises(AssertionError):
             protocol.data_received(b"")
         self.assertEqual(protocol.received, [b"GET", b""])
-
-
-class AdviceTests(unittest.TestCase):
-    def test_compression_is_advised_against_once(self):
-        advice = Advice()
-        with self.assertLogs("django.channels.gateway", "WARNING") as logs:
-            for _ in range(3):
-                advice.check(Protocol(True).receive)
-        self.assertEqual(len(logs.output), 1)
-        self.assertIn("--ws-per-message-deflate false", logs.output[0])
-
-    def test_nothing_is_said_where_nothing_is_wrong(self):
-        async def receive():
-            pass
-
-        self.assertIsNone(advice_about(Protocol(False).receive))
-        self.assertIsNone(advice_about(receive))
 
 
 class IdleTests(unittest.TestCase):

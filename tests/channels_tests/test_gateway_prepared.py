@@ -143,6 +143,7 @@ class Client:
 class ServerTests(SiteBehindServer):
     program = "uvicorn"
     files = {"mysite/routing.py": ROUTING}
+    settings = 'CHANNEL_LAYERS["default"]["GATEWAY"] = {"compression": True}'
 
     #: Whether the server's frames are shared, and whether it agrees to compression.
     shares, compresses = True, True

@@ -24,6 +24,7 @@ from .support.waiting import START_TIMEOUT, TIMEOUT, wait_until
 SETTINGS = """
 ALLOWED_HOSTS = ["*"]
 DEBUG = False
+CHANNEL_LAYERS["default"]["GATEWAY"] = {"compression": True}
 """
 
 VIEWS = r"""

@@ -1,6 +1,6 @@
 """
-What a gateway tells about its server: options that let clients use more memory than they need to, and a proxy
-in front of it that keeps WebSockets from it.
+What a gateway tells about its server: it has no support for WebSockets, or a proxy in front of it keeps them
+from it.
 """
 
 from __future__ import annotations
@@ -23,19 +23,10 @@ logger = logging.getLogger("django.channels.gateway")
 
 
 class Advice:
-    """Checks the server once, and logs what to change. Belongs to the event loop of its gateway."""
+    """Logs what to change about the server. Belongs to the event loop of its gateway."""
 
     def __init__(self) -> None:
-        self._is_due = True
         self._lost_upgrades = RateLimit(INTERVAL)
-
-    def check(self, receive: Any) -> None:
-        """Check the server whose `receive` this is, unless that was done."""
-        if self._is_due:
-            self._is_due = False
-            text = advice_about(receive)
-            if text is not None:
-                logger.warning(text)
 
     def check_request(self, scope: Any, layer: BaseChannelLayer) -> None:
         """
@@ -71,17 +62,3 @@ def _takes_socket(scope: Any, layer: BaseChannelLayer) -> bool:
 
     message = Message(request_event(scope), WEBSOCKET_CONNECT, layer)
     return layer.router.match(message) is not None
-
-
-def advice_about(receive: Any) -> str | None:
-    """Return what to change about the server whose `receive` of a WebSocket this is, or None."""
-    protocol = getattr(receive, "__self__", None)
-    if not type(protocol).__module__.startswith("uvicorn."):
-        return None
-    config = getattr(protocol, "config", None)
-    if getattr(config, "ws_per_message_deflate", False):
-        return (
-            "uvicorn accepts compressed frames, of which 64 KB can take 64 MB of memory, whatever "
-            "--ws-max-size says. Start it with --ws-per-message-deflate false."
-        )
-    return None

@@ -254,7 +254,6 @@ class Gateway:
         if status is not None:
             await self.refusals.refuse(scope, send, status)
             return
-        self._advice.check(receive)
         bound_frames(scope, send, self.refusals.note_frames)
         connection = self._open_websocket(scope, send)
         try:

@@ -28,8 +28,9 @@ TOO_MANY_REQUESTS = 429
 #: The largest body_in_message. The rest of a message of a megabyte is left for the head of the request.
 MAX_BODY_IN_MESSAGE = 768 * KB
 
-#: The options that are not integers.
-STREAM_PATHS, SHARE_FRAMES = "stream_paths", "share_frames"
+#: The options that are not integers: regular expressions, and booleans.
+STREAM_PATHS = "stream_paths"
+SWITCHES = ("share_frames", "compression")
 
 
 class Limits(NamedTuple):
@@ -77,6 +78,8 @@ class Limits(NamedTuple):
     stream_paths: tuple[Pattern[str], ...] = ()
     #: Whether a frame for a group is encoded once for all its members, where the server is known.
     share_frames: bool = True
+    #: Whether the server may agree to compressed frames of sockets.
+    compression: bool = False
 
 
 def make_limits(options: Mapping[str, Any] | None) -> Limits:
@@ -94,7 +97,7 @@ def make_limits(options: Mapping[str, Any] | None) -> Limits:
         if name == STREAM_PATHS:
             values[name] = _patterns(value)
             continue
-        if name == SHARE_FRAMES:
+        if name in SWITCHES:
             if not isinstance(value, bool):
                 raise ImproperlyConfigured(
                     "The option %r of GATEWAY is True or False, not %r." % (name, value)

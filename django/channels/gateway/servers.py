@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..pages import see
+from .compression import allow_compression
 from .fragments import bound_uvicorn
 from .heads import Heads, bound_heads
 from .portions import parse_in_portions
@@ -30,6 +31,7 @@ def bound_servers(limits: Limits, refusals: Refusals) -> None:
     bound_heads(Heads.of(limits, refusals.note_head))
     answer_handshakes()  # within what counts frames, which may hold some of them back
     bound_uvicorn(refusals.note_frames)
+    allow_compression(limits.compression)
     parse_in_portions()
     read_little_of_chunks()
     if HTTP2_OF_UVICORN in sys.modules:
