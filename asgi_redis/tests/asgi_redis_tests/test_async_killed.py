@@ -9,10 +9,14 @@ from .test_standalone import RedisLayerCase
 
 
 class OnRedis:
-    """Settings of a project on the shared server."""
+    """
+    Settings of a project on the shared server. By default it would have the prefix that other tests use as
+    another project, and Redis remembers for a minute whose a prefix is.
+    """
 
     def layer_settings(self, config):
-        config = dict(config, hosts=[RedisServer.shared().url])
+        config = dict({"prefix": "project:"}, **config)
+        config["hosts"] = [RedisServer.shared().url]
         return """
 CHANNEL_LAYERS["default"]["BACKEND"] = "asgi_redis.RedisChannelLayer"
 CHANNEL_LAYERS["default"]["CONFIG"] = %r

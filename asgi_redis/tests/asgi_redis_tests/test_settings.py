@@ -436,7 +436,7 @@ class ProjectTests(RedisLayerCase, unittest.TestCase):
 
     def test_equal_names_of_settings_in_two_folders_are_two_projects(self):
         """Their SECRET_KEY differs; the one that comes second is refused, and told why."""
-        # No other test has this prefix: Redis remembers for a minute whose one is.
+        # No other test has this prefix; Redis remembers for a minute whose one is.
         with override_settings(SETTINGS_MODULE="twofolders.settings", SECRET_KEY="one"):
             one = self.layer_by_default()
             one.flush()

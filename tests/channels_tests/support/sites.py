@@ -34,7 +34,12 @@ from django.core.management import execute_from_command_line
 
 execute_from_command_line(sys.argv)
 """,
-    "mysite/__init__.py": "",
+    # What a `print` writes comes out at once and whole: another thread's line doesn't come in between.
+    "mysite/__init__.py": """
+import sys
+
+sys.stdout.reconfigure(line_buffering=True, write_through=False)
+""",
     "mysite/settings.py": """
 import os
 
