@@ -77,11 +77,20 @@ def _unshared(context: contextvars.Context) -> contextvars.Context:
 def _equal(one: contextvars.Context, other: contextvars.Context) -> bool:
     """Return whether two contexts have the same: equal values may be different objects, such as lists."""
     try:
-        is_equal = one == other
-        # With asgiref 3.8, one of the contexts has copies of what the other one has.
-        return is_equal and (SHARES_LOCALS or all(map(operator.is_, one.values(), other.values())))
+        if one != other:
+            return False
+        if SHARES_LOCALS:
+            return all(_is_same(each, value, other[each]) for each, value in one.items())
+        return all(map(operator.is_, one.values(), other.values()))
     except BaseException:  # from comparing values of the site's own variables
         return False
+
+
+def _is_same(variable: contextvars.ContextVar[Any], one: Any, other: Any) -> bool:
+    """Return whether two equal values of `variable` are the same object, or copies that `_unshared` made."""
+    if one is not other and variable.name == "asgiref.local" and type(one) is dict:
+        return all(value is other[name] for name, value in one.items())
+    return one is other
 
 
 def run_in(

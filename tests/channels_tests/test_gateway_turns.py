@@ -1,15 +1,18 @@
 """Clients take turns while workers are behind: without a server, without a clock."""
 
 import gc
+import types
 import unittest
 import weakref
+from contextlib import suppress
+from unittest import mock
 
 from django.channels import protocol
 from django.channels.exceptions import ChannelFull
-from django.channels.gateway import turns
+from django.channels.gateway import sender, turns
 from django.channels.gateway.frames import MAX_BATCH_TIME
 from django.channels.gateway.limits import Limits
-from django.channels.gateway.sender import SEND_TIMEOUT, EventSender
+from django.channels.gateway.sender import MIN_SEND_TIMEOUT, SEND_TIMEOUT, EventSender
 from django.channels.gateway.turns import (
     UNLIMITED,
     FairQueue,
@@ -24,6 +27,12 @@ from django.channels.log import RateLimit
 from .test_gateway_sender import Connection, Inbox, Loop, event
 
 RECEIVE = "websocket.receive"
+
+
+@types.coroutine
+def pause(seconds):
+    """Stands in for `asyncio.sleep`: the test says when it ends."""
+    yield seconds
 
 
 class WindowTests(unittest.TestCase):
@@ -420,6 +429,41 @@ class TurnTests(unittest.TestCase):
         self.assertEqual(self.send(200, channel="http.request").performed, [])
         self.assertEqual(len(self.inbox.sent), 9)
 
+    def test_what_waits_for_its_turn_waits_no_longer_than_what_waits_for_room(self):
+        """A full channel ends both, before a server gives up a handshake after five seconds."""
+        for channel in ("http.request", "websocket.connect"):
+            with self.subTest(channel=channel):
+                self.setUp()
+                self.inbox.error = ChannelFull("full")
+                events = [self.send(n, "192.0.2.%d" % n, channel) for n in range(40)]
+                longest = 0.0
+                with mock.patch.object(sender.asyncio, "sleep", pause):
+                    while not all(each.performed for each in events) and longest < 60:
+                        with suppress(StopIteration):
+                            self.loop.tasks[-1].send(None)
+                        self.loop.now += 0.1
+                        longest += 0.1
+                self.assertLess(longest, SEND_TIMEOUT + MIN_SEND_TIMEOUT + 0.3)
+                for each in events:
+                    self.assertEqual(each.performed, [("refused", channel)])
+
+    def test_a_handshake_has_waited_for_room_while_it_waited_for_its_turn(self):
+        first = [self.send(n, channel="websocket.connect") for n in range(8)]
+        late = self.send(9, channel="websocket.connect")
+        self.loop.now += SEND_TIMEOUT
+        self.inbox.error = ChannelFull("full")
+        self.sender.landed(first[0])
+        retry = self.loop.tasks[0]
+        with mock.patch.object(sender.asyncio, "sleep", pause):
+            retry.send(None)
+            self.loop.now += MIN_SEND_TIMEOUT - 0.1
+            retry.send(None)
+            self.assertEqual(late.performed, [])
+            self.loop.now += 0.2
+            with self.assertRaises(StopIteration):
+                retry.send(None)
+        self.assertEqual(late.performed, [("refused", "websocket.connect")])
+
     def test_the_frames_of_one_gateway_never_find_their_channel_full(self):
         sender = self.sender = EventSender(self.layer, self.inbox, self.loop, Limits())
         connections = [self.send(number) for number in range(400)]
@@ -433,13 +477,7 @@ class TurnTests(unittest.TestCase):
         self.assertEqual(len(self.inbox.sent), 400)
 
     def test_after_a_pause_few_are_sent_again(self):
-        few = turns.FIRST_WINDOW, 4
-        # A full channel refuses handshakes sooner than a server that gives them up.
-        for channel, expected in (
-            ("http.request", few),
-            (RECEIVE, few),
-            ("websocket.connect", (20, 0)),
-        ):
+        for channel in ("http.request", RECEIVE, "websocket.connect"):
             with self.subTest(channel=channel):
                 lane = self.sender._lanes[channel]
                 lane.limit = lane.window.limit = 1000
@@ -451,7 +489,8 @@ class TurnTests(unittest.TestCase):
                 self.loop.now += turns.PAUSE + 0.1
                 for number in range(20):
                     self.send(number, channel=channel)
-                self.assertEqual((lane.in_flight, len(lane.waiting)), expected)
+                few = turns.FIRST_WINDOW
+                self.assertEqual((lane.in_flight, len(lane.waiting)), (few, 20 - few))
 
     def test_requests_that_workers_run_do_not_count(self):
         lane = self.sender._lanes["http.request"]

@@ -32,7 +32,7 @@ from ..protocol import (
     WEBSOCKET_CONNECT,
     WEBSOCKET_RECEIVE,
 )
-from .turns import PAUSE, STALL_TIMEOUT, UNLIMITED, Lane, Waiting, cost_of
+from .turns import PAUSE, STALL_TIMEOUT, Lane, Waiting, cost_of
 from .untaken import UntakenWatch
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ logger = logging.getLogger("django.channels.gateway")
 #: Seconds for which an event waits for room on a full channel before its client is rejected. Daphne gives
 #: up a handshake after 5 seconds (--websocket_connect_timeout), without an answer.
 SEND_TIMEOUT = 3.0
+
+#: Seconds for which a handshake waits for room at least, if it has waited for its turn before.
+MIN_SEND_TIMEOUT = 1.0
 
 #: The deadline of an event that waits as long as the layer is unavailable.
 NEVER = float("inf")
@@ -100,9 +103,6 @@ class EventSender:
         frames = layer.capacities[WEBSOCKET_RECEIVE]
         self._lanes = {channel: Lane(channel) for channel in TURN_CHANNELS}
         self._lanes[WEBSOCKET_RECEIVE] = Lane(WEBSOCKET_RECEIVE, frames)
-        # Handshakes run for milliseconds, and some servers give them up after five seconds: a full channel
-        # refuses them earlier.
-        self._lanes[WEBSOCKET_CONNECT] = Lane(WEBSOCKET_CONNECT, start=UNLIMITED)
         self._turn_timer: Any = None
         self._untaken: UntakenWatch | None = None
         if layer.crosses_processes:
@@ -171,6 +171,9 @@ class EventSender:
             connection.flight = (lane, message[EVENT_ID], now, not lane.in_flight)
             lane.in_flight += 1
             deadline = now + SEND_TIMEOUT
+            if lane.channel == WEBSOCKET_CONNECT:
+                # A server may give up a handshake five seconds after it came.
+                deadline = max(entry.since + SEND_TIMEOUT, now + MIN_SEND_TIMEOUT)
             refused = self._refused.get(lane.channel)
             if refused:
                 refused.append((deadline, connection, message))
@@ -182,7 +185,7 @@ class EventSender:
         self, lane: Lane, connection: Connection, message: dict[str, Any], now: float
     ) -> None:
         """Let an event wait for its turn, or refuse it."""
-        entry = Waiting(connection, message, NEVER)
+        entry = Waiting(connection, message, now, NEVER)
         if lane.channel != WEBSOCKET_RECEIVE:
             if self._has_too_many(lane, *connection.client):
                 connection.perform(connection.state.refused(lane.channel))
@@ -224,12 +227,8 @@ class EventSender:
         """
         now, remain = self._loop.time(), False
         for lane in self._lanes.values():
-            for entries in lane.deadlines.values():
-                while entries and (entries[0].connection is None or entries[0].deadline < now):
-                    connection, message = entries.popleft().take()
-                    if connection is not None and _is_due(connection, lane.channel, message):
-                        connection.perform(connection.state.refused(lane.channel))
-                remain = remain or bool(entries)
+            self._refuse_waiting(lane, now)
+            remain = remain or any(lane.deadlines.values())
             if lane.waiting.size and now - lane.landed_at > STALL_TIMEOUT:
                 lane.landed_at = now
                 self._send_next(lane)
@@ -237,6 +236,18 @@ class EventSender:
         self._turn_timer = None
         if remain:
             self._turn_timer = self._loop.call_later(TURN_CHECK_INTERVAL, self.check_turns)
+
+    def _refuse_waiting(self, lane: Lane, now: float, longest: float = NEVER) -> None:
+        """Refuse what waits in `lane` past its deadline, or for more than `longest` seconds."""
+        for entries in lane.deadlines.values():
+            while entries and (
+                entries[0].connection is None
+                or entries[0].deadline < now
+                or entries[0].since < now - longest
+            ):
+                connection, message = entries.popleft().take()
+                if connection is not None and _is_due(connection, lane.channel, message):
+                    connection.perform(connection.state.refused(lane.channel))
 
     # The layer.
 
@@ -320,6 +331,9 @@ class EventSender:
             if not _is_due(connection, channel, message):
                 return
             if deadline < now and channel not in DISCONNECT_CHANNELS:
+                if channel in self._lanes:
+                    # There is no room for those that wait for their turn, either.
+                    self._refuse_waiting(self._lanes[channel], now, SEND_TIMEOUT)
                 self._refuse(connection, channel, REDELIVERED in message)
             else:
                 self._send(connection, channel, message, deadline)

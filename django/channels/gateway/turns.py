@@ -257,12 +257,16 @@ class Lane:
 class Waiting:
     """An event that waits for its turn."""
 
-    __slots__ = ("connection", "deadline", "message")
+    __slots__ = ("connection", "deadline", "message", "since")
 
-    def __init__(self, connection: Any, message: dict[str, Any], deadline: float) -> None:
+    def __init__(
+        self, connection: Any, message: dict[str, Any], since: float, deadline: float
+    ) -> None:
         #: None once the event was sent or refused.
         self.connection = connection
         self.message = message
+        #: When it began to wait.
+        self.since = since
         self.deadline = deadline
 
     def take(self) -> tuple[Any, dict[str, Any]]:
