@@ -53,6 +53,10 @@ ENDS = (ROWS[0], ROWS[-1])
 # all tests on Django 5.2.
 WITH_PROCESSES = (("2.2", "3.8"),)
 
+# Rows with another asgiref than the newest, by Django. Before 3.8, Django's language, time zone and URLs
+# aren't context variables. With 3.8, copies of a context share them. Django 5.2 has 3.8 as its floor.
+ASGIREF = {"4.2": "asgiref==3.7.2", "5.2": "asgiref==3.8.1"}
+
 # Rows that run where the interpreter is found. They join ROWS once a machine of CI has run them.
 WHERE_FOUND = (("6.1", "3.14"),)
 
@@ -75,6 +79,8 @@ def install(row, interpreter, wheel):
     django, python = row
     needed = [f"Django~={django}.0"] + make_dist.extra("test")
     needed += PINS_FOR_OLD_PYTHON.get(python, [])
+    if django in ASGIREF:
+        needed.append(ASGIREF[django])
     path = python_of(environment(f"django-{django}", python, interpreter, needed))
     pip = [path, "-m", "pip", "--disable-pip-version-check"]
     run(pip + ["uninstall", "--quiet", "--yes", "channels"])

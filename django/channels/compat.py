@@ -76,6 +76,9 @@ __all__ = [  # imported from here
     "sync_to_async",
 ]
 
+#: Whether Django keeps language, time zone and URLs in Locals of asgiref: until Django 2.2 goes.
+KEPT_BY_ASGIREF = django.VERSION >= (3, 0)
+
 #: Whether a functools.partial in a class is called with the instance.
 PARTIALS_ARE_METHODS = sys.version_info >= (3, 14)
 

@@ -18,12 +18,13 @@ from concurrent.futures import Future
 from typing import Any, Awaitable, Callable, Coroutine, Generator
 
 from .compat import (
+    KEPT_BY_ASGIREF,
     SynchronousOnlyOperation,
     async_to_sync,
     iscoroutinefunction,
     sync_to_async,
 )
-from .thread_state import IN_CONTEXT_VARIABLES, apply_state, current_state
+from .thread_state import apply_state, current_state
 
 #: The function for blocking calls of the current consumer: `await caller(function, *args)`. None elsewhere.
 _caller: contextvars.ContextVar[Any] = contextvars.ContextVar("channels_caller", default=None)
@@ -172,9 +173,10 @@ def _send(steps: Any, value: Any) -> Any:
 
 def with_state(awaitable: Awaitable[Any], state: Any) -> Awaitable[Any]:
     """Return an awaitable that runs with this state of Django, in a new task."""
-    if not IN_CONTEXT_VARIABLES:
+    if not KEPT_BY_ASGIREF:
         return Stepped(awaitable, state)
-    # The context has it, but asgiref shows it only to the thread that has set it.
+    # The context has it, but asgiref shows it only to the thread that has set it. Before 3.8, it shows
+    # to a task what was set in it, and what synchronous middleware has set for it in another thread.
     apply_state(state)
     return awaitable
 

@@ -4,10 +4,11 @@ import asyncio
 import functools
 import random
 import socket
+import sys
 import unittest
 from unittest import mock
 
-from django.channels.gateway import fragments
+from django.channels.gateway import internals
 from django.channels.gateway.buffers import MAX_WRITE_BUFFER, WriteBuffers
 from django.channels.gateway.connection import CLOSE_TIMEOUT
 from django.channels.gateway.daphne import bound_frames
@@ -230,9 +231,8 @@ class UvicornTests(unittest.TestCase):
             pass
 
         self.protocol, self.noted = Protocol, []
-        module = mock.Mock(spec=[], WSProtocol=Protocol)
-        name = "uvicorn.protocols.websockets.wsproto_impl"
-        patched = mock.patch.dict(fragments.sys.modules, {name: module})
+        module = mock.Mock(spec=[], WebSocketProtocol=Protocol)
+        patched = mock.patch.dict(sys.modules, {internals.WEBSOCKETS: module})
         patched.start()
         self.addCleanup(patched.stop)
 
@@ -355,9 +355,8 @@ class PortionTests(unittest.TestCase):
             protocol.frames = 0
             await function(protocol)
 
-        name = "uvicorn.protocols.websockets.wsproto_impl"
         module = mock.Mock(spec=[], WSProtocol=Protocol)
-        with mock.patch.dict(fragments.sys.modules, {name: module}):
+        with mock.patch.dict(sys.modules, {internals.WSPROTO: module}):
             asyncio.run(asyncio.wait_for(main(), TIMEOUT))
 
     async def take_all(self, protocol):

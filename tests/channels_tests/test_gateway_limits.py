@@ -2,10 +2,8 @@
 
 import asyncio
 import unittest
-from unittest import mock
 
 from django.channels import route
-from django.channels.gateway import sansio
 from django.channels.gateway.advice import Advice
 from django.channels.gateway.limits import Limits, make_limits
 from django.channels.layers.memory import MemoryChannelLayer
@@ -156,26 +154,6 @@ class HeadTests(unittest.TestCase):
                 scope_of("http", "/" + "x" * 100),
             )
         self.assertEqual(found, [431, 414])
-
-
-class HandshakeTests(unittest.TestCase):
-    def test_a_protocol_of_uvicorn_with_other_names_works_on(self):
-        class Renamed:
-            def __init__(self):
-                self.received = []
-
-            def data_received(self, data):
-                self.received.append(data)
-                assert data
-
-        module = type("Module", (), {sansio.NAME: Renamed})
-        with mock.patch.dict("sys.modules", {sansio.MODULE: module}):
-            sansio.answer_handshakes()
-        protocol = Renamed()
-        protocol.data_received(b"GET")
-        with self.assertRaises(AssertionError):
-            protocol.data_received(b"")
-        self.assertEqual(protocol.received, [b"GET", b""])
 
 
 class IdleTests(unittest.TestCase):

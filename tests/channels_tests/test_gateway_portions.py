@@ -4,10 +4,10 @@ import asyncio
 import sys
 import types
 import unittest
-from importlib import import_module
 from unittest import mock
 
-from django.channels.gateway import portions, reading
+from django.channels.gateway import internals, portions, reading
+from django.channels.gateway.internals import Bound, Class
 
 from .support.requirements import require
 from .support.waiting import TIMEOUT
@@ -53,9 +53,10 @@ class PortionTests(unittest.TestCase):
 
         self.protocol_class = Protocol
         modules = {"a_server": types.SimpleNamespace(Protocol=Protocol)}
-        with mock.patch.dict(sys.modules, modules), mock.patch.object(
-            portions, "PROTOCOLS", {"a_server": "Protocol", "not_installed": "Protocol"}
-        ):
+        uses = internals.CHUNKS.classes[0].uses
+        classes = [Class(name, "Protocol", uses) for name in ("a_server", "not_installed")]
+        bound = Bound("chunks", tuple(classes))
+        with mock.patch.dict(sys.modules, modules), mock.patch.object(portions, "CHUNKS", bound):
             for _ in range(2):  # of two gateways
                 portions.parse_in_portions()
 
@@ -171,17 +172,6 @@ class PortionTests(unittest.TestCase):
         self.run_with(test)
 
 
-class ServerTests(unittest.TestCase):
-    def test_the_names_are_those_of_uvicorn(self):
-        for path, name in portions.PROTOCOLS.items():
-            with self.subTest(path):
-                try:
-                    module = import_module(path)
-                except ImportError:
-                    continue  # uvicorn, or this parser, isn't installed
-                self.assertTrue(callable(getattr(module, name).data_received))
-
-
 class ChunkTests(unittest.TestCase):
     """What Twisted reads at once of a request."""
 
@@ -203,7 +193,7 @@ class ChunkTests(unittest.TestCase):
         class Transport(StringTransport):
             bufferSize = 65536
 
-        modules = {reading.TWISTED[0]: types.SimpleNamespace(HTTPChannel=Channel)}
+        modules = {internals.TWISTED: types.SimpleNamespace(HTTPChannel=Channel)}
         with mock.patch.dict(sys.modules, modules):
             for _ in range(2):  # of two gateways
                 reading.read_little_of_chunks()

@@ -9,13 +9,9 @@ compression.
 from __future__ import annotations
 
 import functools
-import sys
 from typing import Any
 
-from .fragments import UVICORN
-
-#: The module of Hypercorn's handshake, and its class.
-HYPERCORN = ("hypercorn.protocol.ws_stream", "Handshake")
+from .internals import COMPRESSION, HYPERCORN, usable
 
 
 def allow_compression(allowed: bool) -> None:
@@ -23,17 +19,13 @@ def allow_compression(allowed: bool) -> None:
     Have uvicorn and Hypercorn refuse compression, or agree to it as they do by themselves, on the connections
     that they accept from now on. Do nothing without them.
     """
-    for module, name in UVICORN.items():
-        protocol: Any = getattr(sys.modules.get(module), name, None)
-        if protocol is not None:
-            if not hasattr(protocol, "channels_compression"):
-                protocol.__init__ = _refusing_uvicorn(protocol.__init__)
-            protocol.channels_compression = allowed
-    handshake: Any = getattr(sys.modules.get(HYPERCORN[0]), HYPERCORN[1], None)
-    if handshake is not None:
-        if not hasattr(handshake, "channels_compression"):
-            handshake.accept = _refusing_hypercorn(handshake.accept)
-        handshake.channels_compression = allowed
+    for kind in usable(COMPRESSION):
+        if not hasattr(kind, "channels_compression"):
+            if kind.__module__ == HYPERCORN:
+                kind.accept = _refusing_hypercorn(kind.accept)
+            else:
+                kind.__init__ = _refusing_uvicorn(kind.__init__)
+        kind.channels_compression = allowed
 
 
 def _refusing_uvicorn(original: Any) -> Any:

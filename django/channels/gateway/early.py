@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .headers import content_length
+from .internals import GRANIAN
 from .length import add_length
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ def ends_at_length(send: Any) -> bool:
     its length, although the body of the request wasn't read, and although the last part wasn't sent.
     """
     kind = type(getattr(send, "__self__", None))
-    return (kind.__module__, kind.__qualname__) == ("granian._granian", "ASGIHTTPProtocol")
+    return (kind.__module__, kind.__qualname__) == (GRANIAN, "ASGIHTTPProtocol")
 
 
 class SendAfterUpload:

@@ -13,10 +13,10 @@ server parses them. No module of a server is imported.
 from __future__ import annotations
 
 import functools
-import sys
 import time
 from typing import Any, Callable
 
+from .internals import FRAMES, lacks_for_frames, usable
 from .portions import PortionedTransport
 from .reading import FIRST_READ, MAX_FRAMES_OF_A_READ, ReadSize
 
@@ -28,13 +28,6 @@ MAX_BURST, FRAMES_PER_SECOND = 4096, 256
 
 #: The first bytes of frames that are a whole message: text and binary, also compressed.
 MESSAGES = (0x81, 0x82, 0xC1, 0xC2)
-
-#: The protocols of uvicorn, by their modules.
-UVICORN = {
-    "uvicorn.protocols.websockets.websockets_impl": "WebSocketProtocol",
-    "uvicorn.protocols.websockets.websockets_sansio_impl": "WebSocketsSansIOProtocol",
-    "uvicorn.protocols.websockets.wsproto_impl": "WSProtocol",
-}
 
 #: Called with the address of a client whose connection ends.
 Note = Callable[[str], None]
@@ -87,10 +80,7 @@ class FrameCounter:
 
 def bound_uvicorn(note: Note) -> None:
     """Bound the frames on the connections that uvicorn accepts from now on. Do nothing without uvicorn."""
-    for module, name in UVICORN.items():
-        protocol: Any = getattr(sys.modules.get(module), name, None)
-        if protocol is None:
-            continue
+    for protocol in usable(FRAMES):
         if getattr(protocol, "channels_note_frames", None) is None:
             protocol.connection_made = _beginning(protocol.connection_made)
             protocol.data_received = _counting(protocol.data_received)
@@ -182,6 +172,8 @@ def bound_twisted(protocol: Any, address: str, note: Note) -> None:
     A client must wait for that answer (RFC 6455, section 4.1). What comes earlier ends the connection,
     because autobahn could take it for another handshake, so that it would not be clear where a frame begins.
     """
+    if lacks_for_frames(protocol):
+        return
     counter, original = FrameCounter(), protocol.dataReceived
     read_size = ReadSize(protocol.transport)
 

@@ -6,14 +6,12 @@ trailers of a chunked body. The other servers do this themselves. No module of a
 from __future__ import annotations
 
 import functools
-import sys
 from typing import TYPE_CHECKING, Any, Callable
+
+from .internals import HEADS, usable
 
 if TYPE_CHECKING:
     from .limits import Limits
-
-#: The module of uvicorn without a bound.
-HTTPTOOLS = "uvicorn.protocols.http.httptools_impl"
 
 #: Bytes of a head, or of trailers, above `headers_size` and `target_size`, that end the connection.
 HEAD_MARGIN = 256 * 1024
@@ -42,14 +40,11 @@ class Heads:
 
 def bound_heads(heads: Heads) -> None:
     """Apply `heads` to the connections that uvicorn accepts from now on. Do nothing without httptools."""
-    module = sys.modules.get(HTTPTOOLS)
-    protocol = getattr(module, "HttpToolsProtocol", None)
-    if protocol is None or not all(hasattr(protocol, name) for name in _CALLBACKS):
-        return
-    if getattr(protocol, "channels_heads", None) is None:
-        for name, wrap in _WRAPPERS.items():
-            setattr(protocol, name, wrap(getattr(protocol, name)))
-    protocol.channels_heads = heads
+    for protocol in usable(HEADS):
+        if getattr(protocol, "channels_heads", None) is None:
+            for name, wrap in _WRAPPERS.items():
+                setattr(protocol, name, wrap(getattr(protocol, name)))
+        protocol.channels_heads = heads
 
 
 def _beginning(original: Any) -> Any:
@@ -104,4 +99,3 @@ _WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "on_body": functools.partial(_progress, in_head=False),
     "on_message_complete": functools.partial(_progress, in_head=True),
 }
-_CALLBACKS = (*_WRAPPERS, "send_400_response")

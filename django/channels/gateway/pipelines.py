@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .internals import H11, HTTPTOOLS
+
 #: Requests of one connection that may wait behind the one that is answered. No browser sends any.
 MAX_PIPELINED = 32
 
@@ -26,9 +28,9 @@ def has_too_many(receive: Any) -> bool:
     """
     cycle = getattr(receive, "__self__", None)
     module = type(cycle).__module__
-    if module == "uvicorn.protocols.http.h11_impl":
+    if module == H11:
         return len(getattr(getattr(cycle, "conn", None), "trailing_data", (b"",))[0]) > MAX_UNPARSED
-    if module != "uvicorn.protocols.http.httptools_impl":
+    if module != HTTPTOOLS:
         return False
     connection = getattr(getattr(cycle, "on_response", None), "__self__", None)
     waiting: Any = getattr(connection, "pipeline", ())

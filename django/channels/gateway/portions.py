@@ -10,15 +10,9 @@ the body that has come: four clients that sent such chunks held up all others fo
 from __future__ import annotations
 
 import functools
-import sys
 from typing import Any
 
-#: The HTTP protocols of uvicorn, by their modules.
-PROTOCOLS = {
-    "uvicorn.protocols.http.h11_impl": "H11Protocol",
-    "uvicorn.protocols.http.httptools_impl": "HttpToolsProtocol",
-    "uvicorn.protocols.http.zttp_impl": "ZttpProtocol",
-}
+from .internals import CHUNKS, usable
 
 #: Bytes of a read, up to which it is parsed at once.
 SMALL_READ = 4096
@@ -37,9 +31,8 @@ MAX_WAITING = 1024 * 1024
 
 def parse_in_portions() -> None:
     """Apply this to the connections that uvicorn accepts from now on. Do nothing without uvicorn."""
-    for module, name in PROTOCOLS.items():
-        protocol: Any = getattr(sys.modules.get(module), name, None)
-        if protocol is not None and not hasattr(protocol, "channels_waiting"):
+    for protocol in usable(CHUNKS):
+        if not hasattr(protocol, "channels_waiting"):
             protocol.channels_waiting = b""
             protocol.data_received = _in_portions(protocol.data_received)
 

@@ -21,17 +21,17 @@ from types import CodeType
 from typing import Any
 
 from .daphne import SocketSend
+from .internals import SANSIO, WEBSOCKETS, WSPROTO
 
 #: The longest payload (bytes) that the gateway writes to a client that negotiated compression. The server
 #: sends a longer one, because compressing it saves more than it costs.
 MAX_UNCOMPRESSED = 1024
 
 #: Uvicorn's protocol classes, and the name of the method that is ASGI's `send`.
-_UVICORN = "uvicorn.protocols.websockets."
 _SENDS = {
-    (_UVICORN + "websockets_sansio_impl", "WebSocketsSansIOProtocol"): "send",
-    (_UVICORN + "wsproto_impl", "WSProtocol"): "send",
-    (_UVICORN + "websockets_impl", "WebSocketProtocol"): "asgi_send",
+    (SANSIO, "WebSocketsSansIOProtocol"): "send",
+    (WSPROTO, "WSProtocol"): "send",
+    (WEBSOCKETS, "WebSocketProtocol"): "asgi_send",
 }
 
 #: The protocol classes whose `send` writes a frame to the transport and does nothing else.

@@ -8,8 +8,9 @@ chunks of a body, 64 KB can take half a second.
 from __future__ import annotations
 
 import functools
-import sys
 from typing import Any
+
+from .internals import READS, usable
 
 #: Bytes that are read at once from a client at first, and always if it sends many messages at once. A portion
 #: of messages (fragments.py) has as many bytes at most.
@@ -21,9 +22,6 @@ MAX_FRAMES_OF_A_READ = 64
 
 #: What transports call the number of bytes that they read at once: Twisted's, and asyncio's own.
 READ_SIZES = ("bufferSize", "max_size")
-
-#: The module of Daphne's protocol of HTTP/1, and its class.
-TWISTED = ("twisted.web.http", "HTTPChannel")
 
 
 class ReadSize:
@@ -66,11 +64,11 @@ def read_little_of_chunks() -> None:
     Have Twisted read little at once of a body in small chunks, on the connections that Daphne accepts from
     now on. Do nothing without Twisted.
     """
-    protocol: Any = getattr(sys.modules.get(TWISTED[0]), TWISTED[1], None)
-    if protocol is not None and not hasattr(protocol, "channels_read_size"):
-        protocol.channels_read_size = None
-        protocol.connectionMade = _beginning(protocol.connectionMade)
-        protocol.dataReceived = _noting(protocol.dataReceived)
+    for protocol in usable(READS):
+        if not hasattr(protocol, "channels_read_size"):
+            protocol.channels_read_size = None
+            protocol.connectionMade = _beginning(protocol.connectionMade)
+            protocol.dataReceived = _noting(protocol.dataReceived)
 
 
 def _beginning(original: Any) -> Any:

@@ -11,20 +11,18 @@ an error, and the event loop logs a traceback for each such client.
 from __future__ import annotations
 
 import functools
-import sys
 from typing import Any
 
-#: The module of the protocol, and its class.
-MODULE, NAME = "uvicorn.protocols.websockets.websockets_sansio_impl", "WebSocketsSansIOProtocol"
+from .internals import HANDSHAKES, usable
 
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 def answer_handshakes() -> None:
     """Answer such handshakes from now on. Do nothing without that protocol."""
-    protocol: Any = getattr(sys.modules.get(MODULE), NAME, None)
-    if protocol is not None and not hasattr(protocol.data_received, "channels_answers"):
-        protocol.data_received = _answering(protocol.data_received)
+    for protocol in usable(HANDSHAKES):
+        if not hasattr(protocol.data_received, "channels_answers"):
+            protocol.data_received = _answering(protocol.data_received)
 
 
 def _answering(original: Any) -> Any:
@@ -33,13 +31,13 @@ def _answering(original: Any) -> Any:
         try:
             original(self, data)
         except AssertionError:
-            if getattr(self, "handshake_complete", True):
+            if self.handshake_complete:
                 raise
             self.transport.abort()
             return
-        # A later uvicorn may have other names.
-        refusal = getattr(getattr(self, "conn", None), "handshake_exc", None)
-        if refusal is not None and not getattr(self, "handshake_initiated", True):
+        # The library may have another name for it.
+        refusal = getattr(self.conn, "handshake_exc", None)
+        if refusal is not None and not self.handshake_initiated:
             self.transport.write(b"".join(self.conn.data_to_send()) or _BAD_REQUEST)
             self.transport.close()
 

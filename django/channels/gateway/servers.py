@@ -12,6 +12,7 @@ from ..pages import see
 from .compression import allow_compression
 from .fragments import bound_uvicorn
 from .heads import Heads, bound_heads
+from .internals import HTTP2, PIPELINES, report_unknown, usable
 from .portions import parse_in_portions
 from .reading import read_little_of_chunks
 from .sansio import answer_handshakes
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django.channels.gateway")
 
-#: What uvicorn imports for its option --http2.
-HTTP2_OF_UVICORN = "uvicorn.protocols.http.zttp_h2_impl"
-
 
 def bound_servers(limits: Limits, refusals: Refusals) -> None:
     """Bound what a connection costs uvicorn or Daphne before the gateway learns of it."""
@@ -34,7 +32,10 @@ def bound_servers(limits: Limits, refusals: Refusals) -> None:
     allow_compression(limits.compression)
     parse_in_portions()
     read_little_of_chunks()
-    if HTTP2_OF_UVICORN in sys.modules:
+    for _ in usable(PIPELINES):  # what pipelines.py reads of each request
+        pass
+    report_unknown()
+    if sys.modules.get(HTTP2) is not None:
         logger.warning(
             "uvicorn serves HTTP/2 (--http2). The gateway doesn't bound what a connection of HTTP/2 costs "
             "uvicorn: a client that sends many small frames can hold up the others. Use a proxy for it. %s",

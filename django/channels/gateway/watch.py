@@ -6,14 +6,15 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
+from .internals import CYCLE, H11, HTTPTOOLS
+
 
 def receives_in_any_task(receive: Any) -> bool:
     """Return whether this is the `receive` of a server (uvicorn) that doesn't ask which task calls it."""
     kind = type(getattr(receive, "__self__", None))
     return (
-        kind.__module__
-        in ("uvicorn.protocols.http.httptools_impl", "uvicorn.protocols.http.h11_impl")
-        and kind.__qualname__ == "RequestResponseCycle"
+        kind.__module__ in (HTTPTOOLS, H11)
+        and kind.__qualname__ == CYCLE
         and receive.__func__ is kind.__dict__.get("receive")
     )
 

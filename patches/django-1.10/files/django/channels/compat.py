@@ -30,6 +30,9 @@ __all__ = [
     "sync_to_async",
 ]
 
+#: Whether Django keeps language, time zone and URLs in Locals of asgiref. It keeps them for each thread.
+KEPT_BY_ASGIREF = False
+
 #: Whether a functools.partial in a class is called with the instance.
 PARTIALS_ARE_METHODS = sys.version_info >= (3, 14)
 
