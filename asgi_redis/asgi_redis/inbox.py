@@ -20,6 +20,7 @@ from .contract import (
     Message,
     Unreadable,
     protocol,
+    start_thread,
 )
 from .failures import unavailable
 from .scripts import Command
@@ -252,6 +253,12 @@ class RedisInbox(SendingInbox):
         await self._reader.close()
         await self._writer.close()
         await self._loop.run_in_executor(None, self._leave)
+
+    def abandon(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._layer.leases.release(self.name)
+            start_thread("channels-leave", self._leave)
 
     def _leave(self) -> None:
         """Memberships, and what is still in the inbox, go; wills of open connections are sent."""

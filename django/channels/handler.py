@@ -30,9 +30,10 @@ from .exceptions import (
 from .gateway.limits import make_limits
 from .log import shown
 from .outbox import outbox
-from .protocol import BODY_CHANNEL, CLOSED, REPLY_CHANNEL, WINDOW_CHANNEL, WRITTEN
+from .protocol import BODY_CHANNEL, CLOSED, REPLY_CHANNEL, WINDOW_CHANNEL, WRITTEN, still_there
 from .replies import deliver_or_log
 from .streams import AsyncStream, log_refused, may_hold_a_thread
+from .windows import Silence
 
 if TYPE_CHECKING:
     from .channel import Channel
@@ -97,6 +98,24 @@ def _wait(layer: BaseChannelLayer, channel: str, seconds: float) -> dict[str, An
         _, found = layer.receive_many([channel], block=True)
         if found is not None or time.monotonic() > deadline:
             return found
+
+
+def _wait_for_client(message: Message, window: str) -> dict[str, Any]:
+    """
+    Return the next notice on `window`. Raises ClientGone if the client takes nothing, or its gateway is lost.
+    """
+    layer, deadline = message.channel_layer, time.monotonic() + STREAM_TIMEOUT
+    silence = Silence(layer, message[REPLY_CHANNEL], window)
+    while True:
+        _, found = layer.receive_many([window], block=True)
+        if found is not None and found != still_there(False):
+            return found
+        if found is not None:
+            silence.heard()
+        elif time.monotonic() > deadline:
+            raise ClientGone(f"The client took nothing for {STREAM_TIMEOUT:g} seconds.")
+        elif not silence.ends():
+            raise ClientGone("The gateway of the client is gone.")
 
 
 def _send(message: Any, reply: dict[str, Any], seconds: float) -> None:
@@ -320,7 +339,7 @@ class ViewConsumer:
         while reply is not None:
             # A fast view learns from a full window that its client is lost; a slow view has to ask.
             if ahead >= RESPONSE_WINDOW or time.monotonic() > polled_at + WINDOW_POLL_INTERVAL:
-                ahead -= self._written(layer, window, ahead)
+                ahead -= self._written(message, window, ahead)
                 polled_at = time.monotonic()
             # What the view has sent to channels and groups doesn't wait for the end of the stream.
             for send in outbox.take():
@@ -330,14 +349,14 @@ class ViewConsumer:
                 ahead += 1
             else:
                 # An asynchronous stream waits. If the client has gone, the stream must not wait on.
-                ahead -= self._written(layer, window, ahead)
+                ahead -= self._written(message, window, ahead)
                 polled_at = time.monotonic()
                 if message.worker is not None and message.worker.stopping:
                     raise WorkerStops()
             reply = next(replies, None)
 
     @staticmethod
-    def _written(layer: BaseChannelLayer, window: str, ahead: int) -> int:
+    def _written(message: Message, window: str, ahead: int) -> int:
         """
         Return how many messages the gateway has written. While the window is full, wait for it. Raises
         ClientGone if the client goes away, or takes nothing for STREAM_TIMEOUT seconds.
@@ -345,13 +364,12 @@ class ViewConsumer:
         written = 0
         while True:
             if ahead - written >= RESPONSE_WINDOW:
-                found = _wait(layer, window, STREAM_TIMEOUT)
-                if found is None:
-                    raise ClientGone(f"The client took nothing for {STREAM_TIMEOUT:g} seconds.")
+                found = _wait_for_client(message, window)
             else:
-                _, found = layer.receive_many([window])
-                if found is None:
+                _, waiting = message.channel_layer.receive_many([window])
+                if waiting is None:
                     return written
+                found = waiting
             if found.get(CLOSED):
                 raise ClientGone("The client went away while its response was sent.")
             written += found.get(WRITTEN, 0)

@@ -302,7 +302,10 @@ def replies(messages: list[Message], window: str | None = None) -> Message:
 
 
 def told_on(window: str) -> Message:
-    """Return a message that has the gateway tell the channel `window` when the client has gone."""
+    """
+    Return a message that has the gateway tell the channel `window` when the client has gone; and, if it knows
+    the channel already, that it is still there.
+    """
     return {WINDOW_CHANNEL: window}
 
 
@@ -386,6 +389,11 @@ def written(parts: int) -> Message:
 def closed() -> Message:
     """Return the notice that the client has gone."""
     return {CLOSED: True}
+
+
+def still_there(has_ended: bool) -> Message:
+    """Return the answer to `told_on`: the gateway is there, and its client `has_ended` or not."""
+    return closed() if has_ended else written(0)
 
 
 # Accessors.

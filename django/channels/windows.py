@@ -14,8 +14,8 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, Callable
 
-from .exceptions import LayerUnavailable
-from .protocol import CLOSED, WRITTEN, closed
+from .exceptions import ChannelFull, LayerUnavailable
+from .protocol import CLOSED, WRITTEN, closed, told_on
 
 if TYPE_CHECKING:
     from .continued import Continued
@@ -25,6 +25,39 @@ logger = logging.getLogger("django.channels.worker")
 
 #: Seconds between two attempts to reach a layer that is unavailable.
 RECONNECT_INTERVAL = 1.0
+
+
+#: Seconds without a notice after which a gateway is asked whether it is still there, and the number of
+#: questions without an answer after which it counts as lost. (It may be lost before it has set a last will.)
+ASK_INTERVAL, MAX_QUESTIONS = 10.0, 3
+
+
+class Silence:
+    """The silence of the gateway with the channel `reply_channel`, which should tell the channel `window`."""
+
+    def __init__(self, layer: BaseChannelLayer, reply_channel: str, window: str) -> None:
+        self._layer, self._reply_channel, self._window = layer, reply_channel, window
+        self.heard()
+
+    def heard(self) -> None:
+        """Begin anew: a notice came."""
+        self._asked = 0
+        self._ask_at = time.monotonic() + ASK_INTERVAL
+
+    def ends(self) -> bool:
+        """Ask the gateway, if that is due. Return False once it counts as lost. Blocks while it is asked."""
+        if time.monotonic() < self._ask_at:
+            return True
+        if self._asked == MAX_QUESTIONS:
+            return False
+        self._ask_at = time.monotonic() + ASK_INTERVAL
+        try:
+            # Not through a Channel, which removes control keys.
+            self._layer.send(self._reply_channel, told_on(self._window))
+            self._asked += 1
+        except (ChannelFull, LayerUnavailable):
+            pass  # the gateway was not asked
+        return True
 
 
 class Window:
@@ -56,22 +89,38 @@ class Window:
 
     async def below(self, number: int, seconds: float) -> bool:
         """
-        Wait until fewer than `number` messages are ahead, or the window is closed. Return False if no notice
-        comes for `seconds`.
+        Wait until fewer than `number` messages are ahead, or the window is closed. Return False if nothing is
+        taken for `seconds`. If the gateway is lost, the window is closed.
         """
-        loop = asyncio.get_event_loop()
+        if self.ahead < number or self.is_closed:
+            return True
+        replies = self._event.replies
+        silence = Silence(replies.layer, replies.reply_channel, self.name)
+        ahead, deadline = self.ahead, time.monotonic() + seconds
         while self.ahead >= number and not self.is_closed:
-            # Not asyncio.wait_for: until Python 3.12, it loses a cancellation that comes with a notice.
-            notice: asyncio.Future[bool] = loop.create_future()
-            timer = loop.call_later(seconds, _end, notice, False)
-            self._waiting.add(notice)
-            try:
-                if not await notice:
-                    return False
-            finally:
-                timer.cancel()
-                self._waiting.discard(notice)
+            if self.ahead < ahead:
+                ahead, deadline = self.ahead, time.monotonic() + seconds
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            if await self._next_notice(min(left, ASK_INTERVAL)):
+                silence.heard()
+            elif left > ASK_INTERVAL and not await self._event.loop.call(silence.ends):
+                self.notice(closed())
         return True
+
+    async def _next_notice(self, seconds: float) -> bool:
+        """Wait for a notice. Return whether one comes within `seconds`."""
+        loop = asyncio.get_event_loop()
+        # Not asyncio.wait_for: until Python 3.12, it loses a cancellation that comes with a notice.
+        notice: asyncio.Future[bool] = loop.create_future()
+        timer = loop.call_later(seconds, _end, notice, False)
+        self._waiting.add(notice)
+        try:
+            return await notice
+        finally:
+            timer.cancel()
+            self._waiting.discard(notice)
 
     def close(self) -> None:
         """Ignore later notices."""

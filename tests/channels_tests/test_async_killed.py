@@ -8,9 +8,10 @@ import unittest
 
 from django.db import connections
 
+from .support.aliases import MARIADB_SETTINGS
 from .support.sites import Project
 from .support.waiting import SCALE, START_TIMEOUT, wait_until
-from .test_database_layer import PostgreSQLCase, SQLiteCase
+from .test_database_layer import MariaDBCase, PostgreSQLCase, SQLiteCase
 
 ROUTING = """
 import asyncio
@@ -139,10 +140,17 @@ class OnDatabase:
     def layer_settings(self, config):
         found = connections.databases[self.alias]
         keys = ("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS")
-        return DATABASE % (
+        preamble = MARIADB_SETTINGS if "mysql" in found["ENGINE"] else ""
+        return preamble + DATABASE % (
             {key: found[key] for key in keys if key in found},
             dict(config, DATABASE="default"),
         )
+
+    def stored_wills(self, channel):
+        """Return how many last wills on a channel the layer has."""
+        query = "SELECT queue FROM channels_database_will"
+        rows = self.layer.store.connections.statement(lambda each: each.rows(query))
+        return sum(queue.endswith(":" + channel) for (queue,) in rows)
 
 
 class SQLiteTests(KilledTests, OnDatabase, SQLiteCase, unittest.TestCase):
@@ -150,4 +158,8 @@ class SQLiteTests(KilledTests, OnDatabase, SQLiteCase, unittest.TestCase):
 
 
 class PostgreSQLTests(KilledTests, OnDatabase, PostgreSQLCase, unittest.TestCase):
+    pass
+
+
+class MariaDBTests(KilledTests, OnDatabase, MariaDBCase, unittest.TestCase):
     pass

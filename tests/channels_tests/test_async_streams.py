@@ -10,7 +10,6 @@ import signal
 import socket
 import time
 import unittest
-import urllib.request
 
 import django
 
@@ -18,15 +17,28 @@ from .support.requirements import require
 from .support.sites import Project, serve
 from .support.waiting import SCALE, TIMEOUT, wait_until
 from .test_async_killed import OnDatabase
-from .test_database_layer import SQLiteCase
+from .test_database_layer import MariaDBCase, PostgreSQLCase, SQLiteCase
 
 ROUTING = """
 import asyncio
 import contextlib
 import json
+import os
 import threading
 
-from {channels} import Group, route
+from django.conf import settings
+from {channels} import Group, route, windows
+
+if "ASK_INTERVAL" in os.environ:
+    windows.ASK_INTERVAL = float(os.environ["ASK_INTERVAL"])
+
+GO = os.path.join(settings.BASE_DIR, "go")
+
+
+def say(text):
+    # In one step, because several threads print.
+    os.write(1, text.encode() + b"\\n")
+
 
 TOKEN = "x" * 50000
 
@@ -61,7 +73,7 @@ async def swallows(message):
         try:
             await forever(message)
         except asyncio.CancelledError:
-            print("swallowed", flush=True)
+            say("swallowed")
 
 
 async def shields(message):
@@ -124,13 +136,13 @@ async def to_a_group(message):
 
 def noted(name, consumer):
     async def run(message, **kwargs):
-        print("begun %s" % name, flush=True)
+        say("begun %s" % name)
         try:
             await consumer(message)
         except BaseException as error:
-            print("ended %s %s" % (name, type(error).__name__), flush=True)
+            say("ended %s %s" % (name, type(error).__name__))
             raise
-        print("ended %s" % name, flush=True)
+        say("ended %s" % name)
 
     return run
 
@@ -147,15 +159,26 @@ def stats(message):
     message.reply_channel.send({"text": json.dumps(found)})
 
 
+async def late(message):
+    while not os.path.exists(GO):
+        await asyncio.sleep(0.05)
+    await forever(message)
+
+
+def gone(message):
+    say("gone %s" % message["path"])
+
+
 KINDS = {
     each.__name__: each
     for each in (
         plain, clears_up, swallows, shields, in_a_task, in_many_tasks, leaves_a_task, in_a_context,
-        with_a_timeout, from_a_generator, to_a_group,
+        with_a_timeout, from_a_generator, to_a_group, late,
     )
 }
 
 channel_routing = [
+    route("http.disconnect", gone),
     route("websocket.connect", connect),
     route("websocket.receive", stats, path=r"^/stats/$"),
 ] + [
@@ -167,21 +190,85 @@ channel_routing = [
 
 VIEWS = """
 import asyncio
+import os
+import time
 
-from django.http import StreamingHttpResponse
+from django.conf import settings
+from django.http import HttpResponse, StreamingHttpResponse
+from {channels}.asgi import channel_layers
+from {channels}.exceptions import ResponseLater
+
+GO = os.path.join(settings.BASE_DIR, "go")
+
+
+def say(text):
+    # In one step, because several threads print.
+    os.write(1, text.encode() + b"\\n")
+
+
+def parts_of(path, begin):
+    try:
+        if begin:
+            yield b"first"
+        say("begun %s" % path)
+        channel_layers["default"].block_for = 0.1  # seconds until a stream asks again
+        while not os.path.exists(GO):
+            time.sleep(0.05)
+        while True:
+            yield b"x" * 50000
+    finally:
+        say("ended %s" % path)
+
+
+def late(request):
+    return StreamingHttpResponse(parts_of("/late", False))
+
+
+def parts(request):
+    return StreamingHttpResponse(parts_of("/parts", True))
+
+
+def later(request):
+    say("begun /later")
+    raise ResponseLater
+
+
+def at_once(request):
+    return HttpResponse("hello")
 
 
 def index(request):
     async def parts():
-        print("begun a response", flush=True)
+        say("begun /")
         try:
             yield b"first"
             await asyncio.sleep(3600)
         finally:
-            print("ended a response", flush=True)
+            say("ended /")
 
     return StreamingHttpResponse(parts())
 """
+
+
+URLS = """
+try:
+    from django.urls import re_path
+except ImportError:
+    from django.conf.urls import url as re_path
+
+from mysite import views
+
+urlpatterns = [
+    re_path(r"^$", views.index),
+    re_path(r"^late$", views.late),
+    re_path(r"^parts$", views.parts),
+    re_path(r"^later$", views.later),
+    re_path(r"^at-once$", views.at_once),
+]
+"""
+
+#: Seconds after which a gateway that says nothing is asked whether it is there, where a test waits for that.
+ASK_INTERVAL = 0.2 * SCALE
 
 
 class Client:
@@ -228,24 +315,24 @@ SLACK = TIMEOUT / 2
 LEAVES = ("close", "vanish", "reset")
 
 
-class StreamTests:
+class KilledGatewayTests:
     server = "uvicorn"
 
     def setUp(self):
         super().setUp()
         require("uvicorn", "websockets", "websocket")
-        layer = self.make_layer()
-        layer.flush()
+        self.layer = self.make_layer()
+        self.layer.flush()
         self.project = Project(
-            {"mysite/routing.py": ROUTING, "mysite/views.py": VIEWS},
+            {"mysite/routing.py": ROUTING, "mysite/views.py": VIEWS, "mysite/urls.py": URLS},
             self.layer_settings({"heartbeat": 0.2, "lease": 2 * SCALE}),
         )
         self.addCleanup(self.project.close)
         self.gateway = serve(self.project, self.server)
         self.addCleanup(self.gateway.kill)
 
-    def worker(self, *args):
-        worker = self.project.manage("runworker", "--threads", "2", *args)
+    def worker(self, *args, **env):
+        worker = self.project.manage("runworker", "--threads", "4", *args, **env)
         self.addCleanup(worker.kill)
         worker.wait_for_output("Quit with")
         return worker
@@ -262,6 +349,55 @@ class StreamTests:
         client = Client(self.gateway, path)
         self.addCleanup(client.vanish)
         return client if text is None else client.ask(text)
+
+    def test_what_runs_for_a_killed_gateway_ends_and_the_end_of_its_requests_is_told(self):
+        worker, watcher = self.worker(ASK_INTERVAL=str(ASK_INTERVAL)), self.client("/stats/")
+        held = ["/later", "/late", "/parts"]
+        if django.VERSION >= (4, 2):  # it has asynchronous streams
+            held.append("/")
+        for path in held:
+            self.request(path)
+            worker.wait_for_output("begun %s\n" % path)
+        self.assertTrue(self.request("/at-once").recv(1))
+        # This one begins to send when no gateway can leave a last will for it.
+        self.client("/late/", "fast")
+        worker.wait_for_output("begun late\n")
+        client = self.client("/plain/", "fast")
+        client.read(5)
+        # The gateway has handled these, and sends what it leaves for its end before what the watcher asks.
+        wait_until(functools.partial(self.is_paused, watcher), "it to wait for its client")
+        stored = functools.partial(self.stored_wills, "http.disconnect")
+        wait_until(lambda: stored() == len(held), "the last wills to be stored")
+        self.gateway.kill()
+        for path in held:
+            worker.wait_for_output("gone %s\n" % path)
+        worker.wait_for_output("ended plain")
+        self.project.write("go", "")
+        worker.wait_for_output("ended late ClientDisconnected")
+        for path in held[1:]:
+            worker.wait_for_output("ended %s\n" % path)
+        wait_until(lambda: stored() == 0, "the last wills to be sent")
+        self.assertEqual(worker.output.count("gone /"), len(held), worker.output)
+
+    def request(self, path):
+        client = socket.create_connection(("127.0.0.1", self.gateway.port), TIMEOUT)
+        self.addCleanup(client.close)
+        client.sendall(b"GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n" % path.encode())
+        return client
+
+    def is_paused(self, watcher):
+        return self.stats(watcher).get("paused")
+
+
+class StreamTests(KilledGatewayTests):
+    def test_a_response_whose_first_part_finds_its_gateway_killed_ends(self):
+        """The gateway could leave no last will for it."""
+        worker = self.worker(ASK_INTERVAL=str(ASK_INTERVAL))
+        self.request("/late")
+        worker.wait_for_output("begun /late\n")
+        self.gateway.kill()
+        self.project.write("go", "")
+        worker.wait_for_output("ended /late\n")
 
     def test_what_a_client_has_left_ends_and_leaves_nothing_behind(self):
         worker, watcher = self.worker(), self.client("/stats/")
@@ -290,27 +426,16 @@ class StreamTests:
                 self.assertEqual(worker.stop(signal.SIGTERM), 1)
                 self.assertLess(time.monotonic() - began, 3.5 + SLACK, worker.output)
 
-    def test_a_consumer_that_waits_for_its_client_ends_if_its_gateway_is_killed(self):
-        worker, watcher = self.worker(), self.client("/stats/")
-        client = self.client("/plain/", "fast")
-        client.read(5)
-        # The gateway has handled these, and sends what it leaves for its end before what the watcher asks.
-        wait_until(functools.partial(self.is_paused, watcher), "it to wait for its client")
-        self.gateway.kill()
-        worker.wait_for_output("ended plain")
-
-    @unittest.skipIf(django.VERSION < (4, 2), "this Django lacks asynchronous streams")
-    def test_a_response_that_waits_ends_if_its_gateway_is_killed(self):
-        worker, watcher = self.worker(), self.client("/stats/")
-        with urllib.request.urlopen(self.gateway.url("/")):
-            worker.wait_for_output("begun a response")
-            self.stats(watcher)  # what the gateway leaves for its end is sent before this
-            self.gateway.kill()
-            worker.wait_for_output("ended a response")
-
-    def is_paused(self, watcher):
-        return self.stats(watcher).get("paused")
-
 
 class SQLiteTests(StreamTests, OnDatabase, SQLiteCase, unittest.TestCase):
+    pass
+
+
+class PostgreSQLKilledGatewayTests(
+    KilledGatewayTests, OnDatabase, PostgreSQLCase, unittest.TestCase
+):
+    pass
+
+
+class MariaDBKilledGatewayTests(KilledGatewayTests, OnDatabase, MariaDBCase, unittest.TestCase):
     pass

@@ -14,6 +14,7 @@ import urllib.request
 
 from django.db import transaction
 
+from .support.aliases import MARIADB_SETTINGS
 from .support.databases import MariaDB, PostgreSQL
 from .support.requirements import require
 from .support.sites import Project, serve
@@ -373,17 +374,7 @@ class PostgreSQLSiteTests(ServerSiteTests, unittest.TestCase):
 
 class MariaDBSiteTests(ServerSiteTests, unittest.TestCase):
     server_class = MariaDB
-    preamble = """
-DEBUG = False  # with it, Django 2.2 wants bytes that PyMySQL does not give
-
-try:
-    import MySQLdb
-except ImportError:
-    import pymysql
-
-    pymysql.version_info = (2, 2, 1, "final", 0)
-    pymysql.install_as_MySQLdb()
-"""
+    preamble = MARIADB_SETTINGS
 
 
 class DatabaseChatSite(ChatSite):

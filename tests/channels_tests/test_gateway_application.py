@@ -97,6 +97,22 @@ class LoopTests(unittest.TestCase):
         asyncio.run(stop())
         wait_until(lambda: len(worker_threads()) == before, "the others to end")
 
+    def test_what_a_closed_loop_has_spooled_ends_with_it(self):
+        before, layer = threading.active_count(), make_layer(threads=1)
+
+        async def spool():
+            gateway = layer.gateway
+            for file in (gateway.responses.file, gateway.room.file):
+                await asyncio.wrap_future(file.write([(file.take(), 0, 3)], b"abc"))
+
+        async def stop():
+            await layer.gateway.stop()
+
+        asyncio.run(spool())
+        asyncio.run(stop())
+        wait_until(lambda: threading.active_count() <= before, "all threads to end")
+        self.assertEqual(layer._inboxes, {})
+
     def test_receivers_of_worker_ready_may_use_the_database(self):
         # Django refuses to where an event loop runs.
         loops = []

@@ -417,6 +417,64 @@ class EndTests(unittest.TestCase):
         self.assertEqual((client.written, client.counted), ([], ["lost"]))
         self.assertEqual(client.channels[-1], "http.disconnect")
 
+    def test_the_end_of_a_gateway_is_told_to_a_site_that_may_know_of_the_client(self):
+        ways = {
+            "it runs": lambda client: client.do(client.state.begun()),
+            "it answers later": lambda client: client.done(),
+            "it streams": lambda client: client.reply(status=200, content=b"a", more_content=True),
+            "its client has gone": lambda client: client.do(
+                client.state.gone() + client.state.begun()
+            ),
+        }
+        for name, begin in ways.items():
+            with self.subTest(name):
+                client = Client()
+                client.state.root_path = "/prefix"
+                self.assertEqual(client.wills, [])
+                begin(client)
+                ((will, channel, message),) = client.wills
+                self.assertEqual((will, channel), ("gateway.test!1", "http.disconnect"))
+                expected = {
+                    "reply_channel": "gateway.test!1",
+                    "path": "/path",
+                    "root_path": "/prefix",
+                }
+                self.assertEqual(message, expected)
+                client.do(client.state.begun())
+                self.assertEqual(len(client.wills), 1)
+
+    def test_a_request_that_is_answered_at_once_leaves_no_last_will(self):
+        client = Client().reply(**OK).done()
+        client.do(client.state.begun())
+        self.assertEqual(client.wills, [])
+        self.assertEqual(Client().done(OK).wills, [])
+
+    def test_a_changed_session_is_in_the_last_will(self):
+        client = Client()
+        client.do(client.state.begun())
+        client.done(**protocol.session_patch({"set": {"a": 1}, "removed": []}))
+        self.assertEqual(client.wills[-1][2][protocol.SESSION], {"a": 1})
+
+    def test_a_layer_that_lost_the_last_will_brings_the_disconnect_once(self):
+        for told in (False, True):
+            with self.subTest(told=told):
+                client = Client().done()
+                client.do(client.state.reset(told))
+                self.assertEqual(client.status, 502)
+                client.do(client.state.gone())
+                self.assertEqual(client.channels[1:], [] if told else ["http.disconnect"])
+                self.assertTrue(client.state.over)
+
+    def test_who_asks_whether_the_client_is_there_gets_an_answer(self):
+        client, question = Client(), protocol.told_on("window?x")
+        client.do(client.state.reply(question))
+        self.assertEqual(client.channels, ["http.request"])  # the first one names the channel
+        client.do(client.state.reply(question))
+        self.assertEqual(client.sent[-1], ("window?x", protocol.written(0)))
+        client.do(client.state.gone())
+        client.do(client.state.reply(question))
+        self.assertEqual(client.sent[-1], ("window?x", protocol.closed()))
+
     def test_the_session_travels_to_the_disconnect(self):
         client = Client()
         client.do(client.state.gone())
@@ -516,13 +574,15 @@ class BoundTests(unittest.TestCase):
         client = Client().reply(status=200, content=b"a", more_content=True)
         client.reply(content=b"b", more_content=True, **{protocol.WINDOW_CHANNEL: "window?x"})
         client.drain()
-        self.assertEqual((client.channels, client.wills), (["http.request"], []))
+        self.assertEqual(client.channels, ["http.request"])
+        self.assertEqual([will[0] for will in client.wills], ["gateway.test!1"])
 
     def test_the_end_is_told_to_who_reads_the_body_and_writes_the_stream(self):
         client = Client(more_body=True)
         window = {protocol.WINDOW_CHANNEL: "window?x"}
         client.reply(status=200, content=b"a", more_content=True, **window)
-        self.assertEqual([will[0] for will in client.wills], ["body?x", "window?x"])
+        wills = [will[0] for will in client.wills]
+        self.assertEqual(wills, ["body?x", "window?x", "gateway.test!1"])
         client.do(client.state.gone())
         closed = [("body?x", protocol.closed()), ("window?x", protocol.closed())]
         self.assertEqual(client.sent[-2:], closed)

@@ -316,6 +316,14 @@ class EndsBeforeAcceptanceTests(unittest.TestCase):
             (message["root_path"], message[protocol.SESSION]), ("/prefix", {"room": "a"})
         )
 
+    def test_who_asks_whether_the_client_is_there_gets_an_answer(self):
+        socket, question = self.socket(), protocol.told_on("window")
+        socket.do(socket.state.reply(question))
+        self.assertEqual(socket.sent[-1], ("window", protocol.written(0)))
+        socket.do(socket.state.gone(1006))
+        socket.do(socket.state.reply(question))
+        self.assertEqual(socket.sent[-1], ("window", protocol.closed()))
+
     def test_no_disconnect_for_a_socket_that_the_site_denied(self):
         self.assertEqual(self.disconnects(self.socket().done({"close": True})), [])
         self.assertEqual(self.disconnects(self.socket().done().reply(accept=False)), [])

@@ -22,6 +22,12 @@ CHANNEL_LAYERS["default"]["BACKEND"] = "asgi_redis.RedisChannelLayer"
 CHANNEL_LAYERS["default"]["CONFIG"] = %r
 """ % (config,)
 
+    def stored_wills(self, channel):
+        """Return how many last wills on a channel the layer has."""
+        call = self.layer.store.servers.call
+        wills = [each for key in call(("KEYS", "*h:gateway.*")) for each in call(("HVALS", key))]
+        return sum(each.partition(b"\n")[0].endswith(b":" + channel.encode()) for each in wills)
+
 
 class RedisTests(KilledTests, OnRedis, RedisLayerCase, unittest.TestCase):
     pass

@@ -375,10 +375,14 @@ class Gateway:
 
     def abandon(self) -> None:
         """End the threads of a loop that was closed without `stop`, each after its message."""
+        self.responses.end()
         self.room.file.end()
+        if self._wsgi is not None:
+            self._wsgi.close()
         if self._workers is not None:
             self._workers.stop(grace=0)
             atexit.unregister(self._at_exit)
+        self.inbox.abandon()
 
     def _at_exit(self) -> None:
         """

@@ -101,6 +101,7 @@ class Request(ConnectionState):
         #: Bytes that the response has at least.
         self.size = self._came = 0
         self._disconnect_due = False
+        self._has_will = False
         self._method: Any = None
         self._length: Any = None
 
@@ -170,14 +171,14 @@ class Request(ConnectionState):
         """Handle a message on the reply channel."""
         actions: list[Action] = []
         if message.get(WINDOW_CHANNEL):
-            actions += self._note_window(message[WINDOW_CHANNEL])
+            actions += self._note_window(message[WINDOW_CHANNEL], len(message) == 1)
         if ACK in message or REPLIES in message:
             for each in message.get(REPLIES) or ():
                 actions += self._apply(each)
         elif "status" in message or "content" in message:
             actions += self._apply(message)
-        if SESSION in message:
-            self.merge(message[SESSION])
+        if SESSION in message and self.merge(message[SESSION]) and self._has_will:
+            actions.append(self._last_will())
         if BODY_CREDIT in message:
             self._credit += message[BODY_CREDIT]
             if not self._is_read:
@@ -187,16 +188,20 @@ class Request(ConnectionState):
             actions += self._fail(500)
         if ACK in message and message[ACK] == self.in_flight:
             self.in_flight = None
-            actions += self._next()
+            actions += self._next() + self._set_will()
         if LOST in message and message[LOST] == self.in_flight:
             self.in_flight = None
             actions += [(COUNT, "lost"), *self._fail(502), *self._next()]
         return actions
 
-    def _note_window(self, channel: str) -> list[Action]:
+    def begun(self) -> list[Action]:
+        return super().begun() + self._set_will()
+
+    def _note_window(self, channel: str, is_question: bool) -> list[Action]:
         """Take note of the channel on which the sender of the response learns what was written."""
         if channel == self._window_channel:
-            return []
+            answer = protocol.still_there(self.phase == FINISHED)
+            return [(SEND, channel, answer)] if is_question else []
         if self.phase == WAITING:
             self._window_channel = channel
             return [self._own(channel)]
@@ -232,6 +237,7 @@ class Request(ConnectionState):
             if self._window_channel is not None:
                 self.size = content_length(headers) or 0
             actions.append((WRITE, response_start(message["status"], headers), None))
+            actions += self._set_will() if more else ()
         if self._window_channel is None:
             self._unread += 1
             if self._unread > MAX_UNREAD:
@@ -301,9 +307,13 @@ class Request(ConnectionState):
         return [(COUNT, "refused"), *self._fail(503)]
 
     def reset(self, told: bool = False) -> list[Action]:
-        """Handle that the layer has lost its data, and the request with it."""
+        """
+        Handle that the layer has lost its data, and the request with it. If the site was `told` that the
+        client has gone, its last will was sent.
+        """
         self._forget_event()
-        return self._fail(502)
+        self._disconnect_due = self._has_will and not told and self.phase != FINISHED
+        return self._fail(502) + self._next()
 
     def unreachable(self, was_sent: bool = True) -> list[Action]:
         """
@@ -320,6 +330,19 @@ class Request(ConnectionState):
         """The request reached no worker, so no answer comes, and no worker has to learn of its end."""
         self.in_flight = None
         self._disconnect_due = False
+
+    def _set_will(self) -> list[Action]:
+        """
+        Have the layer send the disconnect event if this gateway is lost, because the site may know of the
+        client now. Most requests are answered before that, and should not pay for it.
+        """
+        if self._has_will or (self.phase == FINISHED and not self._disconnect_due):
+            return []
+        self._has_will = True
+        return [self._last_will()]
+
+    def _last_will(self) -> Action:
+        return self.will(HTTP_DISCONNECT, {})
 
     def _own(self, channel: str) -> Action:
         """

@@ -146,8 +146,8 @@ class InboxReader:
         elif RUNNING in message:
             if connection is not None and connection.flight is not None:
                 if connection.flight[1] == message[RUNNING]:
-                    connection.state.has_begun = True
                     self.events.landed(connection, message)
+                    connection.perform(connection.state.begun())
         elif connection is not None:
             state, flight = connection.state, connection.flight
             actions = state.reply(message)

@@ -62,6 +62,23 @@ class ConnectionState:
             message[SESSION] = self.session.copy()
         return (SEND, channel, message)
 
+    def will(self, channel: str, message: dict[str, Any]) -> Action:
+        """
+        Return the action that has the layer send `message`, which tells the end of this connection, if its
+        gateway is lost.
+        """
+        message.update({REPLY_CHANNEL: self.reply_channel, "path": self.path})
+        if self.root_path:
+            message["root_path"] = self.root_path
+        if self.session:
+            message[SESSION] = self.session.copy()
+        return (SET_WILL, self.reply_channel, channel, message)
+
+    def begun(self) -> list[Action]:
+        """Handle that a worker has run the event in flight for a while, and runs it for longer."""
+        self.has_begun = True
+        return []
+
     def unreachable(self, was_sent: bool = True) -> list[Action]:
         """
         Handle that the layer has been unavailable for a while, so that the answer to an event does not come.

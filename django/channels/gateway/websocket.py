@@ -19,13 +19,13 @@ from ..protocol import (
     LOST,
     RAN,
     REPLIES,
-    REPLY_CHANNEL,
     SESSION,
     WEBSOCKET_CONNECT,
     WEBSOCKET_DISCONNECT,
     WEBSOCKET_RECEIVE,
     WINDOW_CHANNEL,
     is_notice,
+    still_there,
 )
 from ..subprotocols import choose
 from .codes import FAILED, GOING_AWAY, GONE, NORMAL, OVERLOADED, RESTARTED, SENDABLE, TOO_BIG
@@ -55,7 +55,7 @@ from .handshake import (
     refuses,
     says_nothing,
 )
-from .state import COUNT, DISCARD, FINISH, LOG, SET_WILL, WRITE, Action, ConnectionState
+from .state import COUNT, DISCARD, FINISH, LOG, SEND, WRITE, Action, ConnectionState
 from .window import SocketWindow
 
 # The phases of a socket.
@@ -228,6 +228,8 @@ class WebSocket(ConnectionState):
     def reply(self, message: dict[str, Any]) -> list[Action]:
         """Handle a message on the reply channel."""
         if ACK not in message and REPLIES not in message:
+            if WINDOW_CHANNEL in message:
+                return [(SEND, message[WINDOW_CHANNEL], still_there(self._takes_nothing))]
             is_own = self.in_flight is not None and message.get(DURING) == self.in_flight
             actions = self._apply(message, OTHERS) if is_own else self._apply_of_others(message)
             actions += self._merge_session(message.get(SESSION))
@@ -264,8 +266,12 @@ class WebSocket(ConnectionState):
         actions = self._window.open(message[WINDOW_CHANNEL])
         for each in message[REPLIES]:
             actions += self._window.mark(self._apply(each, sender=OWN))
-        has_ended = self._is_cut_off or self.phase in (CLOSING, CLOSED)
-        return actions + (self._window.end() if has_ended else [])
+        return actions + (self._window.end() if self._takes_nothing else [])
+
+    @property
+    def _takes_nothing(self) -> bool:
+        """Whether no further frame is written to the client."""
+        return self._is_cut_off or self.phase in (CLOSING, CLOSED)
 
     def _merge_session(self, patch: Any) -> list[Action]:
         """Apply what a consumer changed in the session, in the last will too."""
@@ -273,12 +279,7 @@ class WebSocket(ConnectionState):
 
     def last_will(self) -> Action:
         """Return the action that has the layer send the disconnect event if this gateway is lost."""
-        message = {REPLY_CHANNEL: self.reply_channel, "path": self.path, "code": GONE}
-        if self.root_path:
-            message["root_path"] = self.root_path
-        if self.session:
-            message[SESSION] = self.session.copy()
-        return (SET_WILL, self.reply_channel, WEBSOCKET_DISCONNECT, message)
+        return self.will(WEBSOCKET_DISCONNECT, {"code": GONE})
 
     def group(self, message: dict[str, Any]) -> list[Action]:
         """Handle a message to a group that the socket is in. It never answers a handshake, so it waits."""

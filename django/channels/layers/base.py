@@ -147,6 +147,9 @@ class Inbox(ABC):
         of connections that are still open are sent.
         """
 
+    def abandon(self) -> None:
+        """Leave the layer soon, as `close` does, after the event loop was closed. Must not block."""
+
 
 class BaseChannelLayer(ABC):
     """

@@ -187,6 +187,9 @@ class MemoryInbox(Inbox):
             self._layer._queues.pop(channel, None)
 
     async def close(self) -> None:
+        self.abandon()
+
+    def abandon(self) -> None:
         self._timer.cancel()
         layer = self._layer
         with layer._lock:

@@ -101,3 +101,17 @@ def _shared_alias(server_class, alias):
         connections[alias].close()
     empty_tables(server)
     return alias
+
+
+#: What the settings of a project on MariaDB begin with.
+MARIADB_SETTINGS = """
+DEBUG = False  # with it, Django 2.2 wants bytes that PyMySQL does not give
+
+try:
+    import MySQLdb
+except ImportError:
+    import pymysql
+
+    pymysql.version_info = (2, 2, 1, "final", 0)
+    pymysql.install_as_MySQLdb()
+"""

@@ -341,12 +341,19 @@ class ThreadedInbox(Inbox):
     # The end.
 
     async def close(self) -> None:
+        self._end()
+        await asyncio.get_event_loop().run_in_executor(None, self._leave)
+
+    def abandon(self) -> None:
+        self._end()
+        start_thread("channels-leave", self._leave)
+
+    def _end(self) -> None:
         self._store.unsubscribe(self.name)
         self._layer.leases.release(self.name)
         with self._lock:
             self._closed = True
             self._lock.notify_all()
-        await asyncio.get_event_loop().run_in_executor(None, self._leave)
 
     def _leave(self) -> None:
         for thread in self._threads:
