@@ -8,13 +8,14 @@ import sys
 import unittest
 from unittest import mock
 
-from django.channels.gateway import internals
+from django.channels.gateway import internals, rounds
 from django.channels.gateway.buffers import MAX_WRITE_BUFFER, WriteBuffers
 from django.channels.gateway.connection import CLOSE_TIMEOUT
 from django.channels.gateway.daphne import bound_frames
 from django.channels.gateway.fragments import (
     FIRST_READ,
     FRAMES_PER_SECOND,
+    LITTLE_READ,
     MAX_BURST,
     MAX_FRAGMENTS,
     MAX_FRAMES_OF_A_READ,
@@ -111,6 +112,25 @@ class FrameCounterTests(unittest.TestCase):
             self.assertTrue(self.allows(data, size=size if len(data) < 10**5 else 1000 + size))
             self.assertTrue(self.allows(frame(PING) * (MAX_BURST - extra)))
             self.assertFalse(self.allows(frame(PING)))
+
+    def test_frames_are_taken_in_portions_that_end_with_a_frame(self):
+        generator = random.Random(2)
+        for _ in range(40):
+            lengths = [generator.choice((0, 1, 5, 125, 126, 5000, 65536)) for _ in range(200)]
+            data = b"".join(frame(TEXT, length) for length in lengths)
+            self.counter, most, found = FrameCounter(), generator.randrange(1, 70), 0
+            reads = generator.choice((1, 5, 100, 4096, 262144))
+            reads = max(reads, len(data) // 1000)
+            for start in range(0, len(data), reads):
+                part = data[start : start + reads]
+                while part:
+                    size = self.counter.take(part, 1000.0, most)
+                    self.assertGreater(size, 0)
+                    self.assertLessEqual(self.counter.in_read, most)
+                    self.assertTrue(size == len(part) or self.counter.in_read == most)
+                    found += self.counter.in_read
+                    part = part[size:]
+            self.assertEqual(found, len(lengths))
 
     def test_the_announced_length_of_a_frame_hides_no_other(self):
         self.assertTrue(self.allows(frame(TEXT, 1000)[:-1]))
@@ -259,7 +279,7 @@ class UvicornTests(unittest.TestCase):
         connection.data_received(frame(BINARY, 5000))
         self.assertEqual(connection.max_size, 2 * FIRST_READ)
         connection.data_received(frame(TEXT, 1) * 600)
-        self.assertEqual(connection.max_size, FIRST_READ)
+        self.assertEqual(connection.max_size, LITTLE_READ)
 
     def test_a_connection_older_than_the_gateway_is_left_alone(self):
         connection = self.connected()
@@ -394,6 +414,29 @@ class PortionTests(unittest.TestCase):
             for _ in range(20):
                 await asyncio.sleep(0)
             self.assertLess(protocol.frames, 2 * first + MAX_FRAMES_OF_A_READ)
+
+        self.run_with(test)
+
+    def test_of_many_clients_a_few_are_parsed_in_each_round_of_the_loop(self):
+        async def test(protocol):
+            others = []
+            for _ in range(100):
+                other = type(protocol)(protocol.loop)
+                other.connection_made(ReadingTransport())
+                other.data_received(self.HEAD)
+                other.received.append(b"")
+                # A transport of asyncio reads 4 KB at once.
+                other.data_received(self.FLOOD[: 585 * 7])
+                others.append(other)
+            before, most, complete = 0, 0, len(self.FLOOD[: 585 * 7])
+            while any(sum(map(len, other.received[2:])) < complete for other in others):
+                for other in others:
+                    if other.read_paused:
+                        other.take_messages()
+                await asyncio.sleep(0)
+                frames = sum(other.frames for other in others)
+                most, before = max(most, frames - before if before else 0), frames
+            self.assertLessEqual(most, rounds.PORTIONS_OF_A_ROUND * MAX_FRAMES_OF_A_READ)
 
         self.run_with(test)
 
@@ -566,7 +609,7 @@ class DaphneTests(unittest.TestCase):
         protocol.dataReceived(frame(BINARY, 5000))
         self.assertEqual(protocol.bufferSize, 2 * FIRST_READ)
         protocol.dataReceived(frame(TEXT, 1) * 600)
-        self.assertEqual(protocol.bufferSize, FIRST_READ)
+        self.assertEqual(protocol.bufferSize, LITTLE_READ)
 
     def test_another_server_is_left_alone(self):
         async def send(event):

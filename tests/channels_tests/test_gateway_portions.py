@@ -217,7 +217,7 @@ class ChunkTests(unittest.TestCase):
         head = self.HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
         sizes = self.sizes(head + CHUNK * 30000 + b"0\r\n\r\n")
         self.assertLessEqual(max(sizes), 2 * reading.FIRST_READ)
-        self.assertEqual(self.transport.bufferSize, reading.FIRST_READ)
+        self.assertEqual(self.transport.bufferSize, reading.LITTLE_READ)
         self.assertIn(b"done", self.transport.value())
 
     def test_tiny_chunks_behind_large_ones_are_read_in_small_parts_from_then_on(self):

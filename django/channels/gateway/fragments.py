@@ -7,7 +7,8 @@ server parses them. No module of a server is imported.
   Daphne if many come at once: four clients that sent nothing else stopped a site.
 * Small messages. A server parses all that it has read from one client before it attends to another, and
   64 kB may be 9,000 messages of one byte, which take half a second. So little is read at once from a client
-  that sends such messages (`ReadSize`), and uvicorn gets in portions what was read (`PortionedTransport`).
+  that sends such messages (`ReadSize`), and uvicorn gets in portions what was read (`PortionedTransport`),
+  of a few clients at a time (`Rounds`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, Callable
 
 from .internals import FRAMES, lacks_for_frames, usable
 from .portions import PortionedTransport
-from .reading import FIRST_READ, MAX_FRAMES_OF_A_READ, ReadSize
+from .reading import FIRST_READ, LITTLE_READ, MAX_FRAMES_OF_A_READ, ReadSize
 
 #: Fragments of one message. The library websockets allows as many.
 MAX_FRAGMENTS = 4096
@@ -48,11 +49,19 @@ class FrameCounter:
 
     def allows(self, data: bytes, now: float) -> bool:
         """Return whether the server may have `data`, the next bytes from the client. `now` is in seconds."""
+        return self.take(data, now, len(data) + 1) >= 0
+
+    def take(self, data: bytes, now: float, most: int) -> int:
+        """
+        Return how many of the next bytes from the client, `data`, have the beginnings of at most `most` (1 or
+        more) frames, or -1 if the server may not have these. The rest comes again. `now` is in seconds.
+        """
+        before = len(self._head)
         if self._head:
             data, self._head = self._head + data, b""
         position, size, extra = self._skip, len(data), 0
         self.in_read = 0
-        while position < size:
+        while position < size and self.in_read < most:
             length = data[position + 1] if position + 1 < size else 0
             is_masked, length = length & 128, length & 127
             end = position + (2 if length < 126 else 4 if length == 126 else 10)  # of the length
@@ -68,14 +77,14 @@ class FrameCounter:
                 if not data[position] & 0x08:  # no control frame, which may come between fragments
                     self._fragments = 0 if data[position] & 0x80 else self._fragments + 1
                 if extra > MAX_BURST or self._fragments > MAX_FRAGMENTS:
-                    return False
+                    return -1
             position = start + length
-        self._skip = position - size
+        self._skip, taken = max(0, position - size), min(position, size) - before
         if not extra:
-            return True
+            return taken
         elapsed, self._time = now - self._time, now
         self._level = max(0.0, self._level - elapsed * FRAMES_PER_SECOND) + extra
-        return self._level <= MAX_BURST
+        return taken if self._level <= MAX_BURST else -1
 
 
 def bound_uvicorn(note: Note) -> None:
@@ -99,11 +108,15 @@ def _beginning(original: Any) -> Any:
 def _counting(original: Any) -> Any:
     def parse(self: Any, data: bytes) -> None:
         """Give the server `data`, or a portion of it. The rest waits."""
-        size = _size_of_portion(self, data)
+        counter = self.channels_frames
+        most = MAX_FRAMES_OF_A_READ if _can_wait(self) else len(data) + 1
+        size = counter.take(data, time.monotonic(), most)
         if size < 0:
             _end(self)
             return
-        if size < len(data):
+        is_portion = size < len(data)
+        self.channels_read_size.note(size, counter.in_read + is_portion)
+        if is_portion:
             if self.channels_portions is None:
                 self.channels_portions = self.transport = PortionedTransport(self, parse)
             self.channels_portions.hold(data[size:])
@@ -117,28 +130,26 @@ def _counting(original: Any) -> Any:
         if not hasattr(self, "channels_frames"):
             # The connection is older than the gateway, so it isn't known where a frame begins.
             original(self, data)
-            return
-        counter = self.channels_frames
-        if counter is None:
+        elif self.channels_frames is None:
             self.channels_frames = FrameCounter()  # uvicorn passes on the head of the handshake
-            self.channels_read_size = ReadSize(self.transport)
+            least = FIRST_READ if _can_wait(self) else LITTLE_READ
+            self.channels_read_size = ReadSize(self.transport, least)
+            original(self, data)
+        elif self.channels_portions is not None and self.channels_portions.must_wait:
+            self.channels_portions.hold(data)
+            self.channels_portions.go_on()
         else:
-            portions = self.channels_portions
-            if portions is not None and portions.waiting:
-                portions.hold(data)
-                return
-            # uvicorn's protocol of the library websockets has no `read_paused`: it parses 32 messages at a
-            # time.
-            if portions is not None or (len(data) > FIRST_READ and hasattr(self, "read_paused")):
-                parse(self, data)
-                return
-            if not counter.allows(data, time.monotonic()):
-                _end(self)
-                return
-            self.channels_read_size.note(len(data), counter.in_read)
-        original(self, data)
+            parse(self, data)
 
     return data_received
+
+
+def _can_wait(protocol: Any) -> bool:
+    """
+    Return whether a protocol of uvicorn tells when it wants more. That of the library websockets doesn't: it
+    parses 32 messages at a time.
+    """
+    return hasattr(protocol, "read_paused")
 
 
 def _end(protocol: Any) -> None:
@@ -146,23 +157,6 @@ def _end(protocol: Any) -> None:
     if not protocol.transport.is_closing():
         protocol.channels_note_frames((protocol.client or ("unknown client",))[0])
         protocol.transport.abort()
-
-
-def _size_of_portion(protocol: Any, data: bytes) -> int:
-    """
-    Count the frames that came to a protocol of uvicorn, up to those that it may have now. Return how many
-    bytes these are, or -1 if the connection must end.
-    """
-    counter, now = protocol.channels_frames, time.monotonic()
-    size = frames = 0
-    while size < len(data) and frames <= MAX_FRAMES_OF_A_READ:
-        part = data[size : size + FIRST_READ]
-        if not counter.allows(part, now):
-            return -1
-        size += len(part)
-        frames += counter.in_read
-    protocol.channels_read_size.note(size, frames)
-    return size
 
 
 def bound_twisted(protocol: Any, address: str, note: Note) -> None:

@@ -13,6 +13,7 @@ import functools
 from typing import Any
 
 from .internals import CHUNKS, usable
+from .rounds import rounds_of
 
 #: Bytes of a read, up to which it is parsed at once.
 SMALL_READ = 4096
@@ -75,11 +76,11 @@ def _in_portions(original: Any) -> Any:
 
 
 def _parse_on(protocol: Any, original: Any) -> None:
-    """Parse a portion, and the next one when the event loop has done what else there is to do."""
+    """Parse a portion, and the next one in a later round of the event loop."""
     _parse_next(protocol, original)
     transport = protocol.transport
     if protocol.channels_waiting:
-        protocol.loop.call_soon(_parse_on, protocol, original)
+        rounds_of(protocol.loop).add(functools.partial(_parse_on, protocol, original))
     elif not transport.is_closing() and not getattr(protocol.flow, "read_paused", False):
         transport.resume_reading()
 
@@ -102,8 +103,9 @@ def _parse_next(protocol: Any, original: Any) -> None:
 class PortionedTransport:
     """
     Stands in for the transport of a WebSocket of uvicorn whose client sent many small messages at once. When
-    the server asks to read on, because the messages of the last portion were taken, it gets the next portion:
-    `parse(protocol, data)` gives it one, and lets the rest wait here. Everything else goes to the transport.
+    the server asks to read on, because the messages of the last portion were taken, it gets the next portion
+    in its turn (`Rounds`): `parse(protocol, data)` gives it one, and lets the rest wait here. Everything else
+    goes to the transport.
 
     Belongs to the event loop of the server.
     """
@@ -114,6 +116,7 @@ class PortionedTransport:
         self._is_paused = self._is_scheduled = False
         self._parse = parse
         self._protocol = protocol
+        self._rounds = rounds_of(protocol.loop)
         self._transport = protocol.transport
 
     def __getattr__(self, name: str) -> Any:
@@ -124,10 +127,15 @@ class PortionedTransport:
         if self.waiting:
             if not self._is_scheduled:
                 self._is_scheduled = True
-                self._protocol.loop.call_soon(self._parse_next)
+                self._rounds.add(self._parse_next)
         else:
             self._is_paused = False
             self._transport.resume_reading()
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether what comes now has to wait for its turn."""
+        return bool(self.waiting) or self._rounds.is_busy
 
     def hold(self, data: bytes) -> None:
         """Let `data` wait. Nothing is read meanwhile."""

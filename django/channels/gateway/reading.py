@@ -12,12 +12,15 @@ from typing import Any
 
 from .internals import READS, usable
 
-#: Bytes that are read at once from a client at first, and always if it sends many messages at once. A portion
-#: of messages (fragments.py) has as many bytes at most.
+#: Bytes that are read at once from a client at first, and at most if it has sent many messages at once.
 FIRST_READ = 4096
 
+#: Bytes that are read at once while a client sends many messages, where the server gets all that was read.
+#: FIRST_READ may be 680 empty messages. Of a hundred such clients in turn, that is a second's work.
+LITTLE_READ = 512
+
 #: Frames, or chunks of a body. A read with more of them makes FIRST_READ the client's limit. A portion of
-#: messages ends when it has more.
+#: messages (fragments.py) has no more.
 MAX_FRAMES_OF_A_READ = 64
 
 #: What transports call the number of bytes that they read at once: Twisted's, and asyncio's own.
@@ -27,13 +30,14 @@ READ_SIZES = ("bufferSize", "max_size")
 class ReadSize:
     """
     Sets how many bytes are read at once from a client: few at first, and twice as many after each read that
-    was full, up to what the transport reads by itself. A transport that doesn't tell, such as uvloop's, is
-    left alone: it reads up to 256 KB.
+    was full, up to what the transport reads by itself. After a read with many messages it is `least`. A
+    transport that doesn't tell, such as uvloop's, is left alone: it reads up to 256 KB.
     """
 
-    __slots__ = ("_limit", "_name", "_size", "_transport")
+    __slots__ = ("_least", "_limit", "_name", "_size", "_transport")
 
-    def __init__(self, transport: Any) -> None:
+    def __init__(self, transport: Any, least: int = LITTLE_READ) -> None:
+        self._least = least
         # With TLS, Twisted's transport that reads is below the one that encrypts.
         below = [transport, getattr(transport, "transport", None)]
         found = [(each, name) for each in below for name in READ_SIZES if hasattr(each, name)]
@@ -48,7 +52,7 @@ class ReadSize:
         """Take into account a read of `size` bytes with so many frames, or chunks of a body."""
         if frames > MAX_FRAMES_OF_A_READ:
             self._limit = min(self._limit, FIRST_READ)
-            self._set(FIRST_READ)
+            self._set(self._least)
         elif size >= self._size < self._limit:
             self._set(self._size * 2)
 
