@@ -78,7 +78,7 @@ class Result:
     def failed(self, raised: BaseException, message: Message) -> None:
         """Take note of what the consumer of `message` raised."""
         # Not isinstance: that would ask the class of the site's exception, which may raise.
-        if issubclass(type(raised), ConsumeLater):
+        if issubclass(type(raised), ConsumeLater) and not message.has_response:
             self.outcome = LATER
         else:
             add_hint(raised, functools.partial(hint_for, message=message))
@@ -241,7 +241,8 @@ def _send_finished(sender: Any, consumer: Consumer) -> None:
 
 async def continue_consumer(event: Continued, rest: Rest) -> Result:
     """
-    Run the rest of an event on the event loop, and return a Result, as `run_consumer` does. Raises nothing.
+    Run the rest of an event on the event loop. Return a Result, which `end_consumer` completes. Raises only
+    what closes its coroutine.
     """
     result = Result()
     if rest.held is None:
@@ -257,6 +258,17 @@ async def continue_consumer(event: Continued, rest: Rest) -> Result:
         result.failed(raised, rest.message)
         if event.stops and issubclass(type(raised), asyncio.CancelledError):
             result.outcome = CANCELLED
+    try:
+        return result
+    finally:
+        del result
+
+
+async def end_consumer(event: Continued, rest: Rest, result: Result) -> Result:
+    """
+    Do what `run_consumer` does after a consumer, for one that the event loop has continued in this context.
+    Return `result`, with what the consumer left. Raises nothing.
+    """
     event.task = None  # what follows is not cancelled
     # Before the outbox closes: what its tasks send meanwhile keeps its place among all sends.
     await event.loop.end_tasks(event, rest)

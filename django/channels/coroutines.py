@@ -96,6 +96,19 @@ def is_async(function: Any) -> bool:
     return bool(iscoroutinefunction(function) or iscoroutinefunction(call))
 
 
+class _Thread(threading.local):
+    #: Whether the event loop of this thread is that of a worker process.
+    shares_loop = False
+
+
+_thread = _Thread()
+
+
+def share_loop() -> None:
+    """Have `check_may_block` refuse what would block the event loop of this thread, whoever calls it."""
+    _thread.shares_loop = True
+
+
 def call_blocking_with(caller: Callable[..., Awaitable[Any]]) -> None:
     """Make `in_thread` use `caller` in the current task, and in the tasks that it starts."""
     _caller.set(caller)
@@ -126,13 +139,16 @@ async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
 
 def check_may_block(what: str, instead: str) -> None:
     """
-    Raise SynchronousOnlyOperation if an asynchronous consumer runs here, whose event loop the call `what`
-    would block. `instead` is what to write.
+    Raise SynchronousOnlyOperation if an asynchronous consumer or stream runs here, whose event loop the call
+    `what` would block. `instead` is what to write.
     """
     # The private name is that of every version of asyncio; the public one raises where no loop runs.
-    if asyncio._get_running_loop() is not None and _caller.get() is not None:
+    if asyncio._get_running_loop() is None:
+        return
+    if _caller.get() is not None or _thread.shares_loop:
         raise SynchronousOnlyOperation(
-            "%s would block the event loop of an asynchronous consumer. Write: %s" % (what, instead)
+            "%s would block the event loop of asynchronous consumers and streams. Write: %s"
+            % (what, instead)
         )
 
 

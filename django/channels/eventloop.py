@@ -33,9 +33,10 @@ from .consume import (
     consumer_name,
     continue_consumer,
     described,
+    end_consumer,
 )
 from .continued import CURRENT, Continued
-from .coroutines import call_blocking_with, call_in_executor, call_with
+from .coroutines import call_blocking_with, call_in_executor, call_with, share_loop
 from .late import LateEvents
 from .log import RateLimitByKey
 from .pages import see
@@ -194,6 +195,7 @@ class ConsumerLoop:
     def _run_loop(self) -> None:
         loop = self._loop
         asyncio.set_event_loop(loop)
+        share_loop()
         while True:
             try:
                 loop.run_forever()
@@ -248,9 +250,9 @@ class ConsumerLoop:
             except BaseException as raised:
                 # A GeneratorExit of what is awaited, for example of a call in a thread, closes the coroutines
                 # around it. Only this one, the task's own, may still await.
-                event.task, result = None, Result()
+                result = Result()
                 result.failed(raised, rest.message)
-                await self.end_tasks(event, rest)
+            result = await end_consumer(event, rest, result)
             if event.is_consumer and result.rest is None and not event.replies.has_more_frames:
                 self.places.leave()
                 event.has_left = True

@@ -55,6 +55,13 @@ class NotSent(LayerUnavailable):
 class ConsumeLater(Exception):
     """Requeue this message, because it cannot be handled yet. What the consumer sent is dropped."""
 
+    def __str__(self) -> str:
+        # Read only where it doesn't requeue the message: otherwise, nothing is logged.
+        return super().__str__() or (
+            "Only a consumer may raise ConsumeLater. A view, or the content of its response, can't: the "
+            "response may have begun."
+        )
+
 
 class ResponseLater(Exception):
     """Raised by a view, or by middleware, that answers later, through the request's reply channel."""

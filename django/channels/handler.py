@@ -239,6 +239,7 @@ class ViewConsumer:
             if answer is None:
                 return
             response, head = answer
+            message.has_response = True
             if response.status_code in (400, 404):
                 self._advise(message, response.status_code)
             if not head and response.streaming and getattr(response, "is_async", False):

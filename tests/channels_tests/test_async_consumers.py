@@ -112,6 +112,32 @@ class FunctionTests(AsyncCase):
             with self.assertLogs("django.channels.worker", "ERROR"):
                 self.assertEqual(self.next(self.send(text="x")), {"ack": 7, "error": True})
 
+    def test_what_it_sent_before_a_call_that_closes_it_leaves(self):
+        def fail():
+            raise GeneratorExit("in a thread")
+
+        async def consumer(message):
+            self.channel("other").send({"number": 1})
+            message.reply_channel.send({"text": "before"})
+            await in_thread(fail)
+
+        finished = []
+
+        def receiver(**kwargs):
+            finished.append(1)
+
+        consumer_finished.connect(receiver)
+        self.addCleanup(consumer_finished.disconnect, receiver)
+        self.start(route("websocket.receive", consumer))
+        with self.assertLogs("django.channels.worker", "ERROR"):
+            replies = [self.next(self.send(text="x"))]
+            while "ack" not in replies[-1]:
+                replies.append(next_reply(self.layer, "gateway.test1!1"))
+        self.assertIn({"text": "before"}, replies + replies[-1].get("replies", []))
+        self.assertTrue(replies[-1]["error"])
+        self.assertEqual(self.received("other"), {"number": 1})
+        self.assertEqual(finished, [1])
+
     def test_what_it_returns_to_be_awaited_is_awaited(self):
         class Answers(WebsocketConsumer):
             async def receive(self, text=None, bytes=None, **kwargs):

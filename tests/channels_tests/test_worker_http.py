@@ -414,6 +414,26 @@ class LeavingTests(Site, SimpleTestCase):
         self.request()
         self.assertEqual(seen, [[0], [1], [2]])
 
+    def test_a_stream_that_raises_consume_later_breaks_off_and_is_not_made_again(self):
+        made = []
+
+        def parts(number):
+            made.append(number)
+            yield from [b"part"] * number
+            raise ConsumeLater()
+
+        for number in (0, 1, 2):
+            with self.subTest(parts=number):
+                del made[:]
+                self.serve(lambda request, n=number: http.StreamingHttpResponse(parts(n)))
+                with self.logs() as logs:
+                    answers = self.request()
+                self.assertIn("Only a consumer may raise ConsumeLater", logs.output[0])
+                self.assertEqual(len([each for each in answers if each.get("content")]), number)
+                self.assertTrue(answers[-1]["error"])
+                self.assertFalse(self.worker.run_once())
+                self.assertEqual(made, [number])
+
     def test_what_a_close_raises_harms_no_reply(self):
         for error in ERRORS:
 

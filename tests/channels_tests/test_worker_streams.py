@@ -9,6 +9,8 @@ from unittest import mock, skipIf
 import django
 from django import http
 from django.channels import Channel, Group, eventloop, handler, replies
+from django.channels.compat import SynchronousOnlyOperation, sync_to_async
+from django.channels.exceptions import ConsumeLater
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.outbox import outbox
 from django.channels.streams import StreamThreads
@@ -251,6 +253,92 @@ class AsyncTests(SiteCase):
             self.assertEqual((answers[-1]["ack"], answers[-1].get("error")), (0, True), error)
             self.assertEqual(answers[-1]["replies"][0]["status"], 500, error)
         self.assertEqual(self.next(self.ask())["content"], b"0")
+
+    def test_one_that_raises_consume_later_breaks_off_and_is_not_made_again(self):
+        made = []
+
+        async def parts():
+            made.append(1)
+            yield b"part"
+            raise ConsumeLater()
+
+        self.serve(parts)
+        answers = self.answers(self.ask())
+        self.assertEqual([each["content"] for each in answers[:-1]], [b"part"])
+        self.assertTrue(answers[-1]["error"])
+        self.assertEqual(self.next(self.ask())["content"], b"part")
+        self.assertEqual(len(made), 2)
+
+    def test_what_closes_coroutines_loses_no_send_and_no_end_of_the_response(self):
+        def receiver(**kwargs):
+            self.log.append("finished")
+
+        def fail():
+            raise GeneratorExit("in a thread")
+
+        def parts():
+            Group("g", channel_layer=self.layer).send({"last": True})
+            yield b"part"
+            Group("g", channel_layer=self.layer).send({"last": True})
+            fail()
+
+        async def async_parts():
+            Group("g", channel_layer=self.layer).send({"last": True})
+            yield b"part"
+            Group("g", channel_layer=self.layer).send({"last": True})
+            await sync_to_async(fail)()
+
+        async def view(request):
+            return http.StreamingHttpResponse({"/a": parts, "/b": async_parts}[request.path]())
+
+        signals.request_finished.connect(receiver)
+        self.addCleanup(signals.request_finished.disconnect, receiver)
+        Group("g", channel_layer=self.layer).add("member")
+        self.start(view)
+        for path in ("/a", "/b"):
+            with self.subTest(path):
+                answers = self.answers(self.ask(path))
+                self.assertEqual(answers[0]["content"], b"part")
+                self.assertTrue(answers[-1]["error"])
+                for _ in range(2):
+                    self.assertEqual(next_message(self.layer, "member"), {"last": True})
+                # The response and that of the error are closed.
+                wait_until(lambda: len(self.log) == 2, "request_finished")
+                del self.log[:]
+
+    def test_it_may_not_block_the_event_loop_whether_its_view_is_asynchronous_or_not(self):
+        group = Group("g", channel_layer=self.layer)
+        calls = [
+            lambda: group.send({}, immediately=True),
+            lambda: group.add("member"),
+            lambda: group.discard("member"),
+            group.channels,
+        ]
+
+        async def parts(call):
+            try:
+                call()
+            except SynchronousOnlyOperation:
+                self.log.append("refused")
+            await group.aadd("member")
+            yield b"x"
+
+        def stream(request):
+            return http.StreamingHttpResponse(parts(calls[int(request.path[1:])]))
+
+        async def asynchronous(request):
+            return stream(request)
+
+        for view in (stream, asynchronous):
+            with self.subTest(view=view):
+                self.start(view)
+                for number in range(len(calls)):
+                    self.assertEqual(
+                        self.response(self.answers(self.ask("/%d" % number))).body, b"x"
+                    )
+                self.assertEqual(self.log, ["refused"] * len(calls))
+                del self.log[:]
+                self.assertTrue(self.group.stop(TIMEOUT))
 
     def test_a_bug_at_its_end_leaves_no_client_without_an_answer(self):
         self.start(self.view())
