@@ -80,13 +80,6 @@ class TestHangs(BaseException):
     """A test took longer than TEST_TIMEOUT. Code under test that catches Exception does not catch this."""
 
 
-def current_settings():
-    """Return the object that holds Django's settings: each override has its own."""
-    from django.conf import settings
-
-    return settings._wrapped
-
-
 class CountingResult(unittest.TextTestResult):
     """Counts tests, not reports: a test with three failing subtests failed once.
 
@@ -117,21 +110,23 @@ class CountingResult(unittest.TextTestResult):
         signal.signal(signal.SIGALRM, self._fail_what_hangs)
 
     def startTest(self, test):
+        from channels_tests.support.found import begin
         from channels_tests.support.redis_server import RedisServer
 
         super().startTest(test)
         RedisServer.empty_shared()
-        self.settings = current_settings()
+        self.found = begin()
         self.in_test = True
         signal.setitimer(signal.ITIMER_REAL, TEST_TIMEOUT)
 
     def stopTest(self, test):
+        from channels_tests.support.found import changed
+
         self.in_test = False
-        if current_settings() is not self.settings:
+        left = changed(self.found)
+        if left:
             try:
-                raise AssertionError(
-                    "It leaves other settings than it found, for the tests after it."
-                )
+                raise AssertionError("It leaves this for the tests after it: " + left)
             except AssertionError:
                 self.addFailure(test, sys.exc_info())
         now = time.monotonic()

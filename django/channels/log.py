@@ -289,6 +289,11 @@ class RateLimit:
         """Log `text % values` by `write`, a method of a logger, unless it must not be logged now."""
         _write(write, self.allow(), text, values)
 
+    def clear(self) -> None:
+        """Forget the lines that were logged. For tests."""
+        with self._lock:
+            self._next, self._suppressed = 0.0, 0
+
 
 def _write(
     write: Callable[..., None], suppressed: int | None, text: str, values: Sequence[Any]

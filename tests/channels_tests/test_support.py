@@ -1,5 +1,6 @@
 """The helpers in support/: a missing server, a process and its output, what a run leaves behind."""
 
+import logging
 import os
 import shutil
 import subprocess
@@ -9,9 +10,11 @@ import unittest
 import uuid
 from unittest import mock
 
+from django.channels import advice, consume
+from django.channels.compat import get_script_prefix, set_script_prefix
 from django.test import SimpleTestCase
 
-from .support import ports
+from .support import found, ports
 from .support.leftovers import RUN, kill_marked, marked_processes
 from .support.ports import can_connect, free_port
 from .support.processes import Process
@@ -112,6 +115,36 @@ class ProcessTests(SimpleTestCase):
         self.assertTrue(process.group_is_alive())
         process.kill()
         wait_until(lambda: not process.group_is_alive(), "the child to end")
+
+
+class FoundTests(SimpleTestCase):
+    """Each test begins as if none had run before it."""
+
+    def test_what_a_test_leaves_is_named(self):
+        before = found.begin()
+        self.assertEqual(found.changed(before), "")
+        logger = logging.getLogger("channels_tests.found")
+        before = found.begin()
+        with mock.patch.dict(os.environ, {"CHANNELS_TEST_FOUND": "1"}), self.settings(DEBUG=True):
+            logger.setLevel(logging.ERROR)
+            left = found.changed(before)
+        logger.setLevel(logging.NOTSET)
+        for name in ("settings", "environment variables", "logger channels_tests.found"):
+            self.assertIn(name, left)
+        self.assertNotIn("PATH", left)
+        self.assertEqual(found.changed(before), "")
+
+    def test_what_an_earlier_test_logged_suppresses_no_line(self):
+        for limit, arguments in ((consume._refused_origins, ()), (advice._late_groups, ("x",))):
+            limit.allow(*arguments)
+            self.assertIsNone(limit.allow(*arguments))
+            found.begin()
+            self.assertEqual(limit.allow(*arguments), 0)
+
+    def test_an_earlier_request_leaves_no_script_prefix(self):
+        set_script_prefix("/app/")
+        found.begin()
+        self.assertEqual(get_script_prefix(), "/")
 
 
 @unittest.skipUnless(os.path.isdir("/proc/self"), "this system has no /proc")

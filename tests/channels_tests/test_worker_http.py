@@ -684,12 +684,7 @@ class LengthTests(Site, SimpleTestCase):
 
         handler = AdminEmailHandler()
         handler.setLevel("ERROR")
-        logger.addHandler(handler)
-        self.addCleanup(logger.removeHandler, handler)
-        others = [each for each in logger.handlers if each is not handler]
-        for each in others:
-            logger.removeHandler(each)
-            self.addCleanup(logger.addHandler, each)
+        enter(self, mock.patch.object(logger, "handlers", [handler]))
         mail.outbox = []
         self.serve(lambda request: http.StreamingHttpResponse(parts()))
         answers = self.request()
