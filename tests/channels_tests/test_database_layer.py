@@ -20,7 +20,7 @@ class DatabaseLayerCase:
     """Makes layers on `alias`, and ends their threads and connections with the test."""
 
     shortest_expiry = 0.1
-    busy = {"heartbeat": 0.05, "lease": 5.0}
+    busy = {"heartbeat": 0.05, "lease": 60}
 
     def make_layer(self, **config):
         layer = DatabaseChannelLayer(database=self.alias, **config)

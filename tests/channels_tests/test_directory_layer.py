@@ -15,7 +15,7 @@ from .support.waiting import TIMEOUT, wait_until
 @unittest.skipIf(DirectoryChannelLayer is None, "the example locks files with fcntl")
 class DirectoryLayerTests(LayerConformance, unittest.TestCase):
     shortest_expiry = 0.2
-    busy = {"heartbeat": 0.05, "lease": 1.0}
+    busy = {"heartbeat": 0.05, "lease": 60}
     timeout = 6 * TIMEOUT  # each step writes the whole file anew
 
     def setUp(self):

@@ -57,7 +57,7 @@ class RedisLayerCase(OneSlot):
     """Makes layers on the shared server, and closes them."""
 
     config = {}
-    busy = {"heartbeat": 0.1, "lease": 0.5}
+    busy = {"heartbeat": 0.1, "lease": 60}
 
     def make_layer(self, **config):
         options = dict(self.config, **config)

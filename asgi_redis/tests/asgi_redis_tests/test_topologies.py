@@ -57,7 +57,7 @@ class Topology:
         return server.start()
 
     config = {}
-    busy = {"heartbeat": 0.1, "lease": 0.5}
+    busy = {"heartbeat": 0.1, "lease": 60}
 
     def make_layer(self, **config):
         layer = RedisChannelLayer(**dict(self.config, **config))
