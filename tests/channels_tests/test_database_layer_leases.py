@@ -16,7 +16,7 @@ from django.channels.layers.engine.redelivery import RedeliveryPolicy
 from django.channels.layers.engine.store import Outgoing
 from django.core.exceptions import ImproperlyConfigured
 
-from .support.waiting import TIMEOUT, wait_until
+from .support.waiting import SCALE, TIMEOUT, wait_until
 from .test_database_layer import MariaDBCase, PostgreSQLCase, SQLiteCase
 
 REQUEST = {"reply_channel": "gateway.a!7", "event_id": 0, "method": "GET", "path": "/"}
@@ -186,11 +186,12 @@ class LeaseTests:
         self.assertEqual(self.receive("orders.new"), {"number": 1, "redelivered": True})
 
     def test_a_long_consumer_keeps_its_message(self):
-        busy = self.make_layer(heartbeat=0.05, lease=0.4)
+        lease = SCALE  # a slow machine must be able to renew it in time
+        busy = self.make_layer(heartbeat=0.05, lease=lease)
         self.layer.send("orders", {"number": 1})
         self.claim(busy, "orders")
-        steps = busy.leases._steps
-        wait_until(lambda: busy.leases._steps > steps + 15, "a time far longer than the lease")
+        steps = busy.leases._steps + 1.5 * lease / 0.05
+        wait_until(lambda: busy.leases._steps > steps, "a time far longer than the lease")
         self.assertNotIn(busy.leases.process, self.layer.leases.recover())
         busy.acknowledge("consumer")
         self.assertEqual(self.layer.global_statistics()["messages_held"], 0)

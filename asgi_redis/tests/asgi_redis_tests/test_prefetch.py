@@ -14,7 +14,7 @@ CHANNELS = ["http.request", "websocket.connect", "websocket.receive"]
 
 
 class AheadTests(RedisLayerCase, unittest.TestCase):
-    config = {"prefix": "ahead:", "heartbeat": 0.05, "lease": 0.5}
+    config = {"prefix": "ahead:", "heartbeat": 0.05, "lease": 60}
 
     def setUp(self):
         self.layer = self.make_layer(capacity=1000)
@@ -189,7 +189,10 @@ class AheadTests(RedisLayerCase, unittest.TestCase):
         self.nobody_watches()
         self.send(5)
         self.claim()
+        process = "w:" + self.layer.leases.process
         self.layer.leases.stop()
+        keys = self.layer.store.keys
+        self.layer.store.servers.call(("ZADD", keys.leases, "XX", 1, process))  # it ran out
         other = self.make_layer()
         start_lease(other)
         lost = [
