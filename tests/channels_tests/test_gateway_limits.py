@@ -97,6 +97,26 @@ class HeadTests(unittest.TestCase):
         self.assertEqual(len(logs.output), 1)
         self.assertLess(len(logs.output[0]), 1000)
 
+    def test_a_head_of_exactly_the_bounds_is_served_and_one_byte_more_is_not(self):
+        def scopes(more):
+            yield scope_of("http", "/" + "x" * (8191 + more))
+            yield scope_of("http", "/" + "x" * (8191 + more), root_path="/site")
+            yield scope_of("http", "/xxx", query_string=b"q" * (8188 + more))
+            yield scope_of("http", "/", raw_path=b"/" + b"x" * (8191 + more))
+            yield scope_of("http", "/" + "\u00e9" * 4000, query_string=b"q" * (191 + more))
+            yield scope_of("http", headers=[(b"x-1", b"y" * (65501 + more))])
+            yield scope_of("http", headers=[(b"x-1", b"y" * 32733), (b"x", b"y" * (32735 + more))])
+            yield scope_of("http", method="M" * (8192 + more))
+
+        with self.assertLogs("django.channels.gateway", "WARNING"):
+            for more, expected in (
+                (-1, [200] * 8),
+                (0, [200] * 8),
+                (1, [414] * 5 + [431] * 2 + [414]),
+            ):
+                with self.subTest(more=more):
+                    self.assertEqual(self.statuses(Recorder(), *scopes(more)), expected)
+
     def test_a_long_path_or_query_is_refused_with_414(self):
         layer = Recorder()
         text = "/" + "x" * 8192

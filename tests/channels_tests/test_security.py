@@ -247,6 +247,11 @@ class TrustedOriginTests(SimpleTestCase):
         ]
         self.assert_trusts(entries, others, False)
 
+    def test_a_dot_after_the_scheme_is_no_wildcard_as_in_django(self):
+        entries = ["https://.example.org", "http://.example.org:8000"]
+        origins = [b"https://a.example.org", b"https://example.org", b"http://a.example.org:8000"]
+        self.assert_trusts(entries, origins, False)
+
     def test_malformed_entries_trust_nothing(self):
         entries = ["https://*", "*", "", "https://", "://", "null", "https://a b", "https://x/path"]
         self.assert_trusts(entries, [b"https://evil.example", b"http://x", b"https://x"], False)

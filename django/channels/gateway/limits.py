@@ -146,9 +146,10 @@ def check_head(limits: Limits, scope: Mapping[str, Any]) -> int | None:
     path, raw = scope["path"], scope.get("raw_path") or b""
     # Characters of the decoded path are at most 4 bytes; the raw one is what the client sent.
     size = max(len(raw), len(path) if path.isascii() else len(path.encode("utf-8", "replace")))
-    size += len(scope.get("query_string") or b"") + len(scope.get("root_path") or "")
+    size += len(scope.get("query_string") or b"")
     method = (scope.get("method") or "GET").encode("ascii", "backslashreplace")
-    if size + len(method) > limits.target_size:
+    # These two are short by themselves, unless a client makes them long.
+    if max(size, len(method), len(scope.get("root_path") or "")) > limits.target_size:
         return URI_TOO_LONG
     headers = scope["headers"]
     if not is_token(method) or not are_headers(headers):

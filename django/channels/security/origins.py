@@ -178,6 +178,8 @@ def _trusts(entry: str, origin: Origin, own: Origin | None) -> bool:
         return False
     if not has_scheme and is_downgrade(origin, own):
         return False
+    if has_scheme and wanted.host.startswith("."):
+        return False  # Django reads a leading dot only without a scheme
     # Both "https://*.example.com" and ".example.com" have example.com itself, too.
     return cast(bool, validate_host(origin.host, [wanted.host.lstrip("*")]))
 
