@@ -44,6 +44,7 @@ LEFT_OUT = (
     "test_engine_waiting",
     "test_event_model",
     "test_fuzz",
+    "test_gateway_http2",
     "test_gateway_servers.GranianTests",
     "test_gateway_servers.HypercornTests",
     "test_gateway_servers.UvicornTests",

@@ -27,9 +27,9 @@ WEBSOCKETS, SANSIO = SOCKET_MODULES + "websockets_impl", SOCKET_MODULES + "webso
 WSPROTO = SOCKET_MODULES + "wsproto_impl"
 CYCLE = "RequestResponseCycle"
 
-#: Twisted's module of HTTP/1, Hypercorn's of sockets, and granian's of everything.
+#: Twisted's module of HTTP/1, Hypercorn's of sockets and of HTTP/2, and granian's of everything.
 TWISTED, HYPERCORN = "twisted.web.http", "hypercorn.protocol.ws_stream"
-GRANIAN = "granian._granian"
+GRANIAN, HYPERCORN_HTTP2 = "granian._granian", "hypercorn.protocol.h2"
 
 
 class Class(NamedTuple):
@@ -124,6 +124,18 @@ COMPRESSION = Bound(
     ),
 )
 
+#: Frames of HTTP/2 (http2.py).
+STREAMS = Bound(
+    "floods of resets and other small frames of HTTP/2",
+    (
+        Class(
+            HYPERCORN_HTTP2,
+            "H2Protocol",
+            ("initiate", "handle", "connection", "closed", "client", "_flush", "send"),
+        ),
+    ),
+)
+
 #: What Daphne reads at once of a body (reading.py).
 READS = Bound(
     "bodies in many small chunks",
@@ -131,7 +143,7 @@ READS = Bound(
 )
 
 #: All of them.
-BOUNDS = (FRAMES, CHUNKS, HEADS, PIPELINES, HANDSHAKES, COMPRESSION, READS)
+BOUNDS = (FRAMES, CHUNKS, HEADS, PIPELINES, HANDSHAKES, COMPRESSION, STREAMS, READS)
 
 #: What the gateway uses of a WebSocket of Daphne, which is autobahn's (`bound_twisted`).
 SOCKET_OF_DAPHNE = ("dataReceived", "state", "STATE_CONNECTING", "data", "transport")

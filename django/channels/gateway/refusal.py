@@ -9,6 +9,7 @@ from http.client import responses
 from typing import TYPE_CHECKING, Any, Mapping
 
 from ..log import RateLimit, shown
+from . import http2
 from .daphne import close_after_response
 from .fragments import FRAMES_PER_SECOND, MAX_FRAGMENTS
 from .pipelines import MAX_PIPELINED
@@ -53,7 +54,7 @@ class Refusals:
     def __init__(self, layer: BaseChannelLayer) -> None:
         self._layer = layer
         self._rates = {status: RateLimit() for status in REASONS}
-        self._heads, self._frames = RateLimit(), RateLimit()
+        self._heads, self._frames, self._streams = RateLimit(), RateLimit(), RateLimit()
 
     async def refuse(self, scope: Mapping[str, Any], send: ServerSend, status: int) -> None:
         """Answer the client of `scope` with `status`. A server without DENIAL_RESPONSE sends a 403."""
@@ -114,4 +115,15 @@ class Refusals:
             shown(address),
             MAX_FRAGMENTS,
             FRAMES_PER_SECOND,
+        )
+
+    def note_streams(self, address: str) -> None:
+        """Count and log a client whose connection of HTTP/2 has ended because of its frames: see http2.py."""
+        self._layer.count("frames_too_many")
+        self._streams.log(
+            logger.warning,
+            "Ended a connection of %s: over HTTP/2, it reset too many requests, or sent too many control "
+            "frames. A client may send %d such frames a second.",
+            shown(address),
+            http2.FRAMES_PER_SECOND,
         )

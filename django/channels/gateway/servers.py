@@ -12,6 +12,7 @@ from ..pages import see
 from .compression import allow_compression
 from .fragments import bound_uvicorn
 from .heads import Heads, bound_heads
+from .http2 import bound_streams
 from .internals import HTTP2, PIPELINES, report_unknown, usable
 from .portions import parse_in_portions
 from .reading import read_little_of_chunks
@@ -25,12 +26,13 @@ logger = logging.getLogger("django.channels.gateway")
 
 
 def bound_servers(limits: Limits, refusals: Refusals) -> None:
-    """Bound what a connection costs uvicorn or Daphne before the gateway learns of it."""
+    """Bound what a connection costs the server before the gateway learns of it."""
     bound_heads(Heads.of(limits, refusals.note_head))
     answer_handshakes()  # within what counts frames, which may hold some of them back
     bound_uvicorn(refusals.note_frames)
     allow_compression(limits.compression)
     parse_in_portions()
+    bound_streams(refusals.note_streams)
     read_little_of_chunks()
     for _ in usable(PIPELINES):  # what pipelines.py reads of each request
         pass

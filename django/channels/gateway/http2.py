@@ -1,0 +1,106 @@
+"""
+Bound the frames of HTTP/2 that a client of Hypercorn sends besides requests and their bodies: resets of
+requests, pings, settings, empty parts of bodies, and unknown ones. Each costs the server up to a tenth of a
+millisecond, and a reset with its request more: a client that sent 20,000 of them held up all others for
+seconds. No module of Hypercorn is imported.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from typing import Any, Callable
+
+from .internals import HYPERCORN_HTTP2, STREAMS, usable
+
+#: Such frames that one client may send at once, and then each second. A browser sends a reset for each
+#: request that a visitor no longer waits for, of which there are at most 100 at a time.
+MAX_BURST, FRAMES_PER_SECOND = 512, 64
+
+#: The first bytes that a client sends, and the length of a frame's head (RFC 9113, sections 3.4 and 4.1).
+PREFACE, HEAD = 24, 9
+
+#: Frames that aren't counted: DATA (unless it is empty), HEADERS, and WINDOW_UPDATE, which a fast download
+#: needs.
+DATA, UNCOUNTED = 0, (1, 8)
+
+#: The error by which the connection ends: ENHANCE_YOUR_CALM (RFC 9113, section 7).
+CALM = 11
+
+
+class StreamCounter:
+    """Counts the frames of one connection of HTTP/2. Pure: no I/O, no clock."""
+
+    __slots__ = ("_head", "_level", "_skip", "_time")
+
+    def __init__(self) -> None:
+        self._head = b""  # the beginning of a frame's head
+        self._skip = PREFACE  # bytes until the next frame
+        self._level = self._time = 0.0
+
+    def allows(self, data: bytes, now: float) -> bool:
+        """Return whether the server may have `data`, the next bytes from the client. `now` is in seconds."""
+        data, self._head = self._head + data, b""
+        position, size, counted = self._skip, len(data), 0
+        while position < size:
+            if position + HEAD > size:
+                self._head, position = data[position:], size
+                break
+            length, kind = int.from_bytes(data[position : position + 3], "big"), data[position + 3]
+            counted += kind not in UNCOUNTED and (kind != DATA or not length)
+            position += HEAD + length
+        self._skip = position - size
+        if not counted:
+            return True
+        elapsed, self._time = now - self._time, now
+        self._level = max(0.0, self._level - elapsed * FRAMES_PER_SECOND) + counted
+        return self._level <= MAX_BURST
+
+
+def bound_streams(note: Callable[[str], None]) -> None:
+    """
+    Bound them on the connections that Hypercorn accepts from now on. Do nothing without Hypercorn. `note` is
+    called with the address of a client whose connection ends.
+    """
+    for protocol in usable(STREAMS):
+        if getattr(protocol, "channels_note_streams", None) is None:
+            protocol.initiate = _beginning(protocol.initiate)
+            protocol.handle = _counting(protocol.handle)
+        protocol.channels_note_streams = staticmethod(note)
+
+
+def _beginning(original: Any) -> Any:
+    @functools.wraps(original)
+    async def initiate(self: Any, *args: Any, **kwargs: Any) -> None:
+        self.channels_streams = StreamCounter()
+        await original(self, *args, **kwargs)
+
+    return initiate
+
+
+def _counting(original: Any) -> Any:
+    @functools.wraps(original)
+    async def handle(self: Any, event: Any) -> None:
+        # A connection that is older than the gateway has no counter.
+        counter, data = getattr(self, "channels_streams", None), getattr(event, "data", None)
+        if counter is None or not isinstance(data, (bytes, bytearray)):
+            await original(self, event)  # such as the end of the connection
+        elif not self.closed:
+            if counter.allows(bytes(data), time.monotonic()):
+                await original(self, event)
+            else:
+                await _end(self, original)
+
+    return handle
+
+
+async def _end(protocol: Any, handle: Any) -> None:
+    """End a connection whose client sent a flood."""
+    protocol.channels_note_streams((protocol.client or ("unknown client",))[0])
+    closed = sys.modules[HYPERCORN_HTTP2].Closed()
+    # The requests end first: a client that reads nothing would keep what is written to it, and them, waiting.
+    await handle(protocol, closed)
+    protocol.connection.close_connection(error_code=CALM)
+    await protocol._flush()
+    await protocol.send(closed)

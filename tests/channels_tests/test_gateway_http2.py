@@ -1,0 +1,120 @@
+"""Frames of HTTP/2 that are no requests, and no bodies: they are counted before Hypercorn parses them."""
+
+import socket
+import struct
+import unittest
+import urllib.request
+
+from django.channels.gateway.http2 import FRAMES_PER_SECOND, MAX_BURST, StreamCounter
+
+from .support.sites import SiteBehindServer
+from .support.waiting import TIMEOUT
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 2, 3, 4, 6, 7, 8
+CONTINUATION, UNKNOWN = 9, 0x77
+
+#: GET / of localhost, and the same as POST, without the compression of headers (RFC 7541, appendix A).
+GET, POST = (method + b"\x84\x86\x01\x09localhost" for method in (b"\x82", b"\x83"))
+END_STREAM, END_HEADERS = 1, 4
+
+
+def frame(kind, payload=b"", stream=0, flags=0):
+    return struct.pack("!I", len(payload))[1:] + struct.pack("!BBI", kind, flags, stream) + payload
+
+
+def reset_requests(number, first=1):
+    for stream in range(first, first + 2 * number, 2):
+        yield frame(HEADERS, GET, stream, END_STREAM | END_HEADERS)
+        yield frame(RST_STREAM, struct.pack("!I", 8), stream)
+
+
+class CounterTests(unittest.TestCase):
+    def allowed(self, *parts, now=0.0):
+        counter = StreamCounter()
+        return [counter.allows(part, now) for part in (PREFACE, *parts)][1:]
+
+    def test_a_burst_is_allowed_and_one_frame_more_is_not(self):
+        for kind in (PRIORITY, RST_STREAM, SETTINGS, PING, CONTINUATION, UNKNOWN, DATA):
+            with self.subTest(kind=kind):
+                payload = b"" if kind == DATA else b"12345678"
+                burst = frame(kind, payload, 1) * MAX_BURST
+                self.assertEqual(self.allowed(burst, frame(kind, payload, 1)), [True, False])
+
+    def test_bodies_and_what_a_download_needs_are_not_counted(self):
+        data = frame(DATA, b"x" * 100, 1) + frame(WINDOW_UPDATE, b"1234") + frame(HEADERS, GET, 1)
+        self.assertEqual(self.allowed(data * 10 * MAX_BURST), [True])
+
+    def test_frames_are_counted_wherever_the_reads_end(self):
+        parts = [
+            frame(DATA, b"x" * length, 1) + frame(PING, b"12345678") for length in range(1, 200)
+        ]
+        data = PREFACE + b"".join(parts) + frame(PING, b"12345678") * (MAX_BURST - 199)
+        for size in (1, 2, 7, 8, 9, 10, 11, 100, 4096, len(data)):
+            with self.subTest(size=size):
+                counter = StreamCounter()
+                reads = [data[start : start + size] for start in range(0, len(data), size)]
+                self.assertTrue(all(counter.allows(read, 0.0) for read in reads))
+                self.assertFalse(counter.allows(frame(PING, b"12345678"), 0.0))
+
+    def test_a_client_may_send_as_many_each_second(self):
+        counter = StreamCounter()
+        self.assertTrue(counter.allows(PREFACE + frame(PING) * MAX_BURST, 0.0))
+        for second in range(1, 10):
+            self.assertTrue(counter.allows(frame(PING) * FRAMES_PER_SECOND, float(second)))
+        self.assertFalse(counter.allows(frame(PING) * FRAMES_PER_SECOND, 9.5))
+
+
+class HypercornTests(SiteBehindServer, unittest.TestCase):
+    program = "hypercorn"
+
+    def connect(self):
+        connection = socket.create_connection(("127.0.0.1", self.server.port), timeout=TIMEOUT)
+        self.addCleanup(connection.close)
+        connection.sendall(PREFACE + frame(SETTINGS))
+        return connection.makefile("rb"), connection
+
+    def kinds_until(self, reader, wanted):
+        """Return the kinds of the frames that come, up to `wanted`: (kind, stream), or None for the end."""
+        found = []
+        while True:
+            try:
+                head = reader.read(9)
+                payload = reader.read(int.from_bytes(head[:3], "big"))
+            except ConnectionError:
+                head = payload = b""
+            if len(head) < 9:
+                return [*found, None]
+            found.append((head[3], int.from_bytes(head[5:], "big")))
+            if found[-1] == wanted:
+                return [*found, payload]
+
+    def floods(self):
+        ping = frame(PING, b"12345678")
+        yield "resets", b"".join(reset_requests(4 * MAX_BURST))
+        yield "pings", ping * 4 * MAX_BURST
+        yield "settings", frame(SETTINGS, struct.pack("!HI", 4, 65535)) * 4 * MAX_BURST
+        yield "priorities", frame(PRIORITY, b"\0\0\0\0\1", 1) * 4 * MAX_BURST
+        yield "unknown frames", frame(UNKNOWN) * 4 * MAX_BURST
+        body = frame(DATA, b"", 1) * 4 * MAX_BURST
+        yield "empty parts", frame(HEADERS, POST, 1, END_HEADERS) + body
+
+    def test_a_flood_ends_its_connection_and_others_are_served(self):
+        for name, flood in self.floods():
+            with self.subTest(flood=name):
+                reader, connection = self.connect()
+                try:
+                    connection.sendall(flood)
+                except ConnectionError:
+                    pass  # it has ended already
+                self.assertIsNone(self.kinds_until(reader, None)[-1])
+                with urllib.request.urlopen(self.server.url("/"), timeout=TIMEOUT) as response:
+                    self.assertEqual(response.read(), b"hello")
+        self.assertIn("Ended a connection of 127.0.0.1: over HTTP/2", self.server.output)
+
+    def test_a_client_that_gives_up_some_requests_is_served(self):
+        reader, connection = self.connect()
+        connection.sendall(b"".join(reset_requests(100)) + frame(PING, b"12345678") * 100)
+        last = 1001
+        connection.sendall(frame(HEADERS, GET, last, END_STREAM | END_HEADERS))
+        self.assertIn((HEADERS, last), self.kinds_until(reader, (HEADERS, last)))
