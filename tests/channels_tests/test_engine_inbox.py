@@ -266,6 +266,19 @@ class ThreadedInboxTests(unittest.TestCase):
         self.assertIsNone(self.inbox.failing_since)
 
     @in_loop
+    async def test_a_reader_is_told_that_nothing_can_be_sent_for_long(self):
+        """The disk is full, for example: no answer can be stored either."""
+        away = [LayerUnavailable("the disk is full")] * 3
+        self.store.answers["gateway_batch"] = list(away)
+        with mock.patch.object(engine_inbox, "UNSENT_TIMEOUT", 0.0):
+            self.open().set_will("gateway.a!1", ("websocket.disconnect", {}))
+            with self.assertRaisesRegex(LayerUnavailable, "disk is full"):
+                await asyncio.wait_for(self.inbox.receive(), TIMEOUT)
+            self.assertIsNone(self.inbox.failing_since)
+            await self.until(lambda: len(self.batches()) > len(away))
+            await self.until(lambda: self.inbox.unsent_since is None)
+
+    @in_loop
     async def test_an_unreadable_message_becomes_a_dead_letter_and_the_others_arrive(self):
         batch = entries(
             ("gateway.a!1", '{"n": 1}'), ("gateway.a!2", "{damaged"), ("gateway.a!3", "{}")

@@ -39,6 +39,7 @@ class Inbox:
     def __init__(self):
         self.sent, self.tried, self.discarded, self.batches = [], [], [], []
         self.failing_since = None
+        self.unsent_since = None
 
     def send(self, channel, message, failed):
         self.tried.append((channel, message))

@@ -104,7 +104,7 @@ class InboxReader:
 
     def _give_up_requests(self) -> None:
         """Answer the requests in flight if the layer has been unavailable for ANSWER_TIMEOUT."""
-        since = self.inbox.failing_since
+        since = self.inbox.failing_since or self.inbox.unsent_since
         if since is not None and time.monotonic() - since > ANSWER_TIMEOUT:
             self.inbox.withdraw()
             held = self.events.held()

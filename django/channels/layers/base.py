@@ -78,6 +78,9 @@ class Inbox(ABC):
     #: one has not.
     failing_since: float | None = None
 
+    #: When (monotonic) sending began to fail, or None. A layer whose disk is full can still be read.
+    unsent_since: float | None = None
+
     @abstractmethod
     async def receive(self) -> list[tuple[str, Message]]:
         """
