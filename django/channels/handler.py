@@ -346,7 +346,7 @@ class ViewConsumer:
             for send in outbox.take():
                 deliver_or_log(send)
             if reply["content"] or not reply["more_content"] or "status" in reply:
-                _send(message, reply, STREAM_TIMEOUT)
+                _send(message, reply, STREAM_TIMEOUT if message.is_read else 0.0)
                 ahead += 1
             else:
                 # An asynchronous stream waits. If the client has gone, the stream must not wait on.
@@ -362,6 +362,8 @@ class ViewConsumer:
         Return how many messages the gateway has written. While the window is full, wait for it. Raises
         ClientGone if the client goes away, or takes nothing for STREAM_TIMEOUT seconds.
         """
+        if not message.is_read:
+            return ahead
         written = 0
         while True:
             if ahead - written >= RESPONSE_WINDOW:

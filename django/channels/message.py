@@ -63,6 +63,9 @@ class Message:
     #: The view that `async_views` guessed, None if no URL matched, or False if it made no guess.
     guessed_view: Any = False
 
+    #: Whether a gateway reads the replies while the consumer runs. The test client doesn't.
+    is_read: bool = True
+
     #: Whether a view has made the response to it. The message can't be requeued after that.
     has_response: bool = False
 

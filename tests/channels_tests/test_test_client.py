@@ -41,9 +41,11 @@ from django.channels.test import (
 )
 from django.contrib.auth import get_user_model
 from django.db import transaction
+from django.http import StreamingHttpResponse
 from django.test import TestCase, override_settings
 
 from .applications import INSTALLED
+from .http_site import settings_of
 from .test_binding import defined_for_a_test
 
 User = get_user_model()
@@ -732,6 +734,27 @@ class WSClientTests(ChannelTestCase):
         client = HttpClient()
         client.send_and_consume("http.request", path="/nothing-here/?x=1")
         self.assertEqual(client.receive()["status"], 404)
+
+    def test_a_long_response_waits_for_no_gateway(self):
+        made = []
+
+        def parts(number):
+            for each in range(number):
+                made.append(each)
+                yield b"x"
+
+        def view(request):
+            return StreamingHttpResponse(parts(int(request.GET["parts"])))
+
+        client = HttpClient()
+        with settings_of(view):
+            client.send_and_consume("http.request", path="/?parts=60")
+            content = [reply["content"] for reply in iter(client.receive, None)]
+            self.assertEqual(b"".join(content), b"x" * 60)
+            # More than fit on the channel of the client.
+            with self.assertRaises(ChannelFull):
+                client.send_and_consume("http.request", path="/?parts=1000")
+        self.assertLess(len(made), 1000)
 
 
 class ApplyRoutesTests(ChannelTestCase):

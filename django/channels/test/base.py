@@ -342,6 +342,7 @@ class Client:
 def _consume(message: Message, consumer: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
     """Run one consumer, deliver what it sent, and keep its session for the connection's next event."""
     layer, content = message.channel_layer, dict(message.content)
+    message.is_read = False
     session = message.channel_session
     if session is not None:
         # A copy: as with a worker, only a consumer that ends in order changes the session.
