@@ -73,6 +73,14 @@ class FlakyInbox(MemoryInbox):
 
     error, tried = None, 0
 
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.left = []
+
+    def group_discard(self, group, channel):
+        self.left.append(group)
+        super().group_discard(group, channel)
+
     def send(self, channel, message, failed):
         self.tried += 1
         if self.error is not None:
@@ -116,7 +124,7 @@ async def until(condition):
         await asyncio.sleep(0.005)
 
 
-class OutageTests(unittest.TestCase):
+class GatewayCase(unittest.TestCase):
     def run_with(self, scenario):
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
@@ -151,6 +159,33 @@ class OutageTests(unittest.TestCase):
         await server.until_written(1)
         return server
 
+
+class DamagedNoticeTests(GatewayCase):
+    def test_a_membership_without_the_name_of_a_group_is_not_kept(self):
+        """The gateway would leave that group in a batch with other messages, and the batch would fail."""
+        damaged = [None, True, 1, 1.5, b"room", [], ["room"], {}, {"a": 1}]
+        damaged += ["", "a b", "a!b", "\ud800", "\0", "a" * 100]
+
+        async def scenario():
+            server = await self.opened()
+            with self.assertLogs("django.channels.gateway", "ERROR") as logs:
+                for channel in (self.reply_channel, self.gateway.name + "gone"):
+                    for group in damaged:
+                        self.layer.deliver(channel, {"group_add": group})
+                        self.layer.deliver(channel, {"group_discard": group})
+                self.layer.deliver(self.reply_channel, {"group_add": "room"})
+                await until(lambda: "room" in self.gateway.reader.groups)
+            self.assertEqual(len(logs.output), 4 * len(damaged))
+            self.assertIn("is not a group name", logs.output[0])
+            server.events.put_nowait({"type": "websocket.disconnect", "code": 1000})
+            await until(lambda: not self.gateway.reader.groups)
+            self.assertEqual(self.inbox.left, ["room"])
+            server.task.cancel()
+
+        self.run_with(scenario)
+
+
+class OutageTests(GatewayCase):
     def test_an_open_socket_outlives_an_outage(self):
         async def scenario():
             server = await self.opened()

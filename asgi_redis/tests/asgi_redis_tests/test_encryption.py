@@ -376,6 +376,11 @@ class SealTests(RedisLayerCase, unittest.TestCase):
         entry = call(("LPOP", keys.queue("test.x").queue))
         call(("RPUSH", keys.queue("test.y").queue, entry))
         self.assertEqual(self.layer.receive_many(["test.y"]), ("test.x", {"a": 1}))
+        entry = b"9" * 14 + entry[14:]  # it expires never, and nine workers were lost with it
+        call(("RPUSH", keys.queue("test.x").queue, entry))
+        self.assertEqual(
+            self.layer.receive_many(["test.x"]), ("test.x", {"a": 1, "redelivered": True})
+        )
         self.layer.send_later("test.x", {"b": 1}, 3600)
         (member,) = call(("ZRANGE", keys.delay, 0, -1))
         for _ in range(2):

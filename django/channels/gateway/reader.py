@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import LayerUnavailable
+from ..layers.names import check_group_name
 from ..protocol import EXCLUDE, GROUP, GROUP_ADD, GROUP_DISCARD, GROUP_MESSAGE, RESET, RUNNING
 from .connection import NO_GROUPS
 from .prepared import Frame
@@ -131,7 +132,8 @@ class InboxReader:
             return 1
         connection = self.connections.get(channel)
         if GROUP_ADD in message:
-            group = message[GROUP_ADD]
+            # A damaged name would fail the batch in which the gateway leaves the group.
+            group = check_group_name(message[GROUP_ADD])
             if connection is None or connection.detached:
                 self.inbox.group_discard(group, channel)
             else:
@@ -139,10 +141,11 @@ class InboxReader:
                 connection.groups.add(group)
                 self.groups.setdefault(group, {})[connection] = None
         elif GROUP_DISCARD in message:
+            group = check_group_name(message[GROUP_DISCARD])
             if connection is not None:
                 if connection.groups:
-                    connection.groups.discard(message[GROUP_DISCARD])
-                self._leave(message[GROUP_DISCARD], connection)
+                    connection.groups.discard(group)
+                self._leave(group, connection)
         elif RUNNING in message:
             if connection is not None and connection.flight is not None:
                 if connection.flight[1] == message[RUNNING]:
