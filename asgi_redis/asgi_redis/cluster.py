@@ -31,37 +31,8 @@ BLOCKING = 10.0
 MOVING = 5.0
 
 
-class Nodes:
-    """The addresses of a cluster's nodes, and how to make redis-py's clients for them. Thread-safe."""
-
-    def __init__(
-        self, addresses: Sequence[tuple[str, int]], options: dict[str, Any], where: str
-    ) -> None:
-        self._addresses, self._options, self.where = list(addresses), options, where
-
-    def make(self, module: Any, blocks: bool) -> Any:
-        """
-        Return a client that connects when it is used, of `module`: redis or redis.asyncio. With `blocks`,
-        it waits for the replies to blocking commands.
-        """
-        options = dict(self._options)
-        if blocks:
-            options["socket_timeout"] = max(options["socket_timeout"], BLOCKING + LATE)
-        if int(redis.__version__.split(".")[0]) < 6:
-            options["cluster_error_retry_attempts"] = 0
-        else:
-            options["retry"] = no_retry(module)
-        nodes = [module.cluster.ClusterNode(*address) for address in self._addresses]
-        return module.RedisCluster(startup_nodes=nodes, **options)
-
-    def found(self, client: Any) -> None:
-        """Remember the nodes that a client has found, in case those of the settings go."""
-        known = [(node.host, node.port) for node in client.get_nodes()]
-        self._addresses = list(dict.fromkeys(self._addresses + known))
-
-
 class Clustered:
-    """The blocking end, for any thread. Call `forked` in a child process."""
+    """The nodes of a cluster, and the blocking end, for any thread. Call `forked` in a child process."""
 
     #: As in Direct. Here a worker does not learn of another run.
     doubted = 0
@@ -76,7 +47,8 @@ class Clustered:
         where: str,
         greeting: Sequence[Command],
     ) -> None:
-        self._nodes, self.where, self._greeting = Nodes(addresses, options, where), where, greeting
+        self._addresses, self._options = list(addresses), options
+        self.where, self.greeting = where, greeting
         self.forked()
 
     def forked(self) -> None:
@@ -84,6 +56,26 @@ class Clustered:
         self._client: Any = None
         self._lock = threading.Lock()
         self._pid = os.getpid()
+
+    def make_client(self, module: Any, blocks: bool) -> Any:
+        """
+        Return a client that connects when it is used, of `module`: redis or redis.asyncio. With `blocks`,
+        it waits for the replies to blocking commands.
+        """
+        options = dict(self._options)
+        if blocks:
+            options["socket_timeout"] = max(options["socket_timeout"], BLOCKING + LATE)
+        if int(redis.__version__.split(".")[0]) < 6:
+            options["cluster_error_retry_attempts"] = 0
+        else:
+            options["retry"] = no_retry(module)
+        nodes = [module.cluster.ClusterNode(*address) for address in self._addresses]
+        return module.RedisCluster(startup_nodes=nodes, **options)
+
+    def met(self, client: Any) -> None:
+        """Remember the nodes that a client has found, in case those of the settings go."""
+        known = [(node.host, node.port) for node in client.get_nodes()]
+        self._addresses = list(dict.fromkeys(self._addresses + known))
 
     @property
     def client(self) -> Any:
@@ -98,14 +90,14 @@ class Clustered:
 
     def _connect(self) -> Any:
         try:
-            client = self._nodes.make(redis, blocks=True)
+            client = self.make_client(redis, blocks=True)
             info = client.info("server", target_nodes=client.get_random_node())
             check_version("redis_version:%s" % info["redis_version"], self.where)
-            for command in self._greeting:
+            for command in self.greeting:
                 self._execute(client, command)
         except ERRORS as error:
             raise unavailable(error, self.where) from error
-        self._nodes.found(client)
+        self.met(client)
         return client
 
     def call(self, command: Command) -> Any:
@@ -184,7 +176,7 @@ class Clustered:
             client.close()
 
     def link(self, blocks: bool) -> ClusterLink:
-        return ClusterLink(self._nodes, blocks, self._greeting)
+        return ClusterLink(self, blocks)
 
 
 def _has(node: dict[str, Any], slot: int) -> bool:
@@ -200,8 +192,8 @@ def _is_moving(error: Exception) -> bool:
 class ClusterLink:
     """The end for one event loop, as DirectLink."""
 
-    def __init__(self, nodes: Nodes, blocks: bool, greeting: Sequence[Command]) -> None:
-        self._nodes, self._blocks, self._greeting = nodes, blocks, greeting
+    def __init__(self, cluster: Clustered, blocks: bool) -> None:
+        self._cluster, self._blocks = cluster, blocks
         self._client: Any = None
         self.generation = 0
         #: Always None, because there are many servers. The lease thread compares their runs.
@@ -210,15 +202,15 @@ class ClusterLink:
     async def connect(self) -> None:
         if self._client is not None:
             return
-        client = self._nodes.make(redis.asyncio, self._blocks)
+        client = self._cluster.make_client(redis.asyncio, self._blocks)
         try:
             await client.initialize()
-            for command in self._greeting:
+            for command in self._cluster.greeting:
                 await self._execute(client, command)
         except ERRORS as error:
             await _aclose(client)
-            raise unavailable(error, self._nodes.where) from error
-        self._nodes.found(client)
+            raise unavailable(error, self._cluster.where) from error
+        self._cluster.met(client)
         self._client = client
         self.generation += 1
 
@@ -233,7 +225,7 @@ class ClusterLink:
                 replies.append(error)
             except ERRORS as error:
                 await self.close()
-                raise unavailable(error, self._nodes.where) from error
+                raise unavailable(error, self._cluster.where) from error
         return replies
 
     async def _execute(self, client: Any, command: Command) -> Any:

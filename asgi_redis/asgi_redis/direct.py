@@ -55,13 +55,6 @@ def no_retry(module: Any) -> Any:
     return module.retry.Retry(NoBackoff(), 0)
 
 
-def _preparation(greeting: Sequence[Command]) -> list[Command]:
-    """Return what every new connection is sent: the scripts, because it may be another server."""
-    first: list[Command] = [("INFO", "server")]
-    first += [("SCRIPT", "LOAD", script.text) for script in scripts.ALL.values()]
-    return first + list(greeting)
-
-
 def _check_preparation(replies: Sequence[Any], where: str) -> bytes | None:
     """Return which run of which server this is, or None if an ACL forbids INFO."""
     for reply in replies[1:]:
@@ -78,7 +71,7 @@ class Direct:
     """One server, or the primary that Sentinel names. Thread-safe; call `forked` in a child process."""
 
     def __init__(self, pool: Pool, pool_size: int, greeting: Sequence[Command]) -> None:
-        self._make, self.where = pool
+        self.make_pool, self.where = pool
         self._pool_size, self._greeting = pool_size, greeting
         self.forked()
 
@@ -97,6 +90,12 @@ class Direct:
     def suspect(self) -> None:
         """Stop using the connections that are idle now, because one was lost."""
         self._suspected = time.monotonic()
+
+    def preparation(self) -> list[Command]:
+        """Return what every new connection is sent: the scripts, because it may be another server."""
+        first: list[Command] = [("INFO", "server")]
+        first += [("SCRIPT", "LOAD", script.text) for script in scripts.ALL.values()]
+        return first + list(self._greeting)
 
     # Blocking.
 
@@ -170,13 +169,13 @@ class Direct:
         try:
             with self._lock:
                 if self._pool is None:
-                    self._pool = self._make(redis)
+                    self._pool = self.make_pool(redis)
                 pool = self._pool
             connection = pool.connection_class(**pool.connection_kwargs)
             try:
                 connection.connect()
                 wire = make_wire(connection)
-                replies = self._exchange(wire, _preparation(self._greeting))
+                replies = self._exchange(wire, self.preparation())
                 self._meet(_check_preparation(replies, self.where), replies[0])
             except BaseException:
                 connection.disconnect()
@@ -204,7 +203,7 @@ class Direct:
         """There is one server. The inboxes notice that it is another one, or another run."""
 
     def link(self, blocks: bool) -> DirectLink:
-        return DirectLink(self._make, self.where, self.suspect, self._greeting)
+        return DirectLink(self)
 
 
 def _check_replies(replies: list[Any]) -> list[Any]:
@@ -227,14 +226,8 @@ def _is_quiet(connection: Any) -> bool:
 class DirectLink:
     """One connection of an event loop; it connects when it is used. One user at a time."""
 
-    def __init__(
-        self,
-        make: MakePool,
-        where: str,
-        suspect: Callable[[], None],
-        greeting: Sequence[Command],
-    ) -> None:
-        self._make, self.where, self._suspect, self._greeting = make, where, suspect, greeting
+    def __init__(self, server: Direct) -> None:
+        self._server = server
         self._pool: Any = None
         self._connection: Any = None
         self._wire: Any = None
@@ -248,21 +241,20 @@ class DirectLink:
             if not self._wire.is_lost:
                 return
             # What is sent over it would count as sent: the server may have taken it.
-            self._suspect()
+            self._server.suspect()
             await self.close()
         if self._pool is None:
-            self._pool = self._make(redis.asyncio)
+            self._pool = self._server.make_pool(redis.asyncio)
         connection = self._pool.connection_class(**self._pool.connection_kwargs)
         try:
             await connection.connect()
             self._wire = make_async_wire(connection)
-            replies = await self._exchange(self._wire, _preparation(self._greeting), None)
-            run_id = _check_preparation(replies, self.where)
-        except ERRORS as error:
+            replies = await self._exchange(self._wire, self._server.preparation(), None)
+            run_id = _check_preparation(replies, self._server.where)
+        except BaseException as error:
             await connection.disconnect(nowait=True)
-            raise unavailable(error, self.where) from error
-        except BaseException:
-            await connection.disconnect(nowait=True)
+            if isinstance(error, ERRORS):
+                raise unavailable(error, self._server.where) from error
             raise
         self._connection = connection
         self.generation += 1
@@ -284,9 +276,9 @@ class DirectLink:
                     full = [scripts.in_full(commands[index])]
                     replies[index] = (await self._exchange(self._wire, full, None))[0]
         except ERRORS as error:
-            self._suspect()
+            self._server.suspect()
             await self.close()
-            raise unavailable(error, self.where) from error
+            raise unavailable(error, self._server.where) from error
         except BaseException:
             self._connection = None
             await connection.disconnect(nowait=True)

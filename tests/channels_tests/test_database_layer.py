@@ -93,7 +93,7 @@ class PostgreSQLNotificationTests(PostgreSQLCase, unittest.TestCase):
     def setUp(self):
         self.layer = self.make_layer()
         self.store = self.layer.store
-        self.listening = self.store.listen()
+        self.listening = self.store.connections.open()
         self.addCleanup(self.listening.close)
         self.topic = topic(self.store.prefix, "work")
         self.listening.listen(self.topic)

@@ -386,6 +386,30 @@ class ThreadedInboxTests(unittest.TestCase):
         await self.until(lambda: '{"n": 6}' in self.sent())
         self.assertEqual(len(self.batches()), 7)
 
+    @in_loop
+    async def test_the_last_of_a_failed_batch_leaves_without_what_came_later(self):
+        def take(name, wills, cleared, discards, sends):
+            if any("bad" in each.body for each in sends):
+                raise RuntimeError("a bug about one of them")
+            return ()
+
+        refused = []
+
+        def failed(error):
+            refused.append(type(error))
+            if isinstance(error, LayerUnavailable):
+                self.inbox.send("work", {"bad": 1}, failed)
+                self.inbox.send("work", {"n": 2}, self.failures.append)
+
+        self.store.answers["gateway_batch"] = [take] * 3
+        self.open()
+        with self.assertLogs(LOGGER, "ERROR"):
+            self.inbox.send("work", {"bad": 1}, failed)
+            await self.until(lambda: self.sent()[-1:] == ['{"n": 2}'])
+            await self.until(lambda: len(refused) == 2)
+        self.assertEqual((refused, self.failures), ([LayerUnavailable, RuntimeError], []))
+        self.assertEqual(len(self.batches()), 3)
+
     async def hold_first_batch(self):
         """Open the inbox and send one message. Return the event that lets its batch end."""
         gate = threading.Event()

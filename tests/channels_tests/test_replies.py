@@ -97,6 +97,28 @@ class DeliveryTests(WorkerTestCase):
             lossy.finish()
         self.assertEqual(self.received(REPLY), [protocol.ack(1, error=True)])
 
+    def test_what_leaves_with_the_ack_is_kept_and_nothing_else(self):
+        def own(text="own"):
+            return PendingSend(self.layer, TO_CHANNEL, REPLY, {"text": text})
+
+        other = PendingSend(self.layer, TO_CHANNEL, "other", {})
+        most, longest = replies.MAX_REPLIES, replies.MAX_REPLIES_LENGTH
+        for channel, content, sends, expected in (
+            ("websocket.receive", {"event_id": 1}, [], True),
+            ("websocket.receive", {"event_id": 1}, [own()] * most, True),
+            ("websocket.receive", {"event_id": 1}, [own()] * (most + 1), False),
+            ("websocket.receive", {"event_id": 1}, [own("x" * longest)], True),
+            ("websocket.receive", {"event_id": 1}, [own("x" * longest), own("x")], False),
+            ("websocket.receive", {"event_id": 1}, [own(), other], False),
+            ("work", {}, [own()], False),  # of no event, so no ack will carry it
+        ):
+            found = replies.Replies(self.layer, channel, dict(content, reply_channel=REPLY), "id")
+            self.assertEqual(found.keeps(sends), expected, (channel, len(sends)))
+            if expected:
+                for send in sends:
+                    found._add_reply(send.message)
+                self.assertEqual(self.received(REPLY), [])
+
     def test_what_goes_ahead_of_the_ack_is_sent_again_with_one_id(self):
         sent = []
 

@@ -7,6 +7,7 @@ How the next message is taken differs: `take_first` in mysql.py, `next_row` in p
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 from typing import Any, List, Sequence, Tuple
 
 from ...exceptions import LayerUnavailable
@@ -20,7 +21,7 @@ from .sending import Sending
 #: Seconds for which other threads rely on a poll that found nothing, while notifications come through.
 EMPTY_LIFETIME = 4.0
 
-#: Kinds of readers whose last poll is remembered.
+#: Kinds of readers, by the channels that they read, of which something is remembered.
 MAX_KINDS = 1000
 
 #: (queue, channel or "") of each channel that a reader reads, in the order to poll. Channels of an inbox
@@ -45,8 +46,7 @@ class Claiming(Sending):
         self._turns: dict[str, int] = {}
         #: Queues to the version of `waiters` at which a poll found nothing, and when (monotonic).
         self._empty: dict[tuple[str, ...], tuple[int, float]] = {}
-        #: Channels of a reader to what `_add_kind` returned for them.
-        self._kinds: dict[tuple[str, ...], tuple[Wanted, tuple[str, ...]]] = {}
+        self._wanted = lru_cache(maxsize=MAX_KINDS)(self._make_wanted)
 
     def take(self, channels: Sequence[str], block: bool = False) -> Entry | None:
         return self._next(channels, None, "", block)
@@ -60,8 +60,7 @@ class Claiming(Sending):
     def _next(
         self, channels: Sequence[str], consumer: str | None, process: str, block: bool
     ) -> Entry | None:
-        found = self._kinds.get(tuple(channels))
-        wanted, queues = found or self._add_kind(tuple(channels))
+        wanted, queues = self._wanted(tuple(channels))
         local = self._local
         woken, local.woken = getattr(local, "woken", False), False
         local.version = self.waiters.version
@@ -83,23 +82,18 @@ class Claiming(Sending):
         if known is False:
             # Other threads were waiting for this result; wake them.
             self._empty.pop(queues, None)
-            self.listener.changed(set(queues))
+            self.changed(queues)
         elif woken:
             self.waiters.found(queues)
         number, _, channel, body, losses = row
         return values.entry_of(number, channel, body, losses)
 
-    def _add_kind(self, channels: tuple[str, ...]) -> tuple[Wanted, tuple[str, ...]]:
-        """
-        Return what a reader of `channels` wants, and the queues for whose changes it waits. Remember both.
-        """
+    def _make_wanted(self, channels: tuple[str, ...]) -> tuple[Wanted, tuple[str, ...]]:
+        """Return what a reader of `channels` wants, and the queues for whose changes it waits."""
         wanted = [
             (self.queue(channel), channel if shares_queue(channel) else "") for channel in channels
         ]
-        if len(self._kinds) >= MAX_KINDS:
-            self._kinds.clear()
-        found = self._kinds[channels] = wanted, tuple(queue for queue, _ in wanted)
-        return found
+        return wanted, tuple(queue for queue, _ in wanted)
 
     def _known_empty(self, queues: tuple[str, ...], version: int) -> bool | None:
         """
@@ -185,8 +179,8 @@ class Claiming(Sending):
         return connection.run(self.sql["set_claim"], parameters)
 
     def wait(self, consumer: str | None, channels: Sequence[str], seconds: float) -> bool:
-        self.listener.start()
-        queues = tuple(self.queue(channel) for channel in channels)
+        self.start_polling()
+        queues = self._wanted(tuple(channels))[1]
         version = getattr(self._local, "version", self.waiters.version)
         # Only the gateway of an inbox listens for what comes to it. Another reader polls.
         polls = self.notifies and any(queue.endswith("!") for queue in queues)

@@ -12,8 +12,8 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Callable, NoReturn
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Callable, ContextManager, NoReturn
 
 from django.db import connections as aliases
 from django.db.utils import load_backend
@@ -43,6 +43,7 @@ CONNECT_TIMEOUT = 5
 IDLE_TRANSACTION_TIMEOUT = 10
 
 _NEVER = float("inf")
+_NO_LOCK = nullcontext()
 
 #: How many idle connections are kept.
 MAX_IDLE = 16
@@ -152,6 +153,8 @@ class Connections:
     fresh = FRESH
     #: Whether a statement that failed may have been executed: its answer got lost.
     loses_answers = True
+    #: What a transaction that writes holds.
+    lock: ContextManager[object] = _NO_LOCK
 
     def __init__(self, alias: str, timeout: float = SOCKET_TIMEOUT) -> None:
         self.alias = alias
@@ -193,12 +196,6 @@ class Connections:
             yield
         except self.errors as error:
             raise self.explain(error) from error
-
-    def lock(self) -> None:
-        """Prepare a transaction that writes. `unlock` follows."""
-
-    def unlock(self) -> None:
-        """End a transaction that writes."""
 
     # Use.
 
@@ -254,26 +251,20 @@ class Connections:
                 time.sleep(0.002 * attempt)
 
     def _run(self, work: Callable[[Connection], Result], single: bool, writes: bool) -> Result:
-        connection, locked, committing = None, False, False
+        connection, committing = None, False
         try:
             connection = self._get()
-            if writes:
-                self.lock()
-                locked = True
-            committing = single and not connection.explicit
-            if committing:
-                result = work(connection)
-            else:
-                connection.run(self.begin)
-                result = work(connection)
-                committing = True
-                connection.run("COMMIT")
+            with self.lock if writes else _NO_LOCK:
+                committing = single and not connection.explicit
+                if committing:
+                    result = work(connection)
+                else:
+                    connection.run(self.begin)
+                    result = work(connection)
+                    committing = True
+                    connection.run("COMMIT")
         except BaseException as error:
-            if locked:
-                self.unlock()
             self._give_up(connection, error, committing)
-        if locked:
-            self.unlock()
         self._put(connection)
         return result
 

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Iterable
 
 from ...exceptions import LayerUnavailable
 from ..engine.threads import start_thread
@@ -48,7 +48,7 @@ def topic(prefix: str, name: str) -> str:
 
 class NotificationListener:
     """
-    Wakes the readers of a store (`store.waiters`), and calls back for inboxes and delays (`subscribe`).
+    Tells a store when something may have come for its readers, its inboxes or its delays (`store.changed`).
     Thread-safe; the thread starts with the first reader that waits.
     """
 
@@ -58,34 +58,8 @@ class NotificationListener:
         self.listening = False
         self.stopped = False
         self._lock = threading.Lock()
-        self._subscribers: dict[str, Callable[[], None]] = {}  # queue, or "" for delays
         self._thread: threading.Thread | None = None
         self._pair: tuple[socket.socket, socket.socket] | None = None
-
-    def subscribe(self, queue: str, callback: Callable[[], None]) -> None:
-        """Call `callback()` in the listener's thread whenever something may have come to `queue`."""
-        with self._lock:
-            self._subscribers[queue] = callback
-        self._interrupt()
-
-    def unsubscribe(self, queue: str) -> None:
-        """Call no more for `queue`."""
-        with self._lock:
-            self._subscribers.pop(queue, None)
-        self._interrupt()
-
-    def changed(self, queues: Iterable[str] | None = None) -> None:
-        """Wake the readers of `queues` (None: of every queue), and call back."""
-        names = None if queues is None else set(queues)
-        self.store.waiters.changed(names)
-        with self._lock:
-            callbacks = [
-                callback
-                for queue, callback in self._subscribers.items()
-                if names is None or queue in names
-            ]
-        for callback in callbacks:
-            callback()
 
     # The thread.
 
@@ -107,7 +81,7 @@ class NotificationListener:
     def stop(self) -> None:
         """End the thread, and wait for it."""
         self.stopped = True
-        self._interrupt()
+        self.interrupt()
         self.store.waiters.changed()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
@@ -117,7 +91,8 @@ class NotificationListener:
                 for end in pair or ():
                     end.close()
 
-    def _interrupt(self) -> None:
+    def interrupt(self) -> None:
+        """Have the thread look at once for what is subscribed, and whether it must stop."""
         pair = self._pair
         if pair is not None:
             try:
@@ -137,7 +112,7 @@ class NotificationListener:
                 logger.debug("The listener cannot reach the database: %s", error)
                 self.sleep(RETRY_INTERVAL)
                 # Each waiting reader tries by itself, and learns that the database cannot be reached.
-                self.changed()
+                self.store.changed()
             finally:
                 self.listening = False
 
@@ -164,19 +139,18 @@ class NotificationListener:
                 value = counter()
                 if value != last:
                     last = value
-                    self.changed(self._found() | {""})
+                    self.store.changed(self._found() | {""})
             self.sleep(store.poll_interval)
 
     def poll_once(self) -> None:
         """Poll once the queues that readers wait for, and wake the readers of those with messages."""
         found = self._found()
         if found:
-            self.changed(found)
+            self.store.changed(found)
 
     def _found(self) -> set[str]:
-        with self._lock:
-            queues = {queue for queue in self._subscribers if queue}
-        found: set[str] = self.store.peek(sorted(queues | self.store.waiters.wanted()))
+        queues = self.store.waiters.wanted().union(list(self.store.subscribers))
+        found: set[str] = self.store.peek(sorted(queues - {""}))
         return found
 
     def topics(self) -> dict[str, set[str] | None]:
@@ -186,9 +160,8 @@ class NotificationListener:
             topic(prefix, "work"): None,
             topic(prefix, "back"): None,
         }
-        with self._lock:
-            for queue in self._subscribers:
-                found[topic(prefix, queue or "delay")] = {queue}
+        for queue in list(self.store.subscribers):
+            found[topic(prefix, queue or "delay")] = {queue}
         return found
 
 
@@ -211,7 +184,7 @@ class _Session:
         self._poll_at = 0.0
 
     def run(self) -> None:
-        connection = self._store.listen()
+        connection: Any = self._store.connections.open()
         try:
             connection.listen(self._proof)
             while not self._listener.stopped:
@@ -228,7 +201,7 @@ class _Session:
                 timeout = self._deadline - now
                 if not self._proven:
                     timeout = min(timeout, self._store.poll_interval)
-                self._listener.sleep(timeout, connection.fileno())
+                self._listener.sleep(timeout, connection.descriptor)
                 self._hear(connection.topics())
         finally:
             self._listener.listening = False
@@ -244,7 +217,7 @@ class _Session:
             connection.unlisten(name)
         self._meanings = wanted
         if new:
-            self._listener.changed()  # what came before this LISTEN
+            self._store.changed()  # what came before this LISTEN
 
     def _prove(self, now: float) -> None:
         """Notify oneself if that is due; until the proof has arrived, poll."""
@@ -280,7 +253,7 @@ class _Session:
             for meaning in meanings:
                 # A shared topic does not tell which queue: any that somebody waits for.
                 queues |= self._store.waiters.wanted() if meaning is None else meaning
-            self._listener.changed(queues)
+            self._store.changed(queues)
 
 
 class Notifier:

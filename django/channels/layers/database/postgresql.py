@@ -40,6 +40,32 @@ _UNAVAILABLE = ("08", "57", "53", "25", "3D", "28", "55", "58", "XX", "0A000", "
 _REFUSED = ("53", "25", "3D", "28", "55", "0A000", "42501")
 
 
+class PostgreSQLConnection(Connection):
+    """A connection that also may LISTEN. Each call may raise the driver's errors."""
+
+    def listen(self, topic: str) -> None:
+        self.run('LISTEN "%s"' % topic)
+
+    def unlisten(self, topic: str) -> None:
+        self.run('UNLISTEN "%s"' % topic)
+
+    def topics(self) -> set[str]:
+        """Return the topics of the notifications that have come: a set. Does not wait."""
+        found: set[str] = set()
+        if hasattr(self.raw, "pgconn"):
+            if deadlines.readable(self.descriptor):
+                self.raw.pgconn.consume_input()
+            while True:
+                notify = self.raw.pgconn.notifies()
+                if notify is None:
+                    return found
+                found.add(notify.relname.decode())
+        self.raw.poll()
+        while self.raw.notifies:
+            found.add(self.raw.notifies.pop(0).channel)
+        return found
+
+
 class PostgreSQLConnections(Connections):
     vendor = "postgresql"
     # Claims skip and wait for rows of others, which a stricter level answers with an error. The defaults of
@@ -63,7 +89,7 @@ class PostgreSQLConnections(Connections):
             cursor = wrapper.Database.ClientCursor(raw)
         else:
             cursor = raw.cursor()
-        connection = Connection(raw, cursor, descriptor=raw.fileno())
+        connection = PostgreSQLConnection(raw, cursor, descriptor=raw.fileno())
         deadlines.watch(connection)
         role = wrapper.settings_dict["OPTIONS"].get("assume_role")
         if role:
@@ -157,42 +183,3 @@ class PostgreSQLStore(DatabaseStore):
         if not mark:
             self.marks.searched(time.monotonic() - began)
         return [Entry(*row) for row in rows]
-
-    def listen(self) -> ListenConnection:
-        return ListenConnection(self.connections.open())
-
-
-class ListenConnection:
-    """A connection that LISTENs. For one thread. Each call may raise the driver's errors."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def fileno(self) -> int:
-        return self._connection.descriptor
-
-    def listen(self, topic: str) -> None:
-        self._connection.run('LISTEN "%s"' % topic)
-
-    def unlisten(self, topic: str) -> None:
-        self._connection.run('UNLISTEN "%s"' % topic)
-
-    def topics(self) -> set[str]:
-        """Return the topics of the notifications that have come: a set. Does not wait."""
-        raw = self._connection.raw
-        found: set[str] = set()
-        if hasattr(raw, "pgconn"):
-            if deadlines.readable(raw.fileno()):
-                raw.pgconn.consume_input()
-            while True:
-                notify = raw.pgconn.notifies()
-                if notify is None:
-                    return found
-                found.add(notify.relname.decode())
-        raw.poll()
-        while raw.notifies:
-            found.add(raw.notifies.pop(0).channel)
-        return found
-
-    def close(self) -> None:
-        self._connection.close()

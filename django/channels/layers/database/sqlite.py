@@ -57,6 +57,59 @@ BUSY_TIMEOUT = 5
 SPINS = 40
 
 
+class WriterLock:
+    """
+    Held by one writer at a time among all processes, each of which has one such object. `path()` returns the
+    path of the layer's file; the lock is that of a file next to it.
+    """
+
+    def __init__(self, path: Callable[[], str]) -> None:
+        self._path = path
+        self._writer = threading.Lock()
+        self._file: tuple[str, int] | None = None
+
+    def __enter__(self) -> None:
+        self._writer.acquire()
+        if fcntl is not None:
+            try:
+                self._stand_in_line(self._descriptor())
+            except BaseException:
+                self._writer.release()
+                raise
+
+    def _stand_in_line(self, descriptor: int) -> None:
+        for _ in range(SPINS):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                pass
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+    def __exit__(self, *exc_info: object) -> None:
+        if fcntl is not None and self._file is not None:
+            fcntl.flock(self._file[1], fcntl.LOCK_UN)
+        self._writer.release()
+
+    def _descriptor(self) -> int:
+        path = self._path()
+        if self._file is None or self._file[0] != path:
+            self._close()
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+            self._file = (path, os.open(path + "-lock", flags, 0o600))
+        return self._file[1]
+
+    def reopen(self) -> None:
+        """Open the file anew for the next writer: another one may be under its name."""
+        with self._writer:  # a thread that holds the lock gives back the one that it took
+            self._close()
+
+    def _close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file[1])
+
+
 class SQLiteConnection(Connection):
     """
     A connection that tells the layer's file if it is damaged. It takes back, as a parameter, what a damaged
@@ -87,6 +140,7 @@ class SQLiteConnections(Connections):
     begin = "BEGIN IMMEDIATE"
     fresh = 0.0  # checking whether a connection is alive costs next to nothing
     loses_answers = False
+    lock: WriterLock
 
     def __init__(self, alias: str, file: Any = None) -> None:
         self._file = file
@@ -98,9 +152,8 @@ class SQLiteConnections(Connections):
 
     def _reset(self) -> None:
         super()._reset()
-        self._writer = threading.Lock()
+        self.lock = WriterLock(self.path)  # a child process opens its file anew
         self._layer_file.after_fork()
-        self._line: tuple[str, int] | None = None
 
     def path(self) -> str:
         """
@@ -142,8 +195,7 @@ class SQLiteConnections(Connections):
     def _open_file(self, path: str) -> Connection:
         file = self._layer_file
         # Under the lock, so that no other process takes a new file for one that was emptied.
-        self.lock()
-        try:
+        with self.lock:
             file.look(path)
             file.create(path)
             # SQLite would open it to read. That connection would fail even when the file can be written.
@@ -164,8 +216,6 @@ class SQLiteConnections(Connections):
             problem = file.damage(file.known)
             lost = file.meet(path)
             connection.file_id, connection.companions = file.known, file.state.companions
-        finally:
-            self.unlock()
         if lost is not None:
             self._leave_file(path, lost, problem)
         return connection
@@ -194,15 +244,11 @@ class SQLiteConnections(Connections):
         """Close what is open of a lost file. Log the loss, but once."""
         if not self._layer_file.leave(path, lost):
             return
-        with self._writer:  # a thread that holds the lock gives back the one that it took
-            self._leave_line()  # the file in whose lock writers wait may be another one, too
+        self.lock.reopen()
         # A new file comes before connections are closed, which writes their log into it.
         if self._layer_file.is_unusable(path):
-            self.lock()
-            try:
+            with self.lock:
                 self._layer_file.create(path)
-            finally:
-                self.unlock()
         self.close_idle()
         aside = ""
         if problem is not None:
@@ -240,43 +286,6 @@ class SQLiteConnections(Connections):
         if isinstance(error, (sqlite3.OperationalError, sqlite3.DatabaseError, OSError)):
             return unusable_file(self.path(), error)
         return error
-
-    def lock(self) -> None:
-        self._writer.acquire()
-        if fcntl is not None:
-            try:
-                self._stand_in_line(self._descriptor())
-            except BaseException:
-                self._writer.release()
-                raise
-
-    def _stand_in_line(self, line: int) -> None:
-        for _ in range(SPINS):
-            try:
-                fcntl.flock(line, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                pass
-        fcntl.flock(line, fcntl.LOCK_EX)
-
-    def unlock(self) -> None:
-        if fcntl is not None and self._line is not None:
-            fcntl.flock(self._line[1], fcntl.LOCK_UN)
-        self._writer.release()
-
-    def _descriptor(self) -> int:
-        """Return that of the file in whose lock writers wait in line. A child process opens it anew."""
-        path = self.path()
-        if self._line is None or self._line[0] != path:
-            self._leave_line()
-            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-            self._line = (path, os.open(path + "-lock", flags, 0o600))
-        return self._line[1]
-
-    def _leave_line(self) -> None:
-        line, self._line = self._line, None
-        if line is not None:
-            os.close(line[1])
 
 
 class SQLiteStore(DatabaseStore):

@@ -61,7 +61,6 @@ class Tables(TransactionStore):
         self._last_turn = 0
         self.marks = LowWaterMarks()
         self.listener = NotificationListener(self)
-        self.listener.subscribe("", self.wake_due)
         self.notifier = Notifier(self)
 
     def after_fork(self) -> None:
@@ -161,7 +160,7 @@ class Tables(TransactionStore):
         if len(notified) < len(topics):
             self.notifier.notify(topics.difference(notified))
         if rows and not self.listener.listening:
-            self.listener.changed({row["queue"] for row in rows})
+            self.changed({row["queue"] for row in rows})
 
     def wake_readers(self, queues: set[str], below: bool) -> None:
         """Wake the readers of `queues`; with `below`, something came in below their low-water marks."""
@@ -185,10 +184,6 @@ class Tables(TransactionStore):
         """Return a function whose result differs once somebody else has written. It reads no table."""
         raise NotImplementedError
 
-    def listen(self) -> Any:
-        """Return a connection that LISTENs, where `notifies`."""
-        raise NotImplementedError
-
     def notify(self, topics: Sequence[str]) -> None:
         """Wake the processes that LISTEN to `topics`, where `notifies`."""
 
@@ -203,8 +198,12 @@ class Tables(TransactionStore):
         return {row[0] for row in rows}
 
     def subscribe(self, name: str, callback: Callable[[], None]) -> None:
-        self.listener.subscribe(self.key(name), callback)
-        self.listener.start()
+        super().subscribe(self.key(name), callback)
+        self.listener.interrupt()
 
     def unsubscribe(self, name: str) -> None:
-        self.listener.unsubscribe(self.key(name))
+        super().unsubscribe(self.key(name))
+        self.listener.interrupt()
+
+    def start_polling(self) -> None:
+        self.listener.start()

@@ -73,7 +73,8 @@ class EngineLayer(BaseChannelLayer):
         #: By consumer: an unreadable entry whose `dead_letter` call failed. It may have taken effect, so the
         #: next call repeats it.
         self._unreadable: dict[str | None, tuple[Entry, Exception]] = {}
-        self._leases: LeaseManager | None = None
+        #: The leases of this process.
+        self.leases = LeaseManager(self)
         #: When (monotonic) a process without a lease thread shares its counters.
         self._share_at = time.monotonic() + self.options.heartbeat
 
@@ -94,17 +95,6 @@ class EngineLayer(BaseChannelLayer):
                 store = self._store
         return store
 
-    @property
-    def leases(self) -> LeaseManager:
-        """The leases of this process."""
-        leases = self._leases
-        if leases is None:
-            with self._lock:
-                if self._leases is None:
-                    self._leases = LeaseManager(self)
-                leases = self._leases
-        return leases
-
     # The life of a process.
 
     def after_fork(self) -> None:
@@ -118,14 +108,13 @@ class EngineLayer(BaseChannelLayer):
 
     def leave(self) -> None:
         """Release this process's lease, and share its counters. Raises LayerUnavailable."""
-        if self._leases is not None:
-            self._leases.leave()
         if self._store is not None:
+            self.leases.leave()
             self.share_counters()
 
     def close(self) -> None:
-        if self._leases is not None:
-            self._leases.stop()
+        if self._store is not None:
+            self.leases.stop()
         try:
             self.leave()
         except LayerUnavailable:
@@ -328,7 +317,7 @@ class EngineLayer(BaseChannelLayer):
         if now < self._share_at:
             return
         self._share_at = now + self.options.heartbeat
-        if self._leases is not None and self._leases.runs:
+        if self.leases.runs:
             return
         try:
             self.share_counters()

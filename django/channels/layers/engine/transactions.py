@@ -47,7 +47,8 @@ class TransactionStore(RecordStore):
         #: Consumer to the id of the entry that its last claim returned, until it is acknowledged.
         self._seen: dict[str, Any] = {}
         self._turn = 0
-        self._subscribers: dict[str, Callable[[], None]] = {}
+        #: By inbox; "": called when a message may be due.
+        self.subscribers: dict[str, Callable[[], None]] = {"": self.wake_due}
         self._poller: threading.Thread | None = None
         self._closed = threading.Event()
 
@@ -76,12 +77,16 @@ class TransactionStore(RecordStore):
                 last = version
                 self.changed()
 
-    def changed(self) -> None:
-        """Wake the readers of this process: something may have come for them."""
-        self.waiters.changed()
-        for callback in list(self._subscribers.values()):
-            callback()
-        self.wake_due()
+    def changed(self, names: Iterable[str] | None = None) -> None:
+        """
+        Wake the readers of this process: something may have come for those of `names`, or of any channel. The
+        name "" stands for delayed messages.
+        """
+        wanted = None if names is None else set(names)
+        self.waiters.changed(wanted)
+        for name, callback in list(self.subscribers.items()):
+            if wanted is None or name in wanted:
+                callback()
 
     # Bodies: JSON, which any storage can hold.
 
@@ -353,8 +358,8 @@ class TransactionStore(RecordStore):
         return self.transaction(work)
 
     def subscribe(self, name: str, callback: Callable[[], None]) -> None:
-        self._subscribers[name] = callback
+        self.subscribers[name] = callback
         self.start_polling()
 
     def unsubscribe(self, name: str) -> None:
-        self._subscribers.pop(name, None)
+        self.subscribers.pop(name, None)
