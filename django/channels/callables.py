@@ -14,7 +14,7 @@ from .compat import view_class_of
 
 PACKAGE = __package__
 
-#: Modules whose decorators add no argument: that of `transaction.atomic`, and those of this package.
+#: The module of `transaction.atomic`, which adds no argument to what it decorates.
 _CONTEXT_MANAGERS = "contextlib"
 
 

@@ -45,6 +45,7 @@ def _import_routing() -> None:
 
 
 def _check_fields(binding: Any) -> Iterator[Any]:
+    """Check for channels.W020: a name in a binding that isn't a field."""
     for attribute, name in binding.unknown_names():
         yield Warning(
             "%s.%s.%s has %r, which isn't a field of its model: it has no effect."
@@ -72,6 +73,7 @@ def _check_complete(binding: Any) -> Iterator[Any]:
 
 
 def check_names(where: str, owner: type) -> Iterator[Any]:
+    """Check for channels.W016: a misspelt name in a class. `where` begins the warning."""
     for name, meant in misspelt(owner):
         yield Warning(
             "%s%s.%s has %r, which nothing uses, and no %r."
@@ -82,7 +84,7 @@ def check_names(where: str, owner: type) -> Iterator[Any]:
 
 
 def check_attributes(where: str, owner: type) -> Iterator[Any]:
-    """Check for channels.W025: an attribute of a class whose value does something else than it says."""
+    """Check for channels.W025, as `check_names` does: an attribute that does something else than it says."""
     for name, problem, remedy in doubtful(owner):
         yield Warning(
             "%s%s.%s.%s %s." % (where, owner.__module__, owner.__qualname__, name, problem),

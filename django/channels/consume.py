@@ -40,9 +40,8 @@ HANDLED = "handled"  # the consumer has ended, also by an exception that answers
 LATER = "later"  # it raised ConsumeLater: requeue the message
 FAILED = "failed"  # it raised another exception
 WAITS = "waits"  # it is asynchronous, and has to be awaited
-CANCELLED = (
-    "cancelled"  # it was cancelled, because its process ends: the layer treats the message as lost
-)
+#: It was cancelled, because its process ends. The layer treats the message as lost.
+CANCELLED = "cancelled"
 
 #: Sends an error page, if it is not None: see `run_consumer`.
 AnswerError = Optional[Callable[[Message, BaseException], bool]]

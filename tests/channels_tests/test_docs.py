@@ -867,6 +867,21 @@ class NamesTests(SimpleTestCase):
             count += 1
         self.assertGreater(count, 4)
 
+    def test_each_file_that_the_pages_for_maintainers_name_exists(self):
+        folder, root = os.path.dirname(inspect.getfile(django.channels)), os.path.dirname(DOCS)
+        count = 0
+        for page in pages():
+            if not page.startswith("internals/channels"):
+                continue
+            for path in re.findall(r":file:`([\w/]+\.\w+)`", text_of(page)):
+                is_of_tree = path.startswith(("tests/", "asgi_redis/", "scripts/"))
+                if is_of_tree and not os.path.exists(os.path.join(root, path.split("/")[0])):
+                    continue  # in the patched Django
+                found = os.path.join(root if is_of_tree else folder, path)
+                self.assertTrue(os.path.exists(found), "%s: %s" % (page, path))
+                count += 1
+        self.assertGreater(count, 40)
+
     def test_settings(self):
         """Every CHANNEL_LAYERS on the pages makes layers, if their packages are installed."""
         count = 0

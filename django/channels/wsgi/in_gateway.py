@@ -96,7 +96,7 @@ class WSGIRunner:
 
 def _pass_on(run: Run, message: dict[str, Any], response: _Response) -> None:
     """
-    Put what the application answers to `message`. It is held to the rules for the replies of workers.
+    Put into `response` what the application answers to `message`. It keeps the rules for replies of workers.
 
     Raises RuntimeError for a response that breaks them.
     """
