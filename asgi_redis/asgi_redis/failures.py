@@ -43,14 +43,14 @@ class Outdated(redis.exceptions.RedisError):
     """The server is older than OLDEST."""
 
 
-def unavailable(error: Exception | None, where: str) -> LayerUnavailable:
+def unavailable(error: Exception, where: str) -> LayerUnavailable:
     """
     Return a LayerUnavailable for `error` (an exception of redis-py, or OSError) at `where` (text). redis-py's
     part of the traceback is dropped: an error report would print its variables, and so a password.
     """
     if isinstance(error, LayerUnavailable):
         return error
-    if error is not None and error.__traceback__ is not None:
+    if error.__traceback__ is not None:
         error.__traceback__.tb_next = None
         error.__cause__ = error.__context__ = None
     text = str(error) or type(error).__name__

@@ -33,11 +33,11 @@ class InvalidChannelName(TypeError):
 
 
 class LayerUnavailable(ConnectionError):
-    """The server behind the layer cannot be reached; the message was not sent."""
+    """The server behind the layer cannot be reached. The message may have been sent, unless it is NotSent."""
 
 
 class NotSent(LayerUnavailable):
-    """The server cannot be reached, and has nothing of the message. After LayerUnavailable, it may have."""
+    """The server behind the layer cannot be reached, and the message was not sent."""
 
     @classmethod
     def because_of(cls, error: BaseException) -> NotSent:

@@ -1,5 +1,5 @@
 """
-Between the environment of a WSGI request (PEP 3333) and the scope of an ASGI one. Pure functions.
+Translate between the environment of a WSGI request (PEP 3333) and the scope of an ASGI one. Pure functions.
 """
 
 from __future__ import annotations

@@ -114,9 +114,7 @@ class Claiming(Sending):
 
     def _take_row(self, wanted: Wanted, consumer: str | None, process: str) -> Any:
         """Return the row of the next message, or None. A `consumer` claims it."""
-        self._turn += 1
-        turn = self._turn % len(wanted)
-        wanted = wanted[turn:] + wanted[:turn]
+        wanted = self.turned(wanted)
         if consumer is None:
             return self.next_row(wanted, None, "", 0)
         turn = self.next_turn()

@@ -222,22 +222,19 @@ class Connections:
         """Return whether the alias has another NAME than when a connection was last opened."""
         return self._opened is not None and self._opened != self.name()
 
-    def transaction(self, work: Callable[[Connection], Result], single: bool = False) -> Result:
+    def statement(self, work: Callable[[Connection], Result]) -> Result:
+        """Do as `transaction` for `work` that executes one statement, which on SQLite only reads."""
+        return self.transaction(work, single=True, writes=False)
+
+    def transaction(
+        self, work: Callable[[Connection], Result], single: bool = False, writes: bool = True
+    ) -> Result:
         """
         Return `work(connection)`, run between BEGIN and COMMIT, or as it is if it is a `single` statement.
-        It runs again if it lost against another transaction. Raises ImproperlyConfigured, NotSent if
-        certainly nothing was done, and another LayerUnavailable if the database may have done it.
+        With `writes`, hold the `lock`. It runs again if it lost against another transaction. Raises
+        ImproperlyConfigured, NotSent if certainly nothing was done, and another LayerUnavailable if the
+        database may have done it.
         """
-        return self._repeat(work, single, writes=True)
-
-    def statement(self, work: Callable[[Connection], Result]) -> Result:
-        """
-        Do as `transaction` for `work` that executes one statement, and that needs no `lock`: on SQLite, one
-        that reads.
-        """
-        return self._repeat(work, single=True, writes=False)
-
-    def _repeat(self, work: Callable[[Connection], Result], single: bool, writes: bool) -> Result:
         attempt, began = 0, time.monotonic()
         while True:
             try:
@@ -327,10 +324,6 @@ class Connections:
             return self.open()
         with ThreadPoolExecutor(1, thread_name_prefix="channels-connect") as executor:
             return executor.submit(self.open).result()
-
-    def reach(self) -> None:
-        """Raise LayerUnavailable if the database can't be reached."""
-        self.statement(lambda connection: None)
 
     def close_idle(self) -> None:
         """Close the connections that are not in use."""

@@ -297,11 +297,6 @@ class SQLiteStore(DatabaseStore):
     # Nothing is left in the way of a search, and the clock that numbers may be set back.
     uses_marks = False
 
-    def write(self, name: str, parameters: dict[str, Any]) -> int:
-        return self.connections.transaction(
-            lambda connection: connection.run(self.sql[name], parameters), single=True
-        )
-
     def takes_one_statement(self, rows: list[Row]) -> bool:
         return len(rows) == 1
 

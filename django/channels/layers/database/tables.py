@@ -73,7 +73,7 @@ class Tables(TransactionStore):
         self.connections.close_idle()
 
     def reach(self) -> None:
-        self.connections.reach()
+        self.connections.statement(lambda connection: None)
 
     def key(self, name: str) -> str:
         """Return the key under which a queue, group, gateway or process is stored."""
@@ -91,7 +91,9 @@ class Tables(TransactionStore):
 
     def write(self, name: str, parameters: dict[str, Any]) -> int:
         """Execute one statement that writes; return the number of rows it changed."""
-        return self.connections.statement(lambda each: each.run(self.sql[name], parameters))
+        return self.connections.transaction(
+            lambda each: each.run(self.sql[name], parameters), single=True
+        )
 
     def read(self, name: str, parameters: dict[str, Any]) -> list[Any]:
         """Execute one statement that reads; return its rows."""

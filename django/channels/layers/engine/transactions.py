@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Sequence, TypeVar
 
 from ... import protocol
 from ..names import inbox_of
@@ -23,6 +23,8 @@ from .waiting import CHANGED, Waiters
 if TYPE_CHECKING:
     from ..base import Message
     from .recovery import Action
+
+Item = TypeVar("Item")
 
 
 class TransactionStore(RecordStore):
@@ -109,7 +111,7 @@ class TransactionStore(RecordStore):
 
     def take(self, channels: Sequence[str], block: bool = False) -> Entry | None:
         self._local.version = self.waiters.version
-        channels = self._turned(channels)
+        channels = self.turned(channels)
         return self.transaction(lambda tx: self.take_next(tx, channels))
 
     def claim(
@@ -123,7 +125,7 @@ class TransactionStore(RecordStore):
             return entry
 
         self._local.version = self.waiters.version
-        turned = self._turned(channels)
+        turned = self.turned(channels)
         entry: Entry | None = self.transaction(work)
         if entry is None:
             self.forget(consumer)
@@ -131,7 +133,7 @@ class TransactionStore(RecordStore):
             self._seen[consumer] = entry.id
         return entry
 
-    def _turned(self, channels: Sequence[str]) -> Sequence[str]:
+    def turned(self, channels: Sequence[Item]) -> list[Item]:
         """Return `channels` in the order in which to poll them: each comes first in turn."""
         self._turn += 1
         turn = self._turn % len(channels) if channels else 0
