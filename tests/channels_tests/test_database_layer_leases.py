@@ -500,7 +500,7 @@ class LeaseTests:
             return self.layer.global_statistics()["messages_count"]
 
         wait_until(shared, "the count")
-        self.assertIsNone(sender._leases)
+        self.assertFalse(sender.leases.runs)
 
     def test_counters_are_shared_by_many_at_once(self):
         layers = [self.make_layer(heartbeat=1.5) for _ in range(4)]
