@@ -66,6 +66,18 @@ class SQLiteFileTests(SQLiteCase, unittest.TestCase):
         self.layer = self.make_layer(file=os.path.join(self.folder, self.id() + ".sqlite3"))
         self.path = self.layer.store.connections.path()
 
+    @unittest.skipUnless(os.path.isdir("/proc/self/fd"), "only Linux tells which files are open")
+    def test_a_closed_layer_leaves_the_file_of_its_lock(self):
+        def is_open():
+            folder, lock = "/proc/self/fd", os.path.realpath(self.path) + "-lock"
+            return lock in [os.path.realpath(os.path.join(folder, fd)) for fd in os.listdir(folder)]
+
+        for _ in range(2):
+            self.layer.send("work", {})
+            self.assertTrue(is_open())
+            self.layer.close()
+            self.assertFalse(is_open())
+
     def test_nobody_else_may_read_the_files(self):
         self.layer.send("work", {})
         for name in os.listdir(self.folder):

@@ -100,7 +100,7 @@ class WriterLock:
         return self._file[1]
 
     def reopen(self) -> None:
-        """Open the file anew for the next writer: another one may be under its name."""
+        """Close the file. The next writer opens it anew, because another one may be under its name."""
         with self._writer:  # a thread that holds the lock gives back the one that it took
             self._close()
 
@@ -292,10 +292,15 @@ class SQLiteStore(DatabaseStore):
     """The tables in an SQLite file."""
 
     connections_class = SQLiteConnections
+    connections: SQLiteConnections
     poll_interval = 0.02
     sees_changes = True
     # Nothing is left in the way of a search, and the clock that numbers may be set back.
     uses_marks = False
+
+    def close(self) -> None:
+        super().close()
+        self.connections.lock.reopen()
 
     def takes_one_statement(self, rows: list[Row]) -> bool:
         return len(rows) == 1
