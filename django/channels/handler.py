@@ -18,7 +18,7 @@ from django.http import HttpResponse
 from . import protocol
 from .advice import advise_host, advise_static
 from .async_views import AsyncViews
-from .coroutines import in_thread
+from .coroutines import in_thread, run_here
 from .eventloop import WorkerStops
 from .exceptions import (
     ChannelFull,
@@ -32,7 +32,7 @@ from .log import shown
 from .outbox import outbox
 from .protocol import BODY_CHANNEL, CLOSED, REPLY_CHANNEL, WINDOW_CHANNEL, WRITTEN, still_there
 from .replies import deliver_or_log
-from .streams import AsyncStream, log_refused, may_hold_a_thread
+from .streams import AsyncStream, log_refused, may_hold_a_thread, send_in_test
 from .windows import Silence
 
 if TYPE_CHECKING:
@@ -243,9 +243,7 @@ class ViewConsumer:
             if response.status_code in (400, 404):
                 self._advise(message, response.status_code)
             if not head and response.streaming and getattr(response, "is_async", False):
-                loop = self._loop_of(message)
-                if loop is not None and may_have_body(response):
-                    self._stream_on(loop, message, response)
+                if may_have_body(response) and self._stream_async(message, response):
                     return
             holds = self._hold_a_thread(message, response) if not head else None
             if holds is False:
@@ -294,6 +292,20 @@ class ViewConsumer:
         """Return the event loop that may continue the event of `message`, or None."""
         worker = message.worker
         return worker.loop if worker is not None and worker.is_running else None
+
+    def _stream_async(self, message: Message, response: Any) -> bool:
+        """Send an asynchronous stream. Return False if it has to be sent as any other one."""
+        loop = self._loop_of(message)
+        if loop is not None:
+            self._stream_on(loop, message, response)
+        elif message.is_read:
+            return False
+        else:
+            try:
+                run_here(send_in_test(message, response, self.handler_class.head_of(response)))
+            finally:
+                self.handler_class.close_response(response)
+        return True
 
     def _stream_on(self, loop: ConsumerLoop, message: Message, response: Any) -> None:
         """Have the event loop send an asynchronous stream, so that this thread need not wait for it."""

@@ -15,6 +15,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
+from .coroutines import in_thread
 from .exceptions import ChannelFull, ClientGone, LayerUnavailable
 from .log import RateLimit, shown
 from .outbox import PendingSend, outbox
@@ -176,11 +177,7 @@ class AsyncStream:
                     await self._send_parts(iterator)
                 finally:
                     timer.cancel()
-                    # Django wraps the view's iterator, and doesn't close it.
-                    for each in (iterator, getattr(self.response, "_iterator", None)):
-                        close = getattr(each, "aclose", None)
-                        if close is not None:
-                            await close()
+                    await _close(iterator, self.response)
                     executor = SyncToAsync.context_to_thread_executor.pop(context, None)
                     if executor is not None:
                         # The context would wait for the thread, and the event loop with it.
@@ -272,3 +269,40 @@ class AsyncStream:
 def _deliver_all(sends: list[PendingSend]) -> None:
     for send in sends:
         deliver_or_log(send)
+
+
+async def _close(iterator: Any, response: Any) -> None:
+    # Django wraps the view's iterator, and doesn't close it.
+    for each in (iterator, getattr(response, "_iterator", None)):
+        close = getattr(each, "aclose", None)
+        if close is not None:
+            await close()
+
+
+async def send_in_test(message: Message, response: Any, head: dict[str, Any]) -> None:
+    """
+    Send an asynchronous stream for the test client, by `run_here`: what it passes to sync_to_async runs in
+    the thread of the test, and so in its transaction. Raises what the iterator raises, and ChannelFull.
+    """
+    cut, reply = Cut(response), head
+    iterator = response.streaming_content
+    try:
+        async for chunk in iterator:
+            for part, _ in split(chunk) if chunk else ():
+                content, is_last = cut.next(part)
+                reply.update(content=content, more_content=not is_last)
+                await in_thread(_send_now, message, reply)
+                if is_last:
+                    return
+                reply = {}
+        cut.end()
+        reply.update(content=b"", more_content=False)
+        await in_thread(_send_now, message, reply)
+    finally:
+        await _close(iterator, response)
+
+
+def _send_now(message: Message, reply: dict[str, Any]) -> None:
+    """Send one part, and before it what the view has sent."""
+    _deliver_all(outbox.take())
+    message.channel_layer.send(message[REPLY_CHANNEL], reply)

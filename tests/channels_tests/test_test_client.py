@@ -1,6 +1,7 @@
 """channels.test: test cases with captive layers, clients, apply_routes."""
 
 import asyncio
+import builtins
 import itertools
 import json
 import unittest
@@ -8,9 +9,11 @@ import warnings
 from contextlib import ExitStack
 from types import SimpleNamespace
 
+import django
 from django.channels import Channel, Group, route
 from django.channels.asgi import channel_layers
 from django.channels.binding.websockets import WebsocketBinding
+from django.channels.compat import async_to_sync, sync_to_async
 from django.channels.exceptions import (
     ChannelFull,
     ConsumeLater,
@@ -755,6 +758,40 @@ class WSClientTests(ChannelTestCase):
             with self.assertRaises(ChannelFull):
                 client.send_and_consume("http.request", path="/?parts=1000")
         self.assertLess(len(made), 1000)
+
+    @unittest.skipIf(django.VERSION < (4, 2), "Django streams asynchronous iterators from 4.2 on")
+    def test_an_asynchronous_stream_is_in_the_transaction_of_the_test(self):
+        names = User.objects.values_list("username", flat=True)
+
+        async def parts(error=None):
+            yield ",".join(await sync_to_async(list)(names.all())).encode()
+            await sync_to_async(User.objects.create)(username="bob")
+            Group("room").send({"text": "made"})
+            yield b""
+            yield await sync_to_async(async_to_sync(made))()
+            if error is not None:
+                raise error("of the stream")
+
+        async def made():
+            return await sync_to_async(lambda: b" and %d" % names.all().count())()
+
+        async def view(request):
+            name = request.path[1:]
+            return StreamingHttpResponse(parts(getattr(builtins, name) if name else None))
+
+        Group("room").add("member")
+        User.objects.create(username="ada")
+        client = HttpClient()
+        with settings_of(view):
+            for error in ("", "KeyError", "SystemExit"):
+                with self.subTest(error), transaction.atomic():
+                    with self.assertRaises(getattr(builtins, error)) if error else ExitStack():
+                        client.send_and_consume("http.request", path="/" + error)
+                    content = [reply["content"] for reply in iter(client.receive, None)]
+                    self.assertEqual(content, [b"ada", b" and 2"] + [b""] * (not error))
+                    self.assertEqual(self.get_next_message("member").content, {"text": "made"})
+                    transaction.set_rollback(True)
+                self.assertEqual(list(names.all()), ["ada"])
 
 
 class ApplyRoutesTests(ChannelTestCase):
