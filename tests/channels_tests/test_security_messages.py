@@ -20,7 +20,7 @@ from django.channels.sessions import http_session
 from django.channels.test import ChannelTestCase, WSClient, apply_routes
 from django.test import SimpleTestCase
 
-from .support.waiting import TIMEOUT
+from .support.waiting import START_TIMEOUT
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -184,7 +184,7 @@ class NestingTests(unittest.TestCase):
                         [sys.executable, "-c", DEEP, decode.__module__, decode.__name__, text],
                         env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
                         capture_output=True,
-                        timeout=TIMEOUT,
+                        timeout=START_TIMEOUT,
                     )
                     self.assertIn(b"refused: It is nested more than", done.stdout, done.stderr)
                     self.assertEqual(done.returncode, 0)
