@@ -5,7 +5,7 @@ import os
 import sys
 
 from django.channels.compat import set_script_prefix
-from django.channels.log import RateLimit, RateLimitByKey
+from django.channels.log import LastResort, RateLimit, RateLimitByKey
 from django.conf import settings
 from django.utils import timezone, translation
 
@@ -54,9 +54,14 @@ def state():
 
 
 def _logger(logger):
-    # Libraries add a NullHandler when they are imported.
-    handlers = [each for each in logger.handlers if not isinstance(each, logging.NullHandler)]
-    return logger.level, logger.propagate, logger.disabled, handlers, list(logger.filters)
+    # Libraries add a NullHandler when they are imported. Django makes new handlers of the same classes, and
+    # drops the one of the package, when a test has changed the settings of logging.
+    handlers = [
+        type(each).__name__
+        for each in logger.handlers
+        if not isinstance(each, (logging.NullHandler, LastResort))
+    ]
+    return logger.level, logger.propagate, logger.disabled, handlers, len(logger.filters)
 
 
 def changed(before):
