@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import logging
 import time
+import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Callable, Iterator
 
+from django.core.signals import setting_changed
 from django.http import HttpResponse
 
 from . import protocol
@@ -206,7 +208,12 @@ class ViewConsumer:
             handler = self.handler_class()
             handler.view_found = self._async_views.learn
             self._handler = handler
+            _loaded.add(self)
         return handler
+
+    def forget_middleware(self) -> None:
+        """Load the site's middleware once more, with the next request."""
+        self._handler, self._async_views = None, AsyncViews(self.handler_class)
 
     def __call__(self, message: Message, **kwargs: Any) -> Any:
         request = None
@@ -388,6 +395,19 @@ class ViewConsumer:
             if found.get(CLOSED):
                 raise ClientGone("The client went away while its response was sent.")
             written += found.get(WRITTEN, 0)
+
+
+#: Those that have loaded the site's middleware.
+_loaded: Any = weakref.WeakSet()
+
+
+def _setting_changed(**kwargs: Any) -> None:
+    """A test has changed a setting, which may be one of middleware."""
+    for consumer in list(_loaded):
+        consumer.forget_middleware()
+
+
+setting_changed.connect(_setting_changed, dispatch_uid=__name__)
 
 
 def unavailable() -> HttpResponse:

@@ -42,6 +42,7 @@ from django.channels.test import (
     WSClient,
     apply_routes,
 )
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.http import StreamingHttpResponse
@@ -54,6 +55,20 @@ from .test_binding import defined_for_a_test
 User = get_user_model()
 
 urlpatterns = []
+
+
+class marker:
+    """Middleware of both styles, which reads a setting when it is made."""
+
+    def __init__(self, get_response=None):
+        self.get_response, self.mark = get_response, settings.MARK
+
+    def __call__(self, request):
+        return self.process_response(request, self.get_response(request))
+
+    def process_response(self, request, response):
+        response["X-Mark"] = self.mark
+        return response
 
 
 class CrossingLayer(BaseChannelLayer):
@@ -737,6 +752,19 @@ class WSClientTests(ChannelTestCase):
         client = HttpClient()
         client.send_and_consume("http.request", path="/nothing-here/?x=1")
         self.assertEqual(client.receive()["status"], 404)
+
+    @override_settings(ROOT_URLCONF=__name__)
+    def test_a_request_meets_the_middleware_and_the_settings_of_its_test(self):
+        client = HttpClient()
+        for names in ([], [__name__ + ".marker"], []):
+            for value in ("one", "two"):
+                changed = {"MIDDLEWARE": names, "MIDDLEWARE_CLASSES": names, "MARK": value}
+                with self.subTest(**changed), override_settings(**changed):
+                    client.send_and_consume("http.request")
+                    marks = [
+                        each[1] for each in client.receive()["headers"] if each[0] == b"x-mark"
+                    ]
+                    self.assertEqual(marks, [value.encode()] * len(names))
 
     def test_a_long_response_waits_for_no_gateway(self):
         made = []
