@@ -2,6 +2,7 @@
 
 import unittest
 
+from django.channels.gateway.scopes import connect_event
 from django.channels.handler import ASGIRequest
 from django.test import SimpleTestCase
 
@@ -22,6 +23,24 @@ BAD_NAMES = (
 )
 BAD_VALUES = (b"x\r\nset-cookie: a=b", b"x\n", b"\r", b"a\0b")
 BAD_METHODS = ("GET /", "G\u00c9T", "GET\r\n", "(GET)", "G\0")
+
+
+class HostTests(unittest.TestCase):
+    def host_of(self, value):
+        headers = [(b"host", value), (b"x-other", value)]
+        event = connect_event(scope_of("websocket", headers=headers))
+        self.assertEqual(event["headers"][1][1], value)
+        return event["headers"][0][1]
+
+    def test_a_host_that_the_server_has_decoded_is_that_of_the_client(self):
+        sent = b"xn--bcher-kva.example"
+        self.assertEqual(self.host_of("b\u00fccher.example".encode()), sent)
+        self.assertEqual(self.host_of("b\u00fccher.example:8000".encode()), sent + b":8000")
+
+    def test_what_is_no_domain_stays_as_it_is(self):
+        texts = ("\u00fc..example", "example.com:\u00fc", "\u00fc" * 100, "\u00fc" * 30000)
+        for value in (b"\xff", b"example.com:80", b"[::1]:80", *(each.encode() for each in texts)):
+            self.assertEqual(self.host_of(value), value)
 
 
 class MalformedHeadTests(unittest.TestCase):

@@ -99,9 +99,17 @@ def request_event(scope: Mapping[str, Any]) -> dict[str, Any]:
     return event
 
 
+#: The longest Host header (bytes) that is corrected: a name has 253 characters.
+MAX_HOST = 1024
+
+
 def connect_event(scope: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of `websocket.connect`: a `protocol.WebSocketConnect`."""
     event = _connection(scope, "ws")
+    for pair in event["headers"]:
+        # Not a long one, which old Pythons take long to encode.
+        if pair[0] == b"host" and not pair[1].isascii() and len(pair[1]) <= MAX_HOST:
+            pair[1] = _ascii_host(pair[1])
     if scope.get("subprotocols"):
         event["subprotocols"] = [_text(each) for each in scope["subprotocols"]]
     return event
@@ -119,6 +127,18 @@ def _connection(scope: Mapping[str, Any], scheme: str) -> dict[str, Any]:
         "client": _address(scope.get("client")),
         "server": _address(scope.get("server")),
     }
+
+
+def _ascii_host(value: bytes) -> bytes:
+    """
+    Return the Host header as the client sent it. The library wsproto decodes the name of an international
+    domain, which ALLOWED_HOSTS and Origin headers have in ASCII.
+    """
+    try:
+        host, colon, port = value.decode().partition(":")
+        return host.encode("idna") + (colon + port).encode("ascii")
+    except UnicodeError:
+        return value
 
 
 def _address(address: Any) -> list[Any] | None:
