@@ -225,14 +225,21 @@ class PostgreSQLLoadTests(ExactlyOnceTests, PostgreSQLCase, unittest.TestCase):
         self.assertGreater(looks, 1)
 
     def test_what_came_without_a_notification_is_found_by_all(self):
-        self.use_seldom_looks(0.3)
+        self.use_seldom_looks(3600.0)
         layer, claims, _ = self.counting_layer()
+        layer.block_for = 10 * TIMEOUT
+        del claims[:]
+        wait_until(
+            lambda: len(set(claims)) == 4 and len(layer.store.waiters._waiters) == 4,
+            "four threads that wait for long",
+        )
         # As many rows as threads, without a notification; each thread keeps what it found.
         bodies = [layer.store.encode("work.a", {"number": number}) for number in range(4)]
         queue = layer.store.queue("work.a")
         rows = [layer.store.row(queue, Outgoing("work.a", body)) for body in bodies]
-        layer.block_for = 10 * TIMEOUT
         layer.store.insert(rows, [], NO_GATEWAY)
+        self.use_seldom_looks(0.0)
+        layer.wake("slot-0")  # only this thread looks
         wait_until(
             lambda: layer.channel_statistics("work.a")["messages_pending"] == 0, "the claims"
         )
