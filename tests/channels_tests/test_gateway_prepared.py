@@ -1,6 +1,7 @@
 """Frames that are encoded once for a group, and events that are written where they come from."""
 
 import asyncio
+import inspect
 import os
 import socket
 import struct
@@ -216,7 +217,8 @@ class ServerTests(SiteBehindServer):
 
 def has_what_is_needed(kind):
     """Return whether this version of uvicorn's class is known. Older ones lack some attributes."""
-    names = kind.__init__.__code__.co_names
+    # Without what a gateway of this process has put around it.
+    names = inspect.unwrap(kind.__init__).__code__.co_names
     return kind.__name__ in prepared._PLAIN and set(prepared._ATTRIBUTES) <= set(names)
 
 
