@@ -73,19 +73,22 @@ class Window:
         #: Messages that were sent, and that the gateway has not written or stored.
         self.ahead = 0
         self.is_closed = False
+        #: Notices that came.
+        self._notices = 0
         self._event = event
         self._forget = forget
         #: A future for each task that waits for a notice.
-        self._waiting: set[asyncio.Future[bool]] = set()
+        self._waiting: set[asyncio.Future[None]] = set()
 
     def notice(self, message: dict[str, Any]) -> None:
         """Handle a notice of the gateway."""
         if message.get(CLOSED):
             self.is_closed = True
             self._event.client_gone()
+        self._notices += 1
         self.ahead = max(0, self.ahead - message.get(WRITTEN, 0))
         for each in self._waiting:
-            _end(each, True)
+            _end(each)
 
     async def below(self, number: int, seconds: float) -> bool:
         """
@@ -97,27 +100,31 @@ class Window:
         replies = self._event.replies
         silence = Silence(replies.layer, replies.reply_channel, self.name)
         ahead, deadline = self.ahead, time.monotonic() + seconds
+        notices = self._notices
         while self.ahead >= number and not self.is_closed:
             if self.ahead < ahead:
                 ahead, deadline = self.ahead, time.monotonic() + seconds
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
-            if await self._next_notice(min(left, ASK_INTERVAL)):
+            await self._next_notice(min(left, ASK_INTERVAL))
+            # The answer to a question may come before the call that asks it has ended.
+            if self._notices != notices:
+                notices = self._notices
                 silence.heard()
             elif left > ASK_INTERVAL and not await self._event.loop.call(silence.ends):
                 self.notice(closed())
         return True
 
-    async def _next_notice(self, seconds: float) -> bool:
-        """Wait for a notice. Return whether one comes within `seconds`."""
+    async def _next_notice(self, seconds: float) -> None:
+        """Wait for a notice, for at most `seconds`."""
         loop = asyncio.get_event_loop()
         # Not asyncio.wait_for: until Python 3.12, it loses a cancellation that comes with a notice.
-        notice: asyncio.Future[bool] = loop.create_future()
-        timer = loop.call_later(seconds, _end, notice, False)
+        notice: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(seconds, _end, notice)
         self._waiting.add(notice)
         try:
-            return await notice
+            await notice
         finally:
             timer.cancel()
             self._waiting.discard(notice)
@@ -127,9 +134,9 @@ class Window:
         self._forget(self)
 
 
-def _end(notice: asyncio.Future[bool], came: bool) -> None:
+def _end(notice: asyncio.Future[None]) -> None:
     if not notice.done():
-        notice.set_result(came)
+        notice.set_result(None)
 
 
 class Windows:

@@ -4,7 +4,7 @@ import asyncio
 import threading
 from unittest import mock
 
-from django.channels import Channel, Group, awaited, consume, protocol, route, worker
+from django.channels import Channel, Group, awaited, consume, protocol, route, windows, worker
 from django.channels.compat import SynchronousOnlyOperation, get_script_prefix
 from django.channels.coroutines import in_thread
 from django.channels.exceptions import (
@@ -746,6 +746,28 @@ class SendTests(AsyncCase):
             with self.subTest(steps):
                 was_cancelled, has_ended_so = asyncio.run(cancelled_after(steps))
                 self.assertEqual(was_cancelled, has_ended_so)
+
+    def test_a_gateway_that_answers_before_the_question_has_returned_is_not_lost(self):
+        asked = []
+
+        async def wait_for_client():
+            event = mock.Mock()
+            window = Window("window", event, mock.Mock())
+            window.ahead = 1
+
+            async def call(question):
+                result = question()
+                asked.append(1)
+                # The thread that reads notices is faster than the one that asks.
+                window.notice(protocol.written(len(asked) // 10))
+                return result
+
+            event.loop.call = call
+            return await window.below(1, TIMEOUT), window.is_closed
+
+        with mock.patch.object(windows, "ASK_INTERVAL", 0.01):
+            self.assertEqual(asyncio.run(wait_for_client()), (True, False))
+        self.assertEqual(len(asked), 10)
 
     def test_a_send_that_is_cancelled_twice_keeps_its_place_before_the_next(self):
         gate = threading.Event()
