@@ -45,6 +45,16 @@ class CounterTests(unittest.TestCase):
         data = frame(DATA, b"x" * 100, 1) + frame(WINDOW_UPDATE, b"1234") + frame(HEADERS, GET, 1)
         self.assertEqual(self.allowed(data * 10 * MAX_BURST), [True])
 
+    def test_an_empty_end_of_a_body_is_not_counted_once_for_each_request(self):
+        request = frame(HEADERS, POST, 1, END_HEADERS) + frame(DATA, b"abc", 1)
+        end = frame(DATA, b"", 1, END_STREAM)
+        parts = (request + end) * 10 * MAX_BURST
+        self.assertEqual(self.allowed(parts, end * MAX_BURST, end), [True, True, False])
+        bodies = (frame(HEADERS, POST, 1, END_HEADERS) + frame(DATA, b"abc", 1, END_STREAM)) * 9
+        self.assertEqual(self.allowed(bodies, end * MAX_BURST, end), [True, True, False])
+        requests = frame(HEADERS, GET, 1, END_STREAM | END_HEADERS) * 9
+        self.assertEqual(self.allowed(requests, end * MAX_BURST, end), [True, True, False])
+
     def test_frames_are_counted_wherever_the_reads_end(self):
         parts = [
             frame(DATA, b"x" * length, 1) + frame(PING, b"12345678") for length in range(1, 200)

@@ -22,8 +22,11 @@ MAX_BURST, FRAMES_PER_SECOND = 512, 64
 PREFACE, HEAD = 24, 9
 
 #: Frames that aren't counted: DATA (unless it is empty), HEADERS, and WINDOW_UPDATE, which a fast download
-#: needs.
-DATA, UNCOUNTED = 0, (1, 8)
+#: needs. Of each request, one that ends its body isn't, either: many clients send it empty.
+DATA, HEADERS, UNCOUNTED = 0, 1, (1, 8)
+
+#: The flag of DATA and HEADERS that ends the body.
+END_STREAM = 0x01
 
 #: The error by which the connection ends: ENHANCE_YOUR_CALM (RFC 9113, section 7).
 CALM = 11
@@ -32,11 +35,12 @@ CALM = 11
 class StreamCounter:
     """Counts the frames of one connection of HTTP/2. Pure: no I/O, no clock."""
 
-    __slots__ = ("_head", "_level", "_skip", "_time")
+    __slots__ = ("_bodies", "_head", "_level", "_skip", "_time")
 
     def __init__(self) -> None:
         self._head = b""  # the beginning of a frame's head
         self._skip = PREFACE  # bytes until the next frame
+        self._bodies = 0  # that have begun and not ended
         self._level = self._time = 0.0
 
     def allows(self, data: bytes, now: float) -> bool:
@@ -48,7 +52,7 @@ class StreamCounter:
                 self._head, position = data[position:], size
                 break
             length, kind = int.from_bytes(data[position : position + 3], "big"), data[position + 3]
-            counted += kind not in UNCOUNTED and (kind != DATA or not length)
+            counted += self._is_counted(kind, data[position + 4] & END_STREAM, length)
             position += HEAD + length
         self._skip = position - size
         if not counted:
@@ -56,6 +60,15 @@ class StreamCounter:
         elapsed, self._time = now - self._time, now
         self._level = max(0.0, self._level - elapsed * FRAMES_PER_SECOND) + counted
         return self._level <= MAX_BURST
+
+    def _is_counted(self, kind: int, ends: int, length: int) -> bool:
+        if kind == HEADERS:
+            self._bodies += not ends
+        elif kind == DATA and ends and self._bodies:
+            self._bodies -= 1
+        else:
+            return kind not in UNCOUNTED and (kind != DATA or not length)
+        return False
 
 
 def bound_streams(note: Callable[[str], None]) -> None:
