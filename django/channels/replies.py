@@ -355,10 +355,10 @@ def deliver_or_log(send: PendingSend) -> bool:
         send.layer.count("sends_dropped")
         _not_sent.setdefault(send.layer, RateLimit()).log(
             logger.error,
-            "A consumer's message to the %s %s was not sent: %s Send with immediately=True "
+            "A consumer's message to the %s %s was not sent: %s. Send with immediately=True "
             "to get this error in the consumer.",
             send.kind,
             shown(send.name),
-            shown(error),
+            shown(error).rstrip("."),
         )
         return False

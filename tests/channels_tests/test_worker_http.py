@@ -740,7 +740,7 @@ class UnavailableTests(Site, SimpleTestCase):
         with mock.patch.object(outbox_module, "SEND_TIMEOUT", 0.05), self.logs() as logs:
             self.work()
         self.assertGreater(len(ids), 1)
-        self.assertIn("the disk is full", logs.output[0])
+        self.assertIn("the disk is full. Send with immediately=True", logs.output[0])
         self.assertEqual(self.layer.statistics()["sends_dropped"], 1)
 
     def test_once_a_pending_send_was_given_up_the_next_ones_are_tried_once(self):
