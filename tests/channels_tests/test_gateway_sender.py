@@ -415,7 +415,7 @@ class ReaderTests(unittest.TestCase):
     def test_a_discarded_member_gets_nothing_more(self):
         self.join(self.one, self.two)
         self.reader.handle(self.one.channel, protocol.group_discarded("g"))
-        self.reader.handle(self.one.channel, protocol.group_discarded("never joined"))
+        self.reader.handle(self.one.channel, protocol.group_discarded("never-joined"))
         self.reader.handle(self.NAME + "unknown", protocol.group_discarded("g"))
         self.reader.handle(self.NAME, protocol.group_message("g", {"text": "x"}))
         self.assertEqual((self.one.performed, self.one.groups), ([], set()))
