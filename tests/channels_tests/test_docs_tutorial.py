@@ -227,7 +227,8 @@ class Machine:
         for name in names.split():
             if name == "nginx":  # the machine's own runs already, this one doesn't
                 self.start(name, self.nginx())
-                self.wait_for_port(name, self.ports["443"])
+                for port in ("80", "443"):  # it listens to one before the other
+                    self.wait_for_port(name, self.ports[port])
             elif verb == "reload":
                 pid = self.services[name].pid
                 self.finish(
