@@ -105,7 +105,7 @@ _thread = _Thread()
 
 
 def share_loop() -> None:
-    """Have `check_may_block` refuse what would block the event loop of this thread, whoever calls it."""
+    """Have `check_may_block` refuse what would block the event loop of this thread, in any code."""
     _thread.shares_loop = True
 
 

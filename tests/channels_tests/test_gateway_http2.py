@@ -1,4 +1,4 @@
-"""Frames of HTTP/2 that are no requests, and no bodies: they are counted before Hypercorn parses them."""
+"""Frames of HTTP/2 besides requests and bodies: they are counted before Hypercorn parses them."""
 
 import socket
 import struct

@@ -1,6 +1,5 @@
 """
-What a gateway tells about its server: it has no support for WebSockets, or a proxy in front of it keeps them
-from it.
+What a gateway tells about its server: it can't do WebSockets, or a proxy in front of it keeps them from it.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def _beginning(original: Any) -> Any:
 def _counting(original: Any) -> Any:
     @functools.wraps(original)
     async def handle(self: Any, event: Any) -> None:
-        # A connection that is older than the gateway has no counter.
+        # A connection that is older than the gateway lacks a counter.
         counter, data = getattr(self, "channels_streams", None), getattr(event, "data", None)
         if counter is None or not isinstance(data, (bytes, bytearray)):
             await original(self, event)  # such as the end of the connection

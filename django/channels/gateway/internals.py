@@ -160,7 +160,7 @@ def usable(bound: Bound) -> Iterator[Any]:
             continue
         kind = getattr(loaded, name, None)
         if kind is None:
-            report(bound.what, module, f"it has no class {name}")
+            report(bound.what, module, f"it lacks the class {name}")
             continue
         lacks = [each for each in uses if not _has(kind, each)]
         if lacks:
@@ -178,7 +178,7 @@ def report_unknown() -> None:
             and module.startswith((HTTP_MODULES, SOCKET_MODULES))
             and module.endswith("_impl")
         ):
-            # One that chooses between two others has no class of its own.
+            # A module that chooses between two others defines no protocol.
             if module not in known and ".auto_" not in module:
                 report("what one client sends", module, "it is unknown here")
 

@@ -19,8 +19,8 @@ FIRST_READ = 4096
 #: FIRST_READ may be 680 empty messages. Of a hundred such clients in turn, that is a second's work.
 LITTLE_READ = 512
 
-#: Frames, or chunks of a body. A read with more of them makes FIRST_READ the client's limit. A portion of
-#: messages (fragments.py) has no more.
+#: Frames, or chunks of a body. A read with more of them makes FIRST_READ the client's limit. It is
+#: also the most in a portion of messages (fragments.py).
 MAX_FRAMES_OF_A_READ = 64
 
 #: What transports call the number of bytes that they read at once: Twisted's, and asyncio's own.

@@ -332,7 +332,7 @@ class EventSender:
                 return
             if deadline < now and channel not in DISCONNECT_CHANNELS:
                 if channel in self._lanes:
-                    # There is no room for those that wait for their turn, either.
+                    # Those that wait for their turn wouldn't find room, either.
                     self._refuse_waiting(self._lanes[channel], now, SEND_TIMEOUT)
                 self._refuse(connection, channel, REDELIVERED in message)
             else:

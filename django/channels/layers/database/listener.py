@@ -92,7 +92,7 @@ class NotificationListener:
                     end.close()
 
     def interrupt(self) -> None:
-        """Have the thread look at once for what is subscribed, and whether it must stop."""
+        """Have the thread look at once at what is subscribed, and whether it must stop."""
         pair = self._pair
         if pair is not None:
             try:
