@@ -17,6 +17,7 @@ from django.channels.layers.database.sqlite import SCHEMA
 from django.channels.layers.database.sqlite_file import LayerFile, problem_of
 from django.core.exceptions import ImproperlyConfigured
 
+from .support.servers import open_directory
 from .support.waiting import TIMEOUT, wait_until
 from .test_database_layer import SQLiteCase
 
@@ -383,7 +384,7 @@ class UnusableFileTests(SQLiteCase, unittest.TestCase):
 
     def setUp(self):
         # Open to all, unlike the folder of the other tests.
-        self.place = tempfile.mkdtemp()
+        self.place = tempfile.mkdtemp(dir=open_directory())
         self.addCleanup(shutil.rmtree, self.place)
         os.chmod(self.place, 0o777)
         self.path = os.path.join(self.place, "layer.sqlite3")
