@@ -89,12 +89,8 @@ class TurnTests:
         return 200 if sent[0]["type"] == "websocket.accept" else sent[0]["status"]
 
     def test_the_first_burst_of_one_address_keeps_few_requests_before_another(self):
-        self._burst("http", "http.request")
+        kind, channel = "http", "http.request"
 
-    def test_the_first_burst_of_one_address_keeps_few_handshakes_before_another(self):
-        self._burst("websocket", "websocket.connect")
-
-    def _burst(self, kind, channel):
         async def steps(layer):
             requests = [self.ask(layer, "192.0.2.1", kind) for _ in range(300)]
             await until(lambda: len(self.began) == 4, "all threads are busy")

@@ -32,7 +32,7 @@ from ..protocol import (
     WEBSOCKET_CONNECT,
     WEBSOCKET_RECEIVE,
 )
-from .turns import PAUSE, STALL_TIMEOUT, Lane, Waiting, cost_of
+from .turns import PAUSE, STALL_TIMEOUT, UNLIMITED, Lane, Waiting, cost_of
 from .untaken import UntakenWatch
 
 if TYPE_CHECKING:
@@ -103,6 +103,9 @@ class EventSender:
         frames = layer.capacities[WEBSOCKET_RECEIVE]
         self._lanes = {channel: Lane(channel) for channel in TURN_CHANNELS}
         self._lanes[WEBSOCKET_RECEIVE] = Lane(WEBSOCKET_RECEIVE, frames)
+        # Handshakes run for milliseconds, and some servers give them up after five seconds: a full channel
+        # refuses them earlier.
+        self._lanes[WEBSOCKET_CONNECT] = Lane(WEBSOCKET_CONNECT, start=UNLIMITED)
         self._turn_timer: Any = None
         self._untaken: UntakenWatch | None = None
         if layer.crosses_processes:
