@@ -18,7 +18,7 @@ BOUNDS = internals.BOUNDS
 
 
 def modules_of_bounds():
-    return {each.module for bound in BOUNDS for each in bound.classes}
+    return {each.module for bound in BOUNDS for each in bound.kinds}
 
 
 class _Instances:
@@ -48,7 +48,7 @@ class InternalsTests(unittest.TestCase):
         uses = {
             use
             for bound in BOUNDS
-            for each in bound.classes
+            for each in bound.kinds
             if each[:2] == class_of_a_server[:2]
             for use in each.uses
         }
@@ -72,16 +72,16 @@ class InternalsTests(unittest.TestCase):
             except ImportError:
                 continue  # this server, or this protocol of it, isn't installed
             for bound in BOUNDS:
-                for each in bound.classes:
+                for each in bound.kinds:
                     if each.module == module:
                         with self.subTest(module=module, bound=bound.what):
-                            one = bound._replace(classes=(each,))
+                            one = bound._replace(kinds=(each,))
                             self.assertEqual(len(list(internals.usable(one))), 1)
         self.assertEqual(internals._reported, set())
 
     def test_a_class_that_lacks_a_name_is_left_alone_and_logged_once(self):
         for bound in BOUNDS:
-            for each in bound.classes:
+            for each in bound.kinds:
                 for name in each.uses:
                     with self.subTest(bound=bound.what, class_of_a_server=each.name, name=name):
                         internals._reported.clear()
@@ -104,7 +104,7 @@ class InternalsTests(unittest.TestCase):
 
     def test_a_class_with_another_name_is_logged(self):
         for bound in BOUNDS:
-            for each in bound.classes:
+            for each in bound.kinds:
                 with self.subTest(bound=bound.what, class_of_a_server=each.name):
                     internals._reported.clear()
                     lines = self.bound({each.module: types.SimpleNamespace()})

@@ -53,7 +53,7 @@ class PortionTests(unittest.TestCase):
 
         self.protocol_class = Protocol
         modules = {"a_server": types.SimpleNamespace(Protocol=Protocol)}
-        uses = internals.CHUNKS.classes[0].uses
+        uses = internals.CHUNKS.kinds[0].uses
         classes = [Class(name, "Protocol", uses) for name in ("a_server", "not_installed")]
         bound = Bound("chunks", tuple(classes))
         with mock.patch.dict(sys.modules, modules), mock.patch.object(portions, "CHUNKS", bound):

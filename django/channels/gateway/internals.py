@@ -44,7 +44,7 @@ class Bound(NamedTuple):
     """What the gateway bounds by means of some classes. `what` is the end of "the gateway doesn't bound"."""
 
     what: str
-    classes: tuple[Class, ...]
+    kinds: tuple[Class, ...]
 
 
 _FRAMES = ("connection_made", "data_received", "transport", "client")
@@ -154,7 +154,7 @@ _reported: set[tuple[str, str, str]] = set()
 
 def usable(bound: Bound) -> Iterator[Any]:
     """Yield the loaded classes of `bound` that have all that it uses. Log the others, each once."""
-    for module, name, uses in bound.classes:
+    for module, name, uses in bound.kinds:
         loaded = sys.modules.get(module)
         if loaded is None:
             continue
@@ -171,7 +171,7 @@ def usable(bound: Bound) -> Iterator[Any]:
 
 def report_unknown() -> None:
     """Log the protocols of uvicorn that are loaded, and that the gateway doesn't know."""
-    known = {each.module for bound in BOUNDS for each in bound.classes} | {HTTP2}
+    known = {each.module for bound in BOUNDS for each in bound.kinds} | {HTTP2}
     for module, loaded in list(sys.modules.items()):
         if (
             loaded is not None
