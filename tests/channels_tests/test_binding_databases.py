@@ -1,8 +1,8 @@
 """
 channels.binding: values that only a real server or its driver refuses.
 
-These tests add the alias of a server to the settings, where it stays. So this module doesn't run beside
-tests of Django's own: some write the settings of a project, and the alias with them.
+These tests add the alias of a server to the settings, where it stays. So this module doesn't run with tests
+of Django's own: some write the settings of a project, and the alias with them.
 """
 
 import unittest

@@ -16,6 +16,7 @@ from django.channels.layers.engine.redelivery import RedeliveryPolicy
 from django.channels.layers.engine.store import Outgoing
 from django.core.exceptions import ImproperlyConfigured
 
+from .support.layers import check_abandoned_inbox_leaves
 from .support.waiting import SCALE, TIMEOUT, wait_until
 from .test_database_layer import MariaDBCase, PostgreSQLCase, SQLiteCase
 
@@ -304,26 +305,7 @@ class LeaseTests:
         self.assertNothing("orders")
 
     def test_an_inbox_whose_loop_was_closed_leaves_like_one_that_is_closed(self):
-        name = "gateway.left!"
-
-        async def open_and_wait():
-            inbox = self.layer.open_inbox(name)
-            inbox.set_will(name + "1", ("websocket.disconnect", {"code": 1006}))
-            self.layer.group_add("room", name + "1")
-            await inbox.receive()  # that it has joined
-            sent = asyncio.get_event_loop().create_future()
-            inbox.send("work", {}, sent.set_exception)
-            while self.layer.receive_many(["work"])[0] is None:
-                await asyncio.sleep(0.01)
-            return inbox
-
-        loop = asyncio.new_event_loop()
-        inbox = loop.run_until_complete(open_and_wait())
-        loop.close()
-        inbox.abandon()
-        self.assertEqual(self.receive("websocket.disconnect")["code"], 1006)
-        wait_until(lambda: self.layer.group_channels("room") == [], "its membership to end")
-        self.assertNotIn(name, self.layer.leases._names)
+        check_abandoned_inbox_leaves(self)
 
     def test_of_the_dead_letters_the_newest_are_kept(self):
         other = self.make_layer(prefix="other")

@@ -37,10 +37,7 @@ class TurnTests:
     def consumer(self, message):
         self.began.append(message["client"][0])
         self.gate.wait(ALL_TIMEOUT)
-        answer = {"status": 200, "content": b"answered"}
-        if message.channel.name == "websocket.connect":
-            answer = {"accept": True}
-        message.reply_channel.send(answer)
+        message.reply_channel.send({"status": 200, "content": b"answered"})
 
     def run_with(self, threads, steps):
         """Run `steps(layer)`, which returns requests, and require an answer to each."""
@@ -61,41 +58,35 @@ class TurnTests:
     def routing(self):
         return [route("http.request", self.consumer), route("websocket.connect", self.consumer)]
 
-    def ask(self, layer, address, kind="http"):
-        """Begin a request or a handshake, as a task that returns its status: 200 if it is accepted."""
-        return asyncio.ensure_future(self._ask(layer, address, kind))
+    def ask(self, layer, address):
+        """Begin a request, as a task that returns its status."""
+        return asyncio.ensure_future(self._ask(layer, address))
 
-    async def _ask(self, layer, address, kind):
+    async def _ask(self, layer, address):
         events, sent = asyncio.Queue(), []
-        first = {"type": "http.request", "body": b"", "more_body": False}
-        events.put_nowait(first if kind == "http" else {"type": "websocket.connect"})
+        events.put_nowait({"type": "http.request", "body": b"", "more_body": False})
 
         async def send(event):
             sent.append(event)
-            if event["type"] == "websocket.accept":
-                events.put_nowait({"type": "websocket.disconnect", "code": 1000})
 
         scope = {
-            "type": kind,
+            "type": "http",
             "http_version": "1.1",
             "method": "GET",
             "path": "/",
-            "subprotocols": [],
             "query_string": b"",
             "headers": [],
             "client": (address, 40000),
         }
         await layer(scope, events.get, send)
-        return 200 if sent[0]["type"] == "websocket.accept" else sent[0]["status"]
+        return sent[0]["status"]
 
     def test_the_first_burst_of_one_address_keeps_few_requests_before_another(self):
-        kind, channel = "http", "http.request"
-
         async def steps(layer):
-            requests = [self.ask(layer, "192.0.2.1", kind) for _ in range(300)]
+            requests = [self.ask(layer, "192.0.2.1") for _ in range(300)]
             await until(lambda: len(self.began) == 4, "all threads are busy")
-            requests.append(self.ask(layer, "192.0.2.2", kind))
-            lane = layer.gateway.events._lanes[channel]
+            requests.append(self.ask(layer, "192.0.2.2"))
+            lane = layer.gateway.events._lanes["http.request"]
             await until(lambda: len(lane.waiting) + lane.in_flight == 297, "the others wait")
             self.assertGreater(len(lane.waiting), 250)
             return requests

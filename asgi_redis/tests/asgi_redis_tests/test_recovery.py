@@ -8,6 +8,7 @@ import unittest
 
 from django.core.exceptions import ImproperlyConfigured
 
+from channels_tests.support.layers import check_abandoned_inbox_leaves
 from channels_tests.support.redis_server import RedisServer
 from channels_tests.support.waiting import SCALE, TIMEOUT, wait_until
 
@@ -336,26 +337,7 @@ class LostGatewayTests(RecoveryCase):
         )
 
     def test_an_inbox_whose_loop_was_closed_leaves_like_one_that_is_closed(self):
-        name = "gateway.left!"
-
-        async def open_and_wait():
-            inbox = self.layer.open_inbox(name)
-            inbox.set_will(name + "1", ("websocket.disconnect", {"code": 1006}))
-            self.layer.group_add("room", name + "1")
-            await inbox.receive()  # that it has joined
-            sent = asyncio.get_event_loop().create_future()
-            inbox.send("work", {}, sent.set_exception)
-            while self.layer.receive_many(["work"])[0] is None:
-                await asyncio.sleep(0.01)
-            return inbox
-
-        loop = asyncio.new_event_loop()
-        inbox = loop.run_until_complete(open_and_wait())
-        loop.close()
-        inbox.abandon()
-        self.assertEqual(self.receive("websocket.disconnect")["code"], 1006)
-        wait_until(lambda: self.layer.group_channels("room") == [], "its membership to end")
-        self.assertNotIn(name, self.layer.leases._names)
+        check_abandoned_inbox_leaves(self)
 
     def test_its_memberships_go_and_its_sockets_get_a_farewell(self):
         gone = self.layer_that_dies()

@@ -1,5 +1,7 @@
 """What several test modules do with layers: empty a channel, break a promise, run a model over one."""
 
+import asyncio
+
 from .requirements import require
 from .waiting import wait_until
 
@@ -61,3 +63,27 @@ def run_model(machine, examples, steps, **settings):
             **settings,
         ),
     )
+
+
+def check_abandoned_inbox_leaves(case):
+    """Check that an inbox whose event loop was closed leaves `case.layer` like one that is closed."""
+    name = "gateway.left!"
+
+    async def open_and_wait():
+        inbox = case.layer.open_inbox(name)
+        inbox.set_will(name + "1", ("websocket.disconnect", {"code": 1006}))
+        case.layer.group_add("room", name + "1")
+        await inbox.receive()  # that it has joined
+        sent = asyncio.get_event_loop().create_future()
+        inbox.send("work", {}, sent.set_exception)
+        while case.layer.receive_many(["work"])[0] is None:
+            await asyncio.sleep(0.01)
+        return inbox
+
+    loop = asyncio.new_event_loop()
+    inbox = loop.run_until_complete(open_and_wait())
+    loop.close()
+    inbox.abandon()
+    case.assertEqual(case.receive("websocket.disconnect")["code"], 1006)
+    wait_until(lambda: case.layer.group_channels("room") == [], "its membership to end")
+    case.assertNotIn(name, case.layer.leases._names)
