@@ -240,8 +240,8 @@ def _send_finished(sender: Any, consumer: Consumer) -> None:
 
 async def continue_consumer(event: Continued, rest: Rest) -> Result:
     """
-    Run the rest of an event on the event loop. Return a Result, which `end_consumer` completes. Raises only
-    what closes its coroutine.
+    Run the rest of an event on the event loop. Return a Result, which `end_consumer` completes.
+    Raises nothing.
     """
     result = Result()
     if rest.held is None:

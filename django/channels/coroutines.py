@@ -114,6 +114,38 @@ def call_blocking_with(caller: Callable[..., Awaitable[Any]]) -> None:
     _caller.set(caller)
 
 
+class RaisesWhereItWaits(Coroutine[Any, Any, Any]):
+    """
+    A coroutine for a task, in which a GeneratorExit of what it awaits is an error like any other.
+
+    A task throws the error of a future into its coroutine. Python takes a GeneratorExit that is thrown for
+    the order to close: it ends the inner coroutines without a chance to await, and leaves asynchronous
+    generators waiting. What these have to do in the end runs where Python collects them, and asgiref's part
+    of it gives their context variables to whatever runs there. So the future raises its error by itself.
+    """
+
+    def __init__(self, coroutine: Any) -> None:
+        self._coroutine = coroutine
+
+    def send(self, value: Any) -> Any:
+        return self._coroutine.send(value)
+
+    def throw(self, error: Any, *args: Any) -> Any:
+        if isinstance(error, GeneratorExit):
+            return self._coroutine.send(None)  # the future has ended, and raises it
+        return self._coroutine.throw(error, *args)
+
+    def close(self) -> None:
+        self._coroutine.close()
+
+    def __await__(self) -> Any:
+        return self._coroutine.__await__()
+
+    def __getattr__(self, name: str) -> Any:
+        # For asyncio's logs, and for whoever looks at the stacks of tasks.
+        return getattr(self._coroutine, name)
+
+
 def call_in_executor(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """
     Return what `function(*args, **kwargs)` returns. Raise RuntimeError for a StopIteration: until Python
@@ -261,7 +293,7 @@ class _Runner:
         call_blocking_with(self._call)
         loop = asyncio.new_event_loop()
         try:
-            result.set_result(loop.run_until_complete(_as_coroutine(awaitable)))
+            result.set_result(loop.run_until_complete(RaisesWhereItWaits(_as_coroutine(awaitable))))
         except BaseException as error:
             result.set_exception(error)
         finally:

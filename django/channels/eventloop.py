@@ -22,7 +22,7 @@ import time
 import uuid
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Awaitable, Callable, Coroutine, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, Coroutine, NamedTuple
 
 from .acknowledging import Acknowledger
 from .consume import (
@@ -36,7 +36,13 @@ from .consume import (
     end_consumer,
 )
 from .continued import CURRENT, Continued
-from .coroutines import call_blocking_with, call_in_executor, call_with, share_loop
+from .coroutines import (
+    RaisesWhereItWaits,
+    call_blocking_with,
+    call_in_executor,
+    call_with,
+    share_loop,
+)
 from .late import LateEvents
 from .log import RateLimitByKey
 from .pages import see
@@ -245,14 +251,7 @@ class ConsumerLoop:
         following = None
         is_handled = False
         try:
-            try:
-                result = await continue_consumer(event, rest)
-            except BaseException as raised:
-                # A GeneratorExit of what is awaited, for example of a call in a thread, closes the coroutines
-                # around it. Only this one, the task's own, may still await.
-                result = Result()
-                result.failed(raised, rest.message)
-            result = await end_consumer(event, rest, result)
+            result = await end_consumer(event, rest, await continue_consumer(event, rest))
             if event.is_consumer and result.rest is None and not event.replies.has_more_frames:
                 self.places.leave()
                 event.has_left = True
@@ -417,10 +416,10 @@ def make_consumer_id() -> str:
 
 
 def _make_task(
-    loop: asyncio.AbstractEventLoop, coroutine: Awaitable[Any], **options: Any
+    loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any
 ) -> asyncio.Task[Any]:
     """Make a task, and note the event that it belongs to."""
-    task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)  # type: ignore[arg-type]
+    task: asyncio.Task[Any] = asyncio.Task(RaisesWhereItWaits(coroutine), loop=loop, **options)
     event = CURRENT.get()
     if event is not None:
         event.tasks.add(task)

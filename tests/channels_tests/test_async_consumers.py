@@ -112,6 +112,34 @@ class FunctionTests(AsyncCase):
             with self.assertLogs("django.channels.worker", "ERROR"):
                 self.assertEqual(self.next(self.send(text="x")), {"ack": 7, "error": True})
 
+    def test_it_may_go_on_whatever_a_call_in_a_thread_raises(self):
+        def fail(error):
+            raise error("in a thread")
+
+        async def numbers():
+            try:
+                yield 1
+                await in_thread(fail, self.error)
+            except self.error:
+                yield 2
+            finally:
+                await asyncio.sleep(0)
+                self.seen.append("closed")
+
+        async def consumer(message):
+            async for number in numbers():
+                await message.reply_channel.asend({"text": str(number)})
+            self.seen.append("ended")
+
+        self.start(route("websocket.receive", consumer))
+        for self.error in (KeyError, GeneratorExit, SystemExit, asyncio.CancelledError):
+            client = self.send(text="x")
+            for text in "12":
+                self.assertEqual(self.next(client)["replies"], [{"text": text}])
+            self.assertEqual(self.next(client), {"ack": 7})
+            self.assertEqual(self.seen, ["closed", "ended"])
+            del self.seen[:]
+
     def test_what_it_sent_before_a_call_that_closes_it_leaves(self):
         def fail():
             raise GeneratorExit("in a thread")

@@ -5,6 +5,7 @@ import os
 import sys
 
 from django.channels.compat import set_script_prefix
+from django.channels.continued import current_event
 from django.channels.log import LastResort, RateLimit, RateLimitByKey
 from django.conf import settings
 from django.utils import timezone, translation
@@ -40,6 +41,7 @@ def state():
         "environment variables": sorted(os.environ),
         "a current directory": os.getcwd(),
         "sys.path": list(sys.path),
+        "a current event": current_event(),
         "a language": translation.get_language(),
         "a time zone": timezone.get_current_timezone_name(),
         "logging.disable": logging.root.manager.disable,
