@@ -111,6 +111,7 @@ class AsyncViews:
         if handler is None:
             handler = await in_thread(self._load)
         set_script_prefix(request.script_name or "/")
+        request.message.is_signalled = True
         await in_thread(_send_started, handler.__class__, request.META)
         watch = asyncio.ensure_future(_watch_client(event, request.message))
         try:

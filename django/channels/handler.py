@@ -31,6 +31,7 @@ from .exceptions import (
 )
 from .gateway.limits import make_limits
 from .log import shown
+from .message import Message
 from .outbox import outbox
 from .protocol import BODY_CHANNEL, CLOSED, REPLY_CHANNEL, WINDOW_CHANNEL, WRITTEN, still_there
 from .replies import deliver_or_log
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from .channel import Channel
     from .eventloop import ConsumerLoop
     from .layers.base import BaseChannelLayer
-    from .message import Message
 
 # add-on: begin
 # The add-on brings the handler as a separate module, because Django 3.0 and later use that name for
@@ -167,6 +167,11 @@ class AsgiHandler(ASGIHandler):
     #: Called with the message and the view of each request, when its middleware has run. Views may be async.
     view_found: Callable[[Message, Any], None] | None = None
 
+    def respond(self, message: Any, body: Any = None, request: Any = None) -> Any:
+        if isinstance(message, Message):  # a consumer may pass on a dict
+            message.is_signalled = True
+        return super().respond(message, body, request)
+
     def resolve_request(self, request: Any) -> Any:
         match = super().resolve_request(request)
         message = getattr(request, "message", None)  # middleware may pass on another request
@@ -255,8 +260,9 @@ class ViewConsumer:
             holds = self._hold_a_thread(message, response) if not head else None
             if holds is False:
                 self.handler_class.close_response(response)
-                response = unavailable()
-            replies = self.handler_class.encode_response(response, head)
+                replies = self._instead(unavailable())
+            else:
+                replies = self.handler_class.encode_response(response, head)
             reply = next(replies, None)
             if reply is None:
                 return
@@ -265,9 +271,9 @@ class ViewConsumer:
         except ClientGone:
             return
         except RequestTimeout:
-            reply = next(self.handler_class.encode_response(_request_timeout()))
+            reply = next(self._instead(_request_timeout()))
         except WorkerStops:
-            reply = next(self.handler_class.encode_response(unavailable()))
+            reply = next(self._instead(unavailable()))
         except LayerUnavailable as error:
             # If the response has begun, the gateway breaks it off.
             logger.warning(
@@ -276,7 +282,7 @@ class ViewConsumer:
                 message.channel_layer.alias,
                 error,
             )
-            reply = next(self.handler_class.encode_response(unavailable()))
+            reply = next(self._instead(unavailable()))
         finally:
             close = getattr(replies, "close", None)
             if close is not None:
@@ -285,6 +291,12 @@ class ViewConsumer:
                 message.worker.stream_threads.release()
         if not reply["more_content"]:
             message.reply_channel.send(reply)
+
+    def _instead(self, response: HttpResponse) -> Iterator[dict[str, Any]]:
+        """Return the replies of a response in the place of the site's, which sends `request_finished`."""
+        replies: Iterator[dict[str, Any]]
+        replies = self.handler_class.encode_response(response, finishes=False)
+        return replies
 
     def _advise(self, message: Message, status: int) -> None:
         """Log what a newcomer to deployment has forgotten, if that is why the client gets an error."""
@@ -320,7 +332,7 @@ class ViewConsumer:
             reason = "its process may have %d asynchronous streams, and its address has its share"
             log_refused(message, reason % loop.limit)
             self.handler_class.close_response(response)
-            for reply in self.handler_class.encode_response(unavailable()):
+            for reply in self._instead(unavailable()):
                 message.reply_channel.send(reply)
             return
         stream = AsyncStream(message, response, self.handler_class, RESPONSE_WINDOW, STREAM_TIMEOUT)

@@ -66,6 +66,9 @@ class Message:
     #: Whether a gateway reads the replies while the consumer runs. The test client doesn't.
     is_read: bool = True
 
+    #: Whether Django's handler has sent `request_started` for it, and sends or has sent `request_finished`.
+    is_signalled: bool = False
+
     #: Whether a view has made the response to it. The message can't be requeued after that.
     has_response: bool = False
 

@@ -158,7 +158,7 @@ class AsyncStream:
 
     def _answer(self, response: Any) -> None:
         """Send a whole response with the acknowledgement. The gateway breaks off one that has begun."""
-        for reply in self.handler_class.encode_response(response):
+        for reply in self.handler_class.encode_response(response, finishes=False):
             self.message.reply_channel.send(reply, on_commit=False)
 
     async def _send_all(self) -> None:

@@ -409,7 +409,7 @@ def _send_error_page(message: Message, error: BaseException) -> bool:
         return False
     from .handler import AsgiHandler
 
-    for reply in AsgiHandler.handle_uncaught(message, error):
+    for reply in AsgiHandler.handle_uncaught(message, error, message.is_signalled):
         message.reply_channel.send(reply, on_commit=False)
     return True
 

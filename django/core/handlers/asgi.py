@@ -30,7 +30,7 @@ from django.http import (
 from .asgi_body import BodyStream
 from .asgi_later import AnswersLater
 from .asgi_request import ASGIRequest
-from .asgi_response import CHUNK_SIZE, contents_of
+from .asgi_response import CHUNK_SIZE, Unfinished, contents_of
 from .asgi_signals import open_transactions_kept
 
 __all__ = [
@@ -154,10 +154,11 @@ class ASGIHandler(AnswersLater):
         return response, head
 
     @classmethod
-    def _start(cls, script_name: str, environ: dict[str, Any]) -> None:
+    def _start(cls, script_name: str, environ: dict[str, Any], signalled: bool = False) -> None:
         set_script_prefix(script_name or "/")
-        with open_transactions_kept():
-            signals.request_started.send(sender=cls, environ=environ)
+        if not signalled:
+            with open_transactions_kept():
+                signals.request_started.send(sender=cls, environ=environ)
 
     @classmethod
     def _send_finished(cls) -> None:
@@ -174,11 +175,12 @@ class ASGIHandler(AnswersLater):
 
     @classmethod
     def handle_uncaught(
-        cls, message: Mapping[str, Any], error: BaseException
+        cls, message: Mapping[str, Any], error: BaseException, signalled: bool = False
     ) -> Iterator[dict[str, Any]]:
         """
         Return the replies to `message` (a generator) with the site's error page for the exception `error`,
-        which code other than a view raised. It is logged and signalled as Django does, once.
+        which code other than a view raised. It is logged and signalled as Django does, once. With
+        `signalled`, a handler has taken the request before, so that the signals around it aren't sent again.
         """
 
         def fail(request: HttpRequest) -> HttpResponse:
@@ -187,7 +189,7 @@ class ASGIHandler(AnswersLater):
         try:
             # An empty rest of the body, because the code that failed may have read it already.
             request = cls.request_class(message, ())
-            cls._start(request.script_name, request.META)
+            cls._start(request.script_name, request.META, signalled)
             head = request.method == "HEAD"
             response = convert_exception_to_response(fail)(request)
         except BaseException as raised:
@@ -198,17 +200,20 @@ class ASGIHandler(AnswersLater):
             head = message.get("method") == "HEAD"
             response = HttpResponseServerError("<h1>Server Error (500)</h1>")
         response._handler_class = cls
-        return cls.encode_response(response, head)
+        return cls.encode_response(response, head, not signalled)
 
     @classmethod
-    def encode_response(cls, response: Any, head: bool = False) -> Iterator[dict[str, Any]]:
+    def encode_response(
+        cls, response: Any, head: bool = False, finishes: bool = True
+    ) -> Iterator[dict[str, Any]]:
         """
         Yield the replies that carry `response`, and close it at their end. The first one has `status` and
         `headers`; all have `more_content` and at most CHUNK_SIZE bytes of `content`.
 
         With `head`, or if the status allows no body, the content is empty. A content that is longer than the
         Content-Length is cut. Raises ResponseTooShort for one that is shorter, and what the iterator of a
-        streaming response raises.
+        streaming response raises. Without `finishes`, its close doesn't send `request_finished`: the response
+        takes the place of another one, which sends it.
         """
         try:
             reply = cls.head_of(response)
@@ -230,7 +235,7 @@ class ASGIHandler(AnswersLater):
                 if response.streaming:
                     cls._close_now(contents)
         finally:
-            cls.close_response(response)
+            cls.close_response(response if finishes else Unfinished(response))
 
     @classmethod
     def head_of(cls, response: Any) -> dict[str, Any]:
