@@ -39,6 +39,15 @@ _REMEDIES = (
 )
 
 
+#: Why a server that can be read refuses each write.
+_TAKES_NO_WRITES = ("maxmemory", "MISCONF", "NOREPLICAS", "READONLY", "read only replica")
+
+
+def takes_no_writes(reply: object) -> bool:
+    """Return whether a reply is the error of a server that takes no writes: nothing was done."""
+    return isinstance(reply, Exception) and any(sign in str(reply) for sign in _TAKES_NO_WRITES)
+
+
 class Outdated(redis.exceptions.RedisError):
     """The server is older than OLDEST."""
 
@@ -62,6 +71,7 @@ def unavailable(error: Exception, where: str) -> LayerUnavailable:
             break
     result = LayerUnavailable("Redis at %s: %s" % (where, text))
     result.__cause__ = error
+    result.is_readable = takes_no_writes(error)
     return result
 
 

@@ -22,7 +22,7 @@ from .contract import (
     protocol,
     start_thread,
 )
-from .failures import unavailable
+from .failures import takes_no_writes, unavailable
 from .scripts import Command
 from .sending import SendingInbox, Step
 
@@ -33,6 +33,9 @@ logger = logging.getLogger("django.channels.layers")
 
 #: Seconds for which one read of the inbox waits. With direct.LATE: how long a silence goes unnoticed.
 WAIT = 1.0
+
+#: Seconds between two questions whether the server takes writes.
+ASK_INTERVAL = 1.0
 
 #: Records that one read takes at most.
 READ_BATCH = 200
@@ -63,6 +66,7 @@ class RedisInbox(SendingInbox):
         self._run_id: bytes | None = None
         self._ready: list[tuple[str, Message]] = []
         self._error: Exception | None = None
+        self._asked_at = 0.0  # when (monotonic) the server was asked whether it takes writes
         self._reading: asyncio.Task[None] | None = None
         self._left, self._leaving = False, threading.Lock()
         store.attach(self)
@@ -130,14 +134,13 @@ class RedisInbox(SendingInbox):
         try:
             await self._read_once()
             self.failing_since = None
-        except LayerUnavailable as error:
-            self._error = error
         except Exception as error:
-            logger.exception("The inbox %s could not be read.", self.name)
-            self._error = LayerUnavailable(str(error))
+            if not isinstance(error, LayerUnavailable):
+                logger.exception("The inbox %s could not be read.", self.name)
+                error = LayerUnavailable(str(error))
+            self._error = error
+            self.failing_since = self.failing_since or began
         finally:
-            if self._error is not None:
-                self.failing_since = self.failing_since or began
             self._reading = None
 
     async def _read_once(self) -> None:
@@ -153,10 +156,17 @@ class RedisInbox(SendingInbox):
             ("XREAD", "COUNT", READ_BATCH, "BLOCK", int(WAIT * 1000))
             + ("STREAMS", self._stream, "%d-%d" % self._last)
         )
+        if self.failing_since is not None or time.monotonic() - self._asked_at >= ASK_INTERVAL:
+            self._asked_at = time.monotonic()
+            # It does nothing, because the key doesn't exist, and is refused where any answer would be.
+            commands.insert(0, ("SET", self._stream + ":none", "1", "XX"))
         last = self._last
-        reply = (await link.call(commands, WAIT))[-1]
+        replies = await link.call(commands, WAIT)
+        reply = replies[-1]
         if isinstance(reply, Exception):
             raise unavailable(reply, self._store.servers.where)
+        if commands[0][0] == "SET":
+            self._note_answer(replies[0])
         self._trimmed = last
         taken = self._take_records(reply[0][1]) if reply else []
         try:
@@ -164,6 +174,13 @@ class RedisInbox(SendingInbox):
                 taken = await self._tell_ended(taken)
         finally:
             self._ready += taken
+
+    def _note_answer(self, answer: Any) -> None:
+        """Take in whether the server takes writes. Without memory it takes none, and can still be read."""
+        if not takes_no_writes(answer):
+            self.unsent_since = None
+        elif self.note_unsent():
+            self._error = unavailable(answer, self._store.servers.where)
 
     async def _register_connection(self) -> None:
         """Register over a new connection, and find out whether the server is another one than before."""

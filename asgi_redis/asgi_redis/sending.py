@@ -28,7 +28,7 @@ from .contract import (
     encode,
     protocol,
 )
-from .failures import unavailable
+from .failures import takes_no_writes, unavailable
 from .scripts import Command, run
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ logger = logging.getLogger("django.channels.layers")
 
 #: Messages, and bytes, that leave in one batch at most.
 SEND_BATCH, SEND_BYTES = 200, 2 * 1024 * 1024
+
+#: Seconds after which wills and other changes are sent again, if the server refused them or was away.
+RETRY_INTERVAL = 1.0
 
 #: Events that are remembered because a batch was done whose reply was lost.
 MAX_TAKEN = 10000
@@ -126,6 +129,7 @@ class SendingInbox(Inbox):
         try:
             while self._work or self._extra:
                 if not await self._write_once():
+                    self._loop.call_later(RETRY_INTERVAL, self._schedule)
                     return
         except Exception:
             logger.exception("The gateway %s could not send.", self.name)
@@ -146,10 +150,12 @@ class SendingInbox(Inbox):
         try:
             # What was reported, and was done all the same, must not be reported again.
             batch = batch._replace(sends=list(filter(self._is_new, batch.sends)))
-            steps = self._will_steps(batch) + self._send_steps(batch.sends)
-            steps += [self._discard_step(*each) for each in batch.discards] + extra
+            wills, sends = self._will_steps(batch), self._send_steps(batch.sends)
+            changes = wills + [self._discard_step(*each) for each in batch.discards]
             for place in map(self._store.place, batch.dropped):
-                steps.append(Step(("DEL", place.queue, place.wake)))
+                changes.append(Step(("DEL", place.queue, place.wake)))
+            # Wills are set, and the last message leaves, before what the message ends is removed.
+            steps = wills + sends + changes[len(wills) :] + extra
             commands = [step.command for step in steps]
             replies = await self._writer.call(commands) if steps else []
         except LayerUnavailable as error:
@@ -161,11 +167,16 @@ class SendingInbox(Inbox):
             self._put_off(NotSent(str(error)))
             return False
         self._unsure = {}
-        self._work.done(batch)
+        refused = [step for reply, step in zip(replies, steps) if takes_no_writes(reply)]
+        if any(step in refused for step in changes):
+            self._work.put_back(batch)
+        else:
+            self._work.done(batch)
+        self._extra = [step for step in extra if step in refused] + self._extra
         for reply, step in zip(replies, steps):
             if step.after is not None:
                 step.after(reply)
-        return True
+        return not refused
 
     async def _settle(self) -> None:
         """Find out which batches without a reply were done. The others are never done, and are sent again."""
@@ -236,8 +247,11 @@ class SendingInbox(Inbox):
     def _sent(self, sends: list[Send], reply: Any) -> None:
         """Take in the reply to some sends: 0, the numbers (from 1) of those refused, or an exception."""
         if isinstance(reply, Exception):
+            error = unavailable(reply, self._store.servers.where)
+            if takes_no_writes(reply):
+                error = NotSent.because_of(error)
             for each in sends:
-                each.failed(unavailable(reply, self._store.servers.where))
+                each.failed(error)
             return
         refused = reply or ()
         if len(refused) < len(sends):

@@ -35,6 +35,9 @@ class InvalidChannelName(TypeError):
 class LayerUnavailable(ConnectionError):
     """The server behind the layer cannot be reached. The message may have been sent, unless it is NotSent."""
 
+    #: Whether the layer can be read all the same, because its server only refuses to write.
+    is_readable = False
+
 
 class NotSent(LayerUnavailable):
     """The server behind the layer cannot be reached, and the message was not sent."""

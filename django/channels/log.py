@@ -342,6 +342,10 @@ class RateLimitByKey:
             self._limits.clear()
 
 
+#: Seconds without an error after which a layer that can only be read counts as reached again.
+WRITE_INTERVAL = 5.0
+
+
 class Reachability:
     """
     Log one line when the server behind a layer can't be reached, and one when it can be again, however many
@@ -357,10 +361,14 @@ class Reachability:
         self._changed_at = float("-inf")
         #: Whether the last call has failed.
         self.is_away = False
+        #: When (monotonic) a call last failed on a layer that can be read.
+        self._unwritable_at = float("-inf")
 
     def failed(self, error: Exception, began: float) -> None:
         """Take note that a call failed with LayerUnavailable."""
         with self._lock:
+            if getattr(error, "is_readable", False):
+                self._unwritable_at = time.monotonic()
             if self.is_away or began < self._changed_at:
                 return
             self.is_away, self._changed_at = True, time.monotonic()
@@ -377,6 +385,8 @@ class Reachability:
         with self._lock:
             if not self.is_away or began < self._changed_at:
                 return
+            if began - self._unwritable_at < WRITE_INTERVAL:
+                return  # it may have been a call that only reads
             self.is_away, away = False, time.monotonic() - self._changed_at
             self._changed_at = time.monotonic()
         layer_logger.warning(

@@ -8,6 +8,7 @@ import unittest
 from unittest import mock
 
 from django.channels.exceptions import ChannelFull, LayerUnavailable, MessageTooLarge, NotSent
+from django.channels.layers import base
 from django.channels.layers.engine import inbox as engine_inbox
 from django.channels.layers.engine import pending
 from django.channels.layers.engine.pending import PendingWork, Send
@@ -270,7 +271,7 @@ class ThreadedInboxTests(unittest.TestCase):
         """The disk is full, for example: no answer can be stored either."""
         away = [LayerUnavailable("the disk is full")] * 3
         self.store.answers["gateway_batch"] = list(away)
-        with mock.patch.object(engine_inbox, "UNSENT_TIMEOUT", 0.0):
+        with mock.patch.object(base, "UNSENT_TIMEOUT", 0.0):
             self.open().set_will("gateway.a!1", ("websocket.disconnect", {}))
             with self.assertRaisesRegex(LayerUnavailable, "disk is full"):
                 await asyncio.wait_for(self.inbox.receive(), TIMEOUT)

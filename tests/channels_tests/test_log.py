@@ -10,11 +10,13 @@ import time
 from unittest import mock
 
 from django.channels import log
+from django.channels.exceptions import LayerUnavailable
 from django.channels.gateway.connection import Connection
 from django.channels.gateway.http import Request
 from django.channels.gateway.state import LOG
 from django.channels.gateway.websocket import WebSocket
 from django.channels.log import (
+    WRITE_INTERVAL,
     ActionLog,
     LastResort,
     RateLimitByKey,
@@ -295,6 +297,20 @@ class ReachabilityTests(SimpleTestCase):
         self.assertEqual(len(lines), 2, lines)
         self.assertIn("default (Layer) cannot be reached: away", lines[0])
         self.assertRegex(lines[1], r"default \(Layer\) can be reached again, after \d+\.\d s")
+
+    def test_a_layer_that_can_only_be_read_is_not_reached_by_a_call_that_reads(self):
+        error = LayerUnavailable("full")
+        error.is_readable = True
+
+        def outage():
+            for _ in range(3):
+                self.reachability.failed(error, time.monotonic())
+                self.reachability.succeeded(time.monotonic())
+
+        self.assertEqual(len(self.lines(outage)), 1)
+        later = time.monotonic() + WRITE_INTERVAL
+        lines = self.lines(lambda: self.reachability.succeeded(later))
+        self.assertRegex(lines[0], "can be reached again")
 
     def test_a_call_that_began_before_a_change_changes_nothing(self):
         before = time.monotonic()

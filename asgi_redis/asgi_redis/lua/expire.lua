@@ -11,6 +11,7 @@
 --      3  the partition's tag, before a channel's "q:" and "w:"
 --      4  what makes the fields of this call unique
 -- Returns {{field, entry, …}, {channel, how many messages of it expired, …}}.
+write_though_full(KEYS[1])
 local time = now()
 local room, size = 200, 4194304
 local events, counts = {}, {}

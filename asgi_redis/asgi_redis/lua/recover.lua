@@ -8,6 +8,7 @@
 --      2 how long a lease lasts, in milliseconds
 --      3 the partition's tag, before the "f:…" and "t:…" keys of what the dead held
 -- Returns {{holders whose lease has ended}, {field, entry, …}, {gateways to clear up after}}.
+write_though_full(KEYS[1])
 local time = now()
 local ended = redis.call("ZRANGEBYSCORE", KEYS[1], "-inf", time, "LIMIT", 0, 20)
 local names = {}

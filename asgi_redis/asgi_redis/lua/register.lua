@@ -16,6 +16,7 @@
 --      7 the inbox's name
 --      8 what tells this gateway from a former one of that name; "" where another speaks for it
 -- Returns {count, 1 if data was lost (else 0), groups that it had members of until then…}.
+write_though_full(KEYS[1])
 local count = tonumber(redis.call("HGET", KEYS[1], "count") or -1)
 if not count then -- it is damaged
   redis.call("DEL", KEYS[1])

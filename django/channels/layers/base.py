@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import random
 import string
+import time
 from abc import ABC, abstractmethod
 from asyncio import get_event_loop
 from typing import TYPE_CHECKING, Any, Callable, Dict, NamedTuple, Optional, Tuple
@@ -63,6 +64,11 @@ class DeadLetter(NamedTuple):
     time: float
 
 
+#: Seconds for which sending fails before the gateway is told, although it can read; and seconds without a try
+#: after which an outage is another one.
+UNSENT_TIMEOUT, UNTRIED_TIMEOUT = 3.0, 10.0
+
+
 class Inbox(ABC):
     """
     One gateway's end of the layer. Made by `BaseChannelLayer.open_inbox`.
@@ -80,6 +86,18 @@ class Inbox(ABC):
 
     #: When (monotonic) sending began to fail, or None. A layer whose disk is full can still be read.
     unsent_since: float | None = None
+    _unsent_at = 0.0  # when (monotonic) it failed last
+
+    def note_unsent(self) -> bool:
+        """
+        Note that the layer has taken nothing now. Return whether it has been so for UNSENT_TIMEOUT: no answer
+        can be stored either, and the gateway must not wait for it.
+        """
+        now = time.monotonic()
+        if self.unsent_since is None or now - self._unsent_at > UNTRIED_TIMEOUT:
+            self.unsent_since = now
+        self._unsent_at = now
+        return now - self.unsent_since >= UNSENT_TIMEOUT
 
     @abstractmethod
     async def receive(self) -> list[tuple[str, Message]]:

@@ -41,10 +41,6 @@ SEND_BATCH = 500
 #: Seconds between two tries to reach the store.
 RETRY_INTERVAL = 0.3
 
-#: Seconds for which sending fails before the gateway is told, although it can read; and seconds without a try
-#: after which an outage is another one.
-UNSENT_TIMEOUT, UNTRIED_TIMEOUT = 3.0, 10.0
-
 #: Seconds that `close` waits until everything is sent.
 CLOSE_TIMEOUT = 5.0
 
@@ -77,7 +73,6 @@ class ThreadedInbox(Inbox):
         self._singly = 0
         self._registered = False
         self._is_away = False  # the last batch failed
-        self._put_off_at = 0.0  # when (monotonic) it did
         try:
             self._register()
         except LayerUnavailable as error:
@@ -300,14 +295,8 @@ class ThreadedInbox(Inbox):
         inbox is closed.
         """
         self._is_away = isinstance(error, LayerUnavailable)
-        if self._is_away:
-            now = time.monotonic()
-            if self.unsent_since is None or now - self._put_off_at > UNTRIED_TIMEOUT:
-                self.unsent_since = now
-            self._put_off_at = now
-            if now - self.unsent_since >= UNSENT_TIMEOUT:
-                # No answer can be stored either: the gateway must not wait for it.
-                self._arrived([], error)  # type: ignore[arg-type]
+        if self._is_away and self.note_unsent():
+            self._arrived([], error)  # type: ignore[arg-type]
         if self._is_away or not self._registered:
             with self._lock:
                 sends = self._work.withdraw()
