@@ -280,6 +280,32 @@ class ThreadedInboxTests(unittest.TestCase):
             await self.until(lambda: self.inbox.unsent_since is None)
 
     @in_loop
+    async def test_an_outage_ends_although_nothing_is_left_to_send(self):
+        self.store.answers["gateway_batch"] = [LayerUnavailable("away")]
+        self.open().send("work", {}, self.failures.append)
+        await self.until(lambda: self.store.named("heartbeat"))
+        await self.until(lambda: self.inbox.unsent_since is None)
+        self.assertEqual((len(self.batches()), len(self.failures)), (1, 1))
+
+    @in_loop
+    async def test_a_reader_that_sends_nothing_is_told_that_no_lease_can_be_renewed(self):
+        """The disk is full, for example, and a request waits for its answer."""
+        self.layer = FakeLayer(starts=True, heartbeat=0.05)
+        self.store = self.layer.store
+        self.store.answers["heartbeat"] = [LayerUnavailable("the disk is full")] * 5
+        try:
+            with mock.patch.object(base, "UNSENT_TIMEOUT", 0.0), self.assertLogs(LOGGER, "WARNING"):
+                with self.assertRaisesRegex(LayerUnavailable, "disk is full"):
+                    await asyncio.wait_for(self.open().receive(), TIMEOUT)
+                self.assertIsNone(self.inbox.failing_since)
+                await self.until(lambda: self.inbox.unsent_since is None)
+            self.assertEqual(self.batches(), [])
+            await self.inbox.close()
+            self.assertEqual(self.layer.leases._doubting, {})
+        finally:
+            self.layer.leases.stop()
+
+    @in_loop
     async def test_an_unreadable_message_becomes_a_dead_letter_and_the_others_arrive(self):
         batch = entries(
             ("gateway.a!1", '{"n": 1}'), ("gateway.a!2", "{damaged"), ("gateway.a!3", "{}")

@@ -280,6 +280,36 @@ class OutageTests(GatewayCase):
 
         self.run_with(scenario)
 
+    def test_a_request_in_flight_outlives_an_outage_in_which_something_was_not_sent(self):
+        """The layer can be read again, and nothing has been sent since then."""
+
+        async def scenario():
+            server = Server(self.gateway, {"type": "http"})
+            server.events.put_nowait({"type": "http.request"})
+            await until(lambda: self.layer._queues.get("http.request"))
+            for each in self.gateway.connections.values():
+                each.tried_at = float("-inf")  # it was sent long ago
+            looks = []
+
+            class Recovered(type(self.inbox)):
+                unsent_since = time.monotonic() - 2 * reader.ANSWER_TIMEOUT
+
+                @property
+                def failing_since(self):
+                    looks.append(1)
+                    return None if len(looks) > 1 else time.monotonic()
+
+            self.inbox.__class__ = Recovered
+            self.gateway.reader.inbox.receive = asyncio.Event().wait
+            self.gateway._reading.cancel()
+            with mock.patch.object(reader, "GIVE_UP_INTERVAL", 0.001):
+                self.gateway._reading = asyncio.ensure_future(self.gateway.reader.run())
+                await until(lambda: len(looks) > 10)
+            self.assertEqual(server.written, [])
+            server.task.cancel()
+
+        self.run_with(scenario)
+
     def test_turning_away_is_logged_now_and_then(self):
         async def scenario():
             with self.assertLogs("django.channels.gateway", "WARNING") as logs:

@@ -98,7 +98,8 @@ class InboxReader:
         receiving = asyncio.ensure_future(self.inbox.receive())
         try:
             while not (await asyncio.wait([receiving], timeout=GIVE_UP_INTERVAL))[0]:
-                self._give_up_requests()
+                if self.inbox.failing_since is not None:
+                    self._give_up_requests()
         finally:
             receiving.cancel()  # nothing, if it is done
         return receiving.result()

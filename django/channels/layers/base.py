@@ -64,9 +64,8 @@ class DeadLetter(NamedTuple):
     time: float
 
 
-#: Seconds for which sending fails before the gateway is told, although it can read; and seconds without a try
-#: after which an outage is another one.
-UNSENT_TIMEOUT, UNTRIED_TIMEOUT = 3.0, 10.0
+#: Seconds for which sending fails before the gateway is told, although it can read.
+UNSENT_TIMEOUT = 3.0
 
 
 class Inbox(ABC):
@@ -84,9 +83,9 @@ class Inbox(ABC):
     #: one has not.
     failing_since: float | None = None
 
-    #: When (monotonic) sending began to fail, or None. A layer whose disk is full can still be read.
+    #: When (monotonic) sending began to fail, or None. A layer whose disk is full can still be read. The
+    #: inbox tries until it succeeds, also if nothing is to be sent.
     unsent_since: float | None = None
-    _unsent_at = 0.0  # when (monotonic) it failed last
 
     def note_unsent(self) -> bool:
         """
@@ -94,9 +93,7 @@ class Inbox(ABC):
         can be stored either, and the gateway must not wait for it.
         """
         now = time.monotonic()
-        if self.unsent_since is None or now - self._unsent_at > UNTRIED_TIMEOUT:
-            self.unsent_since = now
-        self._unsent_at = now
+        self.unsent_since = self.unsent_since or now
         return now - self.unsent_since >= UNSENT_TIMEOUT
 
     @abstractmethod

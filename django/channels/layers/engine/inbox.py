@@ -73,6 +73,7 @@ class ThreadedInbox(Inbox):
         self._singly = 0
         self._registered = False
         self._is_away = False  # the last batch failed
+        self._is_doubted = False  # it is not known whether the store takes anything
         try:
             self._register()
         except LayerUnavailable as error:
@@ -82,6 +83,7 @@ class ThreadedInbox(Inbox):
             start_thread("channels-inbox", self._read_all),
             start_thread("channels-outbox", self._send_all),
         ]
+        self._layer.leases.tell_failures(name, self._doubt)
         self._store.subscribe(name, self._changed)
 
     def _register(self) -> None:
@@ -242,13 +244,18 @@ class ThreadedInbox(Inbox):
         """Send one batch, when there is one. Return False once the inbox is closed and nothing is left."""
         with self._lock:
             self._sending = False
-            while not self._work and not self._closed:
+            while not (self._work or self._is_doubted or self._closed):
                 self._lock.wait()
-            if not self._work:
+            if not self._work and self._closed:
                 return False
+            is_question = not self._work
             self._sending = True
         try:
             self._reach()
+            if is_question:
+                # No answer can be stored if the lease can't be renewed, because the disk is full for example.
+                self._store.heartbeat([self.name])
+                return self._sent()
         except BaseException as error:
             if not isinstance(error, LayerUnavailable):
                 logger.exception("The gateway %s could not reach its channel layer:", self.name)
@@ -274,10 +281,20 @@ class ThreadedInbox(Inbox):
             with self._lock:
                 self._work.put_back(batch)
             return self._put_off(error)
-        self._is_away, self.unsent_since = False, None
         with self._lock:
             self._work.done(batch)
+        return self._sent()
+
+    def _sent(self) -> bool:
+        """Note that the store has taken something. Return True."""
+        self._is_away, self._is_doubted, self.unsent_since = False, False, None
         return True
+
+    def _doubt(self) -> None:
+        """Find out whether the store takes anything. Called in the lease thread if a heartbeat has failed."""
+        with self._lock:
+            self._is_doubted = True
+            self._lock.notify_all()
 
     def _reach(self) -> None:
         """
@@ -295,8 +312,10 @@ class ThreadedInbox(Inbox):
         inbox is closed.
         """
         self._is_away = isinstance(error, LayerUnavailable)
-        if self._is_away and self.note_unsent():
-            self._arrived([], error)  # type: ignore[arg-type]
+        if self._is_away:
+            self._is_doubted = True  # until something is sent, although nothing may wait
+            if self.note_unsent():
+                self._arrived([], error)  # type: ignore[arg-type]
         if self._is_away or not self._registered:
             with self._lock:
                 sends = self._work.withdraw()

@@ -43,6 +43,9 @@ class LeaseManager:
         self._layer = layer
         self._lock = threading.Lock()
         self._names: dict[str, Callable[[], None] | None] = {}
+        self._doubting: dict[
+            str, Callable[[], None]
+        ] = {}  # what is called after a failure, by name
         #: Names whose lease had run out, and whose owners have not been told.
         self._untold: set[str] = set()
         self._process: str | None = None
@@ -96,6 +99,12 @@ class LeaseManager:
         """Stop renewing `name`. The lease itself ends with `Store.leave`, or runs out."""
         with self._lock:
             self._names.pop(name, None)
+            self._doubting.pop(name, None)
+
+    def tell_failures(self, name: str, failed: Callable[[], None]) -> None:
+        """Call `failed()`, which must not block, in the lease thread after each heartbeat that fails."""
+        with self._lock:
+            self._doubting[name] = failed
 
     # The thread.
 
@@ -159,6 +168,10 @@ class LeaseManager:
                 following = 0.0
                 if not self._stopped.is_set():
                     self._layer.reachability.failed(error, began)
+                    with self._lock:
+                        doubting = list(self._doubting.values())
+                    for each in doubting:
+                        each()
                 self._stopped.wait(pause)
                 pause = min(pause * 2, self._layer.options.heartbeat)
 
