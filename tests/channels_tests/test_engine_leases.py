@@ -197,6 +197,22 @@ class RecoveryTests(StepCase):
         self.step([], lost=True)
         self.assertEqual(len(self.store.named("recover")), 1)
 
+    def test_a_heartbeat_that_is_answered_late_leaves_the_others_time_for_theirs(self):
+        """The server was frozen meanwhile, and their heartbeats wait in it, too."""
+        self.step()
+        self.now += 5
+
+        def answer(names):
+            self.now += 7.6  # more than half a lease
+            return Heartbeat([], lost=True)
+
+        self.store.answers["heartbeat"] = [answer]
+        self.leases.step()
+        self.assertEqual(self.store.named("recover"), [])
+        self.now += 5.1
+        self.step([], lost=True)
+        self.assertEqual(len(self.store.named("recover")), 1)
+
     def test_a_late_heartbeat_extends_nothing(self):
         self.step()
         self.now += 7.4

@@ -194,8 +194,13 @@ class LeaseManager:
             names = dict(self._names)
             ended, self._ended = self._ended, set()
         self._untold.update(ended & set(names))
+        began = time.monotonic()
         heartbeat = layer.store.heartbeat(list(names))
         self._reached = time.monotonic()
+        if self._reached - began > options.lease / 2:
+            self._reachable_since = (
+                self._reached
+            )  # the others' heartbeats may still wait, as this one did
         self._untold.update(heartbeat.missing)
         for name in sorted(self._untold):
             self._take_again(name, names.get(name))
