@@ -349,16 +349,26 @@ class Stack:
 
         wait_until(works, "a worker to start", START_TIMEOUT)
 
-    def gateway(self, program="uvicorn", port=None, send_buffer=None, application=None, wait=True):
+    def gateway(
+        self,
+        program="uvicorn",
+        port=None,
+        send_buffer=None,
+        application=None,
+        wait=True,
+        handshake_timeout=5,
+    ):
         """Start a gateway under uvicorn or Daphne, and return it.
 
-        `send_buffer` (bytes) bounds what the kernel keeps for a client that does not read.
+        `send_buffer` (bytes) bounds what the kernel keeps for a client that does not read. Daphne ends a
+        handshake that has no answer after `handshake_timeout` seconds.
         """
         port = port or free_port()
         application = application or "chaossite.asgi:application"
         # The gateway's bound has to close a client that does not read, not the server's keep-alive.
         if program == "daphne":
-            command = ["-m", "daphne", "-v", "0", "--ping-timeout", "120", application]
+            command = ["-m", "daphne", "-v", "0", "--ping-timeout", "120"]
+            command += ["--websocket_connect_timeout", str(handshake_timeout), application]
             address = ["-b", "127.0.0.1", "-p", str(port)]
         else:
             command = ["-m", "uvicorn", "--log-level", "warning", "--backlog", "4096", application]

@@ -50,9 +50,9 @@ async def until(condition, seconds, what):
     return time.monotonic() - begun
 
 
-def start_both(stack):
-    """Start a gateway under uvicorn and one under Daphne; return both."""
-    gateways = [stack.gateway("uvicorn", wait=False), stack.gateway("daphne", wait=False)]
+def start_both(stack, **options):
+    """Start a gateway under uvicorn and one under Daphne; return both. `options` are for `stack.gateway`."""
+    gateways = [stack.gateway(each, wait=False, **options) for each in ("uvicorn", "daphne")]
     for gateway in gateways:
         stack.await_gateway(gateway)
     return gateways

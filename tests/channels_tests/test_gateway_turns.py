@@ -429,23 +429,74 @@ class TurnTests(unittest.TestCase):
         self.assertEqual(self.send(200, channel="http.request").performed, [])
         self.assertEqual(len(self.inbox.sent), 9)
 
+    def test_what_came_over_the_capacity_stays_if_there_is_room_three_seconds_later(self):
+        for channel in ("http.request", "websocket.connect"):
+            with self.subTest(channel=channel):
+                self.setUp()
+                events = [self.send(n, "192.0.2.%d" % n, channel) for n in range(140)]
+                for connection in events[:30]:
+                    self.sender.landed(connection)
+                self.loop.now += SEND_TIMEOUT + 0.1
+                self.sender.check_turns()
+                refused = [each for each in events if each.performed]
+                self.assertEqual(refused, events[100:110])
+                for _ in range(3):
+                    self.loop.now += SEND_TIMEOUT + 0.1
+                    self.sender.check_turns()
+                self.assertEqual([each for each in events if each.performed], refused)
+                for connection in events:
+                    self.sender.landed(connection)
+                self.assertEqual(len(self.inbox.sent), 130)
+                self.assertEqual(self.sender._lanes[channel].pending, 0)
+
     def test_what_waits_for_its_turn_waits_no_longer_than_what_waits_for_room(self):
         """A full channel ends both, before a server gives up a handshake after five seconds."""
         for channel in ("http.request", "websocket.connect"):
             with self.subTest(channel=channel):
                 self.setUp()
                 self.inbox.error = ChannelFull("full")
-                events = [self.send(n, "192.0.2.%d" % n, channel) for n in range(40)]
-                longest = 0.0
+                events, longest = [], 0.0
+                for number in range(40):
+                    events.append(self.send(number, "192.0.2.%d" % number, channel))
+                    self.loop.now += 0.005
                 with mock.patch.object(sender.asyncio, "sleep", pause):
                     while not all(each.performed for each in events) and longest < 60:
                         with suppress(StopIteration):
                             self.loop.tasks[-1].send(None)
                         self.loop.now += 0.1
                         longest += 0.1
-                self.assertLess(longest, SEND_TIMEOUT + MIN_SEND_TIMEOUT + 0.3)
+                self.assertLess(longest, SEND_TIMEOUT + 0.3)
                 for each in events:
                     self.assertEqual(each.performed, [("refused", channel)])
+
+    def test_handshakes_that_wait_for_their_turn_hear_of_a_channel_that_others_have_filled(self):
+        """They are refused before a server gives them up after five seconds."""
+        lane, waited = self.sender._lanes["websocket.connect"], 0.0
+        lane.limit = lane.window.limit = turns.FIRST_WINDOW
+        sent = [self.send(n, channel="websocket.connect") for n in range(turns.FIRST_WINDOW)]
+        self.inbox.error = ChannelFull("full")
+        waiting = [self.send(n, channel="websocket.connect") for n in range(4)]
+        with mock.patch.object(sender.asyncio, "sleep", pause):
+            while not all(each.performed for each in waiting) and waited < 60:
+                self.sender.check_turns()
+                for retry in self.loop.tasks[-1:]:
+                    with suppress(StopIteration):
+                        retry.send(None)
+                self.loop.now += 0.1
+                waited += 0.1
+        self.assertLess(waited, SEND_TIMEOUT + 0.5)
+        for each in waiting:
+            self.assertEqual(each.performed, [("refused", "websocket.connect")])
+        self.assertEqual([each.performed for each in sent], [[]] * len(sent))
+
+    def test_handshakes_wait_for_their_turn_as_long_as_their_channel_has_room(self):
+        lane = self.sender._lanes["websocket.connect"]
+        lane.limit = lane.window.limit = turns.FIRST_WINDOW
+        events = [self.send(n, channel="websocket.connect") for n in range(40)]
+        for _ in range(80):
+            self.loop.now += 0.25
+            self.sender.check_turns()
+        self.assertEqual([each for each in events if each.performed], [])
 
     def test_a_handshake_has_waited_for_room_while_it_waited_for_its_turn(self):
         first = [self.send(n, channel="websocket.connect") for n in range(8)]
@@ -477,13 +528,7 @@ class TurnTests(unittest.TestCase):
         self.assertEqual(len(self.inbox.sent), 400)
 
     def test_after_a_pause_few_are_sent_again(self):
-        few = turns.FIRST_WINDOW, 4
-        # A full channel refuses handshakes sooner than a server that gives them up.
-        for channel, expected in (
-            ("http.request", few),
-            (RECEIVE, few),
-            ("websocket.connect", (20, 0)),
-        ):
+        for channel in ("http.request", RECEIVE, "websocket.connect"):
             with self.subTest(channel=channel):
                 lane = self.sender._lanes[channel]
                 lane.limit = lane.window.limit = 1000
@@ -495,7 +540,8 @@ class TurnTests(unittest.TestCase):
                 self.loop.now += turns.PAUSE + 0.1
                 for number in range(20):
                     self.send(number, channel=channel)
-                self.assertEqual((lane.in_flight, len(lane.waiting)), expected)
+                few = turns.FIRST_WINDOW
+                self.assertEqual((lane.in_flight, len(lane.waiting)), (few, 20 - few))
 
     def test_requests_that_workers_run_do_not_count(self):
         lane = self.sender._lanes["http.request"]

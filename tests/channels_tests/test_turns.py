@@ -37,7 +37,10 @@ class TurnTests:
     def consumer(self, message):
         self.began.append(message["client"][0])
         self.gate.wait(ALL_TIMEOUT)
-        message.reply_channel.send({"status": 200, "content": b"answered"})
+        answer = {"status": 200, "content": b"answered"}
+        if message.channel.name == "websocket.connect":
+            answer = {"accept": True}
+        message.reply_channel.send(answer)
 
     def run_with(self, threads, steps):
         """Run `steps(layer)`, which returns requests, and require an answer to each."""
@@ -58,35 +61,45 @@ class TurnTests:
     def routing(self):
         return [route("http.request", self.consumer), route("websocket.connect", self.consumer)]
 
-    def ask(self, layer, address):
-        """Begin a request, as a task that returns its status."""
-        return asyncio.ensure_future(self._ask(layer, address))
+    def ask(self, layer, address, kind="http"):
+        """Begin a request or a handshake, as a task that returns its status: 200 if it is accepted."""
+        return asyncio.ensure_future(self._ask(layer, address, kind))
 
-    async def _ask(self, layer, address):
+    async def _ask(self, layer, address, kind):
         events, sent = asyncio.Queue(), []
-        events.put_nowait({"type": "http.request", "body": b"", "more_body": False})
+        first = {"type": "http.request", "body": b"", "more_body": False}
+        events.put_nowait(first if kind == "http" else {"type": "websocket.connect"})
 
         async def send(event):
             sent.append(event)
+            if event["type"] == "websocket.accept":
+                events.put_nowait({"type": "websocket.disconnect", "code": 1000})
 
         scope = {
-            "type": "http",
+            "type": kind,
             "http_version": "1.1",
             "method": "GET",
             "path": "/",
+            "subprotocols": [],
             "query_string": b"",
             "headers": [],
             "client": (address, 40000),
         }
         await layer(scope, events.get, send)
-        return sent[0]["status"]
+        return 200 if sent[0]["type"] == "websocket.accept" else sent[0]["status"]
 
     def test_the_first_burst_of_one_address_keeps_few_requests_before_another(self):
+        self._burst("http", "http.request")
+
+    def test_the_first_burst_of_one_address_keeps_few_handshakes_before_another(self):
+        self._burst("websocket", "websocket.connect")
+
+    def _burst(self, kind, channel):
         async def steps(layer):
-            requests = [self.ask(layer, "192.0.2.1") for _ in range(300)]
+            requests = [self.ask(layer, "192.0.2.1", kind) for _ in range(300)]
             await until(lambda: len(self.began) == 4, "all threads are busy")
-            requests.append(self.ask(layer, "192.0.2.2"))
-            lane = layer.gateway.events._lanes["http.request"]
+            requests.append(self.ask(layer, "192.0.2.2", kind))
+            lane = layer.gateway.events._lanes[channel]
             await until(lambda: len(lane.waiting) + lane.in_flight == 297, "the others wait")
             self.assertGreater(len(lane.waiting), 250)
             return requests

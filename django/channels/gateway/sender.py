@@ -32,7 +32,7 @@ from ..protocol import (
     WEBSOCKET_CONNECT,
     WEBSOCKET_RECEIVE,
 )
-from .turns import PAUSE, STALL_TIMEOUT, UNLIMITED, Lane, Waiting, cost_of
+from .turns import HANDSHAKE_STALL_TIMEOUT, PAUSE, Lane, Waiting, cost_of
 from .untaken import UntakenWatch
 
 if TYPE_CHECKING:
@@ -103,9 +103,9 @@ class EventSender:
         frames = layer.capacities[WEBSOCKET_RECEIVE]
         self._lanes = {channel: Lane(channel) for channel in TURN_CHANNELS}
         self._lanes[WEBSOCKET_RECEIVE] = Lane(WEBSOCKET_RECEIVE, frames)
-        # Handshakes run for milliseconds, and some servers give them up after five seconds: a full channel
-        # refuses them earlier.
-        self._lanes[WEBSOCKET_CONNECT] = Lane(WEBSOCKET_CONNECT, start=UNLIMITED)
+        self._lanes[WEBSOCKET_CONNECT] = Lane(
+            WEBSOCKET_CONNECT, stall_timeout=HANDSHAKE_STALL_TIMEOUT
+        )
         self._turn_timer: Any = None
         self._untaken: UntakenWatch | None = None
         if layer.crosses_processes:
@@ -168,7 +168,10 @@ class EventSender:
         while lane.waiting.size:
             entry: Waiting = lane.waiting.pop()[1]
             connection, message = entry.take()
-            if connection is None or not _is_due(connection, lane.channel, message):
+            if connection is None:
+                lane.refused -= 1
+                continue
+            if not _is_due(connection, lane.channel, message):
                 continue
             now = self._loop.time()
             connection.flight = (lane, message[EVENT_ID], now, not lane.in_flight)
@@ -188,16 +191,14 @@ class EventSender:
         self, lane: Lane, connection: Connection, message: dict[str, Any], now: float
     ) -> None:
         """Let an event wait for its turn, or refuse it."""
-        entry = Waiting(connection, message, now, NEVER)
+        entry = Waiting(connection, message, now)
         if lane.channel != WEBSOCKET_RECEIVE:
             if self._has_too_many(lane, *connection.client):
                 connection.perform(connection.state.refused(lane.channel))
                 return
-            seconds = self._layer.expiries[HTTP_REQUEST]
-            if lane.in_flight + len(lane.waiting) >= self._layer.capacities[lane.channel]:
-                seconds = SEND_TIMEOUT
-            entry.deadline = now + seconds
-            lane.deadlines.setdefault(seconds, deque()).append(entry)
+            entry.is_over = lane.pending >= self._layer.capacities[lane.channel]
+            seconds = SEND_TIMEOUT if entry.is_over else self._layer.expiries[HTTP_REQUEST]
+            lane.set_deadline(entry, now, seconds)
         if not lane.waiting.size:
             lane.landed_at = now
         lane.waiting.push(connection.client, cost_of(message), entry)
@@ -226,13 +227,13 @@ class EventSender:
     def check_turns(self) -> None:
         """
         Refuse the requests and handshakes that have waited too long for their turn. Send one more event where
-        nothing was acknowledged for STALL_TIMEOUT.
+        nothing was acknowledged for the lane's `stall_timeout`.
         """
         now, remain = self._loop.time(), False
         for lane in self._lanes.values():
             self._refuse_waiting(lane, now)
             remain = remain or any(lane.deadlines.values())
-            if lane.waiting.size and now - lane.landed_at > STALL_TIMEOUT:
+            if lane.waiting.size and now - lane.landed_at > lane.stall_timeout:
                 lane.landed_at = now
                 self._send_next(lane)
             remain = remain or len(lane.waiting) > 0
@@ -241,15 +242,27 @@ class EventSender:
             self._turn_timer = self._loop.call_later(TURN_CHECK_INTERVAL, self.check_turns)
 
     def _refuse_waiting(self, lane: Lane, now: float, longest: float = NEVER) -> None:
-        """Refuse what waits in `lane` past its deadline, or for more than `longest` seconds."""
-        for entries in lane.deadlines.values():
+        """
+        Refuse what waits in `lane` past its deadline, or for more than `longest` seconds. An event that came
+        while as many were pending as the channel takes stays, if it would have found room since.
+        """
+        capacity, expiry = self._layer.capacities[lane.channel], self._layer.expiries[HTTP_REQUEST]
+        for entries in list(lane.deadlines.values()):
             while entries and (
                 entries[0].connection is None
                 or entries[0].deadline < now
                 or entries[0].since < now - longest
             ):
-                connection, message = entries.popleft().take()
-                if connection is not None and _is_due(connection, lane.channel, message):
+                entry = entries.popleft()
+                if entry.connection is None:
+                    continue
+                if entry.is_over and entry.since >= now - longest and lane.pending <= capacity:
+                    entry.is_over = False
+                    lane.set_deadline(entry, now, expiry - SEND_TIMEOUT)
+                    continue
+                lane.refused += 1
+                connection, message = entry.take()
+                if _is_due(connection, lane.channel, message):
                     connection.perform(connection.state.refused(lane.channel))
 
     # The layer.
@@ -335,8 +348,10 @@ class EventSender:
                 return
             if deadline < now and channel not in DISCONNECT_CHANNELS:
                 if channel in self._lanes:
-                    # Those that wait for their turn wouldn't find room, either.
-                    self._refuse_waiting(self._lanes[channel], now, SEND_TIMEOUT)
+                    # Those that have waited about as long for their turn wouldn't find room, either.
+                    self._refuse_waiting(
+                        self._lanes[channel], now, SEND_TIMEOUT - TURN_CHECK_INTERVAL
+                    )
                 self._refuse(connection, channel, REDELIVERED in message)
             else:
                 self._send(connection, channel, message, deadline)

@@ -42,8 +42,7 @@ QUICK_WINDOW, QUICK = 100, 2
 #: answers, which the layer carries: fewer are in flight then.
 QUICK_WAIT = 0.25
 
-#: Events in flight before anything is known of the workers: at first, and after PAUSE seconds without one. A
-#: lane may begin with another number.
+#: Events in flight before anything is known of the workers: at first, and after PAUSE seconds without one.
 FIRST_WINDOW, PAUSE = 16, 1.0
 
 #: A bound of events in flight that is reached is lifted, and the value for "unbounded".
@@ -51,6 +50,10 @@ MAX_WINDOW, UNLIMITED = 10000, sys.maxsize
 
 #: Seconds without an acknowledgement after which one more event is sent. The others may have got lost.
 STALL_TIMEOUT = 5.0
+
+#: The same for handshakes, which a server may give up after five seconds: the handshake that is sent tells in
+#: time whether others have filled the channel.
+HANDSHAKE_STALL_TIMEOUT = 2.0
 
 #: The longest wait (seconds) that counts as the layer's own delay, where only one event is in flight.
 MAX_DELAY = 0.1
@@ -225,13 +228,18 @@ class Lane:
         "in_flight",
         "landed_at",
         "limit",
+        "refused",
+        "stall_timeout",
         "waiting",
         "window",
     )
 
-    def __init__(self, channel: str, most: int = UNLIMITED, start: int = FIRST_WINDOW) -> None:
+    def __init__(
+        self, channel: str, most: int = UNLIMITED, stall_timeout: float = STALL_TIMEOUT
+    ) -> None:
         self.channel = channel
-        self.window = Window(most, start)
+        self.stall_timeout = stall_timeout
+        self.window = Window(most)
         #: How many may be in flight: that of the window.
         self.limit = self.window.limit
         self.in_flight = 0
@@ -240,8 +248,20 @@ class Lane:
         #: When an event was last acknowledged, or let through because none was.
         self.landed_at = 0.0
         self.waiting = FairQueue()
+        #: How many of those that wait were refused, and stay there until it is their turn.
+        self.refused = 0
         #: The events that are refused if they wait too long, by the seconds they may wait, in order.
         self.deadlines: dict[float, deque[Waiting]] = {}
+
+    @property
+    def pending(self) -> int:
+        """How many events are in flight, or wait for their turn."""
+        return self.in_flight + self.waiting.size - self.refused
+
+    def set_deadline(self, entry: Waiting, now: float, seconds: float) -> None:
+        """Let an event wait for `seconds` at most."""
+        entry.deadline = now + seconds
+        self.deadlines.setdefault(seconds, deque()).append(entry)
 
     def learn(self, now: float, sent_at: float, ran: int, was_alone: bool, runs_on: bool) -> None:
         """Learn from an event that has landed: see `Window.landed`."""
@@ -257,17 +277,17 @@ class Lane:
 class Waiting:
     """An event that waits for its turn."""
 
-    __slots__ = ("connection", "deadline", "message", "since")
+    __slots__ = ("connection", "deadline", "is_over", "message", "since")
 
-    def __init__(
-        self, connection: Any, message: dict[str, Any], since: float, deadline: float
-    ) -> None:
+    def __init__(self, connection: Any, message: dict[str, Any], since: float) -> None:
         #: None once the event was sent or refused.
         self.connection = connection
         self.message = message
         #: When it began to wait.
         self.since = since
-        self.deadline = deadline
+        self.deadline = float("inf")
+        #: Whether it came while as many events were pending as its channel takes.
+        self.is_over = False
 
     def take(self) -> tuple[Any, dict[str, Any]]:
         """Return the connection and the message, and forget both: the entry itself may wait for longer."""
