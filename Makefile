@@ -19,7 +19,7 @@
 #                 stored figures
 #   make bench-gate-time  under a minute: no workload needs 15 % more processor time than the stored figures
 #   make chaos    what holds under faults, with real processes, Redis and PostgreSQL: one row for each
-#                 promise; under 30 minutes (make chaos-quick: under 7). ROWS chooses some; AGAIN=1 tries what did
+#                 promise; under an hour (make chaos-quick: under 7). ROWS chooses some; AGAIN=1 tries what did
 #                 not hold once more
 #
 #   make patch       Django 1.10.8 with channels in it: a tree in build/, a patch file in dist/

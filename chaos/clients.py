@@ -9,7 +9,16 @@ from collections import Counter
 from bounds import MB, UNDISTURBED, count_of
 from load import Traffic, percentile
 from stack import memory, require, reset_peak
-from table import PATIENT, require_untouched, row, stop_and_audit, until
+from table import (
+    ALL,
+    PATIENT,
+    is_small,
+    require_untouched,
+    row,
+    servers,
+    stop_and_audit,
+    until,
+)
 
 #: Seconds in which the bystanders are watched, without the others and with them.
 WATCHED = 8
@@ -165,19 +174,20 @@ async def bystanders_beside(
 @row(
     "readers",
     "clients that read a 5 MB page slowly, on a site of 4 threads",
-    backends=("redis", "postgresql", "memory"),
+    backends=ALL,
     quick=("redis",),
     seconds=900,
     **PATIENT,
 )
 async def readers(stack, options):
-    # All pages go through the layer: through PostgreSQL, 5 GB would take long.
-    count = 200 if options.quick or stack.server.kind == "PostgreSQL" else 1000
+    # All pages go through the layer: through a database, 5 GB would take long.
+    count = 200 if options.quick else 1000
+    count = {"PostgreSQL": 200, "MariaDB": 40, "SQLite": 40}.get(stack.server.kind, count)
 
     def crowd(ports):
         return Crowd(ports, "/page?mb=5", count)
 
-    programs = ("uvicorn",) if options.quick else ("uvicorn", "daphne")
+    programs = servers(options, quick=("uvicorn",))
     return "\n".join([await bystanders_beside(stack, each, crowd) for each in programs])
 
 
@@ -206,14 +216,14 @@ async def kill_a_worker_of(stack, make_crowd):
 @row(
     "events",
     "clients of idle server-sent events, on a site of 4 threads",
-    backends=("redis", "postgresql", "memory"),
+    backends=ALL,
     quick=("memory",),
     seconds=400,
     **PATIENT,
 )
 async def events(stack, options):
     """Asynchronous ones, which all are served; and others, of which as many as may hold threads."""
-    count, killed = 100 if options.quick else 500, 0
+    count, killed = 100 if is_small(stack, options) else 500, 0
     lines = []
 
     def asynchronous(ports):
@@ -236,7 +246,7 @@ async def events(stack, options):
     if stack.server.kind != "in memory":
         lines.append(await kill_a_worker_of(stack, asynchronous))
         killed = count
-    for program in ("uvicorn",) if options.quick else ("uvicorn", "daphne"):
+    for program in servers(options, quick=("uvicorn",)):
         lines.append(await bystanders_beside(stack, program, asynchronous, leave))
         # One thread is left for the bystanders, so they may be slower.
         rest = {"statuses": (200, 503), "bound": 1000}

@@ -25,10 +25,16 @@ import clients  # noqa: E402, F401
 import uploads  # noqa: E402, F401
 import waiting  # noqa: E402, F401
 from channels_tests.support.processes import allow_open_files  # noqa: E402
-from stack import LEASE, MariaDB, Memory, PostgreSQL, Redis, Stack  # noqa: E402
-from table import ROWS  # noqa: E402
+from stack import LEASE, MariaDB, Memory, PostgreSQL, Redis, SQLite, Stack  # noqa: E402
+from table import ROWS, SERVERS  # noqa: E402
 
-BACKENDS = {"redis": Redis, "postgresql": PostgreSQL, "mariadb": MariaDB, "memory": Memory}
+BACKENDS = {
+    "redis": Redis,
+    "postgresql": PostgreSQL,
+    "mariadb": MariaDB,
+    "sqlite": SQLite,
+    "memory": Memory,
+}
 
 
 def run_row(row, backend, options):
@@ -58,6 +64,7 @@ def run_apart(row, backend, options):
     """Call `run_row` in another process, so that its settings, sockets and memory end with it."""
     command = [sys.executable, os.path.abspath(__file__), "--apart", "--backend", backend, row.name]
     command += ["--quick"] * options.quick + ["--keep"] * options.keep
+    command += ["--server", options.server] if options.server else []
     begun = time.monotonic()
     child = subprocess.run(command, stdout=subprocess.PIPE)
     try:
@@ -86,6 +93,7 @@ def main():
     parser.add_argument("rows", nargs="*", metavar="ROW", help="names of rows; all of them")
     parser.add_argument("--quick", action="store_true", help="smaller and shorter, for CI")
     parser.add_argument("--backend", choices=sorted(BACKENDS), help="one backend; all of them")
+    parser.add_argument("--server", choices=SERVERS, help="one server for rows of slow clients")
     parser.add_argument("--list", action="store_true", help="the names of the rows, and no more")
     parser.add_argument("--keep", action="store_true", help="keep each row's folder, with its logs")
     parser.add_argument("--again", action="store_true", help="try once more what did not hold")

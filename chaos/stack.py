@@ -155,6 +155,11 @@ class Redis:
         }
 
 
+def migrate(stack):
+    process = stack.manage("migrate", "migrate", "--verbosity", "0")
+    require(process.wait(START_TIMEOUT) == 0, "migrate failed:\n%s", process.output)
+
+
 class Database:
     """A server of the row's own, for the database layer."""
 
@@ -163,8 +168,7 @@ class Database:
     def prepare(self, stack):
         self.server.prepare()
         self.server.start()
-        migrate = stack.manage("migrate", "migrate", "--verbosity", "0")
-        require(migrate.wait(START_TIMEOUT) == 0, "migrate failed:\n%s", migrate.output)
+        migrate(stack)
 
     def start(self):
         self.server.start()
@@ -244,6 +248,33 @@ class MariaDB(Database):
                     pass
         finally:
             connection.close()
+
+
+class SQLite:
+    """No server: the layer's file is in the row's folder, next to that of the site."""
+
+    kind = "SQLite"
+
+    def __init__(self, folder):
+        self.path = os.path.join(folder, "db.sqlite3")
+
+    def layer(self, options):
+        return {
+            "apps": ["channels.layers.database"],
+            "databases": {
+                "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": self.path},
+            },
+            "layer": {
+                "BACKEND": "channels.layers.database.DatabaseChannelLayer",
+                "CONFIG": dict({"heartbeat": HEARTBEAT, "lease": LEASE}, **options),
+            },
+        }
+
+    def prepare(self, stack):
+        migrate(stack)
+
+    def close(self):
+        pass
 
 
 class Memory:

@@ -13,6 +13,10 @@ from stack import Failure, require
 Row = namedtuple("Row", "name title function backends seconds quick config")
 ROWS = []
 
+#: The backends of the rows about clients that could stop a site; the servers in front of each.
+ALL = ("redis", "postgresql", "mariadb", "sqlite", "memory")
+SERVERS = ("uvicorn", "daphne")
+
 #: For rows in which no process dies: the layer's own timing, which a busy machine keeps up with.
 PATIENT = {"heartbeat": 5.0, "lease": 15.0}
 
@@ -30,6 +34,18 @@ def row(name, title, backends=("redis",), seconds=240, quick=("redis",), **confi
         return function
 
     return register
+
+
+def is_small(stack, options):
+    """Return whether a row with many clients runs smaller: in CI, and where the full one takes long."""
+    return options.quick or stack.server.kind in ("MariaDB", "SQLite")
+
+
+def servers(options, quick=SERVERS):
+    """Return the names of the servers that a row runs one after the other: with --quick, those in `quick`."""
+    if options.server:
+        return (options.server,)
+    return quick if options.quick else SERVERS
 
 
 async def in_thread(function, *args):

@@ -11,7 +11,7 @@ from bounds import MB, layerstats, upload
 from clients import ARRIVE, Crowd, Reader, bystanders_beside
 from load import fetch
 from stack import require
-from table import PATIENT, in_thread, row, until
+from table import ALL, PATIENT, in_thread, is_small, row, servers, until
 
 #: What each client sends in all, and how much of it in how many seconds: a little more than the least rate.
 SIZE, PART, PAUSE = 128 * 1024, 4096, 3.0
@@ -70,18 +70,18 @@ async def finish(crowd):
 @row(
     "uploaders",
     "clients that send a body slowly, on a site of 4 threads",
-    backends=("redis", "postgresql", "memory"),
+    backends=ALL,
     quick=("redis",),
     seconds=400,
     **PATIENT,
 )
 async def uploaders(stack, options):
-    count = 200 if options.quick else 1000
+    count = 200 if is_small(stack, options) else 1000
 
     def crowd(ports):
         return Crowd(ports, "/upload?burst=1&pause=0", count, Uploader)
 
-    programs = ("uvicorn",) if options.quick else ("uvicorn", "daphne")
+    programs = servers(options, quick=("uvicorn",))
     return "\n".join([await bystanders_beside(stack, each, crowd, finish) for each in programs])
 
 
@@ -96,15 +96,15 @@ async def pending(stack, gateway):
 @row(
     "unread",
     "uploads whose views read nothing",
-    backends=("redis", "postgresql", "memory"),
+    backends=ALL,
     quick=("redis", "memory"),
     seconds=300,
     **PATIENT,
 )
 async def unread(stack, options):
-    count = 60 if options.quick else 300
+    count = 60 if is_small(stack, options) else 300
     lines = []
-    for program in ("uvicorn", "daphne"):
+    for program in servers(options):
         gateway = stack.gateway(program)
         worker = None if stack.server.kind == "in memory" else stack.worker(threads=4)
         answers = []
