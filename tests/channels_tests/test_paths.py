@@ -162,6 +162,20 @@ class RootPathTests(SimpleTestCase):
                 self.assertEqual((scope["root_path"], scope["path"]), expected)
                 self.assertEqual(scope["raw_path"].decode(), expected[1])
 
+    def test_one_with_any_surrogates_is_corrected(self):
+        for surrogate, octets in (("\udcff", b"\xff"), ("\uddb8", b"\xed\xb6\xb8")):
+            root, raw_root = "/" + surrogate, b"/" + octets
+            for given, path, raw in (
+                (root + "/", root + "//x", raw_root + b"//x"),
+                (surrogate, surrogate + "/x", octets + b"/x"),
+                (root, root + "http://example.com/x", raw_root + b"http://example.com/x"),
+            ):
+                with self.subTest(given=given, path=path):
+                    scope = {"root_path": given, "path": path, "raw_path": raw}
+                    correct_path(scope)
+                    self.assertEqual((scope["root_path"], scope["path"]), (root, root + "/x"))
+                    self.assertEqual(scope["raw_path"], raw_root + b"/x")
+
 
 class FragmentTests(SimpleTestCase):
     def test_a_fragment_is_cut_off_and_an_escaped_sign_is_not(self):

@@ -48,7 +48,7 @@ def correct_path(scope: MutableMapping[str, Any]) -> None:
     if corrected != path:
         raw = scope.get("raw_path")
         if raw is not None:
-            latin = root.encode("utf-8", "surrogateescape").decode("latin-1")
+            latin = _octets(root).decode("latin-1")
             scope["raw_path"] = _without_authority(raw.decode("latin-1"), latin).encode("latin-1")
         scope["path"] = corrected
 
@@ -61,10 +61,10 @@ def _correct_root(scope: MutableMapping[str, Any], root: str) -> None:
     if path.startswith(root):
         scope["path"] = corrected + _absolute(path[len(root) :])
     if raw is not None:
-        octets = root.encode("utf-8", "surrogateescape")
+        octets = _octets(root)
         if raw.startswith(octets):
             rest = _absolute(raw[len(octets) :].decode("latin-1")).encode("latin-1")
-            scope["raw_path"] = corrected.encode("utf-8", "surrogateescape") + rest
+            scope["raw_path"] = _octets(corrected) + rest
     scope["root_path"] = corrected
 
 
@@ -169,8 +169,12 @@ def path_of(scope: Mapping[str, Any]) -> str:
         # Servers differ in how they decode such bytes, and in whether raw_path is the same path.
         if path in (octets.decode("utf-8", "replace"), octets.decode("utf-8", "surrogateescape")):
             return octets.decode("utf-8", "channels.percent")
+    return _octets(path).decode("utf-8", "channels.percent")
+
+
+def _octets(path: str) -> bytes:
+    """Return the bytes of a path that a server has decoded, with whatever surrogates."""
     try:
-        octets = path.encode("utf-8", "surrogateescape")
+        return path.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # surrogates that stand for no byte
-        octets = path.encode("utf-8", "surrogatepass")
-    return octets.decode("utf-8", "channels.percent")
+        return path.encode("utf-8", "surrogatepass")
