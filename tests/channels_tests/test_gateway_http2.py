@@ -8,7 +8,7 @@ import urllib.request
 from django.channels.gateway.http2 import FRAMES_PER_SECOND, MAX_BURST, StreamCounter
 
 from .support.sites import SiteBehindServer
-from .support.waiting import TIMEOUT
+from .support.waiting import TIMEOUT, wait_until
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 2, 3, 4, 6, 7, 8
@@ -67,6 +67,14 @@ class CounterTests(unittest.TestCase):
                 self.assertTrue(all(counter.allows(read, 0.0) for read in reads))
                 self.assertFalse(counter.allows(frame(PING, b"12345678"), 0.0))
 
+    def test_the_streams_that_a_client_resets_are_told(self):
+        data = PREFACE + b"".join(reset_requests(5)) + frame(DATA, b"\3" * 30, 1)
+        for size in (1, 5, len(data)):
+            counter = StreamCounter()
+            for start in range(0, len(data), size):
+                self.assertTrue(counter.allows(data[start : start + size], 0.0))
+            self.assertEqual(counter.resets, [1, 3, 5, 7, 9])
+
     def test_a_client_may_send_as_many_each_second(self):
         counter = StreamCounter()
         self.assertTrue(counter.allows(PREFACE + frame(PING) * MAX_BURST, 0.0))
@@ -75,8 +83,67 @@ class CounterTests(unittest.TestCase):
         self.assertFalse(counter.allows(frame(PING) * FRAMES_PER_SECOND, 9.5))
 
 
+VIEWS = """
+from django.http import HttpResponse, StreamingHttpResponse
+
+
+def index(request):
+    return HttpResponse("hello")
+
+
+def large(request):
+    return HttpResponse(b"x" * 1000000)
+
+
+def endless(request):
+    def parts():
+        while True:
+            yield b"x" * 16000
+
+    return StreamingHttpResponse(parts())
+"""
+
+#: Answers /connections with the number of connections that the gateway knows.
+ASGI = """
+import os
+
+from {channels}.asgi import get_channel_layer
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")
+
+layer = get_channel_layer()
+
+
+async def channel_layer(scope, receive, send):
+    if scope["type"] == "lifespan" or scope["path"] != "/connections":
+        return await layer(scope, receive, send)
+    body = str(len(layer.gateway.connections)).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+"""
+
+URLS = """
+try:
+    from django.urls import re_path
+except ImportError:
+    from django.conf.urls import url as re_path
+
+from mysite import views
+
+urlpatterns = [re_path("^$", views.index)] + [
+    re_path("^%s$" % view.__name__, view) for view in (views.large, views.endless)
+]
+"""
+
+
+def get(path):
+    """The headers of GET `path`."""
+    return b"\x82\x04" + bytes([len(path)]) + path + GET[2:]
+
+
 class HypercornTests(SiteBehindServer, unittest.TestCase):
     program = "hypercorn"
+    files = {"mysite/views.py": VIEWS, "mysite/urls.py": URLS, "mysite/asgi.py": ASGI}
 
     def connect(self):
         connection = socket.create_connection(("127.0.0.1", self.server.port), timeout=TIMEOUT)
@@ -121,6 +188,36 @@ class HypercornTests(SiteBehindServer, unittest.TestCase):
                 with urllib.request.urlopen(self.server.url("/"), timeout=TIMEOUT) as response:
                     self.assertEqual(response.read(), b"hello")
         self.assertIn("Ended a connection of 127.0.0.1: over HTTP/2", self.server.output)
+
+    def test_nothing_remains_of_a_client_that_leaves_what_it_asked_for_unread(self):
+        for path in (b"/large", b"/endless"):
+            for ends_all in (True, False):
+                with self.subTest(path=path, ends_all=ends_all):
+                    reader, connection = self.connect()
+                    for stream in (1, 3):
+                        flags = END_STREAM | END_HEADERS
+                        connection.sendall(frame(HEADERS, get(path), stream, flags))
+                    self.read_a_window(reader)
+                    if ends_all:
+                        reader.close()
+                        connection.close()
+                    else:
+                        for stream in (1, 3):
+                            connection.sendall(frame(RST_STREAM, struct.pack("!I", 8), stream))
+                    wait_until(lambda: self.connections() == 0, "the end of the requests")
+
+    def read_a_window(self, reader):
+        """Read all that comes of responses until the client says that it has read some of them."""
+        left = 65535
+        while left:
+            head = reader.read(9)
+            size = len(reader.read(int.from_bytes(head[:3], "big")))
+            left -= size if head[3] == DATA else 0
+
+    def connections(self):
+        """Return the number of connections that the gateway knows."""
+        with urllib.request.urlopen(self.server.url("/connections"), timeout=TIMEOUT) as response:
+            return int(response.read())
 
     def test_a_client_that_gives_up_some_requests_is_served(self):
         reader, connection = self.connect()

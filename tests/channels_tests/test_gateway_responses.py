@@ -8,6 +8,7 @@ import unittest
 from unittest import mock
 
 from django.channels.gateway import backlog as backlog_module
+from django.channels.gateway import response
 from django.channels.gateway.backlog import PIECE, READY, Backlog, ResponseStore
 from django.channels.gateway.limits import Limits
 from django.channels.gateway.state import WRITE
@@ -352,7 +353,7 @@ class GatewayTests(unittest.TestCase):
         """Run `client(send_task, take)` next to the application, and stop the gateway."""
 
         async def main():
-            reading = asyncio.Event()
+            reading, self.leaving = asyncio.Event(), asyncio.Event()
 
             class Cycle:
                 """What uvicorn has for each request."""
@@ -365,7 +366,8 @@ class GatewayTests(unittest.TestCase):
 
             async def receive():
                 if received:
-                    await asyncio.Event().wait()
+                    await self.leaving.wait()
+                    return {"type": "http.disconnect"}
                 received.append(True)
                 return {"type": "http.request", "body": b"", "more_body": False}
 
@@ -399,6 +401,26 @@ class GatewayTests(unittest.TestCase):
         bodies = [each["body"] for each in self.sent[1:]]
         self.assertEqual(sum(map(len, bodies)), self.PARTS * self.SIZE)
         self.assertFalse(self.sent[-1]["more_body"])
+
+    def test_nothing_waits_for_a_server_that_goes_on_taking_what_a_client_has_left(self):
+        for size in (1, Limits().response_size):  # a worker waits, or has ended
+            with self.subTest(size=size), mock.patch.object(response, "CLOSE_TIMEOUT", 0.01):
+                self.ended.clear()
+
+                async def client(task, reading, size=size):
+                    gateway = self.layer.gateway
+                    limits = gateway.responses.limits
+                    gateway.responses.limits = limits._replace(response_size=size)
+                    backlogs = gateway.responses._backlogs
+                    await self.until(
+                        lambda: self.ended.is_set() or any(each.awaited for each in backlogs)
+                    )
+                    self.leaving.set()
+                    await task
+                    await self.until(lambda: not gateway.connections and self.ended.is_set())
+
+                self.run_client(client)
+                self.assertEqual(self.sent, [])
 
     def test_a_response_above_the_bound_waits_and_its_client_is_cut(self):
         async def client(task, reading):

@@ -75,10 +75,10 @@ class Connection:
         self.tried_at = 0.0
         #: True once the client has gone. The gateway forgets the connection when its state is over.
         self.detached = False
-        #: Of a WebSocket: whether the server has told that its client has gone.
+        #: Whether the server has told that its client has gone.
         self.is_gone = False
-        #: Of a WebSocket: the task that reads, the one that writes while the server has it wait, and the
-        #: timer that ends that one after the state has finished.
+        #: Of a WebSocket: the task that reads, and the one that writes while the server has it wait. The
+        #: timer that ends the one that writes after the state has finished.
         self.reader: Any = None
         self.writer: Any = None
         self.overdue: Any = None

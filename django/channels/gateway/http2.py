@@ -24,6 +24,7 @@ PREFACE, HEAD = 24, 9
 #: Frames that aren't counted: DATA (unless it is empty), HEADERS, and WINDOW_UPDATE, which a fast download
 #: needs. Of each request, one that ends its body isn't, either: many clients send it empty.
 DATA, HEADERS, UNCOUNTED = 0, 1, (1, 8)
+RST_STREAM = 3
 
 #: The flag of DATA and HEADERS that ends the body.
 END_STREAM = 0x01
@@ -35,9 +36,11 @@ CALM = 11
 class StreamCounter:
     """Counts the frames of one connection of HTTP/2. Pure: no I/O, no clock."""
 
-    __slots__ = ("_bodies", "_head", "_level", "_skip", "_time")
+    __slots__ = ("resets", "_bodies", "_head", "_level", "_skip", "_time")
 
     def __init__(self) -> None:
+        #: The streams that the client has reset, until somebody takes them from here.
+        self.resets: list[int] = []
         self._head = b""  # the beginning of a frame's head
         self._skip = PREFACE  # bytes until the next frame
         self._bodies = 0  # that have begun and not ended
@@ -53,6 +56,8 @@ class StreamCounter:
                 break
             length, kind = int.from_bytes(data[position : position + 3], "big"), data[position + 3]
             counted += self._is_counted(kind, data[position + 4] & END_STREAM, length)
+            if kind == RST_STREAM:
+                self.resets.append(int.from_bytes(data[position + 5 : position + HEAD], "big"))
             position += HEAD + length
         self._skip = position - size
         if not counted:
@@ -99,13 +104,29 @@ def _counting(original: Any) -> Any:
         counter, data = getattr(self, "channels_streams", None), getattr(event, "data", None)
         if counter is None or not isinstance(data, (bytes, bytearray)):
             await original(self, event)  # such as the end of the connection
+            if self.closed:
+                await _wake_senders(self, list(self.stream_buffers))
         elif not self.closed:
             if counter.allows(bytes(data), time.monotonic()):
                 await original(self, event)
+                if counter.resets:
+                    resets, counter.resets = counter.resets, []
+                    await _wake_senders(self, resets)
             else:
                 await _end(self, original)
 
     return handle
+
+
+async def _wake_senders(protocol: Any, ended: list[int]) -> None:
+    """
+    End what waits until the client reads more of these streams, which have ended. Hypercorn would have some
+    of it wait for good, with all that its task refers to.
+    """
+    for stream in ended:
+        buffer = protocol.stream_buffers.get(stream)
+        if buffer is not None:
+            await buffer.close()
 
 
 async def _end(protocol: Any, handle: Any) -> None:

@@ -131,7 +131,16 @@ STREAMS = Bound(
         Class(
             HYPERCORN_HTTP2,
             "H2Protocol",
-            ("initiate", "handle", "connection", "closed", "client", "_flush", "send"),
+            (
+                "initiate",
+                "handle",
+                "connection",
+                "closed",
+                "client",
+                "stream_buffers",
+                "_flush",
+                "send",
+            ),
         ),
     ),
 )

@@ -59,8 +59,18 @@ class ResponseConnection(Connection):
 
     def _perform_rare(self, action: Action) -> None:
         super()._perform_rare(action)
-        if action[0] is ABORT and self._task is not None and self.overdue is None:
-            # A client that reads nothing doesn't take what is left.
+        if action[0] is ABORT:
+            self._limit_write()
+
+    def client_left(self) -> None:
+        """Handle that the server has told of the client's end."""
+        self.is_gone = True
+        self.perform(self.state.gone())
+        self._limit_write()
+
+    def _limit_write(self) -> None:
+        """End what the server still has this side wait for: a client that reads nothing doesn't take it."""
+        if self._task is not None and self.overdue is None:
             self.overdue = self.gateway.loop.call_later(CLOSE_TIMEOUT, self._task.cancel)
 
     async def write(self) -> None:
@@ -69,9 +79,10 @@ class ResponseConnection(Connection):
         try:
             await super().write()
         except asyncio.CancelledError:
-            if not self._is_aborted:
+            if self._is_aborted:
+                self._break_off()
+            elif not self.is_gone:
                 raise
-            self._break_off()
         except RuntimeError:
             # uvicorn doesn't tell pipelined requests that their client has gone, and uvloop then raises.
             if not self._is_closed():

@@ -22,6 +22,7 @@ from .watch import Watch, receives_in_any_task
 
 if TYPE_CHECKING:
     from .connection import Connection
+    from .response import ResponseConnection
 
 logger = logging.getLogger("django.channels.gateway")
 
@@ -109,7 +110,7 @@ class Upload:
         self._changed: asyncio.Future[None] | None = None
         self.complete = self.gone = False
         self.problem: int | None = None
-        self.connection: Connection | None = None
+        self.connection: ResponseConnection | None = None
 
     @property
     def method(self) -> str:
@@ -179,7 +180,7 @@ class Upload:
 
     # When the request was sent.
 
-    def follow(self, connection: Connection) -> None:
+    def follow(self, connection: ResponseConnection) -> None:
         """Tell `connection` from now on of the rest of the body, and of the client's end."""
         self.connection = connection
         if self.complete and receives_in_any_task(self._receive):
@@ -282,7 +283,7 @@ class Upload:
     def _client_left(self) -> None:
         self.gone = True
         if self.connection is not None:
-            self.connection.perform(self.connection.state.gone())
+            self.connection.client_left()
 
     async def _take(self, event: Mapping[str, Any]) -> None:
         """Take in one event of the server."""
