@@ -198,9 +198,8 @@ class LeaseManager:
         heartbeat = layer.store.heartbeat(list(names))
         self._reached = time.monotonic()
         if self._reached - began > options.lease / 2:
-            self._reachable_since = (
-                self._reached
-            )  # the others' heartbeats may still wait, as this one did
+            # The heartbeats of the others may still wait in the server, as this one did.
+            self._reachable_since = self._reached
         self._untold.update(heartbeat.missing)
         for name in sorted(self._untold):
             self._take_again(name, names.get(name))
