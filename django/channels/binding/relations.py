@@ -10,7 +10,7 @@ from django.db.models.signals import m2m_changed
 
 from ..compat import relation_of
 from .fields import chunks
-from .outbound import DELETE, RAW, PendingChange, groups_of, model_of, send_changes
+from .outbound import DELETE, RAW, PendingChange, groups_of, model_of, send_changes, wait_to_write
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -41,6 +41,7 @@ def relation_changed(
     for binding, field in _bound_to(bindings, sender):
         remembered = instance.__dict__.setdefault(_RELATION, {})
         if action.startswith("pre_"):
+            wait_to_write(field.model, using)
             keys = _changed_keys(field, instance, reverse, pk_set, using)
             before = {row.pk: groups_of(binding, row) for row in _rows(binding, field, keys, using)}
             remembered[binding, field.name] = keys, before
