@@ -449,6 +449,24 @@ class TurnTests(unittest.TestCase):
                 self.assertEqual(len(self.inbox.sent), 130)
                 self.assertEqual(self.sender._lanes[channel].pending, 0)
 
+    def test_a_client_that_fills_the_capacity_has_only_its_own_events_refused(self):
+        self.sender = EventSender(self.layer, self.inbox, self.loop, Limits())
+        for channel in ("http.request", "websocket.connect"):
+            with self.subTest(channel=channel):
+                greedy = [self.send(n, channel=channel) for n in range(150)]
+                others = [self.send(n, "192.0.3.%d" % n, channel) for n in range(20)]
+                self.loop.now += SEND_TIMEOUT + 0.1
+                self.sender.check_turns()
+                self.assertEqual([each for each in others if each.performed], [])
+                self.assertEqual([each for each in greedy if each.performed], greedy[100:])
+
+    def test_addresses_that_all_want_too_much_are_refused_beyond_their_shares(self):
+        self.sender = EventSender(self.layer, self.inbox, self.loop, Limits())
+        events = [self.send(n, "192.0.2.%d" % (n % 10), "http.request") for n in range(300)]
+        self.loop.now += SEND_TIMEOUT + 0.1
+        self.sender.check_turns()
+        self.assertEqual([each for each in events if each.performed], events[100:])
+
     def test_what_waits_for_its_turn_waits_no_longer_than_what_waits_for_room(self):
         """A full channel ends both, before a server gives up a handshake after five seconds."""
         for channel in ("http.request", "websocket.connect"):

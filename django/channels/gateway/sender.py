@@ -103,9 +103,7 @@ class EventSender:
         frames = layer.capacities[WEBSOCKET_RECEIVE]
         self._lanes = {channel: Lane(channel) for channel in TURN_CHANNELS}
         self._lanes[WEBSOCKET_RECEIVE] = Lane(WEBSOCKET_RECEIVE, frames)
-        self._lanes[WEBSOCKET_CONNECT] = Lane(
-            WEBSOCKET_CONNECT, stall_timeout=HANDSHAKE_STALL_TIMEOUT
-        )
+        self._lanes[WEBSOCKET_CONNECT].stall_timeout = HANDSHAKE_STALL_TIMEOUT
         self._turn_timer: Any = None
         self._untaken: UntakenWatch | None = None
         if layer.crosses_processes:
@@ -196,7 +194,8 @@ class EventSender:
             if self._has_too_many(lane, *connection.client):
                 connection.perform(connection.state.refused(lane.channel))
                 return
-            entry.is_over = lane.pending >= self._layer.capacities[lane.channel]
+            capacity = self._layer.capacities[lane.channel]
+            entry.is_over = lane.is_over(capacity, connection.client[0])
             seconds = SEND_TIMEOUT if entry.is_over else self._layer.expiries[HTTP_REQUEST]
             lane.set_deadline(entry, now, seconds)
         if not lane.waiting.size:

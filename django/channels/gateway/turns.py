@@ -179,6 +179,11 @@ class FairQueue:
                 return 0
         return len(found)
 
+    @property
+    def parts(self) -> int:
+        """How many different first parts the keys of the items have."""
+        return len(self._children)
+
     def push(self, key: ClientKey, cost: float, item: Any) -> None:
         """Add an item, which takes `cost` of its key's share."""
         self.size += 1
@@ -234,11 +239,10 @@ class Lane:
         "window",
     )
 
-    def __init__(
-        self, channel: str, most: int = UNLIMITED, stall_timeout: float = STALL_TIMEOUT
-    ) -> None:
+    def __init__(self, channel: str, most: int = UNLIMITED) -> None:
         self.channel = channel
-        self.stall_timeout = stall_timeout
+        #: Seconds without an acknowledgement after which one more event is sent.
+        self.stall_timeout = STALL_TIMEOUT
         self.window = Window(most)
         #: How many may be in flight: that of the window.
         self.limit = self.window.limit
@@ -257,6 +261,17 @@ class Lane:
     def pending(self) -> int:
         """How many events are in flight, or wait for their turn."""
         return self.in_flight + self.waiting.size - self.refused
+
+    def is_over(self, capacity: int, address: Any) -> bool:
+        """
+        Return whether an event of `address` that will wait is one too many: as many are pending as the
+        channel takes, and as many of this address as its share of them.
+        """
+        if self.pending < capacity:
+            return False
+        own = self.waiting.count(address)
+        addresses = self.waiting.parts + (not own)
+        return (own + 1) * addresses > capacity - self.in_flight
 
     def set_deadline(self, entry: Waiting, now: float, seconds: float) -> None:
         """Let an event wait for `seconds` at most."""
@@ -286,7 +301,7 @@ class Waiting:
         #: When it began to wait.
         self.since = since
         self.deadline = float("inf")
-        #: Whether it came while as many events were pending as its channel takes.
+        #: Whether it came while as many events were pending as its channel takes, beyond its address's share.
         self.is_over = False
 
     def take(self) -> tuple[Any, dict[str, Any]]:
