@@ -108,8 +108,11 @@ ASGI = """
 import os
 
 from {channels}.asgi import get_channel_layer
+from {channels}.gateway import backlog
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")
+
+backlog.RATE_INTERVAL = 1.0
 
 layer = get_channel_layer()
 
@@ -205,6 +208,29 @@ class HypercornTests(SiteBehindServer, unittest.TestCase):
                         for stream in (1, 3):
                             connection.sendall(frame(RST_STREAM, struct.pack("!I", 8), stream))
                     wait_until(lambda: self.connections() == 0, "the end of the requests")
+
+    def test_a_client_that_reads_nothing_is_cut_like_any_other(self):
+        reader, connection = self.connect()
+        connection.sendall(frame(HEADERS, get(b"/endless"), 1, END_STREAM | END_HEADERS))
+        self.read_a_window(reader)
+        wait_until(lambda: self.connections() == 0, "the end of the request")
+
+    def test_a_client_that_reads_gets_all(self):
+        reader, connection = self.connect()
+        for stream in (1, 3):
+            connection.sendall(frame(HEADERS, get(b"/large"), stream, END_STREAM | END_HEADERS))
+        left = {1: 1000000, 3: 1000000}
+        while left:
+            head = reader.read(9)
+            stream, size = int.from_bytes(head[5:], "big"), int.from_bytes(head[:3], "big")
+            self.assertEqual(len(reader.read(size)), size)
+            if head[3] == DATA:
+                left[stream] -= size
+                if head[4] & END_STREAM:
+                    self.assertEqual(left.pop(stream), 0)
+                elif size:
+                    for each in (0, stream):
+                        connection.sendall(frame(WINDOW_UPDATE, struct.pack("!I", size), each))
 
     def read_a_window(self, reader):
         """Read all that comes of responses until the client says that it has read some of them."""

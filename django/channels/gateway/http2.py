@@ -2,7 +2,7 @@
 Bound the frames of HTTP/2 that a client of Hypercorn sends besides requests and their bodies: resets of
 requests, pings, settings, empty parts of bodies, and unknown ones. Each costs the server up to a tenth of a
 millisecond, and a reset with its request more: a client that sent 20,000 of them held up all others for
-seconds. No module of Hypercorn is imported.
+seconds. And bound what waits in Hypercorn for a client that doesn't read. No module of Hypercorn is imported.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any, Callable
 
-from .internals import HYPERCORN_HTTP2, STREAMS, usable
+from .internals import HYPERCORN_HTTP2, STREAMS, UNREAD, usable
 
 #: Such frames that one client may send at once, and then each second. A browser sends a reset for each
 #: request that a visitor no longer waits for, of which there are at most 100 at a time.
@@ -28,6 +28,9 @@ RST_STREAM = 3
 
 #: The flag of DATA and HEADERS that ends the body.
 END_STREAM = 0x01
+
+#: Bytes of one response that wait in the server, from which its sender waits, too.
+MAX_UNREAD = 32 * 1024
 
 #: The error by which the connection ends: ENHANCE_YOUR_CALM (RFC 9113, section 7).
 CALM = 11
@@ -86,6 +89,21 @@ def bound_streams(note: Callable[[str], None]) -> None:
             protocol.initiate = _beginning(protocol.initiate)
             protocol.handle = _counting(protocol.handle)
         protocol.channels_note_streams = staticmethod(note)
+    for buffer in usable(UNREAD):
+        if getattr(buffer.push, "__wrapped__", None) is None:
+            buffer.push = _waiting(buffer.push)
+
+
+def _waiting(original: Any) -> Any:
+    @functools.wraps(original)
+    async def push(self: Any, data: bytes) -> None:
+        await original(self, data)
+        # Hypercorn lets the sender go on although the client has read nothing.
+        while len(self.buffer) >= MAX_UNREAD and not self._complete:
+            await self._paused.clear()
+            await self._paused.wait()
+
+    return push
 
 
 def _beginning(original: Any) -> Any:

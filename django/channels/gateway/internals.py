@@ -145,6 +145,12 @@ STREAMS = Bound(
     ),
 )
 
+#: What waits of a response for a client of HTTP/2 (http2.py).
+UNREAD = Bound(
+    "what clients of HTTP/2 don't read",
+    (Class(HYPERCORN_HTTP2, "StreamBuffer", ("push", "buffer", "_complete", "_paused")),),
+)
+
 #: What Daphne reads at once of a body (reading.py).
 READS = Bound(
     "bodies in many small chunks",
@@ -152,7 +158,7 @@ READS = Bound(
 )
 
 #: All of them.
-BOUNDS = (FRAMES, CHUNKS, HEADS, PIPELINES, HANDSHAKES, COMPRESSION, STREAMS, READS)
+BOUNDS = (FRAMES, CHUNKS, HEADS, PIPELINES, HANDSHAKES, COMPRESSION, STREAMS, UNREAD, READS)
 
 #: What the gateway uses of a WebSocket of Daphne, which is autobahn's (`bound_twisted`).
 SOCKET_OF_DAPHNE = ("dataReceived", "state", "STATE_CONNECTING", "data", "transport")
