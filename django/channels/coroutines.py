@@ -131,7 +131,7 @@ class RaisesWhereItWaits(Coroutine[Any, Any, Any]):
         return self._coroutine.send(value)
 
     def throw(self, error: Any, *args: Any) -> Any:
-        if isinstance(error, GeneratorExit):
+        if issubclass(type(error), GeneratorExit):  # `isinstance` asks an error, which may raise
             return self._coroutine.send(None)  # the future has ended, and raises it
         return self._coroutine.throw(error, *args)
 

@@ -107,6 +107,8 @@ if sys.version_info >= (3, 11):
 class _Site:
     #: Makes what `fail` raises.
     error = None
+    #: The coroutines that wait for a thread. What they leave is closed before their event ends.
+    waiting = 0
 
 
 def fail(*args, **kwargs):
@@ -127,11 +129,19 @@ async def awaited(message):
 
 
 async def called_in_thread(message):
-    await in_thread(fail)
+    _Site.waiting += 1
+    try:
+        await in_thread(fail)
+    finally:
+        _Site.waiting -= 1
 
 
 async def called_by_asgiref(message):
-    await sync_to_async(fail)()
+    _Site.waiting += 1
+    try:
+        await sync_to_async(fail)()
+    finally:
+        _Site.waiting -= 1
 
 
 async def in_tasks(message):
@@ -248,6 +258,7 @@ class OddErrorTests(AsyncCase):
                 self.addCleanup(patch.stop)
         silent = mock.patch.object(sys, "stderr", None)
         silent.start()
+        _Site.waiting = 0
         self.addCleanup(silent.stop)
 
     @staticmethod
@@ -263,6 +274,7 @@ class OddErrorTests(AsyncCase):
             messages.append(self.next(client))
         self.assertEqual(self.seen, [])
         self.assertIsNone(outbox.pending)
+        self.assertEqual(_Site.waiting, 0)
         self.assertEqual(self.layer.statistics().get("threads_restarted", 0), 0)
         return messages
 
