@@ -69,6 +69,8 @@ class SendingInbox(Inbox):
         self._wills_key = store.keys.wills(self.gateway)
         self._writer = store.servers.link(blocks=False)
         self._writing: asyncio.Task[None] | None = None
+        #: The timer of the next try. One is enough, however often something is to be sent meanwhile.
+        self._retry: asyncio.TimerHandle | None = None
         self._work = PendingWork()
         # Batches and changes of wills have numbers. By partition, those that may have been sent, and have no
         # reply; and of those that were done, the events.
@@ -125,11 +127,16 @@ class SendingInbox(Inbox):
         if self._writing is None and not self._closed:
             self._writing = self._loop.create_task(self._write())
 
+    def _try_again(self) -> None:
+        self._retry = None
+        self._schedule()
+
     async def _write(self) -> None:
         try:
             while self._work or self._extra:
                 if not await self._write_once():
-                    self._loop.call_later(RETRY_INTERVAL, self._schedule)
+                    if self._retry is None:
+                        self._retry = self._loop.call_later(RETRY_INTERVAL, self._try_again)
                     return
         except Exception:
             logger.exception("The gateway %s could not send.", self.name)

@@ -419,7 +419,9 @@ def _make_task(
     loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any
 ) -> asyncio.Task[Any]:
     """Make a task, and note the event that it belongs to."""
-    task: asyncio.Task[Any] = asyncio.Task(RaisesWhereItWaits(coroutine), loop=loop, **options)
+    if asyncio.iscoroutine(coroutine):  # of anything else, Task says what it is
+        coroutine = RaisesWhereItWaits(coroutine)
+    task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
     event = CURRENT.get()
     if event is not None:
         event.tasks.add(task)

@@ -49,8 +49,10 @@ if TYPE_CHECKING:
 # add-on: end
 if __package__ == "django.channels":
     from django.core.handlers.asgi import CHUNK_SIZE, ASGIHandler, ASGIRequest, may_have_body
+    from django.core.handlers.asgi_response import without_signal
 else:
     from channels.handlers.asgi import CHUNK_SIZE, ASGIHandler, ASGIRequest, may_have_body
+    from channels.handlers.asgi_response import without_signal
 
 logger = logging.getLogger("django.channels.worker")
 
@@ -293,9 +295,9 @@ class ViewConsumer:
             message.reply_channel.send(reply)
 
     def _instead(self, response: HttpResponse) -> Iterator[dict[str, Any]]:
-        """Return the replies of a response in the place of the site's, which sends `request_finished`."""
+        """Return the replies of `response`, which is sent in the place of the site's own response."""
         replies: Iterator[dict[str, Any]]
-        replies = self.handler_class.encode_response(response, finishes=False)
+        replies = self.handler_class.encode_response(without_signal(response))
         return replies
 
     def _advise(self, message: Message, status: int) -> None:

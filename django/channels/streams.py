@@ -23,9 +23,9 @@ from .protocol import REPLY_CHANNEL, WINDOW_CHANNEL
 from .replies import deliver_or_log
 
 if __package__ == "django.channels":
-    from django.core.handlers.asgi_response import HEAD_INTERVAL, Cut, split
+    from django.core.handlers.asgi_response import HEAD_INTERVAL, Cut, split, without_signal
 else:
-    from channels.handlers.asgi_response import HEAD_INTERVAL, Cut, split
+    from channels.handlers.asgi_response import HEAD_INTERVAL, Cut, split, without_signal
 
 if TYPE_CHECKING:
     from .continued import Continued
@@ -158,7 +158,7 @@ class AsyncStream:
 
     def _answer(self, response: Any) -> None:
         """Send a whole response with the acknowledgement. The gateway breaks off one that has begun."""
-        for reply in self.handler_class.encode_response(response, finishes=False):
+        for reply in self.handler_class.encode_response(without_signal(response)):
             self.message.reply_channel.send(reply, on_commit=False)
 
     async def _send_all(self) -> None:

@@ -292,12 +292,13 @@ class ThreadedInboxTests(unittest.TestCase):
         """The disk is full, for example, and a request waits for its answer."""
         self.layer = FakeLayer(starts=True, heartbeat=0.05)
         self.store = self.layer.store
-        self.store.answers["heartbeat"] = [LayerUnavailable("the disk is full")] * 5
+        self.store.usual["heartbeat"] = LayerUnavailable("the disk is full")
         try:
             with mock.patch.object(base, "UNSENT_TIMEOUT", 0.0), self.assertLogs(LOGGER, "WARNING"):
                 with self.assertRaisesRegex(LayerUnavailable, "disk is full"):
                     await asyncio.wait_for(self.open().receive(), TIMEOUT)
                 self.assertIsNone(self.inbox.failing_since)
+                self.store.usual["heartbeat"] = Heartbeat([])
                 await self.until(lambda: self.inbox.unsent_since is None)
             self.assertEqual(self.batches(), [])
             await self.inbox.close()

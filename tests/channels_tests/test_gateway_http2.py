@@ -101,6 +101,14 @@ def endless(request):
             yield b"x" * 16000
 
     return StreamingHttpResponse(parts())
+
+
+def broken(request):
+    def parts():
+        yield b"x" * 100
+        raise OSError("it breaks off")
+
+    return StreamingHttpResponse(parts())
 """
 
 #: Answers /connections with the number of connections that the gateway knows.
@@ -134,7 +142,7 @@ except ImportError:
 from mysite import views
 
 urlpatterns = [re_path("^$", views.index)] + [
-    re_path("^%s$" % view.__name__, view) for view in (views.large, views.endless)
+    re_path("^%s$" % view.__name__, view) for view in (views.large, views.endless, views.broken)
 ]
 """
 
@@ -144,15 +152,55 @@ def get(path):
     return b"\x82\x04" + bytes([len(path)]) + path + GET[2:]
 
 
+def named(name, value):
+    return bytes([0, len(name)]) + name + bytes([len(value)]) + value
+
+
+#: The headers that open a socket at / of localhost (RFC 8441).
+OPEN_SOCKET = b"\x02\x07CONNECT\x84\x86\x01\x09localhost" + named(b":protocol", b"websocket")
+OPEN_SOCKET += named(b"sec-websocket-version", b"13")
+PING_OF_SOCKET = 9
+
+#: The same over HTTP/1.1.
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def masked(opcode, payload):
+    """A frame of a WebSocket's client (RFC 6455)."""
+    return bytes([0x80 | opcode, 0x80 | len(payload), 0, 0, 0, 0]) + payload
+
+
+ROUTING = """
+from {channels} import route
+
+
+def receive(message):
+    message.reply_channel.send({"bytes": b"x" * 200000})
+
+
+channel_routing = [route("websocket.receive", receive)]
+"""
+
+
 class HypercornTests(SiteBehindServer, unittest.TestCase):
     program = "hypercorn"
-    files = {"mysite/views.py": VIEWS, "mysite/urls.py": URLS, "mysite/asgi.py": ASGI}
+    files = {
+        "mysite/views.py": VIEWS,
+        "mysite/urls.py": URLS,
+        "mysite/asgi.py": ASGI,
+        "mysite/routing.py": ROUTING,
+    }
 
     def connect(self):
         connection = socket.create_connection(("127.0.0.1", self.server.port), timeout=TIMEOUT)
         self.addCleanup(connection.close)
         connection.sendall(PREFACE + frame(SETTINGS))
-        return connection.makefile("rb"), connection
+        reader = connection.makefile("rb")
+        self.addCleanup(reader.close)
+        return reader, connection
 
     def kinds_until(self, reader, wanted):
         """Return the kinds of the frames that come, up to `wanted`: (kind, stream), or None for the end."""
@@ -214,6 +262,43 @@ class HypercornTests(SiteBehindServer, unittest.TestCase):
         connection.sendall(frame(HEADERS, get(b"/endless"), 1, END_STREAM | END_HEADERS))
         self.read_a_window(reader)
         wait_until(lambda: self.connections() == 0, "the end of the request")
+        # If it reads again, it sees that the response is not whole.
+        self.assertIn((RST_STREAM, 1), self.kinds_until(reader, (RST_STREAM, 1)))
+
+    def test_a_response_that_breaks_off_is_reset(self):
+        reader, connection = self.connect()
+        for stream in (1, 3):
+            connection.sendall(frame(HEADERS, get(b"/broken"), stream, END_STREAM | END_HEADERS))
+            self.assertIn((RST_STREAM, stream), self.kinds_until(reader, (RST_STREAM, stream)))
+
+    def test_a_socket_that_reads_late_and_is_pinged_gets_all(self):
+        reader, connection = self.connect()
+        connection.sendall(frame(HEADERS, OPEN_SOCKET, 1, END_HEADERS))
+        self.assertIn((HEADERS, 1), self.kinds_until(reader, (HEADERS, 1)))
+        connection.sendall(frame(DATA, masked(1, b"x"), 1))
+        self.read_a_window(reader)
+        connection.sendall(frame(DATA, masked(PING_OF_SOCKET, b""), 1))
+        left = 200000 - 65535
+        for stream in (0, 1):
+            connection.sendall(frame(WINDOW_UPDATE, struct.pack("!I", left), stream))
+        while left > 0:
+            head = reader.read(9)
+            size = len(reader.read(int.from_bytes(head[:3], "big")))
+            left -= size if head[3] == DATA else 0
+
+    def test_nothing_remains_of_a_socket_that_sends_before_its_handshake_is_answered(self):
+        data = masked(1, b"x")
+        with self.subTest("HTTP/2"):
+            reader, connection = self.connect()
+            connection.sendall(frame(HEADERS, OPEN_SOCKET, 1, END_HEADERS) + frame(DATA, data, 1))
+            self.kinds_until(reader, (HEADERS, 1))  # a 400, or the end of the connection
+            wait_until(lambda: self.connections() == 0, "the end of the socket")
+        with self.subTest("HTTP/1.1"):
+            address = ("127.0.0.1", self.server.port)
+            with socket.create_connection(address, timeout=TIMEOUT) as connection:
+                connection.sendall(HANDSHAKE + data)
+                connection.recv(1000)
+                wait_until(lambda: self.connections() == 0, "the end of the socket")
 
     def test_a_client_that_reads_gets_all(self):
         reader, connection = self.connect()

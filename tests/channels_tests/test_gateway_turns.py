@@ -460,6 +460,20 @@ class TurnTests(unittest.TestCase):
                 self.assertEqual([each for each in others if each.performed], [])
                 self.assertEqual([each for each in greedy if each.performed], greedy[100:])
 
+    def test_others_are_not_refused_while_all_that_is_in_flight_is_of_one_client(self):
+        for limit in (16, 64, 96, 100):  # the last ones after many quick requests
+            self.sender = EventSender(self.layer, self.inbox, self.loop, Limits())
+            self.send(0, channel="http.request")
+            lane = self.sender._lanes["http.request"]
+            lane.limit = limit
+            for n in range(250):
+                self.send(n, channel="http.request")
+            self.assertEqual(lane.in_flight, limit)
+            others = [self.send(n, "192.0.3.%d" % n, "http.request") for n in range(20)]
+            self.loop.now += SEND_TIMEOUT + 0.1
+            self.sender.check_turns()
+            self.assertEqual([each for each in others if each.performed], [])
+
     def test_addresses_that_all_want_too_much_are_refused_beyond_their_shares(self):
         self.sender = EventSender(self.layer, self.inbox, self.loop, Limits())
         events = [self.send(n, "192.0.2.%d" % (n % 10), "http.request") for n in range(300)]

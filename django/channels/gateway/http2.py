@@ -7,6 +7,7 @@ seconds. And bound what waits in Hypercorn for a client that doesn't read. No mo
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import sys
 import time
@@ -29,11 +30,12 @@ RST_STREAM = 3
 #: The flag of DATA and HEADERS that ends the body.
 END_STREAM = 0x01
 
-#: Bytes of one response that wait in the server, from which its sender waits, too.
+#: As soon as so many bytes of one response wait for the client, its sender waits, too.
 MAX_UNREAD = 32 * 1024
 
-#: The error by which the connection ends: ENHANCE_YOUR_CALM (RFC 9113, section 7).
-CALM = 11
+#: The errors by which a response and a connection end: INTERNAL_ERROR and ENHANCE_YOUR_CALM (RFC 9113,
+#: section 7).
+INTERNAL_ERROR, CALM = 2, 11
 
 
 class StreamCounter:
@@ -88,16 +90,24 @@ def bound_streams(note: Callable[[str], None]) -> None:
         if getattr(protocol, "channels_note_streams", None) is None:
             protocol.initiate = _beginning(protocol.initiate)
             protocol.handle = _counting(protocol.handle)
+            protocol.stream_send = _resetting(protocol.stream_send)
         protocol.channels_note_streams = staticmethod(note)
     for buffer in usable(UNREAD):
         if getattr(buffer.push, "__wrapped__", None) is None:
             buffer.push = _waiting(buffer.push)
 
 
+#: The tasks that read from clients, while they do. They send a WebSocket's pongs, too, and if they waited,
+#: nobody would read that the client has room again.
+_readers: set[Any] = set()
+
+
 def _waiting(original: Any) -> Any:
     @functools.wraps(original)
     async def push(self: Any, data: bytes) -> None:
         await original(self, data)
+        if asyncio.current_task() in _readers:
+            return
         # Hypercorn lets the sender go on although the client has read nothing.
         while len(self.buffer) >= MAX_UNREAD and not self._complete:
             await self._paused.clear()
@@ -115,9 +125,37 @@ def _beginning(original: Any) -> Any:
     return initiate
 
 
+def _resetting(original: Any) -> Any:
+    @functools.wraps(original)
+    async def stream_send(self: Any, event: Any) -> None:
+        stream = self.streams.get(event.stream_id)
+        await original(self, event)
+        buffer = self.stream_buffers.get(event.stream_id)
+        if type(event).__name__ != "StreamClosed" or type(stream).__name__ != "HTTPStream":
+            return
+        if buffer is not None and not buffer._complete and not self.closed:
+            # The response broke off. Hypercorn doesn't tell the client, which would wait for the rest.
+            await buffer.close()
+            try:
+                self.connection.reset_stream(event.stream_id, error_code=INTERNAL_ERROR)
+            except sys.modules[HYPERCORN_HTTP2].h2.exceptions.ProtocolError:
+                return  # the client has reset it
+            await self._flush()
+
+    return stream_send
+
+
 def _counting(original: Any) -> Any:
     @functools.wraps(original)
     async def handle(self: Any, event: Any) -> None:
+        task = asyncio.current_task()
+        _readers.add(task)
+        try:
+            await counted(self, event)
+        finally:
+            _readers.discard(task)
+
+    async def counted(self: Any, event: Any) -> None:
         # A connection that is older than the gateway lacks a counter.
         counter, data = getattr(self, "channels_streams", None), getattr(event, "data", None)
         if counter is None or not isinstance(data, (bytes, bytearray)):

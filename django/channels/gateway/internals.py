@@ -113,6 +113,12 @@ HANDSHAKES = Bound(
     ),
 )
 
+#: Data that comes before the handshake is answered (unanswered.py).
+EARLY = Bound(
+    "sockets whose clients send data before their handshake is answered",
+    (Class(HYPERCORN, "WSStream", ("handle", "closed", "app_put")),),
+)
+
 #: Frames that the client has compressed (compression.py).
 COMPRESSION = Bound(
     "compressed frames",
@@ -138,6 +144,8 @@ STREAMS = Bound(
                 "closed",
                 "client",
                 "stream_buffers",
+                "stream_send",
+                "streams",
                 "_flush",
                 "send",
             ),
@@ -158,7 +166,7 @@ READS = Bound(
 )
 
 #: All of them.
-BOUNDS = (FRAMES, CHUNKS, HEADS, PIPELINES, HANDSHAKES, COMPRESSION, STREAMS, UNREAD, READS)
+BOUNDS = (FRAMES, CHUNKS, HEADS, PIPELINES, HANDSHAKES, EARLY, COMPRESSION, STREAMS, UNREAD, READS)
 
 #: What the gateway uses of a WebSocket of Daphne, which is autobahn's (`bound_twisted`).
 SOCKET_OF_DAPHNE = ("dataReceived", "state", "STATE_CONNECTING", "data", "transport")

@@ -69,7 +69,7 @@ class ResponseConnection(Connection):
         self._limit_write()
 
     def _limit_write(self) -> None:
-        """End what the server still has this side wait for: a client that reads nothing doesn't take it."""
+        """Stop writing after CLOSE_TIMEOUT: the server waits for the client, which may never read."""
         if self._task is not None and self.overdue is None:
             self.overdue = self.gateway.loop.call_later(CLOSE_TIMEOUT, self._task.cancel)
 

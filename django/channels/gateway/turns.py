@@ -271,7 +271,9 @@ class Lane:
             return False
         own = self.waiting.count(address)
         addresses = self.waiting.parts + (not own)
-        return (own + 1) * addresses > capacity - self.in_flight
+        # What is in flight may all be another's.
+        room = max(capacity - self.in_flight, capacity // 2)
+        return (own + 1) * addresses > room
 
     def set_deadline(self, entry: Waiting, now: float, seconds: float) -> None:
         """Let an event wait for `seconds` at most."""

@@ -30,7 +30,7 @@ from django.http import (
 from .asgi_body import BodyStream
 from .asgi_later import AnswersLater
 from .asgi_request import ASGIRequest
-from .asgi_response import CHUNK_SIZE, Unfinished, contents_of
+from .asgi_response import CHUNK_SIZE, contents_of, without_signal
 from .asgi_signals import open_transactions_kept
 
 __all__ = [
@@ -200,20 +200,17 @@ class ASGIHandler(AnswersLater):
             head = message.get("method") == "HEAD"
             response = HttpResponseServerError("<h1>Server Error (500)</h1>")
         response._handler_class = cls
-        return cls.encode_response(response, head, not signalled)
+        return cls.encode_response(without_signal(response) if signalled else response, head)
 
     @classmethod
-    def encode_response(
-        cls, response: Any, head: bool = False, finishes: bool = True
-    ) -> Iterator[dict[str, Any]]:
+    def encode_response(cls, response: Any, head: bool = False) -> Iterator[dict[str, Any]]:
         """
         Yield the replies that carry `response`, and close it at their end. The first one has `status` and
         `headers`; all have `more_content` and at most CHUNK_SIZE bytes of `content`.
 
         With `head`, or if the status allows no body, the content is empty. A content that is longer than the
         Content-Length is cut. Raises ResponseTooShort for one that is shorter, and what the iterator of a
-        streaming response raises. Without `finishes`, its close doesn't send `request_finished`: the response
-        takes the place of another one, which sends it.
+        streaming response raises.
         """
         try:
             reply = cls.head_of(response)
@@ -235,7 +232,7 @@ class ASGIHandler(AnswersLater):
                 if response.streaming:
                     cls._close_now(contents)
         finally:
-            cls.close_response(response if finishes else Unfinished(response))
+            cls.close_response(response)
 
     @classmethod
     def head_of(cls, response: Any) -> dict[str, Any]:

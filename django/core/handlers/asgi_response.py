@@ -31,20 +31,19 @@ class ResponseTooShort(Exception):
     """The content of a response ended before its Content-Length. The client must see that it breaks off."""
 
 
-class Unfinished:
-    """A response whose close doesn't send `request_finished`: another one of its request sends it."""
+def without_signal(response: HttpResponse) -> HttpResponse:
+    """Return `response`, which won't send `request_finished`: another response of its request does."""
 
-    def __init__(self, response: Any) -> None:
-        self._response = response
-
-    def close(self) -> None:
-        """Close what the response holds. Raises nothing that an object raises when it is closed."""
-        calls = getattr(self._response, "_resource_closers", None)
+    def close() -> None:
+        calls = getattr(response, "_resource_closers", None)
         if calls is None:  # before Django 3.0.14 and 3.1.8
-            calls = [each.close for each in self._response._closable_objects]
+            calls = [each.close for each in response._closable_objects]
         for call in calls:
             with suppress(Exception):
                 call()
+
+    response.close = close
+    return response
 
 
 def contents_of(response: HttpResponse) -> Iterable[Part]:
