@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import sys
 import unittest
 import urllib.request
 
@@ -272,9 +273,7 @@ class HypercornTests(SiteBehindServer, unittest.TestCase):
             self.assertIn((RST_STREAM, stream), self.kinds_until(reader, (RST_STREAM, stream)))
 
     def test_a_socket_that_reads_late_and_is_pinged_gets_all(self):
-        reader, connection = self.connect()
-        connection.sendall(frame(HEADERS, OPEN_SOCKET, 1, END_HEADERS))
-        self.assertIn((HEADERS, 1), self.kinds_until(reader, (HEADERS, 1)))
+        reader, connection = self.open_socket()
         connection.sendall(frame(DATA, masked(1, b"x"), 1))
         self.read_a_window(reader)
         connection.sendall(frame(DATA, masked(PING_OF_SOCKET, b""), 1))
@@ -325,6 +324,12 @@ class HypercornTests(SiteBehindServer, unittest.TestCase):
             size = len(reader.read(int.from_bytes(head[:3], "big")))
             left -= size if head[3] == DATA else 0
 
+    def open_socket(self):
+        reader, connection = self.connect()
+        connection.sendall(frame(HEADERS, OPEN_SOCKET, 1, END_HEADERS))
+        self.assertIn((HEADERS, 1), self.kinds_until(reader, (HEADERS, 1)))
+        return reader, connection
+
     def connections(self):
         """Return the number of connections that the gateway knows."""
         with urllib.request.urlopen(self.server.url("/connections"), timeout=TIMEOUT) as response:
@@ -336,3 +341,17 @@ class HypercornTests(SiteBehindServer, unittest.TestCase):
         last = 1001
         connection.sendall(frame(HEADERS, GET, last, END_STREAM | END_HEADERS))
         self.assertIn((HEADERS, last), self.kinds_until(reader, (HEADERS, last)))
+
+    @unittest.skipIf(
+        sys.version_info >= (3, 12) or sys.version_info[:2] == (3, 8),
+        "there, Hypercorn waits for its clients in any case",
+    )
+    def test_the_server_stops_whatever_its_clients_left_unread(self):
+        sockets = [self.open_socket() for _ in range(3)]
+        for (reader, connection), frames in zip(sockets, (1, 300, 300)):
+            connection.sendall(frame(DATA, masked(1, b"x"), 1) * frames)
+            self.read_a_window(reader)
+        reader.close()
+        connection.close()
+        self.server.stop()
+        type(self).server = self.start_server()

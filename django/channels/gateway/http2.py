@@ -105,15 +105,29 @@ _readers: set[Any] = set()
 def _waiting(original: Any) -> Any:
     @functools.wraps(original)
     async def push(self: Any, data: bytes) -> None:
-        await original(self, data)
-        if asyncio.current_task() in _readers:
-            return
-        # Hypercorn lets the sender go on although the client has read nothing.
-        while len(self.buffer) >= MAX_UNREAD and not self._complete:
-            await self._paused.clear()
-            await self._paused.wait()
+        task: Any = asyncio.current_task()
+        # The server ends, and gives its clients no more time. (Python 3.7 to 3.10 can't tell.)
+        if getattr(task, "cancelling", int)():
+            await self.close()
+        try:
+            await original(self, data)
+            if task not in _readers:
+                await _until_read(self)
+        except asyncio.CancelledError:
+            # So it does now, or the client was too slow.
+            self.channels_is_cut = True
+            await self.close()
+            raise
 
     return push
+
+
+async def _until_read(buffer: Any) -> None:
+    """Wait until the client has read so much that little of `buffer` is left, or until its stream ends."""
+    # Hypercorn lets the sender go on although the client has read nothing.
+    while len(buffer.buffer) >= MAX_UNREAD and not buffer._complete:
+        await buffer._paused.clear()
+        await buffer._paused.wait()
 
 
 def _beginning(original: Any) -> Any:
@@ -133,7 +147,9 @@ def _resetting(original: Any) -> Any:
         buffer = self.stream_buffers.get(event.stream_id)
         if type(event).__name__ != "StreamClosed" or type(stream).__name__ != "HTTPStream":
             return
-        if buffer is not None and not buffer._complete and not self.closed:
+        if buffer is None or self.closed:
+            return
+        if getattr(buffer, "channels_is_cut", False) or not buffer._complete:
             # The response broke off. Hypercorn doesn't tell the client, which would wait for the rest.
             await buffer.close()
             try:

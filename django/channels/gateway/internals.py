@@ -113,10 +113,10 @@ HANDSHAKES = Bound(
     ),
 )
 
-#: Data that comes before the handshake is answered (unanswered.py).
-EARLY = Bound(
-    "sockets whose clients send data before their handshake is answered",
-    (Class(HYPERCORN, "WSStream", ("handle", "closed", "app_put")),),
+#: Sockets of which one side has ended (ends.py).
+ENDS = Bound(
+    "sockets whose clients send data before the handshake is answered, or more than is read",
+    (Class(HYPERCORN, "WSStream", ("handle", "closed", "app_put", "app_send")),),
 )
 
 #: Frames that the client has compressed (compression.py).
@@ -166,7 +166,7 @@ READS = Bound(
 )
 
 #: All of them.
-BOUNDS = (FRAMES, CHUNKS, HEADS, PIPELINES, HANDSHAKES, EARLY, COMPRESSION, STREAMS, UNREAD, READS)
+BOUNDS = (FRAMES, CHUNKS, HEADS, PIPELINES, HANDSHAKES, ENDS, COMPRESSION, STREAMS, UNREAD, READS)
 
 #: What the gateway uses of a WebSocket of Daphne, which is autobahn's (`bound_twisted`).
 SOCKET_OF_DAPHNE = ("dataReceived", "state", "STATE_CONNECTING", "data", "transport")

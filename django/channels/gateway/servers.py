@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..pages import see
 from .compression import allow_compression
+from .ends import end_both_sides
 from .fragments import bound_uvicorn
 from .heads import Heads, bound_heads
 from .http2 import bound_streams
@@ -17,7 +18,6 @@ from .internals import HTTP2, PIPELINES, report_unknown, usable
 from .portions import parse_in_portions
 from .reading import read_little_of_chunks
 from .sansio import answer_handshakes
-from .unanswered import end_early_sockets
 
 if TYPE_CHECKING:
     from .limits import Limits
@@ -31,7 +31,7 @@ def bound_servers(limits: Limits, refusals: Refusals) -> None:
     bound_heads(Heads.of(limits, refusals.note_head))
     answer_handshakes()  # within what counts frames, which may hold some of them back
     bound_uvicorn(refusals.note_frames)
-    end_early_sockets()
+    end_both_sides()
     allow_compression(limits.compression)
     parse_in_portions()
     bound_streams(refusals.note_streams)

@@ -36,7 +36,7 @@ def without_signal(response: HttpResponse) -> HttpResponse:
 
     def close() -> None:
         calls = getattr(response, "_resource_closers", None)
-        if calls is None:  # before Django 3.0.14 and 3.1.8
+        if calls is None:  # where it has its first name
             calls = [each.close for each in response._closable_objects]
         for call in calls:
             with suppress(Exception):
