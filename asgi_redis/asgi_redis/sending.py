@@ -39,7 +39,7 @@ logger = logging.getLogger("django.channels.layers")
 #: Messages, and bytes, that leave in one batch at most.
 SEND_BATCH, SEND_BYTES = 200, 2 * 1024 * 1024
 
-#: Seconds after which wills and other changes are sent again, if the server refused them or was away.
+#: Seconds after which wills and other changes are sent again, if the server refused them or didn't answer.
 RETRY_INTERVAL = 1.0
 
 #: Events that are remembered because a batch was done whose reply was lost.
@@ -69,7 +69,7 @@ class SendingInbox(Inbox):
         self._wills_key = store.keys.wills(self.gateway)
         self._writer = store.servers.link(blocks=False)
         self._writing: asyncio.Task[None] | None = None
-        #: The timer of the next try. One is enough, however often something is to be sent meanwhile.
+        #: The timer of the next try. One is enough, however often something new is sent meanwhile.
         self._retry: asyncio.TimerHandle | None = None
         self._work = PendingWork()
         # Batches and changes of wills have numbers. By partition, those that may have been sent, and have no

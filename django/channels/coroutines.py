@@ -142,7 +142,7 @@ class RaisesWhereItWaits(Coroutine[Any, Any, Any]):
         return self._coroutine.__await__()
 
     def __getattr__(self, name: str) -> Any:
-        # For asyncio's logs, and for whoever looks at the stacks of tasks.
+        # For asyncio's logs, and for code that looks at the stacks of tasks.
         return getattr(self._coroutine, name)
 
 

@@ -110,7 +110,7 @@ class InboxTests(RedisLayerCase, unittest.TestCase):
                 await self.until(lambda: inbox.unsent_since is not None)
                 allow()
                 await self.until(lambda: inbox.unsent_since is None)
-            self.assertFalse(reading.done(), "nobody had to be told")
+            self.assertFalse(reading.done(), "there was no need to tell")
             reading.cancel()
 
         self.for_each_cause(scenario)

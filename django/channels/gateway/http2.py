@@ -98,7 +98,7 @@ def bound_streams(note: Callable[[str], None]) -> None:
 
 
 #: The tasks that read from clients, while they do. They send a WebSocket's pongs, too, and if they waited,
-#: nobody would read that the client has room again.
+#: they couldn't read that the client has room again.
 _readers: set[Any] = set()
 
 
