@@ -114,7 +114,7 @@ def _waiting(original: Any) -> Any:
             if task not in _readers:
                 await _until_read(self)
         except asyncio.CancelledError:
-            # So it does now, or the client was too slow.
+            # The server ends, or the gateway gives up a client that is too slow.
             self.channels_is_cut = True
             await self.close()
             raise

@@ -84,7 +84,7 @@ class Inbox(ABC):
     failing_since: float | None = None
 
     #: When (monotonic) sending began to fail, or None. A layer whose disk is full can still be read. The
-    #: inbox tries until it succeeds, also if nothing is to be sent.
+    #: inbox tries until it succeeds, also if nothing waits to be sent.
     unsent_since: float | None = None
 
     def note_unsent(self) -> bool:

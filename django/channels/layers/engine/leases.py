@@ -43,9 +43,8 @@ class LeaseManager:
         self._layer = layer
         self._lock = threading.Lock()
         self._names: dict[str, Callable[[], None] | None] = {}
-        self._doubting: dict[
-            str, Callable[[], None]
-        ] = {}  # what is called after a failure, by name
+        #: What is called after a heartbeat that failed, by name.
+        self._doubting: dict[str, Callable[[], None]] = {}
         #: Names whose lease had run out, and whose owners have not been told.
         self._untold: set[str] = set()
         self._process: str | None = None
