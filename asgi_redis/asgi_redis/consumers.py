@@ -199,11 +199,16 @@ class ConsumerCalls(Calls):
             self._claim_more(consumer, run("claim", keys), 0, 0)
         self._settle(consumer)
 
-    def finish(self, consumer: str, channel: str, body: bytes) -> bool:
-        """Keep the reply until the next claim that goes to the server, or for prefetch.MAX_WAIT."""
+    def finish(self, consumer: str, channel: str, body: bytes, soon: bool = False) -> bool:
+        """
+        Keep the reply until the next claim that goes to the server, or for about prefetch.MAX_WAIT: if
+        something is prefetched, or with `soon`.
+        """
         found = self.consumer(consumer)
         with found.lock:
             found.replies.append(Reply(channel, body))
+        if soon:
+            self._monitor.watch(found)
         return True
 
     def acknowledge(self, consumer: str) -> None:

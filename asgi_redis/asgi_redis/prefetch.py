@@ -36,6 +36,9 @@ QUICK, QUICK_RUNS = 0.001, 8
 #: Seconds that replies, and prefetched messages, wait for the consumer that runs.
 MAX_WAIT = 0.003
 
+#: Seconds until the PrefetchMonitor tries again, while the server can't be reached.
+RETRY_INTERVAL = 0.1
+
 
 class Held(NamedTuple):
     """A message that a consumer has claimed: the field under which it is held, and the entry."""
@@ -124,7 +127,10 @@ class Consumer:
 
 
 class PrefetchMonitor:
-    """The thread that looks after consumers that take long. `settle(consumer)` is the store's."""
+    """
+    The thread that looks after consumers that take long, or whose responses take long to close.
+    `settle(consumer)` is the store's.
+    """
 
     def __init__(self, settle: Callable[[Consumer], Any]) -> None:
         self._settle = settle
@@ -162,13 +168,15 @@ class PrefetchMonitor:
         while self._wanted is wanted:
             wanted.wait()
             wanted.clear()
+            pause = MAX_WAIT
             while self._consumers and self._wanted is wanted:
-                time.sleep(MAX_WAIT)
+                time.sleep(pause)
+                pause = MAX_WAIT
                 for consumer in list(self._consumers.values()):
                     try:
                         self.step(consumer)
                     except LayerUnavailable:
-                        pass  # the consumer's own thread meets the same failure, and tries again
+                        pause = RETRY_INTERVAL  # the consumer's own thread meets the same failure
                     except BaseException:  # the other consumers are looked after
                         logger.exception("Prefetched messages could not be requeued; trying again")
 

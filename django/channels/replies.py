@@ -311,9 +311,9 @@ class Replies:
         while True:
             is_late = time.monotonic() > deadline
             try:
-                # What comes afterwards may take long, and the layer may keep what goes to `finish`.
-                if consumer_id is not None and (is_late or not self.afterwards):
-                    self.layer.finish(consumer_id, self.reply_channel, answer)
+                if consumer_id is not None:
+                    soon = {"soon": True} if self.afterwards else {}
+                    self.layer.finish(consumer_id, self.reply_channel, answer, **soon)
                 else:
                     self.layer.deliver(self.reply_channel, answer, **once)
                 return True

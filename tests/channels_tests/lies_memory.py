@@ -178,8 +178,26 @@ class CountsWhatNoWorkerTakes(MemoryChannelLayer):
     "the_last_reply_leaves_with_the_acknowledgement", "the_last_reply_leaves_with_the_next_claim"
 )
 class DropsEveryLastReply(MemoryChannelLayer):
-    def finish(self, consumer, channel, message):
+    def finish(self, consumer, channel, message, soon=False):
         pass
+
+
+@noticed_by("a_last_reply_that_must_leave_soon_waits_for_no_claim")
+class KeepsEveryLastReplyUntilTheNextClaim(MemoryChannelLayer):
+    kept = ()
+
+    def finish(self, consumer, channel, message, soon=False):
+        self.kept = [*self.kept, (channel, message)]
+
+    def claim(self, consumer, channels, block=False):
+        self.acknowledge(consumer)
+        return super().claim(consumer, channels, block)
+
+    def acknowledge(self, consumer):
+        kept, self.kept = self.kept, ()
+        for channel, message in kept:
+            self.deliver(channel, message)
+        super().acknowledge(consumer)
 
 
 @noticed_by("a_requeued_message_is_the_next", "unacknowledged_messages_are_counted")

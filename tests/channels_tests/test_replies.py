@@ -554,8 +554,8 @@ class LoopTests(SimpleTestCase):
                 if test.acknowledge_error is not None:
                     raise test.acknowledge_error
 
-            def finish(self, consumer, channel, message):
-                test.calls.append(("finish", channel, message))
+            def finish(self, consumer, channel, message, soon=False):
+                test.calls.append(("finish soon" if soon else "finish", channel, message))
                 test.assertEqual(consumer, worker_.consumer_id)
 
         self.script, self.calls, self.pauses = list(script), [], []
@@ -580,6 +580,15 @@ class LoopTests(SimpleTestCase):
         self.run_worker(self.event())
         finish = ("finish", REPLY, protocol.ack(1))
         self.assertEqual(self.calls, ["claim", finish, "claim", "acknowledge"])
+
+    def test_the_ack_leaves_soon_if_the_thread_has_something_left_to_do(self):
+        def consumer(message):
+            outbox.call_afterwards(lambda: self.calls.append("close"))
+
+        self.consumer = consumer
+        self.run_worker(self.event())
+        finish = ("finish soon", REPLY, protocol.ack(1))
+        self.assertEqual(self.calls, ["claim", finish, "close", "claim", "acknowledge"])
 
     def test_only_the_ack_may_wait_for_the_next_claim(self):
         def consumer(message):

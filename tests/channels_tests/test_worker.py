@@ -825,7 +825,7 @@ class StepTests(WorkerTestCase):
 
     def test_a_step_outside_of_run_lets_no_answer_wait_for_the_next_claim(self):
         class Layer(MemoryChannelLayer):
-            def finish(self, consumer, channel, message):
+            def finish(self, consumer, channel, message, soon=False):
                 held.append(message)
 
         held = []

@@ -4,6 +4,8 @@ import threading
 import time
 import unittest
 
+from django.channels.exceptions import LayerUnavailable
+
 from asgi_redis import prefetch, scripts
 from channels_tests.support.waiting import TIMEOUT, wait_until
 
@@ -110,6 +112,28 @@ class AheadTests(RedisLayerCase, unittest.TestCase):
         self.layer.store.consumer("slot").sent_at -= 2 * prefetch.MAX_WAIT  # as if they had waited
         self.claim()
         self.assertEqual(self.answer(), {"ack": first["event_id"]})
+
+    def test_an_answer_that_must_leave_soon_leaves_after_an_outage_too(self):
+        monitor = self.layer.store._monitor
+        settle = monitor._settle
+        errors = [LayerUnavailable("away"), LayerUnavailable("away")]
+
+        def settle_at_last(consumer):
+            if errors:
+                raise errors.pop()
+            settle(consumer)
+
+        monitor._settle = settle_at_last
+        self.send(1, "http.request")
+        message = self.claim()
+        self.layer.finish("slot", message["reply_channel"], {"ack": 1}, soon=True)
+        self.assertEqual(wait_until(self.answer, "the answer"), {"ack": 1})
+        self.assertEqual(errors, [])
+        # Its message is held until the next claim: the worker isn't done with it.
+        self.assertEqual(self.layer.global_statistics()["messages_held"], 1)
+        self.assertIsNone(self.claim())
+        self.assertEqual(self.layer.global_statistics()["messages_held"], 0)
+        self.assertIsNone(self.answer())
 
     def test_what_is_not_a_sockets_frame_is_claimed_one_by_one(self):
         self.prove_quick()

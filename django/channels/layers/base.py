@@ -342,12 +342,13 @@ class BaseChannelLayer(ABC):
         """
         return consumer, spare
 
-    def finish(self, consumer: str, channel: str, message: Message) -> None:
+    def finish(self, consumer: str, channel: str, message: Message, soon: bool = False) -> None:
         """
         `deliver` the last reply to what `consumer` holds.
 
         The layer may keep the reply until the consumer's next `claim` or `acknowledge`, and send it with
-        that; the caller must make one of these calls at once.
+        that; the caller must make one of these calls at once. With `soon`, the caller does something first
+        that may take long: the layer keeps the reply for a few milliseconds at most.
         """
         self.deliver(channel, message)
 

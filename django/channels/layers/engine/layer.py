@@ -229,8 +229,8 @@ class EngineLayer(BaseChannelLayer):
     def split(self, consumer: str, spare: str) -> tuple[str, str]:
         return self.store.split(consumer, spare)
 
-    def finish(self, consumer: str, channel: str, message: Message) -> None:
-        if not self.store.finish(consumer, channel, self.store.encode(channel, message)):
+    def finish(self, consumer: str, channel: str, message: Message, soon: bool = False) -> None:
+        if not self.store.finish(consumer, channel, self.store.encode(channel, message), soon):
             raise self.channel_full(channel)
         self.count("sent")
 

@@ -181,10 +181,10 @@ class Store(ABC):
         None: nothing is there, and nothing is unacknowledged any more.
         """
 
-    def finish(self, consumer: str, channel: str, body: Any) -> bool:
+    def finish(self, consumer: str, channel: str, body: Any, soon: bool = False) -> bool:
         """
-        Send the last reply to what `consumer` holds, now or with its next `claim` or `acknowledge`. Capacity
-        does not matter. Return whether it was taken.
+        Send the last reply to what `consumer` holds, now or with its next `claim` or `acknowledge`; with
+        `soon`, within a few milliseconds. Capacity does not matter. Return whether it was taken.
         """
         return not self.send([Outgoing(channel, body, unlimited=True)])
 

@@ -175,6 +175,17 @@ class AcknowledgementTests(LayerCase):
         replies = [self.receive("test.local!")[1]["reply"] for _ in range(2)]
         self.assertEqual(replies, [1, 2])
 
+    def test_a_last_reply_that_must_leave_soon_waits_for_no_claim(self) -> None:
+        self.need("acknowledgement")
+        for number in (1, 2):  # twice, because the first one may come before a wait begins
+            self.layer.send("test.claim", {"number": number})
+            self.claim("consumer-a")
+            self.layer.finish("consumer-a", "test.local!a", {"reply": number}, soon=True)
+            self.assertEqual(self.receive("test.local!")[1], {"reply": number})
+        self.assertNothing("test.claim")
+        self.layer.acknowledge("consumer-a")
+        self.assertNothing("test.local!")
+
 
 class DelayTests(LayerCase):
     """A delayed message is sent when it is due, by the rules of `send`."""
