@@ -52,6 +52,14 @@ async def send_now(send: PendingSend, deliver: Callable[[], Any]) -> None:
         await event.loop.call_on_loop(_send_on_loop(slot, event, send, deliver))
 
 
+async def send_so_far(event: Continued) -> None:
+    """Send what the consumer of `event`, which runs here, has sent until now."""
+    slot = outbox.slot
+    if slot is not None:
+        async with slot.lock_of(asyncio.get_event_loop()):
+            await event.loop.call(event.replies.send_so_far, slot.take())
+
+
 def _send_ahead(slot: Slot, send: PendingSend, deliver: Callable[[], Any]) -> bool:
     """
     Send what the consumer of `slot` has sent before, and then `send`, in this thread. Return False if an

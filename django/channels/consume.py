@@ -251,8 +251,6 @@ async def continue_consumer(event: Continued, rest: Rest) -> Result:
     try:
         result.returned = await rest.run(event)
         advise_returned(consumer_name(rest.consumer), result.returned)
-        if rest.held is not None:
-            result.session_patch = rest.message.session_patch()
     except BaseException as raised:
         result.failed(raised, rest.message)
         if event.stops and issubclass(type(raised), asyncio.CancelledError):
@@ -269,8 +267,14 @@ async def end_consumer(event: Continued, rest: Rest, result: Result) -> Result:
     Return `result`, with what the consumer left. Raises nothing.
     """
     event.task = None  # what follows is not cancelled
-    # Before the outbox closes: what its tasks send meanwhile keeps its place among all sends.
+    # Before the outbox closes: what its tasks and threads send meanwhile keeps its place among all sends.
     await event.loop.end_tasks(event, rest)
+    await event.loop.end_threads(event, result.outcome == HANDLED)
+    if rest.held is not None and result.outcome == HANDLED:
+        try:
+            result.session_patch = rest.message.session_patch()
+        except BaseException as raised:
+            result.failed(raised, rest.message)
     if result.outcome == FAILED:
         result.error_logged = await event.loop.call_site(
             _answer_error, rest.answer_error, rest.message, result.error

@@ -7,10 +7,11 @@ from __future__ import annotations
 import contextvars
 import time
 import weakref
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, ContextManager
+from typing import TYPE_CHECKING, Any, Callable, ContextManager
 
-from .site_threads import SiteThread
+from .site_threads import Call, SiteThread, carry_out
 
 if TYPE_CHECKING:
     from .eventloop import ConsumerLoop, Handover
@@ -87,3 +88,18 @@ CURRENT: contextvars.ContextVar[Any] = contextvars.ContextVar("channels_event", 
 def current_event() -> Any:
     """Return the event (a Continued) that the task belongs to which runs here, or None."""
     return CURRENT.get()
+
+
+class EventThreads(ThreadPoolExecutor):
+    """Threads of the site's code beside SiteThread: those of `asyncio.to_thread`, and of a stream."""
+
+    #: Whether a thread was started.
+    is_used = False
+
+    def submit(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:  # type: ignore[override]
+        """Call `function` in a thread, for the event whose task runs here."""
+        self.is_used = True
+        event = current_event()
+        call = Call(set() if event is None else event.threads.running)
+        super().submit(carry_out, call, function, *args, **kwargs)
+        return call

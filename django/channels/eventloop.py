@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Callable, Coroutine, NamedTuple
 
 from .acknowledging import Acknowledger
+from .awaited import send_so_far
 from .consume import (
     CANCELLED,
     HANDLED,
@@ -35,7 +36,7 @@ from .consume import (
     described,
     end_consumer,
 )
-from .continued import CURRENT, Continued
+from .continued import CURRENT, Continued, EventThreads
 from .coroutines import (
     RaisesWhereItWaits,
     call_blocking_with,
@@ -47,6 +48,7 @@ from .late import LateEvents
 from .log import RateLimitByKey
 from .pages import see
 from .places import ASYNC_CONCURRENCY, Places
+from .protocol import WEBSOCKET_CONNECT
 from .shares import Shares, client_address
 from .signals import release_connections
 from .site_threads import SITE_THREADS, SiteThreads
@@ -76,6 +78,9 @@ STOP_IDLE, STOP_MARGIN, STOP_POLL_INTERVAL = 2.0, 1.0, 0.05
 
 #: Seconds that tasks which an event has started may run on after its end.
 TASKS_TIMEOUT = 0.1
+
+#: Seconds for which the end of an event waits for a thread that it no longer awaits; and between two polls.
+THREADS_TIMEOUT, THREADS_POLL_INTERVAL = 10.0, 0.02
 
 
 class WorkerStops(Exception):
@@ -123,9 +128,12 @@ class ConsumerLoop:
         self._streams = Shares()  # that were handed over and have not ended
         self._late = LateEvents(self._calls)
         self._cancelled = RateLimitByKey(60.0)
+        self._outlived = RateLimitByKey(60.0)
         self._abandoned = 0  # consumers that were cancelled at the end
         self.spare_ids: deque[str] = deque()
         self.is_stopping = False
+        #: When (monotonic) everything is cancelled, because the process stops.
+        self._stops_at = float("inf")
         #: Set before the loop is stopped for good. Site code that runs on it may stop it, too.
         self._has_ended = False
         self._acknowledger = Acknowledger(self)
@@ -159,6 +167,7 @@ class ConsumerLoop:
             if self._thread is None:
                 self._loop = asyncio.new_event_loop()
                 self._loop.set_task_factory(_make_task)
+                self._loop.set_default_executor(EventThreads(thread_name_prefix="asyncio"))
                 self._thread = threading.Thread(
                     target=self._run_loop, name="channels-loop", daemon=True
                 )
@@ -176,6 +185,7 @@ class ConsumerLoop:
         self.places.wake()
         with self._lock:
             self.is_stopping = True
+            self._stops_at = deadline - STOP_MARGIN
             if self._thread is not None:
                 self._loop.call_soon_threadsafe(self._cancel_waiting, deadline)
 
@@ -355,6 +365,40 @@ class ConsumerLoop:
                 for each in tasks:
                     each.cancel()
             await asyncio.wait(tasks, timeout=TASKS_TIMEOUT)
+
+    async def end_threads(self, event: Continued, is_handled: bool) -> None:
+        """
+        Wait for the threads of an event that run on although their await was cancelled: what they send, too,
+        comes before the next event of the same client. That client need not wait for what was sent before.
+        """
+        threads, deadline = event.threads, time.monotonic() + THREADS_TIMEOUT
+        if not threads.running:
+            return
+        await asyncio.sleep(0)  # asyncio cancels a call in a thread one step after its await
+        if (
+            threads.has_left_calls
+            and is_handled
+            and event.message.channel_name != WEBSOCKET_CONNECT
+        ):
+            try:
+                await send_so_far(event)
+            except BaseException:
+                logger.exception("What a consumer has sent on the event loop could not be sent:")
+        while threads.has_left_calls:
+            if time.monotonic() > min(deadline, self._stops_at):
+                self._log_outlived(threads.who())
+                return
+            await asyncio.sleep(THREADS_POLL_INTERVAL)
+
+    def _log_outlived(self, who: str) -> None:
+        self._outlived.log(
+            who,
+            logger.warning,
+            "%s has ended, and its thread still runs, whose await was cancelled: what the thread sends from "
+            "now on may overtake other messages. Give what blocks there a time-out. %s",
+            who,
+            see("topics/channels/async"),
+        )
 
     def _cancel_waiting(self, deadline: float) -> None:
         """Cancel streams that wait, or everything near the deadline, and check again soon."""

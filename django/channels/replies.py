@@ -203,6 +203,11 @@ class Replies:
                 self.flush()
             self._forward(send)
 
+    def send_so_far(self, sends: list[PendingSend]) -> None:
+        """Send `sends` now, although the event hasn't ended."""
+        self._add_sends(sends)
+        self.flush()
+
     def send_ahead(
         self, sends: list[PendingSend], last: PendingSend, window: str | None = None
     ) -> bool:

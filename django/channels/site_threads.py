@@ -21,6 +21,34 @@ except ImportError:  # without asgiref, or with one older than 3.3.2
 SITE_THREADS = 16
 
 
+class Call(Future):  # type: ignore[type-arg]
+    """A call in a thread, which is in the set `running` until it ends."""
+
+    #: Whether its await was cancelled while it ran.
+    is_left = False
+
+    def __init__(self, running: set[Call]) -> None:
+        super().__init__()
+        running.add(self)
+        self.add_done_callback(running.discard)
+
+    def cancel(self) -> bool:
+        is_cancelled = super().cancel()
+        self.is_left = not is_cancelled
+        return is_cancelled
+
+
+def carry_out(call: Call, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    """Do `call` in this thread, unless it was cancelled before."""
+    if not call.set_running_or_notify_cancel():
+        return
+    try:
+        call.set_result(call_in_executor(function, *args, **kwargs))
+    except BaseException as error:
+        call.set_exception(error)
+        del call  # the error's traceback holds this frame, which would hold it in turn
+
+
 class SiteThreads:
     """
     A pool of up to `limit` threads. Each runs one call at a time, and starts when it is needed.
@@ -85,6 +113,9 @@ class SiteThread(Executor):
         self._threads = threads
         self._entry: Any = None
         self._context: Any = None
+        self._is_closed = False
+        #: The calls of the event that wait or run, in this thread and in others.
+        self.running: set[Call] = set()
         #: Returns how a log line names the event.
         self.who: Callable[[], str] = lambda: "An event"
         #: What the event has opened on the thread's connections and not closed yet. The thread's.
@@ -96,14 +127,17 @@ class SiteThread(Executor):
         """Call `function` in the thread."""
         if self._entry is None:
             self._entry = self._threads.acquire()
-        future: Future[Any] = self._entry[0].submit(self._call, function, *args, **kwargs)
-        return future
+        call = Call(self.running)
+        self._entry[0].submit(carry_out, call, self._call, function, *args, **kwargs)
+        if self._is_closed:
+            self.close()  # of a task that has outlived the event
+        return call
 
     def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call `function` in the thread. A transaction may begin in one call and end in a later one."""
         before = open_here()
         try:
-            return call_in_executor(function, *args, **kwargs)
+            return function(*args, **kwargs)
         finally:
             add_opened(self._opened, before, open_here())
 
@@ -114,6 +148,11 @@ class SiteThread(Executor):
         if left:
             others = {alias: each for alias, each in open_here().items() if alias not in left}
             end_opened(others, self.who)
+
+    @property
+    def has_left_calls(self) -> bool:
+        """Whether calls of the event still run whose await was cancelled."""
+        return any(call.is_left for call in self.running.copy())
 
     def take_from(self, threads: SiteThreads) -> None:
         """Use a thread of `threads`. Does nothing after the first `submit`."""
@@ -130,6 +169,7 @@ class SiteThread(Executor):
 
     def close(self) -> None:
         """Release the thread to other events."""
+        self._is_closed = True
         if self._context is not None:
             SyncToAsync.context_to_thread_executor.pop(self._context, None)
         if self._entry is not None:

@@ -15,6 +15,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
+from .continued import EventThreads
 from .coroutines import in_thread
 from .exceptions import ChannelFull, ClientGone, LayerUnavailable
 from .log import RateLimit, shown
@@ -169,7 +170,8 @@ class AsyncStream:
         timer = asyncio.get_event_loop().call_later(HEAD_INTERVAL, self._send_head_soon)
         self._head_task: Any = None
         # What the iterator passes to sync_to_async runs in a separate thread, with separate connections.
-        context = ThreadSensitiveContext()
+        context, executor = ThreadSensitiveContext(), EventThreads(1)
+        SyncToAsync.context_to_thread_executor[context] = executor
         iterator = self.response.streaming_content
         try:
             async with context:
@@ -178,9 +180,9 @@ class AsyncStream:
                 finally:
                     timer.cancel()
                     await _close(iterator, self.response)
-                    executor = SyncToAsync.context_to_thread_executor.pop(context, None)
-                    if executor is not None:
-                        # The context would wait for the thread, and the event loop with it.
+                    # The context would wait for the thread, and the event loop with it.
+                    SyncToAsync.context_to_thread_executor.pop(context, None)
+                    if executor.is_used:
                         executor.submit(connections.close_all)
                         executor.shutdown(wait=False)
         finally:

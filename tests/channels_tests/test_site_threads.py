@@ -59,3 +59,12 @@ class SiteThreadsTests(unittest.TestCase):
         go_on.set()
         entry[0].submit(int).result(TIMEOUT)
         self.assertEqual(self.released, [])
+
+    def test_a_call_after_the_end_of_its_event_holds_no_thread(self):
+        one, _ = self.event()
+        one.close()
+        one.submit(int).result(TIMEOUT)
+        self.assertEqual([number for _, number in self.threads._used], [0])
+        wait_until(
+            lambda: len(self.released) == 2, "the connections of the late call to be released"
+        )
