@@ -73,16 +73,23 @@ class OtherWriterTests(unittest.TestCase):
 
     def write_at(self, signal, sender=IntegerValue):
         """Have the other connection try to write when `signal` is sent, after the binding received it."""
+        signal.connect(self.write, sender=sender)
+        self.addCleanup(signal.disconnect, self.write, sender=sender)
 
-        def write(**kwargs):
-            self.tried.append(True)
-            try:
-                self.other.execute("INSERT INTO other VALUES (1)")
-            except sqlite3.OperationalError:
-                pass
+    def write(self, **kwargs):
+        self.tried.append(True)
+        try:
+            self.other.execute("INSERT INTO other VALUES (1)")
+        except sqlite3.OperationalError:
+            pass
 
-        signal.connect(write, sender=sender)
-        self.addCleanup(signal.disconnect, write, sender=sender)
+    def act(self, action, pk):
+        """Have a client ask for a change. Return what it is told."""
+        client = WSClient()
+        with apply_routes(route("websocket.receive", self.binding.consumer)):
+            text = json.dumps({"action": action, "pk": pk, "data": {"name": "row", "value": 5}})
+            client.send_and_consume("websocket.receive", text=text, path="/")
+        return client.receive()
 
     def row(self):
         return IntegerValue.objects.create(name="row")
@@ -110,14 +117,37 @@ class OtherWriterTests(unittest.TestCase):
     def test_a_change_by_a_client_needs_no_second_try(self):
         row = self.row()
         self.write_at(post_init)
-        client = WSClient()
         for action in ("update", "delete"):
-            with apply_routes(route("websocket.receive", self.binding.consumer)):
-                text = json.dumps({"action": action, "pk": row.pk, "data": {"value": 5}})
-                client.send_and_consume("websocket.receive", text=text, path="/")
-            self.assertIsNone(client.receive())
+            self.assertIsNone(self.act(action, row.pk))
         self.assertTrue(self.tried)
         self.assertEqual(IntegerValue.objects.count(), 0)
+
+    def test_a_change_whose_permission_is_read_needs_no_second_try(self):
+        def has_permission(binding, user, action, pk):
+            IntegerValue.objects.exists()
+            self.write()
+            return True
+
+        row = self.row()
+        self.binding.has_permission = has_permission
+        for action in ("update", "delete", "create"):
+            self.assertIsNone(self.act(action, row.pk))
+        self.assertEqual(self.tried, [True] * 3)
+        self.assertEqual([each.value for each in IntegerValue.objects.all()], [5])
+
+    def test_an_action_of_the_site_that_reads_first_needs_no_second_try(self):
+        def run_action(binding, action, pk, data):
+            row = IntegerValue.objects.get(pk=pk)
+            self.write()
+            IntegerValue.objects.filter(pk=pk).update(value=row.value + 1)
+
+        row = self.row()
+        self.binding.run_action = run_action
+        before = row.value or 0
+        IntegerValue.objects.filter(pk=row.pk).update(value=before)
+        self.assertIsNone(self.act("increase", row.pk))
+        self.assertEqual(self.tried, [True])
+        self.assertEqual(IntegerValue.objects.get().value, before + 1)
 
     def test_the_lock_costs_no_query_that_a_test_of_the_site_counts(self):
         row = self.row()

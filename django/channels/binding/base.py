@@ -328,8 +328,10 @@ class Binding(Receivers, metaclass=BindingMetaclass):
         if not is_custom:
             forbidden = identity(model)
             self.data = {key: each for key, each in (data or {}).items() if key not in forbidden}
+        using = router.db_for_write(model)
         try:
-            with transaction.atomic(using=router.db_for_write(model)):
+            with transaction.atomic(using=using):
+                wait_to_write(model, using)  # before has_permission, which may read
                 self.run_action(action, pk, self.data)
         except model.DoesNotExist:
             raise no_such_row() from None
@@ -376,7 +378,6 @@ class Binding(Receivers, metaclass=BindingMetaclass):
                 getattr(self.user, "pk", None),
             )
             return
-        wait_to_write(self._model(), router.db_for_write(self._model()))
         if action == CREATE:
             self.create(data)
         elif action == UPDATE:
