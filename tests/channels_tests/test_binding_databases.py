@@ -13,7 +13,7 @@ from django.db import DatabaseError, connections
 from django.test.utils import override_settings
 
 from .models import Attachment, Restaurant
-from .support.aliases import mariadb_alias, postgresql_alias
+from .support.aliases import add_alias_like, mariadb_alias, postgresql_alias, remove_alias
 
 
 class ToPostgreSQL:
@@ -84,3 +84,34 @@ class MariaDBValueTests(unittest.TestCase):
                 with self.assertRaises(DatabaseError) as raised:
                     cursor.execute(statement)
                 self.assertFalse(site_code.refuses_values(raised.exception), raised.exception)
+
+    def test_text_that_a_column_cannot_hold_is_told_from_failures_when_rows_are_looked_for(self):
+        """A unique field, or a primary key that is text, is looked for before anything is written."""
+        connection = connections[add_alias_like(mariadb_alias(), charset="utf8mb4")]
+        self.addCleanup(remove_alias, connection.alias)
+        with connection.cursor() as cursor:
+            for charset in ("latin1", "utf8"):
+                cursor.execute(
+                    "CREATE OR REPLACE TEMPORARY TABLE refused (value varchar(9)) CHARACTER SET "
+                    + charset
+                )
+                for condition in (
+                    "= %s",
+                    "IN (%s, 'a')",
+                    "IN (%s, 'a', 'b')",
+                    "LIKE concat(%s, '')",
+                ):
+                    statement = "SELECT * FROM refused WHERE value " + condition
+                    with self.subTest(statement, charset=charset):
+                        with self.assertRaises(DatabaseError) as raised:
+                            cursor.execute(statement, ["\N{GRINNING FACE}"])
+                        self.assertTrue(
+                            site_code.refuses_values(raised.exception), raised.exception
+                        )
+
+    def test_text_that_the_connection_cannot_send_is_told_from_failures(self):
+        connection = connections[add_alias_like(mariadb_alias(), charset="latin1")]
+        self.addCleanup(remove_alias, connection.alias)
+        with connection.cursor() as cursor, self.assertRaises(UnicodeEncodeError) as raised:
+            cursor.execute("SELECT %s", ["\N{GRINNING FACE}"])
+        self.assertTrue(site_code.refuses_values(raised.exception))

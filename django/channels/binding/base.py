@@ -335,7 +335,7 @@ class Binding(Receivers, metaclass=BindingMetaclass):
                 self.run_action(action, pk, self.data)
         except model.DoesNotExist:
             raise no_such_row() from None
-        except (DatabaseError, OverflowError) as error:
+        except (DatabaseError, OverflowError, UnicodeEncodeError) as error:
             if not refuses_values(error):
                 raise
             log_refusal("The database refused a change by %s: %s", type(self).__name__, error)

@@ -22,9 +22,11 @@ logger = logging.getLogger("django.channels.binding")
 CONVERSION_ERRORS = (TypeError, ValueError, ArithmeticError, AttributeError, LookupError)
 
 #: Errors of MariaDB and MySQL about values that their drivers or Django may take for failures of the
-#: server: NULL, truncated, incorrect or out of range, also in JSON and in a function; and CHECK constraints.
+#: server: NULL, truncated, incorrect or out of range, also in JSON and in a function; CHECK constraints; and
+#: text that the character set of a column lacks, in a comparison (1267, 1270, 1271, 3988).
 _MYSQL_VALUES = frozenset(
-    (1048, 1264, 1265, 1292, 1366, 1367, 1406, 1411, 1426, 1441, 1690, 3140, 3141, 3819, 4025)
+    (1048, 1264, 1265, 1267, 1270, 1271, 1292, 1366, 1367, 1406, 1411, 1426, 1441, 1690)
+    + (3140, 3141, 3819, 3988, 4025)
 )
 
 _failed_fields, _failed_models = RateLimit(), RateLimit()
@@ -88,4 +90,5 @@ def refuses_values(error: Exception) -> bool:
     """Return whether the database, or its driver, says by `error` that it does not take these values."""
     if isinstance(error, OperationalError):
         return bool(error.args) and error.args[0] in _MYSQL_VALUES
-    return isinstance(error, (IntegrityError, DataError, OverflowError))
+    # UnicodeEncodeError: the character set of the connection lacks a letter.
+    return isinstance(error, (IntegrityError, DataError, OverflowError, UnicodeEncodeError))
