@@ -210,8 +210,14 @@ def _is_address(value: Any) -> bool:
         and len(value) == 2
         and isinstance(value[0], str)
         and "://" not in value[0]
-        and str(value[1]).isdigit()
+        and _is_number(value[1])
     )
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether `value` is a number, or the text of one. `isdigit` alone also takes "²"."""
+    text = str(value)
+    return text.isascii() and text.isdigit()
 
 
 def _host(value: Any, common: dict[str, Any]) -> Host:
@@ -227,10 +233,11 @@ def _host(value: Any, common: dict[str, Any]) -> Host:
                     raise _refusal(name, "the address in hosts says something else: give it once")
             options.update(found)
         options.update(given)
-        if not ({"host", "path"} & set(options)):
+        if address is None and not ({"host", "path"} & set(options)):
+            names = ", ".join(sorted(filter(_is_name, value)))
             raise ImproperlyConfigured(
                 "A dict in hosts needs 'address' (a URL or (host, port)), 'host' or 'path'. This one has: %s."
-                % (", ".join(sorted(map(str, value))) or "nothing")
+                % (names or "none of them")
             )
     else:
         options.update(_address(value))
@@ -261,12 +268,10 @@ def _parse(url: str) -> dict[str, Any]:
         given = parse_qsl(parts.query, keep_blank_values=True)
         port = parts.port
     except ValueError:
-        raise ImproperlyConfigured(
-            "A URL in hosts cannot be read. Write redis://USER:PASSWORD@HOST:PORT/DB, rediss:// for TLS, or "
-            "unix:///PATH?db=DB, with the special characters of user and password percent-encoded, and with "
-            "numbers where redis-py wants numbers."
-        ) from None
+        raise _unreadable() from None
     for name, value in given:
+        if not _is_name(name) or (name not in IN_A_QUERY and "@" in parts.query):
+            raise _unreadable()  # a "?" in the password: this is the rest of it
         if not value or sum(each[0] == name for each in given) > 1:
             raise _refusal(name, "give it one value in the URL")
         if isinstance(options.get(name), bool) and value.lower() not in _BOOLEANS:
@@ -280,7 +285,7 @@ def _parse(url: str) -> dict[str, Any]:
     if port == 0:  # redis-py would take its default
         raise _refusal("port", "give it a number from 1 to 65535")
     database = parts.path.strip("/")
-    if parts.fragment or (parts.scheme != "unix" and database and not database.isdigit()):
+    if parts.fragment or (parts.scheme != "unix" and database and not _is_number(database)):
         raise ImproperlyConfigured(
             "A URL in hosts ends in something else than /DB?OPTION=VALUE: percent-encode the special "
             "characters of user and password, and give the number of the database."
@@ -293,7 +298,20 @@ def _parse(url: str) -> dict[str, Any]:
     return options
 
 
+def _unreadable() -> ImproperlyConfigured:
+    return ImproperlyConfigured(
+        "A URL in hosts cannot be read. Write redis://USER:PASSWORD@HOST:PORT/DB, rediss:// for TLS, or "
+        "unix:///PATH?db=DB, with the special characters of user and password percent-encoded, and with "
+        "numbers where redis-py wants numbers."
+    )
+
+
 # Checks.
+
+
+def _is_name(value: Any) -> bool:
+    """Return whether `value` may be the name of an option, and not a URL or a password, and may be told."""
+    return isinstance(value, str) and re.match(r"[A-Za-z_]\w*\Z", value, re.ASCII) is not None
 
 
 def _refusal(name: str, remedy: str) -> ImproperlyConfigured:
@@ -305,8 +323,10 @@ def _refusal(name: str, remedy: str) -> ImproperlyConfigured:
 def _checked(options: dict[str, Any]) -> Host:
     """Return a host after checking its options. "ssl" says whether to use TLS."""
     options = dict(options)
-    if not all(isinstance(name, str) for name in options):
-        raise ImproperlyConfigured("The names of redis-py's options are text.")
+    if not all(map(_is_name, options)):
+        raise ImproperlyConfigured(
+            "The names of redis-py's options are text, such as 'socket_timeout'."
+        )
     for name, (value, remedy) in FIXED.items():
         if str(options.pop(name, value)).lower() != str(value).lower():  # a URL's are text
             raise _refusal(name, remedy)
@@ -316,13 +336,15 @@ def _checked(options: dict[str, Any]) -> Host:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e6:
             raise _refusal(name, "give it seconds, more than 0: no call may wait for ever")
     for name in set(options) & set(VALUES):
-        if name in ("port", "db") and str(options[name]).isdigit() and options[name] is not True:
+        if name in ("port", "db") and _is_number(options[name]):
             options[name] = int(options[name])  # an environment variable's text
         wanted, is_right = VALUES[name]
         if not is_right(options[name]):
             raise _refusal(name, "give it " + wanted)
     for name in set(options) & set(REFUSED):
         raise _refusal(name, REFUSED[name])
+    if options.get("credential_provider") and (options.get("username") or options.get("password")):
+        raise _refusal("credential_provider", "it comes in place of username and password")
     is_secure = options.get("ssl", False)
     if not isinstance(is_secure, bool):
         raise _refusal("ssl", "give True or False, and also redis-py's options ssl_…")

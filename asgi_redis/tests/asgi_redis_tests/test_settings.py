@@ -4,6 +4,7 @@ import asyncio
 import traceback
 import unittest
 
+import redis
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
@@ -244,9 +245,42 @@ class RefusedTests(unittest.TestCase):
             (["redis://localhost/%s" % SECRET], "number of the database"),
             (["unix://"], "path"),
             (["redis://localhost:1", "redis://localhost:2"], "2 servers"),
+            # Numbers for `str.isdigit`, but not for int() or redis-py.
+            ([("localhost", "²")], "list of URLs"),
+            ([{"host": "localhost", "port": "²"}], "port"),
+            ([{"host": "localhost", "db": "²"}], "db"),
+            (["redis://localhost/²"], "number of the database"),
+            (["redis://localhost/１"], "number of the database"),
         ):
             with self.subTest(hosts=hosts):
                 self.assertRefused(pattern, hosts)
+
+    def test_what_may_be_a_part_of_a_password_is_not_told_as_the_name_of_an_option(self):
+        for hosts in (
+            [
+                "redis://localhost:1?%s@localhost" % SECRET
+            ],  # the password: 1?…, or a part of the port
+            ["redis://:1?%s@localhost/0" % SECRET],
+            ["redis://:1?a&%s=b@localhost/0" % SECRET],
+            ["redis://:1?%s=b@localhost/0" % SECRET],
+            ["redis://localhost?%s!=1" % SECRET],
+            {"redis://:%s@localhost" % SECRET: {}},
+            [{"host": "localhost", ":%s@localhost" % SECRET: 6379}],
+        ):
+            with self.subTest(hosts=hosts):
+                self.assertRefused("", hosts)
+
+    def test_a_url_without_a_host_is_taken_as_an_address_too(self):
+        for url in ("redis://", "redis://:6380/1"):
+            first, second = make([url]), make([{"address": url}])
+            self.assertEqual(first.store.servers.where, second.store.servers.where)
+
+    def test_a_credential_provider_comes_in_place_of_a_password(self):
+        provider = redis.UsernamePasswordCredentialProvider("user", SECRET)
+        for options in ({"password": SECRET}, {"username": "user"}):
+            host = dict(options, host="localhost", credential_provider=provider)
+            self.assertRefused("in place of", [host])
+        make([{"host": "localhost", "credential_provider": provider}])
 
     def test_a_cluster(self):
         self.assertRefused("db", ["redis://localhost/1"], cluster=True)

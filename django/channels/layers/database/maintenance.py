@@ -210,7 +210,7 @@ class Maintenance(Claiming):
         return connection.run(self.sql["trim_dead"], dict(self.range, most=most))
 
     def take_dead(self, connection: Connection, id: str) -> Outgoing | None:
-        if not id.isdigit():
+        if not (id.isascii() and id.isdigit() and len(id) < 19):  # for PostgreSQL's bigint
             return None
         parameters = dict(self.range, id=int(id))
         for _, _, channel, body in connection.rows(self.sql["dead_one"], parameters):

@@ -50,12 +50,14 @@ class DeadLetterTests(DeathCase):
         self.assertEqual(self.layer.drop_dead_letters(), 0)
         self.assertNothing("test.dead")
 
-    def test_ids_are_a_list(self) -> None:
+    def test_ids_are_a_list_and_may_be_any_text(self) -> None:
         self.need("dead_letters")
         for call in (self.layer.requeue_dead_letters, self.layer.drop_dead_letters):
             for ids in ("12", b"12", 5):
                 with self.assertRaisesRegex(TypeError, "list of ids"):
                     call(ids)  # type: ignore[arg-type]
+            for odd in ("", "²", "-1", "1.5", "9" * 30, "9" * 5000, "x", "\0"):
+                self.assertEqual(call([odd]), 0, odd[:40])
 
     def test_dead_letters_are_sent_again_to_the_end_whatever_the_capacity(self) -> None:
         self.survive(capacity=1)
