@@ -76,9 +76,15 @@ GROUPS = [
         ADDON,
         [
             "test_gateway_sender",
-            "test_gateway_[!s]*",
+            "test_gateway_turns",
+            "test_gateway_frames",
+            "test_gateway_application",
+            "test_page_needs",
             "test_log",
+            "test_gateway_[lrw]*",
+            "test_gateway_[!su]*",
             "test_paths",
+            "test_gateway_uploads",
             "test_gateway_servers",
         ],
     ),
@@ -96,6 +102,15 @@ GROUPS = [
         ["test_worker*", "test_consume*", "test_replies*", "test_on_commit", "test_sessions"]
         + ["test_view_consumer", "test_generic", "test_gateway_faults", "test_security"]
         + ["test_async_consumers", "test_async_layers"],
+    ),
+    Group(
+        "event loop",
+        ["django/channels/%s.py" % name for name in ("coroutines", "acknowledging", "continued")]
+        + ["django/channels/%s.py" % name for name in ("awaited", "eventloop", "places")],
+        ADDON,
+        ["test_async_consumers", "test_async_generic", "test_own_context", "test_site_threads"]
+        + ["test_async_[!ks]*", "test_worker*", "test_odd_errors", "test_callables"]
+        + ["test_test_client", "test_generic", "test_security"],
     ),
     Group(
         "database",

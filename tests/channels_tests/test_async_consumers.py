@@ -13,6 +13,7 @@ from django.channels.exceptions import (
     DenyConnection,
     WebsocketCloseException,
 )
+from django.channels.eventloop import ConsumerLoop
 from django.channels.generic.websockets import WebsocketConsumer
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.places import PAUSED_PER_PLACE, Places
@@ -590,6 +591,47 @@ class FunctionTests(AsyncCase):
         for _ in range(3):
             client = self.send("websocket.connect")
             self.assertEqual(self.next(client)["replies"], [{"text": "now"}])
+        self.group.loop._loop.call_soon_threadsafe(gate["event"].set)
+        for client in clients:
+            self.assertEqual(self.next(client), {"ack": 7})
+
+    def test_what_was_prefetched_for_a_thread_that_may_not_wait_is_requeued(self):
+        class Layer(MemoryChannelLayer):
+            def claim(self, consumer_id, channels, block=False):
+                return super().claim(consumer_id, ["slow"], block)
+
+        layer = Layer()
+        layer.routing = [route("slow", self.seen.append), route("quick", self.seen.append)]
+        loop = ConsumerLoop(layer, 1)
+        worker, other = (Worker(layer, signal_handlers=False, loop=loop) for _ in range(2))
+        other.may_wait, loop.places.max_waiting = True, 1
+        loop.places.saw("slow", True)
+        self.assertTrue(loop.places.acquire(lambda: True))
+        layer.send("slow", {})
+        self.assertFalse(worker.run_once())
+        self.assertEqual(layer.channel_statistics("slow")["messages_pending"], 1)
+        self.assertEqual(self.seen, [])
+
+    def test_one_without_a_place_is_handled_at_the_end_if_no_other_process_could(self):
+        """A layer in memory ends with the process, and so would what is requeued."""
+        gate = {}
+
+        async def waits(message):
+            await gate.setdefault("event", asyncio.Event()).wait()
+
+        def polls():
+            return self.layer.counters.values().get("async_waits", 0)
+
+        def pending():
+            return self.layer.channel_statistics("websocket.receive")["messages_pending"]
+
+        self.start(route("websocket.receive", waits), async_concurrency=1)
+        clients = [self.send(text="x") for _ in range(2)]
+        wait_until(polls, "one to wait")
+        self.group.workers[0].stop()
+        before = polls()
+        wait_until(lambda: polls() > before + 1 or pending(), "it to wait on, or to give up")
+        self.assertEqual(pending(), 0)
         self.group.loop._loop.call_soon_threadsafe(gate["event"].set)
         for client in clients:
             self.assertEqual(self.next(client), {"ack": 7})

@@ -185,6 +185,23 @@ class DamagedNoticeTests(GatewayCase):
         self.run_with(scenario)
 
 
+class MembershipTests(GatewayCase):
+    def test_a_client_that_has_gone_joins_no_group_while_its_last_event_is_handled(self):
+        async def scenario():
+            server = await self.opened()
+            server.events.put_nowait({"type": "websocket.receive", "text": "x"})
+            await until(lambda: self.layer._queues.get("websocket.receive"))
+            self.claim("websocket.receive")
+            server.events.put_nowait({"type": "websocket.disconnect", "code": 1000})
+            await until(lambda: self.gateway.connections[self.reply_channel].detached)
+            self.layer.deliver(self.reply_channel, {"group_add": "room"})
+            await until(lambda: self.inbox.left or self.gateway.reader.groups)
+            self.assertEqual((self.inbox.left, self.gateway.reader.groups), (["room"], {}))
+            server.task.cancel()
+
+        self.run_with(scenario)
+
+
 class OutageTests(GatewayCase):
     def test_an_open_socket_outlives_an_outage(self):
         async def scenario():

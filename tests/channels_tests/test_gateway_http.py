@@ -200,6 +200,14 @@ class ResponseTests(unittest.TestCase):
             self.assertIn("longer than its Content-Length", client.logged[0])
             self.assertIn(("body?x", protocol.closed()), client.sent)
 
+    def test_a_stream_longer_than_its_content_length_is_told_to_stop(self):
+        client = Client()
+        window = {protocol.WINDOW_CHANNEL: "window?x"}
+        client.reply(content=b"ab", more_content=True, **with_lengths(b"3"), **window)
+        client.reply(content=b"cdef", more_content=True, **window)
+        self.assertEqual((client.body, client.finished), (b"abc", True))
+        self.assertEqual(client.sent[1:], [("window?x", protocol.closed())])
+
     def test_less_than_the_content_length_is_an_error(self):
         head = {"status": 200, "headers": [[b"content-length", b"9"]]}
         client = Client().done(dict(head, content=b"abc"))

@@ -19,6 +19,7 @@ from django.channels.signals import consumer_finished, consumer_started
 from django.channels.worker import Worker
 from django.test import SimpleTestCase, override_settings
 
+from .support.layers import waiting_on
 from .support.untimed import leave_out_run_times
 from .support.waiting import TIMEOUT
 from .test_worker import REPLY, WorkerTestCase
@@ -211,6 +212,19 @@ class OrderTests(WorkerTestCase):
             self.assertEqual([lengths, protocol.REPLIES in answers[-1]], expected)
             self.assertEqual(answers[-1][protocol.ACK], 2)
 
+    def test_the_answers_of_a_handshake_that_ends_the_socket_leave_with_the_ack_alone(self):
+        """Otherwise the socket is open for a while, and messages of others reach its client first."""
+        self.group("g").add("member")
+
+        def consumer(message):
+            message.reply_channel.send({"accept": True})
+            self.group("g").send({"text": "news"})
+            message.reply_channel.send({"close": 4000})
+
+        answers = self.work(consumer, "websocket.connect")
+        self.assertEqual(answers, [protocol.ack(1, [{"accept": True}, {"close": 4000}])])
+        self.assertEqual(self.received("member"), [{"text": "news"}])
+
     def test_a_message_to_another_client_does_not_take_the_session_along(self):
         def consumer(message):
             message.channel_session["user"] = "ada"
@@ -305,6 +319,18 @@ class ConsumeLaterTests(WorkerTestCase):
         self.layer.send("test", {"text": "x"})
         Worker(self.layer).run_once()
         self.assertEqual(self.received("test"), [{"text": "x", protocol.RETRIES: 1}])
+
+    def test_a_message_that_was_lost_with_a_worker_is_requeued_as_one(self):
+        """Otherwise it could crash one process after the other, together with other messages."""
+
+        def consumer(message):
+            raise ConsumeLater()
+
+        marks = {protocol.REDELIVERED: True}
+        with mock.patch.object(worker, "REDELIVERED_DELAY", 0):
+            self.work(consumer, "websocket.receive", text="x", **marks)
+        (requeued,) = self.received("websocket.receive")
+        self.assertEqual((requeued[protocol.REDELIVERED], requeued[protocol.RETRIES]), (True, 1))
 
     def test_two_changes_of_the_session_in_a_batch_go_back_as_one(self):
         def consumer(message):
@@ -601,6 +627,17 @@ class LoopTests(SimpleTestCase):
         self.assertIn(("finish", REPLY, protocol.ack(1)), self.calls)
         left = [layer.receive_many([REPLY])[1] for _ in range(2)]
         self.assertEqual(left, [{"text": "y"}, protocol.replies([{"text": "x"}])])
+
+    def test_the_ack_waits_for_no_claim_if_something_is_left_to_be_done_after_it(self):
+        """What is left may take long, as the `close` of a response."""
+
+        def consumer(message):
+            outbox.call_afterwards(lambda: self.calls.append(waiting_on(layer, REPLY)))
+            layer = message.channel_layer
+
+        self.consumer = consumer
+        self.run_worker(self.event())
+        self.assertEqual(self.calls, ["claim", [protocol.ack(1)], "claim", "acknowledge"])
 
     def test_an_unavailable_layer_is_tried_again_in_growing_intervals(self):
         errors = [LayerUnavailable("gone") for _ in range(6)]

@@ -54,6 +54,7 @@ class ChannelSessionTests(SimpleTestCase):
         self.assertNotEqual(one.session_key, other.session_key)
         self.assertTrue(one.exists(one.session_key))
         self.assertFalse(one.exists(other.session_key))
+        self.assertEqual(len(one.session_key), 32)  # as Django's, for which a site has columns
         self.assertEqual(
             sessions.session_for_reply_channel("gateway.a!1").session_key, one.session_key
         )
@@ -73,10 +74,13 @@ class ChannelSessionTests(SimpleTestCase):
         self.assertIsNone(session.patch())
 
     def test_patch_holds_what_changed(self):
-        session = sessions.ChannelSession({"same": 1, "old": 2, "gone": 3}, "reply?1")
+        data = {"same": 1, "room": "lobby", "half": 0.5, "old": 2, "gone": 3}
+        session = sessions.ChannelSession(data, "reply?1")
         session["old"] = 4
         session["new"] = 5
         session["same"] = 1
+        session["room"] = "".join(["lob", "by"])  # equal, and another object
+        session["half"] = float("0.5")
         del session["gone"]
         self.assertEqual(session.patch(), {"set": {"old": 4, "new": 5}, "removed": ["gone"]})
 
@@ -359,8 +363,13 @@ class HttpSessionTests(ChannelTestCase):
             type(self.store)(self.store.session_key).delete()
             message.http_session.save()
 
-        # Before 1.10, `save` begins the session again.
-        bodies = (flush, save_an_ended_one) if django.VERSION >= (1, 10) else (flush,)
+        def change_an_ended_one(message):
+            message.http_session["colour"] = "red"
+            type(self.store)(self.store.session_key).delete()
+
+        bodies = [flush, change_an_ended_one]
+        if django.VERSION >= (1, 10):  # before, `save` begins the session again
+            bodies.append(save_an_ended_one)
         for decorator in (sessions.channel_and_http_session, sessions.remembered_http_session):
             for body in bodies:
                 self.store.save(must_create=not self.store.exists(self.store.session_key))
