@@ -92,7 +92,8 @@ def is_async(function: Any) -> bool:
     """Return whether `function` is known to return a coroutine."""
     while isinstance(function, functools.partial):
         function = function.func
-    call = getattr(function, "__call__", None)  # noqa: B004
+    # That of a class is called on its instances.
+    call = None if isinstance(function, type) else getattr(function, "__call__", None)  # noqa: B004
     return bool(iscoroutinefunction(function) or iscoroutinefunction(call))
 
 

@@ -1,12 +1,14 @@
 """Asynchronous consumers on a whole worker in this process. The test is the gateway."""
 
 import asyncio
+import contextvars
+import functools
 import threading
 from unittest import mock
 
 from django.channels import Channel, Group, awaited, consume, protocol, route, windows, worker
 from django.channels.compat import SynchronousOnlyOperation, get_script_prefix
-from django.channels.coroutines import in_thread
+from django.channels.coroutines import check_may_block, in_thread, is_async, run_here
 from django.channels.exceptions import (
     ClientDisconnected,
     ConsumeLater,
@@ -69,6 +71,41 @@ class AsyncCase(SimpleTestCase):
         return next_message(self.layer, channel)
 
 
+class KindTests(SimpleTestCase):
+    def test_an_asynchronous_callable_is_known_in_every_wrapping(self):
+        class Callable:
+            async def __call__(self, message):
+                pass
+
+        async def function(message, more=None):
+            pass
+
+        for each in (function, Callable()):
+            once = functools.partial(each, more=1)
+            for wrapped in (each, once, functools.partial(once, more=2)):
+                self.assertTrue(is_async(wrapped), wrapped)
+        for each in (print, functools.partial(print), Callable, object()):
+            self.assertFalse(is_async(each), each)
+
+
+class RunHereTests(SimpleTestCase):
+    """`run_here`, by which the test client runs asynchronous consumers."""
+
+    def test_what_follows_may_block_a_loop_of_its_own(self):
+        async def refused():
+            with self.assertRaises(SynchronousOnlyOperation):
+                check_may_block("It", "Nothing.")
+
+        async def allowed():
+            check_may_block("It", "Nothing.")
+
+        def run():
+            run_here(refused())
+            asyncio.run(allowed())
+
+        contextvars.copy_context().run(run)
+
+
 class FunctionTests(AsyncCase):
     def test_what_it_sends_leaves_with_the_acknowledgement(self):
         async def consumer(message):
@@ -99,6 +136,21 @@ class FunctionTests(AsyncCase):
         for client in clients:
             self.assertEqual(self.next(client)["replies"], [{"text": "done"}])
         wait_until(lambda: len(self.layer._unacknowledged) <= 1, "the claims to end")
+
+    def test_code_on_its_loop_outside_of_its_context_may_not_block_either(self):
+        def send():
+            try:
+                self.channel("other").send({})
+            except SynchronousOnlyOperation as error:
+                self.seen.append(error)
+
+        async def consumer(message):
+            contextvars.Context().run(asyncio.get_event_loop().call_soon, send)
+
+        self.start(route("websocket.receive", consumer))
+        self.assertEqual(self.next(self.send(text="x")), {"ack": 7})
+        wait_until(lambda: self.seen, "the send to be refused")
+        self.assertIsNone(self.layer.receive_many(["other"])[0])
 
     def test_what_a_call_in_a_thread_raises_is_answered(self):
         def fail(error):

@@ -1,5 +1,7 @@
 """A worker sends what a consumer sent: replies together with the ack, in order, without a loss."""
 
+import contextvars
+import functools
 from unittest import mock
 
 from django.channels import Channel, consume, protocol, replies, worker
@@ -429,6 +431,23 @@ class RunConsumerTests(WorkerTestCase):
 
         result = self.run_one(consumer)
         self.assertEqual((result.outcome, result.sends, result.session_patch), (LATER, [], None))
+
+    def test_what_a_consumer_that_is_given_up_has_started_sends_at_once(self):
+        started = []
+
+        async def wait():
+            pass
+
+        def consumer(message):
+            message.reply_channel.send({"text": "dropped"})
+            started.append(contextvars.copy_context())
+            return wait()
+
+        result = self.run_one(consumer, may_wait=True)
+        consume.close_waiting(result.rest)
+        for how in ({}, {"immediately": True}):
+            started[0].run(functools.partial(self.channel(REPLY).send, {"text": "x"}, **how))
+            self.assertEqual(self.received(REPLY), [{"text": "x"}])
 
     def test_an_error_page_may_be_added_to_what_was_sent(self):
         def consumer(message):
