@@ -8,20 +8,27 @@ from unittest import mock
 
 from django.channels import Channel, Group, awaited, consume, protocol, route, windows, worker
 from django.channels.compat import SynchronousOnlyOperation, get_script_prefix
-from django.channels.coroutines import check_may_block, in_thread, is_async, run_here
+from django.channels.coroutines import (
+    Stepped,
+    check_may_block,
+    in_thread,
+    is_async,
+    run_here,
+)
+from django.channels.eventloop import ConsumerLoop
 from django.channels.exceptions import (
     ClientDisconnected,
     ConsumeLater,
     DenyConnection,
     WebsocketCloseException,
 )
-from django.channels.eventloop import ConsumerLoop
 from django.channels.generic.websockets import WebsocketConsumer
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.places import PAUSED_PER_PLACE, Places
 from django.channels.protocol import TURN_CHANNELS
 from django.channels.sessions import channel_session
 from django.channels.signals import consumer_finished, consumer_started
+from django.channels.thread_state import current_state
 from django.channels.windows import Window
 from django.channels.worker import Worker, WorkerGroup
 from django.test import SimpleTestCase, override_settings
@@ -86,6 +93,44 @@ class KindTests(SimpleTestCase):
                 self.assertTrue(is_async(wrapped), wrapped)
         for each in (print, functools.partial(print), Callable, object()):
             self.assertFalse(is_async(each), each)
+
+
+class SteppedTests(SimpleTestCase):
+    """How what is awaited keeps its language on Django before 3.0."""
+
+    def run_with(self, resume):
+        """Return what a Stepped returned whose future `resume` ended, and what it saw."""
+        seen = []
+
+        async def work(future):
+            seen.append(translation.get_language())
+            translation.activate("es")
+            try:
+                seen.append(await future)
+            except KeyError as error:
+                seen.append(error.args[0])
+            seen.append(translation.get_language())
+            return 7
+
+        async def run():
+            future = asyncio.get_event_loop().create_future()
+            with translation.override("de"):
+                stepped = Stepped(work(future), current_state())
+            task = asyncio.ensure_future(stepped)
+            await asyncio.sleep(0)
+            seen.append(translation.get_language())
+            resume(future)
+            return await task
+
+        with translation.override("fr"):
+            return asyncio.run(run()), seen
+
+    def test_it_does_what_its_awaitable_does_in_its_language(self):
+        for resume, value in (
+            (lambda future: future.set_result("value"), "value"),
+            (lambda future: future.set_exception(KeyError("raised")), "raised"),
+        ):
+            self.assertEqual(self.run_with(resume), (7, ["de", "fr", value, "es"]))
 
 
 class RunHereTests(SimpleTestCase):

@@ -1,6 +1,7 @@
 """A layer that is unavailable or full, clients that never read, and the last will of a gateway."""
 
 import asyncio
+import threading
 import time
 import unittest
 from unittest import mock
@@ -183,6 +184,28 @@ class DamagedNoticeTests(GatewayCase):
             server.task.cancel()
 
         self.run_with(scenario)
+
+
+class FileTests(GatewayCase):
+    def test_no_thread_of_its_files_outlives_a_gateway(self):
+        def check(end):
+            async def scenario():
+                before = set(threading.enumerate())
+                for file in (self.gateway.room.file, self.gateway.responses.file):
+                    file.write([(file.take(), 0, 1)], b"x").result(TIMEOUT)
+                threads = set(threading.enumerate()) - before
+                self.assertGreaterEqual(len(threads), 2)
+                ended = end(self.gateway)
+                if ended is not None:
+                    await ended
+                for thread in threads:
+                    thread.join(TIMEOUT)
+                self.assertEqual([each for each in threads if each.is_alive()], [])
+
+            self.run_with(scenario)
+
+        check(lambda gateway: gateway.stop())
+        check(lambda gateway: gateway.abandon())  # after its loop was closed
 
 
 class MembershipTests(GatewayCase):
