@@ -88,7 +88,7 @@ def main():
         "--path", default="/echo-later/", help="/echo-later/, /echo-async/ or /echo/"
     )
     options = parser.parse_args()
-    number = str(options.sockets)
+    number = str(2 * options.sockets)  # one address has half of them
     port = free_port()
     env = environment(DJANGO_SETTINGS_MODULE="settings", BENCH_ASYNC=number)
     with process(server(port), env) as pid:

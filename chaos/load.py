@@ -158,9 +158,13 @@ class Socket(asyncio.Protocol):
                 self.closed.set_result(self.code)
 
 
-async def fetch(port, path, method="GET", timeout=30.0):
-    """Return (status, headers as a dict, body) of a request on a new connection; status 0: cut off."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def fetch(port, path, method="GET", timeout=30.0, address=None):
+    """
+    Return (status, headers as a dict, body) of a request on a new connection; status 0: cut off. The
+    request comes from `address`, if that isn't None.
+    """
+    local = (address, 0) if address else None
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=local)
     try:
         request = "%s %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n" % (method, path)
         writer.write(request.encode())

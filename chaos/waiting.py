@@ -1,20 +1,21 @@
 """Rows of the table about asynchronous consumers that wait, many in one worker process."""
 
+import asyncio
 import json
 import os
 import signal
 import time
 from collections import Counter
 
-from load import Socket
+from load import Socket, fetch
 from stack import require
-from table import row, until
+from table import ALL, PATIENT, row, servers, until
 
 #: Sockets, and jobs, whose consumers wait when the worker ends.
 SOCKETS, JOBS = 450, 50
 
-#: How many asynchronous consumers a worker may run.
-PLACES = "600"
+#: How many asynchronous consumers a worker may run. One address may have half of them.
+PLACES = "1200"
 
 #: A lease that survives the start of a worker on a busy machine.
 LEASES = {"heartbeat": 1.0, "lease": 8.0}
@@ -118,3 +119,84 @@ async def waiting_stopped(stack, options):
     await until(lambda: not worker.alive, 10, "the worker to end after its grace period")
     require("still running" in worker.output, "it did not say so:\n%s", worker.output[-2000:])
     return await require_each_once(stack, sockets, begun)
+
+
+#: Long polls of one client at a time, more than a process has places; how long each waits; and how long the
+#: others are watched. A client that gets a 503 comes back after a second.
+POLLS, POLL_MS, WATCHED = 250, 10000, 25
+
+#: Milliseconds that a request of another client may take. Without turns, they wait for the end of a poll. If
+#: all polls connect at once, the kernel may let a connection wait for three seconds.
+BESIDE = 5000
+
+
+async def poll_on(port, answers, deadline):
+    """Poll again and again until the time `deadline` (monotonic), as one of the greedy client's."""
+    while time.monotonic() < deadline:
+        status = (await fetch(port, "/poll?ms=%d" % POLL_MS, timeout=120))[0]
+        answers[status] += 1
+        if status != 200:
+            await asyncio.sleep(1)
+
+
+async def watch_beside(port, seconds):
+    """Return how many milliseconds each request took that another address made in `seconds`."""
+    took, deadline = {"asynchronous": [], "synchronous": []}, time.monotonic() + seconds
+
+    async def ask(kind, path):
+        while time.monotonic() < deadline:
+            begun = time.monotonic()
+            status = (await fetch(port, path, timeout=120, address="127.0.0.2"))[0]
+            require(status == 200, "another client got the status %d", status)
+            took[kind].append(1000 * (time.monotonic() - begun))
+            await asyncio.sleep(0.1)
+
+    await asyncio.gather(ask("asynchronous", "/poll"), ask("synchronous", "/work?n=1"))
+    return took
+
+
+def polls_begun(stack):
+    kinds = Counter(line["kind"] for line in stack.records())
+    return kinds["poll"] - kinds["poll-end"]
+
+
+async def beside_polls(stack, program):
+    """Watch another client beside one with POLLS long polls. Return what was measured."""
+    gateway = stack.gateway(program)
+    worker = stack.worker() if stack.server.kind != "in memory" else None
+    await watch_beside(gateway.port, 1)
+    answers, before = Counter(), polls_begun(stack)
+    end = time.monotonic() + WATCHED
+    polls = [asyncio.ensure_future(poll_on(gateway.port, answers, end)) for _ in range(POLLS)]
+    watching = asyncio.ensure_future(watch_beside(gateway.port, WATCHED))
+    await asyncio.sleep(0.8 * POLL_MS / 1000)
+    running = polls_begun(stack) - before
+    took = await watching
+    for each in polls:
+        each.cancel()
+    await asyncio.wait(polls)
+    for each in (gateway, worker):
+        if each is not None:
+            each.kill()
+    measured = "%s: %d of %d polls ran (%s); other requests took at most %s ms" % (
+        program,
+        running,
+        POLLS,
+        dict(answers),
+        ", ".join("%.0f (%d %s)" % (max(each), len(each), kind) for kind, each in took.items()),
+    )
+    require(max(map(max, took.values())) < BESIDE, "%s", measured)
+    require(running >= 90, "%s", measured)
+    return measured
+
+
+@row(
+    "polls",
+    "a client with 250 long polls of asynchronous views, and another one",
+    backends=ALL,
+    quick=("memory",),
+    **PATIENT,
+)
+async def polls(stack, options):
+    programs = servers(options, quick=("uvicorn",))
+    return "\n".join([await beside_polls(stack, each) for each in programs])

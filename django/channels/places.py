@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django.channels.worker")
 
-#: Asynchronous consumers that one process runs at a time, by default. Another one waits.
-ASYNC_CONCURRENCY = 100
+#: Asynchronous consumers that one process runs at a time, by default. Another one waits. Gateways
+#: hold an address back that has as many as are free (gateway/held.py).
+ASYNC_CONCURRENCY = 200
 
 #: Asynchronous consumers of one process that wait for slow clients without a place, for each place.
 PAUSED_PER_PLACE = 10
@@ -80,6 +81,11 @@ class Places:
     def is_full(self) -> bool:
         """Return whether no place is free."""
         return self.taken >= self.number or self.taken + self.leaving >= 2 * self.number
+
+    @property
+    def percentage(self) -> int:
+        """How much of the places is taken."""
+        return min(100, 100 * self.taken // self.number)
 
     def acquire(self, gives_up: Callable[[], bool]) -> bool:
         """Wait for a place, take it and return True. Return False once `gives_up()` is true."""

@@ -80,6 +80,8 @@ REPLIES = "replies"
 RAN = "ran"
 #: int: the id of the event in flight, which a worker has had for a while: others need not wait for its end.
 RUNNING = "running"
+#: int: the event runs in one of the places for asynchronous consumers, of which so many percent are taken.
+PLACES_TAKEN = "places_taken"
 #: True: a consumer failed.
 ERROR = "error"
 #: int: the id of the event whose consumer sends this message while it runs (`immediately=True`).
@@ -121,6 +123,7 @@ _REPLY_KEYS = frozenset(
         REPLIES,
         RAN,
         RUNNING,
+        PLACES_TAKEN,
         ERROR,
         DURING,
         BODY_CREDIT,
@@ -309,9 +312,15 @@ def told_on(window: str) -> Message:
     return {WINDOW_CHANNEL: window}
 
 
-def running(event_id: int, ran: int) -> Message:
-    """Return the notice that a worker has had an event for `ran` milliseconds, and will have it longer."""
-    return {RUNNING: event_id, RAN: ran}
+def running(event_id: int, ran: int, places_taken: int | None = None) -> Message:
+    """
+    Return the notice that a worker has had an event for `ran` milliseconds, and will have it longer. If it
+    has a place for asynchronous consumers, `places_taken` percent of those of its process are taken.
+    """
+    notice: Message = {RUNNING: event_id, RAN: ran}
+    if places_taken is not None:
+        notice[PLACES_TAKEN] = places_taken
+    return notice
 
 
 def during(event_id: int, message: Message) -> Message:

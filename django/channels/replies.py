@@ -72,6 +72,8 @@ class Replies:
     ends_batch = False
     #: Whether the gateway was told that the event runs.
     is_late = False
+    #: If it was told that the event has a place for asynchronous consumers: the percentage that is taken.
+    places_taken: int | None = None
     _length = 0
     _failed = False
     #: Whether the consumer of a handshake ends the socket. Its replies then leave with the ack only, even
@@ -283,7 +285,8 @@ class Replies:
     def running(self) -> dict[str, Any]:
         """Return the notice to the gateway that the event takes long."""
         assert self.event_id is not None
-        return protocol.running(self.event_id, int(1000 * (time.monotonic() - self.started)))
+        ran = int(1000 * (time.monotonic() - self.started))
+        return protocol.running(self.event_id, ran, self.places_taken)
 
     def finish(self) -> None:
         """Send the ack, with everything that still waits; or requeue the message."""

@@ -354,9 +354,9 @@ class OutageTests(GatewayCase):
         async def scenario():
             with self.assertLogs("django.channels.gateway", "WARNING") as logs:
                 for _ in range(50):
-                    self.gateway.events.count_rejected()
+                    self.gateway.events.rejected.count()
                 self.assertEqual(len(logs.output), 1)
-                self.gateway.events.log_rejected()  # a second has passed
+                self.gateway.events.rejected.log()  # a second has passed
             self.assertEqual([each.rpartition(" ")[2] for each in logs.output], ["1", "49"])
 
         self.run_with(scenario)

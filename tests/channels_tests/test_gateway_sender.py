@@ -6,7 +6,7 @@ from unittest import mock
 
 from django.channels import log, protocol
 from django.channels.exceptions import ChannelFull, LayerUnavailable, MessageTooLarge, NotSent
-from django.channels.gateway import reader, sender
+from django.channels.gateway import reader, rejected, sender
 from django.channels.gateway.limits import Limits
 from django.channels.gateway.reader import InboxReader
 from django.channels.gateway.sender import EventSender
@@ -97,6 +97,7 @@ class Connection:
         self.channel, self.state = channel, State()
         self.performed, self.groups, self.detached = [], set(), False
         self.client, self.flight = ("192.0.2.1", channel), None
+        self.place = None
 
     def perform(self, actions):
         self.performed += actions
@@ -364,22 +365,22 @@ class SenderTests(unittest.TestCase):
     def test_rejected_clients_are_logged_once_in_an_interval(self):
         with self.assertLogs("django.channels.gateway", "WARNING") as logs:
             for _ in range(3):
-                self.sender.count_rejected()
+                self.sender.rejected.count()
             self.loop.timers.pop()[1]()
             self.loop.timers.pop()[1]()  # none was rejected meanwhile, and the timer ends
-            self.sender.count_rejected()
+            self.sender.rejected.count()
         self.assertEqual([line.rpartition(" ")[2] for line in logs.output], ["1", "2", "1"])
-        self.assertEqual([delay for delay, _ in self.loop.timers], [sender.LOG_INTERVAL])
+        self.assertEqual([delay for delay, _ in self.loop.timers], [rejected.LOG_INTERVAL])
 
     def test_closing_stops_the_task_and_the_timer(self):
         self.sender.close()
         self.inbox.error = ChannelFull("full")
         self.send()
         with self.assertLogs("django.channels.gateway", "WARNING"):
-            self.sender.count_rejected()
+            self.sender.rejected.count()
         self.sender.close()
         self.sender._retry_task.cancel.assert_called_once_with()
-        self.sender._log_timer.cancel.assert_called_once_with()
+        self.sender.rejected.timer.cancel.assert_called_once_with()
         self.loop.tasks.pop().close()
 
 

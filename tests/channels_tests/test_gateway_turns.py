@@ -397,7 +397,7 @@ class TurnTests(unittest.TestCase):
                     events = [
                         self.send(number, channel=channel, session="one") for number in range(40)
                     ]
-                    self.sender._limited["session of the client"] = RateLimit()
+                    self.sender._limits._logs["session of the client"] = RateLimit()
                 refused = [each for each in events if each.performed]
                 self.assertEqual(refused, events[28:])
                 self.assertEqual(refused[0].performed, [("refused", channel)])

@@ -43,6 +43,7 @@ FORGED = {
     protocol.FRAMES: [{"text": "forged"}],
     protocol.RAN: 1,
     protocol.RUNNING: 1,
+    protocol.PLACES_TAKEN: 50,
     protocol.RETRIES: 1,
     protocol.EXCLUDE: "gateway.a!1",
 }

@@ -7,6 +7,7 @@ from . import views
 
 urlpatterns = [
     re_path(r"^work$", views.work),
+    re_path(r"^poll$", views.poll),
     re_path(r"^page$", views.page),
     re_path(r"^events$", views.events),
     re_path(r"^stream$", views.stream),

@@ -20,6 +20,16 @@ def work(request):
     return HttpResponse(request.GET["n"])
 
 
+async def poll(request):
+    """Waits for `ms` milliseconds, without a thread."""
+    record("poll")
+    try:
+        await asyncio.sleep(int(request.GET.get("ms", 0)) / 1000.0)
+    finally:
+        record("poll-end")
+    return HttpResponse("nothing new")
+
+
 def page(request):
     """A page of `mb` megabytes."""
     return HttpResponse(CHUNK * (16 * int(request.GET["mb"])))

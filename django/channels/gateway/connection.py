@@ -46,6 +46,7 @@ class Connection:
         "groups",
         "is_gone",
         "overdue",
+        "place",
         "reader",
         "state",
         "tried_at",
@@ -71,6 +72,8 @@ class Connection:
         self.client: ClientKey = ("", state.reply_channel)
         #: Of the event in flight: its lane, its id, when it was sent, and whether no other was in flight.
         self.flight: tuple[Lane, int, float, bool] | None = None
+        #: Of the event that a worker has told to run: its lane and its id.
+        self.place: tuple[Lane, int] | None = None
         #: When its last event was given to the inbox, on the clock of the loop; 0 if that has failed.
         self.tried_at = 0.0
         #: True once the client has gone. The gateway forgets the connection when its state is over.
@@ -122,7 +125,7 @@ class Connection:
         elif verb is COUNT:
             self.gateway.layer.count(action[1])
             if action[1] == "refused":
-                self.gateway.events.count_rejected()
+                self.gateway.events.rejected.count()
         elif verb is DISCARD:
             self._outgoing.clear()
         elif verb is LOG:

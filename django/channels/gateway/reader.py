@@ -148,15 +148,15 @@ class InboxReader:
                     connection.groups.discard(group)
                 self._leave(group, connection)
         elif RUNNING in message:
-            if connection is not None and connection.flight is not None:
-                if connection.flight[1] == message[RUNNING]:
-                    self.events.landed(connection, message)
-                    connection.perform(connection.state.begun())
+            if connection is not None:
+                self.events.running(connection, message)
         elif connection is not None:
             state, flight = connection.state, connection.flight
             actions = state.reply(message)
             if flight is not None and state.in_flight != flight[1]:
                 self.events.landed(connection, message)
+            if connection.place is not None and state.in_flight != connection.place[1]:
+                self.events.ended(connection)
             connection.perform(actions)
         return 1
 

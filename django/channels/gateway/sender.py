@@ -18,13 +18,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Dict, Tuple
 
 from ..exceptions import LayerUnavailable, NotSent
-from ..log import RateLimit, shown
+from ..log import shown
 from ..protocol import (
     ACK,
     DISCONNECT_CHANNELS,
     EVENT_ID,
     HTTP_REQUEST,
     MAYBE,
+    PLACES_TAKEN,
     RAN,
     REDELIVERED,
     RUNNING,
@@ -32,6 +33,7 @@ from ..protocol import (
     WEBSOCKET_CONNECT,
     WEBSOCKET_RECEIVE,
 )
+from .rejected import RejectedClients, WaitingLimits
 from .turns import HANDSHAKE_STALL_TIMEOUT, PAUSE, Lane, Waiting, cost_of
 from .untaken import UntakenWatch
 
@@ -51,9 +53,6 @@ MIN_SEND_TIMEOUT = 1.0
 
 #: The deadline of an event that waits as long as the layer is unavailable.
 NEVER = float("inf")
-
-#: Seconds between two lines in the log about rejected clients; and while the layer is unreachable.
-LOG_INTERVAL, OUTAGE_LOG_INTERVAL = 1.0, 60.0
 
 #: Seconds between two attempts while channels are full, at first and at most.
 RETRY_INTERVAL, MAX_RETRY_INTERVAL = 0.005, 0.1
@@ -97,26 +96,24 @@ class EventSender:
         limits: Limits,
     ) -> None:
         self._layer = layer
-        self._limits = limits
+        self._limits = WaitingLimits(layer, limits)
         # Of frames, no more than the channel takes: the layer would refuse one, and its socket be closed.
         # Here they can wait, because their sockets are not read meanwhile.
         frames = layer.capacities[WEBSOCKET_RECEIVE]
-        self._lanes = {channel: Lane(channel) for channel in TURN_CHANNELS}
-        self._lanes[WEBSOCKET_RECEIVE] = Lane(WEBSOCKET_RECEIVE, frames)
+        least = limits.address_running
+        self._lanes = {channel: Lane(channel, least) for channel in TURN_CHANNELS}
+        self._lanes[WEBSOCKET_RECEIVE] = Lane(WEBSOCKET_RECEIVE, least, frames)
         self._lanes[WEBSOCKET_CONNECT].stall_timeout = HANDSHAKE_STALL_TIMEOUT
         self._turn_timer: Any = None
         self._untaken: UntakenWatch | None = None
         if layer.crosses_processes:
             self._untaken = UntakenWatch(layer, loop, self._lanes.values())
-        #: Whose events were refused, to a limit of lines in the log.
-        self._limited = {"client": RateLimit(), "session of the client": RateLimit()}
         self._inbox = inbox
         self._loop = loop
         self._refused: dict[str, deque[_Refused]] = {}  # by channel, the next to try first
         self._retry_task: Any = None
         self._retried_at, self._retry_interval = 0.0, RETRY_INTERVAL
-        self._rejected = 0
-        self._log_timer: Any = None
+        self.rejected = RejectedClients(layer, loop)
 
     def send(self, connection: Connection, channel: str, message: dict[str, Any]) -> None:
         """Send one event, or one part of a body, of a connection."""
@@ -125,8 +122,9 @@ class EventSender:
         if lane is not None:
             if not lane.in_flight and now - lane.landed_at > PAUSE:
                 lane.begin()
-            if lane.in_flight >= lane.limit or lane.waiting.size:
+            if lane.in_flight >= lane.limit or lane.waiting.size or lane.held:
                 self._wait(lane, connection, message, now)
+                self._fill(lane)  # if only the events of other addresses are held
                 return
             connection.flight = (lane, message[EVENT_ID], now, not lane.in_flight)
             lane.in_flight += 1
@@ -157,13 +155,42 @@ class EventSender:
                 now, ran = self._loop.time(), message.get(RAN, 0)
                 lane.learn(now, flight[2], ran, flight[3], RUNNING in message)
         lane.in_flight -= 1
+        if lane.held and (message is None or RUNNING not in message):
+            lane.held.ended(connection)
         if lane.waiting.size:
-            while lane.waiting.size and lane.in_flight < lane.limit:
-                self._send_next(lane)
+            self._fill(lane)
+
+    def running(self, connection: Connection, message: dict[str, Any]) -> None:
+        """Note that a worker runs the event of `connection`, as `message` tells, and send others."""
+        flight, event_id = connection.flight, message[RUNNING]
+        is_new = False
+        if flight is not None and flight[1] == event_id:
+            connection.place, is_new = (flight[0], event_id), True
+        if connection.place is None or connection.place[1] != event_id:
+            return
+        lane = connection.place[0]
+        if lane.held.note(connection, message.get(PLACES_TAKEN)):
+            self._layer.count("clients_held")
+        if is_new:
+            self.landed(connection, message)
+            connection.perform(connection.state.begun())
+        self._fill(lane)
+
+    def ended(self, connection: Connection) -> None:
+        """Note that a worker no longer runs an event of `connection`, and send others."""
+        place, connection.place = connection.place, None
+        if place is not None:
+            place[0].held.ended(connection)
+            self._fill(place[0])
+
+    def _fill(self, lane: Lane) -> None:
+        """Send the events whose turn it is, while more of them may be in flight."""
+        while lane.in_flight < lane.limit and lane.waiting.has_next:
+            self._send_next(lane)
 
     def _send_next(self, lane: Lane) -> None:
         """Send the event whose turn it is, but none that was refused or isn't due any more."""
-        while lane.waiting.size:
+        while lane.waiting.has_next:
             entry: Waiting = lane.waiting.pop()[1]
             connection, message = entry.take()
             if connection is None:
@@ -174,6 +201,8 @@ class EventSender:
             now = self._loop.time()
             connection.flight = (lane, message[EVENT_ID], now, not lane.in_flight)
             lane.in_flight += 1
+            if lane.held:
+                lane.held.sent(connection)
             deadline = now + SEND_TIMEOUT
             if lane.channel == WEBSOCKET_CONNECT:
                 # A server may give up a handshake five seconds after it came.
@@ -191,7 +220,7 @@ class EventSender:
         """Let an event wait for its turn, or refuse it."""
         entry = Waiting(connection, message, now)
         if lane.channel != WEBSOCKET_RECEIVE:
-            if self._has_too_many(lane, *connection.client):
+            if self._limits.are_exceeded(lane, *connection.client):
                 connection.perform(connection.state.refused(lane.channel))
                 return
             capacity = self._layer.capacities[lane.channel]
@@ -204,25 +233,6 @@ class EventSender:
         if self._turn_timer is None:
             self._turn_timer = self._loop.call_later(TURN_CHECK_INTERVAL, self.check_turns)
 
-    def _has_too_many(self, lane: Lane, address: str, session: Any) -> bool:
-        """Return whether so many events of a client wait that another is refused. Count and log it."""
-        limits = self._limits
-        whose, limit = "client", limits.address_waiting
-        if lane.waiting.count(address) < limit:
-            whose, limit = "session of the client", limits.session_waiting
-            if lane.waiting.count(address, session) < limit:
-                return False
-        self._layer.count("clients_limited")
-        self._limited[whose].log(
-            logger.warning,
-            "%d events of one %s %s wait for a worker: another was refused on %s.",
-            limit,
-            whose,
-            shown(address),
-            lane.channel,
-        )
-        return True
-
     def check_turns(self) -> None:
         """
         Refuse the requests and handshakes that have waited too long for their turn. Send one more event where
@@ -230,6 +240,8 @@ class EventSender:
         """
         now, remain = self._loop.time(), False
         for lane in self._lanes.values():
+            for connection in lane.held.lost():
+                self.ended(connection)
             self._refuse_waiting(lane, now)
             remain = remain or any(lane.deadlines.values())
             if lane.waiting.size and now - lane.landed_at > lane.stall_timeout:
@@ -372,29 +384,11 @@ class EventSender:
             if REDELIVERED not in message
         }
 
-    def count_rejected(self) -> None:
-        """Count one more client that gets a 503 or a 1013. A line in the log says now and then how many."""
-        self._rejected += 1
-        if self._log_timer is None:
-            self.log_rejected()
-
-    def log_rejected(self) -> None:
-        """Log how many clients were rejected since the last line, and check again after an interval."""
-        count, self._rejected = self._rejected, 0
-        is_away = self._layer.reachability.is_away
-        interval = OUTAGE_LOG_INTERVAL if is_away else LOG_INTERVAL
-        self._log_timer = self._loop.call_later(interval, self.log_rejected) if count else None
-        if count:
-            logger.warning(
-                "A channel is full, or the layer is unavailable. Clients that were rejected with 503 or "
-                "1013: %d",
-                count,
-            )
-
     def close(self) -> None:
         """Stop trying again, and stop the timers."""
         if self._untaken is not None:
             self._untaken.close()
-        for task in (self._retry_task, self._log_timer, self._turn_timer):
+        self.rejected.close()
+        for task in (self._retry_task, self._turn_timer):
             if task is not None:
                 task.cancel()

@@ -21,6 +21,7 @@ from typing import Any, Mapping, Tuple
 
 from ..protocol import FRAMES
 from ..shares import client_address
+from .held import HeldAddresses
 
 #: Seconds for which events may wait for a worker, before fewer are sent.
 TARGET = 0.01
@@ -157,13 +158,15 @@ class FairQueue:
     A key that comes back after a pause gets no credit for the pause. Belongs to one event loop.
     """
 
-    __slots__ = ("_children", "_finished", "_heap", "_number", "size", "_virtual")
+    __slots__ = ("_children", "_finished", "_heap", "_held", "_number", "size", "_virtual")
 
     def __init__(self) -> None:
         self._children: dict[Any, Any] = {}
         self._heap: list[tuple[float, int, Any]] = []
         #: What each key has got, on a common scale that begins where the last turn was.
         self._finished: dict[Any, float] = {}
+        #: First parts whose items are not to leave, and where their turn was; None if that isn't known.
+        self._held: dict[Any, float | None] | None = None
         self._virtual = 0.0
         self._number = self.size = 0
 
@@ -197,8 +200,29 @@ class FairQueue:
         else:
             child.append((cost, item))
 
+    def hold(self, part: Any) -> None:
+        """Let no item leave whose key begins with `part`, until `release`."""
+        if self._held is None:
+            self._held = {}
+        self._held.setdefault(part, None)
+
+    def release(self, part: Any) -> None:
+        """Let the items of `part` take their turns again."""
+        start = self._held.pop(part, None) if self._held else None
+        if start is not None:
+            self._enter(part, max(start, self._virtual))
+
+    @property
+    def has_next(self) -> bool:
+        """Whether an item may leave."""
+        heap = self._heap
+        while self._held and heap and heap[0][2] in self._held:
+            start, _, part = heappop(heap)
+            self._held[part] = start
+        return bool(heap)
+
     def pop(self) -> tuple[float, Any]:
-        """Remove and return (cost, item) of the key whose turn it is."""
+        """Remove and return (cost, item) of the key whose turn it is. Only if `has_next`."""
         self.size -= 1
         self._virtual, _, part = heappop(self._heap)
         child = self._children[part]
@@ -230,6 +254,7 @@ class Lane:
         "acks",
         "channel",
         "deadlines",
+        "held",
         "in_flight",
         "landed_at",
         "limit",
@@ -239,7 +264,7 @@ class Lane:
         "window",
     )
 
-    def __init__(self, channel: str, most: int = UNLIMITED) -> None:
+    def __init__(self, channel: str, address_running: int, most: int = UNLIMITED) -> None:
         self.channel = channel
         #: Seconds without an acknowledgement after which one more event is sent.
         self.stall_timeout = STALL_TIMEOUT
@@ -252,6 +277,8 @@ class Lane:
         #: When an event was last acknowledged, or let through because none was.
         self.landed_at = 0.0
         self.waiting = FairQueue()
+        #: The addresses whose events stay there, because their consumers take many places.
+        self.held = HeldAddresses(self.waiting, address_running)
         #: How many of those that wait were refused, and stay there until it is their turn.
         self.refused = 0
         #: The events that are refused if they wait too long, by the seconds they may wait, in order.

@@ -202,7 +202,7 @@ class BaseChannelLayer(ABC):
     threads = 0
 
     #: How many asynchronous consumers run at a time besides these threads.
-    async_concurrency = 100
+    async_concurrency = 200
 
     #: The name of the layer in CHANNEL_LAYERS, and its routing. Set by `channels.asgi`.
     alias: str | None = None

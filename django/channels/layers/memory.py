@@ -46,7 +46,7 @@ SWEEP_INTERVAL = 4096
 MAX_THREADS = 10000
 
 #: Asynchronous consumers at a time, besides the worker threads.
-ASYNC_CONCURRENCY = 100
+ASYNC_CONCURRENCY = 200
 
 #: A waiting reader: its channels, a lock that is released to wake it, and its consumer id.
 _Reader = Tuple["Sequence[str]", Any, "str | None"]
