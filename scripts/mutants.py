@@ -46,7 +46,8 @@ MARK = "CHANNELS_MUTANT"  # in the environment of a copy's tests: see support/le
 
 
 #: `paths` are what is mutated; `tests` are the modules that are to notice, the quickest first. Both
-#: are patterns, in which "*" also matches slashes. The first group that a path fits is its own.
+#: are patterns, in which "*" also matches slashes. After a ":", one class of a module is named. The first
+#: group that a path fits is its own.
 class Group:
     def __init__(self, name, paths, runner, tests):
         self.name, self.paths, self.runner, self.tests = name, paths, runner, tests
@@ -113,16 +114,45 @@ GROUPS = [
         + ["test_test_client", "test_generic", "test_security"],
     ),
     Group(
+        "sqlite",
+        ["django/channels/layers/database/sqlite*.py"],
+        ADDON,
+        ["test_database_file", "test_database_damage:SQLiteDamageTests"]
+        + ["test_database_layer:SQLiteConformanceTests", "test_database_isolation"]
+        + [
+            "test_database_layer_leases:SQLiteLeaseTests",
+            "test_database_layer_load:SQLiteLoadTests",
+        ],
+    ),
+    Group(
         "database",
         ["django/channels/layers/database/*.py"],
         ADDON,
-        ["test_database_layer", "test_database_layer_leases", "test_database_layer_[!l]*"],
+        ["test_database_connections", "test_database_refusals"]
+        + ["test_database_layer:SQLiteConformanceTests", "test_database_layer:UnreadableBodyTests"]
+        + ["test_database_layer_leases:SQLiteLeaseTests", "test_database_layer_leases:PolicyTests"]
+        + ["test_database_lost_replies:SQLiteLostReplyTests", "test_database_isolation"]
+        + [
+            "test_database_layer:PostgreSQL%s" % each
+            for each in ("NotificationTests", "InboxTests")
+        ]
+        + ["test_database_deadlines", "test_database_layer:PostgreSQLConformanceTests"]
+        + ["test_database_layer_leases:PostgreSQLLeaseTests"]
+        + ["test_database_layer:MariaDBConformanceTests"]
+        + ["test_database_layer_leases:MariaDBLeaseTests", "test_database_damage"],
+    ),
+    Group(
+        "memory",
+        ["django/channels/layers/memory*.py", "django/channels/layers/delay.py"],
+        ADDON,
+        ["test_memory*", "test_engine_threads"],
     ),
     Group(
         "engine",
         ["django/channels/layers/engine/*.py", "django/channels/layers/*.py"],
         ADDON,
-        ["test_engine*", "test_memory_layer*", "test_directory_layer"],
+        ["test_engine*", "test_security_messages", "test_json_values", "test_memory_layer"]
+        + ["test_directory_layer"],
     ),
     Group(
         "redis servers",
@@ -137,14 +167,16 @@ GROUPS = [
         "redis messages",
         ["asgi_redis/asgi_redis/%s.py" % each for each in ("codec", "direct", "wire")],
         REDIS,
-        ["test_wire", "test_encryption", "test_standalone", "test_lost_replies", "test_failures"],
+        ["test_wire", "test_encryption", "test_standalone:EncryptionTests", "test_lost_replies"]
+        + ["test_failures"],
     ),
     Group(
         "redis",
         ["asgi_redis/asgi_redis/*.py"],
         REDIS,
-        ["test_standalone", "test_lost_replies", "test_prefetch", "test_counters", "test_failures"]
-        + ["test_recovery", "test_partition"],
+        ["test_standalone:StandaloneTests", "test_prefetch", "test_counters", "test_lost_replies"]
+        + ["test_recovery", "test_expiry", "test_partition", "test_failures", "test_unwritable"]
+        + ["test_damage", "test_standalone:PartitionsTests"],
     ),
 ]
 #: Contracts and declarations: nothing in them runs, or all of it is trivial.
@@ -238,12 +270,15 @@ class Copy:
             modules = sorted(os.listdir(os.path.join(self.root, folder)))
             names += ["%s.%s" % (package, name[:-3]) for name in modules if name.endswith(".py")]
         found = []
-        for pattern in group.tests:
+        for test in group.tests:
+            pattern, _, only = test.partition(":")
             if "." not in pattern:
                 pattern = "%s.%s" % (os.path.basename(FOLDERS[group.runner]), pattern)
             fitting = fnmatch.filter(names, pattern)
             if not fitting:
-                raise CannotRun("No test module fits %s of the group %r" % (pattern, group.name))
+                raise CannotRun("No test module fits %s of the group %r" % (test, group.name))
+            if only:
+                fitting = ["%s.%s" % (name, only) for name in fitting]
             found += [each for each in fitting if each not in found]
         return found
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,22 @@ mutants.work = lambda options: mutants.run(mutants.find_mutants(["log.py"])[:3],
 sys.argv[1:] = []
 mutants.main()
 """
+#: Print the labels of all groups' tests.
+LABELS = """
+import sys
+from types import SimpleNamespace
+sys.path.insert(0, sys.argv[1])
+import mutants
+for group in mutants.GROUPS:
+    print("\\n".join(mutants.Copy.labels(SimpleNamespace(root=mutants.ROOT), group)))
+"""
+#: The tests of what is mutated, by the beginnings of their names; and those that take too long for it.
+JUDGES = re.compile(r"test_(consume|database|engine|gateway|memory|replies|sessions|worker)(_.*)?$")
+SLOW_JUDGES = {
+    "test_database_layer_pooler",
+    "test_database_layer_site",
+    "test_database_silent_site",
+}
 ENDLESS = """
 import subprocess, sys, time
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
@@ -163,6 +180,20 @@ class LeftoverTests(SimpleTestCase):
         self.assertEqual(list(kill_marked(mark)), [child.pid])
         self.assertEqual(child.wait(TIMEOUT), -9)
         self.assertEqual(marked_processes(mark, children=False), {})
+
+    @unittest.skipIf(sys.version_info < (3, 8), "make mutants needs Python 3.8")
+    def test_mutants_are_judged_by_every_test_of_their_modules(self):
+        if not os.path.exists(os.path.join(SCRIPTS, "mutants.py")):
+            self.skipTest("not a checkout")
+        command = [sys.executable, "-c", LABELS, SCRIPTS]
+        labels = [each.split(".") for each in subprocess.check_output(command).decode().split()]
+        folder = os.path.dirname(os.path.abspath(__file__))
+        for package, module, *name in labels:
+            if name and package == os.path.basename(folder):
+                with open(os.path.join(folder, module + ".py")) as file:
+                    self.assertRegex(file.read(), r"(?m)^class %s\(" % name[0])
+        judges = {each[:-3] for each in os.listdir(folder) if JUDGES.match(each[:-3])}
+        self.assertEqual(judges - {each[1] for each in labels}, SLOW_JUDGES)
 
     @unittest.skipIf(sys.version_info < (3, 8), "make mutants needs Python 3.8")
     def test_mutants_that_are_stopped_leave_no_process(self):
