@@ -18,7 +18,7 @@ def noticed_by(*tests):
 
     def decorate(store):
         make_store = {"make_store": lambda self: store(self.directory)}
-        lie_to(lies, *tests)(type(store.__name__, (DirectoryChannelLayer,), make_store))
+        lie_to(lies, *tests)(type(store.__name__, (DirectoryChannelLayer,), make_store), store)
         return store
 
     return decorate
@@ -256,6 +256,6 @@ class BoundsAcknowledgements(DirectoryStore):
 
 @noticed_by("an_open_inbox_is_told_of_a_flush")
 class TellsNoInboxOfAFlush(DirectoryStore):
-    def _send_notice(self, state, channel, message):
-        if protocol.RESET not in message:
-            super()._send_notice(state, channel, message)
+    def _send_notice(self, tx, channel, notice, expiry=None):
+        if protocol.RESET not in notice:
+            super()._send_notice(tx, channel, notice, expiry)

@@ -89,6 +89,13 @@ class NeverWaits(MemoryChannelLayer):
         return super().receive_many(channels)
 
 
+@noticed_by("a_reader_that_gave_up_takes_no_wake_up_of_another")
+class WakesReadersThatGaveUp(MemoryChannelLayer):
+    def _end_wait(self, reader):
+        if reader in self._waking:
+            super()._end_wait(reader)
+
+
 @noticed_by("one_process_local_channel_is_received_by_its_full_name")
 class FindsNoFullName(MemoryChannelLayer):
     def _pop_local(self, channel):
@@ -136,6 +143,22 @@ class RefusesAcknowledgementsWhenFull(MemoryChannelLayer):
 class ExpiresNothing(MemoryChannelLayer):
     def _drop_expired(self, key, queue, now):
         pass
+
+
+@noticed_by("messages_expire")
+class LosesWhatIsSentWhenAFullChannelHasExpired(MemoryChannelLayer):
+    def deliver(self, channel, message):
+        was_full = len(self._queues.get(channel, ())) >= self.capacities[channel]
+        super().deliver(channel, message)
+        if was_full:
+            del self._queues[channel]
+
+
+@noticed_by("messages_of_a_single_reader_expire")
+class GivesExpiredMessagesByTheirFullName(MemoryChannelLayer):
+    def _pop_local(self, channel):
+        found = [each for each in self._queues.get(inbox_of(channel), ()) if each[1] == channel]
+        return found[0][1:] if found else None
 
 
 @noticed_by("events_of_open_connections_outlast_other_messages")
@@ -227,6 +250,28 @@ class RequeuesAtTheTail(MemoryChannelLayer):
 class DropsRequeuedMessages(MemoryChannelLayer):
     def requeue(self, consumer):
         self.acknowledge(consumer)
+
+
+@noticed_by("a_requeued_message_wakes_a_claim_that_waits")
+class WakesNobodyForARequeuedMessage(MemoryChannelLayer):
+    def requeue(self, consumer):
+        with self._lock:
+            readers, self._readers = self._readers, []
+        super().requeue(consumer)
+        with self._lock:
+            self._readers = readers
+
+
+@noticed_by("a_requeued_message_has_its_whole_time_again")
+class KeepsTheExpiryOfARequeuedMessage(MemoryChannelLayer):
+    def claim(self, consumer, channels, block=False):
+        self._ends = {name: queue[0][0] for name, queue in self._queues.items()}
+        return super().claim(consumer, channels, block)
+
+    def requeue(self, consumer):
+        name, message = self._unacknowledged[consumer]
+        super().requeue(consumer)
+        self._queues[name][0] = (self._ends[name], name, message)
 
 
 @noticed_by("a_claimed_message_goes_to_no_other_consumer", "unacknowledged_messages_are_counted")
@@ -328,7 +373,7 @@ class DiscardsNoMember(MemoryChannelLayer):
 
 @noticed_by("members_of_a_group_share_no_message")
 class SharesOneDictAmongMembers(MemoryChannelLayer):
-    def _send_to_each(self, channels, message):
+    def _send_to_each(self, message, channels):
         for channel in channels:
             self._put(channel, message)
 
@@ -351,7 +396,7 @@ class SharesOneDictAmongInboxes(MemoryChannelLayer):
 
 @noticed_by("a_group_message_keeps_its_place_among_other_sends")
 class LetsGroupMessagesOvertake(MemoryChannelLayer):
-    def _send_to_each(self, channels, message):
+    def _send_to_each(self, message, channels):
         for channel in channels:
             self._put(channel, clean(message))
             self._queues[channel].rotate(1)
@@ -367,14 +412,14 @@ class LetsGroupMessagesOvertakeInInboxes(MemoryChannelLayer):
 
 @noticed_by("a_full_member_is_skipped_and_counted")
 class StopsAtAFullMember(MemoryChannelLayer):
-    def _send_to_each(self, channels, message):
+    def _send_to_each(self, message, channels):
         for channel in channels:
             self._put(channel, clean(message))
 
 
 @noticed_by("each_full_member_is_counted")
 class CountsOneFullMember(MemoryChannelLayer):
-    def _send_to_each(self, channels, message):
+    def _send_to_each(self, message, channels):
         full = False
         for channel in channels:
             try:
@@ -485,6 +530,9 @@ class WithInbox(MemoryChannelLayer):
         inbox = super().open_inbox(name)
         self.change(inbox)
         return inbox
+
+    def change(self, inbox):
+        raise NotImplementedError
 
 
 @noticed_by("what_a_closed_inbox_did_not_read_is_dropped")

@@ -6,6 +6,7 @@ tests of the suite that notice it. That the good layers pass is tested in test_m
 test_directory_layer.
 """
 
+import inspect
 import re
 import shutil
 import tempfile
@@ -72,6 +73,31 @@ class LyingLayerTests(unittest.TestCase):
                 self.assertTrue(problems, "%s passes for %s" % (name, lie.__name__))
                 last = problems[0].strip().splitlines()[-1]
                 self.assertFalse(last.startswith(MISTAKES), problems[0])
+
+
+def arguments_of(method):
+    return list(inspect.signature(method).parameters)
+
+
+class ArgumentTests(unittest.TestCase):
+    """
+    A lie that mistakes the arguments of what it overrides does something else than its name says. The suite
+    then notices another fault.
+    """
+
+    def test_what_a_lie_overrides_takes_the_arguments_of_the_good_layer(self):
+        found = 0
+        for lie in lies_memory.lies + (lies_directory.lies if lies_directory else []):
+            for name, method in vars(lie.changed).items():
+                if not inspect.isfunction(method):
+                    continue
+                good = getattr(super(lie.changed, lie.changed), name, None)
+                with self.subTest(lie=lie.__name__, method=name):
+                    self.assertIsNotNone(good, "the good layer has no such method")
+                    if name != "__init__":
+                        self.assertEqual(arguments_of(method), arguments_of(good))
+                        found += 1
+        self.assertGreater(found, 20)
 
 
 def _add_test(lie, case):

@@ -1,14 +1,16 @@
 """The in-memory layer keeps the contract of a channel layer."""
 
 import asyncio
+import gc
 import os
 import threading
 import unittest
+import weakref
 from types import SimpleNamespace
 from unittest import mock
 
 from django.channels.exceptions import ChannelFull
-from django.channels.layers import memory
+from django.channels.layers import memory, memory_inbox
 from django.channels.layers.engine import notices
 from django.channels.layers.engine.options import MAX_SECONDS
 from django.channels.layers.memory import MemoryChannelLayer
@@ -31,6 +33,36 @@ class WaitingReaderTests(unittest.TestCase):
 
     def test_two_readers_of_a_whole_inbox_are_both_woken(self):
         self.check("local.x!")
+
+    def test_a_reader_that_ctrl_c_interrupts_takes_no_wake_up_of_another(self):
+        class Interrupted:
+            """A lock in whose acquisition with a time-out Ctrl-C comes."""
+
+            def acquire(self, timeout=-1):
+                if timeout != -1:
+                    raise KeyboardInterrupt
+
+            def release(self):
+                pass
+
+        layer = MemoryChannelLayer()
+        layer.block_for = 10 * TIMEOUT
+        with mock.patch.object(memory, "threading", SimpleNamespace(Lock=Interrupted)):
+            with self.assertRaises(KeyboardInterrupt):
+                layer.receive_many(["work"], block=True)
+        layer.send("work", {"number": 1})  # with it, the reader that has gone would be woken
+        self.assertEqual(layer.receive_many(["work"]), ("work", {"number": 1}))
+        found = []
+
+        def read():
+            found.append(layer.receive_many(["work"], block=True)[1])
+
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        wait_until(lambda: layer._readers, "another reader to wait")
+        layer.send("work", {"number": 2})
+        reader.join(TIMEOUT)
+        self.assertEqual(found, [{"number": 2}])
 
     def check(self, wanted):
         layer = MemoryChannelLayer()
@@ -164,6 +196,48 @@ class InboxTests(unittest.TestCase):
 
         asyncio.run(main())
 
+    def test_an_inbox_has_room_for_all_that_came_before_it(self):
+        async def test(layer, inbox):
+            for number in range(3):
+                layer.send("gateway.b!1", {"number": number})
+            other = layer.open_inbox("gateway.b!")
+            self.assertEqual([each["number"] for _, each in other.take()], [0, 1, 2])
+            await other.close()
+
+        self.run_with_inbox(test, inbox_capacity=1)
+
+    def test_an_idle_gateway_hears_of_expired_events_again_and_again(self):
+        async def test(layer, inbox):
+            for number in (1, 2, 3):
+                event = {"reply_channel": "gateway.a!7", "event_id": number}
+                layer.deliver("http.request", event)
+                found = await asyncio.wait_for(inbox.receive(), TIMEOUT)
+                self.assertEqual(found, [("gateway.a!7", {"lost": number})])
+
+        with mock.patch.object(memory_inbox, "EXPIRY_INTERVAL", 0.02):
+            self.run_with_inbox(test, expiry=0.05)
+
+    def test_what_an_inbox_sends_when_its_loop_is_closed_arrives(self):
+        async def open_inbox():
+            return layer.open_inbox("gateway.a!")
+
+        layer, loop = MemoryChannelLayer(), asyncio.new_event_loop()
+        inbox = loop.run_until_complete(open_inbox())
+        loop.close()
+        inbox.send("work", {"number": 1}, self.fail)
+        self.assertEqual(layer.receive_many(["work"]), ("work", {"number": 1}))
+
+    def test_a_closed_inbox_leaves_nothing_in_its_loop(self):
+        async def test(layer, inbox):
+            other = layer.open_inbox("gateway.b!")
+            await other.close()
+            reference = weakref.ref(other)
+            del other
+            gc.collect()
+            self.assertIsNone(reference())
+
+        self.run_with_inbox(test)
+
     def test_closing_one_inbox_keeps_the_memberships_of_others(self):
         async def test(layer, inbox):
             other = layer.open_inbox("gateway.b!")
@@ -236,6 +310,7 @@ class InboxTests(unittest.TestCase):
             self.assertEqual(statistics["messages_pending"], 2)
             self.assertEqual(statistics["messages_count"], 2)
             self.assertGreater(statistics["messages_max_age"], 0)
+            self.assertLess(statistics["messages_max_age"], TIMEOUT)
 
         self.run_with_inbox(test)
 

@@ -21,6 +21,7 @@ class WatchTests(unittest.TestCase):
 
         async def main():
             layer = MemoryChannelLayer()
+            layer.block_for = 10 * TIMEOUT  # so that a reader which nothing wakes comes too late
             inbox = layer.open_inbox("gateway.a!")
             threads = [
                 threading.Thread(target=self.claim, args=(layer, "reader-%d" % index, handler))

@@ -204,6 +204,31 @@ class ExpiredApplicationMessageTests(ExpiryCase):
         return [line for line in lines if " expired " in line]
 
 
+class SingleReaderExpiryTests(ExpiryCase):
+    """What expired for a reader that alone could take it is reported to nobody, and is not kept."""
+
+    config = dict(ExpiryCase.config, partitions=4)
+    channels = ["test.body?%d" % number for number in range(8)]
+    channels += ["test.window.%d!1" % number for number in range(8)]
+
+    def check(self, meet):
+        for channel in self.channels:
+            self.sender.send(channel, {"number": 1})
+        self.wait_for_expiry()
+        for channel in self.channels:
+            meet(channel)
+        servers, keys = self.layer.store.servers, self.layer.store.keys
+        kept = [tag + "expired" for tag in keys.tags]
+        self.assertEqual([key for key in kept if servers.call(("EXISTS", key))], [])
+
+    def test_what_its_reader_finds(self):
+        self.check(lambda name: self.assertEqual(self.layer.receive_many([name]), (None, None)))
+
+    def test_what_a_sender_finds_in_a_full_channel(self):
+        sender = self.make_layer(capacity=1)
+        self.check(lambda name: sender.send(name, {"number": 2}))
+
+
 class GroupExpiryTests(RecoveryCase):
     def test_only_channels_that_one_process_reads_leave_their_groups(self):
         layer, other = self.make_layer(), self.make_layer(group_expiry=0.5)

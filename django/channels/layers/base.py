@@ -353,7 +353,7 @@ class BaseChannelLayer(ABC):
         self.deliver(channel, message)
 
     def requeue(self, consumer: str) -> None:
-        """Put what `consumer` holds back at the head of its channel, for another consumer."""
+        """Put what `consumer` holds back at the head of its channel, with a new expiry."""
 
     def wake(self, consumer: str) -> None:
         """Make a claim that waits for `consumer`, or its next one, return at once, if the layer can."""

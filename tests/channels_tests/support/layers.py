@@ -34,11 +34,12 @@ def next_reply(layer, channel):
 def lie_to(lies, *tests):
     """
     Return a decorator of a broken layer: it adds the layer to `lies`, with the names of the `tests` of the
-    conformance suite, without "test_", that fail for it.
+    conformance suite, without "test_", that fail for it. `changed` is the class that breaks the promise.
     """
 
-    def decorate(lie):
+    def decorate(lie, changed=None):
         lie.noticed_by = ["test_" + name for name in tests]
+        lie.changed = changed or lie
         lies.append(lie)
         return lie
 

@@ -90,6 +90,16 @@ class LayerCase(TestCase):
             self.fail("nothing came on %s" % ", ".join(channels))
         return found
 
+    def make_patient_layer(self) -> BaseChannelLayer:
+        """
+        Return a layer that waits longer than a test does, and whose heartbeats come too late to wake a reader
+        in time: only a notification does.
+        """
+        rare = {"heartbeat": 4 * self.timeout, "lease": 16 * self.timeout}
+        layer = self.make_layer(**(rare if "leases" in self.layer.extensions else {}))
+        layer.block_for = 4 * self.timeout
+        return layer
+
     def start_reader(self, read: Callable[[], object]) -> threading.Thread:
         """Start a thread that calls `read`, and give it a moment, in which the layer should let it wait."""
         begun = threading.Event()

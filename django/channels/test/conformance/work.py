@@ -45,6 +45,42 @@ class AcknowledgementTests(LayerCase):
         self.assertEqual(self.claim("consumer-b")["number"], 1)
         self.assertEqual(self.claim("consumer-b")["number"], 2)
 
+    def test_a_requeued_message_wakes_a_claim_that_waits(self) -> None:
+        self.need("acknowledgement")
+        layer = self.make_patient_layer()
+        layer.send("test.claim", {"number": 1})
+        layer.claim("consumer-a", ["test.claim"])
+        found: list[Any] = []
+        thread = self.start_reader(
+            lambda: found.append(layer.claim("consumer-b", ["test.claim"], block=True))
+        )
+        layer.requeue("consumer-a")
+        thread.join(self.timeout)
+        woken = list(found)
+        layer.wake("consumer-b")  # so that the thread ends in any case
+        thread.join(self.timeout)
+        layer.acknowledge("consumer-b")
+        self.assertEqual(woken, [("test.claim", {"number": 1})])
+
+    def test_a_requeued_message_has_its_whole_time_again(self) -> None:
+        self.need("acknowledgement")
+        layer = self.make_layer(expiry=self.shortest_expiry, capacity=1)
+
+        def requeued() -> Any:
+            self.send_when_there_is_room(layer, "test.claim", {"number": 1})
+            layer.claim("consumer-a", ["test.claim"])
+            # It would have expired when this one has.
+            layer.send("test.expiry", {})
+            self.send_when_there_is_room(layer, "test.expiry", {})
+            layer.requeue("consumer-a")
+            found = layer.claim("consumer-b", ["test.claim"])[1]
+            layer.acknowledge("consumer-b")
+            layer.receive_many(["test.expiry"])
+            return found
+
+        # On a slow machine, it may expire once more.
+        self.assertEqual(self.until(requeued), {"number": 1})
+
     def test_a_consumer_claims_on_while_another_id_holds_what_it_had(self) -> None:
         self.need("acknowledgement")
         for number in (1, 2, 3):
@@ -92,28 +128,26 @@ class AcknowledgementTests(LayerCase):
 
     def test_a_waiting_claim_is_woken_by_each_of_its_channels(self) -> None:
         self.need("acknowledgement")
-        self.layer.block_for = 4 * self.timeout  # so that only the message ends the wait in time
+        layer = self.make_patient_layer()
         channels = ["test.wake.%d" % number for number in range(4)]
         for channel in channels:
             found: list[Any] = []
 
             def claim(found: list[Any] = found) -> None:
-                found.append(self.layer.claim("consumer-a", channels, block=True))
+                found.append(layer.claim("consumer-a", channels, block=True))
 
             thread = self.start_reader(claim)
-            self.layer.send(channel, {"a": 1})
+            layer.send(channel, {"a": 1})
             thread.join(self.timeout)
             if thread.is_alive():
-                self.layer.wake("consumer-a")
+                layer.wake("consumer-a")
                 thread.join(self.timeout)
+            layer.acknowledge("consumer-a")
             self.assertEqual(found, [(channel, {"a": 1})])
 
     def test_a_waiting_claim_gets_what_another_process_sends(self) -> None:
         self.need("acknowledgement", "leases")
-        # Only the message itself ends a wait: its time and the next heartbeat are far away.
-        options = {"heartbeat": 4 * self.timeout, "lease": 16 * self.timeout}
-        here, there = self.make_layer(**options), self.make_layer(**options)
-        here.block_for = there.block_for = 4 * self.timeout
+        here, there = self.make_patient_layer(), self.make_patient_layer()
         answers: list[Any] = []
 
         def echo() -> None:
