@@ -136,6 +136,18 @@ class SteppedTests(SimpleTestCase):
 class RunHereTests(SimpleTestCase):
     """`run_here`, by which the test client runs asynchronous consumers."""
 
+    def test_no_loop_stays_open_on_which_one_ran(self):
+        async def consumer():
+            return asyncio.get_event_loop()
+
+        async def run():
+            return run_here(consumer()), asyncio.get_event_loop()
+
+        inner, outer = asyncio.run(run())
+        self.assertIsNot(inner, outer)
+        self.assertTrue(inner.is_closed() and outer.is_closed())
+        self.assertTrue(run_here(consumer()).is_closed())
+
     def test_what_follows_may_block_a_loop_of_its_own(self):
         async def refused():
             with self.assertRaises(SynchronousOnlyOperation):

@@ -1,5 +1,6 @@
 """What the gateway uses of servers beyond ASGI: another version of a server may lack it."""
 
+import inspect
 import sys
 import types
 import unittest
@@ -101,6 +102,18 @@ class InternalsTests(unittest.TestCase):
                             self.assertFalse(hasattr(kind, "channels_heads"))
                         if bound is internals.CHUNKS:
                             self.assertFalse(hasattr(kind, "channels_waiting"))
+
+    def test_a_further_gateway_changes_no_class_once_more(self):
+        """Otherwise each call of a server would pass through one wrapper for each gateway that there was."""
+        for bound in BOUNDS:
+            for each in bound.kinds:
+                with self.subTest(bound=bound.what, class_of_a_server=each.name):
+                    modules, kind = self.modules_without(each, None)
+                    self.bound(modules)
+                    methods = dict(inspect.getmembers(kind, inspect.isfunction))
+                    self.bound(modules)
+                    again = dict(inspect.getmembers(kind, inspect.isfunction))
+                    self.assertEqual(again, methods)
 
     def test_a_class_with_another_name_is_logged(self):
         for bound in BOUNDS:

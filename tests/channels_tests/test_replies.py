@@ -15,7 +15,7 @@ from django.channels.exceptions import (
 from django.channels.layers.memory import MemoryChannelLayer
 from django.channels.log import RateLimit
 from django.channels.message import Message
-from django.channels.outbox import TO_CHANNEL, PendingSend, outbox
+from django.channels.outbox import TO_CHANNEL, PendingSend, outbox, pending_message_store
 from django.channels.routing import route
 from django.channels.signals import consumer_finished, consumer_started
 from django.channels.worker import Worker
@@ -271,6 +271,20 @@ class OrderTests(WorkerTestCase):
 
 
 class OutboxTests(SimpleTestCase):
+    def test_what_is_flushed_by_hand_leaves_whole_and_the_first_error_is_raised(self):
+        layer = MemoryChannelLayer(capacity=1)
+        pending_message_store.prepare()
+        self.assertTrue(pending_message_store.active)
+        for name in ("one", "one", "two", "two", "three"):
+            Channel(name, channel_layer=layer).send({})
+        with self.assertRaisesRegex(ChannelFull, "one"):
+            pending_message_store.send_and_flush()
+        self.assertFalse(pending_message_store.active)
+        for name in ("one", "two", "three"):
+            self.assertEqual(waiting_on(layer, name), [{}])
+        pending_message_store.prepare()
+        pending_message_store.send_and_flush()
+
     def test_only_a_consumer_that_runs_can_be_continued(self):
         with self.assertRaisesRegex(RuntimeError, "No consumer runs"):
             outbox.continue_with(None, None)
@@ -646,17 +660,6 @@ class LoopTests(SimpleTestCase):
         self.assertIn(("finish", REPLY, protocol.ack(1)), self.calls)
         left = [layer.receive_many([REPLY])[1] for _ in range(2)]
         self.assertEqual(left, [{"text": "y"}, protocol.replies([{"text": "x"}])])
-
-    def test_the_ack_waits_for_no_claim_if_something_is_left_to_be_done_after_it(self):
-        """What is left may take long, as the `close` of a response."""
-
-        def consumer(message):
-            outbox.call_afterwards(lambda: self.calls.append(waiting_on(layer, REPLY)))
-            layer = message.channel_layer
-
-        self.consumer = consumer
-        self.run_worker(self.event())
-        self.assertEqual(self.calls, ["claim", [protocol.ack(1)], "claim", "acknowledge"])
 
     def test_an_unavailable_layer_is_tried_again_in_growing_intervals(self):
         errors = [LayerUnavailable("gone") for _ in range(6)]
