@@ -342,6 +342,27 @@ class MarkTests(SimpleTestCase):
         partial = any_origin(functools.partial(consumer))
         self.assertTrue(origin_allowed(handshake(b"https://evil.example"), partial))
 
+    def test_a_partial_has_the_marks_of_its_function(self):
+        class Validated(BaseOriginValidator):
+            def validate_origin(self, message, origin):
+                return origin == "null"
+
+        def connect(message, room=None):
+            return room
+
+        for mark in (any_origin, allowed_origins("https://evil.example")):
+            one = functools.partial(mark(functools.partial(consumer)), room=1)
+            for each in (one, functools.partial(one, room=2), channel_session(one)):
+                self.assertTrue(origin_allowed(handshake(b"https://evil.example"), each))
+        validated = functools.partial(Validated(connect), room="lobby")
+        for each in (validated, channel_session(validated)):
+            self.assertTrue(origin_allowed(handshake(b"null"), each))
+        self.assertEqual(validated(handshake(b"null")), "lobby")
+        with self.assertRaises(DenyConnection):
+            validated(handshake(b"https://evil.example"))
+        for each in (functools.partial(connect), channel_session(functools.partial(connect))):
+            self.assertFalse(origin_allowed(handshake(b"null"), each))
+
     def test_a_decorator_for_origins_on_a_method_is_refused(self):
         """The class's own check would refuse the page before the method is called."""
 

@@ -1,5 +1,6 @@
 """What manage.py check and check --deploy say about what is open to clients."""
 
+import functools
 import sys
 from unittest import mock
 
@@ -111,6 +112,10 @@ class DeployTests(SimpleTestCase):
         for consumer in (public, Public):
             self.assertIn("%s.%s" % (__name__, consumer.__name__), found[0])
         self.assertNotIn("partners", found[0])
+
+    def test_the_function_of_a_partial_is_named(self):
+        found = self.routes(route("websocket.connect", functools.partial(public, room=1)))
+        self.assertIn("%s.public" % __name__, found[0])
 
     def test_other_routes_are_not(self):
         found = self.routes(

@@ -18,6 +18,7 @@ from ..compat import installed_version
 from ..consume import consumer_name
 from ..protocol import WEBSOCKET_CONNECT
 from ..routing import Include, Router
+from .websockets import marked
 
 TAG = "channels"
 
@@ -174,7 +175,7 @@ def _open_consumers(routes: Iterable[Any]) -> Iterator[Any]:
         if isinstance(each, Include):
             yield from _open_consumers(each.routes)
         elif WEBSOCKET_CONNECT in getattr(each, "channels", ()):
-            consumer = getattr(each, "consumer", None)
+            consumer = marked(getattr(each, "consumer", None))
             validated = getattr(consumer, "origin_validator", None) is not None
             if getattr(consumer, "any_origin", False) and not validated:
                 yield consumer

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from ..message import Message
     from ..types import Consumer
 
+#: The attributes of a consumer that `origin_allowed` reads.
+_MARKS = ("any_origin", "allowed_origins", "origin_validator", "validates_origin")
+
 
 def origin_allowed(message: Message, consumer: Consumer | None = None) -> bool:
     """
@@ -34,6 +37,7 @@ def origin_allowed(message: Message, consumer: Consumer | None = None) -> bool:
 
     Reads the attributes that `any_origin`, `allowed_origins` and `BaseOriginValidator` set on the consumer.
     """
+    consumer = marked(consumer)
     validator = getattr(consumer, "origin_validator", None)
     if validator is not None:  # first: a class must not inherit `any_origin` past its validator
         name = "%s.allows" % getattr(validator, "__name__", validator)
@@ -48,6 +52,22 @@ def origin_allowed(message: Message, consumer: Consumer | None = None) -> bool:
         return is_trusted(message, origin) or any(matches(Origin(origin), one) for one in extra)
     except ValueError:
         return False
+
+
+def marked(consumer: Any) -> Any:
+    """
+    Return what has the attributes that `origin_allowed` reads: of a functools.partial without them, its
+    function, also below other decorators.
+    """
+    while not any(getattr(consumer, each, None) for each in _MARKS):
+        if isinstance(consumer, functools.partial):
+            inner: Any = consumer.func
+        else:
+            inner = getattr(consumer, "__dict__", {}).get("__wrapped__")
+        if inner is None:
+            break
+        consumer = inner
+    return consumer
 
 
 def check_origin(message: Message, consumer: Consumer | None = None) -> None:
