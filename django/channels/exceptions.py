@@ -49,6 +49,7 @@ class NotSent(LayerUnavailable):
             return error
         result = cls(str(error))
         result.__cause__ = error
+        result.is_readable = getattr(error, "is_readable", False)
         return result
 
 

@@ -342,8 +342,9 @@ class RateLimitByKey:
             self._limits.clear()
 
 
-#: Seconds without an error after which a layer that can only be read counts as reached again.
-WRITE_INTERVAL = 5.0
+#: Seconds without an error after which a layer that can only be read counts as reached again: those of two
+#: heartbeats, of which some succeed on a full disk.
+WRITE_INTERVAL = 10.0
 
 
 class Reachability:

@@ -3,9 +3,9 @@
 import socket
 from unittest import TestCase
 
-from django.channels.exceptions import LayerUnavailable
+from django.channels.exceptions import LayerUnavailable, NotSent
 from django.channels.layers.database import DatabaseChannelLayer
-from django.channels.layers.database.refusals import unreachable
+from django.channels.layers.database.refusals import unreachable, unusable_file
 from django.channels.layers.engine.threads import start_thread
 from django.channels.worker import Worker
 from django.core.exceptions import ImproperlyConfigured
@@ -82,3 +82,27 @@ class RefusalTests(TestCase):
             text = str(unreachable("PostgreSQL", "default", OSError(said)))
             self.assertIn(remedy, text)
             self.assertTrue(text.startswith("PostgreSQL (database 'default'): "), text)
+
+    def test_what_only_refuses_to_write_can_be_read(self):
+        """Then the log tells the end of the outage when writes work again, and not after a read."""
+        for said, is_readable in (
+            ("database or disk is full", True),
+            ("attempt to write a readonly database", True),
+            ("[Errno 28] No space left on device", True),
+            ('could not extend file "base/1/2": No space left on device\nHINT: Check', True),
+            ("cannot execute INSERT in a read-only transaction", True),
+            ("(1114, \"The table 'channels_database_message' is full\")", True),
+            ("(1021, 'Disk full (/tmp/#sql); waiting for someone to free some space')", True),
+            ("(1290, 'The MariaDB server is running with the --read-only option')", True),
+            ("disk I/O error", False),
+            ("Connection refused", False),
+            ("server closed the connection unexpectedly", False),
+        ):
+            for error in (
+                unreachable("PostgreSQL", "default", OSError(said)),
+                unreachable("MySQL", "default", OSError(said), refused=True),
+                unusable_file("/site/db.sqlite3", OSError(said)),
+            ):
+                with self.subTest(str(error)):
+                    self.assertIs(error.is_readable, is_readable)
+                    self.assertIs(NotSent.because_of(error).is_readable, is_readable)

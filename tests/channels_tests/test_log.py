@@ -15,6 +15,7 @@ from django.channels.gateway.connection import Connection
 from django.channels.gateway.http import Request
 from django.channels.gateway.state import LOG
 from django.channels.gateway.websocket import WebSocket
+from django.channels.layers.engine.options import Options
 from django.channels.log import (
     WRITE_INTERVAL,
     ActionLog,
@@ -308,6 +309,9 @@ class ReachabilityTests(SimpleTestCase):
                 self.reachability.succeeded(time.monotonic())
 
         self.assertEqual(len(self.lines(outage)), 1)
+        # On a full disk, some heartbeats succeed between others that fail.
+        heartbeat = time.monotonic() + 1.5 * Options().heartbeat
+        self.assertEqual(self.lines(lambda: self.reachability.succeeded(heartbeat)), [])
         later = time.monotonic() + WRITE_INTERVAL
         lines = self.lines(lambda: self.reachability.succeeded(later))
         self.assertRegex(lines[0], "can be reached again")

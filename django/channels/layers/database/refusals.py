@@ -49,6 +49,11 @@ _FILE_REMEDIES = (
     (r"Too many open files", "Let the process open more files (ulimit -n)"),
 )
 
+#: What all of them say if they write no more, and can still be read.
+_WRITES_NOTHING = re.compile(
+    r"disk (is )?full|No space left|table '[^']*' is full|quota exceeded|read-?only", re.I
+)
+
 #: What they say if no greater number is left for a row, and what to do.
 _NUMBERS_USED_UP = (
     (
@@ -127,7 +132,9 @@ def _with_remedy(error: BaseException, remedies: Sequence[tuple[str, str]], wher
 
 def unusable_file(path: str, error: BaseException) -> LayerUnavailable:
     """Return the exception to raise if the SQLite file at `path` can't be read or written."""
-    return LayerUnavailable("SQLite (%s): %s" % (path, _with_remedy(error, _FILE_REMEDIES)))
+    result = LayerUnavailable("SQLite (%s): %s" % (path, _with_remedy(error, _FILE_REMEDIES)))
+    result.is_readable = _WRITES_NOTHING.search(str(error)) is not None
+    return result
 
 
 def unreachable(
@@ -138,5 +145,7 @@ def unreachable(
     done nothing.
     """
     text = _with_remedy(error, _REMEDIES, " of %r in DATABASES" % alias)
-    result = NotSent if refused else LayerUnavailable
-    return result("%s (database %r): %s" % (server, alias, text))
+    kind = NotSent if refused else LayerUnavailable
+    result = kind("%s (database %r): %s" % (server, alias, text))
+    result.is_readable = _WRITES_NOTHING.search(str(error)) is not None
+    return result
