@@ -92,6 +92,10 @@ def index(request):
     return HttpResponse("hello")
 
 
+def page(request):
+    return HttpResponse(b"x" * 40000)
+
+
 def large(request):
     return HttpResponse(b"x" * 1000000)
 
@@ -127,6 +131,8 @@ layer = get_channel_layer()
 
 
 async def channel_layer(scope, receive, send):
+    if scope["type"] == "http" and scope["query_string"].startswith(b"read_timeout="):
+        backlog.READ_TIMEOUT = float(scope["query_string"][13:])
     if scope["type"] == "lifespan" or scope["path"] != "/connections":
         return await layer(scope, receive, send)
     body = str(len(layer.gateway.connections)).encode()
@@ -143,14 +149,18 @@ except ImportError:
 from mysite import views
 
 urlpatterns = [re_path("^$", views.index)] + [
-    re_path("^%s$" % view.__name__, view) for view in (views.large, views.endless, views.broken)
+    re_path("^%s$" % view.__name__, view)
+    for view in (views.page, views.large, views.endless, views.broken)
 ]
 """
 
 
 def get(path):
     """The headers of GET `path`."""
-    return b"\x82\x04" + bytes([len(path)]) + path + GET[2:]
+    length, more = [len(path)], len(path) - 127
+    if more >= 0:  # in groups of seven bits (RFC 7541, section 5.1)
+        length = [127, more % 128 + 128, more // 128]
+    return b"\x82\x04" + bytes(length) + path + GET[2:]
 
 
 def named(name, value):
@@ -266,6 +276,22 @@ class HypercornTests(SiteBehindServer, unittest.TestCase):
         # If it reads again, it sees that the response is not whole.
         self.assertIn((RST_STREAM, 1), self.kinds_until(reader, (RST_STREAM, 1)))
 
+    def test_a_client_that_reads_nothing_of_a_short_response_is_reset(self):
+        """Whether the site or the gateway answers, and whatever the size: all of it waits in the server."""
+        self.connections("?read_timeout=0.5")
+        self.addCleanup(self.connections, "?read_timeout=300")
+        reader, connection = self.connect()
+        no_window = struct.pack("!HI", 4, 0)
+        connection.sendall(frame(SETTINGS, no_window))
+        paths = (b"/", b"/page", b"/nowhere", b"/" + b"x" * 9000)
+        for number, path in enumerate(paths):
+            stream = 1 + 2 * number
+            with self.subTest(path=path[:20]):
+                connection.sendall(frame(HEADERS, get(path), stream, END_STREAM | END_HEADERS))
+                reset = (RST_STREAM, stream)
+                self.assertIn(reset, self.kinds_until(reader, reset))
+        wait_until(lambda: self.connections() == 0, "the end of the requests")
+
     def test_a_response_that_breaks_off_is_reset(self):
         reader, connection = self.connect()
         for stream in (1, 3):
@@ -330,9 +356,10 @@ class HypercornTests(SiteBehindServer, unittest.TestCase):
         self.assertIn((HEADERS, 1), self.kinds_until(reader, (HEADERS, 1)))
         return reader, connection
 
-    def connections(self):
+    def connections(self, query=""):
         """Return the number of connections that the gateway knows."""
-        with urllib.request.urlopen(self.server.url("/connections"), timeout=TIMEOUT) as response:
+        url = self.server.url("/connections" + query)
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
             return int(response.read())
 
     def test_a_client_that_gives_up_some_requests_is_served(self):

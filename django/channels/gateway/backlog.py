@@ -46,7 +46,7 @@ CONTENT = "http.response.body"
 #: Seconds between two measurements of how fast clients read.
 RATE_INTERVAL = 10.0
 
-#: Seconds in which a client must take something of a response that its worker has finished.
+#: Seconds in which a client must take something of a response that its worker has finished (and http2.py).
 READ_TIMEOUT = 300.0
 
 

@@ -2,7 +2,8 @@
 Bound the frames of HTTP/2 that a client of Hypercorn sends besides requests and their bodies: resets of
 requests, pings, settings, empty parts of bodies, and unknown ones. Each costs the server up to a tenth of a
 millisecond, and a reset with its request more: a client that sent 20,000 of them held up all others for
-seconds. And bound what waits in Hypercorn for a client that doesn't read. No module of Hypercorn is imported.
+seconds. And bound what waits in Hypercorn for a client that doesn't read, and for how long. No module of
+Hypercorn is imported.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import time
 from typing import Any, Callable
 
+from . import backlog
 from .internals import HYPERCORN_HTTP2, STREAMS, UNREAD, usable
 
 #: Such frames that one client may send at once, and then each second. A browser sends a reset for each
@@ -90,7 +92,7 @@ def bound_streams(note: Callable[[str], None]) -> None:
         if getattr(protocol, "channels_note_streams", None) is None:
             protocol.initiate = _beginning(protocol.initiate)
             protocol.handle = _counting(protocol.handle)
-            protocol.stream_send = _resetting(protocol.stream_send)
+            protocol.stream_send = _resetting(_timing(protocol.stream_send))
         protocol.channels_note_streams = staticmethod(note)
     for buffer in usable(UNREAD):
         if getattr(buffer.push, "__wrapped__", None) is None:
@@ -137,6 +139,49 @@ def _beginning(original: Any) -> Any:
         await original(self, *args, **kwargs)
 
     return initiate
+
+
+def _timing(original: Any) -> Any:
+    """End a response whose client reads nothing of what waits for it."""
+
+    @functools.wraps(original)
+    async def stream_send(self: Any, event: Any) -> None:
+        buffer = self.stream_buffers.get(event.stream_id)
+        waits = buffer is not None and (
+            type(event).__name__ != "Body" or len(buffer.buffer) + len(event.data) >= MAX_UNREAD
+        )
+        if not waits or type(self.streams.get(event.stream_id)).__name__ != "HTTPStream":
+            await original(self, event)
+            return
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(
+            backlog.READ_TIMEOUT,
+            lambda: loop.create_task(_give_up(self, event.stream_id, buffer)),
+        )
+        try:
+            await original(self, event)
+        finally:
+            timer.cancel()
+
+    return stream_send
+
+
+async def _give_up(protocol: Any, number: int, buffer: Any) -> None:
+    """End a stream for both sides, as if its client had reset it."""
+    await buffer.close()
+    try:
+        protocol.connection.reset_stream(number, error_code=CALM)
+    except sys.modules[HYPERCORN_HTTP2].h2.exceptions.ProtocolError:
+        pass  # it has ended
+    await protocol._close_stream(number)  # the application gets its disconnect
+    await protocol._window_updated(number)  # so that the task that sends forgets the stream
+    # One task at a time waits for a client that doesn't even read from its connection.
+    if not getattr(protocol, "channels_is_flushing", False):
+        protocol.channels_is_flushing = True
+        try:
+            await protocol._flush()
+        finally:
+            protocol.channels_is_flushing = False
 
 
 def _resetting(original: Any) -> Any:
