@@ -223,6 +223,13 @@ def call_as_gateway(layer, command):
     return asyncio.run(call())
 
 
+def gateway_reaches(layer, command):
+    try:
+        return call_as_gateway(layer, command) == 0
+    except layer.LayerUnavailable:
+        return False
+
+
 class ClusterTests(ClusterTopology, LayerConformance, unittest.TestCase):
     def test_partitions_lie_on_all_nodes(self):
         layer = self.make_layer()
@@ -286,6 +293,11 @@ class ClusterTests(ClusterTopology, LayerConformance, unittest.TestCase):
         self.assertEqual(layer.receive_many(["test.damaged"])[1], {"good": 2})
         self.assertEqual(layer.store.count_dead_letters(), 1)
         layer.drop_dead_letters()
+
+    def test_a_claim_waits_for_longer_than_socket_timeout(self):
+        layer = self.make_layer(socket_timeout=1)
+        layer.block_for = 2
+        self.assertEqual(layer.claim("slot", ["test.quiet"], block=True), (None, None))
 
     def test_messages_flow_while_a_slot_moves(self):
         sender, worker = self.make_layer(), self.make_layer()
@@ -388,8 +400,10 @@ class ClusterFailoverTests(ClusterTopology, unittest.TestCase):
     # It has its own servers: the failover leaves them without the old primary.
     replicas = 1
 
-    def test_a_failover_resets_the_inboxes(self):
+    def test_a_failover_resets_the_inboxes_and_no_layer_needs_the_node_of_its_settings(self):
         layer = self.make_layer(partitions=16)
+        narrow = self.make_layer(hosts=[self.nodes[0].url])
+        narrow.send("test.narrow", {})
         slots = layer.store.servers.client.keyslot
         tags = layer.store.keys.tags
         found = []
@@ -444,6 +458,9 @@ class ClusterFailoverTests(ClusterTopology, unittest.TestCase):
         finally:
             done.set()
             holder.join(TIMEOUT)
+        # A gateway that connects now only finds nodes that the layer has met.
+        queue = narrow.store.keys.queue("test.other").queue
+        wait_until(lambda: gateway_reaches(narrow, ("EXISTS", queue)), "a gateway to connect")
 
 
 def make_certificate(directory):
