@@ -458,7 +458,10 @@ class RunConsumerTests(WorkerTestCase):
             return wait()
 
         result = self.run_one(consumer, may_wait=True)
+        slot = started[0].run(lambda: outbox.slot)
+        self.assertTrue(slot.sending.locked())  # until it is continued, nothing may leave ahead of it
         consume.close_waiting(result.rest)
+        self.assertFalse(slot.sending.locked())
         for how in ({}, {"immediately": True}):
             started[0].run(functools.partial(self.channel(REPLY).send, {"text": "x"}, **how))
             self.assertEqual(self.received(REPLY), [{"text": "x"}])
