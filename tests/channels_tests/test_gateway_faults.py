@@ -187,12 +187,14 @@ class DamagedNoticeTests(GatewayCase):
 
 
 class FileTests(GatewayCase):
-    def test_no_thread_of_its_files_outlives_a_gateway(self):
+    def test_no_file_of_a_gateway_and_no_thread_for_it_outlives_the_gateway(self):
         def check(end):
             async def scenario():
                 before = set(threading.enumerate())
-                for file in (self.gateway.room.file, self.gateway.responses.file):
+                files = [self.gateway.room.file, self.gateway.responses.file]
+                for file in files:
                     file.write([(file.take(), 0, 1)], b"x").result(TIMEOUT)
+                opened = [file._file for file in files]
                 threads = set(threading.enumerate()) - before
                 self.assertGreaterEqual(len(threads), 2)
                 ended = end(self.gateway)
@@ -201,6 +203,7 @@ class FileTests(GatewayCase):
                 for thread in threads:
                     thread.join(TIMEOUT)
                 self.assertEqual([each for each in threads if each.is_alive()], [])
+                self.assertTrue(all(each.closed for each in opened))
 
             self.run_with(scenario)
 
