@@ -4,12 +4,14 @@ import inspect
 import sys
 import types
 import unittest
+from collections import deque
 from importlib import import_module
 from unittest import mock
 
 from django.channels.gateway import internals
 from django.channels.gateway.fragments import bound_twisted
 from django.channels.gateway.limits import Limits
+from django.channels.gateway.pipelines import MAX_PIPELINED, has_too_many
 from django.channels.gateway.refusal import Refusals
 from django.channels.gateway.servers import bound_servers
 from django.channels.layers.memory import MemoryChannelLayer
@@ -130,6 +132,22 @@ class InternalsTests(unittest.TestCase):
             self.assertEqual(len(lines), 1, lines)
             self.assertIn(module + "new_impl", lines[0])
             self.assertIn("what one client sends", lines[0])
+
+    def test_pipelined_requests_beyond_the_bound_are_dropped(self):
+        class Connection:
+            def on_response(self):
+                """What uvicorn calls after each response."""
+
+        class Cycle:
+            async def receive(self):
+                """What uvicorn gives to the gateway."""
+
+        Cycle.__module__ = internals.HTTPTOOLS
+        for number, left in ((MAX_PIPELINED, MAX_PIPELINED), (MAX_PIPELINED + 1, 0)):
+            connection, cycle = Connection(), Cycle()
+            connection.pipeline, cycle.on_response = deque(range(number)), connection.on_response
+            self.assertEqual(has_too_many(cycle.receive), not left)
+            self.assertEqual(len(connection.pipeline), left)
 
     def test_a_socket_of_daphne_that_lacks_a_name_is_left_alone_and_logged_once(self):
         for name in internals.SOCKET_OF_DAPHNE:

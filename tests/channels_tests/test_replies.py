@@ -459,7 +459,8 @@ class RunConsumerTests(WorkerTestCase):
 
         result = self.run_one(consumer, may_wait=True)
         slot = started[0].run(lambda: outbox.slot)
-        self.assertTrue(slot.sending.locked())  # until it is continued, nothing may leave ahead of it
+        # Until it is continued, nothing may leave ahead of it.
+        self.assertTrue(slot.sending.locked())
         consume.close_waiting(result.rest)
         self.assertFalse(slot.sending.locked())
         for how in ({}, {"immediately": True}):
