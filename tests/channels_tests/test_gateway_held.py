@@ -184,7 +184,7 @@ class HeldTests(unittest.TestCase):
 
     def test_what_a_thread_began_counts_once_it_has_a_place(self):
         """A thread tells of its event before it hands the event to the loop."""
-        connections = self.send(GREEDY, FIRST_WINDOW)
+        connections = self.send(GREEDY, Limits().address_running)
         for each in connections:
             self.sender.running(each, protocol.running(7, 20))
         with self.assertLogs("django.channels.gateway", "WARNING"):
