@@ -32,6 +32,10 @@ class Open(NamedTuple):
 
 _NOTHING = Open()
 
+#: What servers say of a deadlock, its like, and a lock that wasn't got in time.
+MYSQL_CONFLICTS = (1205, 1213, 1020)
+POSTGRESQL_CONFLICTS = ("40P01", "40001", "55P03")
+
 #: A bit of the status of MariaDB and MySQL: SERVER_STATUS_IN_TRANS.
 _IN_TRANSACTION = 1
 
@@ -154,3 +158,13 @@ def _leave_blocks(connection: Any, blocks: int) -> None:
             pass
         if _open_on(connection).blocks >= left:
             raise RuntimeError("An atomic block could not be left.")
+
+
+def lost_to_another(error: BaseException) -> bool:
+    """
+    Return whether a server says that a transaction has lost against another one: it was rolled back, and may
+    run again. `error` is that of the driver, or Django's with that one as its cause.
+    """
+    told = error.__cause__ or error
+    state = getattr(told, "sqlstate", None) or getattr(told, "pgcode", None)
+    return state in POSTGRESQL_CONFLICTS or (told.args[:1] or (None,))[0] in MYSQL_CONFLICTS

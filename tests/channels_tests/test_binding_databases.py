@@ -5,15 +5,22 @@ These tests add the alias of a server to the settings, where it stays. So this m
 of Django's own: some write the settings of a project, and the alias with them.
 """
 
+import contextlib
+import json
 import unittest
 
+from django.channels import route
 from django.channels.binding import fields, site_code
+from django.channels.binding.websockets import WebsocketBinding
+from django.channels.test import WSClient, apply_routes
 from django.core.exceptions import ValidationError
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, OperationalError, connections, transaction
 from django.test.utils import override_settings
 
-from .models import Attachment, Restaurant
+from .models import Attachment, Document, Restaurant
 from .support.aliases import add_alias_like, mariadb_alias, postgresql_alias, remove_alias
+from .support.databases import MariaDB, PostgreSQL
+from .test_binding import defined_for_a_test
 
 
 class ToPostgreSQL:
@@ -49,6 +56,87 @@ class PostgreSQLValueTests(unittest.TestCase):
         row = Restaurant()
         fields.assign(row, ["at"], {"at": "0001-01-02T00:00:00+14:00"}, creating=False)
         self.assertEqual(row.at.year, 1)
+
+
+class Conflicts:
+    """Another connection holds the lock of a row that a client changes, and the server stops waiting."""
+
+    def setUp(self):
+        self.alias = add_alias_like(self.server_alias(), **self.options)
+        self.addCleanup(remove_alias, self.alias)
+        connection = connections[self.alias]
+        with connection.schema_editor() as editor:
+            editor.create_model(Document)
+        self.addCleanup(self.drop)
+
+        class Router:
+            def db_for_write(router, model, **hints):
+                return self.alias if model is Document else None
+
+            db_for_read = db_for_write
+
+        settings = override_settings(DATABASE_ROUTERS=[Router()])
+        settings.enable()
+        self.addCleanup(settings.disable)
+        Document.objects.create(slug="a", title="old")
+        self.binding = defined_for_a_test(
+            self,
+            "ConflictBinding",
+            (WebsocketBinding,),
+            model=Document,
+            stream="documents",
+            fields=["title"],
+            channel_session_user=False,
+            group_names=classmethod(lambda cls, row: []),
+            has_permission=lambda self, user, action, pk: True,
+        )
+
+    def drop(self):
+        with connections[self.alias].schema_editor() as editor:
+            editor.delete_model(Document)
+
+    def update(self):
+        client = WSClient()
+        with apply_routes(route("websocket.receive", self.binding.consumer)):
+            text = json.dumps({"action": "update", "pk": "a", "data": {"title": "new"}})
+            client.send_and_consume("websocket.receive", text=text, path="/")
+        return client.receive()
+
+    @contextlib.contextmanager
+    def locked(self):
+        other = self.server.shared().connect()
+        try:
+            other.cursor().execute("UPDATE channels_tests_document SET title = 'locked'")
+            yield
+        finally:
+            other.rollback()  # now: after `close`, a server may hold the lock for a while
+            other.close()
+
+    def test_the_client_is_told_to_try_again(self):
+        with self.locked():
+            told = self.update()
+        self.assertEqual(
+            told["payload"]["errors"], {"__all__": ["Another change came first. Try again."]}
+        )
+        self.assertEqual(Document.objects.get().title, "old")
+        self.assertIsNone(self.update())
+        self.assertEqual(Document.objects.get().title, "new")
+
+    def test_a_transaction_around_the_change_does_not_go_on(self):
+        with self.locked(), self.assertRaises(OperationalError), transaction.atomic(self.alias):
+            Document.objects.create(slug="b")
+            self.update()
+        self.assertEqual(Document.objects.count(), 1)
+
+
+class PostgreSQLConflictTests(Conflicts, unittest.TestCase):
+    server, server_alias = PostgreSQL, staticmethod(postgresql_alias)
+    options = {"options": "-c lock_timeout=100ms"}
+
+
+class MariaDBConflictTests(Conflicts, unittest.TestCase):
+    server, server_alias = MariaDB, staticmethod(mariadb_alias)
+    options = {"init_command": "SET SESSION innodb_lock_wait_timeout = 1"}
 
 
 class MariaDBValueTests(unittest.TestCase):

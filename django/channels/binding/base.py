@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Iterable, Iterator, cast
 import django
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured, ValidationError
-from django.db import DEFAULT_DB_ALIAS, DatabaseError, router, transaction
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, router, transaction
 from django.db.models import Model
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 from django.utils.translation import gettext as _
@@ -28,6 +28,7 @@ from ..coroutines import answer_of
 from ..log import RateLimit, shown
 from ..remedies import problem_of_binding, takes_instance
 from ..sessions import channel_session
+from ..transactions import lost_to_another
 from . import outbound
 from .fields import clean_pk, find_row, identity, messages_of, no_such_row
 from .outbound import CREATE, DELETE, UPDATE, wait_to_write
@@ -336,6 +337,10 @@ class Binding(Receivers, metaclass=BindingMetaclass):
         except model.DoesNotExist:
             raise no_such_row() from None
         except (DatabaseError, OverflowError, UnicodeEncodeError) as error:
+            # A transaction around this one is lost, too, and must not go on.
+            if lost_to_another(error) and not connections[using].in_atomic_block:
+                log_refusal("A change by %s lost against another: %s", type(self).__name__, error)
+                raise ValidationError(_("Another change came first. Try again.")) from None
             if not refuses_values(error):
                 raise
             log_refusal("The database refused a change by %s: %s", type(self).__name__, error)

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
+from ...transactions import MYSQL_CONFLICTS
 from . import deadlines
 from .connections import (
     CONNECT_TIMEOUT,
@@ -23,7 +24,6 @@ OLDEST_MARIADB = (10, 6)
 OLDEST_MYSQL = (8, 0)
 
 _NO_SUCH_TABLE = 1146
-_CONFLICTS = (1205, 1213, 1020)  # lock wait time-out, deadlock, record changed since it was read
 
 #: With these, a running server refuses a statement: the disk or a table is full, it is read-only, the user
 #: may not do it.
@@ -84,7 +84,7 @@ class MySQLConnections(Connections):
         number = error.args[0] if error.args else None
         if number == _NO_SUCH_TABLE:
             return not_migrated(self.alias, error)
-        if number in _CONFLICTS:
+        if number in MYSQL_CONFLICTS:
             return Conflict(str(error))
         used_up = numbers_used_up("MySQL", self.alias, error)
         if used_up is not None:

@@ -11,6 +11,7 @@ from typing import Any, Sequence
 
 from django.core.exceptions import ImproperlyConfigured
 
+from ...transactions import POSTGRESQL_CONFLICTS
 from ..engine.store import Entry
 from . import deadlines
 from .claiming import Wanted
@@ -28,9 +29,8 @@ from .tables import Row
 
 OLDEST = (13, 0)
 
-#: SQLSTATEs of a missing table or function, and of a deadlock, its like, and a lock that wasn't got in time.
+#: SQLSTATEs of a missing table or function.
 _UNDEFINED = ("42P01", "42883")
-_CONFLICTS = ("40P01", "40001", "55P03")
 
 #: SQLSTATEs, or their classes, of what the server or its administrator must mend: it refuses all
 #: statements, or writes (a standby: 25006, 0A000), or this user (42501).
@@ -113,7 +113,7 @@ class PostgreSQLConnections(Connections):
         state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
         if state in _UNDEFINED:
             return not_migrated(self.alias, error)
-        if state in _CONFLICTS:
+        if state in POSTGRESQL_CONFLICTS:
             return Conflict(str(error))
         # The drivers have a class for each state.
         names = [each.__name__ for each in type(error).__mro__]
