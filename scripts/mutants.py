@@ -86,6 +86,8 @@ GROUPS = [
             "test_gateway_[!su]*",
             "test_paths",
             "test_gateway_uploads",
+            "test_security_head",
+            "test_security_compression",
             "test_gateway_servers",
         ],
     ),
