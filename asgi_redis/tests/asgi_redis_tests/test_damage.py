@@ -14,6 +14,7 @@ DAMAGED = (
     b"x",
     b"99999999999999",
     b"99999999999999no-newline",
+    b"00000000000010no-newline",  # expired
     b"99999999999999work.x\n\xc1payload",
     b"          inf0work.x\n\x80",
     b"          nan0work.x\n\x80",
