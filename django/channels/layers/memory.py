@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Deque, Dict, Tuple
 
 from .. import protocol
 from ..exceptions import ChannelFull
+from ..log import Reachability
 from .base import BaseChannelLayer
 from .delay import Delay
 from .engine import process
@@ -118,6 +119,7 @@ class MemoryChannelLayer(BaseChannelLayer):
         """Begin empty in a child process: what is here is handled by the parent."""
         self._begin()
         self.counters.after_fork()
+        self.reachability = Reachability(self)
         self._gateways = {}
 
     def leave(self) -> None:
