@@ -6,6 +6,7 @@ the rest, inbox.py the asynchronous inbox.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from typing import Any, Iterator, Sequence
 
@@ -34,6 +35,10 @@ PUT_OFF = 15000
 
 #: Seconds between two polls for due messages. A process that delays a message also wakes another one.
 DUE_INTERVAL = 60.0
+
+
+#: The id of a dead letter, as Redis gives it.
+IS_LETTER = re.compile(r"[0-9]{1,19}-[0-9]{1,19}\Z")
 
 
 class RedisStore(GatewayCalls, GroupCalls):
@@ -112,6 +117,8 @@ class RedisStore(GatewayCalls, GroupCalls):
             start = found[-3].decode()
 
     def requeue_dead_letter(self, id: str) -> bool:
+        if not IS_LETTER.match(id):
+            return False  # Redis would refuse it, or take it for the first or the last one
         found = self.servers.call(("XRANGE", self.keys.dead, id, id))
         if not found:
             return False
@@ -124,7 +131,7 @@ class RedisStore(GatewayCalls, GroupCalls):
 
     def drop_dead_letters(self, ids: Sequence[str]) -> int:
         count = 0
-        for some in in_batches(ids):
+        for some in in_batches([id for id in ids if IS_LETTER.match(id)]):
             count += self.servers.call(("XDEL", self.keys.dead) + tuple(some))
         return count
 
