@@ -118,7 +118,7 @@ class RedisStore(GatewayCalls, GroupCalls):
 
     def requeue_dead_letter(self, id: str) -> bool:
         if not IS_LETTER.match(id):
-            return False  # Redis would refuse it, or take it for the first or the last one
+            return False  # Redis would refuse it
         found = self.servers.call(("XRANGE", self.keys.dead, id, id))
         if not found:
             return False
