@@ -207,8 +207,13 @@ class ConsumerCalls(Calls):
         found = self.consumer(consumer)
         with found.lock:
             found.replies.append(Reply(channel, body))
-        if soon:
+        if soon and found.current is not None:
             self._monitor.watch(found)
+        elif soon:  # the message was taken for good: the monitor leaves such a consumer alone
+            try:
+                self._settle(found, requeue=False)
+            except LayerUnavailable:
+                pass  # the next claim sends it
         return True
 
     def acknowledge(self, consumer: str) -> None:

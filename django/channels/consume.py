@@ -269,7 +269,7 @@ async def end_consumer(event: Continued, rest: Rest, result: Result) -> Result:
     event.task = None  # what follows is not cancelled
     # Before the outbox closes: what its tasks and threads send meanwhile keeps its place among all sends.
     await event.loop.end_tasks(event, rest)
-    await event.loop.end_threads(event, result.outcome == HANDLED)
+    await event.loop.end_threads(event, result.outcome == HANDLED and _keeps_session(rest.message))
     if rest.held is not None and result.outcome == HANDLED:
         try:
             result.session_patch = rest.message.session_patch()
@@ -285,6 +285,14 @@ async def end_consumer(event: Continued, rest: Rest, result: Result) -> Result:
         return result.take(outbox.close(), rest.answer_error)
     finally:
         del result
+
+
+def _keeps_session(message: Message) -> bool:
+    """Return whether the consumer has not changed its session: what it sends needs no changed one."""
+    try:
+        return message.session_patch() is None
+    except BaseException:  # a value that no layer carries: `end_consumer` reports it
+        return False
 
 
 def _handshake_of(message: Message) -> Handshake | None:

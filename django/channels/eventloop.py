@@ -366,20 +366,17 @@ class ConsumerLoop:
                     each.cancel()
             await asyncio.wait(tasks, timeout=TASKS_TIMEOUT)
 
-    async def end_threads(self, event: Continued, is_handled: bool) -> None:
+    async def end_threads(self, event: Continued, may_send: bool) -> None:
         """
         Wait for the threads of an event that run on although their await was cancelled: what they send, too,
-        comes before the next event of the same client. That client need not wait for what was sent before.
+        comes before the next event of the same client. With `may_send`, that client need not wait for what
+        was sent before.
         """
         threads, deadline = event.threads, time.monotonic() + THREADS_TIMEOUT
         if not threads.running:
             return
         await asyncio.sleep(0)  # asyncio cancels a call in a thread one step after its await
-        if (
-            threads.has_left_calls
-            and is_handled
-            and event.message.channel_name != WEBSOCKET_CONNECT
-        ):
+        if threads.has_left_calls and may_send and event.message.channel_name != WEBSOCKET_CONNECT:
             try:
                 await send_so_far(event)
             except BaseException:

@@ -179,12 +179,14 @@ class AsyncStream:
                     await self._send_parts(iterator)
                 finally:
                     timer.cancel()
-                    await _close(iterator, self.response)
-                    # The context would wait for the thread, and the event loop with it.
-                    SyncToAsync.context_to_thread_executor.pop(context, None)
-                    if executor.is_used:
-                        executor.submit(connections.close_all)
-                        executor.shutdown(wait=False)
+                    try:
+                        await _close(iterator, self.response)
+                    finally:
+                        # The context would wait for the thread, and the event loop with it.
+                        SyncToAsync.context_to_thread_executor.pop(context, None)
+                        if executor.is_used:
+                            executor.submit(connections.close_all)
+                            executor.shutdown(wait=False)
         finally:
             if self._head_task is not None:
                 await asyncio.wait([self._head_task])  # a head that is being sent leaves first

@@ -114,6 +114,14 @@ class OtherWriterTests(unittest.TestCase):
         row.tags.clear()
         self.assertEqual((self.tried, row.tags.count()), ([True, True], 0))
 
+    def test_text_that_the_sites_own_code_cannot_encode_is_no_refusal_of_the_database(self):
+        def run_action(binding, action, pk, data):
+            "\xe9".encode("ascii")
+
+        self.binding.run_action = run_action
+        with self.assertRaises(UnicodeEncodeError):
+            self.act("update", self.row().pk)
+
     def test_a_change_by_a_client_needs_no_second_try(self):
         row = self.row()
         self.write_at(post_init)

@@ -7,7 +7,7 @@ from unittest import mock, skipIf
 
 import django
 from django import http
-from django.channels import Group, eventloop
+from django.channels import Channel, Group, eventloop
 from django.channels.compat import sync_to_async
 from django.channels.exceptions import ConsumeLater
 from django.channels.handler import ViewConsumer
@@ -17,7 +17,7 @@ from django.channels.site_threads import SyncToAsync
 
 from . import http_site
 from .support.contexts import enter
-from .support.waiting import TIMEOUT
+from .support.waiting import TIMEOUT, wait_until
 from .test_async_consumers import AsyncCase
 
 
@@ -105,6 +105,26 @@ class ConsumerTests(LeftThreadCase):
         self.assertEqual(self.next(client), {"replies": [{"text": "too slow"}]})
         self.go_on.set()
         self.assertEqual(self.next(client), {"ack": 7})
+
+    def test_a_message_that_is_handed_on_has_the_changed_session(self):
+        @channel_session
+        async def consumer(message):
+            message.channel_session["room"] = "new"
+            work = {"reply_channel": message.reply_channel.name}
+            Channel("work", channel_layer=self.layer).send(work)
+            await self.leave(in_default_thread)
+
+        @channel_session
+        def work(message):
+            self.seen.append(message.channel_session["room"])
+
+        self.start(route("websocket.receive", consumer), route("work", work), threads=2)
+        with mock.patch.object(eventloop, "THREADS_TIMEOUT", 0.1):
+            with self.assertLogs("django.channels.worker", "WARNING"):  # the thread runs on
+                client = self.send(text="x", channel_session={"room": "old"})
+                self.assertEqual(self.next(client)["ack"], 7)
+        wait_until(lambda: self.seen, "the work to be done")
+        self.assertEqual(self.seen, ["new"])
 
     def test_an_answer_to_a_handshake_waits_for_the_thread(self):
         """Others' messages would reach a client that the thread refuses."""
@@ -256,6 +276,30 @@ class RequestTests(LeftThreadCase):
                 LeftThreadCase.setUp(self)
                 self.serve(view)
                 self.check(self.client_leaves())
+
+    @skipIf(SyncToAsync is None, "asgiref is missing, or too old")
+    def test_a_stream_whose_closing_fails_waits_for_its_thread_no_longer_than_others(self):
+        async def parts():
+            try:
+                while True:
+                    yield "a part"
+            finally:
+                await asyncio.wait_for(in_site_thread(self.work), 0.01)
+
+        with mock.patch.object(eventloop, "THREADS_TIMEOUT", 0.1):
+            self.serve(lambda request: http.StreamingHttpResponse(parts()))
+            client = self.send(
+                "http.request", path="/", method="GET", headers=[[b"host", b"testserver"]]
+            )
+            first = self.next(client)
+            while "window_channel" not in first:
+                first = self.next(client)
+            with self.assertLogs("django.channels.worker", "WARNING"):
+                self.layer.send(first["window_channel"], {"closed": True})
+                answer = self.next(client)
+                while "ack" not in answer:  # it comes while the thread still runs
+                    answer = self.next(client)
+        self.assertFalse(self.go_on.is_set())
 
     def test_what_the_thread_of_a_stream_sends_comes_in_its_order(self):
         for road in ROADS:

@@ -363,6 +363,16 @@ class MarkTests(SimpleTestCase):
         for each in (functools.partial(connect), channel_session(functools.partial(connect))):
             self.assertFalse(origin_allowed(handshake(b"null"), each))
 
+    def test_a_decorator_that_hides_or_changes_the_marks_is_obeyed(self):
+        marked = any_origin(lambda message: None)
+        partial = functools.wraps(functools.partial(marked))(lambda message: None)
+        hidden = functools.wraps(marked, updated=())(lambda message: None)
+        evil = handshake(b"https://evil.example")
+        self.assertTrue(origin_allowed(evil, partial))
+        partial.any_origin = False
+        for each in (partial, hidden):
+            self.assertFalse(origin_allowed(evil, each))
+
     def test_a_decorator_for_origins_on_a_method_is_refused(self):
         """The class's own check would refuse the page before the method is called."""
 

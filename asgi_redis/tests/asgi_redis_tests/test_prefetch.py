@@ -135,6 +135,15 @@ class AheadTests(RedisLayerCase, unittest.TestCase):
         self.assertEqual(self.layer.global_statistics()["messages_held"], 0)
         self.assertIsNone(self.answer())
 
+    def test_an_answer_to_a_message_that_is_not_held_leaves_at_once_if_it_must_leave_soon(self):
+        self.send(1, "http.request")
+        message = self.layer.claim("slot", [*CHANNELS, "jobs!1"])[1]  # in several partitions
+        self.assertEqual(self.layer.global_statistics()["messages_held"], 0)
+        self.layer.finish("slot", message["reply_channel"], {"ack": 1}, soon=True)
+        self.assertEqual(self.answer(), {"ack": 1})
+        self.layer.acknowledge("slot")
+        self.assertIsNone(self.answer())
+
     def test_what_is_not_a_sockets_frame_is_claimed_one_by_one(self):
         self.prove_quick()
         self.send(5, "http.request")

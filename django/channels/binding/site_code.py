@@ -6,6 +6,7 @@ stays open. What may be a bug of the site is in the log.
 from __future__ import annotations
 
 import logging
+import traceback
 from functools import partial
 from typing import Any, Callable
 
@@ -90,5 +91,10 @@ def refuses_values(error: Exception) -> bool:
     """Return whether the database, or its driver, says by `error` that it does not take these values."""
     if isinstance(error, OperationalError):
         return bool(error.args) and error.args[0] in _MYSQL_VALUES
-    # UnicodeEncodeError: the character set of the connection lacks a letter.
-    return isinstance(error, (IntegrityError, DataError, OverflowError, UnicodeEncodeError))
+    if isinstance(error, UnicodeEncodeError):
+        # The character set of the connection lacks a letter. The site's own code may raise it, too.
+        return any(
+            frame.f_globals.get("__name__", "").startswith("django.db.backends")
+            for frame, _line in traceback.walk_tb(error.__traceback__)
+        )
+    return isinstance(error, (IntegrityError, DataError, OverflowError))

@@ -58,15 +58,16 @@ def marked(consumer: Any) -> Any:
     """
     Return what has the attributes that `origin_allowed` reads: of a functools.partial without them, its
     function, also below other decorators.
+
+    Other decorators copy the attributes, or hide them on purpose: theirs count.
     """
-    while not any(getattr(consumer, each, None) for each in _MARKS):
-        if isinstance(consumer, functools.partial):
-            inner: Any = consumer.func
-        else:
-            inner = getattr(consumer, "__dict__", {}).get("__wrapped__")
-        if inner is None:
-            break
-        consumer = inner
+    if any(hasattr(consumer, each) for each in _MARKS):
+        return consumer
+    inner: Any = consumer
+    while inner is not None:
+        if isinstance(inner, functools.partial):
+            return marked(inner.func)
+        inner = getattr(inner, "__dict__", {}).get("__wrapped__")
     return consumer
 
 

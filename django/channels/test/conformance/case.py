@@ -42,7 +42,7 @@ class LayerCase(TestCase):
     #: Options with which the lease of a killed process ends soon.
     short_leases: dict[str, Any] = {
         "heartbeat": 0.1,
-        "lease": 0.6 * max(1.0, TIMEOUT / 20),
+        "lease": 0.6 * max(1.0, TIMEOUT / 10),
     }
 
     #: Seconds after which a test fails because something did not happen.
