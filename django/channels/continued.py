@@ -59,14 +59,11 @@ class Continued:
             self._window = self.loop.windows.open(self)
         return self._window
 
-    @property
-    def places_taken(self) -> int | None:
-        """If it has a place: the percentage of the places of this process that are taken."""
-        return self.loop.places.percentage if self.is_consumer else None
-
     def waits_for_client(self) -> ContextManager[None]:
         """Return a context manager to wait in for a slow client. A consumer gives up its place meanwhile."""
-        return self.loop.places.waiting_for_client() if self.is_consumer else nullcontext()
+        if not self.is_consumer:
+            return nullcontext()
+        return self.loop.places.waiting_for_client(self.replies.address)
 
     def cancel(self) -> None:
         """Cancel the coroutine. It may still clear up."""

@@ -242,7 +242,7 @@ class ConsumerLoop:
             event.threads.close()
             with self._lock:
                 self._streams.take(client_address(rest.message), 1)
-            self.places.release()
+            self.places.release(event.replies.address)
         event.threads.who = functools.partial(described, rest.consumer or rest.run)
         if event.is_consumer:
             call_blocking_with(self.call_site)
@@ -263,7 +263,7 @@ class ConsumerLoop:
         try:
             result = await end_consumer(event, rest, await continue_consumer(event, rest))
             if event.is_consumer and result.rest is None and not event.replies.has_more_frames:
-                self.places.leave()
+                self.places.leave(event.replies.address)
                 event.has_left = True
             if result.outcome == CANCELLED:
                 self._abandoned += 1
@@ -291,7 +291,7 @@ class ConsumerLoop:
         self._events.pop(event, None)
         event.close()
         if event.is_consumer:
-            self.places.release(event.has_left)
+            self.places.release(event.replies.address, event.has_left)
         else:
             with self._lock:
                 self._streams.take(event.address, -1)

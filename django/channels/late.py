@@ -41,13 +41,10 @@ class LateEvents:
         self._events: deque[tuple[float, Continued]] = deque()
 
     def watch(self, event: Continued) -> None:
-        """
-        Tell the gateway of `event` after RUNNING_AFTER seconds, if the event has not ended. Tell it again if
-        the event has got a place since, or has left it.
-        """
+        """Tell the gateway of `event`, once, after RUNNING_AFTER seconds, if the event has not ended."""
         if event.replies.event_id is None or event.message.channel_name not in TURN_CHANNELS:
             return
-        if not _is_due(event):
+        if event.replies.is_late:
             return
         self._events.append((time.monotonic() + RUNNING_AFTER, event))
         if len(self._events) == 1:
@@ -57,21 +54,14 @@ class LateEvents:
         now, late = time.monotonic(), []
         while self._events and (self._events[0][0] <= now or self._events[0][1].has_ended):
             event = self._events.popleft()[1]
-            if not event.has_ended and _is_due(event):
+            if not (event.has_ended or event.replies.is_late):
                 event.replies.is_late = True
-                event.replies.places_taken = event.places_taken
                 late.append(event.replies)
         loop = asyncio.get_event_loop()
         if late:
             loop.run_in_executor(self._calls, tell_running, late)
         if self._events:
             loop.call_later(self._events[0][0] - now, self._check)
-
-
-def _is_due(event: Continued) -> bool:
-    """Return whether the gateway of `event` doesn't know yet that it runs, or whether it has a place."""
-    replies = event.replies
-    return not replies.is_late or event.is_consumer == (replies.places_taken is None)
 
 
 class LateThreads:

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django.channels.worker")
 
-#: Asynchronous consumers that one process runs at a time, by default. Another one waits. Gateways
-#: hold an address back that has as many as are free (gateway/held.py).
+#: Asynchronous consumers that one process runs at a time, by default. Another one waits. Gateways hold an
+#: address back that has its share (gateway/held.py).
 ASYNC_CONCURRENCY = 200
+
+#: An address with at most this part of the places is not held back: one twelfth, 16 of 200.
+FEW = 12
 
 #: Asynchronous consumers of one process that wait for slow clients without a place, for each place.
 PAUSED_PER_PLACE = 10
@@ -43,6 +46,7 @@ class Places:
         self.layer = layer
         self.number = number
         self.taken = 0
+        self._by_address: dict[str, int] = {}  # those that have places
         #: The number of consumers that have left their place and are not yet acknowledged.
         self.leaving = 0
         #: The number of consumers that wait for a slow client, without a place.
@@ -82,21 +86,34 @@ class Places:
         """Return whether no place is free."""
         return self.taken >= self.number or self.taken + self.leaving >= 2 * self.number
 
-    @property
-    def percentage(self) -> int:
-        """How much of the places is taken."""
-        return min(100, 100 * self.taken // self.number)
+    def is_over_share(self, address: str) -> bool:
+        """
+        Return whether the consumers of `address` have as many places as are free, or more: the rule of
+        shares.py. What comes without an address has no share; and one with a few places, of many, is not
+        over it.
+        """
+        own = self._by_address.get(address, 0) if address else 0
+        return own > self.number // FEW and own >= self.number - self.taken
 
-    def acquire(self, gives_up: Callable[[], bool]) -> bool:
-        """Wait for a place, take it and return True. Return False once `gives_up()` is true."""
+    def acquire(self, gives_up: Callable[[], bool], address: str = "") -> bool:
+        """
+        Wait for a place, take it for `address`, and return True. Return False once `gives_up()` is true.
+        """
         with self._changed:
             while self.is_full():
                 if gives_up():
                     return False
                 self._note()
                 self._changed.wait(POLL_INTERVAL)
-            self.taken += 1
+            self._take(address, 1)
         return True
+
+    def _take(self, address: str, number: int) -> None:
+        """Count `number` places more as taken."""
+        self.taken += number
+        own = self._by_address[address] = self._by_address.get(address, 0) + number
+        if not own:
+            del self._by_address[address]
 
     @property
     def used(self) -> int:
@@ -104,43 +121,45 @@ class Places:
         return self.taken + self.leaving + self.paused
 
     @contextmanager
-    def waiting_for_client(self) -> Iterator[None]:
+    def waiting_for_client(self, address: str = "") -> Iterator[None]:
         """
-        Leave the place of a consumer to others while it waits for a slow client, unless too many wait.
-        So clients that read nothing keep no other consumer from running. Afterwards, the consumer goes on at
-        once, although others may have taken all places.
+        Leave the place of a consumer for `address` to others while it waits for a slow client, unless too
+        many wait. So clients that read nothing keep no other consumer from running. Afterwards, the consumer
+        goes on at once, although others may have taken all places.
         """
         with self._changed:
             is_paused = self.paused < PAUSED_PER_PLACE * self.number
             if is_paused:
-                self._move(-1)
+                self._move(address, -1)
         try:
             yield
         finally:
             if is_paused:
                 with self._changed:
-                    self._move(1)
+                    self._move(address, 1)
 
-    def _move(self, number: int) -> None:
+    def _move(self, address: str, number: int) -> None:
         """Count `number` consumers more as running, that many less as paused."""
-        self.taken += number
+        self._take(address, number)
         self.paused -= number
         self._changed.notify()
 
-    def leave(self) -> None:
-        """Give a place back when the consumer has ended. `release(True)` must follow."""
+    def leave(self, address: str) -> None:
+        """Give the place of a consumer for `address` back when it has ended. `release` must follow."""
         with self._changed:
-            self.taken -= 1
+            self._take(address, -1)
             self.leaving += 1
             self._changed.notify()
 
-    def release(self, has_left: bool = False) -> None:
-        """Note that a consumer is acknowledged. `has_left`: `leave` has given its place back."""
+    def release(self, address: str, has_left: bool = False) -> None:
+        """
+        Note that a consumer for `address` is acknowledged. `has_left`: `leave` has given its place back.
+        """
         with self._changed:
             if has_left:
                 self.leaving -= 1
             else:
-                self.taken -= 1
+                self._take(address, -1)
             self._changed.notify()
 
     def wake(self) -> None:

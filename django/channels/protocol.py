@@ -58,6 +58,8 @@ TURN_CHANNELS = frozenset([HTTP_REQUEST, WEBSOCKET_CONNECT, WEBSOCKET_RECEIVE])
 REPLY_CHANNEL = "reply_channel"
 #: int: the number of this event on its connection.
 EVENT_ID = "event_id"
+#: Text: the address that the event counts for (shares.py). Absent if the server gives none.
+COUNTS_FOR = "counts_for"
 #: dict: the session of the connection. In a reply it is a SessionPatch.
 SESSION = "channel_session"
 #: List of dicts: several frames in one event, each with its own "text" or "bytes" and "order".
@@ -80,8 +82,8 @@ REPLIES = "replies"
 RAN = "ran"
 #: int: the id of the event in flight, which a worker has had for a while: others need not wait for its end.
 RUNNING = "running"
-#: int: the event runs in one of the places for asynchronous consumers, of which so many percent are taken.
-PLACES_TAKEN = "places_taken"
+#: Text: the address that the event counts for. It has its share of the worker process's places, or more.
+OVER_SHARE = "over_share"
 #: True: a consumer failed.
 ERROR = "error"
 #: int: the id of the event whose consumer sends this message while it runs (`immediately=True`).
@@ -123,7 +125,7 @@ _REPLY_KEYS = frozenset(
         REPLIES,
         RAN,
         RUNNING,
-        PLACES_TAKEN,
+        OVER_SHARE,
         ERROR,
         DURING,
         BODY_CREDIT,
@@ -135,7 +137,7 @@ _REPLY_KEYS = frozenset(
     ]
     + [GROUP_ADD, GROUP_DISCARD, EXCLUDE]
 )
-_EVENT_KEYS = frozenset([RETRIES, SESSION, REDELIVERED, EVENT_ID, FRAMES, EXCLUDE])
+_EVENT_KEYS = frozenset([RETRIES, SESSION, REDELIVERED, EVENT_ID, COUNTS_FOR, FRAMES, EXCLUDE])
 _CONSUMER_KEYS = frozenset([RETRIES, SESSION, REDELIVERED, EXCLUDE])
 _ALL_KEYS = _REPLY_KEYS | _EVENT_KEYS
 
@@ -151,10 +153,11 @@ class SessionPatch(TypedDict):
 
 
 class Event(TypedDict, total=False):
-    """The keys that every event has. `ConnectionState.event` sets them."""
+    """The keys that every event has. `ConnectionState.event` sets them, and `EventSender` one of them."""
 
     reply_channel: str
     event_id: int
+    counts_for: str
     root_path: str
     channel_session: dict[str, Any]
     redelivered: bool | str
@@ -266,6 +269,7 @@ class Reply(TypedDict, total=False):
     channel_session: SessionPatch
     error: bool
     ran: int
+    over_share: str
 
 
 # Constructors.
@@ -277,10 +281,12 @@ def ack(
     session: SessionPatch | None = None,
     error: bool = False,
     ran: int = 0,
+    over_share: str | None = None,
 ) -> Message:
     """
     Return the last reply to an event: it has been handled, with these replies before it. Its consumers ran
-    for `ran` milliseconds.
+    for `ran` milliseconds. `over_share`: its address, if that has its share of the places for asynchronous
+    consumers in the worker process, or more.
     """
     message: Message = {ACK: event_id}
     if replies:
@@ -291,6 +297,8 @@ def ack(
         message[ERROR] = True
     if ran:
         message[RAN] = ran
+    if over_share is not None:
+        message[OVER_SHARE] = over_share
     return message
 
 
@@ -312,14 +320,14 @@ def told_on(window: str) -> Message:
     return {WINDOW_CHANNEL: window}
 
 
-def running(event_id: int, ran: int, places_taken: int | None = None) -> Message:
+def running(event_id: int, ran: int, over_share: str | None = None) -> Message:
     """
-    Return the notice that a worker has had an event for `ran` milliseconds, and will have it longer. If it
-    has a place for asynchronous consumers, `places_taken` percent of those of its process are taken.
+    Return the notice that a worker has had an event for `ran` milliseconds, and will have it longer. For
+    `over_share`, see `ack`.
     """
     notice: Message = {RUNNING: event_id, RAN: ran}
-    if places_taken is not None:
-        notice[PLACES_TAKEN] = places_taken
+    if over_share is not None:
+        notice[OVER_SHARE] = over_share
     return notice
 
 

@@ -20,6 +20,7 @@ from .exceptions import ChannelFull, LayerUnavailable
 from .log import RateLimit, shown
 from .outbox import TO_CHANNEL, PendingSend
 from .protocol import (
+    COUNTS_FOR,
     EVENT_CHANNELS,
     EVENT_ID,
     FRAMES,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .layers.base import BaseChannelLayer
     from .message import Message
     from .outbox import Rest
+    from .places import Places
 
 logger = logging.getLogger("django.channels.worker")
 
@@ -72,8 +74,6 @@ class Replies:
     ends_batch = False
     #: Whether the gateway was told that the event runs.
     is_late = False
-    #: If it was told that the event has a place for asynchronous consumers: the percentage that is taken.
-    places_taken: int | None = None
     _length = 0
     _failed = False
     #: Whether the consumer of a handshake ends the socket. Its replies then leave with the ack only, even
@@ -83,6 +83,10 @@ class Replies:
     _patch: protocol.SessionPatch | None = None
     #: What the event loop must run before `finish`, or before the next frame, or None.
     rest: Rest | None = None
+    #: The address that the event counts for, or "".
+    address = ""
+    #: The places for asynchronous consumers of this process, or None.
+    places: Places | None = None
 
     def __init__(
         self,
@@ -100,6 +104,7 @@ class Replies:
         self.frames: list[dict[str, Any]] | None = None
         if channel in EVENT_CHANNELS:  # elsewhere a site may have keys of these names
             self.event_id = content.pop(EVENT_ID, None)
+            self.address = content.pop(COUNTS_FOR, "")
             self.frames = content.pop(FRAMES, None)
         #: The data of the connection's session, as the next consumer is to see it.
         self.session = content.pop(SESSION, None)
@@ -264,6 +269,8 @@ class Replies:
         self.ends_batch = True
         if self.event_id is not None:
             content[EVENT_ID] = self.event_id
+            if self.address:
+                content[COUNTS_FOR] = self.address
         if self.session:
             content[SESSION] = self.session
 
@@ -286,7 +293,13 @@ class Replies:
         """Return the notice to the gateway that the event takes long."""
         assert self.event_id is not None
         ran = int(1000 * (time.monotonic() - self.started))
-        return protocol.running(self.event_id, ran, self.places_taken)
+        return protocol.running(self.event_id, ran, self._over_share())
+
+    def _over_share(self) -> str | None:
+        """Return the address if it has its share of the places for asynchronous consumers, or None."""
+        if self.places is not None and self.places.is_over_share(self.address):
+            return self.address
+        return None
 
     def finish(self) -> None:
         """Send the ack, with everything that still waits; or requeue the message."""
@@ -302,7 +315,10 @@ class Replies:
         if self.event_id is not None:
             seconds = time.monotonic() - self.started
             ran = int(1000 * seconds) if seconds >= MIN_RUN_TIME else 0
-            ack = protocol.ack(self.event_id, self._replies, self._patch, self._failed, ran)
+            over_share = self._over_share()
+            ack = protocol.ack(
+                self.event_id, self._replies, self._patch, self._failed, ran, over_share
+            )
             self._deliver(ack, last=True)
 
     def _deliver(self, answer: dict[str, Any], last: bool = False) -> bool:

@@ -272,6 +272,7 @@ class Worker:
         # With a consumer id, the layer may send the ack with the next claim, which only `run` makes at once.
         consumer_id = self.consumer_id if self.is_running else None
         replies = Replies(self.channel_layer, channel, content, consumer_id, self.message_retries)
+        replies.places = self._places
         if self.late is not None and channel in THREAD_CHANNELS and replies.event_id is not None:
             self.handling = replies
             if self.late.is_asleep:
@@ -314,7 +315,7 @@ class Worker:
         assert rest is not None
         if rest.held is not None:
             self.may_wait = True
-        if rest.held is not None and not loop.places.acquire(self._gives_up):
+        if rest.held is not None and not loop.places.acquire(self._gives_up, replies.address):
             close_waiting(rest)
             replies.requeue(dict(rest.message.content))
             replies.finish()

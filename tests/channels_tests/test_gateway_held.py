@@ -1,15 +1,17 @@
-"""An address whose asynchronous consumers take most places is held back, so that others find one."""
+"""An address whose asynchronous consumers have their share of the places is held back."""
 
 import asyncio
-import threading
 import unittest
 from contextlib import suppress
 
 from django.channels import protocol, route
+from django.channels.exceptions import ConsumeLater
+from django.channels.gateway import held
 from django.channels.gateway.limits import Limits
 from django.channels.gateway.sender import EventSender
 from django.channels.gateway.turns import FIRST_WINDOW, FairQueue
 from django.channels.layers.memory import MemoryChannelLayer
+from django.channels.places import Places
 
 from .support.waiting import wait_until
 from .test_async_consumers import AsyncCase
@@ -47,6 +49,7 @@ class HeldTests(unittest.TestCase):
         self.layer = MemoryChannelLayer(capacity=10000)
         self.inbox, self.loop = Inbox(), Loop()
         self.sender = EventSender(self.layer, self.inbox, self.loop, Limits(session_waiting=10000))
+        self.places = Places(self.layer, PLACES)
         #: What was sent and isn't known to run, and what runs in a place.
         self.sent, self.running = [], []
         self.inbox.send = lambda channel, message, failed: self.sent.append(message["from"])
@@ -60,20 +63,32 @@ class HeldTests(unittest.TestCase):
             self.sender.send(connection, channel, dict(event(7), **{"from": connection}))
         return connections
 
+    def tell(self, connection, message):
+        self.sender.told_of_share(connection, message)
+        self.sender.landed(connection, message)
+
     def work(self):
         """Run all that was sent, which is told when it has run for a while, until nothing more comes."""
         while self.sent:
             late, self.sent = self.sent, []
-            self.running += late
-            taken = min(100, 100 * len(self.running) // PLACES)
             for each in late:
-                self.sender.running(each, protocol.running(7, 20, taken))
+                self.assertTrue(self.places.acquire(lambda: True, each.client[0]))
+            self.running += late
+            for each in late:
+                self.tell(each, protocol.running(7, 20, self.over_share(each)))
 
     def end(self, connection):
-        """As the gateway does with the acknowledgement of an event that was told to run."""
+        """Acknowledge an event that runs, as a worker does."""
         self.running.remove(connection)
+        address = connection.client[0]
+        self.places.leave(address)
+        self.places.release(address, True)
         connection.state.in_flight = None
-        self.sender.ended(connection)
+        self.tell(connection, protocol.ack(7, over_share=self.over_share(connection)))
+
+    def over_share(self, connection):
+        address = connection.client[0]
+        return address if self.places.is_over_share(address) else None
 
     def of(self, address):
         return [each for each in self.running if each.client[0] == address]
@@ -87,7 +102,7 @@ class HeldTests(unittest.TestCase):
         self.fill()
         self.assertGreaterEqual(len(self.running), PLACES // 2)
         self.assertLessEqual(len(self.running), PLACES // 2 + OVERSHOOT)
-        others = self.send(OTHER, 10)
+        others = self.send(OTHER, 8)
         self.assertEqual(self.sent, others)
 
     def test_it_is_counted_and_logged(self):
@@ -108,12 +123,19 @@ class HeldTests(unittest.TestCase):
             self.assertLessEqual(len(self.running), PLACES // 2 + OVERSHOOT)
         self.assertGreaterEqual(least, PLACES // 2 - 1)
 
-    def test_it_gets_its_places_again_after_all_have_ended_at_once(self):
+    def test_what_other_gateways_have_of_it_counts_too(self):
+        for _ in range(PLACES // 2):
+            self.places.acquire(lambda: True, GREEDY)
         self.fill()
-        for each in list(self.running):
-            self.end(each)
-        self.work()
-        self.assertGreaterEqual(len(self.running), PLACES // 2 - OVERSHOOT)
+        self.assertLessEqual(len(self.running), OVERSHOOT)
+
+    def test_what_others_have_is_not_taken_for_its_own(self):
+        for _ in range(PLACES // 2):
+            self.places.acquire(lambda: True, OTHER)
+        for _ in range(PLACES // 8):
+            self.send(GREEDY)
+            self.work()
+        self.assertEqual(len(self.running), PLACES // 8)
 
     def test_all_is_sent_in_the_end(self):
         self.fill()
@@ -137,27 +159,18 @@ class HeldTests(unittest.TestCase):
         share = len(self.running) // 2
         self.assertLessEqual(abs(len(self.of(GREEDY)) - share), OVERSHOOT)
         self.assertLess(len(self.running), PLACES)
-        self.assertEqual(len(self.send(THIRD, 10)), len(self.sent))
-
-    def test_an_address_with_few_is_never_held(self):
-        self.fill()
-        least = Limits().address_running
-        for _ in range(least):
-            self.send(OTHER)
-            self.assertEqual(len(self.sent), 1)
-            self.work()
-        self.assertEqual(len(self.of(OTHER)), least)
 
     def test_no_address_of_many_with_few_is_held(self):
         for number in range(PLACES):
-            self.send("198.51.100.%d" % number)
+            self.send("198.51.100.%d" % (number // 10))
             self.work()
         self.assertEqual(len(self.running), PLACES)
+        self.assertFalse(self.sender._lanes[REQUEST].held)
 
-    def test_the_address_of_a_proxy_is_one_client_with_half_of_the_places(self):
-        """As where the server gives no address at all."""
-        self.fill("")
-        self.assertGreaterEqual(len(self.running), PLACES // 2)
+    def test_clients_without_an_address_are_not_held(self):
+        self.send("", PLACES)
+        self.work()
+        self.assertEqual(len(self.running), PLACES)
 
     def test_other_channels_go_on(self):
         self.fill()
@@ -168,56 +181,63 @@ class HeldTests(unittest.TestCase):
                 self.assertEqual(self.sent, sockets)
 
     def test_threads_and_streams_take_no_place(self):
-        connections = self.send(GREEDY, 500)
-        while self.sent:
-            late, self.sent = self.sent, []
-            for each in late:
-                self.sender.running(each, protocol.running(7, 20, 10))
-                self.sender.running(each, protocol.running(7, 20))
-        # The next ones run while others have taken half of the places.
-        self.send(OTHER, 20)
-        self.fill(OTHER, 200)
-        (more,) = self.send(GREEDY)
-        self.assertEqual(self.sent, [more])
-        for each in connections:
-            self.sender.ended(each)
+        for each in self.send(GREEDY, 500):
+            self.tell(each, protocol.running(7, 20))
+        self.assertEqual(len(self.sent), 500)
 
-    def test_what_a_thread_began_counts_once_it_has_a_place(self):
-        """A thread tells of its event before it hands the event to the loop."""
-        connections = self.send(GREEDY, Limits().address_running)
-        for each in connections:
-            self.sender.running(each, protocol.running(7, 20))
+    def test_one_event_of_a_held_address_leaves_each_second(self):
+        self.fill()
+        running = len(self.running)
+        for second in range(1, 6):
+            self.loop.now += held.PROBE_INTERVAL
+            self.sender.check_turns()
+            self.sender.check_turns()
+            self.work()
+            self.assertEqual(len(self.running), running + second)
+
+    def test_a_worker_that_tells_of_no_share_any_more_lets_the_address_go(self):
+        """As after its end: the events are lost, and other workers have places."""
+        for message in (protocol.lost(7), protocol.ack(7), protocol.running(7, 20)):
+            with self.subTest(message):
+                self.setUp()
+                self.fill()
+                self.assertEqual(self.sent, [])
+                self.sender.told_of_share(self.running[0], message)
+                self.assertNotEqual(self.sent, [])
+
+    def test_what_runs_for_clients_that_have_left_counts_too(self):
+        for _ in range(PLACES // 2):
+            self.places.acquire(lambda: True, GREEDY)
         with self.assertLogs("django.channels.gateway", "WARNING"):
-            for each in connections:
-                self.sender.running(each, protocol.running(7, 40, 60))
-        self.sent = []
-        self.send(GREEDY)
+            self.sender.told_of_share(None, protocol.running(7, 20, GREEDY))
+        self.send(GREEDY, 5)
         self.assertEqual(self.sent, [])
-
-    def test_a_notice_of_an_event_that_has_ended_is_ignored(self):
-        self.fill()
-        for each in list(self.running):
-            self.end(each)
-            self.sender.running(each, protocol.running(7, 20, 60))
-        self.assertNotEqual(self.sent, [])
-
-    def test_events_that_end_without_an_acknowledgement_hold_no_address(self):
-        self.fill()
-        for each in self.running:
-            each.state.in_flight = None
-        self.running = []
+        self.loop.now += held.PROBE_INTERVAL
         self.sender.check_turns()
-        self.work()
-        self.assertGreaterEqual(len(self.running), PLACES // 2 - OVERSHOOT)
+        self.assertEqual(len(self.sent), 1)
+
+    def test_replies_meanwhile_tell_nothing(self):
+        self.fill()
+        self.sender.told_of_share(self.running[0], protocol.replies([{"text": "x"}]))
+        self.assertEqual(self.sent, [])
 
     def test_nothing_is_kept_of_an_address_after_its_events(self):
         self.fill(count=300)
         while self.running:
             self.end(self.running[0])
             self.work()
-        held = self.sender._lanes[REQUEST].held
-        self.assertEqual((held._running, held._holds), ({}, {}))
-        self.assertFalse(self.sender._lanes[REQUEST].waiting._held)
+        lane = self.sender._lanes[REQUEST]
+        self.assertFalse(lane.held)
+        self.assertFalse(lane.waiting._held)
+
+    def test_an_address_of_which_nothing_comes_any_more_is_forgotten(self):
+        self.fill(count=PLACES // 2)
+        lane = self.sender._lanes[REQUEST]
+        self.assertTrue(lane.held)
+        self.loop.now += held.LONGEST + 1
+        self.sender.check_turns()
+        self.assertFalse(lane.held)
+        self.assertFalse(lane.waiting._held)
 
 
 class HeldQueueTests(unittest.TestCase):
@@ -265,51 +285,64 @@ class HeldQueueTests(unittest.TestCase):
 class NoticeTests(AsyncCase):
     """What a worker tells."""
 
-    def test_the_gateway_is_told_how_many_places_are_taken(self):
+    def wait_in(self, *channels, **options):
+        """Start a worker whose consumers wait until `self.go_on()`."""
         gate = {}
 
         async def consumer(message):
             await gate.setdefault("event", asyncio.Event()).wait()
 
-        self.start(route("websocket.receive", consumer), threads=2, async_concurrency=4)
+        self.start(*(route(each, consumer) for each in channels), threads=2, **options)
+        self.go_on = lambda: self.group.loop._loop.call_soon_threadsafe(gate["event"].set)
+        self.addCleanup(self.go_on)
+
+    def test_the_gateway_is_told_whether_an_address_has_its_share(self):
+        self.wait_in("websocket.receive", async_concurrency=4)
         clients, told = [], []
-        for _ in range(3):
-            clients.append(self.send())
-            told.append(self.received(clients[-1])["places_taken"])
-        self.assertEqual(told, [25, 50, 75])
-        self.group.loop._loop.call_soon_threadsafe(gate["event"].set)
+        for address in (GREEDY, GREEDY, OTHER):
+            clients.append(self.send(counts_for=address))
+            told.append(self.received(clients[-1]).get(protocol.OVER_SHARE))
+        self.assertEqual(told, [None, GREEDY, OTHER])
+        self.go_on()
         for client in clients:
             self.assertIn("ack", self.next(client))
         wait_until(lambda: not self.group.loop.places.used, "the places to be given back")
+        self.assertEqual(self.group.loop.places._by_address, {})
 
-    def test_a_thread_that_takes_long_tells_nothing_of_places(self):
-        gate = threading.Event()
-        self.addCleanup(gate.set)
+    def test_an_acknowledgement_tells_it_too_also_of_a_thread(self):
+        def quick(message):
+            pass
+
+        waits = self.wait_in
+        routes = [route("websocket.connect", quick)]
+        start = self.start
+        self.start = lambda *more, **options: start(*more, *routes, **options)
+        waits("http.request", async_concurrency=2)
+        self.received(self.send("http.request", counts_for=GREEDY))
+        for address, expected in ((GREEDY, GREEDY), (OTHER, None), ("", None)):
+            event = {"counts_for": address} if address else {}
+            ack = self.received(self.send("websocket.connect", **event))
+            self.assertEqual(ack.get(protocol.OVER_SHARE), expected)
+
+    def test_what_has_no_address_has_no_share(self):
+        self.wait_in("websocket.receive", async_concurrency=1)
+        self.assertNotIn(protocol.OVER_SHARE, self.received(self.send()))
+
+    def test_a_message_that_is_handled_later_keeps_its_address(self):
+        outcomes = [ConsumeLater(), None]
 
         def consumer(message):
-            gate.wait()
-
-        self.start(route("http.request", consumer))
-        client = self.send("http.request")
-        self.assertNotIn("places_taken", self.received(client))
-        gate.set()
-
-    def test_an_event_that_a_thread_began_is_told_again_when_it_has_a_place(self):
-        gate, held = threading.Event(), {}
-        self.addCleanup(gate.set)
-
-        def consumer(message):
-            gate.wait()
+            outcome = outcomes.pop(0)
+            if outcome is not None:
+                raise outcome
             return rest()
 
+        gate = {}
+
         async def rest():
-            await held.setdefault("event", asyncio.Event()).wait()
+            await gate.setdefault("event", asyncio.Event()).wait()
 
         self.start(route("http.request", consumer), async_concurrency=1)
-        client = self.send("http.request")
-        self.assertNotIn("places_taken", self.received(client))
-        gate.set()
-        notice = self.received(client)
-        self.assertEqual((notice["running"], notice["places_taken"]), (7, 100))
-        self.group.loop._loop.call_soon_threadsafe(held["event"].set)
-        self.assertIn("ack", self.next(client))
+        notice = self.received(self.send("http.request", counts_for=GREEDY))
+        self.group.loop._loop.call_soon_threadsafe(gate["event"].set)
+        self.assertIn(protocol.OVER_SHARE, notice)

@@ -19,6 +19,8 @@ CONTROL_KEYS = [
     protocol.REDELIVERED,
     protocol.BODY_CHANNEL,
     protocol.RETRIES,
+    protocol.COUNTS_FOR,
+    protocol.OVER_SHARE,
     protocol.ACK,
     protocol.REPLIES,
     protocol.BODY_CREDIT,
@@ -36,9 +38,9 @@ def keys_of(type_):
 class TypeTests(unittest.TestCase):
     def test_the_types_name_the_control_keys(self):
         event = {protocol.REPLY_CHANNEL, protocol.EVENT_ID, protocol.SESSION, protocol.REDELIVERED}
-        self.assertEqual(keys_of(protocol.Event), event | {"root_path"})
+        self.assertEqual(keys_of(protocol.Event), event | {"root_path", protocol.COUNTS_FOR})
         reply = {protocol.ACK, protocol.REPLIES, protocol.SESSION, protocol.ERROR}
-        self.assertEqual(keys_of(protocol.Reply), reply | {protocol.RAN})
+        self.assertEqual(keys_of(protocol.Reply), reply | {protocol.RAN, protocol.OVER_SHARE})
         self.assertIn(protocol.FRAMES, keys_of(protocol.WebSocketReceive))
         self.assertIn(protocol.BODY_CHANNEL, keys_of(protocol.HttpRequest))
         self.assertIn(protocol.WINDOW_CHANNEL, keys_of(protocol.HttpReply))

@@ -43,13 +43,20 @@ FORGED = {
     protocol.FRAMES: [{"text": "forged"}],
     protocol.RAN: 1,
     protocol.RUNNING: 1,
-    protocol.PLACES_TAKEN: 50,
+    protocol.OVER_SHARE: "192.0.2.1",
+    protocol.COUNTS_FOR: "192.0.2.1",
     protocol.RETRIES: 1,
     protocol.EXCLUDE: "gateway.a!1",
 }
 
 #: Those of them that mean something in a message to a worker, but not in a reply to a gateway.
-OF_EVENTS = {protocol.EVENT_ID, protocol.REDELIVERED, protocol.FRAMES, protocol.RETRIES}
+OF_EVENTS = {
+    protocol.EVENT_ID,
+    protocol.COUNTS_FOR,
+    protocol.REDELIVERED,
+    protocol.FRAMES,
+    protocol.RETRIES,
+}
 
 #: Control keys that a site may send, by name: those with which it can't speak for others, and values of keys.
 ALLOWED = {"REPLY_CHANNEL", "BODY_CHANNEL", "MAYBE", "WRITTEN", "CLOSED", "GROUP_MESSAGE"}

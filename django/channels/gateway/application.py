@@ -341,8 +341,6 @@ class Gateway:
                 if connection.flight is not None:
                     self.events.landed(connection)
                 connection.state.in_flight = None  # an event that still waits is not sent
-                if connection.place is not None:
-                    self.events.ended(connection)
                 connection.state.release()
                 self._leave_rooms(connection)
                 self.room.release(connection.state)

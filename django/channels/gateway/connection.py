@@ -45,8 +45,8 @@ class Connection:
         "gateway",
         "groups",
         "is_gone",
+        "lane",
         "overdue",
-        "place",
         "reader",
         "state",
         "tried_at",
@@ -72,8 +72,8 @@ class Connection:
         self.client: ClientKey = ("", state.reply_channel)
         #: Of the event in flight: its lane, its id, when it was sent, and whether no other was in flight.
         self.flight: tuple[Lane, int, float, bool] | None = None
-        #: Of the event that a worker has told to run: its lane and its id.
-        self.place: tuple[Lane, int] | None = None
+        #: That of its last event.
+        self.lane: Lane | None = None
         #: When its last event was given to the inbox, on the clock of the loop; 0 if that has failed.
         self.tried_at = 0.0
         #: True once the client has gone. The gateway forgets the connection when its state is over.

@@ -3,12 +3,12 @@ Which addresses get no further places for asynchronous consumers for now. Pure: 
 
 A worker process has a number of places for asynchronous consumers (places.py). One client could take all of
 them with requests that wait for long, and the requests of others would wait for their end. So a worker tells
-with each asynchronous consumer that runs for a while how many of the places are taken. An address is held
-back when it has as many of them as are free, by the rule of shares.py. Its next event then waits for the end
-of another one. So an address that is alone has half of the places.
+with what it says of each event whether the event's address has its share of the places: as many as are free.
+Then the address is held back: its next events stay in the gateway. It is let go as soon as a worker tells of
+an event of the address without saying so. An address that is alone has half of the places.
 
-A gateway doesn't know where an event runs. It takes what runs of an address, of all that it knows to run, for
-the part of the places that the address has in each process.
+Only what a worker said last counts, so that nothing is held for long by what isn't so any more. While an
+address is held, one of its events leaves now and then, so that a worker tells again.
 """
 
 from __future__ import annotations
@@ -19,115 +19,69 @@ from typing import TYPE_CHECKING, Any
 from ..log import RateLimit, shown
 
 if TYPE_CHECKING:
-    from .connection import Connection
     from .turns import FairQueue
 
 logger = logging.getLogger("django.channels.gateway")
 
+#: Seconds after which one event of an address that is held leaves all the same.
+PROBE_INTERVAL = 1.0
+
+#: Seconds after which an address of which nothing waits, and a worker told nothing more, is let go.
+LONGEST = 5.0
+
 HELD = (
-    "%d%% of the places for asynchronous consumers are taken, and the client %s has as many as are free (%d "
-    "of its events run). The next ones wait until others of its own have ended. If it is a proxy, have the "
-    "server trust its header. Otherwise, start more workers or raise --async-concurrency."
+    "Asynchronous consumers for the client %s take as many places of a worker process as are free. Its next "
+    "events wait until others of its own have ended. If it is a proxy, have the server trust its header. "
+    "Otherwise, start more workers or raise --async-concurrency."
 )
 
 
-class _Hold:
-    """What an address may have while it is held."""
-
-    __slots__ = ("allowed", "sent")
-
-    def __init__(self) -> None:
-        #: How many of its events may run.
-        self.allowed = 0
-        #: The connections whose event was sent since, and isn't known to run or to have ended.
-        self.sent: set[Connection] = set()
-
-
 class HeldAddresses:
-    """
-    The addresses whose events stay in `queue`, because theirs take many of the workers' places. An address
-    is never held while fewer than `least` of its events run. Belongs to the event loop of its gateway.
-    """
+    """The addresses whose events stay in `queue`. Belongs to the event loop of its gateway."""
 
-    __slots__ = ("_holds", "_log", "_queue", "_running", "least")
+    __slots__ = ("_log", "_probed_at", "_queue", "_told_at")
 
-    def __init__(self, queue: FairQueue, least: int) -> None:
+    def __init__(self, queue: FairQueue) -> None:
         self._queue, self._log = queue, RateLimit(60.0)
-        self.least = least
-        #: The connections whose asynchronous consumer runs, by address.
-        self._running: dict[Any, set[Connection]] = {}
-        self._holds: dict[Any, _Hold] = {}
+        #: When (monotonic) a worker has told that an address has its share, by address.
+        self._told_at: dict[Any, float] = {}
+        self._probed_at = 0.0
 
     def __bool__(self) -> bool:
         """Whether an address is held."""
-        return bool(self._holds)
+        return bool(self._told_at)
 
-    def note(self, connection: Connection, taken: int | None) -> bool:
+    def told(self, address: Any, over_share: bool, now: float) -> bool:
         """
-        Note that a worker runs the event of `connection`, in one of the places of its process, of which
-        `taken` percent are taken; or not in one of them, if it is None. Return whether the address is held
-        from now on.
+        Note what a worker has told, at the time `now`: whether `address` has its share of the places. Return
+        whether it is held from now on.
         """
-        if taken is None:
-            self.ended(connection)
+        if not over_share:
+            self._let_go(address)
             return False
-        address = connection.client[0]
-        running = self._running.setdefault(address, set())
-        running.add(connection)
-        # What is free, in events of this gateway.
-        free = (100 - taken) * sum(map(len, self._running.values())) // max(taken, 1)
-        hold, is_new = self._holds.get(address), False
-        if len(running) < max(self.least, free):
-            self._release(address)
-        else:
-            if hold is None:
-                hold, is_new = self._holds.setdefault(address, _Hold()), True
-                self._log.log(logger.warning, HELD, taken, shown(address), len(running))
-            hold.allowed = max(self.least, (len(running) + free) // 2)
-        if hold is not None:
-            hold.sent.discard(connection)
-            self._check(address)
+        is_new = address not in self._told_at
+        self._told_at[address] = now
+        self._queue.hold(address)
+        if is_new:
+            self._log.log(logger.warning, HELD, shown(address))
         return is_new
 
-    def sent(self, connection: Connection) -> None:
-        """Note that the event of `connection` was sent."""
-        hold = self._holds.get(connection.client[0])
-        if hold is not None:
-            hold.sent.add(connection)
-            self._check(connection.client[0])
+    def sent(self, address: Any) -> None:
+        """Note that an event of `address` has left the queue: if it is held, no other one leaves."""
+        if address in self._told_at:
+            self._queue.hold(address)
 
-    def ended(self, connection: Connection) -> None:
-        """Note that no event of `connection` is on its way, or runs in a place."""
-        address = connection.client[0]
-        running, hold = self._running.get(address), self._holds.get(address)
-        if running is not None:
-            running.discard(connection)
-            if not running:
-                del self._running[address]
-                self._release(address)
-                return
-        if hold is not None:
-            hold.sent.discard(connection)
-            self._check(address)
-
-    def _check(self, address: Any) -> None:
-        """Hold the events of an address that is held, or let another one leave."""
-        hold = self._holds.get(address)
-        if hold is not None:
-            if len(self._running.get(address, ())) + len(hold.sent) < hold.allowed:
+    def probe(self, now: float) -> None:
+        """Let one event of each address leave, if it is time."""
+        if now - self._probed_at < PROBE_INTERVAL:
+            return
+        self._probed_at = now
+        for address, told_at in list(self._told_at.items()):
+            if self._queue.count(address):
                 self._queue.release(address)
-            else:
-                self._queue.hold(address)
+            elif now - told_at > LONGEST:
+                self._let_go(address)
 
-    def _release(self, address: Any) -> None:
-        if self._holds.pop(address, None) is not None:
+    def _let_go(self, address: Any) -> None:
+        if self._told_at.pop(address, None) is not None:
             self._queue.release(address)
-
-    def lost(self) -> list[Connection]:
-        """Return the connections whose event ended without an acknowledgement, as after an outage."""
-        return [
-            connection
-            for running in self._running.values()
-            for connection in running
-            if connection.place is None or connection.state.in_flight != connection.place[1]
-        ]

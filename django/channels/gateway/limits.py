@@ -44,9 +44,6 @@ class Limits(NamedTuple):
     address_waiting: int = 1000
     #: The same of one session, where the client sends its cookie.
     session_waiting: int = 200
-    #: Asynchronous consumers of one address that may run on each channel, however few places are free. Above
-    #: it, an address that has as many places as are free waits until one of its own has ended.
-    address_running: int = 16
     #: Seconds for which nothing may come from a socket: after them, 1001. 0 disables this.
     idle_time: int = 0
     #: Size of the frames of one address, and of all, that workers have not handled: above it, their sockets

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from ..exceptions import LayerUnavailable
 from ..layers.names import check_group_name
-from ..protocol import EXCLUDE, GROUP, GROUP_ADD, GROUP_DISCARD, GROUP_MESSAGE, RESET, RUNNING
+from ..protocol import (
+    EXCLUDE,
+    GROUP,
+    GROUP_ADD,
+    GROUP_DISCARD,
+    GROUP_MESSAGE,
+    OVER_SHARE,
+    RESET,
+    RUNNING,
+)
 from .connection import NO_GROUPS
 from .prepared import Frame
 
@@ -132,6 +141,8 @@ class InboxReader:
                 self._reset(message[RESET])
             return 1
         connection = self.connections.get(channel)
+        if OVER_SHARE in message or (connection is not None and self.events.holds):
+            self.events.told_of_share(connection, message)
         if GROUP_ADD in message:
             # A damaged name would fail the batch in which the gateway leaves the group.
             group = check_group_name(message[GROUP_ADD])
@@ -148,15 +159,15 @@ class InboxReader:
                     connection.groups.discard(group)
                 self._leave(group, connection)
         elif RUNNING in message:
-            if connection is not None:
-                self.events.running(connection, message)
+            if connection is not None and connection.flight is not None:
+                if connection.flight[1] == message[RUNNING]:
+                    self.events.landed(connection, message)
+                    connection.perform(connection.state.begun())
         elif connection is not None:
             state, flight = connection.state, connection.flight
             actions = state.reply(message)
             if flight is not None and state.in_flight != flight[1]:
                 self.events.landed(connection, message)
-            if connection.place is not None and state.in_flight != connection.place[1]:
-                self.events.ended(connection)
             connection.perform(actions)
         return 1
 

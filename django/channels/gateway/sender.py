@@ -21,11 +21,13 @@ from ..exceptions import LayerUnavailable, NotSent
 from ..log import shown
 from ..protocol import (
     ACK,
+    COUNTS_FOR,
     DISCONNECT_CHANNELS,
     EVENT_ID,
     HTTP_REQUEST,
+    LOST,
     MAYBE,
-    PLACES_TAKEN,
+    OVER_SHARE,
     RAN,
     REDELIVERED,
     RUNNING,
@@ -53,6 +55,9 @@ MIN_SEND_TIMEOUT = 1.0
 
 #: The deadline of an event that waits as long as the layer is unavailable.
 NEVER = float("inf")
+
+#: The keys of the messages about an event that tell of the share of its address, or by their silence.
+_TELLING = frozenset([ACK, RUNNING, LOST])
 
 #: Seconds between two attempts while channels are full, at first and at most.
 RETRY_INTERVAL, MAX_RETRY_INTERVAL = 0.005, 0.1
@@ -100,10 +105,11 @@ class EventSender:
         # Of frames, no more than the channel takes: the layer would refuse one, and its socket be closed.
         # Here they can wait, because their sockets are not read meanwhile.
         frames = layer.capacities[WEBSOCKET_RECEIVE]
-        least = limits.address_running
-        self._lanes = {channel: Lane(channel, least) for channel in TURN_CHANNELS}
-        self._lanes[WEBSOCKET_RECEIVE] = Lane(WEBSOCKET_RECEIVE, least, frames)
+        self._lanes = {channel: Lane(channel) for channel in TURN_CHANNELS}
+        self._lanes[WEBSOCKET_RECEIVE] = Lane(WEBSOCKET_RECEIVE, frames)
         self._lanes[WEBSOCKET_CONNECT].stall_timeout = HANDSHAKE_STALL_TIMEOUT
+        #: Whether an address is held.
+        self.holds = False
         self._turn_timer: Any = None
         self._untaken: UntakenWatch | None = None
         if layer.crosses_processes:
@@ -120,6 +126,9 @@ class EventSender:
         now = self._loop.time()
         lane = self._lanes.get(channel)
         if lane is not None:
+            connection.lane, address = lane, connection.client[0]
+            if address:
+                message[COUNTS_FOR] = address
             if not lane.in_flight and now - lane.landed_at > PAUSE:
                 lane.begin()
             if lane.in_flight >= lane.limit or lane.waiting.size or lane.held:
@@ -155,33 +164,27 @@ class EventSender:
                 now, ran = self._loop.time(), message.get(RAN, 0)
                 lane.learn(now, flight[2], ran, flight[3], RUNNING in message)
         lane.in_flight -= 1
-        if lane.held and (message is None or RUNNING not in message):
-            lane.held.ended(connection)
         if lane.waiting.size:
             self._fill(lane)
 
-    def running(self, connection: Connection, message: dict[str, Any]) -> None:
-        """Note that a worker runs the event of `connection`, as `message` tells, and send others."""
-        flight, event_id = connection.flight, message[RUNNING]
-        is_new = False
-        if flight is not None and flight[1] == event_id:
-            connection.place, is_new = (flight[0], event_id), True
-        if connection.place is None or connection.place[1] != event_id:
-            return
-        lane = connection.place[0]
-        if lane.held.note(connection, message.get(PLACES_TAKEN)):
+    def told_of_share(self, connection: Connection | None, message: dict[str, Any]) -> None:
+        """
+        Note whether a worker tells with `message` that an address has its share of the places for
+        asynchronous consumers: hold its next events, or send them. `connection` is None if it is over.
+        """
+        lane, address = self._lanes[HTTP_REQUEST], message.get(OVER_SHARE)
+        if connection is not None:
+            if connection.lane is None or not _TELLING.intersection(message):
+                return
+            lane = connection.lane
+        over_share = address is not None
+        if connection is not None and not over_share:
+            address = connection.client[0]
+        if lane.held.told(address, over_share, self._loop.time()):
             self._layer.count("clients_held")
-        if is_new:
-            self.landed(connection, message)
-            connection.perform(connection.state.begun())
+            self._check_turns_soon()
+        self.holds = any(each.held for each in self._lanes.values())
         self._fill(lane)
-
-    def ended(self, connection: Connection) -> None:
-        """Note that a worker no longer runs an event of `connection`, and send others."""
-        place, connection.place = connection.place, None
-        if place is not None:
-            place[0].held.ended(connection)
-            self._fill(place[0])
 
     def _fill(self, lane: Lane) -> None:
         """Send the events whose turn it is, while more of them may be in flight."""
@@ -202,7 +205,7 @@ class EventSender:
             connection.flight = (lane, message[EVENT_ID], now, not lane.in_flight)
             lane.in_flight += 1
             if lane.held:
-                lane.held.sent(connection)
+                lane.held.sent(connection.client[0])
             deadline = now + SEND_TIMEOUT
             if lane.channel == WEBSOCKET_CONNECT:
                 # A server may give up a handshake five seconds after it came.
@@ -230,6 +233,9 @@ class EventSender:
         if not lane.waiting.size:
             lane.landed_at = now
         lane.waiting.push(connection.client, cost_of(message), entry)
+        self._check_turns_soon()
+
+    def _check_turns_soon(self) -> None:
         if self._turn_timer is None:
             self._turn_timer = self._loop.call_later(TURN_CHECK_INTERVAL, self.check_turns)
 
@@ -240,17 +246,19 @@ class EventSender:
         """
         now, remain = self._loop.time(), False
         for lane in self._lanes.values():
-            for connection in lane.held.lost():
-                self.ended(connection)
             self._refuse_waiting(lane, now)
+            if lane.held:
+                lane.held.probe(now)
+                self._fill(lane)
             remain = remain or any(lane.deadlines.values())
             if lane.waiting.size and now - lane.landed_at > lane.stall_timeout:
                 lane.landed_at = now
                 self._send_next(lane)
             remain = remain or len(lane.waiting) > 0
         self._turn_timer = None
-        if remain:
-            self._turn_timer = self._loop.call_later(TURN_CHECK_INTERVAL, self.check_turns)
+        self.holds = any(lane.held for lane in self._lanes.values())
+        if remain or self.holds:
+            self._check_turns_soon()
 
     def _refuse_waiting(self, lane: Lane, now: float, longest: float = NEVER) -> None:
         """

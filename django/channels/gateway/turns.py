@@ -265,7 +265,7 @@ class Lane:
         "window",
     )
 
-    def __init__(self, channel: str, address_running: int, most: int = UNLIMITED) -> None:
+    def __init__(self, channel: str, most: int = UNLIMITED) -> None:
         self.channel = channel
         #: Seconds without an acknowledgement after which one more event is sent.
         self.stall_timeout = STALL_TIMEOUT
@@ -279,7 +279,7 @@ class Lane:
         self.landed_at = 0.0
         self.waiting = FairQueue()
         #: The addresses whose events stay there, because their consumers take many places.
-        self.held = HeldAddresses(self.waiting, address_running)
+        self.held = HeldAddresses(self.waiting)
         #: How many of those that wait were refused, and stay there until it is their turn.
         self.refused = 0
         #: The events that are refused if they wait too long, by the seconds they may wait, in order.
