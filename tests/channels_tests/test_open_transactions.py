@@ -148,11 +148,14 @@ class OpenTransactionTests:
     alias = None
     leaving = LEAVING
 
-    def begin(self):
+    def make_table(self):
         with connections[self.alias].cursor() as cursor:
             cursor.execute("DROP TABLE IF EXISTS open_transactions")
             cursor.execute("CREATE TABLE open_transactions (name VARCHAR(20))")
         self.addCleanup(connections[self.alias].close)
+
+    def begin(self):
+        self.make_table()
         self.lines = listen(self)
         self.layer = MemoryChannelLayer()
         self.layer.alias = "test"
@@ -351,6 +354,7 @@ class MariaDBTests(OpenTransactionTests, MariaDBCase, unittest.TestCase):
             connections[alias].cursor().execute("CREATE TABLE IF NOT EXISTS ended_by (id int)")
             connections[alias].cursor().execute("DROP TABLE ended_by")
 
+        self.make_table()
         for action in (commit, roll_back, end_by_ddl, rows):
             before = open_here()
             action(self.alias)
