@@ -161,7 +161,7 @@ def polls_begun(stack):
 
 
 async def beside_polls(stack, program):
-    """Watch another client beside one with POLLS long polls. Return what was measured."""
+    """Watch another client next to one with POLLS long polls. Return what was measured."""
     gateway = stack.gateway(program)
     worker = stack.worker() if stack.server.kind != "in memory" else None
     await watch_beside(gateway.port, 1)

@@ -209,7 +209,7 @@ class ConsumerCalls(Calls):
             found.replies.append(Reply(channel, body))
         if soon and found.current is not None:
             self._monitor.watch(found)
-        elif soon:  # the message was taken for good: the monitor leaves such a consumer alone
+        elif soon:  # the message was taken for good: the monitor does nothing for such a consumer
             try:
                 self._settle(found, requeue=False)
             except LayerUnavailable:

@@ -93,7 +93,7 @@ def current_event() -> Any:
 
 
 class EventThreads(ThreadPoolExecutor):
-    """Threads of the site's code beside SiteThread: those of `asyncio.to_thread`, and of a stream."""
+    """Threads of the site's code besides SiteThread: those of `asyncio.to_thread`, and of a stream."""
 
     #: Whether a thread was started.
     is_used = False

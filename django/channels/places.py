@@ -89,8 +89,7 @@ class Places:
     def is_over_share(self, address: str) -> bool:
         """
         Return whether the consumers of `address` have as many places as are free, or more: the rule of
-        shares.py. What comes without an address has no share; and one with a few places, of many, is not
-        over it.
+        shares.py. False for what comes without an address, and for an address with few places.
         """
         own = self._by_address.get(address, 0) if address else 0
         return own > self.number // FEW and own >= self.number - self.taken

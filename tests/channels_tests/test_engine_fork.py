@@ -1,4 +1,4 @@
-"""A child process waits for no lock that a thread of its parent holds, and that nobody will release in it."""
+"""A child process waits for no lock that a thread of its parent holds: the child lacks that thread."""
 
 import os
 import shutil

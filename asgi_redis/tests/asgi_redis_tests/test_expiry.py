@@ -205,7 +205,7 @@ class ExpiredApplicationMessageTests(ExpiryCase):
 
 
 class SingleReaderExpiryTests(ExpiryCase):
-    """What expired for a reader that alone could take it is reported to nobody, and is not kept."""
+    """What expired for a reader that alone could take it is neither reported nor kept."""
 
     config = dict(ExpiryCase.config, partitions=4)
     channels = ["test.body?%d" % number for number in range(8)]

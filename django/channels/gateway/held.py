@@ -31,7 +31,7 @@ LONGEST = 5.0
 
 HELD = (
     "Asynchronous consumers for the client %s take as many places of a worker process as are free. Its next "
-    "events wait until others of its own have ended. If it is a proxy, have the server trust its header. "
+    "events wait until some of these have ended. If it is a proxy, have the server trust its header. "
     "Otherwise, start more workers or raise --async-concurrency."
 )
 

@@ -1,5 +1,5 @@
 """
-Which clients are refused because too much of theirs waits, and how many because there is no room for them.
+Which clients are refused because too much of theirs waits, and how many because room is missing.
 """
 
 from __future__ import annotations
