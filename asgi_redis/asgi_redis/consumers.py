@@ -202,7 +202,7 @@ class ConsumerCalls(Calls):
     def finish(self, consumer: str, channel: str, body: bytes, soon: bool = False) -> bool:
         """
         Keep the reply until the next claim that goes to the server, or for about prefetch.MAX_WAIT: if
-        something is prefetched, or with `soon`.
+        something is prefetched, or with `soon`. With `soon`, send it now if the consumer holds nothing.
         """
         found = self.consumer(consumer)
         with found.lock:

@@ -216,6 +216,35 @@ class HeldTests(unittest.TestCase):
         self.sender.check_turns()
         self.assertEqual(len(self.sent), 1)
 
+    def test_quick_events_of_a_held_address_leave_one_after_the_other(self):
+        """As synchronous pages, which need no place."""
+        self.fill(count=PLACES // 2)
+        pages = self.send(GREEDY, 20)
+        self.loop.now += held.PROBE_INTERVAL
+        self.sender.check_turns()
+        self.assertEqual(self.sent, pages[:1])
+        for number, page in enumerate(pages[:-1], 1):
+            self.tell(page, protocol.ack(7, over_share=GREEDY))
+            self.assertEqual(self.sent, pages[: number + 1])
+
+    def test_a_disconnect_lets_no_address_go(self):
+        self.fill()
+        connection = self.running[0]
+        event = {protocol.EVENT_ID: 8, "from": connection}
+        self.sender.send(connection, "websocket.disconnect", event)
+        self.sent = []
+        self.sender.told_of_share(connection, protocol.ack(8))
+        self.assertEqual(self.sent, [])
+
+    def test_events_of_others_leave_no_deadline_behind(self):
+        self.fill()
+        lane = self.sender._lanes[REQUEST]
+        before = sum(map(len, lane.deadlines.values()))
+        for _ in range(50):
+            self.send(OTHER)
+            self.tell(self.sent.pop(), protocol.ack(7))
+        self.assertEqual(sum(map(len, lane.deadlines.values())), before)
+
     def test_replies_meanwhile_tell_nothing(self):
         self.fill()
         self.sender.told_of_share(self.running[0], protocol.replies([{"text": "x"}]))

@@ -72,7 +72,7 @@ class Connection:
         self.client: ClientKey = ("", state.reply_channel)
         #: Of the event in flight: its lane, its id, when it was sent, and whether no other was in flight.
         self.flight: tuple[Lane, int, float, bool] | None = None
-        #: That of its last event.
+        #: The lane of its last event, if that takes turns.
         self.lane: Lane | None = None
         #: When its last event was given to the inbox, on the clock of the loop; 0 if that has failed.
         self.tried_at = 0.0

@@ -2,23 +2,27 @@
 Which addresses get no further places for asynchronous consumers for now. Pure: no I/O, no clock.
 
 A worker process has a number of places for asynchronous consumers (places.py). One client could take all of
-them with requests that wait for long, and the requests of others would wait for their end. So a worker tells
-with what it says of each event whether the event's address has its share of the places: as many as are free.
-Then the address is held back: its next events stay in the gateway. It is let go as soon as a worker tells of
-an event of the address without saying so. An address that is alone has half of the places.
+them with requests that wait for long, and the requests of others would wait for their end. So with what a
+worker tells of an event, it tells whether the event's address has its share of the places: as many as are
+free. Then the address is held back: its next events stay in the gateway. It is let go when a worker tells of
+an event of the address and doesn't say so, or when such an event is lost. An address that is alone has half
+of the places.
 
-Only what a worker said last counts, so that nothing is held for long by what isn't so any more. While an
-address is held, one of its events leaves now and then, so that a worker tells again.
+Only what was told last counts, so that nothing is held for long by what isn't so any more. While an address
+is held, one of its events leaves each second, so that a worker tells again; and one more for each that ends
+quickly, because it took no place.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..log import RateLimit, shown
+from ..protocol import ACK, LOST, OVER_SHARE, RUNNING
 
 if TYPE_CHECKING:
+    from .connection import Connection
     from .turns import FairQueue
 
 logger = logging.getLogger("django.channels.gateway")
@@ -36,6 +40,33 @@ HELD = (
 )
 
 
+#: The keys of the messages about an event that tell of the share of its address, with OVER_SHARE or without.
+_TELLING = frozenset([ACK, RUNNING, LOST])
+
+
+class Told(NamedTuple):
+    """What a message tells of an address."""
+
+    address: Any
+    over_share: bool
+    #: Whether an event has ended that no worker has told to run: it had no place.
+    was_quick: bool = False
+
+
+def told_by(message: dict[str, Any], connection: Connection | None) -> Told | None:
+    """
+    Return what `message` tells about the share of an address, or None. `connection` is that of its event, or
+    None if it is over.
+    """
+    address = message.get(OVER_SHARE)
+    if connection is None:
+        return None if address is None else Told(address, True)
+    if connection.lane is None or not _TELLING.intersection(message):
+        return None
+    was_quick = ACK in message and connection.flight is not None
+    return Told(address or connection.client[0], address is not None, was_quick)
+
+
 class HeldAddresses:
     """The addresses whose events stay in `queue`. Belongs to the event loop of its gateway."""
 
@@ -51,17 +82,21 @@ class HeldAddresses:
         """Whether an address is held."""
         return bool(self._told_at)
 
-    def told(self, address: Any, over_share: bool, now: float) -> bool:
+    def note(self, told: Told, now: float) -> bool:
         """
-        Note what a worker has told, at the time `now`: whether `address` has its share of the places. Return
-        whether it is held from now on.
+        Note what was told at the time `now`. Return whether its address is held from now on, and was not
+        before.
         """
-        if not over_share:
+        address = told.address
+        if not told.over_share:
             self._let_go(address)
             return False
         is_new = address not in self._told_at
         self._told_at[address] = now
-        self._queue.hold(address)
+        if told.was_quick and not is_new:
+            self._queue.release(address)  # until one of its events is `sent`
+        else:
+            self._queue.hold(address)
         if is_new:
             self._log.log(logger.warning, HELD, shown(address))
         return is_new

@@ -25,9 +25,7 @@ from ..protocol import (
     DISCONNECT_CHANNELS,
     EVENT_ID,
     HTTP_REQUEST,
-    LOST,
     MAYBE,
-    OVER_SHARE,
     RAN,
     REDELIVERED,
     RUNNING,
@@ -35,6 +33,7 @@ from ..protocol import (
     WEBSOCKET_CONNECT,
     WEBSOCKET_RECEIVE,
 )
+from .held import told_by
 from .rejected import RejectedClients, WaitingLimits
 from .turns import HANDSHAKE_STALL_TIMEOUT, PAUSE, Lane, Waiting, cost_of
 from .untaken import UntakenWatch
@@ -55,9 +54,6 @@ MIN_SEND_TIMEOUT = 1.0
 
 #: The deadline of an event that waits as long as the layer is unavailable.
 NEVER = float("inf")
-
-#: The keys of the messages about an event that tell of the share of its address, or by their silence.
-_TELLING = frozenset([ACK, RUNNING, LOST])
 
 #: Seconds between two attempts while channels are full, at first and at most.
 RETRY_INTERVAL, MAX_RETRY_INTERVAL = 0.005, 0.1
@@ -132,13 +128,15 @@ class EventSender:
             if not lane.in_flight and now - lane.landed_at > PAUSE:
                 lane.begin()
             if lane.in_flight >= lane.limit or lane.waiting.size or lane.held:
-                self._wait(lane, connection, message, now)
+                entry = self._wait(lane, connection, message, now)
                 self._fill(lane)  # if only the events of other addresses are held
+                if entry is not None and entry.connection is not None:
+                    expiry = self._layer.expiries[HTTP_REQUEST]
+                    lane.set_deadline(entry, now, SEND_TIMEOUT if entry.is_over else expiry)
                 return
-            connection.flight = (lane, message[EVENT_ID], now, not lane.in_flight)
-            lane.in_flight += 1
-            if self._untaken is not None and self._untaken.timer is None:
-                self._untaken.start()
+            self._depart(lane, connection, message, now)
+        elif channel in DISCONNECT_CHANNELS:
+            connection.lane = None  # what is told of this event says nothing of shares
         deadline = now + SEND_TIMEOUT
         refused = self._refused.get(channel)
         if refused and EVENT_ID in message:
@@ -147,6 +145,15 @@ class EventSender:
             self._send(connection, channel, message, deadline)
 
     # Turns.
+
+    def _depart(
+        self, lane: Lane, connection: Connection, message: dict[str, Any], now: float
+    ) -> None:
+        """Note that an event is in flight from now on."""
+        connection.flight = (lane, message[EVENT_ID], now, not lane.in_flight)
+        lane.in_flight += 1
+        if self._untaken is not None and self._untaken.timer is None:
+            self._untaken.start()
 
     def landed(self, connection: Connection, message: dict[str, Any] | None = None) -> None:
         """
@@ -168,19 +175,12 @@ class EventSender:
             self._fill(lane)
 
     def told_of_share(self, connection: Connection | None, message: dict[str, Any]) -> None:
-        """
-        Note whether a worker tells with `message` that an address has its share of the places for
-        asynchronous consumers: hold its next events, or send them. `connection` is None if it is over.
-        """
-        lane, address = self._lanes[HTTP_REQUEST], message.get(OVER_SHARE)
-        if connection is not None:
-            if connection.lane is None or not _TELLING.intersection(message):
-                return
-            lane = connection.lane
-        over_share = address is not None
-        if connection is not None and not over_share:
-            address = connection.client[0]
-        if lane.held.told(address, over_share, self._loop.time()):
+        """Hold the next events of an address, or send them, if `message` tells something of its share."""
+        told = told_by(message, connection)
+        if told is None:
+            return
+        lane = (connection and connection.lane) or self._lanes[HTTP_REQUEST]
+        if lane.held.note(told, self._loop.time()):
             self._layer.count("clients_held")
             self._check_turns_soon()
         self.holds = any(each.held for each in self._lanes.values())
@@ -202,8 +202,7 @@ class EventSender:
             if not _is_due(connection, lane.channel, message):
                 continue
             now = self._loop.time()
-            connection.flight = (lane, message[EVENT_ID], now, not lane.in_flight)
-            lane.in_flight += 1
+            self._depart(lane, connection, message, now)
             if lane.held:
                 lane.held.sent(connection.client[0])
             deadline = now + SEND_TIMEOUT
@@ -219,21 +218,20 @@ class EventSender:
 
     def _wait(
         self, lane: Lane, connection: Connection, message: dict[str, Any], now: float
-    ) -> None:
-        """Let an event wait for its turn, or refuse it."""
+    ) -> Waiting | None:
+        """Let an event wait for its turn, or refuse it. Return what waits, if not for as long as it takes."""
         entry = Waiting(connection, message, now)
         if lane.channel != WEBSOCKET_RECEIVE:
             if self._limits.are_exceeded(lane, *connection.client):
                 connection.perform(connection.state.refused(lane.channel))
-                return
+                return None
             capacity = self._layer.capacities[lane.channel]
             entry.is_over = lane.is_over(capacity, connection.client[0])
-            seconds = SEND_TIMEOUT if entry.is_over else self._layer.expiries[HTTP_REQUEST]
-            lane.set_deadline(entry, now, seconds)
         if not lane.waiting.size:
             lane.landed_at = now
         lane.waiting.push(connection.client, cost_of(message), entry)
         self._check_turns_soon()
+        return None if lane.channel == WEBSOCKET_RECEIVE else entry
 
     def _check_turns_soon(self) -> None:
         if self._turn_timer is None:
