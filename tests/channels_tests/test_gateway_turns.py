@@ -75,8 +75,8 @@ class WindowTests(unittest.TestCase):
 
     def test_the_window_of_quick_consumers_grows_in_steps(self):
         self.window = Window()
-        self.ack(0.02, 3, ran=0)
-        self.ack(0.001, turns.FIRST_WINDOW, ran=0)
+        self.ack(0.02, 4, ran=0)
+        self.ack(0.001, 16, ran=0)
         self.assertEqual(self.window.limit, 2 * turns.FIRST_WINDOW)
 
     def test_it_grows_while_workers_keep_up_and_is_lifted_in_the_end(self):
@@ -127,7 +127,7 @@ class WindowTests(unittest.TestCase):
 
     def test_fewer_wait_where_workers_tell_what_runs(self):
         self.ack(1.0, 400, runs_on=True)
-        self.assertEqual(self.window.limit, int(400 * turns.TARGET))
+        self.assertEqual(self.window.limit, turns.FIRST_WINDOW // 4)
         self.ack(1.0, 4, runs_on=True)
         self.assertEqual(self.window.limit, turns.MIN_WAITING)
         self.ack(0.001, 2, runs_on=True)
@@ -578,12 +578,11 @@ class TurnTests(unittest.TestCase):
     def test_requests_that_workers_run_do_not_count(self):
         lane = self.sender._lanes["http.request"]
         lane.limit = lane.window.limit = turns.FIRST_WINDOW
-        count = 48 + turns.FIRST_WINDOW
-        running = [self.send(number, channel="http.request") for number in range(count)]
+        running = [self.send(number, channel="http.request") for number in range(64)]
         for connection in running[:48]:
             self.assertIsNotNone(connection.flight)
             self.sender.landed(connection, protocol.running(7, 20))
-        self.assertEqual(len(self.inbox.sent), count)
+        self.assertEqual(len(self.inbox.sent), 64)
 
     def test_acknowledgements_that_never_come_do_not_stop_the_others(self):
         for number in range(20):

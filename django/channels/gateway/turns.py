@@ -44,8 +44,7 @@ QUICK_WINDOW, QUICK = 100, 2
 QUICK_WAIT = 0.25
 
 #: Events in flight before anything is known of the workers: at first, and after PAUSE seconds without one.
-#: The first event of another client waits for all of them.
-FIRST_WINDOW, PAUSE = 8, 1.0
+FIRST_WINDOW, PAUSE = 16, 1.0
 
 #: A bound of events in flight that is reached is lifted, and the value for "unbounded".
 MAX_WINDOW, UNLIMITED = 10000, sys.maxsize
