@@ -106,9 +106,10 @@ class Window:
         self.click(button)
 
     def find(self, selector):
+        """Return the first element that matches, when there is one: a page may still load."""
         from selenium.webdriver.common.by import By
 
-        return self.driver.find_element(By.CSS_SELECTOR, selector)
+        return wait_until(lambda: self.driver.find_elements(By.CSS_SELECTOR, selector), selector)[0]
 
     def fill(self, selector, text):
         field = self.find(selector)

@@ -13,7 +13,6 @@ from django.channels.exceptions import ConsumeLater
 from django.channels.handler import ViewConsumer
 from django.channels.routing import route
 from django.channels.sessions import channel_session
-from django.channels.site_threads import SyncToAsync
 
 from . import http_site
 from .support.contexts import enter
@@ -36,7 +35,7 @@ async def in_other_thread(function):
 
 
 ROADS = [in_default_thread]
-if SyncToAsync is not None:
+if sync_to_async is not None:
     ROADS += [in_site_thread, in_other_thread]
 
 
@@ -215,7 +214,7 @@ class ConsumerTests(LeftThreadCase):
         self.start(route("websocket.receive", consumer))
         self.assertEqual(self.next(self.send(text="x")), {"ack": 7})
 
-    @skipIf(SyncToAsync is None, "needs asgiref")
+    @skipIf(sync_to_async is None, "needs asgiref")
     def test_a_call_that_is_cancelled_before_it_runs_never_runs(self):
         async def consumer(message):
             first = asyncio.ensure_future(in_site_thread(self.work))
@@ -277,7 +276,7 @@ class RequestTests(LeftThreadCase):
                 self.serve(view)
                 self.check(self.client_leaves())
 
-    @skipIf(SyncToAsync is None, "asgiref is missing, or too old")
+    @skipIf(sync_to_async is None, "asgiref is missing")
     def test_a_stream_whose_closing_fails_waits_for_its_thread_no_longer_than_others(self):
         async def parts():
             try:
