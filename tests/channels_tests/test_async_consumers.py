@@ -116,14 +116,14 @@ class SteppedTests(SimpleTestCase):
             future = asyncio.get_event_loop().create_future()
             with translation.override("de"):
                 stepped = Stepped(work(future), current_state())
-            task = asyncio.ensure_future(stepped)
-            await asyncio.sleep(0)
-            seen.append(translation.get_language())
-            resume(future)
-            return await task
+            with translation.override("fr"):
+                task = asyncio.ensure_future(stepped)
+                await asyncio.sleep(0)
+                seen.append(translation.get_language())
+                resume(future)
+                return await task
 
-        with translation.override("fr"):
-            return asyncio.run(run()), seen
+        return asyncio.run(run()), seen
 
     def test_it_does_what_its_awaitable_does_in_its_language(self):
         for resume, value in (
