@@ -269,7 +269,9 @@ async def end_consumer(event: Continued, rest: Rest, result: Result) -> Result:
     event.task = None  # what follows is not cancelled
     # Before the outbox closes: what its tasks and threads send meanwhile keeps its place among all sends.
     await event.loop.end_tasks(event, rest)
-    await event.loop.end_threads(event, result.outcome == HANDLED and _keeps_session(rest.message))
+    if event.threads.running:
+        may_send = result.outcome == HANDLED and _keeps_session(rest.message)
+        await event.loop.end_threads(event, may_send)
     if rest.held is not None and result.outcome == HANDLED:
         try:
             result.session_patch = rest.message.session_patch()

@@ -373,8 +373,6 @@ class ConsumerLoop:
         was sent before.
         """
         threads, deadline = event.threads, time.monotonic() + THREADS_TIMEOUT
-        if not threads.running:
-            return
         await asyncio.sleep(0)  # asyncio cancels a call in a thread one step after its await
         if threads.has_left_calls and may_send and event.message.channel_name != WEBSOCKET_CONNECT:
             try:
