@@ -77,6 +77,18 @@ class LeftThreadCase(AsyncCase):
 
 
 class ConsumerTests(LeftThreadCase):
+    def client_of_a_left_thread(self):
+        """Return the client of a consumer that has sent something and ended, while its thread runs."""
+
+        async def consumer(message):
+            await self.leave(ROADS[-1])
+            message.reply_channel.send({"text": "too slow"})
+
+        self.start(route("websocket.receive", consumer))
+        client = self.send(text="x")
+        self.assertEqual(self.next(client), {"replies": [{"text": "too slow"}]})
+        return client
+
     def test_what_the_thread_sends_keeps_its_place_before_the_next_event(self):
         async def consumer(message):
             self.tell("of the consumer")
@@ -95,13 +107,7 @@ class ConsumerTests(LeftThreadCase):
                 self.assertEqual(self.next(client), {"ack": 7})
 
     def test_the_client_gets_what_was_sent_before_at_once(self):
-        async def consumer(message):
-            await self.leave(ROADS[-1])
-            message.reply_channel.send({"text": "too slow"})
-
-        self.start(route("websocket.receive", consumer))
-        client = self.send(text="x")
-        self.assertEqual(self.next(client), {"replies": [{"text": "too slow"}]})
+        client = self.client_of_a_left_thread()
         self.go_on.set()
         self.assertEqual(self.next(client), {"ack": 7})
 
@@ -196,13 +202,7 @@ class ConsumerTests(LeftThreadCase):
         self.assertEqual(self.told(2), ["first of the thread", "last of the thread"])
 
     def test_a_worker_that_stops_does_not_wait_for_the_thread(self):
-        async def consumer(message):
-            await self.leave(ROADS[-1])
-            message.reply_channel.send({"text": "too slow"})
-
-        self.start(route("websocket.receive", consumer))
-        client = self.send(text="x")
-        self.assertEqual(self.next(client), {"replies": [{"text": "too slow"}]})
+        client = self.client_of_a_left_thread()
         with self.assertLogs("django.channels.worker", "WARNING"):
             self.assertTrue(self.group.stop(2.0))
         self.assertEqual(self.next(client), {"ack": 7})
