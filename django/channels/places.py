@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable, Iterator, Sequence
 
 from .log import RateLimit
+from .shares import Shares
 
 if TYPE_CHECKING:
     from .layers.base import BaseChannelLayer
@@ -45,8 +46,7 @@ class Places:
     def __init__(self, layer: BaseChannelLayer, number: int) -> None:
         self.layer = layer
         self.number = number
-        self.taken = 0
-        self._by_address: dict[str, int] = {}  # those that have places
+        self._shares = Shares()  # the places that are taken
         #: The number of consumers that have left their place and are not yet acknowledged.
         self.leaving = 0
         #: The number of consumers that wait for a slow client, without a place.
@@ -84,14 +84,15 @@ class Places:
 
     def is_full(self) -> bool:
         """Return whether no place is free."""
-        return self.taken >= self.number or self.taken + self.leaving >= 2 * self.number
+        taken = self._shares.used
+        return taken >= self.number or taken + self.leaving >= 2 * self.number
 
     def is_over_share(self, address: str) -> bool:
         """
         Return whether the consumers of `address` have as many places as are free, or more: the rule of
         shares.py. False for what comes without an address, and for an address with few places.
         """
-        own = self._by_address.get(address, 0) if address else 0
+        own = self._shares.of(address) if address else 0
         return own > self.number // FEW and own >= self.number - self.taken
 
     def acquire(self, gives_up: Callable[[], bool], address: str = "") -> bool:
@@ -104,15 +105,13 @@ class Places:
                     return False
                 self._note()
                 self._changed.wait(POLL_INTERVAL)
-            self._take(address, 1)
+            self._shares.take(address, 1)
         return True
 
-    def _take(self, address: str, number: int) -> None:
-        """Count `number` places more as taken."""
-        self.taken += number
-        own = self._by_address[address] = self._by_address.get(address, 0) + number
-        if not own:
-            del self._by_address[address]
+    @property
+    def taken(self) -> int:
+        """The number of places that are taken."""
+        return self._shares.used
 
     @property
     def used(self) -> int:
@@ -139,14 +138,14 @@ class Places:
 
     def _move(self, address: str, number: int) -> None:
         """Count `number` consumers more as running, that many less as paused."""
-        self._take(address, number)
+        self._shares.take(address, number)
         self.paused -= number
         self._changed.notify()
 
     def leave(self, address: str) -> None:
         """Give the place of a consumer for `address` back when it has ended. `release` must follow."""
         with self._changed:
-            self._take(address, -1)
+            self._shares.take(address, -1)
             self.leaving += 1
             self._changed.notify()
 
@@ -158,7 +157,7 @@ class Places:
             if has_left:
                 self.leaving -= 1
             else:
-                self._take(address, -1)
+                self._shares.take(address, -1)
             self._changed.notify()
 
     def wake(self) -> None:
