@@ -46,7 +46,8 @@ class Places:
     def __init__(self, layer: BaseChannelLayer, number: int) -> None:
         self.layer = layer
         self.number = number
-        self._shares = Shares()  # the places that are taken
+        #: The places that are taken.
+        self.shares = Shares()
         #: The number of consumers that have left their place and are not yet acknowledged.
         self.leaving = 0
         #: The number of consumers that wait for a slow client, without a place.
@@ -84,7 +85,7 @@ class Places:
 
     def is_full(self) -> bool:
         """Return whether no place is free."""
-        taken = self._shares.used
+        taken = self.shares.used
         return taken >= self.number or taken + self.leaving >= 2 * self.number
 
     def is_over_share(self, address: str) -> bool:
@@ -92,7 +93,7 @@ class Places:
         Return whether the consumers of `address` have as many places as are free, or more: the rule of
         shares.py. False for what comes without an address, and for an address with few places.
         """
-        own = self._shares.of(address) if address else 0
+        own = self.shares.of(address) if address else 0
         return own > self.number // FEW and own >= self.number - self.taken
 
     def acquire(self, gives_up: Callable[[], bool], address: str = "") -> bool:
@@ -105,13 +106,13 @@ class Places:
                     return False
                 self._note()
                 self._changed.wait(POLL_INTERVAL)
-            self._shares.take(address, 1)
+            self.shares.take(address, 1)
         return True
 
     @property
     def taken(self) -> int:
         """The number of places that are taken."""
-        return self._shares.used
+        return self.shares.used
 
     @property
     def used(self) -> int:
@@ -138,14 +139,14 @@ class Places:
 
     def _move(self, address: str, number: int) -> None:
         """Count `number` consumers more as running, that many less as paused."""
-        self._shares.take(address, number)
+        self.shares.take(address, number)
         self.paused -= number
         self._changed.notify()
 
     def leave(self, address: str) -> None:
         """Give the place of a consumer for `address` back when it has ended. `release` must follow."""
         with self._changed:
-            self._shares.take(address, -1)
+            self.shares.take(address, -1)
             self.leaving += 1
             self._changed.notify()
 
@@ -157,7 +158,7 @@ class Places:
             if has_left:
                 self.leaving -= 1
             else:
-                self._shares.take(address, -1)
+                self.shares.take(address, -1)
             self._changed.notify()
 
     def wake(self) -> None:

@@ -315,7 +315,9 @@ class Replies:
         if self.event_id is not None:
             seconds = time.monotonic() - self.started
             ran = int(1000 * seconds) if seconds >= MIN_RUN_TIME else 0
-            over_share = self._over_share()
+            # Inline, because most processes have no places taken.
+            taken = self.places is not None and self.places.shares.used
+            over_share = self._over_share() if taken else None
             ack = protocol.ack(
                 self.event_id, self._replies, self._patch, self._failed, ran, over_share
             )

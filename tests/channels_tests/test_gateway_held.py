@@ -336,7 +336,7 @@ class NoticeTests(AsyncCase):
         for client in clients:
             self.assertIn("ack", self.next(client))
         wait_until(lambda: not self.group.loop.places.used, "the places to be given back")
-        self.assertEqual(self.group.loop.places._shares._by_address, {})
+        self.assertEqual(self.group.loop.places.shares._by_address, {})
 
     def test_an_acknowledgement_tells_it_too_also_of_a_thread(self):
         def quick(message):
